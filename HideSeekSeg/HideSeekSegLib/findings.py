@@ -1,0 +1,115 @@
+"""What travels from the method to files, the scene and the review.
+
+Nothing here computes: joining slices to lesions is in ``joining``, the method in ``attribution``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from .imaging.volume import Grid
+
+SCHEMA_VERSION = "1.0"
+
+LesionType = Literal["lytic", "blastic"]
+BodySource = Literal["given", "intersected", "derived"]
+
+
+class Status(str, Enum):
+    """What can be said of a vertebra; silence is not an option."""
+
+    FINDINGS = "findings"
+    NO_FINDING = "no finding"
+    NOT_ANALYSED = "not analysed"
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A mask in a box of the CT's grid: ``array`` (bool, k j i) begins at voxel ``start`` (k, j, i)."""
+
+    array: npt.NDArray[np.bool_]
+    start: tuple[int, int, int]
+
+    def paint(self, target: npt.NDArray[Any], value: int = 1) -> None:
+        """Set the patch's voxels in a whole-CT array (K, J, I) to ``value``."""
+        box = tuple(slice(s, s + n) for s, n in zip(self.start, self.array.shape))
+        target[box][self.array] = value
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A lytic or blastic candidate in 3D with its attribution score.
+
+    Positions are LPS mm; ``box_lps`` is ``(x_min, y_min, z_min, x_max, y_max, z_max)``; ``slices``
+    are indices of sagittal slices of the crop; ``mean_hu`` is None where the CT is not in HU.
+    ``patch`` holds the voxels and stays out of the JSON.
+    """
+
+    id: str
+    type: LesionType
+    score: float
+    volume_mm3: float
+    centroid_lps: tuple[float, float, float]
+    box_lps: tuple[float, float, float, float, float, float]
+    share_of_body: float
+    mean_hu: float | None
+    slices: tuple[int, ...]
+    patch: Patch | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class VertebraFinding:
+    """One vertebra: its status, P(malignant), and all candidates whatever their score, best first.
+
+    ``reason`` says why a vertebra was not analysed; ``flags`` are remarks for the reader, such as
+    "cut by the field of view".  ``body_source`` says how the vertebral body was found.
+    """
+
+    level: str
+    status: Status
+    reason: str = ""
+    p_malignant: float | None = None
+    body_source: BodySource | None = None
+    body_mm3: float | None = None
+    flags: tuple[str, ...] = ()
+    slice_p: tuple[float, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
+
+    def accepted(self, threshold: float) -> tuple[Candidate, ...]:
+        """Step 5 of the paper, on 3D candidates: those that score above the threshold."""
+        return tuple(c for c in self.candidates if c.score > threshold)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the method saw of one vertebra, for pictures: float32 (S, P, I) arrays on the crop's grid.
+
+    Slices run to the patient's right, rows from anterior to posterior, columns from superior to
+    inferior.  ``difference`` is edit minus reconstruction in the units of ``image``: positive where
+    the method added density (lytic), negative where it took density away (blastic).
+    """
+
+    image: npt.NDArray[np.float32]
+    edit: npt.NDArray[np.float32]
+    difference: npt.NDArray[np.float32]
+    body: npt.NDArray[np.bool_]
+    grid: Grid
+    lytic: npt.NDArray[np.bool_]
+    blastic: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A whole run.  ``run`` holds what is needed to repeat it: weights, versions, device, seconds."""
+
+    vertebrae: tuple[VertebraFinding, ...]
+    threshold: float
+    run: dict[str, Any]
+
+    def with_threshold(self, threshold: float) -> Result:
+        return replace(self, threshold=threshold)
