@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .imaging.volume import Grid
+from .imaging.volume import Grid, Patch
 
 SCHEMA_VERSION = "1.0"
 
@@ -26,19 +26,6 @@ class Status(str, Enum):
     FINDINGS = "findings"
     NO_FINDING = "no finding"
     NOT_ANALYSED = "not analysed"
-
-
-@dataclass(frozen=True)
-class Patch:
-    """A mask in a box of the CT's grid: ``array`` (bool, k j i) begins at voxel ``start`` (k, j, i)."""
-
-    array: npt.NDArray[np.bool_]
-    start: tuple[int, int, int]
-
-    def paint(self, target: npt.NDArray[Any], value: int = 1) -> None:
-        """Set the patch's voxels in a whole-CT array (K, J, I) to ``value``."""
-        box = tuple(slice(s, s + n) for s, n in zip(self.start, self.array.shape))
-        target[box][self.array] = value
 
 
 @dataclass(frozen=True)

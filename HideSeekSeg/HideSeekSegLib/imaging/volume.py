@@ -7,6 +7,7 @@ millimetres in LPS (x to the patient's Left, y Posterior, z Superior), the frame
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +75,19 @@ class Volume:
     def __post_init__(self) -> None:
         if self.array.shape != self.grid.shape:
             raise ValueError(f"array {self.array.shape} does not fit the grid {self.grid.shape}")
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A mask in a box of the CT's grid: ``array`` (bool, k j i) begins at voxel ``start`` (k, j, i)."""
+
+    array: npt.NDArray[np.bool_]
+    start: tuple[int, int, int]
+
+    def paint(self, target: npt.NDArray[Any], value: int = 1) -> None:
+        """Set the patch's voxels in a whole-CT array (K, J, I) to ``value``."""
+        box = tuple(slice(s, s + n) for s, n in zip(self.start, self.array.shape))
+        target[box][self.array] = value
 
 
 def from_sitk(image: sitk.Image, name: str = "") -> Volume:

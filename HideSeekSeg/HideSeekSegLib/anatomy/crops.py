@@ -1,0 +1,201 @@
+"""Cutting a vertebra out of the CT, and bringing masks back.
+
+A crop is an array (S, P, I): slices run to the patient's right, rows from anterior to posterior,
+columns from superior to inferior.  Its slices are the sagittal images of the paper.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from ..imaging.volume import Grid, Patch, Volume, resample
+from ..model.profile import Geometry
+
+Mask = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+# Patient axes of a crop's (i, j, k) = (inferior, posterior, right), as LPS columns.
+PATIENT_AXES: Floats = np.array([[0.0, 0.0, -1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Intensities of the CT (float32, not yet scaled) and the body, both (S, P, I) on ``grid``."""
+
+    image: npt.NDArray[np.float32]
+    body: Mask
+    grid: Grid
+
+    @property
+    def analysed(self) -> npt.NDArray[np.intp]:
+        """Indices of the sagittal slices that pass through the body."""
+        return np.flatnonzero(self.body.any(axis=(1, 2)))
+
+
+def bounding_box(mask: Mask, margin: int = 0) -> tuple[slice, ...]:
+    """The smallest box (k, j, i) around the mask, grown by ``margin`` voxels but not past the array."""
+    box = []
+    for axis in range(mask.ndim):
+        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
+        stop = min(int(hit[-1]) + 1 + margin, mask.shape[axis])
+        box.append(slice(max(int(hit[0]) - margin, 0), stop))
+    return tuple(box)
+
+
+def body_axes(points: Floats, rounds: int = 5) -> Floats:
+    """Unit vectors (columns, LPS) to the body's inferior, posterior and right.
+
+    ``points`` (N, 3) are the body's voxel centres in LPS mm.  The craniocaudal axis is the normal
+    of the surface half-way between the endplates: unlike either endplate it ignores wedging, and
+    unlike principal axes it does not depend on which of the body's extents is largest.
+    """
+    axes = PATIENT_AXES
+    for _ in range(rounds):
+        local = (points - points.mean(axis=0)) @ axes
+        slope = _middle_surface_slope(local)
+        if slope is None:
+            break
+        inferior = axes @ np.array([1.0, -slope[0], -slope[1]])
+        axes = _frame(inferior)
+        if np.abs(slope).max() < 0.005:
+            break
+    return axes
+
+
+def _frame(inferior: Floats) -> Floats:
+    inferior = inferior / np.linalg.norm(inferior)
+    right = PATIENT_AXES[:, 2] - (PATIENT_AXES[:, 2] @ inferior) * inferior
+    right = right / np.linalg.norm(right)
+    return np.stack([inferior, np.cross(inferior, right), right], axis=1)
+
+
+def _middle_surface_slope(local: Floats, bin_mm: float = 2.5) -> Floats | None:
+    """Slope (posterior, right) of the surface between the endplates, or None where too few columns.
+
+    ``local`` holds points (N, 3) along (inferior, posterior, right).  Columns that are cut short by
+    the rim of the body are left out: their middle lies on the side wall and not between endplates.
+    """
+    bins = np.floor((local[:, 1:] - local[:, 1:].min(axis=0)) / bin_mm).astype(int)
+    column = bins[:, 0] * (bins[:, 1].max() + 1) + bins[:, 1]
+    order = np.lexsort((local[:, 0], column))
+    _, first, count = np.unique(column[order], return_index=True, return_counts=True)
+    top, bottom = local[order[first], 0], local[order[first + count - 1], 0]
+    full = bottom - top >= 0.8 * np.percentile(bottom - top, 75)
+    if full.sum() < 6:
+        return None
+    where = (bins[order[first], :] + 0.5) * bin_mm
+    design = np.column_stack([np.ones(full.sum()), where[full]])
+    fit, *_ = np.linalg.lstsq(design, ((top + bottom) / 2)[full], rcond=None)
+    return np.asarray(fit[1:])
+
+
+def crop_grid(body: Mask, grid: Grid, geometry: Geometry) -> Grid:
+    """Where the crop of a vertebra lies.
+
+    ``body`` is the vertebral body on the CT's grid.  A crop holds ``geometry.size`` rows and
+    columns, and as many slices as the body is wide (at least one).
+    """
+    box = bounding_box(body)
+    part = np.argwhere(body[box])[:, ::-1] + [s.start for s in box[::-1]]
+    points = grid.lps(part)
+    axes = body_axes(points) if geometry.kind == "aligned" else PATIENT_AXES
+    local = points @ axes
+    # Half a voxel on either side: centres understate the extent of thick-sliced bodies.
+    half = np.abs(axes.T @ grid.direction) @ grid.spacing / 2
+    low = np.quantile(local, 0.005, axis=0) - half
+    high = np.quantile(local, 0.995, axis=0) + half
+    extent, centre = high - low, (high + low) / 2
+    if geometry.kind == "aligned":
+        pixel = float(max(extent[0], extent[1])) / geometry.body_pixels
+        rows, columns = pixel, pixel
+    else:
+        rows, columns = geometry.pixel_mm
+    slices = max(int(np.ceil(extent[2] / geometry.slice_mm)), 1)
+    spacing = np.array([columns, rows, geometry.slice_mm])
+    shape = (slices, geometry.size, geometry.size)
+    matrix = np.eye(4)
+    matrix[:3, :3] = axes * spacing
+    matrix[:3, 3] = axes @ (centre - (np.array(shape[::-1]) - 1) / 2 * spacing)
+    return Grid(shape, matrix)
+
+
+def take_crop(ct: Volume, body: Mask, grid: Grid) -> Crop:
+    """Resample CT and body (on the CT's grid) to the crop's grid.
+
+    Where the crop is coarser than the CT it averages the voxels it covers, so that noise falls as
+    in a thicker slice and nothing between two samples is missed.  Outside the CT the crop repeats
+    the lowest intensity of its inside.
+    """
+    fine, factors = _oversampled(grid, ct.grid.spacing)
+    box = _box_around(fine, ct.grid)
+    part = ct.grid.cut([s.start for s in box], tuple(s.stop - s.start for s in box))  # type: ignore[arg-type]
+    image = Volume(ct.array[box].astype(np.float32), part)
+    mask = Volume(body[box].astype(np.float32), part)
+    low = float(np.nanmin(image.array)) if image.array.size else 0.0
+    return Crop(
+        _pool(resample(image, fine, 1, low).array, factors),
+        _pool(resample(mask, fine, 1, 0.0).array, factors) >= 0.5,
+        grid,
+    )
+
+
+def _oversampled(grid: Grid, spacing: Floats) -> tuple[Grid, tuple[int, int, int]]:
+    """The grid split into enough samples per voxel to see every CT voxel, and the factors (k, j, i)."""
+    factors = np.clip(np.round(grid.spacing / spacing.min()), 1, 4).astype(int)
+    matrix = grid.ijk_to_lps.copy()
+    matrix[:3, :3] = matrix[:3, :3] / factors
+    matrix[:3, 3] = grid.lps((1 / factors - 1) / 2)
+    k, j, i = (int(n * f) for n, f in zip(grid.shape, factors[::-1]))
+    return Grid((k, j, i), matrix), (int(factors[2]), int(factors[1]), int(factors[0]))
+
+
+def _pool(array: npt.NDArray[np.float32], factors: tuple[int, int, int]) -> npt.NDArray[np.float32]:
+    k, j, i = (n // f for n, f in zip(array.shape, factors))
+    split = array.reshape(k, factors[0], j, factors[1], i, factors[2])
+    return np.asarray(split.mean(axis=(1, 3, 5)), np.float32)
+
+
+def _box_around(inner: Grid, outer: Grid) -> tuple[slice, ...]:
+    """Voxels (k, j, i) of ``outer`` that the samples of ``inner`` may touch."""
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in inner.shape[::-1]])).reshape(3, -1).T
+    ijk = outer.ijk(inner.lps(corners))
+    low = np.floor(ijk.min(axis=0)).astype(int) - 1
+    high = np.ceil(ijk.max(axis=0)).astype(int) + 2
+    return tuple(
+        slice(int(np.clip(a, 0, n - 1)), int(np.clip(b, 1, n)))
+        for a, b, n in zip(low[::-1], high[::-1], outer.shape)
+    )
+
+
+def to_ct(mask: Mask, grid: Grid, ct: Grid, body: Mask) -> Patch | None:
+    """Bring a mask (S, P, I) on a crop's grid to the CT's grid, inside the body.
+
+    Linear interpolation at one half keeps outlines smooth; a mask too thin for that falls back to
+    its nearest voxels.  None where nothing of it lies in the body.
+    """
+    inner = bounding_box(mask, margin=1)
+    sub = grid.cut([s.start for s in inner], mask[inner].shape)
+    box = _box_around(sub, ct)
+    part = ct.cut([s.start for s in box], body[box].shape)
+    soft = resample(Volume(mask[inner].astype(np.float32), sub), part, 1, 0.0).array
+    hit = (soft >= 0.5) & body[box]
+    if not hit.any():
+        hit = resample(Volume(mask[inner], sub), part, 0).array & body[box]
+    if not hit.any():
+        return None
+    tight = bounding_box(hit)
+    start = tuple(b.start + t.start for b, t in zip(box, tight))
+    return Patch(np.ascontiguousarray(hit[tight]), start)  # type: ignore[arg-type]
+
+
+def feathered(body: Mask, margin: float) -> npt.NDArray[np.float32]:
+    """A weight (S, P, I) that is 1 in the body and ``margin`` pixels around it, then falls to 0.
+
+    Each slice on its own: what the network sees of one slice must not depend on its neighbours.
+    """
+    distance = np.stack([ndimage.distance_transform_edt(~s) if s.any() else np.full(s.shape, 1e3) for s in body])
+    return np.asarray(np.clip(margin + 1.5 - distance, 0.0, 1.0), np.float32)

@@ -1,0 +1,112 @@
+"""From a scan's intensities to what the network sees.
+
+The aligned profile wants Hounsfield units.  Research crops are often rescaled; any affine image of
+HU is brought back to approximate HU by two landmarks that every vertebra has: the soft tissue
+around it and its dense cortex.  They vary between people by a third or so, hence "approximate":
+training varies scale and offset by as much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from ..imaging.volume import Volume
+from ..model.profile import Profile
+from .crops import Crop, Mask, bounding_box, feathered
+
+# Medians over the vertebrae of four CTs in HU: 60th percentile of the tissue 2-10 mm around the
+# body, 95th percentile inside it.
+SOFT_TISSUE_HU = 50.0
+DENSE_BONE_HU = 560.0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """HU = slope * intensity + intercept.  ``is_hu``: the volume is in HU already (slope 1)."""
+
+    slope: float
+    intercept: float
+    is_hu: bool
+
+    def hounsfield(self, intensity: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        if self.is_hu:
+            return intensity
+        return np.asarray(self.slope * intensity + self.intercept, np.float32)
+
+
+class NotCTError(ValueError):
+    """The volume cannot be a CT: its bone is not brighter than what surrounds it."""
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """Of one body: tissue around it, dense bone, marrow, and the bright part of the body's rim."""
+
+    soft: float
+    dense: float
+    marrow: float
+    rim: float
+
+
+def landmarks(ct: Volume, body: Mask) -> Landmarks:
+    """Measure a body (bool, on the CT's grid); NaN are left out."""
+    spacing = ct.grid.spacing[::-1]
+    box = bounding_box(body, margin=int(np.ceil(10 / spacing.min())))
+    inside, values = body[box], ct.array[box].astype(np.float32)
+    values = np.where(np.isfinite(values), values, np.nan)
+    outer = ndimage.distance_transform_edt(~inside, sampling=spacing)
+    depth = ndimage.distance_transform_edt(inside, sampling=spacing)
+    shell = values[(outer > 2) & (outer < 10)]
+    deep = values[depth > min(3.0, 0.6 * float(depth.max()))]
+    rim = values[inside & (depth <= max(1.5, float(spacing.max())))]
+
+    def percentile(sample: npt.NDArray[np.float32], q: float) -> float:
+        return float(np.nanpercentile(sample, q)) if np.isfinite(sample).any() else float("nan")
+
+    return Landmarks(
+        percentile(shell, 60), percentile(values[inside], 95), percentile(deep, 50), percentile(rim, 90)
+    )
+
+
+def calibrate(ct: Volume, found: Sequence[Landmarks]) -> Calibration:
+    """Decide whether the volume is in HU, else how to bring it there.
+
+    Uses the median over all vertebrae, so that one diseased vertebra does not set the scale.
+    Raises NotCTError where dense bone is not brighter than soft tissue, or the rim of the bodies
+    is darker than their marrow (as in MR, where cortex is black).
+    """
+    soft, dense, marrow, rim = np.nanmedian(
+        [[m.soft, m.dense, m.marrow, m.rim] for m in found], axis=0
+    )
+    lowest = float(np.nanmin(ct.array))
+    if lowest < -50 and -60 < soft < 160 and 180 < dense < 2500:
+        return Calibration(1.0, 0.0, is_hu=True)
+    if not dense > soft:
+        raise NotCTError("bone is not brighter than the tissue around it: is this a CT?")
+    if rim < marrow:
+        raise NotCTError("the rim of the vertebral bodies is darker than their marrow: an MR image?")
+    slope = (DENSE_BONE_HU - SOFT_TISSUE_HU) / (dense - soft)
+    return Calibration(slope, SOFT_TISSUE_HU - slope * soft, is_hu=False)
+
+
+def network_input(crop: Crop, profile: Profile, calibration: Calibration) -> npt.NDArray[np.float32]:
+    """The crop as network input x, (S, P, I) float32.
+
+    "percentile" scales each slice on its own as published.  "asinh" compresses HU so that lytic and
+    blastic contrasts are both visible; an aligned crop is blanked to -1 away from the body.
+    """
+    scaling = profile.intensity
+    if scaling.kind == "percentile":
+        low, high = np.percentile(crop.image, [scaling.lower, scaling.upper], axis=(1, 2), keepdims=True)
+        return np.asarray((crop.image - low) / np.maximum(high - low, 1e-6), np.float32)
+    hounsfield = calibration.hounsfield(crop.image)
+    x = (np.arcsinh((hounsfield - scaling.centre) / scaling.width) - scaling.offset) / scaling.scale
+    x = np.clip(x, -1.0, 1.0)
+    if profile.geometry.kind == "aligned":
+        x = (x + 1.0) * feathered(crop.body, profile.geometry.margin_pixels) - 1.0
+    return np.asarray(x, np.float32)
