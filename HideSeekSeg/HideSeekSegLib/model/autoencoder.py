@@ -1,0 +1,197 @@
+"""The diffusion autoencoder: a semantic encoder x -> z and a noise predictor eps(x_t, t, z).
+
+The architecture is that of the paper (Atad et al., MIDL 2026), which follows Diffusion Autoencoders
+(Preechakul et al., CVPR 2022).  Attribute names are those of the published checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .blocks import (
+    Attention,
+    Block,
+    ConditionedBlock,
+    Resample,
+    Stage,
+    TimeEmbedding,
+    norm,
+    zeroed,
+)
+from .profile import Architecture
+
+MakeBlock = Callable[[int, int, Resample], nn.Module]
+MakeStage = Callable[..., nn.Module]
+
+DROPOUT = 0.1
+EVIDENCE_CHANNELS = 96
+COARSE_CHANNELS = 48
+LOG_SUM_EXP_SHARPNESS = 2.0
+
+
+class DiffusionAutoencoder(nn.Module):
+    """``encode(x)`` gives the semantic latent z, ``forward(x_t, t, z)`` the predicted noise."""
+
+    def __init__(self, architecture: Architecture, dropout: float = DROPOUT) -> None:
+        super().__init__()
+        self.architecture = a = architecture
+
+        def block(inputs: int, outputs: int, resample: Resample = "none") -> ConditionedBlock:
+            return ConditionedBlock(inputs, outputs, resample, a.embedding, a.latent, dropout)
+
+        self.time_embed = TimeEmbedding(a.channels, a.embedding)
+        self.encoder = SemanticEncoder(a, dropout)
+        self.input_blocks, skips = _downward(a, a.decoder_mult, block, Stage)
+        self.middle_block = _middle(skips[-1], block, Stage)
+        self.output_blocks = _upward(a, skips, block)
+        self.out = nn.Sequential(
+            norm(a.channels),
+            nn.SiLU(),
+            zeroed(nn.Conv2d(a.channels, a.patch**2, 3, padding=1)),
+        )
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Images x (N, 1, H, W) to latents z (N, latent)."""
+        z: Tensor = self.encoder(x)
+        return z
+
+    def forward(self, x_t: Tensor, t: Tensor, z: Tensor) -> Tensor:
+        """The paper's eps_theta(x_t, t, z): x_t (N, 1, H, W), t (N,) in 0..T-1, z (N, latent)."""
+        time = self.time_embed(t)
+        h = functional.pixel_unshuffle(x_t, self.architecture.patch)
+        skips = []
+        for stage in self.input_blocks:
+            h = stage(h, time, z)
+            skips.append(h)
+        h = self.middle_block(h, time, z)
+        for stage in self.output_blocks:
+            h = stage(torch.cat([h, skips.pop()], dim=1), time, z)
+        return functional.pixel_shuffle(self.out(h), self.architecture.patch)
+
+
+class SemanticEncoder(nn.Module):
+    """The downward half of a UNet, pooled to the semantic latent z."""
+
+    def __init__(self, architecture: Architecture, dropout: float = DROPOUT) -> None:
+        super().__init__()
+        self.architecture = a = architecture
+        self.input_blocks, widths = _downward(a, a.encoder_mult, Block, nn.Sequential)
+        self.middle_block = _middle(widths[-1], Block, nn.Sequential)
+        if a.pooling == "evidence":
+            self.evidence_blocks = [_last_of_level(a, level) for level in a.evidence_levels]
+            self.out: nn.Module = EvidencePooling(
+                maps=[widths[i] for i in self.evidence_blocks],
+                coarse=widths[-1],
+                coarse_size=a.image_size // a.patch // 2 ** (len(a.encoder_mult) - 1),
+                latent=a.latent,
+                dropout=dropout,
+            )
+        else:
+            self.out = nn.Sequential(
+                norm(widths[-1]),
+                nn.SiLU(),
+                nn.AdaptiveAvgPool2d(1),
+                nn.Conv2d(widths[-1], a.latent, 1),
+                nn.Flatten(),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images x (N, 1, H, W) to latents z (N, latent)."""
+        h = functional.pixel_unshuffle(x, self.architecture.patch)
+        maps = []
+        for stage in self.input_blocks:
+            h = stage(h)
+            maps.append(h)
+        h = self.middle_block(h)
+        if isinstance(self.out, EvidencePooling):
+            return self.out([maps[i] for i in self.evidence_blocks], h)
+        z: Tensor = self.out(h)
+        return z
+
+
+class EvidencePooling(nn.Module):
+    """z from mean, maximum and log-sum-exp of fine maps, joined with a flattened coarse map.
+
+    The mean drowns a focus of a few pixels; the maximum and its smooth form let it speak, and the
+    coarse map says where things are.
+    """
+
+    def __init__(
+        self, maps: list[int], coarse: int, coarse_size: int, latent: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.evidence = nn.ModuleList(
+            nn.Sequential(norm(c), nn.SiLU(), nn.Conv2d(c, EVIDENCE_CHANNELS, 1)) for c in maps
+        )
+        self.coarse = nn.Sequential(
+            norm(coarse), nn.SiLU(), nn.Conv2d(coarse, COARSE_CHANNELS, 1), nn.Flatten()
+        )
+        joined = 3 * EVIDENCE_CHANNELS * len(maps) + COARSE_CHANNELS * coarse_size**2
+        self.latent = nn.Sequential(nn.Dropout(dropout), nn.Linear(joined, latent))
+
+    def forward(self, maps: list[Tensor], coarse: Tensor) -> Tensor:
+        """maps: (N, C_i, H_i, W_i) per evidence level; coarse (N, C, h, w); gives (N, latent)."""
+        parts = [self.coarse(coarse)]
+        for project, h in zip(self.evidence, maps):
+            values = project(h).flatten(2).float()
+            parts += [values.mean(2), values.amax(2), _smooth_maximum(values)]
+        z: Tensor = self.latent(torch.cat(parts, dim=1))
+        return z
+
+
+def _smooth_maximum(values: Tensor) -> Tensor:
+    """Log-mean-exp over the last axis: between mean and maximum, whatever the map's size."""
+    summed = torch.logsumexp(LOG_SUM_EXP_SHARPNESS * values, dim=-1)
+    return (summed - math.log(values.shape[-1])) / LOG_SUM_EXP_SHARPNESS
+
+
+def _last_of_level(a: Architecture, level: int) -> int:
+    """Index of the last residual block of a level: the stem, then per level its blocks and a step down."""
+    return level * (a.residual_blocks + 1) + a.residual_blocks
+
+
+def _downward(
+    a: Architecture, mult: tuple[int, ...], block: MakeBlock, stage: MakeStage
+) -> tuple[nn.ModuleList, list[int]]:
+    """The stem and, per level, residual blocks and a step down; and the width after each."""
+    width = a.channels
+    stages = [stage(nn.Conv2d(a.patch**2, width, 3, padding=1))]
+    widths = [width]
+    for level, factor in enumerate(mult):
+        for _ in range(a.residual_blocks):
+            layers = [block(width, factor * a.channels, "none")]
+            width = factor * a.channels
+            if level in a.attention_levels:
+                layers.append(Attention(width))
+            stages.append(stage(*layers))
+            widths.append(width)
+        if level + 1 < len(mult):
+            stages.append(stage(block(width, width, "down")))
+            widths.append(width)
+    return nn.ModuleList(stages), widths
+
+
+def _middle(width: int, block: MakeBlock, stage: MakeStage) -> nn.Module:
+    return stage(block(width, width, "none"), Attention(width), block(width, width, "none"))
+
+
+def _upward(a: Architecture, skips: list[int], block: MakeBlock) -> nn.ModuleList:
+    """Per level from the coarsest: one residual block more than downward, each fed one skip."""
+    remaining = list(skips)
+    width = remaining[-1]
+    stages = []
+    for level, factor in reversed(list(enumerate(a.decoder_mult))):
+        for i in range(a.residual_blocks + 1):
+            layers = [block(width + remaining.pop(), factor * a.channels, "none")]
+            width = factor * a.channels
+            if level in a.attention_levels:
+                layers.append(Attention(width))
+            if level > 0 and i == a.residual_blocks:
+                layers.append(block(width, width, "up"))
+            stages.append(Stage(*layers))
+    return nn.ModuleList(stages)
