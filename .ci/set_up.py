@@ -53,12 +53,17 @@ class Environment:
 
     def install(self, *what: str, tool: str = "pip") -> None:
         if not self.try_run("-m", *tool.split(), "install", "-c", str(CONSTRAINTS), *what):
-            raise SetUpError(f"cannot install {what[-1]}: {self.last_error()} (see {self.log})")
+            raise SetUpError(
+                f"cannot install {what[-1]}: {self.last_error()}"
+                f" (is the network there? all that was said: {self.log})"
+            )
 
     def last_error(self) -> str:
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        errors = [line for line in lines if re.match(r"\s*(error|cause)", line, re.IGNORECASE)]
-        return (errors or lines)[-1].strip()
+        """The first complaint of the command that ran last."""
+        text = self.log.read_text(encoding="utf-8", errors="replace")
+        lines = text[text.rindex("\n$ python") :].splitlines()
+        errors = [line for line in lines if re.match(r"\s*error", line, re.IGNORECASE)]
+        return (errors or lines[-1:])[0].strip()
 
 
 def pinned_torch() -> str:

@@ -1,0 +1,124 @@
+"""What a run says while it runs: one JSON object per line, and back.
+
+The Slicer panel, the browser and any program that starts ``hideseekseg --json-lines`` read these.
+The first event is Started (unless the input was refused), the last is exactly one of Finished,
+Cancelled and Failed.  Fields may be added, never renamed: readers ignore fields they do not know.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, Literal
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Started:
+    """``levels`` are those to analyse, in order; ``mapping`` has one line per segment, for people.
+
+    ``device`` is torch's name, ``reason`` why it was chosen.
+    """
+
+    device: str
+    reason: str
+    weights: str
+    weights_hash: str
+    threads: int
+    levels: tuple[str, ...]
+    mapping: tuple[str, ...]
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Step ``step`` of vertebra ``level`` has done ``done`` of ``total``.
+
+    ``fraction`` (0 to 1) is of the whole run; ``seconds_left`` is None until it can be told.
+    """
+
+    level: str
+    step: str
+    done: int
+    total: int
+    fraction: float
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True)
+class VertebraDone:
+    """A vertebra is finished: ``finding`` is its entry in candidates.json."""
+
+    level: str
+    finding: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Message:
+    """Something the user should read."""
+
+    level: Literal["info", "warning"]
+    text: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """All is done and written."""
+
+    files: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """Stopped on demand; the vertebrae in ``kept`` are finished and written to ``files``."""
+
+    kept: tuple[str, ...]
+    files: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Nothing was written; ``cause`` is one line, ``file`` the file at fault if there is one."""
+
+    cause: str
+    file: str = ""
+
+
+Event = Started | Progress | VertebraDone | Message | Finished | Cancelled | Failed
+
+_KINDS: dict[str, type[Event]] = {
+    "started": Started,
+    "progress": Progress,
+    "vertebra-done": VertebraDone,
+    "message": Message,
+    "finished": Finished,
+    "cancelled": Cancelled,
+    "failed": Failed,
+}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+
+
+def to_line(event: Event) -> str:
+    """One line without its end, pure ASCII, so that no console's encoding can spoil it.
+
+    Raises ValueError where a number is not finite: JSON has none of these.
+    """
+    return json.dumps({"event": _NAMES[type(event)], **asdict(event)}, allow_nan=False)
+
+
+def from_line(line: str) -> Event | None:
+    """The event, or None for any other line: libraries print, and newer versions say more."""
+    try:
+        data = json.loads(line)
+    except ValueError:
+        return None
+    kind = _KINDS.get(str(data.get("event"))) if isinstance(data, dict) else None
+    if kind is None:
+        return None
+    known: dict[str, Any] = {f.name: data[f.name] for f in fields(kind) if f.name in data}
+    if any(f.default is MISSING and f.name not in known for f in fields(kind)):
+        return None
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})
