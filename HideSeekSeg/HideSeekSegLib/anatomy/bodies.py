@@ -1,4 +1,9 @@
-"""The vertebral body, which is what the method looks at, from whatever segmentation there is."""
+"""The vertebral body, which is what the method looks at, from whatever segmentation there is.
+
+A whole vertebra is cut in its own frame (see ``canal``): the posterior wall of the body is followed
+where it is free and bridged by a plane where pedicles leave it; what then still sticks out behind
+(roots of pedicles and of transverse processes) is opened away.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +16,20 @@ from scipy import ndimage
 
 from ..findings import BodySource
 from ..imaging.volume import Grid, Volume, resample
-from .canal import STEP_MM, Frame, find_frame, working_volume
+from .canal import STEP_MM, find_frame, working_volume
 
 Mask = npt.NDArray[np.bool_]
 
 CUT = "cut by the field of view"
 NO_CANAL = "no canal found: body cut by shape"
 
-BODY_ONLY_SHARE = 0.9
+FREE_WALL_MM = 2.5  # how far the wall may bulge behind its plane: beyond begins a pedicle
+STUMP_MM = 2.5  # what may stand out beyond the opening's ball, behind the middle of the body
+OSTEOPHYTE_MM = 10.0  # and before it, where there are no processes but there are osteophytes
+OPENING = 0.4  # radius of the opening, as a share of the body's largest inscribed ball
+BODY_ONLY_SHARE = 0.95
+SMALLEST_OVERLAP = 0.1
+CUT_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -43,90 +54,106 @@ def find_body(
     """The body of one vertebra.
 
     ``vertebra`` is bool (K, J, I) on ``grid``: a whole vertebra or, with ``kind`` "body", a body.
-    ``body`` may mark the bodies of several vertebrae on the same grid: it is intersected.  A mask
-    that is called a vertebra but has no posterior elements is taken as the body that it is.
+    ``body`` may mark the bodies of several vertebrae on the same grid: it is intersected, unless
+    it misses this vertebra.  A mask that is called a vertebra but has no posterior elements is
+    taken as the body that it is.
     """
-    if kind == "body":
+    if kind == "body" or not vertebra.any():
         return Body(vertebra, "given", cut_flags(vertebra))
-    if body is not None and (vertebra & body).any():
+    if body is not None:
         both = vertebra & body
-        return Body(both, "intersected", cut_flags(both))
-    if not vertebra.any():
-        return Body(vertebra, "derived", ())
+        if both.sum() > SMALLEST_OVERLAP * vertebra.sum():
+            return Body(both, "intersected", cut_flags(both))
     box = _bounding_box(vertebra)
     small = vertebra[box]
-    found = _derive(small, grid.cut([s.start for s in box], small.shape))
-    if found is None:
+    derived = _derive(small, grid.cut([s.start for s in box], small.shape))
+    if derived is None:
         return Body(vertebra, "given", cut_flags(vertebra))
     mask = np.zeros_like(vertebra)
-    mask[box], flags = found
+    mask[box], flags = derived
     return Body(mask, "derived", flags + cut_flags(mask))
 
 
-def cut_flags(mask: Mask) -> tuple[str, ...]:
+def cut_flags(body: Mask) -> tuple[str, ...]:
     """Whether a body (K, J, I) ends at the border of its volume and not where the bone ends."""
-    faces = [np.take(mask, end, axis) for axis in range(3) for end in (0, -1)]
-    return (CUT,) if any(face.any() for face in faces) else ()
+    for axis in range(3):
+        sections = body.sum(axis=tuple(a for a in range(3) if a != axis))
+        if max(sections[0], sections[-1]) > CUT_SHARE * sections.max():
+            return (CUT,)
+    return ()
 
 
 def _bounding_box(mask: Mask) -> tuple[slice, slice, slice]:
-    """The box of a mask with one voxel of air, where the volume has it."""
-    boxes = []
-    for axis in range(3):
-        used = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        boxes.append(slice(max(0, int(used[0]) - 1), int(used[-1]) + 2))
-    return boxes[0], boxes[1], boxes[2]
+    """The box of a mask that is not empty."""
+    rows = np.flatnonzero(mask.any(axis=(1, 2)))
+    k = slice(int(rows[0]), int(rows[-1]) + 1)
+    j, i = ndimage.find_objects(mask[k].any(axis=0).astype(np.uint8))[0]
+    return k, j, i
 
 
 def _derive(mask: Mask, grid: Grid) -> tuple[Mask, tuple[str, ...]] | None:
     """The body within a whole vertebra and its flags; None where all of the mask is body."""
+    mask = _without_specks(mask)
     frame = find_frame(mask, grid)
     working = working_volume(mask, grid, frame)
     solid = np.asarray(working.array) > 0.5
-    depth = ndimage.distance_transform_edt(solid) * STEP_MM
-    if not frame.canal:
-        core = _open(solid, depth, 0.5)
-        if core.sum() > BODY_ONLY_SHARE * solid.sum():
-            return None
-        flags: tuple[str, ...] = (NO_CANAL,)
-    else:
-        front = solid & _before_wall(solid, working.grid, frame)
-        core = _open(front, ndimage.distance_transform_edt(front) * STEP_MM, 0.4)
-        flags = ()
-    return mask & _nearest(core, solid & ~core, working.grid, grid), flags
+    centre = np.rint(working.grid.ijk(frame.centre)).astype(int)[::-1]
+    core = _open(solid & _before_wall(solid, centre), centre)
+    if not frame.canal and core.sum() > BODY_ONLY_SHARE * solid.sum():
+        return None
+    flags = () if frame.canal else (NO_CANAL,)
+    return mask & _nearer(core, solid & ~core, working.grid, grid), flags
 
 
-def _before_wall(solid: Mask, grid: Grid, frame: Frame) -> Mask:
-    """Where (working grid) a voxel lies in front of the posterior wall of the body."""
-    origin = np.rint(grid.ijk(frame.centre)).astype(int)[::-1]
-    k, j, i = np.indices(solid.shape, sparse=True)
-    # First air behind the middle of the body, met going backwards: the posterior wall.
-    gap = np.argmax(~solid[:, origin[1] :, :], axis=1)
-    wall = np.where(solid[:, origin[1], :], gap, -1)
-    near = (np.abs(i - origin[2]) * STEP_MM < 6)[0, 0]
-    kk, ii = np.nonzero((wall >= 0) & near[None, :])
-    level = wall[kk, ii]
-    keep = level < np.median(level) + 4
-    design = np.stack([np.ones(keep.sum()), kk[keep], ii[keep]], axis=1)
-    coefficients, *_ = np.linalg.lstsq(design, level[keep], rcond=None)
-    plane = coefficients[0] + coefficients[1] * k + coefficients[2] * i
-    return np.asarray(j - origin[1] < plane)
+def _without_specks(mask: Mask) -> Mask:
+    """A mask without islands below a twentieth of its largest part (mislabelled voxels)."""
+    labels, n = ndimage.label(mask, np.ones((3, 3, 3)))
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return np.asarray((sizes >= 0.05 * sizes.max())[labels])
 
 
-def _open(solid: Mask, depth: npt.NDArray[np.float64], share: float) -> Mask:
-    """What is left of a solid when thin parts are cut off, its own edges kept."""
-    radius = share * depth.max()
-    labels, n = ndimage.label(depth > radius)
-    sizes = np.bincount(labels.ravel())[1:]
-    seed = labels == 1 + int(np.argmax(sizes))
-    return np.asarray(solid & (ndimage.distance_transform_edt(~seed) * STEP_MM < radius + 2.5))
+def _before_wall(solid: Mask, centre: npt.NDArray[np.int_]) -> Mask:
+    """Where the working grid (superior, posterior, left) lies in front of the posterior wall.
+
+    Every column is followed backwards from the middle of the body to the first air.  A plane
+    through these ends, from which columns that run into a pedicle or leave the body at its rounded
+    side are dropped, is the wall where a column does not end close to it.
+    """
+    k, i = np.nonzero(solid[:, centre[1], :])
+    end = np.argmax(~solid[:, centre[1] :, :], axis=1)[k, i].astype(float)
+    design = np.stack([np.ones(len(k)), k - centre[0], i - centre[2]], axis=1)
+    middle = np.abs(design[:, 2]) * STEP_MM < 5
+    used = middle & (end < np.median(end[middle]) + 3 / STEP_MM)
+    for _ in range(5):
+        plane = np.linalg.lstsq(design[used], end[used], rcond=None)[0]
+        used = np.abs(end - design @ plane) * STEP_MM < FREE_WALL_MM
+    kji = [n - c for n, c in zip(np.indices(solid.shape, sparse=True), centre)]
+    wall = np.asarray(plane[0] + plane[1] * kji[0] + plane[2] * kji[2])
+    free = (end > wall[k, 0, i]) & (end < wall[k, 0, i] + FREE_WALL_MM / STEP_MM)
+    wall[k[free], 0, i[free]] = end[free]
+    return np.asarray(kji[1] < wall)
 
 
-def _nearest(core: Mask, rest: Mask, working: Grid, grid: Grid) -> Mask:
-    """Voxels of ``grid`` that are nearer to the core than to the rest of the working solid."""
+def _open(front: Mask, centre: npt.NDArray[np.int_]) -> Mask:
+    """The body without the roots of its processes, its own edges and osteophytes kept.
+
+    ``front`` is what lies before the wall, on the working grid; the ball that fits everywhere in
+    the body does not fit into the processes, which leave it in its posterior half.
+    """
+    depth = ndimage.distance_transform_edt(front) * STEP_MM
+    radius = OPENING * depth.max()
+    labels, _ = ndimage.label(depth > radius)
+    seed = labels == labels[np.unravel_index(np.argmax(depth), depth.shape)]
+    beyond = ndimage.distance_transform_edt(~seed) * STEP_MM - radius
+    posterior = np.arange(front.shape[1])[None, :, None] >= centre[1]
+    return np.asarray(front & (beyond < np.where(posterior, STUMP_MM, OSTEOPHYTE_MM)))
+
+
+def _nearer(core: Mask, rest: Mask, working: Grid, grid: Grid) -> Mask:
+    """Where (voxels of ``grid``) the core is nearer than the rest of the working solid."""
     if not rest.any():
         return np.ones(grid.shape, bool)
-    to_core = ndimage.distance_transform_edt(~core)
-    to_rest = ndimage.distance_transform_edt(~rest)
+    to_core, to_rest = (ndimage.distance_transform_edt(~part) for part in (core, rest))
     nearer = Volume((to_rest - to_core).astype(np.float32), working)
     return np.asarray(resample(nearer, grid, fill=-1.0).array) > 0

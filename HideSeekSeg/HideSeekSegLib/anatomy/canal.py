@@ -1,4 +1,4 @@
-"""The spinal canal of one vertebra, and the frame that it gives the vertebra.
+"""The frame of one vertebra: its axes from its spinal canal, or else from its shape.
 
 All work happens on an isotropic working grid that is laid around the mask in LPS, so that it does
 not matter how the voxels are stored, how far apart they are or how the patient lies.
@@ -6,6 +6,7 @@ not matter how the voxels are stored, how far apart they are or how the patient 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +19,12 @@ Mask = npt.NDArray[np.bool_]
 Vector = npt.NDArray[np.float64]
 
 STEP_MM = 1.5
-TILTS = np.radians(np.arange(-40, 41, 10))
-FINE_TILTS = np.radians(np.arange(-6, 7, 3))
-SMALLEST_CANAL_MM2 = 40.0
 MARGIN_MM = 6.0
+FORWARD = np.radians(np.arange(-50, 51, 10))
+SIDEWAYS = np.radians(np.arange(-40, 41, 10))
+FINE = np.radians(np.arange(-6, 7, 3))
+SMALLEST_CANAL_MM2 = 60.0
+PATIENT_AXES = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Frame:
     """A vertebra's own axes: ``axes`` rows are unit vectors in LPS (superior, posterior, left).
 
     ``centre`` (LPS mm) is the middle of the thickest part, which is the body.  ``canal`` says
-    whether a closed canal was seen; without it the axes are those of the patient.
+    whether a closed canal was seen.
     """
 
     centre: Vector
@@ -48,87 +51,112 @@ class Frame:
 def find_frame(mask: Mask, grid: Grid) -> Frame:
     """The vertebra's frame from its mask (K, J, I): look through the canal, then to the body.
 
-    The superior axis is the direction in which most light falls through the vertebral foramen.
+    Superior is the direction in which most light falls through the vertebral foramen; the body lies
+    in front of it.  Where no foramen is closed (a body alone, a crop without the arch), superior is
+    that which the endplates face, and posterior the patient's.
     """
-    working = working_volume(mask, grid, Frame(centre_of_mass(mask, grid), LPS_AXES, False))
+    start = Frame(
+        np.asarray(grid.lps(np.argwhere(mask)[:, ::-1]).mean(axis=0)), PATIENT_AXES, False
+    )
+    working = working_volume(mask, grid, start)
     solid = np.asarray(working.array) > 0.5
-    centre = body_centre(solid, working.grid)
-    points = working.grid.lps(np.argwhere(solid)[:, ::-1])
-    area, superior, canal = _look_through(points, centre)
-    if area < SMALLEST_CANAL_MM2:
-        return Frame(centre, LPS_AXES, False)
-    posterior = canal - centre
-    posterior -= superior * (posterior @ superior)
+    depth = ndimage.distance_transform_edt(solid)
+    centre = _thickest(depth, working.grid)
+    points = working.grid.lps(np.argwhere(solid)[:, ::-1]) - centre
+    superior, area = _search(lambda axes: _hole(points, axes)[0])
+    canal = area >= SMALLEST_CANAL_MM2
+    if canal:
+        posterior = _hole(points, _upright(superior))[1]
+    else:
+        normals = _normals(solid)
+        superior, _ = _search(lambda axes: _flatness(normals, axes))
+        posterior = PATIENT_AXES[1]
+    posterior = posterior - superior * (posterior @ superior)
     posterior /= np.linalg.norm(posterior)
-    return Frame(centre, np.array([superior, posterior, np.cross(posterior, superior)]), True)
+    return Frame(centre, np.array([superior, posterior, np.cross(posterior, superior)]), canal)
 
 
-LPS_AXES = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
-
-
-def centre_of_mass(mask: Mask, grid: Grid) -> Vector:
-    """Mean position (LPS mm) of the voxels of a mask (K, J, I)."""
-    return np.asarray(grid.lps(np.argwhere(mask)[:, ::-1]).mean(axis=0))
-
-
-def working_volume(mask: Mask, grid: Grid, frame: Frame, step: float = STEP_MM) -> Volume:
+def working_volume(mask: Mask, grid: Grid, frame: Frame) -> Volume:
     """The mask as float32 in 0..1 on an isotropic grid along the frame's axes.
 
-    Index k grows superior, j posterior, i left; a frame's centre is a voxel centre.
+    Index k grows superior, j posterior, i left; the frame's centre is a voxel centre.
     """
     corners = frame.coordinates(grid.lps(np.argwhere(mask)[:, ::-1]))
-    low = np.floor((corners.min(axis=0) - MARGIN_MM) / step).astype(int)
-    high = np.ceil((corners.max(axis=0) + MARGIN_MM) / step).astype(int)
+    low = np.floor((corners.min(axis=0) - MARGIN_MM) / STEP_MM).astype(int)
+    high = np.ceil((corners.max(axis=0) + MARGIN_MM) / STEP_MM).astype(int)
     matrix = np.eye(4)
-    matrix[:3, :3] = frame.axes[::-1].T * step
-    matrix[:3, 3] = frame.lps(low * step)
+    matrix[:3, :3] = frame.axes[::-1].T * STEP_MM
+    matrix[:3, 3] = frame.lps(low * STEP_MM)
     n = high - low + 1
     work = Grid((int(n[0]), int(n[1]), int(n[2])), matrix)
     return resample(Volume(mask.astype(np.float32), grid), work)
 
 
-def body_centre(solid: Mask, grid: Grid) -> Vector:
-    """Centre (LPS mm) of the thickest part of a solid on an isotropic grid."""
-    depth = ndimage.distance_transform_edt(solid)
+def _thickest(depth: npt.NDArray[np.float64], grid: Grid) -> Vector:
+    """The voxel (LPS mm) in the middle of where the depth under the surface is greatest."""
     thick = np.argwhere(depth > 0.75 * depth.max())
-    weights = depth[tuple(thick.T)]
-    return np.asarray(grid.lps(np.average(thick, axis=0, weights=weights)[::-1]))
+    middle = np.average(thick, axis=0, weights=depth[tuple(thick.T)])
+    nearest = thick[np.argmin(((thick - middle) ** 2).sum(axis=1))]
+    return np.asarray(grid.lps(nearest[::-1]))
 
 
-def _look_through(points: npt.NDArray[np.float64], centre: Vector) -> tuple[float, Vector, Vector]:
-    """Largest hole seen in any direction: its area (mm2), the direction, a point in its middle."""
-    best = (0.0, LPS_AXES[0], centre)
-    for tilts in (TILTS, FINE_TILTS):
-        axis = best[1]
-        for forward in tilts:
-            for sideways in tilts:
-                direction = axis + np.array([np.tan(sideways), np.tan(forward), 0.0])
-                direction /= np.linalg.norm(direction)
-                area, middle = _hole(points, centre, direction)
-                if area > best[0]:
-                    best = (area, direction, middle)
-    return best
+def _search(score: Callable[[npt.NDArray[np.float64]], float]) -> tuple[Vector, float]:
+    """The tilt of the superior axis that scores best, coarse to fine, and its score."""
+    best, best_score = PATIENT_AXES[0], -np.inf
+    for forwards, sidewards in ((FORWARD, SIDEWAYS), (FINE, FINE)):
+        axis = best
+        for forward in forwards:
+            for sideways in sidewards:
+                tilted = axis + np.array([np.tan(sideways), np.tan(forward), 0.0])
+                tilted /= np.linalg.norm(tilted)
+                found = score(_upright(tilted))
+                if found > best_score:
+                    best, best_score = tilted, found
+    return best, best_score
 
 
-def _hole(
-    points: npt.NDArray[np.float64], centre: Vector, direction: Vector
-) -> tuple[float, Vector]:
-    """Area (mm2) and middle (LPS mm) of the largest hole behind the body, seen along a direction."""
-    left = np.cross(LPS_AXES[1], direction)
+def _upright(superior: Vector) -> npt.NDArray[np.float64]:
+    """Axes (rows: superior, posterior, left) with posterior as near the patient's as can be."""
+    left = np.cross(PATIENT_AXES[1], superior)
     left /= np.linalg.norm(left)
-    back = np.cross(direction, left)
-    seen = np.round((points - centre) @ np.array([back, left]).T / STEP_MM).astype(int)
-    low = seen.min(axis=0) - 1
-    shadow = np.zeros(seen.max(axis=0) - low + 2, bool)
-    shadow[tuple((seen - low).T)] = True
-    labels, n = ndimage.label(~shadow)
+    return np.array([superior, np.cross(superior, left), left])
+
+
+def _shadow(points: npt.NDArray[np.float64], axes: npt.NDArray[np.float64]) -> tuple[Mask, Vector]:
+    """What points (n, 3, mm) cover, seen along the superior axis, and the picture's first pixel.
+
+    The picture's axes are posterior and left, its pixels ``STEP_MM`` wide, with a free rim.
+    """
+    pixels = np.rint(points @ axes[1:].T / STEP_MM).astype(int)
+    low = pixels.min(axis=0) - 1
+    covered = np.zeros(pixels.max(axis=0) - low + 2, bool)
+    covered[tuple((pixels - low).T)] = True
+    return covered, low
+
+
+def _hole(points: npt.NDArray[np.float64], axes: npt.NDArray[np.float64]) -> tuple[float, Vector]:
+    """Area (mm2) and middle (mm) of the largest hole behind the origin in the points' shadow."""
+    covered, low = _shadow(points, axes)
+    labels, n = ndimage.label(~covered)
     sizes = np.bincount(labels.ravel(), minlength=n + 1)
     sizes[[0, labels[0, 0]]] = 0
     for label in np.argsort(-sizes, kind="stable"):
+        middle = np.argwhere(labels == label).mean(axis=0) + low
         if sizes[label] == 0:
             break
-        middle = np.argwhere(labels == label).mean(axis=0) + low
         if middle[0] > 0:
-            position = centre + STEP_MM * (middle @ np.array([back, left]))
-            return float(sizes[label]) * STEP_MM**2, position
-    return 0.0, centre
+            return float(sizes[label]) * STEP_MM**2, STEP_MM * middle @ axes[1:]
+    return 0.0, axes[1]
+
+
+def _normals(solid: Mask) -> npt.NDArray[np.float64]:
+    """Surface normals (n, 3: x, y, z) of a solid on the patient's axes; their length is area."""
+    smooth = ndimage.gaussian_filter(solid.astype(np.float32), 1.0)
+    normals = np.stack(np.gradient(smooth)[::-1], axis=-1).reshape(-1, 3)
+    return np.asarray(normals[np.linalg.norm(normals, axis=1) > 0.1], float)
+
+
+def _flatness(normals: npt.NDArray[np.float64], axes: npt.NDArray[np.float64]) -> float:
+    """How much surface faces up or down along the superior axis, within some 20 degrees."""
+    length = np.linalg.norm(normals, axis=1)
+    return float((length * (normals @ axes[0] / length) ** 16).sum())
