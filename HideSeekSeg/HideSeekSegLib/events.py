@@ -118,7 +118,11 @@ def from_line(line: str) -> Event | None:
     kind = _KINDS.get(str(data.get("event"))) if isinstance(data, dict) else None
     if kind is None:
         return None
-    known: dict[str, Any] = {f.name: data[f.name] for f in fields(kind) if f.name in data}
+    known: dict[str, Any] = {
+        f.name: tuple(data[f.name]) if isinstance(data[f.name], list) else data[f.name]
+        for f in fields(kind)
+        if f.name in data
+    }
     if any(f.default is MISSING and f.name not in known for f in fields(kind)):
         return None
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in known.items()})
+    return kind(**known)
