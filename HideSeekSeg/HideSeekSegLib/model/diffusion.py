@@ -113,7 +113,9 @@ def _walk(
         x0 = (stretched - spread * eps).clamp(-1, 1)
         # The noise that belongs to the clipped image: without it, clipping would leave the path.
         eps = (stretched - x0) / spread
-        x = target**0.5 * x0 + (1 - target) ** 0.5 * eps
+        # In float32, as the published numbers were made: 1 - alpha-bar loses digits near t = 0.
+        goal = torch.tensor(target, dtype=torch.float32, device=x.device)
+        x = goal.sqrt() * x0 + (1 - goal).sqrt() * eps
         if callback is not None:
             callback(step, len(path))
     return x
