@@ -1,0 +1,259 @@
+"""Vertebrae and ribs on a fine grid: distances first, then HU from cortex, marrow and texture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from .spine_settings import SpineSettings
+from .vertebra_limbs import Limb, arch, ribs
+from .vertebra_shapes import Field, Shape, body_distances, smooth_min
+
+Slices = tuple[slice, slice, slice]
+FAR = 12.0  # mm; distances are not followed beyond
+CORTEX_HU = 1350.0
+ARCH_CORTEX_MM = 1.3
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Voxel centres in LPS mm of an unrotated grid: x (I,), y (J,), z (K,), all growing."""
+
+    x: Field
+    y: Field
+    z: Field
+
+    @property
+    def step(self) -> tuple[float, float, float]:
+        """Voxel size along k, j, i."""
+        return tuple(float(a[1] - a[0]) for a in (self.z, self.y, self.x))  # type: ignore[return-value]
+
+    def box(self, points: npt.NDArray[np.float64], reach: float) -> Slices:
+        """The voxels within ``reach`` of the box around points (N, 3)."""
+        low, high = points.min(0) - reach, points.max(0) + reach
+        return tuple(  # type: ignore[return-value]
+            slice(int(np.searchsorted(a, lo)), int(np.searchsorted(a, hi)))
+            for a, lo, hi in zip((self.z, self.y, self.x), low[::-1], high[::-1], strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A shape in the patient: ``centre`` of the body (LPS mm), columns of ``frame`` are u, v, w."""
+
+    shape: Shape
+    centre: npt.NDArray[np.float64]
+    frame: npt.NDArray[np.float64]
+
+    def world(self, points: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        return np.asarray(points, float) @ self.frame.T + self.centre
+
+    def local(self, axes: Axes, box: Slices) -> tuple[Field, Field, Field]:
+        """u, v, w of each voxel of the box."""
+        z = (axes.z[box[0]] - np.float32(self.centre[2]))[:, None, None]
+        y = (axes.y[box[1]] - np.float32(self.centre[1]))[None, :, None]
+        x = (axes.x[box[2]] - np.float32(self.centre[0]))[None, None, :]
+        f = self.frame.astype(np.float32)
+        return tuple(f[0, n] * x + f[1, n] * y + f[2, n] * z for n in range(3))  # type: ignore[return-value]
+
+
+@dataclass
+class Vertebra:
+    """Distances of a placed vertebra: ``whole`` in ``box``; ``side``, ``cap`` in ``body_box``."""
+
+    placed: Placed
+    box: Slices
+    whole: Field
+    body_box: Slices
+    side: Field
+    cap: Field
+
+    @property
+    def body(self) -> Field:
+        return -smooth_min(-self.side, -self.cap, 1.2)
+
+    @property
+    def body_in_box(self) -> Slices:
+        """The body box as seen from the whole box."""
+        return tuple(  # type: ignore[return-value]
+            slice(b.start - w.start, b.stop - w.start)
+            for b, w in zip(self.body_box, self.box, strict=True)
+        )
+
+
+def _union(into: Field, box: Slices, placed: Placed, limbs: list[Limb], axes: Axes) -> None:
+    """Join limbs to the distances ``into`` that cover ``box``."""
+    for limb in limbs:
+        near = axes.box(placed.world([limb.start, limb.end]), limb.reach + 3)
+        near = tuple(  # type: ignore[assignment]
+            slice(max(n.start, b.start), min(n.stop, b.stop))
+            for n, b in zip(near, box, strict=True)
+        )
+        if any(n.stop <= n.start for n in near):
+            continue
+        here = tuple(
+            slice(n.start - b.start, n.stop - b.start) for n, b in zip(near, box, strict=True)
+        )
+        into[here] = smooth_min(into[here], limb.distance(*placed.local(axes, near)), 2.5)
+
+
+def measure(placed: Placed, axes: Axes) -> Vertebra:
+    """Distances of one vertebra to its surface."""
+    shape, limbs = placed.shape, arch(placed.shape)
+    w, d, h = max(shape.width) / 2, max(shape.depth) / 2, shape.height / 2
+    corners = np.array([(a, b, c) for a in (-w, w) for b in (-d, d) for c in (-h, h)])
+    joints = np.array([p for limb in limbs for p in (limb.start, limb.end)])
+    box = axes.box(placed.world(np.vstack([corners, joints])), 11)
+    body_box = axes.box(placed.world(corners), 7)
+    whole = np.full([s.stop - s.start for s in box], FAR, np.float32)
+    _union(whole, box, placed, limbs, axes)
+    u, v, _ = placed.local(axes, box)
+    middle = shape.back + shape.canal[1] / 2
+    canal = np.hypot(u / (shape.canal[0] / 2), (v - middle) / (shape.canal[1] / 2)) - 1
+    whole = np.maximum(whole, -canal * (min(shape.canal) / 2))
+    side, cap = body_distances(shape, *placed.local(axes, body_box))
+    vertebra = Vertebra(placed, box, whole, body_box, side, cap)
+    inner = vertebra.body_in_box
+    whole[inner] = smooth_min(whole[inner], vertebra.body, 2.0)
+    return vertebra
+
+
+def part_joints(upper: Vertebra, lower: Vertebra, gap: float = 1.4) -> None:
+    """Open a joint space of ``gap`` mm wherever two neighbours touch or overlap (in place)."""
+    shared = tuple(
+        slice(max(a.start, b.start), min(a.stop, b.stop))
+        for a, b in zip(upper.box, lower.box, strict=True)
+    )
+    if any(s.stop <= s.start for s in shared):
+        return
+    views = []
+    for vertebra in (upper, lower):
+        own = tuple(
+            slice(s.start - b.start, s.stop - b.start)
+            for s, b in zip(shared, vertebra.box, strict=True)
+        )
+        views.append(vertebra.whole[own])
+    split = (views[0] - views[1]) / 2
+    views[0][...] = np.maximum(views[0], split + gap / 2)
+    views[1][...] = np.maximum(views[1], gap / 2 - split)
+
+
+def rib_distance(vertebrae: list[Vertebra], axes: Axes) -> Field:
+    """Distances (K, J, I) to the ribs, which keep 1.2 mm from every vertebra."""
+    shape = (len(axes.z), len(axes.y), len(axes.x))
+    distance = np.full(shape, FAR, np.float32)
+    everything = tuple(slice(0, n) for n in shape)
+    for vertebra in vertebrae:
+        limbs = ribs(vertebra.placed.shape)
+        _union(distance, everything, vertebra.placed, limbs, axes)  # type: ignore[arg-type]
+    for vertebra in vertebrae:
+        view = distance[vertebra.box]
+        np.maximum(view, 1.2 - vertebra.whole, out=view)
+    return distance
+
+
+def _coverage(distance: Field, step: float) -> Field:
+    """The part of a voxel that lies inside a surface at this distance from its centre."""
+    return np.clip(np.float32(0.5) - distance / np.float32(step), 0, 1)
+
+
+def shell(
+    hu: Field, distance: Field, thickness: Field | float, marrow: Field | float, step: float
+) -> None:
+    """Lay bone over ``hu`` in place: a cortex of ``thickness`` mm under the surface, then marrow."""
+    outer, inner = _coverage(distance, step), _coverage(distance + thickness, step)
+    hu *= 1 - outer
+    hu += CORTEX_HU * (outer - inner) + marrow * inner
+
+
+def _texture(shape: tuple[int, ...], axes: Axes, rng: np.random.Generator) -> Field:
+    """Trabecular pattern of unit variance: finer across than along the spine."""
+    white = rng.standard_normal(shape, dtype=np.float32)
+    k, j, i = axes.step
+    fine = ndimage.gaussian_filter(white, (1.3 / k, 0.55 / j, 0.55 / i), truncate=2.5)
+    broad = ndimage.gaussian_filter(white, (4.0 / k, 2.5 / j, 2.5 / i), truncate=2.5)
+    pattern = fine / fine.std() + 0.6 * broad / broad.std()
+    return np.asarray(pattern / pattern.std(), np.float32)
+
+
+def _vein(shape: Shape, u: Field, v: Field, w: Field) -> Field:
+    """Strength 0..1 of the basivertebral vein: a cleft at mid height, widest at the back wall."""
+    depth = np.clip(
+        (v - shape.back + 0.75 * shape.depth[0] / 2) / (0.75 * shape.depth[0] / 2), 0, 1
+    )
+    thick = 0.6 + 1.3 * depth
+    return np.asarray(
+        depth * np.exp(-((w / thick) ** 2) - (u / (1.5 + 4.5 * depth)) ** 2), np.float32
+    )
+
+
+def draw_vertebra(
+    hu: Field, vertebra: Vertebra, axes: Axes, settings: SpineSettings, rng: np.random.Generator
+) -> None:
+    """Lay one vertebra over the clean HU field in place."""
+    shape = vertebra.placed.shape
+    u, v, w = vertebra.placed.local(axes, vertebra.body_box)
+    base = settings.marrow_hu
+    depth = np.maximum(-vertebra.cap, 0)
+    marrow = np.full(u.shape, base, np.float32)
+    marrow += 0.4 * base * np.exp(-depth / 2.0) + 0.2 * base * np.exp(vertebra.side / 2.5)
+    marrow *= 1 + settings.texture * _texture(u.shape, axes, rng)
+    if rng.uniform() < settings.sclerosis_chance:
+        end = rng.choice([-1, 1])
+        marrow += rng.uniform(150, 350) * np.exp(-depth / rng.uniform(1.5, 4)) * (w * end > 0)
+    vein = _vein(shape, u, v, w)
+    marrow += 0.85 * vein * (20 - marrow)
+    thickness = np.where(
+        vertebra.cap > vertebra.side - 0.4,
+        np.float32(settings.endplate),
+        np.float32(settings.cortex),
+    ) * (1 - 0.8 * vein)
+
+    inner, near = vertebra.body_in_box, np.clip(0.5 - vertebra.body / 1.5, 0, 1)
+    all_marrow = np.full(vertebra.whole.shape, base + 120, np.float32)
+    all_thickness = np.full(vertebra.whole.shape, ARCH_CORTEX_MM, np.float32)
+    all_marrow[inner] += near * (marrow - all_marrow[inner])
+    all_thickness[inner] += near * (thickness - all_thickness[inner])
+    shell(hu[vertebra.box], vertebra.whole, all_thickness, all_marrow, float(np.mean(axes.step)))
+
+
+def draw_disc(
+    hu: Field,
+    upper: Placed,
+    lower: Placed,
+    axes: Axes,
+    settings: SpineSettings,
+    rng: np.random.Generator,
+) -> None:
+    """Lay the disc between two bodies over the clean HU field (before the bodies themselves)."""
+    centre = (upper.centre + lower.centre) / 2
+    tall = float(np.linalg.norm(upper.centre - lower.centre))
+    width, depth = upper.shape.width[1], upper.shape.depth[1]
+    shape = Shape(
+        upper.shape.level,
+        (width, lower.shape.width[0]),
+        (depth, lower.shape.depth[0]),
+        tall,
+        upper.shape.canal,
+        upper.shape.pedicle,
+        0.0,
+        (0.0, 0.0),
+        waist=0.0,
+        dish=(0.0, 0.0),
+        ripple=upper.shape.ripple,
+    )
+    placed = Placed(shape, centre, (upper.frame + lower.frame) / 2)
+    reach = np.array([(a, b, c) for a in (-30, 30) for b in (-22, 22) for c in (-0.5, 0.5)])
+    box = axes.box(placed.world(reach * (1, 1, tall)), 1)
+    u, v, w = placed.local(axes, box)
+    side, _ = body_distances(shape, u, v, w)
+    fill = np.clip(0.5 - (side - 0.3), 0, 1)
+    value = 78 + 28 * np.clip(1 + side / 6, 0, 1)
+    if rng.uniform() < settings.vacuum_chance:
+        gas = np.exp(-(((w - 0.08 * u) / 1.2) ** 2) - (u / 10) ** 2 - ((v + 2) / 7) ** 2)
+        value = value - 700 * np.clip(1.6 * gas - 0.4, 0, 1)
+    view = hu[box]
+    view += fill * (value - view)
