@@ -197,5 +197,10 @@ def feathered(body: Mask, margin: float) -> npt.NDArray[np.float32]:
 
     Each slice on its own: what the network sees of one slice must not depend on its neighbours.
     """
-    distance = np.stack([ndimage.distance_transform_edt(~s) if s.any() else np.full(s.shape, 1e3) for s in body])
+    distance = np.stack([_distance(s) for s in body])
     return np.asarray(np.clip(margin + 1.5 - distance, 0.0, 1.0), np.float32)
+
+
+def _distance(mask: Mask) -> Floats:
+    """Distance in pixels to the mask; large everywhere where the mask is empty."""
+    return ndimage.distance_transform_edt(~mask) if mask.any() else np.full(mask.shape, 1e3)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ..imaging.volume import Volume
-from ..model.profile import Profile
+from ..model.profile import Intensity, Profile
 from .crops import Crop, Mask, bounding_box, feathered
 
 # Medians over the vertebrae of four CTs in HU: 60th percentile of the tissue 2-10 mm around the
@@ -104,9 +104,18 @@ def network_input(crop: Crop, profile: Profile, calibration: Calibration) -> npt
     if scaling.kind == "percentile":
         low, high = np.percentile(crop.image, [scaling.lower, scaling.upper], axis=(1, 2), keepdims=True)
         return np.asarray((crop.image - low) / np.maximum(high - low, 1e-6), np.float32)
-    hounsfield = calibration.hounsfield(crop.image)
-    x = (np.arcsinh((hounsfield - scaling.centre) / scaling.width) - scaling.offset) / scaling.scale
-    x = np.clip(x, -1.0, 1.0)
+    x = compressed(calibration.hounsfield(crop.image), scaling)
     if profile.geometry.kind == "aligned":
-        x = (x + 1.0) * feathered(crop.body, profile.geometry.margin_pixels) - 1.0
-    return np.asarray(x, np.float32)
+        x = blanked(x, feathered(crop.body, profile.geometry.margin_pixels))
+    return x
+
+
+def compressed(hounsfield: npt.NDArray[np.float32], scaling: Intensity) -> npt.NDArray[np.float32]:
+    """HU of any shape to x in [-1, 1]: nearly linear around ``centre``, logarithmic far from it."""
+    x = (np.arcsinh((hounsfield - scaling.centre) / scaling.width) - scaling.offset) / scaling.scale
+    return np.asarray(np.clip(x, -1.0, 1.0), np.float32)
+
+
+def blanked(x: npt.NDArray[np.float32], weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """x where ``weight`` is 1, -1 where it is 0."""
+    return np.asarray((x + 1.0) * weight - 1.0, np.float32)

@@ -1,0 +1,127 @@
+"""From candidates on slices to lesions in 3D.
+
+Candidates of the same type on neighbouring slices are one lesion where they share at least a third
+of the smaller one's pixels.  The lesion's score is the mean of its slices' scores weighted by their
+areas, so that the slices that show most of it say most about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .anatomy.crops import Mask, to_ct
+from .findings import Candidate, LesionType
+from .imaging.volume import Grid, Volume
+
+LEAST_OVERLAP = 1 / 3
+
+
+class Scored(Protocol):
+    """A candidate of one slice with its attribution score; ``mask`` is (P, I)."""
+
+    @property
+    def slice(self) -> int: ...
+    @property
+    def type(self) -> LesionType: ...
+    @property
+    def mask(self) -> Mask: ...
+    @property
+    def score(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Candidates of one type that continue each other from slice to slice."""
+
+    type: LesionType
+    parts: tuple[Scored, ...]
+
+    @property
+    def score(self) -> float:
+        areas = [int(p.mask.sum()) for p in self.parts]
+        return float(np.average([p.score for p in self.parts], weights=areas))
+
+    @property
+    def slices(self) -> tuple[int, ...]:
+        return tuple(sorted({p.slice for p in self.parts}))
+
+    def mask(self, shape: tuple[int, int, int]) -> Mask:
+        """All parts in one array (S, P, I)."""
+        whole = np.zeros(shape, bool)
+        for part in self.parts:
+            whole[part.slice] |= part.mask
+        return whole
+
+
+def join_slices(parts: Sequence[Scored]) -> list[Joined]:
+    """Group the scored candidates of one vertebra's slices into lesions, best score first."""
+    group = list(range(len(parts)))
+    for a, first in enumerate(parts):
+        for b, second in enumerate(parts):
+            if second.slice == first.slice + 1 and second.type == first.type and _overlap(first, second):
+                old, new = group[b], group[a]
+                group = [new if g == old else g for g in group]
+    joined = [
+        Joined(parts[g].type, tuple(p for p, own in zip(parts, group) if own == g))
+        for g in dict.fromkeys(group)
+    ]
+    return sorted(joined, key=lambda lesion: -lesion.score)
+
+
+def _overlap(a: Scored, b: Scored) -> bool:
+    shared = int((a.mask & b.mask).sum())
+    return shared > 0 and shared >= LEAST_OVERLAP * min(int(a.mask.sum()), int(b.mask.sum()))
+
+
+def measure(
+    lesions: Sequence[Joined], level: str, crop_grid: Grid, ct: Volume, body: Mask, hounsfield: bool
+) -> tuple[Candidate, ...]:
+    """The lesions of one vertebra as candidates on the CT's grid, best score first.
+
+    ``body`` (K, J, I) is the vertebral body on the CT's grid; candidates stay inside it, and one
+    that leaves no voxel there is dropped.  ``hounsfield``: whether intensities are HU.
+    """
+    candidates = []
+    counts: dict[str, int] = {}
+    body_voxels = int(body.sum())
+    for lesion in lesions:
+        patch = to_ct(lesion.mask(crop_grid.shape), crop_grid, ct.grid, body)
+        if patch is None:
+            continue
+        counts[lesion.type] = counts.get(lesion.type, 0) + 1
+        box = tuple(slice(s, s + n) for s, n in zip(patch.start, patch.array.shape))
+        at = np.argwhere(patch.array) + patch.start
+        positions = ct.grid.lps(at[:, ::-1])
+        low, high = _outer_box(positions, ct.grid)
+        candidates.append(
+            Candidate(
+                id=f"{level}-{lesion.type}-{counts[lesion.type]}",
+                type=lesion.type,
+                score=lesion.score,
+                volume_mm3=float(len(at) * ct.grid.voxel_mm3),
+                centroid_lps=_triple(positions.mean(axis=0)),
+                box_lps=(*_triple(low), *_triple(high)),
+                share_of_body=len(at) / body_voxels,
+                mean_hu=float(ct.array[box][patch.array].mean()) if hounsfield else None,
+                slices=lesion.slices,
+                patch=patch,
+            )
+        )
+    return tuple(candidates)
+
+
+def _outer_box(
+    positions: npt.NDArray[np.float64], grid: Grid
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """The LPS box around voxels (not only their centres)."""
+    half = np.abs(grid.direction) @ grid.spacing / 2
+    return positions.min(axis=0) - half, positions.max(axis=0) + half
+
+
+def _triple(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    return float(values[0]), float(values[1]), float(values[2])

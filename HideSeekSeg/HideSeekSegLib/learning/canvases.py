@@ -1,0 +1,120 @@
+"""Real vertebrae as canvases: loaded once, cut out anew (turned, stretched) for every sample."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from ..anatomy.bodies import find_body
+from ..anatomy.crops import Mask, bounding_box, crop_grid, take_crop
+from ..anatomy.levels import assign
+from ..imaging.files import InputError, read_ct, read_segmentation
+from ..imaging.volume import Grid, Volume
+from ..model.profile import Geometry
+from .fields import Canvas, Rng, smooth_field
+
+# Vertebrae with less body than this are cut by the field of view and no use as canvas.
+SMALLEST_MM3 = 2500.0
+
+
+@dataclass(frozen=True)
+class Vertebra:
+    """One real (or drawn) vertebra: HU around it, its body, and whose it is."""
+
+    ct: Volume
+    body: Mask
+    patient: str
+    level: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """A row of a sources file: a CT, its segmentation, how to read its values, whose it is."""
+
+    ct: Path
+    segmentation: Path
+    labels: str
+    patient: str
+    split: str
+
+
+def read_sources(path: Path, data: Path) -> list[Source]:
+    """A CSV with the columns ct, segmentation, labels, patient, split; paths are below ``data``."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    wanted = {"ct", "segmentation", "labels", "patient", "split"}
+    if not rows or not wanted <= set(rows[0]):
+        raise InputError(path, f"a sources file needs the columns {', '.join(sorted(wanted))}")
+    return [
+        Source(data / r["ct"], data / r["segmentation"], r["labels"], r["patient"], r["split"]) for r in rows
+    ]
+
+
+def load_vertebrae(source: Source, margin_mm: float = 15.0) -> list[Vertebra]:
+    """All whole bodies of a source, each with some of the CT around it."""
+    ct = read_ct(source.ct)
+    segmentation = read_segmentation(source.segmentation)
+    vertebrae = []
+    for found in assign(segmentation, source.labels):
+        if found.level is None or found.kind == "other":
+            continue
+        mask = segmentation.mask(found.segment)
+        box = bounding_box(mask, margin=int(np.ceil(margin_mm / ct.grid.spacing.min())))
+        grid = ct.grid.cut([s.start for s in box], mask[box].shape)
+        body = find_body(mask[box], grid, kind=found.kind)
+        cut = "cut by the field of view" in body.flags
+        if cut or body.mask.sum() * grid.voxel_mm3 < SMALLEST_MM3:
+            continue
+        hu = Volume(ct.array[box].astype(np.float32), grid)
+        vertebrae.append(Vertebra(hu, body.mask, source.patient, found.level))
+    return vertebrae
+
+
+def take_canvas(rng: Rng, vertebra: Vertebra, geometry: Geometry) -> tuple[Canvas, tuple[float, float, float]]:
+    """A fresh view of the vertebra, and the scan's own blur (Gaussian sigma in mm along S, P, I).
+
+    Turned by some degrees, stretched by some percent and with the body's outline off by up to a
+    pixel, as other people's segmentations are.
+    """
+    grid = _jittered(rng, crop_grid(vertebra.body, vertebra.ct.grid, geometry))
+    crop = take_crop(vertebra.ct, vertebra.body, grid)
+    # From here on sizes are those of the undistorted vertebra, stretched with it.
+    s, p, i = (float(v) for v in grid.spacing[::-1])
+    canvas = Canvas(crop.image, crop.body, (s, p, i))
+    canvas = Canvas(canvas.hu, _redrawn(rng, canvas), canvas.spacing)
+    blur = 0.42 * np.abs(grid.direction.T @ vertebra.ct.grid.direction) @ vertebra.ct.grid.spacing
+    return canvas, (float(blur[2]), float(blur[1]), float(blur[0]))
+
+
+def _jittered(rng: Rng, grid: Grid) -> Grid:
+    turn = _rotation(np.radians(rng.normal(0.0, [3.0, 4.0, 6.0])))
+    zoom = np.exp(rng.normal(0.0, 0.04) + rng.normal(0.0, 0.04, 3))
+    centre = grid.lps((np.array(grid.shape[::-1]) - 1) / 2) + rng.normal(0.0, 0.6, 3)
+    matrix = grid.ijk_to_lps.copy()
+    matrix[:3, :3] = turn @ matrix[:3, :3] * zoom
+    matrix[:3, 3] = centre - matrix[:3, :3] @ ((np.array(grid.shape[::-1]) - 1) / 2)
+    return Grid(grid.shape, matrix)
+
+
+def _rotation(angles: np.ndarray) -> np.ndarray:
+    """Rotation by (yaw, roll, pitch) in radians about the LPS axes z, y, x."""
+    turn = np.eye(3)
+    for (a, b), angle in zip(((0, 1), (0, 2), (1, 2)), angles):
+        plane = np.eye(3)
+        plane[[a, a, b, b], [a, b, a, b]] = [np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)]
+        turn = plane @ turn
+    return turn
+
+
+def _redrawn(rng: Rng, canvas: Canvas) -> Mask:
+    """The body's outline, moved by a smooth error of up to about a pixel."""
+    pixel = canvas.spacing[1]
+    inside = ndimage.distance_transform_edt(canvas.body, sampling=canvas.spacing)
+    outside = ndimage.distance_transform_edt(~canvas.body, sampling=canvas.spacing)
+    wobble = rng.normal(0.0, 0.4) + 0.35 * smooth_field(rng, canvas, 6.0)
+    redrawn = np.asarray(inside - outside > wobble * pixel)
+    return redrawn if redrawn.any() else canvas.body

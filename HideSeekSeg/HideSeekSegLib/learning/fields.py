@@ -1,0 +1,106 @@
+"""Random shapes and textures in millimetres: what lesions and their mimics are drawn with.
+
+Arrays are (S, P, I) on a crop's grid: slices to the right, rows posterior, columns inferior;
+``spacing`` is in mm along the same three axes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+Field = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """One vertebra to paint on: HU (float32), its body, and the voxel size (S, P, I) in mm."""
+
+    hu: Field
+    body: Mask
+    spacing: tuple[float, float, float]
+
+    @property
+    def depth(self) -> Field:
+        """Distance in mm from each body voxel to the body's surface; 0 outside."""
+        return np.asarray(ndimage.distance_transform_edt(self.body, sampling=self.spacing), np.float32)
+
+    @property
+    def soft_body(self) -> Field:
+        """The body as a weight with an edge of one pixel, as partial volume makes it."""
+        return np.asarray(ndimage.uniform_filter(self.body.astype(np.float32), 3), np.float32)
+
+    def coordinates(self) -> tuple[Field, Field, Field]:
+        """Positions in mm along (S, P, I) as broadcastable arrays, from the first voxel."""
+        axes = [np.arange(n, dtype=np.float32) * s for n, s in zip(self.body.shape, self.spacing)]
+        return axes[0][:, None, None], axes[1][None, :, None], axes[2][None, None, :]
+
+
+def smooth_field(rng: Rng, canvas: Canvas, length_mm: float) -> Field:
+    """A Gaussian random field of zero mean, unit deviation and about that correlation length."""
+    shape = canvas.body.shape
+    extent = np.array(shape) * canvas.spacing
+    knots = np.minimum(np.ceil(extent / length_mm).astype(int) + 3, shape)
+    coarse = rng.standard_normal(knots).astype(np.float32)
+    factors = np.array(shape) / np.maximum(knots - 2, 1)
+    fine = coarse
+    for axis, (n, factor) in enumerate(zip(shape, factors)):
+        if knots[axis] == n:
+            continue
+        at = np.arange(n) / factor + rng.uniform(0.0, 1.0)
+        low = np.floor(at).astype(int)
+        t = at - low
+        t = (t * t * (3 - 2 * t)).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+        lower, upper = np.take(fine, low, axis), np.take(fine, np.minimum(low + 1, knots[axis] - 1), axis)
+        fine = lower * (1 - t) + upper * t
+    return np.asarray((fine - fine.mean()) / (fine.std() + 1e-6), np.float32)
+
+
+def blob(
+    rng: Rng,
+    canvas: Canvas,
+    centre_mm: npt.ArrayLike,
+    radius_mm: float,
+    irregularity: float = 0.2,
+    edge_mm: float = 0.5,
+) -> Field:
+    """A lump of random proportions and orientation as a weight 0..1 with a soft edge.
+
+    ``irregularity`` bends the outline by that share of the radius; ``edge_mm`` is the width over
+    which the weight falls.
+    """
+    stretch = np.exp(rng.normal(0.0, 0.2, 3))
+    stretch /= np.cbrt(stretch.prod())
+    turn, _ = np.linalg.qr(rng.standard_normal((3, 3)))
+    s, p, i = canvas.coordinates()
+    c = np.asarray(centre_mm, np.float32)
+    ds, dp, di = s - c[0], p - c[1], i - c[2]
+    square = np.zeros(canvas.body.shape, np.float32)
+    for row, scale in zip(turn, stretch):
+        w = np.asarray(row / scale, np.float32)
+        square += (w[0] * ds + w[1] * dp + w[2] * di) ** 2
+    distance = np.sqrt(square) / radius_mm
+    if irregularity > 0:
+        distance = distance + irregularity * smooth_field(rng, canvas, max(radius_mm, 3.0))
+    sharp = max(edge_mm / radius_mm, 1e-3)
+    return np.asarray(np.clip(0.5 + (1 - distance) / (2 * sharp), 0.0, 1.0), np.float32)
+
+
+def random_point(rng: Rng, canvas: Canvas, weight: Field | Mask) -> npt.NDArray[np.float64]:
+    """A position in mm drawn from the weight (any shape-like non-negative array)."""
+    flat = np.asarray(weight, np.float64).ravel()
+    total = flat.sum()
+    if total <= 0:
+        flat, total = canvas.body.ravel().astype(float), float(canvas.body.sum())
+    index = int(np.searchsorted(np.cumsum(flat), rng.uniform(0.0, total)))
+    voxel = np.unravel_index(min(index, flat.size - 1), canvas.body.shape)
+    return np.asarray(voxel) * canvas.spacing
+
+
+def log_uniform(rng: Rng, low: float, high: float) -> float:
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))

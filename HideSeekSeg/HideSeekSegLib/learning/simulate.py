@@ -1,0 +1,158 @@
+"""Simulated training data: real (and drawn) vertebrae, benign changes, metastases, scanners.
+
+Every vertebra is drawn twice with everything equal but the metastases: the image and its healthy
+twin.  Slices that a lesion crosses are labelled malignant, all slices of healthy vertebrae healthy;
+slices of diseased vertebrae that show no lesion are left out.  Masks and twins are stored beside
+the labels: label-only training does not read them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from ..imaging.files import atomic
+from ..model.profile import Geometry
+from .acquisition import acquire, draw_noise, random_acquisition, scale
+from .canvases import Vertebra, take_canvas
+from .fields import Canvas, Field, Mask, Rng
+from .lesions import VISIBLE_HU, paint_metastases
+from .mimics import paint_mimics
+
+BODY, LYTIC, BLASTIC = 1, 2, 4
+LEAST_LESION_PIXELS = 12
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One simulated vertebra, (S, P, I): HU with lesions, HU of the healthy twin, masks."""
+
+    image: Field
+    twin: Field
+    body: Mask
+    lytic: Mask
+    blastic: Mask
+
+    @property
+    def lesion_pixels(self) -> np.ndarray:
+        """Lesion pixels per slice."""
+        return np.asarray((self.lytic | self.blastic).sum(axis=(1, 2)))
+
+
+def draw_sample(rng: Rng, vertebra: Vertebra, geometry: Geometry, diseased: bool) -> Sample:
+    """Draw benign changes, then lesions, then scan.
+
+    What is painted is blurred as the vertebra's own scan was before it is added to it: the canvas
+    is a picture already, the paint is not.
+    """
+    canvas, own_blur = take_canvas(rng, vertebra, geometry)
+    how = random_acquisition(rng)
+    benign = paint_mimics(rng, canvas)
+    healthy = canvas.hu + _blurred(benign - canvas.hu, canvas, own_blur)
+    painted = paint_metastases(rng, Canvas(benign, canvas.body, canvas.spacing)) if diseased else None
+    noise = draw_noise(rng, canvas.body.shape, canvas.spacing, how)
+    twin = acquire(healthy, canvas.spacing, how)
+    if painted is None:
+        none = np.zeros_like(canvas.body)
+        image = scale(twin + noise, how)
+        return Sample(image, image, canvas.body, none, none)
+    change = acquire(_blurred(painted.hu - benign, canvas, own_blur), canvas.spacing, how)
+    visible = np.where(canvas.body, change, 0.0)
+    grain = _grain_lost(rng, canvas, painted.lytic)
+    return Sample(
+        scale(twin + change + noise + grain, how),
+        scale(twin + noise, how),
+        canvas.body,
+        visible <= -VISIBLE_HU,
+        visible >= VISIBLE_HU,
+    )
+
+
+def _blurred(change: Field, canvas: Canvas, sigma_mm: tuple[float, float, float]) -> Field:
+    return np.asarray(
+        ndimage.gaussian_filter(change, np.array(sigma_mm) / canvas.spacing, truncate=3.0), np.float32
+    )
+
+
+def _grain_lost(rng: Rng, canvas: Canvas, lytic: Mask) -> Field:
+    """Noise for voxels where bone was replaced: the scan's own noise went with the bone there.
+
+    The finest detail of marrow is noise and trabeculae; a third of it stands for the noise.
+    """
+    detail = canvas.hu - ndimage.gaussian_filter(canvas.hu, 1.0)
+    inside = canvas.depth > 2.0
+    deviation = 0.35 * float(detail[inside].std()) if inside.any() else 0.0
+    fresh = ndimage.gaussian_filter(rng.standard_normal(canvas.body.shape).astype(np.float32), 0.7)
+    where = ndimage.gaussian_filter(lytic.astype(np.float32), 1.0)
+    return np.asarray(fresh / (fresh.std() + 1e-6) * deviation * where, np.float32)
+
+
+def choose_slices(rng: Rng, sample: Sample, diseased: bool, most: int) -> np.ndarray:
+    """Up to ``most`` slices through a good part of the body; of a diseased one those with a lesion."""
+    area = sample.body.sum(axis=(1, 2))
+    good = area >= 0.35 * area.max()
+    if diseased:
+        good &= sample.lesion_pixels >= LEAST_LESION_PIXELS
+    slices = np.flatnonzero(good)
+    return np.sort(rng.permutation(slices)[:most])
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides a simulated set."""
+
+    seed: int
+    vertebrae: int
+    slices: int = 12
+    geometry: Geometry = Geometry("aligned", 48, slice_mm=1.6, body_pixels=40.0, margin_pixels=1.0)
+    sources: tuple[str, ...] = ()
+
+
+def simulate(
+    recipe: Recipe, canvases: Sequence[Vertebra], folder: Path, progress: Callable[[int, int], None]
+) -> Path:
+    """Draw ``recipe.vertebrae`` vertebrae, half of them diseased, and write the slices as one shard.
+
+    Patients are drawn with equal chances (then one of their vertebrae), so that the patient with
+    the longest scan does not make the set.  Writes ``shard-SEED.npz`` (image and twin int16 HU,
+    masks as bits, label, patient, level, vertebra, slice) and the recipe as JSON beside it.
+    """
+    rng = np.random.default_rng(recipe.seed)
+    patients = sorted({v.patient for v in canvases})
+    columns: dict[str, list[np.ndarray]] = {}
+    for number in range(recipe.vertebrae):
+        patient = patients[int(rng.integers(len(patients)))]
+        own = [v for v in canvases if v.patient == patient]
+        vertebra = own[int(rng.integers(len(own)))]
+        diseased = bool(number % 2)
+        sample = draw_sample(rng, vertebra, recipe.geometry, diseased)
+        slices = choose_slices(rng, sample, diseased, recipe.slices)
+        masks = BODY * sample.body + LYTIC * sample.lytic + BLASTIC * sample.blastic
+        row = {
+            "image": _as_int16(sample.image[slices]),
+            "twin": _as_int16(sample.twin[slices]),
+            "masks": masks[slices].astype(np.uint8),
+            "label": np.full(len(slices), diseased, np.uint8),
+            "patient": np.full(len(slices), patient),
+            "level": np.full(len(slices), vertebra.level),
+            "vertebra": np.full(len(slices), number, np.int32),
+            "slice": slices.astype(np.int16),
+        }
+        for key, value in row.items():
+            columns.setdefault(key, []).append(value)
+        progress(number + 1, recipe.vertebrae)
+    path = folder / f"shard-{recipe.seed:05d}.npz"
+    with atomic(path) as temporary:
+        np.savez(temporary, **{k: np.concatenate(v) for k, v in columns.items()})  # type: ignore[arg-type]
+    with atomic(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(asdict(recipe), indent=1), encoding="utf-8")
+    return path
+
+
+def _as_int16(hu: Field) -> np.ndarray:
+    return np.clip(np.round(hu), -1024, 3071).astype(np.int16)

@@ -1,0 +1,156 @@
+"""A training stage: optimiser, averaged weights, schedule, checkpoints; resumable to the step."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..imaging.files import atomic
+
+# Losses of one step by name; the first is minimised.
+Losses = dict[str, torch.Tensor]
+Step = Callable[[int, np.random.Generator, torch.Generator], Losses]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a stage says after a step: where it is, its recent mean losses, seconds left."""
+
+    stage: str
+    step: int
+    steps: int
+    losses: dict[str, float]
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How long and how fast to train.  ``average`` is the decay of the averaged weights."""
+
+    name: str
+    steps: int
+    learning_rate: float
+    weight_decay: float
+    seed: int
+    average: float = 0.999
+    checkpoint_seconds: float = 180.0
+
+
+def learning_rate(stage: Stage, step: int) -> float:
+    """Warm up over 200 steps, hold to 40 %, then a half cosine down to 1 %."""
+    warm = min(1.0, (step + 1) / 200)
+    done = step / stage.steps
+    fall = 1.0 if done < 0.4 else 0.505 + 0.495 * math.cos(math.pi * (done - 0.4) / 0.6)
+    return stage.learning_rate * warm * fall
+
+
+def run_stage(
+    stage: Stage,
+    module: nn.Module,
+    trained: Iterable[nn.Parameter],
+    step_losses: Step,
+    folder: Path,
+    on_progress: Callable[[Progress], None],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> nn.Module:
+    """Train ``trained`` parameters of ``module``; gives a copy with the averaged weights.
+
+    Every random number of step n depends on the stage's seed and n alone, so a run that was
+    stopped and resumed ends where an undisturbed one does.  The checkpoint is
+    ``STAGE-checkpoint.pt``, the losses ``STAGE-losses.csv``.  Stops early (checkpoint written,
+    KeyboardInterrupt raised) when ``should_stop`` says so.
+    """
+    parameters = list(trained)
+    optimiser = torch.optim.AdamW(
+        parameters, stage.learning_rate, betas=(0.9, 0.99), weight_decay=stage.weight_decay
+    )
+    averaged = copy.deepcopy(module).eval().requires_grad_(False)
+    checkpoint = folder / f"{stage.name}-checkpoint.pt"
+    history: list[dict[str, float]] = []
+    first = _resume(checkpoint, module, averaged, optimiser, history)
+    began, saved, recent = time.monotonic(), time.monotonic(), []
+    module.train()
+    for step in range(first, stage.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(stage, step)
+        rng = np.random.default_rng((stage.seed, step))
+        torch.manual_seed(int(rng.integers(2**62)))
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        losses = step_losses(step, rng, generator)
+        optimiser.zero_grad(set_to_none=True)
+        next(iter(losses.values())).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        _average(averaged, module, min(stage.average, (step + 1) / (step + 20)))
+        recent.append({name: float(value.detach()) for name, value in losses.items()})
+        if (step + 1) % 50 == 0 or step + 1 == stage.steps:
+            mean = {name: float(np.mean([r[name] for r in recent])) for name in recent[0]}
+            history.append({"step": step + 1, **mean})
+            recent = []
+            left = (time.monotonic() - began) / (step + 1 - first) * (stage.steps - step - 1)
+            on_progress(Progress(stage.name, step + 1, stage.steps, mean, left))
+        stopping = should_stop()
+        if stopping or time.monotonic() - saved > stage.checkpoint_seconds or step + 1 == stage.steps:
+            _save(checkpoint, step + 1, module, averaged, optimiser, history)
+            saved = time.monotonic()
+        if stopping:
+            raise KeyboardInterrupt
+    return averaged
+
+
+def _average(averaged: nn.Module, module: nn.Module, decay: float) -> None:
+    with torch.no_grad():
+        for mean, value in zip(averaged.parameters(), module.parameters()):
+            mean.lerp_(value, 1 - decay)
+
+
+def _resume(
+    checkpoint: Path,
+    module: nn.Module,
+    averaged: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    history: list[dict[str, float]],
+) -> int:
+    """Load the checkpoint where there is one; gives the first step to do."""
+    if not checkpoint.exists():
+        return 0
+    state = torch.load(checkpoint, weights_only=True)
+    module.load_state_dict(state["module"])
+    averaged.load_state_dict(state["averaged"])
+    optimiser.load_state_dict(state["optimiser"])
+    history += state["history"]
+    return int(state["step"])
+
+
+def _save(
+    checkpoint: Path,
+    step: int,
+    module: nn.Module,
+    averaged: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    history: list[dict[str, float]],
+) -> None:
+    state = {
+        "step": step,
+        "module": module.state_dict(),
+        "averaged": averaged.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "history": history,
+    }
+    with atomic(checkpoint) as temporary:
+        torch.save(state, temporary)
+    if history:
+        with atomic(checkpoint.with_name(checkpoint.name.replace("checkpoint.pt", "losses.csv"))) as temporary:
+            with open(temporary, "w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, history[0])
+                writer.writeheader()
+                writer.writerows(history)
