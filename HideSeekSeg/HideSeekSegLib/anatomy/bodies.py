@@ -1,6 +1,6 @@
 """The vertebral body, which is what the method looks at, from whatever segmentation there is.
 
-A whole vertebra is cut in its own frame (see ``canal``): the posterior wall of the body is followed
+A whole vertebra is cut in its own frame (see ``frame``): the posterior wall of the body is followed
 where it is free and bridged by a plane where pedicles leave it; what then still sticks out behind
 (roots of pedicles and of transverse processes) is opened away.
 """
@@ -16,18 +16,20 @@ from scipy import ndimage
 
 from ..findings import BodySource
 from ..imaging.volume import Grid, Volume, resample
-from .canal import STEP_MM, find_frame, working_volume
+from .frame import STEP_MM, find_frame, solid_on, working_grid
 
 Mask = npt.NDArray[np.bool_]
 
 CUT = "cut by the field of view"
 NO_CANAL = "no canal found: body cut by shape"
 
+MIDDLE_MM = 5.0  # half width of the stretch of wall that is surely between the pedicles
 FREE_WALL_MM = 2.5  # how far the wall may bulge behind its plane: beyond begins a pedicle
-STUMP_MM = 2.5  # what may stand out beyond the opening's ball, behind the middle of the body
-OSTEOPHYTE_MM = 10.0  # and before it, where there are no processes but there are osteophytes
 OPENING = 0.4  # radius of the opening, as a share of the body's largest inscribed ball
-BODY_ONLY_SHARE = 0.95
+ROOT_MM = 2.5  # what may stand out beyond the opening at the wall, where processes begin
+OSTEOPHYTE_SLOPE = 0.5  # and how much more for each mm before it, where only osteophytes do
+BODY_ONLY_SHARE = 0.97  # a mask of which less than 3 % would be cut off is a body
+SPECK_SHARE = 0.05
 SMALLEST_OVERLAP = 0.1
 CUT_SHARE = 0.05
 
@@ -95,65 +97,69 @@ def _derive(mask: Mask, grid: Grid) -> tuple[Mask, tuple[str, ...]] | None:
     """The body within a whole vertebra and its flags; None where all of the mask is body."""
     mask = _without_specks(mask)
     frame = find_frame(mask, grid)
-    working = working_volume(mask, grid, frame)
-    solid = np.asarray(working.array) > 0.5
-    centre = np.rint(working.grid.ijk(frame.centre)).astype(int)[::-1]
-    core = _open(solid & _before_wall(solid, centre), centre)
+    if frame is None:
+        return None
+    work = working_grid(mask, grid, frame)
+    solid = solid_on(work, mask, grid)
+    core = _without_roots(solid, _room_before_wall(solid, work.ijk(frame.centre)[::-1]))
     if not frame.canal and core.sum() > BODY_ONLY_SHARE * solid.sum():
         return None
     flags = () if frame.canal else (NO_CANAL,)
-    return mask & _nearer(core, solid & ~core, working.grid, grid), flags
+    return mask & _nearer(core, solid & ~core, work, grid), flags
 
 
 def _without_specks(mask: Mask) -> Mask:
-    """A mask without islands below a twentieth of its largest part (mislabelled voxels)."""
-    labels, n = ndimage.label(mask, np.ones((3, 3, 3)))
+    """A mask without islands that are small beside its largest part (mislabelled voxels)."""
+    labels, _ = ndimage.label(mask, np.ones((3, 3, 3)))
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    return np.asarray((sizes >= 0.05 * sizes.max())[labels])
+    return np.asarray((sizes >= SPECK_SHARE * sizes.max())[labels])
 
 
-def _before_wall(solid: Mask, centre: npt.NDArray[np.int_]) -> Mask:
-    """Where the working grid (superior, posterior, left) lies in front of the posterior wall.
+def _room_before_wall(solid: Mask, centre: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Distance (mm, negative behind) of each voxel from the posterior wall of the body.
 
-    Every column is followed backwards from the middle of the body to the first air.  A plane
-    through these ends, from which columns that run into a pedicle or leave the body at its rounded
-    side are dropped, is the wall where a column does not end close to it.
+    ``solid`` is the vertebra on the working grid (superior, posterior, left), ``centre`` (k, j, i)
+    lies in its body.  Every column is followed backwards from the centre to the first air.  A plane
+    is fitted to these ends, leaving out columns that run into a pedicle or leave the body at its
+    rounded side.  It is the wall, but for the columns that end just behind it: there the bone is.
     """
-    k, i = np.nonzero(solid[:, centre[1], :])
-    end = np.argmax(~solid[:, centre[1] :, :], axis=1)[k, i].astype(float)
-    design = np.stack([np.ones(len(k)), k - centre[0], i - centre[2]], axis=1)
-    middle = np.abs(design[:, 2]) * STEP_MM < 5
-    used = middle & (end < np.median(end[middle]) + 3 / STEP_MM)
+    ck, cj, ci = (round(float(c)) for c in centre)
+    k, i = np.nonzero(solid[:, cj, :])
+    end = np.argmax(~solid[:, cj:, :], axis=1)[k, i].astype(float)
+    design = np.stack([np.ones(len(k)), k - ck, i - ci], axis=1)
+    slack = FREE_WALL_MM / STEP_MM
+    middle = np.abs(i - ci) * STEP_MM < MIDDLE_MM
+    used = middle & (end < np.median(end[middle]) + slack)
     for _ in range(5):
         plane = np.linalg.lstsq(design[used], end[used], rcond=None)[0]
-        used = np.abs(end - design @ plane) * STEP_MM < FREE_WALL_MM
-    kji = [n - c for n, c in zip(np.indices(solid.shape, sparse=True), centre)]
-    wall = np.asarray(plane[0] + plane[1] * kji[0] + plane[2] * kji[2])
-    free = (end > wall[k, 0, i]) & (end < wall[k, 0, i] + FREE_WALL_MM / STEP_MM)
+        used = np.abs(end - design @ plane) < slack
+    kk, jj, ii = np.ogrid[tuple(slice(n) for n in solid.shape)]
+    wall = np.asarray(plane[0] + plane[1] * (kk - ck) + plane[2] * (ii - ci))
+    free = (end > wall[k, 0, i]) & (end < wall[k, 0, i] + slack)
     wall[k[free], 0, i[free]] = end[free]
-    return np.asarray(kji[1] < wall)
+    return np.asarray((wall - (jj - cj)) * STEP_MM)
 
 
-def _open(front: Mask, centre: npt.NDArray[np.int_]) -> Mask:
-    """The body without the roots of its processes, its own edges and osteophytes kept.
+def _without_roots(solid: Mask, room: npt.NDArray[np.float64]) -> Mask:
+    """The body: what lies before the wall, less the roots of the processes, osteophytes kept.
 
-    ``front`` is what lies before the wall, on the working grid; the ball that fits everywhere in
-    the body does not fit into the processes, which leave it in its posterior half.
+    A ball that fits into the body all over does not fit into the processes.  What it does not reach
+    is kept by how near it is, and the further before the wall (``room``, mm) the more generously.
     """
+    front = solid & (room > 0)
     depth = ndimage.distance_transform_edt(front) * STEP_MM
     radius = OPENING * depth.max()
     labels, _ = ndimage.label(depth > radius)
     seed = labels == labels[np.unravel_index(np.argmax(depth), depth.shape)]
     beyond = ndimage.distance_transform_edt(~seed) * STEP_MM - radius
-    posterior = np.arange(front.shape[1])[None, :, None] >= centre[1]
-    return np.asarray(front & (beyond < np.where(posterior, STUMP_MM, OSTEOPHYTE_MM)))
+    return np.asarray(front & (beyond < ROOT_MM + OSTEOPHYTE_SLOPE * room))
 
 
-def _nearer(core: Mask, rest: Mask, working: Grid, grid: Grid) -> Mask:
+def _nearer(core: Mask, rest: Mask, work: Grid, grid: Grid) -> Mask:
     """Where (voxels of ``grid``) the core is nearer than the rest of the working solid."""
     if not rest.any():
         return np.ones(grid.shape, bool)
     to_core, to_rest = (ndimage.distance_transform_edt(~part) for part in (core, rest))
-    nearer = Volume((to_rest - to_core).astype(np.float32), working)
-    return np.asarray(resample(nearer, grid, fill=-1.0).array) > 0
+    nearer = Volume((to_rest - to_core).astype(np.float32), work)
+    return np.asarray(resample(nearer, grid, fill=-1.0).array > np.float32(0))

@@ -24,6 +24,7 @@ FORWARD = np.radians(np.arange(-50, 51, 10))
 SIDEWAYS = np.radians(np.arange(-40, 41, 10))
 FINE = np.radians(np.arange(-6, 7, 3))
 SMALLEST_CANAL_MM2 = 60.0
+THINNEST_MM = 3.0
 PATIENT_AXES = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
 
 
@@ -48,56 +49,68 @@ class Frame:
         return np.asarray(coordinates) @ self.axes + self.centre
 
 
-def find_frame(mask: Mask, grid: Grid) -> Frame:
+def find_frame(mask: Mask, grid: Grid) -> Frame | None:
     """The vertebra's frame from its mask (K, J, I): look through the canal, then to the body.
 
     Superior is the direction in which most light falls through the vertebral foramen; the body lies
     in front of it.  Where no foramen is closed (a body alone, a crop without the arch), superior is
-    that which the endplates face, and posterior the patient's.
+    that which the endplates face, and posterior the patient's.  None where the mask is nowhere
+    thick enough to hold a body.
     """
-    start = Frame(
-        np.asarray(grid.lps(np.argwhere(mask)[:, ::-1]).mean(axis=0)), PATIENT_AXES, False
-    )
-    working = working_volume(mask, grid, start)
-    solid = np.asarray(working.array) > 0.5
+    anywhere = Frame(_positions(mask, grid).mean(axis=0), PATIENT_AXES, False)
+    work = working_grid(mask, grid, anywhere)
+    solid = solid_on(work, mask, grid)
     depth = ndimage.distance_transform_edt(solid)
-    centre = _thickest(depth, working.grid)
-    points = working.grid.lps(np.argwhere(solid)[:, ::-1]) - centre
+    if depth.max() * STEP_MM < THINNEST_MM:
+        return None
+    centre = _thickest(depth, work)
+    points = _positions(solid, work) - centre
     superior, area = _search(lambda axes: _hole(points, axes)[0])
     canal = area >= SMALLEST_CANAL_MM2
     if canal:
         posterior = _hole(points, _upright(superior))[1]
     else:
-        normals = _normals(solid)
-        superior, _ = _search(lambda axes: _flatness(normals, axes))
+        normals, areas = _normals(solid)
+        # The power lets a surface count within some 20 degrees of the axis.
+        superior, _ = _search(lambda axes: float(areas @ (normals @ axes[0]) ** 16))
         posterior = PATIENT_AXES[1]
     posterior = posterior - superior * (posterior @ superior)
     posterior /= np.linalg.norm(posterior)
     return Frame(centre, np.array([superior, posterior, np.cross(posterior, superior)]), canal)
 
 
-def working_volume(mask: Mask, grid: Grid, frame: Frame) -> Volume:
-    """The mask as float32 in 0..1 on an isotropic grid along the frame's axes.
+def working_grid(mask: Mask, grid: Grid, frame: Frame) -> Grid:
+    """An isotropic grid along the frame's axes around a mask (K, J, I).
 
     Index k grows superior, j posterior, i left; the frame's centre is a voxel centre.
     """
-    corners = frame.coordinates(grid.lps(np.argwhere(mask)[:, ::-1]))
-    low = np.floor((corners.min(axis=0) - MARGIN_MM) / STEP_MM).astype(int)
-    high = np.ceil((corners.max(axis=0) + MARGIN_MM) / STEP_MM).astype(int)
+    extent = frame.coordinates(_positions(mask, grid)) / STEP_MM
+    low = np.floor(extent.min(axis=0) - MARGIN_MM / STEP_MM)
+    high = np.ceil(extent.max(axis=0) + MARGIN_MM / STEP_MM)
     matrix = np.eye(4)
     matrix[:3, :3] = frame.axes[::-1].T * STEP_MM
     matrix[:3, 3] = frame.lps(low * STEP_MM)
-    n = high - low + 1
-    work = Grid((int(n[0]), int(n[1]), int(n[2])), matrix)
-    return resample(Volume(mask.astype(np.float32), grid), work)
+    k, j, i = (int(n) for n in high - low + 1)
+    return Grid((k, j, i), matrix)
+
+
+def solid_on(work: Grid, mask: Mask, grid: Grid) -> Mask:
+    """A mask (K, J, I) as it is on another grid, its surface interpolated between voxels."""
+    moved = resample(Volume(mask.astype(np.float32), grid), work)
+    return np.asarray(moved.array > np.float32(0.5))
+
+
+def _positions(mask: Mask, grid: Grid) -> npt.NDArray[np.float64]:
+    """Where (n, 3: LPS mm) the voxels of a mask lie."""
+    return grid.lps(np.argwhere(mask)[:, ::-1])
 
 
 def _thickest(depth: npt.NDArray[np.float64], grid: Grid) -> Vector:
-    """The voxel (LPS mm) in the middle of where the depth under the surface is greatest."""
-    thick = np.argwhere(depth > 0.75 * depth.max())
-    middle = np.average(thick, axis=0, weights=depth[tuple(thick.T)])
-    nearest = thick[np.argmin(((thick - middle) ** 2).sum(axis=1))]
-    return np.asarray(grid.lps(nearest[::-1]))
+    """The voxel (LPS mm) in the middle of the thickest part, by the depth under the surface."""
+    labels, _ = ndimage.label(depth > 0.5 * depth.max())
+    thick = np.argwhere(labels == labels[np.unravel_index(np.argmax(depth), depth.shape)])
+    nearest = thick[np.argmin(((thick - thick.mean(axis=0)) ** 2).sum(axis=1))]
+    return grid.lps(nearest[::-1])
 
 
 def _search(score: Callable[[npt.NDArray[np.float64]], float]) -> tuple[Vector, float]:
@@ -149,14 +162,10 @@ def _hole(points: npt.NDArray[np.float64], axes: npt.NDArray[np.float64]) -> tup
     return 0.0, axes[1]
 
 
-def _normals(solid: Mask) -> npt.NDArray[np.float64]:
-    """Surface normals (n, 3: x, y, z) of a solid on the patient's axes; their length is area."""
-    smooth = ndimage.gaussian_filter(solid.astype(np.float32), 1.0)
+def _normals(solid: Mask) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Unit normals (n, 3: x, y, z) of a solid's surface on the patient's axes, and their areas."""
+    smooth = ndimage.gaussian_filter(solid.astype(float), 1.0)
     normals = np.stack(np.gradient(smooth)[::-1], axis=-1).reshape(-1, 3)
-    return np.asarray(normals[np.linalg.norm(normals, axis=1) > 0.1], float)
-
-
-def _flatness(normals: npt.NDArray[np.float64], axes: npt.NDArray[np.float64]) -> float:
-    """How much surface faces up or down along the superior axis, within some 20 degrees."""
-    length = np.linalg.norm(normals, axis=1)
-    return float((length * (normals @ axes[0] / length) ** 16).sum())
+    areas = np.linalg.norm(normals, axis=1)
+    surface = areas > 0.1
+    return normals[surface] / areas[surface, None], areas[surface]
