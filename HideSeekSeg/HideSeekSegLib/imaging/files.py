@@ -1,0 +1,144 @@
+"""Reading what users have, and writing so that nobody ever sees half a file.
+
+Every failure is an InputError: one line that names the file and the cause.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from . import nifti
+from .dicom import is_dicom, read_series
+from .images import InputError, read_image
+from .segments import Segment, Segmentation, segments_from_header, segments_from_values
+from .volume import Volume, from_sitk
+
+__all__ = ["InputError", "Segment", "Segmentation", "atomic", "read_ct", "read_segmentation"]
+
+COMPLEX = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
+
+
+def read_ct(path: str | os.PathLike[str]) -> Volume:
+    """A CT from a NIfTI, NRRD or MHA/MHD file, a folder of DICOM slices, or one file of a series.
+
+    The array (K, J, I) keeps its stored type, axis order and intensities, NaN included; the grid
+    is in LPS mm.  Raises InputError, also for a DICOM series that is not CT.
+    """
+    path = Path(path)
+    if path.is_dir():
+        image = read_series(path)
+    elif path.is_file() and is_dicom(path):
+        image = read_series(path.parent, path)
+    else:
+        image = read_image(path)
+    image = _as_3d(path, image)
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        count = image.GetNumberOfComponentsPerPixel()
+        raise InputError(path, f"has {count} values per voxel; a CT has one")
+    if min(image.GetSize()) < 2:
+        raise InputError(path, f"is a single slice ({_size(image)}); a CT volume is needed")
+    return from_sitk(image, path.name)
+
+
+def read_segmentation(path: str | os.PathLike[str]) -> Segmentation:
+    """A segmentation from a NIfTI, NRRD, .seg.nrrd (also with several layers) or MHA/MHD file.
+
+    Segments are those of Slicer's header where it has one, else one per value found, named where
+    the file names its values.  Its grid may differ from the CT's; nothing is resampled.  Raises
+    InputError, also for an image that is no label map and for one without any label.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(path, "is a folder; a segmentation is one file (NIfTI, NRRD or MHA)")
+    image = _as_3d(path, read_image(path))
+    header = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+    count = image.GetNumberOfComponentsPerPixel()
+    try:
+        segments = segments_from_header(header, count)
+    except ValueError as error:
+        raise InputError(path, f"has a damaged segment header: {error}") from error
+    if count > 1 and not segments:
+        raise InputError(path, f"has {count} values per voxel; a label map has one")
+    layers = tuple(_labels(path, from_sitk(part, path.name)) for part in _components(image))
+    if not any(layer.array.any() for layer in layers):
+        raise InputError(path, "is an empty segmentation: every voxel is 0")
+    if not segments:
+        names = nifti.label_names(path) if nifti.is_nifti(path) else {}
+        segments = segments_from_values(layers[0], names)
+    return Segmentation(layers, segments, path.name)
+
+
+@contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A name to write to, beside ``path`` and with its suffixes; moved to ``path`` on success.
+
+    On any failure, Ctrl-C included, nothing is left behind and an older ``path`` is untouched.
+    A folder that is missing or write-protected and a full disk raise InputError, the first two
+    before anything is computed inside the block.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
+    try:
+        temporary.open("xb").close()
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        if error.filename not in (None, str(temporary)):  # not about this file: not ours to name
+            raise
+        raise InputError(path, f"cannot be written: {error.strerror or error}") from error
+    except RuntimeError as error:
+        if "SimpleITK ImageFileWriter" not in str(error):
+            raise
+        raise InputError(path, "cannot be written: is the disk full?") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _as_3d(path: Path, image: sitk.Image) -> sitk.Image:
+    """Drops a fourth axis of length 1; refuses what is not one volume of real numbers."""
+    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
+        image = image[:, :, :, 0]
+    if image.GetDimension() != 3:
+        raise InputError(
+            path, f"is a {image.GetDimension()}D image ({_size(image)}); one 3D volume is needed"
+        )
+    if image.GetPixelID() in COMPLEX:
+        raise InputError(path, "holds complex numbers; one real value per voxel is needed")
+    return image
+
+
+def _components(image: sitk.Image) -> Iterator[sitk.Image]:
+    """Slicer stores layers of overlapping segments as components of one image."""
+    if image.GetNumberOfComponentsPerPixel() == 1:
+        yield image
+        return
+    for n in range(image.GetNumberOfComponentsPerPixel()):
+        yield sitk.VectorIndexSelectionCast(image, n)
+
+
+def _size(image: sitk.Image) -> str:
+    return " x ".join(str(n) for n in image.GetSize())
+
+
+def _labels(path: Path, volume: Volume) -> Volume:
+    """The volume with integer labels; many tools store them as floating point."""
+    array = volume.array
+    if np.issubdtype(array.dtype, np.floating):
+        whole = np.isfinite(array) & (array == np.rint(array))
+        if not whole.all():
+            odd = array[~whole][0]
+            raise InputError(path, f"is not a label map: it holds values such as {odd:g}")
+    if array.min() < 0:
+        raise InputError(path, f"is not a label map: it holds values such as {array.min():g}")
+    if np.issubdtype(array.dtype, np.floating):
+        if array.max() > np.iinfo(np.int32).max:
+            raise InputError(path, f"is not a label map: it holds values such as {array.max():g}")
+        array = array.astype(np.int32)
+    return Volume(array, volume.grid, volume.name)

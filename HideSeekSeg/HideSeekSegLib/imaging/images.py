@@ -1,0 +1,108 @@
+"""One image from one file, or one clear line that says why not."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from . import nifti
+
+MAX_COSINE = 1e-3
+
+
+class InputError(Exception):
+    """Bad input or an output that cannot be written: ``str()`` is the line ``<path>: <cause>``."""
+
+    def __init__(self, path: str | os.PathLike[str], cause: str) -> None:
+        super().__init__(f"{os.fspath(path)}: {cause}")
+        self.path = os.fspath(path)
+        self.cause = cause
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Silence what ITK's C libraries print to the process's standard error.
+
+    MetaIO, niftilib and HDF5 print past every switch of SimpleITK, and their text would stand
+    beside our own single line.  Other threads' messages are lost for as long as it lasts.
+    """
+    sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:  # a process without a console, such as Slicer on Windows, prints nowhere
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def read_image(path: Path) -> sitk.Image:
+    """An image of any dimension and pixel type, its header in the meta-data.
+
+    Raises InputError for a file that is missing, unreadable, empty, truncated, no image, or whose
+    axes are not at right angles.
+    """
+    _check_readable(path)
+    if nifti.is_nifti(path) and (cause := nifti.fault(path)):
+        raise InputError(path, cause)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        with hushed():
+            image = reader.Execute()
+    except MemoryError as error:
+        raise InputError(path, "does not fit into memory") from error
+    except RuntimeError as error:
+        raise InputError(path, _cause(path, str(error))) from error
+    _check_geometry(path, image)
+    return image
+
+
+def _check_readable(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(path, "is a folder, not an image file")
+    try:
+        with path.open("rb") as stream:
+            if not stream.read(1):
+                raise InputError(path, "is empty (0 bytes)")
+    except FileNotFoundError as error:
+        raise InputError(path, "does not exist") from error
+    except OSError as error:
+        raise InputError(path, f"cannot be opened: {error.strerror}") from error
+
+
+def _cause(path: Path, message: str) -> str:
+    """ITK's message, which runs over many lines and names its own source files, in our words."""
+    if "Unable to determine ImageIO" in message:
+        return "is not an image that can be read (NIfTI, NRRD, MHA or DICOM)"
+    if "orthonormal" in message:
+        return "has axes that are not at right angles; resample it to a rectangular grid first"
+    if "allocate memory" in message or "bad_alloc" in message:
+        return "does not fit into memory"
+    if path.suffix.lower() in (".mhd", ".nhdr"):
+        return "cannot be read: its data file is missing or truncated"
+    return "cannot be read: it is truncated or damaged"
+
+
+def _check_geometry(path: Path, image: sitk.Image) -> None:
+    n = image.GetDimension()
+    direction = np.array(image.GetDirection()).reshape(n, n)
+    spacing = np.array(image.GetSpacing())
+    if not np.all(np.isfinite([*spacing, *image.GetOrigin()])) or not np.all(spacing > 0):
+        raise InputError(path, f"has an impossible voxel size or position: {spacing.tolist()} mm")
+    if not np.allclose(direction.T @ direction, np.eye(n), rtol=0, atol=MAX_COSINE):
+        raise InputError(
+            path, "has axes that are not at right angles; resample it to a rectangular grid first"
+        )
