@@ -71,6 +71,14 @@ class VertebraFinding:
         """Step 5 of the paper, on 3D candidates: those that score above the threshold."""
         return tuple(c for c in self.candidates if c.score > threshold)
 
+    def judged(self, threshold: float) -> VertebraFinding:
+        """The same vertebra with the status it has at this threshold."""
+        if self.status is Status.NOT_ANALYSED:
+            return self
+        return replace(
+            self, status=Status.FINDINGS if self.accepted(threshold) else Status.NO_FINDING
+        )
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -99,4 +107,6 @@ class Result:
     run: dict[str, Any]
 
     def with_threshold(self, threshold: float) -> Result:
-        return replace(self, threshold=threshold)
+        """The same run judged at another threshold; the statuses of vertebrae follow."""
+        judged = tuple(v.judged(threshold) for v in self.vertebrae)
+        return replace(self, vertebrae=judged, threshold=threshold)

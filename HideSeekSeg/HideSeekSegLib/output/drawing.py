@@ -1,0 +1,163 @@
+"""Drawing sagittal slices: one look for all pictures.
+
+matplotlib is imported inside functions: finding lesions does not need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..imaging.files import atomic
+from .terminology import TYPE_COLOURS, Colour
+from .views import window
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+
+Image = npt.NDArray[np.floating[Any]]
+Mask = npt.NDArray[np.bool_]
+
+BACKGROUND = "#0b0d10"
+TEXT = "#e6e6e6"
+DIM = "#9aa0a6"
+DPI = 110
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The contour of a mask (P, I) and a word behind it, at its upper or lower end."""
+
+    mask: Mask
+    colour: Colour
+    text: str = ""
+    above: bool = False
+    dotted: bool = False
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A sagittal slice (P, I) to draw: anterior will be left and superior up.
+
+    ``limits`` are black and white; None takes ``views.window``.  A ``signed`` image is drawn in the
+    colours of lytic (positive) and blastic (negative), black at zero.  ``pixel_mm`` is (P, I).
+    """
+
+    image: Image
+    outlines: Sequence[Outline] = ()
+    title: str = ""
+    limits: tuple[float, float] | None = None
+    signed: bool = False
+    pixel_mm: tuple[float, float] = (1.0, 1.0)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A dark figure in inches, outside of matplotlib's global state."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=DPI, facecolor=BACKGROUND)
+
+
+def add_axes(figure: Figure, box: tuple[float, float, float, float]) -> Axes:
+    """Axes within (left, top, width, height), in inches from the figure's upper left corner."""
+    width, height = figure.get_size_inches()
+    left, top, wide, high = box
+    axes = figure.add_axes((left / width, 1 - (top + high) / height, wide / width, high / height))
+    bare(axes)
+    return axes
+
+
+def write(
+    figure: Figure, x: float, y: float, text: str, colour: Colour | str, size: float, **style: Any
+) -> None:
+    """Text whose base line begins at (x, y), in inches from the figure's upper left corner."""
+    width, height = figure.get_size_inches()
+    figure.text(x / width, 1 - y / height, text, color=colour, fontsize=size, **style)
+
+
+def save_figure(path: str | Path, figure: Figure) -> None:
+    """Render to PNG and move it into place."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        FigureCanvasAgg(figure).print_png(file)
+
+
+def difference_map() -> Colormap:
+    """Blastic colour, black, lytic colour."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    colours = [TYPE_COLOURS["blastic"], (0.0, 0.0, 0.0), TYPE_COLOURS["lytic"]]
+    return LinearSegmentedColormap.from_list("difference", colours)
+
+
+def draw_tile(axes: Axes, tile: Tile) -> None:
+    """One slice with its outlines, on axes in millimetres from the slice's upper left corner."""
+    width, height = (n * mm for n, mm in zip(tile.image.shape, tile.pixel_mm))
+    low, high = tile.limits or window(tile.image)
+    axes.imshow(
+        tile.image.T,
+        cmap=difference_map() if tile.signed else "gray",
+        vmin=low,
+        vmax=high,
+        extent=(0.0, width, height, 0.0),
+        interpolation="bilinear",
+    )
+    for outline in tile.outlines:
+        draw_outline(axes, outline, tile.pixel_mm)
+    bare(axes)
+    axes.set(xlim=(0.0, width), ylim=(height, 0.0))
+    if tile.title:
+        axes.set_title(tile.title, color=TEXT, fontsize=8, pad=3)
+
+
+def draw_outline(axes: Axes, outline: Outline, pixel_mm: tuple[float, float]) -> None:
+    """The contour of a mask (P, I) and its text, on axes in millimetres."""
+    if not outline.mask.any():
+        return
+    # A rim of zeros closes contours at the border of the image.
+    x, y = ((np.arange(n + 2) - 0.5) * mm for n, mm in zip(outline.mask.shape, pixel_mm))
+    axes.contour(
+        x,
+        y,
+        np.pad(outline.mask, 1).T.astype(float),
+        levels=[0.5],
+        colors=[outline.colour],
+        linewidths=0.8 if outline.dotted else 1.4,
+        linestyles=":" if outline.dotted else "-",
+    )
+    if outline.text:
+        inside = np.argwhere(outline.mask) + 0.5
+        x_text = (inside[:, 0].max() + 1.0) * pixel_mm[0]
+        y_text = (inside[:, 1].min() if outline.above else inside[:, 1].max()) * pixel_mm[1]
+        style = {"va": "bottom" if outline.above else "top"}
+        note(axes, x_text, y_text, outline.text, outline.colour, **style)
+
+
+def note(axes: Axes, x: float, y: float, text: str, colour: Colour | str, **style: Any) -> None:
+    """Small text that stays readable on bone."""
+    from matplotlib.patheffects import withStroke
+
+    style = {"fontsize": 8, "clip_on": True, **style}
+    effect = [withStroke(linewidth=2, foreground="black")]
+    axes.text(x, y, text, color=colour, path_effects=effect, **style)
+
+
+def mark_sides(axes: Axes) -> None:
+    """Anterior, posterior, superior and inferior at the rim of a sagittal image."""
+    for text, x, y in (("A", 0.03, 0.5), ("P", 0.97, 0.5), ("S", 0.5, 0.97), ("I", 0.5, 0.03)):
+        note(axes, x, y, text, DIM, transform=axes.transAxes, ha="center", va="center", fontsize=6)
+
+
+def bare(axes: Axes) -> None:
+    """No ticks, no frame, millimetres of equal length both ways."""
+    axes.set(xticks=[], yticks=[], aspect="equal", anchor="N", facecolor=BACKGROUND)
+    for spine in axes.spines.values():
+        spine.set_visible(False)

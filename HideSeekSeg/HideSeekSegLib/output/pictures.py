@@ -1,0 +1,138 @@
+"""Pictures as PNG: the overview of a run, and contact sheets of crops."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from textwrap import shorten
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..findings import Evidence, Result, Status, VertebraFinding
+from ..imaging.volume import Volume
+from .drawing import DIM, TEXT, Colour, Tile, add_axes, draw_tile, new_figure, save_figure, write
+from .rows import ROW_HEIGHT, ROW_WIDTH, common_look, draw_heads, draw_row, make_row
+from .spine import STATUS_COLOURS, draw_spine
+from .tables import summary
+from .terminology import TYPE_COLOURS, head_to_tail
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Inches.
+_HEAD, _FOOT, _LINE, _LIST_WIDTH = 0.85, 0.6, 0.18, 4.0
+# Vertebrae under each other and beside each other; more than these are counted, not drawn.
+_ROWS, _BLOCKS = 8, 3
+_NOT_ANALYSED_LINES = 4
+_EXPLANATION = (
+    "Contours: candidates above the threshold, with their attribution score.  "
+    "Dotted: candidates below it, and the vertebral body.  "
+    "Difference: healthy edit minus reconstruction."
+)
+_DISCLAIMER = "Research use only, not a medical device."
+
+
+def overview(
+    path: str | Path, ct: Volume, result: Result, evidence: Mapping[str, Evidence]
+) -> None:
+    """Draw each vertebra with accepted lesions (original, healthy edit, difference), and the spine.
+
+    ``evidence`` is by level; a vertebra without it has no pictures and no label on the spine.
+    Superior is up and anterior left.  The PNG stays within 3,700 x 2,100 pixels: vertebrae with
+    findings beyond the 24th are counted, not drawn.  Raises InputError where it cannot be written.
+    """
+    vertebrae = head_to_tail(result.vertebrae)
+    found = [v for v in vertebrae if v.accepted(result.threshold) and v.level in evidence]
+    shown = found[: _ROWS * _BLOCKS]
+    height = max(min(len(shown), _ROWS), 3) * ROW_HEIGHT + _HEAD + _FOOT
+    left = -(-len(shown) // _ROWS) * ROW_WIDTH or _LIST_WIDTH
+    spine = float(np.clip(0.5 * height, 5.0, 8.0))
+    figure = new_figure(left + spine, height)
+    if shown:
+        _draw_findings(figure, shown, ct, result.threshold, evidence)
+    else:
+        _list_vertebrae(figure, vertebrae)
+    silent = _not_analysed(vertebrae) if shown else []
+    foot = _FOOT + _LINE * len(silent)
+    axes = add_axes(figure, (left + 0.1, _HEAD, spine - 0.2, height - _HEAD - foot))
+    draw_spine(axes, ct, vertebrae, result.threshold, evidence)
+    for n, line in enumerate(silent):
+        write(figure, left + 0.1, height - foot + _LINE * (n + 1), line, DIM, 8)
+    _write_frame(figure, left, result, len(found) - len(shown))
+    save_figure(path, figure)
+
+
+def _draw_findings(
+    figure: Figure,
+    shown: Sequence[VertebraFinding],
+    ct: Volume,
+    threshold: float,
+    evidence: Mapping[str, Evidence],
+) -> None:
+    write(figure, 0.2, figure.get_figheight() - 0.32, _EXPLANATION, DIM, 8)
+    look = common_look([evidence[v.level] for v in shown])
+    for n, vertebra in enumerate(shown):
+        left, top = n // _ROWS * ROW_WIDTH, _HEAD + n % _ROWS * ROW_HEIGHT
+        if n % _ROWS == 0:
+            draw_heads(figure, left, _HEAD - 0.1, look)
+        row = make_row(vertebra, evidence[vertebra.level], ct.grid, threshold)
+        draw_row(figure, left, top, row, look)
+
+
+def _list_vertebrae(figure: Figure, vertebrae: Sequence[VertebraFinding]) -> None:
+    """In place of findings: what is said of each vertebra."""
+    for n, v in enumerate(vertebrae):
+        p = "" if v.p_malignant is None else f", P(malignant) {v.p_malignant:.3f}"
+        reason = f": {v.reason}" if v.reason else ""
+        line = shorten(f"{v.level}  {v.status.value}{reason}{p}", 60)
+        write(figure, 0.2, _HEAD + _LINE * (n + 1), line, STATUS_COLOURS[v.status], 8.5)
+
+
+def _not_analysed(vertebrae: Sequence[VertebraFinding]) -> list[str]:
+    """What was not analysed and why, in few lines: such vertebrae have no place on the spine."""
+    lines = [
+        shorten(f"{v.level} not analysed: {v.reason}", 72)
+        for v in vertebrae
+        if v.status is Status.NOT_ANALYSED
+    ]
+    if len(lines) <= _NOT_ANALYSED_LINES:
+        return lines
+    rest = len(lines) - _NOT_ANALYSED_LINES + 1
+    return [*lines[: _NOT_ANALYSED_LINES - 1], f"and {rest} more not analysed"]
+
+
+def _write_frame(figure: Figure, left: float, result: Result, left_out: int) -> None:
+    """Title, legend and caption around the pictures."""
+    more = f"; {left_out} more vertebrae with findings are not drawn" if left_out else ""
+    write(figure, 0.2, 0.32, f"HideSeekSeg: {summary(result)}{more}", TEXT, 12, weight="bold")
+    x = left + 0.1
+    legend: list[tuple[str, Colour | str]] = [
+        (f"\N{BLACK SQUARE} {kind}", colour) for kind, colour in TYPE_COLOURS.items()
+    ]
+    legend.append(("level P(malignant):", TEXT))
+    legend += [(s.value, STATUS_COLOURS[s]) for s in (Status.FINDINGS, Status.NO_FINDING)]
+    for offset, (text, colour) in zip((0.0, 0.65, 1.5, 2.85, 3.5), legend):
+        write(figure, x + offset, _HEAD - 0.1, text, colour, 8.5)
+    height = figure.get_figheight()
+    weights = result.run.get("weights", "unknown")
+    digest = str(result.run.get("weights_sha256", ""))[:12]
+    caption = f"Weights {weights} {digest}, threshold {result.threshold:g}.  {_DISCLAIMER}"
+    write(figure, 0.2, height - 0.14, caption, DIM, 8)
+
+
+def show_crops(
+    path: str | Path, rows: Sequence[Sequence[Tile]], titles: Sequence[str] = ()
+) -> None:
+    """A contact sheet: rows of sagittal slices, each row with its title in front."""
+    panel, gap, head = 1.6, 0.08, 0.25
+    left = 1.8 if any(titles) else gap
+    across = max(len(row) for row in rows)
+    figure = new_figure(left + across * (panel + gap), len(rows) * (panel + head) + gap)
+    for r, row in enumerate(rows):
+        top = r * (panel + head) + head
+        for c, tile in enumerate(row):
+            draw_tile(add_axes(figure, (left + c * (panel + gap), top, panel, panel)), tile)
+    for r, title in enumerate(titles):
+        write(figure, 0.1, r * (panel + head) + head + panel / 2, title, TEXT, 9)
+    save_figure(path, figure)

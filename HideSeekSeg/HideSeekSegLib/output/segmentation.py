@@ -1,0 +1,163 @@
+"""Findings as a ``.seg.nrrd`` file, as 3D Slicer writes it: one segment per accepted lesion."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..findings import Candidate, Result, VertebraFinding
+from ..imaging.files import atomic
+from ..imaging.volume import Grid, Patch
+from .terminology import Label, labels, terminology_entry
+
+# Values of a layer are stored in one byte, and 0 is background.
+_SEGMENTS_PER_LAYER = 255
+
+
+@dataclass(frozen=True)
+class _Lesion:
+    """An accepted candidate with its voxels, and where in the file it goes."""
+
+    vertebra: VertebraFinding
+    candidate: Candidate
+    label: Label
+    patch: Patch
+    layer: int
+    value: int
+
+
+def write_segmentation(path: str | Path, ct_grid: Grid, result: Result) -> None:
+    """Write the lesions accepted at ``result.threshold`` on the CT's grid.
+
+    Lesions share a layer (a 3D label map) unless they overlap.  Name, colour, terminology, review
+    status and tags (``HideSeekSeg.Score`` and others) stand in the header.  Without any lesion the
+    file is an empty segmentation on the CT's grid.  Raises ValueError where an accepted candidate
+    has no voxels, as in a result that was read back from JSON.
+    """
+    lesions = _lesions(result)
+    layers = 1 + max((lesion.layer for lesion in lesions), default=0)
+    voxels = np.zeros((*ct_grid.shape, layers), np.uint8)
+    for lesion in lesions:
+        lesion.patch.paint(voxels[..., lesion.layer], lesion.value)
+    header = [*_geometry(ct_grid, layers), *_segmentation_fields(lesions)]
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        file.write(("NRRD0004\n" + "\n".join(header) + "\n\n").encode())
+        # No time stamp: the same findings give the same bytes.
+        with gzip.GzipFile(
+            filename="", mode="wb", fileobj=file, compresslevel=6, mtime=0
+        ) as packed:
+            packed.write(voxels.data)
+
+
+def _lesions(result: Result) -> list[_Lesion]:
+    """Accepted candidates, each in the first layer where its voxels are free."""
+    layers: list[list[Patch]] = []
+    lesions = []
+    for vertebra in result.vertebrae:
+        names = labels(vertebra)
+        for candidate in vertebra.accepted(result.threshold):
+            patch = candidate.patch
+            if patch is None:
+                raise ValueError(f"{candidate.id}: has no voxels to write")
+            layer = next((n for n, taken in enumerate(layers) if _fits(patch, taken)), len(layers))
+            layers[layer:] = layers[layer:] or [[]]
+            layers[layer].append(patch)
+            value = len(layers[layer])
+            lesions.append(_Lesion(vertebra, candidate, names[candidate.id], patch, layer, value))
+    return lesions
+
+
+def _fits(patch: Patch, taken: list[Patch]) -> bool:
+    return len(taken) < _SEGMENTS_PER_LAYER and not any(_overlap(patch, other) for other in taken)
+
+
+def _overlap(a: Patch, b: Patch) -> bool:
+    low = np.maximum(a.start, b.start)
+    high = np.minimum(np.add(a.start, a.array.shape), np.add(b.start, b.array.shape))
+    if np.any(low >= high):
+        return False
+    return bool(np.any(_part(a, low, high) & _part(b, low, high)))
+
+
+def _part(
+    patch: Patch, low: npt.NDArray[np.intp], high: npt.NDArray[np.intp]
+) -> npt.NDArray[np.bool_]:
+    box = tuple(slice(int(lo - s), int(hi - s)) for lo, hi, s in zip(low, high, patch.start))
+    return patch.array[box]
+
+
+def _geometry(grid: Grid, layers: int) -> list[str]:
+    """NRRD fields of the array; several layers are a leading axis of kind "list"."""
+    sizes = [str(n) for n in grid.shape[::-1]]
+    directions = [_vector(column) for column in grid.ijk_to_lps[:3, :3].T]
+    kinds = ["domain"] * 3
+    if layers > 1:
+        sizes, directions, kinds = [str(layers), *sizes], ["none", *directions], ["list", *kinds]
+    return [
+        "type: unsigned char",
+        f"dimension: {len(sizes)}",
+        "space: left-posterior-superior",
+        f"sizes: {' '.join(sizes)}",
+        f"space directions: {' '.join(directions)}",
+        f"kinds: {' '.join(kinds)}",
+        "encoding: gzip",
+        f"space origin: {_vector(grid.ijk_to_lps[:3, 3])}",
+    ]
+
+
+def _vector(values: Iterable[float]) -> str:
+    return "(" + ",".join(repr(float(v)) for v in values) + ")"
+
+
+def _segmentation_fields(lesions: list[_Lesion]) -> list[str]:
+    fields = [
+        "Segmentation_ContainedRepresentationNames:=Binary labelmap|Closed surface|",
+        "Segmentation_MasterRepresentation:=Binary labelmap",
+        "Segmentation_ReferenceImageExtentOffset:=0 0 0",
+    ]
+    for number, lesion in enumerate(lesions):
+        values = {
+            "ID": _plain(lesion.candidate.id),
+            "Name": _plain(lesion.label.name),
+            "Color": " ".join(f"{c:g}" for c in lesion.label.colour),
+            "LabelValue": str(lesion.value),
+            "Layer": str(lesion.layer),
+            # Slicer reads a whole layer with the extent of its first segment.
+            "Extent": _extent([x.patch for x in lesions if x.layer == lesion.layer]),
+            "NameAutoGenerated": "0",
+            "ColorAutoGenerated": "0",
+            "Tags": "".join(f"{k}:{_plain(v)}|" for k, v in _tags(lesion).items()),
+        }
+        fields += [f"Segment{number}_{key}:={value}" for key, value in values.items()]
+    return fields
+
+
+def _extent(patches: list[Patch]) -> str:
+    """First and last index along i, j, k of the box around all patches."""
+    first = np.min([p.start for p in patches], axis=0)
+    last = np.max([np.add(p.start, p.array.shape) - 1 for p in patches], axis=0)
+    return " ".join(f"{a} {b}" for a, b in zip(first[::-1], last[::-1]))
+
+
+def _tags(lesion: _Lesion) -> dict[str, str]:
+    p = lesion.vertebra.p_malignant
+    return {
+        "HideSeekSeg.Level": lesion.vertebra.level,
+        "HideSeekSeg.Type": lesion.candidate.type,
+        "HideSeekSeg.Score": f"{lesion.candidate.score:.4f}",
+        "HideSeekSeg.VolumeMm3": f"{lesion.candidate.volume_mm3:.1f}",
+        "HideSeekSeg.PMalignant": "" if p is None else f"{p:.4f}",
+        "Segmentation.Status": "notstarted",
+        "TerminologyEntry": terminology_entry(lesion.vertebra.level),
+    }
+
+
+def _plain(text: str) -> str:
+    """Text without the characters that end or split a header field (``|``, ``:``, line breaks)."""
+    return re.sub(r"[|:\\\x00-\x1f]", " ", text)

@@ -1,0 +1,186 @@
+"""Findings as numbers: JSON for programs, CSV for spreadsheets, a table for the terminal.
+
+The JSON is described in ``Resources/candidates-schema.md``.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass, fields
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..findings import SCHEMA_VERSION, Candidate, Result, Status, VertebraFinding
+from ..imaging.files import atomic
+from .terminology import head_to_tail, labels
+
+_CANDIDATE_KEYS = tuple(f.name for f in fields(Candidate) if f.name != "patch")
+_VERTEBRA_KEYS = tuple(f.name for f in fields(VertebraFinding) if f.name != "candidates")
+_CSV_COLUMNS = (
+    *("level", "status", "reason", "p_malignant", "body_source", "body_mm3", "flags"),
+    *("name", "id", "type", "score", "accepted", "volume_mm3", "share_of_body", "mean_hu"),
+    *("x_lps_mm", "y_lps_mm", "z_lps_mm"),
+)
+
+
+def to_json(result: Result) -> dict[str, Any]:
+    """All vertebrae and all candidates, whatever their score, as plain data for JSON."""
+    return {
+        "schema": SCHEMA_VERSION,
+        "threshold": float(result.threshold),
+        "vertebrae": [vertebra_to_json(v, result.threshold) for v in result.vertebrae],
+        "run": _plain(result.run),
+    }
+
+
+def vertebra_to_json(vertebra: VertebraFinding, threshold: float) -> dict[str, Any]:
+    """One entry of ``vertebrae``; ``threshold`` decides which candidates are ``accepted``."""
+    names = labels(vertebra)
+    accepted = {c.id for c in vertebra.accepted(threshold)}
+    candidates = [
+        {
+            **{key: _plain(getattr(candidate, key)) for key in _CANDIDATE_KEYS},
+            "name": names[candidate.id].name,
+            "accepted": candidate.id in accepted,
+        }
+        for candidate in vertebra.candidates
+    ]
+    return {
+        **{key: _plain(getattr(vertebra, key)) for key in _VERTEBRA_KEYS},
+        "candidates": candidates,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Containers, enumerations, paths and numpy's numbers as JSON's own types."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, Enum):
+        return value.value
+    return str(value) if isinstance(value, Path) else value
+
+
+def result_from_json(data: dict[str, Any]) -> Result:
+    """The result that ``to_json`` described, without the candidates' voxels.
+
+    Keys of a later minor version are ignored.  Raises ValueError for another major version, or
+    naming the key that is missing.
+    """
+    try:
+        version = str(data["schema"])
+        if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
+            raise ValueError(f"schema {version} cannot be read, only {SCHEMA_VERSION}")
+        vertebrae = tuple(_vertebra_from_json(v) for v in data["vertebrae"])
+        return Result(vertebrae, data["threshold"], data["run"])
+    except KeyError as missing:
+        raise ValueError(f"candidates: key {missing} is missing") from None
+
+
+def _vertebra_from_json(data: dict[str, Any]) -> VertebraFinding:
+    values = {key: _hashable(data[key]) for key in _VERTEBRA_KEYS}
+    values["status"] = Status(values["status"])
+    candidates = tuple(
+        Candidate(**{key: _hashable(c[key]) for key in _CANDIDATE_KEYS}) for c in data["candidates"]
+    )
+    return VertebraFinding(**values, candidates=candidates)
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def write_json(path: str | Path, result: Result) -> None:
+    """Raises ValueError, and writes nothing, where a number is not finite: JSON has no NaN."""
+    text = json.dumps(to_json(result), indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def write_csv(path: str | Path, result: Result) -> None:
+    """A row per candidate, and one row for a vertebra that has none: every vertebra is listed."""
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, _CSV_COLUMNS, extrasaction="ignore", restval="")
+        writer.writeheader()
+        for vertebra in to_json(result)["vertebrae"]:
+            of_vertebra = {
+                **vertebra,
+                "flags": "; ".join(vertebra["flags"]),
+            }
+            for candidate in vertebra["candidates"] or [{}]:
+                position = dict(zip(_CSV_COLUMNS[-3:], candidate.get("centroid_lps", ())))
+                writer.writerow({**of_vertebra, **candidate, **position})
+
+
+def format_table(result: Result) -> str:
+    """The accepted lesions and what is said of every other vertebra, from head to tail."""
+    vertebrae = head_to_tail(result.vertebrae)
+    lines = [_TABLE_HEAD, *(x for v in vertebrae for x in _table_lines(v, result.threshold))]
+    widths = [max(len(x.cells[n]) for x in lines if len(x.cells) > n) for n in range(6)]
+    return "\n".join([*(_format_line(x, widths) for x in lines), "", summary(result)])
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line of the table: a name and perhaps numbers in columns, then free text."""
+
+    cells: tuple[str, ...]
+    remark: str = ""
+
+
+_TABLE_HEAD = _Line(("lesion", "score", "mm3", "% of body", "mean HU", "P(malignant)"))
+
+
+def _table_lines(vertebra: VertebraFinding, threshold: float) -> list[_Line]:
+    flags = "".join(f" [{flag}]" for flag in vertebra.flags)
+    if vertebra.status is Status.NOT_ANALYSED:
+        return [_Line((vertebra.level,), f"not analysed: {vertebra.reason}{flags}")]
+    p = "-" if vertebra.p_malignant is None else f"{vertebra.p_malignant:.3f}"
+    names = labels(vertebra)
+    lesions = [
+        (
+            names[c.id].name,
+            f"{c.score:.2f}",
+            f"{c.volume_mm3:.0f}",
+            f"{100 * c.share_of_body:.1f}",
+            "-" if c.mean_hu is None else f"{c.mean_hu:.0f}",
+            p,
+        )
+        for c in sorted(vertebra.accepted(threshold), key=lambda c: -c.score)
+    ]
+    nothing = _Line((vertebra.level,), f"no finding, P(malignant) {p}{flags}")
+    return [_Line(cells, flags.strip()) for cells in lesions] or [nothing]
+
+
+def _format_line(line: _Line, widths: list[int]) -> str:
+    """The name to the left, numbers to the right under their heads, then the remark."""
+    numbers = [cell.rjust(width) for cell, width in zip(line.cells[1:], widths[1:])]
+    return "  ".join([line.cells[0].ljust(widths[0]), *numbers, line.remark]).rstrip()
+
+
+def summary(result: Result) -> str:
+    """One line: how many lesions in how many vertebrae, and what was not analysed."""
+    analysed = [v for v in result.vertebrae if v.status is not Status.NOT_ANALYSED]
+    accepted = [c for v in analysed for c in v.accepted(result.threshold)]
+    affected = sum(bool(v.accepted(result.threshold)) for v in analysed)
+    kinds = ", ".join(f"{sum(c.type == k for c in accepted)} {k}" for k in ("lytic", "blastic"))
+    skipped = len(result.vertebrae) - len(analysed)
+    found = (
+        f"{_count(len(accepted), 'lesion')} ({kinds}) in {affected} of "
+        if accepted
+        else "no finding in "
+    )
+    rest = f"; {skipped} not analysed" if skipped else ""
+    vertebrae = _count(len(analysed), "vertebra", "vertebrae")
+    return f"{found}{vertebrae}{rest}; threshold {result.threshold:g}"
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"

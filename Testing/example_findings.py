@@ -1,0 +1,142 @@
+"""Made-up findings on made-up CT, small enough for tests that look at files and pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from HideSeekSegLib.findings import (
+    Candidate,
+    Evidence,
+    LesionType,
+    Result,
+    Status,
+    VertebraFinding,
+)
+from HideSeekSegLib.imaging.volume import Grid, Patch, Volume
+
+Floats = npt.NDArray[np.float64]
+RUN = {"weights": "example", "weights_sha256": "0123456789abcdef" * 4, "device": "cpu"}
+# Axes of a crop (inferior, posterior, right) in LPS.
+CROP_AXES = np.array([[0.0, 0.0, -1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
+
+
+def make_grid(
+    shape: tuple[int, int, int],
+    spacing: tuple[float, float, float],
+    direction: Floats | None = None,
+    centre: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> Grid:
+    """A grid around ``centre`` (LPS mm); shape is (K, J, I), spacing and direction of i, j, k."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = (np.eye(3) if direction is None else direction) * np.array(spacing)
+    matrix[:3, 3] = np.array(centre) - matrix[:3, :3] @ ((np.array(shape[::-1]) - 1) / 2)
+    return Grid(shape, matrix)
+
+
+def positions(grid: Grid) -> Floats:
+    """LPS (K, J, I, 3) of all voxel centres."""
+    return grid.lps(np.moveaxis(np.indices(grid.shape), 0, -1)[..., ::-1])
+
+
+def ball(grid: Grid, centre: tuple[float, float, float], radius: float) -> Patch:
+    """Voxels within ``radius`` mm of ``centre``."""
+    inside = np.linalg.norm(positions(grid) - centre, axis=-1) <= radius
+    found = np.argwhere(inside)
+    low, high = found.min(axis=0), found.max(axis=0) + 1
+    box = tuple(slice(a, b) for a, b in zip(low, high))
+    return Patch(inside[box], (int(low[0]), int(low[1]), int(low[2])))
+
+
+def make_candidate(
+    name: str, kind: LesionType, score: float, patch: Patch, grid: Grid
+) -> Candidate:
+    """A candidate with the figures its voxels give."""
+    lps = grid.lps(np.argwhere(patch.array)[:, ::-1] + patch.start[::-1])
+    low, high = lps.min(axis=0), lps.max(axis=0)
+    x, y, z = (float(v) for v in lps.mean(axis=0))
+    return Candidate(
+        id=name,
+        type=kind,
+        score=score,
+        volume_mm3=float(patch.array.sum()) * grid.voxel_mm3,
+        centroid_lps=(x, y, z),
+        box_lps=tuple(float(v) for v in (*low, *high)),  # type: ignore[arg-type]
+        share_of_body=0.05,
+        mean_hu=712.5 if kind == "blastic" else -12.25,
+        slices=(14, 15, 16),
+        patch=patch,
+    )
+
+
+LEVEL_HEIGHT = 30.0  # mm from one body to the next
+LEVELS = ("T10", "T11", "T12", "L1")
+
+
+def body_centre(number: int) -> tuple[float, float, float]:
+    """LPS of the bodies of ``LEVELS``, on a spine that leans to the left going down."""
+    return (3.0 * number, -2.0 * number, 45.0 - LEVEL_HEIGHT * number)
+
+
+def make_ct(grid: Grid) -> Volume:
+    """Bony boxes for bodies with a cortex, in soft tissue with a noisy texture, in HU."""
+    where = positions(grid)
+    noise = np.random.default_rng(1).normal(0, 20, grid.shape)
+    hu = 40.0 + noise
+    hu[np.abs(where[..., 0]) > 45] = -100.0
+    for n in range(len(LEVELS)):
+        distance = np.abs(where - body_centre(n)) - (20.0, 15.0, 12.0)
+        inside = (distance < 0).all(axis=-1)
+        hu[inside] = 220.0 + noise[inside]
+        hu[inside & (distance > -1.5).any(axis=-1)] = 700.0
+    return Volume(hu.astype(np.float32), grid, "ct.nii.gz")
+
+
+def make_result(grid: Grid) -> Result:
+    """T10: two lesions that overlap, a third below the threshold; L1: one; T12: not analysed."""
+    x, y, z = body_centre(0)
+    t10 = [
+        make_candidate("T10-1", "blastic", 0.91, ball(grid, (x, y, z), 6.0), grid),
+        make_candidate("T10-2", "lytic", 0.72, ball(grid, (x, y + 8, z), 5.0), grid),
+        make_candidate("T10-3", "lytic", 0.31, ball(grid, (x, y - 10, z + 5), 3.5), grid),
+    ]
+    x, y, z = body_centre(3)
+    l1 = [make_candidate("L1-1", "lytic", 0.66, ball(grid, (x, y, z), 7.0), grid)]
+    return Result(
+        (
+            VertebraFinding(
+                "T10",
+                Status.FINDINGS,
+                p_malignant=0.983,
+                body_source="derived",
+                body_mm3=28800.0,
+                flags=("cut by the field of view",),
+                slice_p=(0.2, 0.98),
+                candidates=tuple(t10),
+            ),
+            VertebraFinding("T11", Status.NO_FINDING, p_malignant=0.02, body_source="given"),
+            VertebraFinding("T12", Status.NOT_ANALYSED, reason="metal"),
+            VertebraFinding("L1", Status.FINDINGS, p_malignant=0.81, candidates=tuple(l1)),
+        ),
+        0.5,
+        dict(RUN),
+    )
+
+
+def make_evidence(ct: Volume, result: Result) -> dict[str, Evidence]:
+    """Crops around the bodies that were analysed; the edit undoes half of every candidate."""
+    evidence = {}
+    for n, vertebra in enumerate(result.vertebrae):
+        if vertebra.status is Status.NOT_ANALYSED:
+            continue
+        grid = make_grid((40, 64, 64), (0.8, 0.8, 1.0), CROP_AXES, body_centre(n))
+        image = make_ct(grid).array.astype(np.float32)
+        difference = np.zeros(grid.shape, np.float32)
+        for candidate in vertebra.candidates:
+            near = np.linalg.norm(positions(grid) - candidate.centroid_lps, axis=-1) < 5
+            difference[near] += 150.0 if candidate.type == "lytic" else -150.0
+        body = np.all(np.abs(positions(grid) - body_centre(n)) < (20.0, 15.0, 12.0), axis=-1)
+        evidence[vertebra.level] = Evidence(
+            image, image + difference, difference, body, grid, difference > 0, difference < 0
+        )
+    return evidence
