@@ -151,7 +151,7 @@ def _smooth_maximum(values: Tensor) -> Tensor:
 
 
 def _last_of_level(a: Architecture, level: int) -> int:
-    """Index of the last residual block of a level: the stem, then per level its blocks and a step down."""
+    """Index of a level's last block: before it the stem; per level, its blocks and a step down."""
     return level * (a.residual_blocks + 1) + a.residual_blocks
 
 

@@ -67,9 +67,7 @@ class Block(nn.Module):
         self.in_layers = nn.Sequential(
             norm(inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1)
         )
-        self.skip_connection = (
-            nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
-        )
+        self.skip_connection = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
     def _input(self, x: Tensor) -> Tensor:
         """Resampling stands between activation and convolution."""
@@ -86,7 +84,7 @@ class Block(nn.Module):
 
 
 class ConditionedBlock(Block):
-    """A block of the noise predictor: time scales and shifts its features, the latent scales them."""
+    """The noise predictor's block: time scales and shifts its features, the latent scales them."""
 
     def __init__(
         self,

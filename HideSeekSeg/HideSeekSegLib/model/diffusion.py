@@ -95,7 +95,9 @@ def _levels(steps: int, timesteps: int) -> list[tuple[int, float]]:
 
 
 def _level_of(t: Tensor, like: Tensor, timesteps: int) -> Tensor:
-    return alpha_bars(timesteps)[t.cpu()].to(like)[:, None, None, None]
+    # To float32 first: not every device knows float64.
+    level = alpha_bars(timesteps)[t.cpu()].to(like.dtype)
+    return level.to(like.device)[:, None, None, None]
 
 
 def _walk(

@@ -1,0 +1,273 @@
+"""Hide-and-Seek Attribution in its five steps: encode, edit, propose, hide_and_seek, select.
+
+Follows Atad et al., MIDL 2026.  x is a sagittal slice, z its semantic latent, x_T its stochastic
+code, P the classifier's probability of malignancy.  Images are float32 (N, 1, H, W) network input
+on the CPU, masks bool (N, H, W): rows run anterior to posterior, columns superior to inferior.
+Every step takes its settings from the weights' profile, computes in batches of at most ``batch``
+images, and tells ``on_progress(step, done, total)`` of its network calls; what that raises ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from .model.batches import BATCH, in_batches
+from .model.passes import encoded, projected, rendered_edit, seeded_noises, single_shot_edit
+from .model.profile import Decision
+from .model.weights import Model
+
+LesionType = Literal["lytic", "blastic"]
+Mask = npt.NDArray[np.bool_]
+OnProgress = Callable[[str, int, int], None]
+
+SMALLEST_SPAN = 1e-6  # P(malignant) - P(healthy) below which no candidate can be scored
+
+
+@dataclass(frozen=True)
+class Latents:
+    """z (N, latent) float32 and P(malignant) (N,) float64."""
+
+    z: Tensor
+    p: Tensor
+
+
+@dataclass(frozen=True)
+class Edit:
+    """The reconstruction and the healthy edit, (N, 1, H, W); ``p_after`` (N,) is P of the edited z.
+
+    A slice that the classifier calls healthy is not edited: its image stands for both.
+    """
+
+    reconstruction: Tensor
+    edited: Tensor
+    p_after: Tensor
+
+    @property
+    def difference(self) -> npt.NDArray[np.float32]:
+        """Edit minus reconstruction (N, H, W): positive where density was added (lytic)."""
+        return (self.edited - self.reconstruction)[:, 0].numpy()
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A candidate of one slice: mask (H, W); ``delta`` is the mean of edit minus reconstruction."""
+
+    slice: int
+    type: LesionType
+    mask: Mask
+    delta: float
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """The candidates, and all ``changed`` pixels (N, H, W) above their thresholds.
+
+    Specks too small to be candidates are among the changed pixels: they are hidden, too.
+    """
+
+    candidates: tuple[Proposal, ...]
+    changed: Mask
+
+
+@dataclass(frozen=True)
+class Scored:
+    """``p`` is P(malignant) with this candidate alone left to see; about 1 is a high ``score``."""
+
+    proposal: Proposal
+    p: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """All five steps of N slices, free of tensors.
+
+    ``p`` and ``p_after`` (N,) before and after the edit, ``edited`` and ``difference`` (N, H, W);
+    ``scored`` holds every candidate, ``selected`` those above the profile's threshold.
+    """
+
+    p: npt.NDArray[np.float64]
+    p_after: npt.NDArray[np.float64]
+    edited: npt.NDArray[np.float32]
+    difference: npt.NDArray[np.float32]
+    scored: tuple[Scored, ...]
+    selected: tuple[Scored, ...]
+
+
+def attribute(
+    images: Tensor,
+    bodies: Mask,
+    model: Model,
+    batch: int = BATCH,
+    on_progress: OnProgress | None = None,
+) -> Attribution:
+    """The five steps in a row on N >= 1 slices of one vertebra or of many."""
+    latents = encode(images, model, batch, on_progress)
+    healthy = edit(images, latents, model, batch, on_progress)
+    proposals = propose(healthy, bodies, model.profile.decision)
+    scored = hide_and_seek(latents, healthy, proposals, model, batch, on_progress)
+    return Attribution(
+        p=latents.p.numpy(),
+        p_after=healthy.p_after.numpy(),
+        edited=healthy.edited[:, 0].numpy(),
+        difference=healthy.difference,
+        scored=scored,
+        selected=select(scored, model.profile.decision.threshold),
+    )
+
+
+def encode(
+    images: Tensor, model: Model, batch: int = BATCH, on_progress: OnProgress | None = None
+) -> Latents:
+    """Step 1: the semantic latent z of each slice, and P(malignant)."""
+    work, report = partial(encoded, model.autoencoder), _report("encode", on_progress)
+    z = in_batches(work, [images], 1, model.device, batch, report)
+    return Latents(z, model.classifier.probability(z))
+
+
+def edit(
+    images: Tensor,
+    latents: Latents,
+    model: Model,
+    batch: int = BATCH,
+    on_progress: OnProgress | None = None,
+) -> Edit:
+    """Step 2: z moves along the classifier's normal until P is ``healthy_p``; x_T stays.
+
+    Slices with P below ``gate_p`` are left alone.
+    """
+    schedule, decision = model.profile.schedule, model.profile.decision
+    reconstruction, edited, p_after = images.clone(), images.clone(), latents.p.clone()
+    ill = torch.nonzero(latents.p >= decision.gate_p)[:, 0]
+    if len(ill) == 0:
+        return Edit(reconstruction, edited, p_after)
+    z_healthy = model.classifier.move_to(latents.z[ill], decision.healthy_p)
+    inputs = [images[ill], latents.z[ill], z_healthy]
+    way: Callable[..., Tensor]
+    if schedule.edit == "render":
+        way, calls = rendered_edit, schedule.invert_steps + 2 * schedule.render_steps
+    else:
+        way, calls = single_shot_edit, 2 * schedule.draws
+        inputs.append(seeded_noises(ill.tolist(), schedule.draws, images.shape[-2:]))
+    work, report = partial(way, model.autoencoder, schedule), _report("edit", on_progress)
+    pairs = in_batches(work, inputs, calls, model.device, batch, report)
+    reconstruction[ill], edited[ill] = pairs[:, :1], pairs[:, 1:]
+    p_after[ill] = model.classifier.probability(z_healthy)
+    return Edit(reconstruction, edited, p_after)
+
+
+def propose(healthy: Edit, bodies: Mask, decision: Decision) -> Proposals:
+    """Step 3: inside the body, where density was added lies lytic, where removed blastic bone.
+
+    Of the positive differences of each sign those above the quantile and the floor count; their
+    4-connected components of at least ``min_pixels`` are the candidates.
+    """
+    candidates: list[Proposal] = []
+    changed = np.zeros(bodies.shape, bool)
+    for i, (difference, body) in enumerate(zip(healthy.difference, bodies)):
+        for kind, pixels in changed_pixels(difference, body, decision).items():
+            changed[i] |= pixels
+            for mask in _components(pixels, decision.min_pixels):
+                candidates.append(Proposal(i, kind, mask, float(difference[mask].mean())))
+    return Proposals(tuple(candidates), changed)
+
+
+def hide_and_seek(
+    latents: Latents,
+    healthy: Edit,
+    proposals: Proposals,
+    model: Model,
+    batch: int = BATCH,
+    on_progress: OnProgress | None = None,
+) -> tuple[Scored, ...]:
+    """Step 4: how malignant is a slice in which only one candidate is left to see?
+
+    All changed pixels but the candidate's are replaced by the healthy edit's; the picture is
+    projected through the autoencoder and classified anew.
+    Score = (p - p_healthy) / (p_malignant - p_healthy).  Candidates of many slices share batches.
+    """
+    if not proposals.candidates:
+        return ()
+    slices = sorted({c.slice for c in proposals.candidates})
+    measured = model.profile.decision.baseline == "hidden"
+    revealed = [_hidden_but(c.mask, c.slice, healthy, proposals) for c in proposals.candidates]
+    nothing = np.zeros(proposals.changed.shape[1:], bool)
+    if measured:
+        revealed += [_hidden_but(nothing, i, healthy, proposals) for i in slices]
+    p = _projected_p(torch.stack(revealed), model, batch, _report("hide and seek", on_progress))
+    own, hidden = p[: len(proposals.candidates)], p[len(proposals.candidates) :]
+    p_healthy = dict(zip(slices, hidden if measured else healthy.p_after[slices].tolist()))
+    return tuple(
+        Scored(c, p_c, score(p_c, float(latents.p[c.slice]), p_healthy[c.slice]))
+        for c, p_c in zip(proposals.candidates, own)
+    )
+
+
+def select(scored: Iterable[Scored], threshold: float) -> tuple[Scored, ...]:
+    """Step 5: the candidates that score above the threshold."""
+    return tuple(s for s in scored if s.score > threshold)
+
+
+def score(p: float, p_malignant: float, p_healthy: float) -> float:
+    """Share of the slice's malignancy that a candidate alone explains; 0 where there is none."""
+    span = p_malignant - p_healthy
+    return (p - p_healthy) / span if span >= SMALLEST_SPAN else 0.0
+
+
+def changed_pixels(
+    difference: npt.NDArray[np.float32], body: Mask, decision: Decision
+) -> dict[LesionType, Mask]:
+    """The pixels (H, W) of each type that stand out in one slice's edit minus reconstruction."""
+    if decision.smooth_pixels > 0:
+        difference = ndimage.gaussian_filter(difference, decision.smooth_pixels)
+    return {
+        "lytic": _standing_out(difference, body, decision.candidate_quantile, decision.lytic_floor),
+        "blastic": _standing_out(
+            -difference, body, decision.candidate_quantile, decision.blastic_floor
+        ),
+    }
+
+
+def _standing_out(gain: npt.NDArray[np.float32], body: Mask, quantile: float, floor: float) -> Mask:
+    positive = gain[body & (gain > 0)]
+    if positive.size == 0:
+        return np.zeros_like(body)
+    result: Mask = body & (gain > max(float(np.quantile(positive, quantile)), floor))
+    return result
+
+
+def _components(pixels: Mask, min_pixels: int) -> list[Mask]:
+    labels, count = ndimage.label(pixels)
+    masks = [labels == i for i in range(1, count + 1)]
+    return [mask for mask in masks if mask.sum() >= min_pixels]
+
+
+def _hidden_but(keep: Mask, index: int, healthy: Edit, proposals: Proposals) -> Tensor:
+    """The reconstruction (1, H, W) with the edit in all changed pixels but those to keep."""
+    hidden = torch.from_numpy(proposals.changed[index] & ~keep)
+    return torch.where(hidden, healthy.edited[index], healthy.reconstruction[index])
+
+
+def _projected_p(
+    images: Tensor, model: Model, batch: int, report: Callable[[int, int], None] | None
+) -> list[float]:
+    schedule = model.profile.schedule
+    work, calls = partial(encoded, model.autoencoder), 1
+    if schedule.projection == "render":
+        work = partial(projected, model.autoencoder, schedule)
+        calls = 2 + schedule.invert_steps + schedule.render_steps
+    z = in_batches(work, [images], calls, model.device, batch, report)
+    return [float(p) for p in model.classifier.probability(z)]
+
+
+def _report(step: str, on_progress: OnProgress | None) -> Callable[[int, int], None] | None:
+    return None if on_progress is None else partial(on_progress, step)

@@ -1,0 +1,234 @@
+"""A set of weights on disk and in memory.
+
+A weights folder holds ``profile.json`` (the profile, and under "files" the SHA-256 of the others),
+``autoencoder.safetensors`` and ``classifier.safetensors`` (coef, intercept, mean, scale).  Nothing
+in it is executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from .autoencoder import DiffusionAutoencoder
+from .classifier import LinearClassifier
+from .profile import Profile, from_json, to_json
+
+BUNDLE = Path(__file__).resolve().parents[1] / "bundle"
+
+PROFILE = "profile.json"
+AUTOENCODER = "autoencoder.safetensors"
+CLASSIFIER = "classifier.safetensors"
+
+
+class WeightsError(Exception):
+    """Weights that cannot be used: one line, "<path>: <cause>"."""
+
+    def __init__(self, path: Path, cause: str) -> None:
+        super().__init__(f"{path}: {cause}")
+
+
+class DeviceError(Exception):
+    """A device that was asked for by name and is not there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """Networks ready for use on ``device``, and a sentence saying why it is that device.
+
+    ``hash`` is a SHA-256 that stands for profile, autoencoder and classifier.
+    """
+
+    autoencoder: DiffusionAutoencoder
+    classifier: LinearClassifier
+    profile: Profile
+    device: torch.device
+    hash: str
+    device_reason: str = ""
+
+
+def load_model(folder: str | os.PathLike[str], device: str = "auto") -> Model:
+    """Read a weights folder, checked against its hashes; tensors become float32.
+
+    ``device`` as in ``choose_device``.  Raises WeightsError naming the file and the cause, or
+    DeviceError.
+    """
+    folder = Path(folder)
+    chosen, reason = choose_device(device)
+    data = _read_profile(folder / PROFILE)
+    described = {key: value for key, value in data.items() if key != "files"}
+    try:
+        profile = from_json(described)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise WeightsError(folder / PROFILE, str(error)) from error
+    hashes = data.get("files")
+    tensors = {
+        name: _read_tensors(folder / name, hashes.get(name) if isinstance(hashes, dict) else None)
+        for name in (AUTOENCODER, CLASSIFIER)
+    }
+    return Model(
+        autoencoder=_autoencoder(folder, profile, tensors[AUTOENCODER]).to(chosen),
+        classifier=_classifier(folder, profile, tensors[CLASSIFIER]),
+        profile=profile,
+        device=chosen,
+        hash=_profile_hash(data),
+        device_reason=reason,
+    )
+
+
+def save_model(
+    folder: str | os.PathLike[str],
+    autoencoder: DiffusionAutoencoder,
+    classifier: LinearClassifier,
+    profile: Profile,
+    half: bool = True,
+) -> str:
+    """Write a weights folder and return its hash; ``half`` stores the autoencoder in float16.
+
+    Every file is written to a temporary name and moved, the profile last: a folder whose writing
+    was cut short does not load.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    dtype = torch.float16 if half else torch.float32
+    stored = {name: t.detach().cpu().to(dtype) for name, t in autoencoder.state_dict().items()}
+    linear = {
+        "coef": classifier.coef,
+        "intercept": torch.tensor(classifier.intercept, dtype=torch.float64),
+        "mean": classifier.mean,
+        "scale": classifier.scale,
+    }
+    hashes = {
+        AUTOENCODER: _write(folder / AUTOENCODER, safetensors.torch.save(stored)),
+        CLASSIFIER: _write(folder / CLASSIFIER, safetensors.torch.save(linear)),
+    }
+    data = json.loads(json.dumps({**to_json(profile), "files": hashes}))
+    _write(folder / PROFILE, (json.dumps(data, indent=2) + "\n").encode())
+    return _profile_hash(data)
+
+
+def choose_device(name: str = "auto") -> tuple[torch.device, str]:
+    """The device for "auto", "cpu", "cuda" or "mps", and a sentence saying why it is this one.
+
+    Raises DeviceError where a device asked for by name is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next((candidate for candidate, found in there.items() if found), "cpu")
+        if name == "cpu":
+            return torch.device("cpu"), f"torch {torch.__version__} finds no CUDA or MPS device"
+        return torch.device(name), f"torch {torch.__version__} finds {_device_name(name)}"
+    if name != "cpu" and name not in there:
+        raise DeviceError(f"unknown device {name!r}: choose auto, cpu, cuda or mps")
+    if not there.get(name, True):
+        raise DeviceError(f"device {name!r} was asked for, but torch {torch.__version__} has none")
+    return torch.device(name), "chosen by the user"
+
+
+def _device_name(name: str) -> str:
+    return torch.cuda.get_device_name() if name == "cuda" else "Apple's Metal (MPS)"
+
+
+def _read_profile(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WeightsError(path, f"cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise WeightsError(path, f"is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise WeightsError(path, "is not a JSON object")
+    return data
+
+
+def _read_tensors(path: Path, expected: str | None) -> dict[str, Tensor]:
+    if expected is None:
+        raise WeightsError(path.parent / PROFILE, f"has no SHA-256 of {path.name} under 'files'")
+    try:
+        with path.open("rb") as file:
+            found = _file_hash(file)
+        if found != expected:
+            raise WeightsError(
+                path,
+                "is damaged, cut short or of another bundle: "
+                f"SHA-256 {found[:12]}... where the profile says {expected[:12]}...",
+            )
+        return safetensors.torch.load_file(path)
+    except OSError as error:
+        raise WeightsError(path, f"cannot be read: {error.strerror}") from error
+    except SafetensorError as error:
+        raise WeightsError(path, f"is not a safetensors file: {error}") from error
+
+
+def _autoencoder(
+    folder: Path, profile: Profile, tensors: Mapping[str, Tensor]
+) -> DiffusionAutoencoder:
+    try:
+        # Without memory and without initial values: these would take longer than all the reading.
+        with torch.device("meta"):
+            network = DiffusionAutoencoder(profile.architecture)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, IndexError) as error:
+        raise WeightsError(folder / PROFILE, f"describes no possible network: {error}") from error
+    shapes = {name: tuple(t.shape) for name, t in network.state_dict().items()}
+    _check_shapes(folder / AUTOENCODER, tensors, shapes)
+    network.load_state_dict({name: t.float() for name, t in tensors.items()}, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def _classifier(folder: Path, profile: Profile, tensors: Mapping[str, Tensor]) -> LinearClassifier:
+    vector = (profile.architecture.latent,)
+    shapes = {"coef": vector, "intercept": (), "mean": vector, "scale": vector}
+    _check_shapes(folder / CLASSIFIER, tensors, shapes)
+    try:
+        return LinearClassifier(
+            tensors["coef"], float(tensors["intercept"]), tensors["mean"], tensors["scale"]
+        )
+    except ValueError as error:
+        raise WeightsError(folder / CLASSIFIER, str(error)) from error
+
+
+def _check_shapes(
+    path: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    for name in sorted(shapes.keys() | tensors.keys()):
+        if name not in tensors:
+            raise WeightsError(path, f"lacks the tensor {name!r} of the profile's architecture")
+        if name not in shapes:
+            raise WeightsError(path, f"holds {name!r}, unknown to the profile's architecture")
+        if tuple(tensors[name].shape) != shapes[name]:
+            found = tuple(tensors[name].shape)
+            raise WeightsError(path, f"{name!r} has shape {found} instead of {shapes[name]}")
+
+
+def _file_hash(file: Any) -> str:
+    sha = hashlib.sha256()
+    while block := file.read(1 << 20):
+        sha.update(block)
+    return sha.hexdigest()
+
+
+def _profile_hash(data: dict[str, Any]) -> str:
+    """It covers the tensors by their hashes, and no line ending or indentation."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def _write(path: Path, content: bytes) -> str:
+    """Write by way of a temporary name; the SHA-256 of what was written."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return hashlib.sha256(content).hexdigest()
