@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
-from .images import InputError, hushed, read_image
+from .images import InputError, first_bytes, hushed, read_image
 
 MIN_SLICES = 4
 GAP_TOLERANCE = 0.1
@@ -40,8 +41,7 @@ class Slice:
 
 def is_dicom(path: Path) -> bool:
     """By content: DICOM files often have no suffix."""
-    with path.open("rb") as stream:
-        return stream.read(132)[128:] == b"DICM"
+    return first_bytes(path, 132)[128:] == b"DICM"
 
 
 def read_series(folder: Path, member: Path | None = None) -> sitk.Image:
@@ -49,12 +49,12 @@ def read_series(folder: Path, member: Path | None = None) -> sitk.Image:
 
     Scouts (fewer than ``MIN_SLICES`` slices) and other modalities are passed over.  Where several
     CT series remain, none is guessed: the error lists one file of each, and that file given as
-    ``member`` picks its series.
+    ``member`` picks its series among the files beside it.
 
     Raises InputError when there is no CT series or more than one, and when slices are missing,
     doubled, damaged, of different shape or direction, or taken with a tilted gantry.
     """
-    slices = _scan(folder)
+    slices = _scan(folder.glob("*") if member else folder.rglob("*"))
     chosen = _pick(folder, slices, member)
     if len(chosen) == 1 and len(chosen[0].size) == 3 and chosen[0].size[2] > 1:
         return read_image(chosen[0].path)
@@ -62,10 +62,10 @@ def read_series(folder: Path, member: Path | None = None) -> sitk.Image:
     return _stack(folder, chosen)
 
 
-def _scan(folder: Path) -> list[Slice]:
+def _scan(paths: Iterable[Path]) -> list[Slice]:
     slices = []
     with hushed():
-        for path in sorted(folder.rglob("*")):
+        for path in sorted(paths):
             if path.is_file() and (found := _read_tags(path)):
                 slices.append(found)
     return slices

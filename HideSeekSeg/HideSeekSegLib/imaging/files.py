@@ -16,7 +16,7 @@ import SimpleITK as sitk
 
 from . import nifti
 from .dicom import is_dicom, read_series
-from .images import InputError, read_image
+from .images import InputError, is_folder, read_image
 from .segments import Segment, Segmentation, segments_from_header, segments_from_values
 from .volume import Volume, from_sitk
 
@@ -32,9 +32,9 @@ def read_ct(path: str | os.PathLike[str]) -> Volume:
     is in LPS mm.  Raises InputError, also for a DICOM series that is not CT.
     """
     path = Path(path)
-    if path.is_dir():
+    if is_folder(path):
         image = read_series(path)
-    elif path.is_file() and is_dicom(path):
+    elif is_dicom(path):
         image = read_series(path.parent, path)
     else:
         image = read_image(path)
@@ -55,10 +55,12 @@ def read_segmentation(path: str | os.PathLike[str]) -> Segmentation:
     InputError, also for an image that is no label map and for one without any label.
     """
     path = Path(path)
-    if path.is_dir():
+    if is_folder(path):
         raise InputError(path, "is a folder; a segmentation is one file (NIfTI, NRRD or MHA)")
     image = _as_3d(path, read_image(path))
-    header = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+    header = {
+        key: _text(image.GetMetaData(key)) for key in image.GetMetaDataKeys() if key.isascii()
+    }
     count = image.GetNumberOfComponentsPerPixel()
     try:
         segments = segments_from_header(header, count)
@@ -87,18 +89,25 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
     try:
         temporary.open("xb").close()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
         yield temporary
         temporary.replace(path)
     except OSError as error:
         if error.filename not in (None, str(temporary)):  # not about this file: not ours to name
             raise
-        raise InputError(path, f"cannot be written: {error.strerror or error}") from error
+        raise _unwritable(path, error) from error
     except RuntimeError as error:
         if "SimpleITK ImageFileWriter" not in str(error):
             raise
         raise InputError(path, "cannot be written: is the disk full?") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(path, f"cannot be written: {error.strerror or error}")
 
 
 def _as_3d(path: Path, image: sitk.Image) -> sitk.Image:
@@ -121,6 +130,11 @@ def _components(image: sitk.Image) -> Iterator[sitk.Image]:
         return
     for n in range(image.GetNumberOfComponentsPerPixel()):
         yield sitk.VectorIndexSelectionCast(image, n)
+
+
+def _text(raw: str) -> str:
+    """Bytes of a header that are no UTF-8 come as surrogates, which could not be printed."""
+    return raw.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _size(image: sitk.Image) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,15 +49,35 @@ def hushed() -> Iterator[None]:
         os.close(nowhere)
 
 
+def is_folder(path: Path) -> bool:
+    """Raises InputError where nothing is, or nothing may be seen."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(path, "does not exist") from error
+    except OSError as error:
+        raise InputError(path, f"cannot be opened: {error.strerror}") from error
+
+
+def first_bytes(path: Path, count: int) -> bytes:
+    """Raises InputError for a file that cannot be opened."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(count)
+    except OSError as error:
+        raise InputError(path, f"cannot be opened: {error.strerror}") from error
+
+
 def read_image(path: Path) -> sitk.Image:
-    """An image of any dimension and pixel type, its header in the meta-data.
+    """An image of any dimension and pixel type, NaN kept, its header in the meta-data.
 
     Raises InputError for a file that is missing, unreadable, empty, truncated, no image, or whose
     axes are not at right angles.
     """
-    _check_readable(path)
-    if nifti.is_nifti(path) and (cause := nifti.fault(path)):
-        raise InputError(path, cause)
+    _check_not_empty(path)
+    check = nifti.check(path) if nifti.is_nifti(path) else nifti.Check()
+    if check.fault:
+        raise InputError(path, check.fault)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -67,20 +88,22 @@ def read_image(path: Path) -> sitk.Image:
     except RuntimeError as error:
         raise InputError(path, _cause(path, str(error))) from error
     _check_geometry(path, image)
-    return image
+    return _with_odd_values(image, check) if check.odd.size else image
 
 
-def _check_readable(path: Path) -> None:
-    if path.is_dir():
+def _with_odd_values(image: sitk.Image, check: nifti.Check) -> sitk.Image:
+    array = sitk.GetArrayFromImage(image)
+    array.reshape(-1)[check.odd_at] = check.odd
+    restored = sitk.GetImageFromArray(array)
+    restored.CopyInformation(image)
+    return restored
+
+
+def _check_not_empty(path: Path) -> None:
+    if is_folder(path):
         raise InputError(path, "is a folder, not an image file")
-    try:
-        with path.open("rb") as stream:
-            if not stream.read(1):
-                raise InputError(path, "is empty (0 bytes)")
-    except FileNotFoundError as error:
-        raise InputError(path, "does not exist") from error
-    except OSError as error:
-        raise InputError(path, f"cannot be opened: {error.strerror}") from error
+    if not first_bytes(path, 1):
+        raise InputError(path, "is empty (0 bytes)")
 
 
 def _cause(path: Path, message: str) -> str:

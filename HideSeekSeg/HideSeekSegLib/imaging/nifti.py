@@ -1,7 +1,8 @@
-"""What SimpleITK does not say of a NIfTI file: truncation, sheared axes, the names of labels.
+"""What SimpleITK does not say of a NIfTI file.
 
-ITK fills the missing part of a truncated NIfTI with whatever is in memory, falls back silently to
-another position when the affine is sheared, and does not show the header's extensions.
+ITK fills the missing part of a truncated NIfTI with whatever is in memory, turns NaN and infinity
+to 0, falls back silently to another position when the affine is sheared, and does not show the
+header's extensions.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import struct
 import xml.etree.ElementTree as ElementTree
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
@@ -21,6 +22,7 @@ import numpy.typing as npt
 
 MAX_EXTENSIONS = 1 << 24
 MAX_COSINE = 1e-3
+FLOAT_TYPES = {16: "f4", 64: "f8"}  # by NIfTI's codes
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,15 @@ class Header:
     """The part of a NIfTI-1 or NIfTI-2 header that is needed here.
 
     ``affine`` is the 3x3 part of the sform (columns i, j, k in RAS mm), None where it is not set;
-    ``data_end`` is where the voxels end, in bytes of the (unpacked) file.
+    ``data_start`` and ``data_end`` bound the voxels, in bytes of the (unpacked) file; ``floats`` is
+    their type where it is a real floating-point one.
     """
 
     order: str
     size: int
     data_start: int
     data_end: int
+    floats: np.dtype[np.floating] | None
     affine: npt.NDArray[np.float64] | None
 
 
@@ -42,26 +46,44 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
-def fault(path: Path) -> str | None:
-    """What is wrong with the file, in words that follow its name; None when nothing is.
+@dataclass(frozen=True)
+class Check:
+    """``fault`` is what is wrong with the file, in words that follow its name; None: nothing is.
 
-    Reads a packed file to its end, as only its checksum tells that nothing is missing.
+    ``odd_at`` are flat indices (i fastest) of the voxels that are NaN or infinite, ``odd`` what
+    they are.
     """
+
+    fault: str | None = None
+    odd_at: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    odd: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+
+
+def check(path: Path) -> Check:
+    """Reads the file to its end: only the checksum of a packed one tells that it is whole."""
+    at, odd = [np.empty(0, np.int64)], [np.empty(0)]
     try:
         with _open(path) as stream:
             header = _read_header(stream)
             if header is None:
-                return None
-            end = header.size + sum(len(chunk) for chunk in _chunks(stream))
+                return Check()
+            end = header.size + len(stream.read(header.data_start - header.size))
+            for chunk in _chunks(stream):
+                if header.floats and end < header.data_end:
+                    values = np.frombuffer(chunk[: header.data_end - end], header.floats)
+                    where = np.flatnonzero(~np.isfinite(values))
+                    at.append(where + (end - header.data_start) // header.floats.itemsize)
+                    odd.append(values[where].astype(float))
+                end += len(chunk)
     except EOFError:
-        return "is truncated: the compressed data end too early"
+        return Check("is truncated: the compressed data end too early")
     except (gzip.BadGzipFile, zlib.error):
-        return "is damaged: its compressed data do not pass the checksum"
+        return Check("is damaged: its compressed data do not pass the checksum")
     if end < header.data_end:
-        return f"is truncated: {end} bytes where its header promises {header.data_end}"
+        return Check(f"is truncated: {end} bytes where its header promises {header.data_end}")
     if header.affine is not None and _is_sheared(header.affine):
-        return "has sheared axes (sform not orthogonal); resample it to a rectangular grid first"
-    return None
+        return Check("has sheared axes (sform); resample it to a rectangular grid first")
+    return Check(None, np.concatenate(at), np.concatenate(odd))
 
 
 def label_names(path: Path) -> dict[int, str]:
@@ -119,14 +141,15 @@ def _header(
 ) -> Header:
     """Formats (of ``struct``) and byte offsets of the fields differ between the two versions."""
     dim = struct.unpack_from(order + dim_format, head, dim_at)
-    (bits,) = struct.unpack_from(order + "h", head, bits_at)
+    kind, bits = struct.unpack_from(order + "2h", head, bits_at - 2)
     (data_start,) = struct.unpack_from(order + start[0], head, start[1])
     (sform_code,) = struct.unpack_from(order + code[0], head, code[1])
     affine = np.array(struct.unpack_from(order + rows[0], head, rows[1])).reshape(3, 4)[:, :3]
-    first = int(data_start) if math.isfinite(data_start) else 0
+    first = max(len(head), int(data_start) if math.isfinite(data_start) else 0)
     voxels = math.prod(max(int(n), 1) for n in dim[1 : max(dim[0], 0) + 1])
     end = first + voxels * max(bits, 0) // 8
-    return Header(order, len(head), first, end, affine if sform_code > 0 else None)
+    floats = np.dtype(order + FLOAT_TYPES[kind]) if kind in FLOAT_TYPES else None
+    return Header(order, len(head), first, end, floats, affine if sform_code > 0 else None)
 
 
 def _is_sheared(affine: npt.NDArray[np.float64]) -> bool:

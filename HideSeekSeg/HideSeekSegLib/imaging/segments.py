@@ -50,7 +50,7 @@ def segments_from_header(header: Mapping[str, str], layers: int) -> tuple[Segmen
     """Segments from Slicer's ``SegmentN_*`` keys of a .seg.nrrd, empty when there are none.
 
     Files older than Slicer 4.11 name neither value nor layer: each segment has a layer of its own.
-    Raises ValueError for a value that is not a number and for a layer that is not there.
+    Raises ValueError for a value that is no label and for a layer that is not there.
     """
     fields: dict[int, dict[str, str]] = defaultdict(dict)
     for key, text in header.items():
@@ -75,12 +75,13 @@ def label_values(array: npt.NDArray[np.generic]) -> list[int]:
 
 
 def _segment(number: int, fields: Mapping[str, str], layers: int) -> Segment:
-    value = int(fields.get("LabelValue", "1"))
-    layer = int(fields.get("Layer", str(number if layers > 1 else 0)))
-    if not 0 <= layer < layers:
+    value, layer = fields.get("LabelValue", "1"), fields.get("Layer", str(number % layers))
+    if not value.isdecimal() or int(value) == 0:
+        raise ValueError(f"segment {fields['ID']} has the label value {value}")
+    if not layer.isdecimal() or int(layer) >= layers:
         raise ValueError(f"segment {fields['ID']} is said to be in layer {layer} of {layers}")
     entry = _tag(fields.get("Tags", ""), "TerminologyEntry")
-    return Segment(fields["ID"], fields.get("Name", ""), value, layer, entry)
+    return Segment(fields["ID"], fields.get("Name", ""), int(value), int(layer), entry)
 
 
 def _tag(tags: str, name: str) -> str:
