@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from ..findings import BodySource
 from ..imaging.volume import Grid, Volume, resample
-from .frame import STEP_MM, find_frame, solid_on, working_grid
+from .frame import STEP_MM, Frame, find_frame, solid_on, working_grid
 
 Mask = npt.NDArray[np.bool_]
 
@@ -99,13 +99,20 @@ def _derive(mask: Mask, grid: Grid) -> tuple[Mask, tuple[str, ...]] | None:
     frame = find_frame(mask, grid)
     if frame is None:
         return None
-    work = working_grid(mask, grid, frame)
-    solid = solid_on(work, mask, grid)
-    core = _without_roots(solid, _room_before_wall(solid, work.ijk(frame.centre)[::-1]))
-    if not frame.canal and core.sum() > BODY_ONLY_SHARE * solid.sum():
+    work, solid = _working(mask, grid, frame)
+    frame = frame.turned(_wall_plane(_columns(solid, work, frame))[2])
+    work, solid = _working(mask, grid, frame)
+    core = _without_roots(solid, _room_before_wall(solid, _columns(solid, work, frame)))
+    if frame.canal is None and core.sum() > BODY_ONLY_SHARE * solid.sum():
         return None
-    flags = () if frame.canal else (NO_CANAL,)
+    flags = () if frame.canal is not None else (NO_CANAL,)
     return mask & _nearer(core, solid & ~core, work, grid), flags
+
+
+def _working(mask: Mask, grid: Grid, frame: Frame) -> tuple[Grid, Mask]:
+    """The working grid of a frame and the vertebra on it (superior, posterior, left)."""
+    work = working_grid(mask, grid, frame)
+    return work, solid_on(work, mask, grid)
 
 
 def _without_specks(mask: Mask) -> Mask:
@@ -116,29 +123,63 @@ def _without_specks(mask: Mask) -> Mask:
     return np.asarray((sizes >= SPECK_SHARE * sizes.max())[labels])
 
 
-def _room_before_wall(solid: Mask, centre: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Distance (mm, negative behind) of each voxel from the posterior wall of the body.
+@dataclass(frozen=True)
+class _Columns:
+    """Where the columns end that run backwards from the middle of the body to the first air.
 
-    ``solid`` is the vertebra on the working grid (superior, posterior, left), ``centre`` (k, j, i)
-    lies in its body.  Every column is followed backwards from the centre to the first air.  A plane
-    is fitted to these ends, leaving out columns that run into a pedicle or leave the body at its
-    rounded side.  It is the wall, but for the columns that end just behind it: there the bone is.
+    ``k``, ``i`` are their indices on the working grid; ``end`` is the index j of the air.
+    ``origin`` (k, j, i) is a voxel in the body, ``middle`` the index i of the midline.
     """
-    ck, cj, ci = (round(float(c)) for c in centre)
-    k, i = np.nonzero(solid[:, cj, :])
-    end = np.argmax(~solid[:, cj:, :], axis=1)[k, i].astype(float)
-    design = np.stack([np.ones(len(k)), k - ck, i - ci], axis=1)
+
+    k: npt.NDArray[np.int_]
+    i: npt.NDArray[np.int_]
+    end: npt.NDArray[np.int_]
+    origin: tuple[int, int, int]
+    middle: float
+
+
+def _columns(solid: Mask, work: Grid, frame: Frame) -> _Columns:
+    i0, j0, k0 = (round(float(n)) for n in work.ijk(frame.centre))
+    k, i = np.nonzero(solid[:, j0, :])
+    end = j0 + np.argmax(~solid[:, j0:, :], axis=1)[k, i]
+    midline = frame.centre if frame.canal is None else frame.canal
+    return _Columns(k, i, end, (k0, j0, i0), float(work.ijk(midline)[0]))
+
+
+def _wall_plane(columns: _Columns) -> npt.NDArray[np.float64]:
+    """The posterior wall as j = p[0] + p[1] k + p[2] i, indices counted from the origin.
+
+    Fitted to the ends of the columns, leaving out those that run into a pedicle or leave the body
+    at its rounded side.  The frame's left is given the weight of a second witness for p[2]: a short
+    or uneven wall alone leaves the turn about the superior axis uncertain by 10 degrees.
+    """
+    k0, j0, i0 = columns.origin
+    end = (columns.end - j0).astype(float)
+    design = np.stack([np.ones(len(end)), columns.k - k0, columns.i - i0], axis=1)
     slack = FREE_WALL_MM / STEP_MM
-    middle = np.abs(i - ci) * STEP_MM < MIDDLE_MM
+    middle = np.abs(columns.i - columns.middle) * STEP_MM < MIDDLE_MM
+    middle = middle if middle.any() else np.ones_like(middle)
     used = middle & (end < np.median(end[middle]) + slack)
     for _ in range(5):
-        plane = np.linalg.lstsq(design[used], end[used], rcond=None)[0]
+        witness = [[0.0, 0.0, np.linalg.norm(design[used, 2])]]
+        plane = np.linalg.lstsq(np.vstack([design[used], witness]), np.append(end[used], 0.0))[0]
         used = np.abs(end - design @ plane) < slack
-    kk, jj, ii = np.ogrid[tuple(slice(n) for n in solid.shape)]
-    wall = np.asarray(plane[0] + plane[1] * (kk - ck) + plane[2] * (ii - ci))
-    free = (end > wall[k, 0, i]) & (end < wall[k, 0, i] + slack)
-    wall[k[free], 0, i[free]] = end[free]
-    return np.asarray((wall - (jj - cj)) * STEP_MM)
+    return np.asarray(plane)
+
+
+def _room_before_wall(solid: Mask, columns: _Columns) -> npt.NDArray[np.float64]:
+    """Distance (mm, negative behind) of each voxel of the working grid from the posterior wall.
+
+    The wall is the plane, but for columns that end just behind it: there it is where they end.
+    """
+    plane = _wall_plane(columns)
+    k, j, i = (np.arange(n) - o for n, o in zip(solid.shape, columns.origin))
+    wall = plane[0] + plane[1] * k[:, None] + plane[2] * i[None, :]
+    at = columns.k, columns.i
+    end = columns.end - columns.origin[1]
+    free = (end > wall[at]) & (end < wall[at] + FREE_WALL_MM / STEP_MM)
+    wall[at] = np.where(free, end, wall[at])
+    return np.asarray((wall[:, None, :] - j[None, :, None]) * STEP_MM)
 
 
 def _without_roots(solid: Mask, room: npt.NDArray[np.float64]) -> Mask:

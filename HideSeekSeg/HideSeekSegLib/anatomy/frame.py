@@ -7,7 +7,7 @@ not matter how the voxels are stored, how far apart they are or how the patient 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -32,13 +32,13 @@ PATIENT_AXES = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
 class Frame:
     """A vertebra's own axes: ``axes`` rows are unit vectors in LPS (superior, posterior, left).
 
-    ``centre`` (LPS mm) is the middle of the thickest part, which is the body.  ``canal`` says
-    whether a closed canal was seen.
+    ``centre`` (LPS mm) is the middle of the thickest part, which is the body.  ``canal`` (LPS mm)
+    is the middle of the spinal canal, where one is enclosed.
     """
 
     centre: Vector
     axes: npt.NDArray[np.float64]
-    canal: bool
+    canal: Vector | None
 
     def coordinates(self, lps: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Positions (..., 3) in LPS mm as (superior, posterior, left) mm from the centre."""
@@ -47,6 +47,12 @@ class Frame:
     def lps(self, coordinates: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """The inverse of ``coordinates``."""
         return np.asarray(coordinates) @ self.axes + self.centre
+
+    def turned(self, slope: float) -> Frame:
+        """Turned about the superior axis, so that what lay along (0, slope, 1) lies left."""
+        left = self.axes[2] + slope * self.axes[1]
+        left /= np.linalg.norm(left)
+        return replace(self, axes=np.array([self.axes[0], np.cross(self.axes[0], left), left]))
 
 
 def find_frame(mask: Mask, grid: Grid) -> Frame | None:
@@ -57,7 +63,7 @@ def find_frame(mask: Mask, grid: Grid) -> Frame | None:
     that which the endplates face, and posterior the patient's.  None where the mask is nowhere
     thick enough to hold a body.
     """
-    anywhere = Frame(_positions(mask, grid).mean(axis=0), PATIENT_AXES, False)
+    anywhere = Frame(_positions(mask, grid).mean(axis=0), PATIENT_AXES, None)
     work = working_grid(mask, grid, anywhere)
     solid = solid_on(work, mask, grid)
     depth = ndimage.distance_transform_edt(solid)
@@ -66,17 +72,20 @@ def find_frame(mask: Mask, grid: Grid) -> Frame | None:
     centre = _thickest(depth, work)
     points = _positions(solid, work) - centre
     superior, area = _search(lambda axes: _hole(points, axes)[0])
-    canal = area >= SMALLEST_CANAL_MM2
-    if canal:
-        posterior = _hole(points, _upright(superior))[1]
-    else:
-        normals, areas = _normals(solid)
-        # The power lets a surface count within some 20 degrees of the axis.
-        superior, _ = _search(lambda axes: float(areas @ (normals @ axes[0]) ** 16))
-        posterior = PATIENT_AXES[1]
-    posterior = posterior - superior * (posterior @ superior)
-    posterior /= np.linalg.norm(posterior)
-    return Frame(centre, np.array([superior, posterior, np.cross(posterior, superior)]), canal)
+    if area >= SMALLEST_CANAL_MM2:
+        behind = _hole(points, _axes(superior, PATIENT_AXES[1]))[1]
+        return Frame(centre, _axes(superior, behind), centre + behind)
+    normals, areas = _normals(solid)
+    # The power lets a surface count within some 20 degrees of the axis.
+    superior, _ = _search(lambda axes: float(areas @ (normals @ axes[0]) ** 16))
+    return Frame(centre, _axes(superior, PATIENT_AXES[1]), None)
+
+
+def _axes(superior: Vector, behind: Vector) -> npt.NDArray[np.float64]:
+    """Axes (rows: superior, posterior, left) of which posterior points as far behind as can be."""
+    left = np.cross(behind, superior)
+    left /= np.linalg.norm(left)
+    return np.array([superior, np.cross(superior, left), left])
 
 
 def working_grid(mask: Mask, grid: Grid, frame: Frame) -> Grid:
@@ -107,7 +116,7 @@ def _positions(mask: Mask, grid: Grid) -> npt.NDArray[np.float64]:
 
 def _thickest(depth: npt.NDArray[np.float64], grid: Grid) -> Vector:
     """The voxel (LPS mm) in the middle of the thickest part, by the depth under the surface."""
-    labels, _ = ndimage.label(depth > 0.5 * depth.max())
+    labels, _ = ndimage.label(depth > 0.6 * depth.max())
     thick = np.argwhere(labels == labels[np.unravel_index(np.argmax(depth), depth.shape)])
     nearest = thick[np.argmin(((thick - thick.mean(axis=0)) ** 2).sum(axis=1))]
     return grid.lps(nearest[::-1])
@@ -122,17 +131,10 @@ def _search(score: Callable[[npt.NDArray[np.float64]], float]) -> tuple[Vector, 
             for sideways in sidewards:
                 tilted = axis + np.array([np.tan(sideways), np.tan(forward), 0.0])
                 tilted /= np.linalg.norm(tilted)
-                found = score(_upright(tilted))
+                found = score(_axes(tilted, PATIENT_AXES[1]))
                 if found > best_score:
                     best, best_score = tilted, found
     return best, best_score
-
-
-def _upright(superior: Vector) -> npt.NDArray[np.float64]:
-    """Axes (rows: superior, posterior, left) with posterior as near the patient's as can be."""
-    left = np.cross(PATIENT_AXES[1], superior)
-    left /= np.linalg.norm(left)
-    return np.array([superior, np.cross(superior, left), left])
 
 
 def _shadow(points: npt.NDArray[np.float64], axes: npt.NDArray[np.float64]) -> tuple[Mask, Vector]:
