@@ -14,7 +14,7 @@ READY := $(VENV)/ready
 
 demo: $(READY)
 	$(BIN)/hideseekseg example --out demo/example
-	$(BIN)/hideseekseg segment demo/example/ct.nii.gz demo/example/vertebrae.seg.nrrd --out demo/result
+	$(BIN)/hideseekseg segment demo/example/ct.nii.gz demo/example/vertebrae.nii.gz --labels totalsegmentator --out demo/result
 
 test: $(READY)
 	$(BIN)/ruff check .

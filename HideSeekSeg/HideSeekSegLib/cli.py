@@ -1,0 +1,176 @@
+"""The command line: parse, call, print.
+
+Only argparse is imported here; what a command needs is imported when it runs, so that ``--help``
+answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import __version__
+from .events import Failed, to_line
+
+OK, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
+
+
+@dataclass(frozen=True)
+class Command:
+    """A word after ``hideseekseg``; ``run`` returns the exit status."""
+
+    name: str
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns 0, 1 (failed), 2 (bad input) or 130 (stopped by Ctrl-C)."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    args = _parser().parse_args(arguments)
+    try:
+        return int(args.run(args))
+    except KeyboardInterrupt:
+        print("hideseekseg: stopped", file=sys.stderr)
+        return STOPPED
+    except BrokenPipeError:  # whoever read our output is gone; Python would complain at its exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        return _fail(error, getattr(args, "json_lines", False))
+
+
+def _fail(error: Exception, json_lines: bool) -> int:
+    """Tell a known failure in one line; a bug says so and keeps its traceback."""
+    from .imaging.files import InputError
+
+    if isinstance(error, InputError):
+        failed, status = Failed(error.cause, error.path), BAD_INPUT
+    elif isinstance(error, MemoryError):
+        failed, status = Failed(str(error) or "out of memory"), FAILED
+    else:
+        failed, status = Failed(f"{type(error).__name__}: {error}"), FAILED
+    if json_lines:
+        print(to_line(failed), flush=True)
+    if not isinstance(error, (InputError, MemoryError)):
+        raise error
+    print(f"hideseekseg: {error}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "hideseekseg",
+        description="Finds vertebral metastases in CT by Hide-and-Seek Attribution. For research;"
+        " not a medical device.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        own = commands.add_parser(command.name, help=command.help, description=command.help)
+        command.add_arguments(own)
+        own.set_defaults(run=command.run)
+    return parser
+
+
+def _segment_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("ct", type=Path, metavar="CT", help="NIfTI, NRRD, MHA, or a folder of DICOM slices")
+    add("segmentation", type=Path, metavar="SEGMENTATION", help="whole vertebrae or their bodies")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
+    add(
+        "--labels",
+        metavar="NAME|FILE",
+        help="what label values mean where names do not tell: totalsegmentator,"
+        " totalsegmentator-v1, verse, totalspineseg, names, or a JSON file of value to level",
+    )
+    add("--bodies", type=Path, metavar="FILE", help="a segmentation of the vertebral bodies")
+    add("--levels", type=_levels, default=(), metavar="T10,L1", help="only these vertebrae")
+    add("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
+    add("--threshold", type=_share, metavar="X", help="accept scores above it (0 to 1)")
+    add("--weights", type=Path, metavar="DIR", help="other weights than those that come along")
+    add("--threads", type=_count, metavar="N", help="threads of the processor to use")
+    said = parser.add_mutually_exclusive_group()
+    said.add_argument("--json-lines", action="store_true", help="print events as JSON lines")
+    said.add_argument("--quiet", action="store_true", help="print nothing but errors")
+
+
+def _segment(args: argparse.Namespace) -> int:
+    from .stopping import stop_on_signal
+    from .terminal import ForPeople, json_lines, quiet
+
+    with stop_on_signal() as should_stop:
+        from .jobs import Job, run
+        from .output.tables import format_table
+        from .pipeline import Options
+
+        options = Options(args.labels, args.levels, args.threshold)
+        job = Job(
+            *(args.ct, args.segmentation, args.out, args.bodies, args.weights),
+            *(args.device, args.threads, options),
+        )
+        people = quiet if args.quiet else ForPeople(sys.stderr)
+        result = run(job, json_lines(sys.stdout) if args.json_lines else people, should_stop)
+    if not (args.quiet or args.json_lines):
+        print(format_table(result))
+    return STOPPED if result.run["stopped"] else OK
+
+
+def _example_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
+
+
+def _example(args: argparse.Namespace) -> int:
+    from .learning.example import write_example
+
+    for path in write_example(args.out):
+        print(path)
+    return OK
+
+
+def _levels(text: str) -> tuple[str, ...]:
+    from .anatomy.conventions import LEVELS
+
+    levels = tuple(word.strip().upper() for word in text.split(",") if word.strip())
+    for level in levels:
+        if level not in LEVELS:
+            raise argparse.ArgumentTypeError(f"{level!r} is no level ({LEVELS[0]} to {LEVELS[-1]})")
+    return levels
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+    return share
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of threads")
+    return int(text)
+
+
+COMMANDS = (
+    Command(
+        "segment",
+        "find lytic and blastic lesions in a CT with segmented vertebrae",
+        _segment_arguments,
+        _segment,
+    ),
+    Command(
+        "example",
+        "write the embedded example: a drawn CT with lesions, and its vertebrae",
+        _example_arguments,
+        _example,
+    ),
+)

@@ -1,0 +1,117 @@
+"""The main job from files to files: what the command line does, and programs that import it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from .anatomy.intensity import NotCTError
+from .events import Cancelled, Event, Finished
+from .findings import Evidence, Result
+from .imaging.files import InputError, read_ct, read_segmentation
+from .imaging.volume import Volume
+from .model.weights import BUNDLE, DeviceError, Model, WeightsError, load_model
+from .output.pictures import overview
+from .output.segmentation import write_segmentation
+from .output.tables import write_csv, write_json
+from .pipeline import Options, SegmentationError, segment_spine
+
+FILES = ("lesions.seg.nrrd", "candidates.json", "candidates.csv", "overview.png")
+
+
+@dataclass(frozen=True)
+class Job:
+    """``bodies`` is a segmentation of vertebral bodies for one of whole vertebrae.
+
+    ``weights`` is a weights folder, the bundled one if None; ``device`` "auto", "cpu", "cuda" or
+    "mps"; ``threads`` are those of the processor.
+    """
+
+    ct: Path
+    segmentation: Path
+    out: Path
+    bodies: Path | None = None
+    weights: Path | None = None
+    device: str = "auto"
+    threads: int | None = None
+    options: Options = field(default_factory=Options)
+
+
+def run(job: Job, on_event: Callable[[Event], None], should_stop: Callable[[], bool]) -> Result:
+    """Read, segment, write ``FILES`` to ``job.out``; the last event is Finished or Cancelled.
+
+    Raises InputError, one line that names file and cause, before the computation where that is
+    possible; then nothing is written.  A stop writes the vertebrae that are finished, and no file
+    where none is.
+    """
+    began = time.monotonic()
+    with writable(job.out):
+        ct, segmentation = read_ct(job.ct), read_segmentation(job.segmentation)
+        bodies = read_segmentation(job.bodies) if job.bodies else None
+        model = _load(job)
+        try:
+            result, evidence = segment_spine(
+                ct, segmentation, model, job.options, on_event, should_stop, bodies
+            )
+        except NotCTError as error:
+            raise InputError(job.ct, str(error)) from error
+        except SegmentationError as error:
+            raise InputError(job.segmentation, str(error)) from error
+        kept, stopped = tuple(result.run["finished"]), result.run["stopped"]
+        files = _write(job.out, ct, result, evidence) if kept or not stopped else ()
+    seconds = time.monotonic() - began
+    on_event(Cancelled(kept, files, seconds) if stopped else Finished(files, seconds))
+    return result
+
+
+def _load(job: Job) -> Model:
+    if job.threads:
+        torch.set_num_threads(job.threads)
+    try:
+        return load_model(job.weights or BUNDLE, job.device)
+    except DeviceError as error:
+        raise InputError("--device", str(error)) from error
+    except WeightsError as error:
+        path, _, cause = str(error).partition(": ")
+        raise InputError(path, cause) from error
+
+
+@contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Make the folder, and make sure that files can be written to it; remove it if left empty."""
+    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(folder, f"cannot be written: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        for made in missing:
+            if not any(made.iterdir()):
+                made.rmdir()
+
+
+def _write(out: Path, ct: Volume, result: Result, evidence: dict[str, Evidence]) -> tuple[str, ...]:
+    """All files are complete before the first one replaces an older one."""
+    try:
+        with tempfile.TemporaryDirectory(dir=out, prefix=".hideseekseg-") as name:
+            folder = Path(name)
+            write_segmentation(folder / FILES[0], ct.grid, result)
+            write_json(folder / FILES[1], result)
+            write_csv(folder / FILES[2], result)
+            overview(folder / FILES[3], ct, result, evidence)
+            for file in FILES:
+                (folder / file).replace(out / file)
+    except InputError as error:
+        raise InputError(out, error.cause) from error
+    except OSError as error:
+        raise InputError(out, f"cannot be written: {error.strerror or error}") from error
+    return tuple(str(out / file) for file in FILES)

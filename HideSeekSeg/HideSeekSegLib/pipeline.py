@@ -1,0 +1,244 @@
+"""CT and vertebra segmentation in; events, findings and evidence out."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from . import __version__
+from .anatomy.intensity import Calibration, NotCTError, calibrate, network_input
+from .anatomy.levels import Assignment, assign, format_mapping
+from .anatomy.sites import all_bodies, close_up, find_site, levels_of
+from .attribution import Attribution, attribute
+from .events import Event, Started, VertebraDone
+from .evidence import make_evidence
+from .findings import Candidate, Evidence, LesionType, Result, Status, VertebraFinding
+from .imaging.files import Segmentation
+from .imaging.volume import Volume
+from .joining import join_slices, measure
+from .model.weights import Model
+from .output.tables import to_json
+from .preparation import Prepared, prepare
+from .watch import Stopped, Watch
+
+STOPPED = "stopped before its turn"
+LESION_SLICES = 3  # neighbouring slices whose mean P stands for the vertebra
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may choose: ``labels`` as in ``levels.assign``; only some ``levels``; a
+    ``threshold`` instead of the weights' own."""
+
+    labels: str | None = None
+    levels: tuple[str, ...] = ()
+    threshold: float | None = None
+
+
+class SegmentationError(ValueError):
+    """The segmentation cannot be used with this CT."""
+
+
+def segment_spine(
+    ct: Volume,
+    segmentation: Segmentation,
+    model: Model,
+    options: Options,
+    on_event: Callable[[Event], None],
+    should_stop: Callable[[], bool],
+    bodies: Segmentation | None = None,
+) -> tuple[Result, dict[str, Evidence]]:
+    """Find the lesions of every segmented vertebra, from the head down.
+
+    ``bodies`` marks vertebral bodies where the segmentation holds whole vertebrae only.  Every
+    vertebra is in the result, "not analysed" where a stop left it out; ``run["stopped"]`` says
+    whether one did and ``run["finished"]`` how far it came.  The evidence of those that were
+    analysed is by level.
+
+    Raises SegmentationError where segmentation and CT do not go together, InputError where labels
+    are not understood, NotCTError where the volume is no CT.
+    """
+    assignments = assign(segmentation, options.labels)
+    levels = _wanted(levels_of(assignments), options.levels)
+    chosen = model.profile.decision.threshold if options.threshold is None else options.threshold
+    facts = _facts(model, assignments)
+    on_event(_started(facts, levels))
+    watch = Watch(on_event, should_stop, levels)
+    findings = {level: _not_analysed(level, STOPPED) for level in levels}
+    evidence: dict[str, Evidence] = {}
+    finished: list[str] = []
+    try:
+        prepared = list(_prepared(levels, ct, segmentation, assignments, bodies, model, watch))
+        scale = _calibrated(ct, prepared)
+        facts["hounsfield"] = scale.is_hu
+        for vertebra in prepared:
+            level = vertebra.site.level
+            findings[level], seen = _analyse(vertebra, ct, model, scale, chosen, watch)
+            if seen is not None:
+                evidence[level] = seen
+            finished.append(level)
+            on_event(VertebraDone(level, _plain(findings[level], chosen)))
+    except Stopped:
+        pass
+    unknown = () if options.levels else tuple(_unknown(assignments))
+    facts |= {"finished": finished, "stopped": len(finished) < len(levels)}
+    facts["seconds"] = round(watch.seconds, 1)
+    return Result((*findings.values(), *unknown), chosen, facts), evidence
+
+
+def _wanted(present: Sequence[str], asked: Sequence[str]) -> tuple[str, ...]:
+    missing = [level for level in asked if level not in present]
+    if missing:
+        there = ", ".join(present)
+        raise SegmentationError(f"holds no {' and no '.join(missing)}; it holds {there}")
+    return tuple(level for level in present if not asked or level in asked)
+
+
+def _prepared(
+    levels: Sequence[str],
+    ct: Volume,
+    segmentation: Segmentation,
+    assignments: Sequence[Assignment],
+    bodies: Segmentation | None,
+    model: Model,
+    watch: Watch,
+) -> Iterator[Prepared]:
+    """Find each body and cut it out."""
+    marked = all_bodies(segmentation, assignments, bodies)
+    for level in levels:
+        watch.preparation(level)
+        site = find_site(level, segmentation, assignments, ct.grid, marked)
+        yield prepare(site, ct, model.profile.geometry)
+
+
+def _calibrated(ct: Volume, prepared: Sequence[Prepared]) -> Calibration:
+    """Raises SegmentationError or NotCTError where no vertebra can be analysed for one reason."""
+    if all(v.site.body is None for v in prepared):
+        raise SegmentationError(f"does not overlap with the CT {ct.name}")
+    usable = [v.landmarks for v in prepared if v.landmarks and not v.obstacle]
+    if not usable:
+        reasons = sorted({v.obstacle for v in prepared})
+        raise NotCTError(f"no vertebra can be analysed: {', '.join(reasons)}")
+    return calibrate(ct, usable)
+
+
+def _analyse(
+    vertebra: Prepared,
+    ct: Volume,
+    model: Model,
+    scale: Calibration,
+    threshold: float,
+    watch: Watch,
+) -> tuple[VertebraFinding, Evidence | None]:
+    """The five steps on every sagittal slice through the body, joined to 3D lesions."""
+    site, crop, flags = vertebra.site, vertebra.crop, vertebra.flags_in(scale)
+    obstacle = vertebra.obstacle_in(scale)
+    if obstacle or crop is None or site.body is None:
+        return replace(_not_analysed(site.level, obstacle), flags=flags), None
+    slices = crop.analysed
+    x = torch.from_numpy(network_input(crop, model.profile, scale)[slices])[:, None]
+    seen = attribute(x, crop.body[slices], model, on_progress=partial(watch.step, site.level))
+    view, body, start = close_up(ct, site.body)
+    lesions = join_slices(_parts(seen, slices))
+    found = measure(lesions, site.level, crop.grid, view, body, scale.is_hu)
+    finding = VertebraFinding(
+        level=site.level,
+        status=Status.NO_FINDING,
+        p_malignant=p_of_vertebra(seen.p),
+        body_source=site.source,
+        body_mm3=float(body.sum() * ct.grid.voxel_mm3),
+        flags=flags,
+        slice_p=tuple(float(p) for p in seen.p),
+        candidates=tuple(_shifted(candidate, start) for candidate in found),
+    )
+    return finding.judged(threshold), make_evidence(crop, slices, seen, model.profile, scale)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A scored candidate whose slice is counted in the crop."""
+
+    slice: int
+    type: LesionType
+    mask: npt.NDArray[np.bool_]
+    score: float
+
+
+def _parts(seen: Attribution, slices: npt.NDArray[np.intp]) -> list[_Part]:
+    return [
+        _Part(int(slices[s.proposal.slice]), s.proposal.type, s.proposal.mask, s.score)
+        for s in seen.scored
+    ]
+
+
+def p_of_vertebra(slice_p: npt.NDArray[np.float64]) -> float:
+    """P(malignant) of a vertebra: the highest mean over three neighbouring slices.
+
+    A lesion spans several slices; a single slice that stands out is noise more often than disease.
+    """
+    width = min(LESION_SLICES, len(slice_p))
+    return float(np.convolve(slice_p, np.full(width, 1 / width), "valid").max())
+
+
+def _shifted(candidate: Candidate, start: tuple[int, int, int]) -> Candidate:
+    """A candidate found in a close-up, with its voxels counted in the whole CT."""
+    if candidate.patch is None:
+        return candidate
+    k, j, i = (a + b for a, b in zip(candidate.patch.start, start))
+    return replace(candidate, patch=replace(candidate.patch, start=(k, j, i)))
+
+
+def _not_analysed(level: str, reason: str) -> VertebraFinding:
+    return VertebraFinding(level, Status.NOT_ANALYSED, reason)
+
+
+def _unknown(assignments: Sequence[Assignment]) -> Iterator[VertebraFinding]:
+    """Segments that may be vertebrae, but nobody can say which."""
+    for assignment in assignments:
+        if assignment.level is None and assignment.kind == "vertebra":
+            segment = assignment.segment
+            name = segment.name or segment.id or f"value {segment.value}"
+            yield _not_analysed(name, f"unknown label: {assignment.source}")
+
+
+def _facts(model: Model, assignments: Sequence[Assignment]) -> dict[str, Any]:
+    """What is needed to repeat the run."""
+    return {
+        "weights": model.profile.name,
+        "weights_hash": model.hash,
+        "device": str(model.device),
+        "device_reason": model.device_reason,
+        "threads": torch.get_num_threads(),
+        "mapping": format_mapping(assignments).splitlines(),
+        "versions": {
+            "hideseekseg": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+    }
+
+
+def _started(facts: dict[str, Any], levels: tuple[str, ...]) -> Started:
+    return Started(
+        device=facts["device"],
+        reason=facts["device_reason"],
+        weights=facts["weights"],
+        weights_hash=facts["weights_hash"],
+        threads=facts["threads"],
+        levels=levels,
+        mapping=tuple(facts["mapping"]),
+    )
+
+
+def _plain(finding: VertebraFinding, threshold: float) -> dict[str, Any]:
+    """The vertebra's entry in candidates.json."""
+    entry: dict[str, Any] = to_json(Result((finding,), threshold, {}))["vertebrae"][0]
+    return {**entry, "status": finding.status.value}

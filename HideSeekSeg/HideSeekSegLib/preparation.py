@@ -1,0 +1,71 @@
+"""One vertebra made ready for the method, or the reason why it cannot be analysed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .anatomy.crops import Crop, Mask, crop_grid, take_crop
+from .anatomy.intensity import Calibration, Landmarks, landmarks
+from .anatomy.sites import Site, close_up
+from .imaging.volume import Volume
+from .model.profile import Geometry
+
+LEAST_BODY_VOXELS = 100
+LEAST_BODY_MM3 = 500.0
+METAL_HU = 3000.0
+METAL_SHARE = 0.01  # of the body: above it the picture shows the metal's artefacts, not the bone
+METAL_NEARBY = "metal nearby"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A vertebra, its crop and its landmarks; ``obstacle`` says why it has none.
+
+    ``dense_share`` is the share of the body above ``METAL_HU``, ``dense_nearby`` whether any voxel
+    of the crop is: metal, if the volume is in HU.
+    """
+
+    site: Site
+    obstacle: str = ""
+    crop: Crop | None = None
+    landmarks: Landmarks | None = None
+    dense_share: float = 0.0
+    dense_nearby: bool = False
+
+    def obstacle_in(self, scale: Calibration) -> str:
+        """The obstacle, or metal, which only a volume in HU shows."""
+        if not self.obstacle and scale.is_hu and self.dense_share > METAL_SHARE:
+            return f"metal in {self.dense_share:.0%} of the body"
+        return self.obstacle
+
+    def flags_in(self, scale: Calibration) -> tuple[str, ...]:
+        """Remarks for the reader."""
+        metal = (METAL_NEARBY,) if scale.is_hu and self.dense_nearby else ()
+        return (*self.site.flags, *metal)
+
+
+def prepare(site: Site, ct: Volume, geometry: Geometry) -> Prepared:
+    """Cut the vertebra out of the CT and look for what forbids an analysis."""
+    if site.body is None:
+        return Prepared(site, "outside the CT")
+    view, body, _ = close_up(ct, site.body)
+    if body.sum() < LEAST_BODY_VOXELS or body.sum() * ct.grid.voxel_mm3 < LEAST_BODY_MM3:
+        return Prepared(site, f"too few voxels ({body.sum()}) of its body are in the CT")
+    crop = take_crop(view, body, crop_grid(body, view.grid, geometry))
+    if not crop.body.any():
+        return Prepared(site, "too few voxels of its body are in the CT")
+    if not np.isfinite(crop.image).all():
+        return Prepared(site, "values that are not finite (NaN) in or around it")
+    return Prepared(
+        site,
+        crop=crop,
+        landmarks=landmarks(view, body),
+        dense_share=_dense_share(view, body),
+        dense_nearby=bool((crop.image > METAL_HU).any()),
+    )
+
+
+def _dense_share(view: Volume, body: Mask) -> float:
+    return float((view.array[body] > METAL_HU).mean())

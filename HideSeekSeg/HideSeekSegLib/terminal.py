@@ -1,0 +1,103 @@
+"""Saying a run's events: a progress bar on a terminal, plain lines elsewhere, JSON for programs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import TextIO
+
+from .events import Event, Failed, Message, Progress, Started, VertebraDone, to_line
+
+Say = Callable[[Event], None]
+
+BAR = 24
+
+
+def json_lines(out: TextIO) -> Say:
+    """Every event as one line, at once."""
+
+    def say(event: Event) -> None:
+        print(to_line(event), file=out, flush=True)
+
+    return say
+
+
+def quiet(event: Event) -> None:
+    """Says nothing; failures are told by the exit status and the line that comes with it."""
+
+
+class ForPeople:
+    """Words on ``out``, with a bar that redraws itself where ``out`` is a terminal."""
+
+    def __init__(self, out: TextIO) -> None:
+        self.out = out
+        self.bar = _Bar(out) if out.isatty() else None
+        self.done = self.total = 0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            if self.bar:
+                self.bar.draw(event)
+            return
+        if isinstance(event, Started):
+            self.total = len(event.levels)
+        self.done += isinstance(event, VertebraDone)
+        if self.bar:
+            self.bar.clear()
+        for line in _words(event, f"{self.done}/{self.total}"):
+            print(line, file=self.out, flush=True)
+
+
+def _words(event: Event, count: str) -> list[str]:
+    if isinstance(event, Started):
+        return [
+            *event.mapping,
+            f"weights: {event.weights} ({event.weights_hash[:12]})",
+            f"device: {event.device} ({event.reason}), {event.threads} threads",
+        ]
+    if isinstance(event, VertebraDone):
+        return [f"{count:>5}  {event.level:4} {_outcome(event)}"]
+    if isinstance(event, Message):
+        return [f"{event.level}: {event.text}" if event.level == "warning" else event.text]
+    return []
+
+
+def _outcome(event: VertebraDone) -> str:
+    finding = event.finding
+    if finding["reason"]:
+        return f"{finding['status']}: {finding['reason']}"
+    accepted = sum(c["accepted"] for c in finding["candidates"])
+    return f"{finding['status']}, P(malignant) {finding['p_malignant']:.3f}, {accepted} accepted"
+
+
+def duration(seconds: float) -> str:
+    """How people say it: "40 s", "6 min", "2 h 10 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class _Bar:
+    """One line that is drawn over itself."""
+
+    def __init__(self, out: TextIO) -> None:
+        self.out = out
+
+    def draw(self, event: Progress) -> None:
+        full = round(BAR * event.fraction)
+        left = "" if event.seconds_left is None else f", about {duration(event.seconds_left)} left"
+        text = f"[{'#' * full}{'.' * (BAR - full)}] {event.fraction:4.0%} "
+        text += f"{event.level} {event.step} {event.done}/{event.total}{left}"
+        width = shutil.get_terminal_size().columns - 1
+        print("\r" + text[:width].ljust(width), end="", file=self.out, flush=True)
+
+    def clear(self) -> None:
+        width = shutil.get_terminal_size().columns - 1
+        print("\r" + " " * width + "\r", end="", file=self.out, flush=True)
+
+
+def failure(event: Failed) -> str:
+    return (
+        f"hideseekseg: {event.file}: {event.cause}" if event.file else f"hideseekseg: {event.cause}"
+    )

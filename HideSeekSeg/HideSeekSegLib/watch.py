@@ -1,0 +1,57 @@
+"""Progress, time left, and the way out of a run that is asked to stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from .events import Event, Progress
+
+PREPARATION = 0.1  # of a run, roughly: finding bodies and cutting them out
+# How much of a vertebra's time is over when a step of the method begins, and when it ends.
+STEPS = {"encode": (0.0, 0.1), "edit": (0.1, 0.5), "hide and seek": (0.5, 1.0)}
+
+
+class Stopped(Exception):  # noqa: N818 - no error, the user's wish
+    """A stop was asked for in the middle of something."""
+
+
+class Watch:
+    """Turns steps done into Progress events; raises Stopped once a stop was asked for."""
+
+    def __init__(
+        self,
+        on_event: Callable[[Event], None],
+        should_stop: Callable[[], bool],
+        levels: Sequence[str],
+    ) -> None:
+        self._on_event, self._should_stop = on_event, should_stop
+        self._levels = levels
+        self._began = time.monotonic()
+        self._analysis_began = self._began
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def preparation(self, level: str) -> None:
+        """A body is about to be sought."""
+        n = self._levels.index(level)
+        share = PREPARATION * n / len(self._levels)
+        self._tell(Progress(level, "body", n, len(self._levels), share))
+        self._analysis_began = time.monotonic()
+
+    def step(self, level: str, step: str, done: int, total: int) -> None:
+        """``done`` of ``total`` network calls of a step of the method are over."""
+        low, high = STEPS[step]
+        within = low + (high - low) * done / total
+        share = (self._levels.index(level) + within) / len(self._levels)
+        spent = time.monotonic() - self._analysis_began
+        left = spent / share * (1 - share) if share > 0 else None
+        fraction = PREPARATION + (1 - PREPARATION) * share
+        self._tell(Progress(level, step, done, total, fraction, left))
+
+    def _tell(self, progress: Progress) -> None:
+        if self._should_stop():
+            raise Stopped
+        self._on_event(progress)

@@ -1,0 +1,80 @@
+"""What several tests share: the real data, a small drawn scan, and weights that make no sense."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from example_models import FAST, TINY, filled
+from HideSeekSegLib.imaging.volume import Grid, Volume, to_sitk
+from HideSeekSegLib.model.classifier import LinearClassifier
+from HideSeekSegLib.model.profile import Decision, Geometry, Intensity, Profile
+from HideSeekSegLib.model.weights import save_model
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+LEVELS = ("T11", "T12", "L1")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The real CT and reference values beside a developer's checkout."""
+    folder = REPOSITORY.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("the real data of ../shared are not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights folder that runs in milliseconds: its findings mean nothing, but they are some."""
+    folder = tmp_path_factory.mktemp("weights")
+    latent = TINY.latent
+    classifier = LinearClassifier(
+        torch.linspace(-2, 2, latent), 0.5, torch.zeros(latent), torch.full((latent,), 0.2)
+    )
+    profile = Profile(
+        "tiny",
+        TINY,
+        Geometry("aligned", TINY.image_size, slice_mm=3.0, body_pixels=10.0),
+        Intensity("asinh"),
+        FAST,
+        Decision(candidate_quantile=0.9, smooth_pixels=1.0),
+    )
+    save_model(folder, filled(TINY), classifier, profile)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def box_spine() -> tuple[Volume, Volume]:
+    """CT in HU and vertebral bodies (TotalSegmentator's values) of three boxes of bone in tissue."""
+    grid = Grid((64, 40, 44), np.array(np.diag([2.0, 2.0, 2.0, 1.0])))
+    rng = np.random.default_rng(5)
+    hu = rng.normal(40, 12, grid.shape)
+    hu[:, :4] = -800
+    labels = np.zeros(grid.shape, np.uint8)
+    for n, value in enumerate((33, 32, 31)):
+        top = 57 - 19 * n
+        body = (slice(top - 13, top), slice(14, 30), slice(12, 32))
+        labels[body] = value
+        hu[body] = 450
+        inner = tuple(slice(s.start + 1, s.stop - 1) for s in body)
+        hu[inner] = 180 + rng.normal(0, 30, hu[inner].shape)
+    hu[46:52, 18:24, 20:26] = 700
+    hu[28:34, 18:25, 16:23] = 30
+    return Volume(hu.astype(np.int16), grid, "ct"), Volume(labels, grid, "bodies")
+
+
+@pytest.fixture(scope="session")
+def box_files(
+    box_spine: tuple[Volume, Volume], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """The same as files."""
+    folder = tmp_path_factory.mktemp("box-spine")
+    paths = folder / "ct.nii.gz", folder / "bodies.nii.gz"
+    for path, volume in zip(paths, box_spine):
+        sitk.WriteImage(to_sitk(volume), str(path))
+    return paths
