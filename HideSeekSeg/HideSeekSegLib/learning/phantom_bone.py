@@ -14,8 +14,8 @@ from .vertebra_shapes import Field, Shape, body_distances, smooth_min
 
 Slices = tuple[slice, slice, slice]
 FAR = 12.0  # mm; distances are not followed beyond
-CORTEX_HU = 1350.0
-ARCH_CORTEX_MM = 1.3
+CORTEX_HU = 1250.0
+ARCH_CORTEX_MM = 1.1
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Placed:
         y = (axes.y[box[1]] - np.float32(self.centre[1]))[None, :, None]
         x = (axes.x[box[2]] - np.float32(self.centre[0]))[None, None, :]
         f = self.frame.astype(np.float32)
-        return tuple(f[0, n] * x + f[1, n] * y + f[2, n] * z for n in range(3))  # type: ignore[return-value]
+        return tuple(f[0, n] * x + f[1, n] * y + f[2, n] * z for n in range(3))
 
 
 @dataclass
@@ -117,7 +117,7 @@ def measure(placed: Placed, axes: Axes) -> Vertebra:
     side, cap = body_distances(shape, *placed.local(axes, body_box))
     vertebra = Vertebra(placed, box, whole, body_box, side, cap)
     inner = vertebra.body_in_box
-    whole[inner] = smooth_min(whole[inner], vertebra.body, 2.0)
+    whole[inner] = smooth_min(whole[inner], vertebra.body, 3.0)
     return vertebra
 
 
@@ -163,61 +163,68 @@ def _coverage(distance: Field, step: float) -> Field:
 def shell(
     hu: Field, distance: Field, thickness: Field | float, marrow: Field | float, step: float
 ) -> None:
-    """Lay bone over ``hu`` in place: a cortex of ``thickness`` mm under the surface, then marrow."""
+    """Lay bone over ``hu`` in place: a cortex of ``thickness`` mm at the surface, then marrow."""
     outer, inner = _coverage(distance, step), _coverage(distance + thickness, step)
     hu *= 1 - outer
     hu += CORTEX_HU * (outer - inner) + marrow * inner
 
 
-def _texture(shape: tuple[int, ...], axes: Axes, rng: np.random.Generator) -> Field:
-    """Trabecular pattern of unit variance: finer across than along the spine."""
+def _texture(shape: tuple[int, ...], axes: Axes, rng: np.random.Generator) -> tuple[Field, Field]:
+    """Trabecular pattern (finer across than along the spine) and broad patches; unit variance."""
     white = rng.standard_normal(shape, dtype=np.float32)
+    if not white.size:  # a neighbour of which only the arch is in the picture
+        return white, white
     k, j, i = axes.step
-    fine = ndimage.gaussian_filter(white, (1.3 / k, 0.55 / j, 0.55 / i), truncate=2.5)
-    broad = ndimage.gaussian_filter(white, (4.0 / k, 2.5 / j, 2.5 / i), truncate=2.5)
-    pattern = fine / fine.std() + 0.6 * broad / broad.std()
-    return np.asarray(pattern / pattern.std(), np.float32)
+    fine = ndimage.gaussian_filter(white, (1.1 / k, 0.5 / j, 0.5 / i), truncate=2.5)
+    broad = ndimage.gaussian_filter(white, (3.5 / k, 2.5 / j, 2.5 / i), truncate=2.5)
+    return fine / fine.std(), broad / broad.std()
 
 
 def _vein(shape: Shape, u: Field, v: Field, w: Field) -> Field:
     """Strength 0..1 of the basivertebral vein: a cleft at mid height, widest at the back wall."""
-    depth = np.clip(
-        (v - shape.back + 0.75 * shape.depth[0] / 2) / (0.75 * shape.depth[0] / 2), 0, 1
-    )
-    thick = 0.6 + 1.3 * depth
-    return np.asarray(
-        depth * np.exp(-((w / thick) ** 2) - (u / (1.5 + 4.5 * depth)) ** 2), np.float32
-    )
+    long = 0.8 * shape.depth[0] / 2
+    near = np.clip((v - shape.back + long) / long, 0, 1.2)
+    thick, wide = 0.9 + 1.5 * near**2, 2.0 + 4.5 * near
+    return np.asarray(np.minimum(1.3 * near, 1) * np.exp(-((w / thick) ** 2) - (u / wide) ** 2))
+
+
+def _body_material(
+    vertebra: Vertebra, axes: Axes, settings: SpineSettings, rng: np.random.Generator
+) -> tuple[Field, Field]:
+    """Marrow HU and cortex thickness (mm) in the body box.
+
+    Marrow grows denser towards the endplates and the wall; the cortex thins and thickens.
+    """
+    shape = vertebra.placed.shape
+    u, v, w = vertebra.placed.local(axes, vertebra.body_box)
+    base, depth = settings.marrow_hu, np.maximum(-vertebra.cap, 0)
+    fine, broad = _texture(u.shape, axes, rng)
+    marrow = base * (1 + 0.4 * np.exp(-depth / 2) + 0.2 * np.exp(np.minimum(vertebra.side, 0) / 2))
+    marrow += (settings.texture * (base + 60)) * (fine + 0.35 * broad)
+    if rng.uniform() < settings.sclerosis_chance:
+        end = rng.choice([-1, 1])
+        marrow += rng.uniform(150, 350) * np.exp(-depth / rng.uniform(1.5, 4)) * (w * end > 0)
+    vein = _vein(shape, u, v, w)
+    marrow += vein * (10 - marrow)
+    ended = np.clip((vertebra.cap - vertebra.side) / 1.5 + 0.5, 0, 1)
+    thickness = settings.cortex + (settings.endplate - settings.cortex) * ended
+    thickness *= np.clip(1 + 0.35 * broad, 0.25, 2) * (1 - 0.8 * vein)
+    return marrow.astype(np.float32), thickness.astype(np.float32)
 
 
 def draw_vertebra(
     hu: Field, vertebra: Vertebra, axes: Axes, settings: SpineSettings, rng: np.random.Generator
 ) -> None:
     """Lay one vertebra over the clean HU field in place."""
-    shape = vertebra.placed.shape
-    u, v, w = vertebra.placed.local(axes, vertebra.body_box)
-    base = settings.marrow_hu
-    depth = np.maximum(-vertebra.cap, 0)
-    marrow = np.full(u.shape, base, np.float32)
-    marrow += 0.4 * base * np.exp(-depth / 2.0) + 0.2 * base * np.exp(vertebra.side / 2.5)
-    marrow *= 1 + settings.texture * _texture(u.shape, axes, rng)
-    if rng.uniform() < settings.sclerosis_chance:
-        end = rng.choice([-1, 1])
-        marrow += rng.uniform(150, 350) * np.exp(-depth / rng.uniform(1.5, 4)) * (w * end > 0)
-    vein = _vein(shape, u, v, w)
-    marrow += 0.85 * vein * (20 - marrow)
-    thickness = np.where(
-        vertebra.cap > vertebra.side - 0.4,
-        np.float32(settings.endplate),
-        np.float32(settings.cortex),
-    ) * (1 - 0.8 * vein)
-
-    inner, near = vertebra.body_in_box, np.clip(0.5 - vertebra.body / 1.5, 0, 1)
-    all_marrow = np.full(vertebra.whole.shape, base + 120, np.float32)
-    all_thickness = np.full(vertebra.whole.shape, ARCH_CORTEX_MM, np.float32)
-    all_marrow[inner] += near * (marrow - all_marrow[inner])
-    all_thickness[inner] += near * (thickness - all_thickness[inner])
-    shell(hu[vertebra.box], vertebra.whole, all_thickness, all_marrow, float(np.mean(axes.step)))
+    fine, broad = _texture(vertebra.whole.shape, axes, rng)
+    marrow = (settings.marrow_hu + 60) * (1.6 + 0.4 * broad) + 40 * fine
+    thickness = ARCH_CORTEX_MM * np.clip(1 + 0.45 * broad, 0.35, 2.2)
+    body_marrow, body_thickness = _body_material(vertebra, axes, settings, rng)
+    inner, near = vertebra.body_in_box, np.clip(0.5 - vertebra.body / 3, 0, 1)
+    marrow[inner] += near * (body_marrow - marrow[inner])
+    thickness[inner] += near * (body_thickness - thickness[inner])
+    rough = vertebra.whole + np.float32(0.25) * broad  # no surface is as smooth as a formula
+    shell(hu[vertebra.box], rough, thickness, marrow, float(np.mean(axes.step)))
 
 
 def draw_disc(

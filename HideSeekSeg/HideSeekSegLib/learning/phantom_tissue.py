@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from .spine_settings import SpineSettings
 from .vertebra_shapes import LEVELS, Field
 
-_T11, _L1, _L2 = (float(LEVELS.index(level)) for level in ("T11", "L1", "L2"))
+_T10, _T11, _L1, _L2 = (float(LEVELS.index(level)) for level in ("T10", "T11", "L1", "L2"))
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,14 @@ def draw_tissue(
 ) -> Field:
     """HU (K, J, I) of all but bone and discs; ``step_mm`` is the voxel size along k, j, i."""
     shape = np.broadcast_shapes(around.x.shape, around.y.shape)
-    grain = smooth_noise(shape, tuple(4.0 / s for s in step_mm), rng)  # type: ignore[arg-type]
-    patch = smooth_noise(shape, tuple(14.0 / s for s in step_mm), rng)  # type: ignore[arg-type]
+    k, j, i = step_mm
+    grain = smooth_noise(shape, (9 / k, 2.2 / j, 2.8 / i), rng)
+    patch = smooth_noise(shape, (14 / k, 14 / j, 14 / i), rng)
     hu = np.full(shape, -105, np.float32) + 6 * grain
     _trunk(hu, around, patch, settings)
     _chest(hu, around, grain)
     _vessels(hu, around, settings)
-    _muscles(hu, around, grain, settings)
+    _muscles(hu, around, grain, patch, settings)
     _canal(hu, around)
     _skin(hu, around)
     return hu
@@ -99,7 +101,8 @@ def _trunk(hu: Field, around: Surroundings, patch: Field, settings: SpineSetting
 
 def _chest(hu: Field, around: Surroundings, grain: Field) -> None:
     """Chest wall and lungs; the recess behind reaches lowest."""
-    bottom = _T11 - 2.2 + 2.4 * np.clip((around.y + 45) / 70, 0, 1)
+    bottom = _T11 - 2.4 + 2.4 * np.clip((around.y + 45) / 70, 0, 1)
+    bottom = bottom + np.minimum((np.abs(around.x) - 68) ** 2 / 2500, 1.2)  # two domes
     width = 76 - 2.0 * np.maximum(4 - around.level, 0) ** 1.5
     for side in (-1, 1):
         column = around.ellipse((side * 84, -48), (width - 6, 84))
@@ -128,32 +131,35 @@ def _vessels(hu: Field, around: Surroundings, settings: SpineSettings) -> None:
     _fill(hu, gullet & (around.level < _T11), 40)
 
 
-def _muscles(hu: Field, around: Surroundings, grain: Field, settings: SpineSettings) -> None:
+def _muscles(
+    hu: Field, around: Surroundings, grain: Field, patch: Field, settings: SpineSettings
+) -> None:
     """Erector spinae and multifidus, psoas, quadratus, crura, and the flat layers of the back."""
     behind = around.half_depth + around.canal_depth
-    lumbar = np.clip((around.level - 9) / 4, 0, 1)
+    lumbar = np.clip((around.level - _T10) / 4, 0, 1)
     psoas = np.clip((around.level - _L1 + 0.6) / 4, 0, 1)
-    flesh = np.where(grain > 1.9 - 4.5 * settings.fat, np.float32(-50), 56 + 5 * grain)
+    absent = np.float32(9)  # added where a muscle is not at this level
+    below_t12 = np.where(around.level < _L1, absent, np.float32(0))
+    crural = np.where((around.level < _T10) | (around.level > _L2 + 0.5), absent, np.float32(0))
     layers = []
     for side in (-1, 1):
-        layers.append(around.ellipse((side * 17, behind + 16), (16.5, 15 + 6 * lumbar)))
-        layers.append(around.ellipse((side * 39, behind + 13 + 4 * lumbar), (23, 13 + 9 * lumbar)))
-        layers.append(
-            around.ellipse(
-                (side * (around.half_width + 4 + 13 * psoas), 4), (4 + 13 * psoas, 5 + 17 * psoas)
-            )
-            + 9 * (psoas == 0)
-        )
-        layers.append(
-            around.ellipse((side * (around.half_width + 44), 27), (21, 8))
-            + 9 * (around.level < _L1)
-        )
-        crus = around.ellipse((side * 12, -around.half_depth - 5), (10, 5))
-        layers.append(crus + 9 * ((around.level < _T11 - 1) | (around.level > _L2 + 0.5)))
-    flat = np.abs(around.y - (behind + 36 + 6 * lumbar - 0.0022 * around.x**2)) / 4.5
-    layers.append(np.asarray(flat + 9 * (np.abs(around.x) < 3), np.float32))
-    for layer in layers:
-        _fill(hu, layer < 1, flesh)
+        beside = side * (around.half_width + 4 + 13 * psoas)
+        layers += [
+            around.ellipse((side * 15.5, behind + 15), (14, 15 + 6 * lumbar)),
+            around.ellipse((side * 39, behind + 13 + 4 * lumbar), (22, 12 + 9 * lumbar)),
+            around.ellipse((beside, 4), (4 + 13 * psoas, 5 + 17 * psoas))
+            + np.where(psoas > 0, np.float32(0), absent),
+            around.ellipse((side * (around.half_width + 44), 27), (21, 8)) + below_t12,
+            around.ellipse((side * 12, -around.half_depth - 5), (10, 5)) + crural,
+        ]
+    flat = np.abs(around.y - (behind + 36 + 6 * lumbar - np.float32(0.0022) * around.x**2)) / 5
+    layers.append(flat + np.where(np.abs(around.x) < 3, absent, np.float32(0)))
+    # Fat marbles the muscle in soft streaks, more of it towards the midline and the fasciae.
+    flesh = 57 - 75 * np.clip(grain * np.float32(0.7) + (4.2 * settings.fat - 1.3), 0, 1)
+    wobble = 1 + np.float32(0.07) * patch
+    inside = reduce(np.minimum, layers)
+    edge = np.clip((wobble - inside) * 6, 0, 1)
+    hu += edge * (flesh - hu)
 
 
 def _canal(hu: Field, around: Surroundings) -> None:

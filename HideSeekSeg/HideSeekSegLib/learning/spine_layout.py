@@ -52,10 +52,14 @@ def _frame(lean: float, tilt: float, turn: float) -> npt.NDArray[np.float64]:
     return np.asarray(sideways @ forward @ around)
 
 
-def stack(settings: SpineSettings, rng: np.random.Generator) -> list[Placed]:
-    """The asked levels and one neighbour at either end, stood upon each other, top first."""
+def stack(settings: SpineSettings, rng: np.random.Generator) -> tuple[list[Placed], slice]:
+    """Vertebrae stood upon each other, top first, and which of them were asked for.
+
+    Neighbours continue the spine at either end, as far as the margin shows.
+    """
+    more = 1 + int(settings.margin // 20)
     first = LEVELS.index(settings.levels[0])
-    indices = np.arange(first - 1, first + len(settings.levels) + 1)
+    indices = np.arange(first - more, first + len(settings.levels) + more)
     names = [LEVELS[int(np.clip(n, 0, len(LEVELS) - 1))] for n in indices]
     shapes = [_shape(name, settings, rng) for name in names]
     k, lordosis = settings.kyphosis, settings.lordosis
@@ -79,4 +83,4 @@ def stack(settings: SpineSettings, rng: np.random.Generator) -> list[Placed]:
             centre = centre - above.frame[:, 2] * above.shape.height / 2 - gap
             centre = centre - frame[:, 2] * shape.height / 2
         placed.append(Placed(shape, centre, frame))
-    return placed
+    return placed, slice(more, more + len(settings.levels))

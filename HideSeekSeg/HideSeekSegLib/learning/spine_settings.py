@@ -28,9 +28,9 @@ class SpineSettings:
     margin: float = 14.0
     scale: float = 1.0
     marrow_hu: float = 180.0
-    texture: float = 0.2
-    cortex: float = 0.5
-    endplate: float = 0.7
+    texture: float = 0.22
+    cortex: float = 0.35
+    endplate: float = 0.55
     kyphosis: float = 36.0
     lordosis: float = 36.0
     scoliosis: float = 0.0
@@ -43,8 +43,8 @@ class SpineSettings:
     biconcave_chance: float = 0.0
     sclerosis_chance: float = 0.0
     vacuum_chance: float = 0.0
-    noise_hu: float = 22.0
-    blur: float = 1.0
+    noise_hu: float = 26.0
+    blur: float = 1.1
     sharpen: float = 0.15
     streak_hu: float = 0.0
 
@@ -81,8 +81,8 @@ def random_settings(
         scale=float(rng.normal(1.0, 0.07)),
         marrow_hu=marrow,
         texture=float(rng.uniform(0.15, 0.3)),
-        cortex=float(rng.uniform(0.35, 0.55) + 0.0008 * marrow),
-        endplate=float(rng.uniform(0.5, 0.8) + 0.0008 * marrow),
+        cortex=float(rng.uniform(0.2, 0.4) + 0.0007 * marrow),
+        endplate=float(rng.uniform(0.35, 0.6) + 0.0009 * marrow),
         kyphosis=float(np.clip(rng.normal(36 + 10 * worn, 9), 15, 70)),
         lordosis=float(np.clip(rng.normal(36, 9), 10, 60)),
         scoliosis=float(rng.normal(0, 5)),

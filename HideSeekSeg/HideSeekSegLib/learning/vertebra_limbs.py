@@ -98,16 +98,23 @@ def _lumbar_sides(shape: Shape) -> list[Limb]:
     ]
 
 
+def _sides(shape: Shape) -> list[Limb]:
+    return _thoracic_sides(shape) if shape.thoracic else _lumbar_sides(shape)
+
+
 def arch(shape: Shape) -> list[Limb]:
     """Pedicles, processes, laminae and spinous process of a vertebra, in its frame."""
     edge, behind = shape.canal[0] / 2, shape.back + shape.canal[1]
     wide, tall = shape.pedicle[0] / 2, shape.pedicle[1] / 2
     high = shape.height / 2 - tall + (2.0 if shape.thoracic else 0.5)
-    root = edge + wide - 0.5
+    root = edge + wide - 1.2
     pedicle = Limb(
-        (root, shape.back - 5, high), (root, behind - 5, high), UP, (tall, wide), (tall, wide)
+        (root, shape.back - 5, high),
+        (root + 1.5, behind - 5, high),
+        UP,
+        (tall, wide + 1.2),
+        (tall, wide + 1.0),
     )
-    drop = np.deg2rad(shape.spinous[1])
     lower = 5.0 if shape.thoracic else 6.0
     lamina_tall = 0.42 * shape.height + (1.5 if shape.thoracic else -0.5)
     lamina = Limb(
@@ -117,15 +124,24 @@ def arch(shape: Shape) -> list[Limb]:
         (lamina_tall, 3.0),
         (lamina_tall, 3.2),
     )
-    start = (0.0, behind + 4.0, -lower)
-    length = shape.spinous[0]
-    tip = (0.0, start[1] + length * np.cos(drop), start[2] - length * np.sin(drop))
-    blade = 5.0 if shape.thoracic else 0.34 * shape.height
-    if shape.level in ("T11", "T12"):
-        blade = 6.5
-    spinous = Limb(start, tip, UP, (blade + 1, 3.5), (blade, 2.8 if shape.thoracic else 3.4))
-    sides = _thoracic_sides(shape) if shape.thoracic else _lumbar_sides(shape)
-    return [*_mirrored([pedicle, *sides, lamina]), spinous]
+    return [*_mirrored([pedicle, *_sides(shape), lamina]), *_spinous(shape, behind + 4, -lower)]
+
+
+def _spinous(shape: Shape, v: float, w: float) -> list[Limb]:
+    """The spinous process from its root in the midline: a waisted blade with a thick tip."""
+    length, drop = shape.spinous[0], np.deg2rad(shape.spinous[1])
+    if not shape.thoracic:
+        root, blade, tip = (part * shape.height for part in (0.33, 0.34, 0.38))
+    elif LEVELS.index(shape.level) >= LEVELS.index("T11"):
+        root, blade, tip = 6.0, 6.0, 6.8
+    else:
+        root, blade, tip = 6.0, 5.0, 4.4
+    middle = (0.0, v + 0.55 * length * np.cos(drop), w - 0.5 * length * np.sin(drop))
+    end = (0.0, v + length * np.cos(drop), w - length * np.sin(drop) - 1.0)
+    return [
+        Limb((0.0, v, w), middle, UP, (root, 3.8), (blade, 2.9)),
+        Limb(middle, end, UP, (blade, 2.9), (tip, 3.7)),
+    ]
 
 
 def ribs(shape: Shape) -> list[Limb]:

@@ -131,11 +131,11 @@ def _outline(shape: Shape) -> Field:
     """Axial outline as 361 relative radii over the angle -pi..pi from the Left (pi/2 is behind)."""
     angle = np.linspace(-np.pi, np.pi, 361)
     c, s = np.cos(angle), np.sin(angle)
-    power = 2.25
+    power = 2.12
     radius = (np.abs(c) ** power + np.abs(s) ** power) ** (-1 / power)
     wall = 0.92 + 0.09 * np.minimum((c / 0.55) ** 2, 1)  # flat back, hollow in the midline
     behind = wall / np.maximum(s, 1e-3)
-    radius = np.where(s > 0.2, smooth_min(radius, behind, 0.12), radius)
+    radius = np.where(s > 0.2, smooth_min(radius, behind, 0.2), radius)
     p0, p1, p2 = shape.ripple
     uneven = np.sin(3 * angle + p0) + 0.7 * np.sin(5 * angle + p1) + 0.5 * np.sin(8 * angle + p2)
     return (radius * (1 + 0.01 * uneven)).astype(np.float32)
