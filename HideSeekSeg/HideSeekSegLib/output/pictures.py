@@ -39,7 +39,7 @@ def overview(
     """Draw each vertebra with accepted lesions (original, healthy edit, difference), and the spine.
 
     ``evidence`` is by level; a vertebra without it has no pictures and no label on the spine.
-    Superior is up and anterior left.  The PNG stays within 3,700 x 2,100 pixels: vertebrae with
+    Superior is up and anterior left.  The PNG stays within 3,800 x 2,100 pixels: vertebrae with
     findings beyond the 24th are counted, not drawn.  Raises InputError where it cannot be written.
     """
     vertebrae = head_to_tail(result.vertebrae)
