@@ -448,6 +448,20 @@ def test_a_contour_lies_around_its_mask_upright(tmp_path: Path) -> None:
     assert contour.max(axis=0) == pytest.approx([15, 50], abs=1.0)
 
 
+def test_tiles_of_a_sheet_share_one_scale(tmp_path: Path) -> None:
+    dark, bright = np.full((40, 40), 100.0), np.full((40, 40), 200.0)
+    dark[0, 0], bright[0, 0] = 0.0, 300.0
+    blue, orange = np.full((40, 40), 50.0), np.full((40, 40), -100.0)
+    row = [Tile(dark), Tile(bright), Tile(blue, signed=True), Tile(orange, signed=True)]
+    show_crops(tmp_path / "sheet.png", [row])
+    picture = imread(tmp_path / "sheet.png")
+    height, width = picture.shape[:2]
+    seen = [picture[height // 2, int(width * (n + 0.5) / 4), :3] for n in range(4)]
+    assert seen[0][0] < 0.1 < 0.9 < seen[1][0]
+    assert seen[2] == pytest.approx(np.array(TYPE_COLOURS["lytic"]) / 2, abs=0.02)
+    assert seen[3] == pytest.approx(TYPE_COLOURS["blastic"], abs=0.02)
+
+
 def test_pixel_size_sets_the_proportions(tmp_path: Path) -> None:
     tile = Tile(np.full((64, 64), 0.5), limits=(0.0, 1.0), pixel_mm=(0.8, 0.4))
     show_crops(tmp_path / "sheet.png", [[tile]])

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..imaging.files import atomic
 from .terminology import TYPE_COLOURS, Colour
-from .views import window
+from .views import reach, window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,8 +46,9 @@ class Outline:
 class Tile:
     """A sagittal slice (P, I) to draw: anterior will be left and superior up.
 
-    ``limits`` are black and white; None takes ``views.window``.  A ``signed`` image is drawn in the
-    colours of lytic (positive) and blastic (negative), black at zero.  ``pixel_mm`` is (P, I).
+    A ``signed`` image is drawn in the colours of lytic (positive) and blastic (negative), black at
+    zero.  ``limits`` are the ends of the scale; None takes what suits the image.  ``pixel_mm`` is
+    (P, I).
     """
 
     image: Image
@@ -98,10 +99,18 @@ def difference_map() -> Colormap:
     return LinearSegmentedColormap.from_list("difference", colours)
 
 
+def scale_of(tiles: Sequence[Tile]) -> tuple[float, float]:
+    """Ends of the scale that suits all of the tiles, which are signed or not all together."""
+    values = np.concatenate([tile.image.ravel() for tile in tiles])
+    if tiles[0].signed:
+        return -reach(values), reach(values)
+    return window(values)
+
+
 def draw_tile(axes: Axes, tile: Tile) -> None:
     """One slice with its outlines, on axes in millimetres from the slice's upper left corner."""
     width, height = (n * mm for n, mm in zip(tile.image.shape, tile.pixel_mm))
-    low, high = tile.limits or window(tile.image)
+    low, high = tile.limits or scale_of([tile])
     axes.imshow(
         tile.image.T,
         cmap=difference_map() if tile.signed else "gray",

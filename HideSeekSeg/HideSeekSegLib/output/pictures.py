@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
@@ -11,7 +12,18 @@ import numpy as np
 
 from ..findings import Evidence, Result, Status, VertebraFinding
 from ..imaging.volume import Volume
-from .drawing import DIM, TEXT, Colour, Tile, add_axes, draw_tile, new_figure, save_figure, write
+from .drawing import (
+    DIM,
+    TEXT,
+    Colour,
+    Tile,
+    add_axes,
+    draw_tile,
+    new_figure,
+    save_figure,
+    scale_of,
+    write,
+)
 from .rows import ROW_HEIGHT, ROW_WIDTH, common_look, draw_heads, draw_row, make_row
 from .spine import STATUS_COLOURS, draw_spine
 from .tables import summary
@@ -124,15 +136,29 @@ def _write_frame(figure: Figure, left: float, result: Result, left_out: int) -> 
 def show_crops(
     path: str | Path, rows: Sequence[Sequence[Tile]], titles: Sequence[str] = ()
 ) -> None:
-    """A contact sheet: rows of sagittal slices, each row with its title in front."""
+    """A contact sheet: rows of sagittal slices, each row with its title in front.
+
+    Tiles without ``limits`` share one scale, signed ones another, so that they can be compared.
+    """
     panel, gap, head = 1.6, 0.08, 0.25
     left = 1.8 if any(titles) else gap
     across = max(len(row) for row in rows)
     figure = new_figure(left + across * (panel + gap), len(rows) * (panel + head) + gap)
-    for r, row in enumerate(rows):
+    for r, row in enumerate(_share_scales(rows)):
         top = r * (panel + head) + head
         for c, tile in enumerate(row):
             draw_tile(add_axes(figure, (left + c * (panel + gap), top, panel, panel)), tile)
     for r, title in enumerate(titles):
         write(figure, 0.1, r * (panel + head) + head + panel / 2, title, TEXT, 9)
     save_figure(path, figure)
+
+
+def _share_scales(rows: Sequence[Sequence[Tile]]) -> list[list[Tile]]:
+    loose = [tile for row in rows for tile in row if tile.limits is None]
+    scales = {
+        signed: scale_of([tile for tile in loose if tile.signed is signed])
+        for signed in {tile.signed for tile in loose}
+    }
+    return [
+        [replace(tile, limits=tile.limits or scales[tile.signed]) for tile in row] for row in rows
+    ]

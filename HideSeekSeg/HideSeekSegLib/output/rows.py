@@ -13,7 +13,7 @@ from ..findings import Candidate, Evidence, VertebraFinding
 from ..imaging.volume import Grid
 from .drawing import DIM, TEXT, Colour, Mask, Outline, Tile, add_axes, draw_tile, mark_sides, write
 from .terminology import labels
-from .views import busiest_slice, is_hounsfield, move_patch, window
+from .views import busiest_slice, is_hounsfield, move_patch, reach, window
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,10 +36,9 @@ class Look:
 def common_look(evidence: Sequence[Evidence]) -> Look:
     """One window for all originals and edits, one scale for all differences inside bodies."""
     images = np.concatenate([e.image.ravel() for e in evidence])
-    inside = np.concatenate([np.abs(e.difference[e.body]) for e in evidence])
-    largest = float(np.percentile(inside, 99.5)) if inside.size else 1.0
+    inside = np.concatenate([e.difference[e.body] for e in evidence])
     unit = "HU" if is_hounsfield(images) else "a.u."
-    return Look(window(images), max(largest, 1e-6), unit)
+    return Look(window(images), reach(inside), unit)
 
 
 @dataclass(frozen=True)

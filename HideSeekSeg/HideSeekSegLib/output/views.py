@@ -17,9 +17,9 @@ BONE_WINDOW = (-500.0, 1300.0)
 
 
 def is_hounsfield(values: npt.NDArray[np.floating]) -> bool:
-    """Whether intensities around a vertebra look like HU: fat or air below -50, bone above 150."""
+    """Whether intensities around vertebrae look like HU: fat below 0, bone above 150."""
     low, high = np.nanpercentile(values, [0.1, 99.5])
-    return bool(low < -50 and high > 150)
+    return bool(low < 0 and high > 150)
 
 
 def window(values: npt.NDArray[np.floating]) -> tuple[float, float]:
@@ -28,6 +28,12 @@ def window(values: npt.NDArray[np.floating]) -> tuple[float, float]:
         return BONE_WINDOW
     low, high = (float(v) for v in np.nanpercentile(values, [0.5, 99.5]))
     return low, max(high, low + 1e-6)
+
+
+def reach(differences: npt.NDArray[np.floating]) -> float:
+    """How far a signed display goes to either side of zero."""
+    sizes = np.abs(differences)
+    return max(float(np.nanpercentile(sizes, 99.5)) if sizes.size else 1.0, 1e-6)
 
 
 def move_patch(patch: Patch, source: Grid, target: Grid) -> Patch | None:
