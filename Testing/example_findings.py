@@ -16,7 +16,7 @@ from HideSeekSegLib.findings import (
 from HideSeekSegLib.imaging.volume import Grid, Patch, Volume
 
 Floats = npt.NDArray[np.float64]
-RUN = {"weights": "example", "weights_sha256": "0123456789abcdef" * 4, "device": "cpu"}
+RUN = {"weights": "example", "weights_hash": "0123456789abcdef" * 4, "device": "cpu"}
 # Axes of a crop (inferior, posterior, right) in LPS.
 CROP_AXES = np.array([[0.0, 0.0, -1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
 

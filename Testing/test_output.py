@@ -393,6 +393,20 @@ def test_a_patch_keeps_place_and_size_on_another_grid(
     assert abs(moved.array.sum() * target.voxel_mm3 / volume - 1) < 0.15
 
 
+@given(st.tuples(*[st.floats(-20, 20)] * 3), st.floats(0.4, 1.0))
+@settings(max_examples=25, deadline=None)
+def test_even_a_single_voxel_is_shown(centre: tuple[float, float, float], spacing: float) -> None:
+    source = make_grid((11, 11, 11), (1.0, 1.0, 1.0), centre=centre)
+    target = make_grid((64, 64, 64), (spacing,) * 3)
+    patch = Patch(np.ones((1, 1, 1), bool), (5, 5, 5))
+    inside = np.abs(centre).max() < 31 * spacing
+    moved = move_patch(patch, source, target)
+    assert moved is not None or not inside
+    if moved:
+        lps = target.lps((np.argwhere(moved.array) + moved.start)[:, ::-1])
+        assert np.abs(lps - centre).max() <= 0.5 + 1e-6
+
+
 def test_a_patch_far_away_does_not_get_there() -> None:
     target = make_grid((20, 20, 20), (1.0, 1.0, 1.0), centre=(300.0, 0.0, 0.0))
     assert move_patch(ball(GRID, (0.0, 0.0, 0.0), 5.0), GRID, target) is None

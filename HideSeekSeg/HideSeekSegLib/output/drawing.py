@@ -143,11 +143,18 @@ def draw_outline(axes: Axes, outline: Outline, pixel_mm: tuple[float, float]) ->
         linestyles=":" if outline.dotted else "-",
     )
     if outline.text:
-        inside = np.argwhere(outline.mask) + 0.5
-        x_text = (inside[:, 0].max() + 1.0) * pixel_mm[0]
-        y_text = (inside[:, 1].min() if outline.above else inside[:, 1].max()) * pixel_mm[1]
-        style = {"va": "bottom" if outline.above else "top"}
-        note(axes, x_text, y_text, outline.text, outline.colour, **style)
+        _write_beside(axes, outline, pixel_mm)
+
+
+def _write_beside(axes: Axes, outline: Outline, pixel_mm: tuple[float, float]) -> None:
+    """The text behind the contour, or before it where there is no room."""
+    inside = np.argwhere(outline.mask) + 0.5
+    (left, top), (right, bottom) = inside.min(axis=0), inside.max(axis=0)
+    room = right < 0.8 * outline.mask.shape[0]
+    x = (right + 1.0 if room else left - 1.0) * pixel_mm[0]
+    y = (top if outline.above else bottom) * pixel_mm[1]
+    sides = {"ha": "left" if room else "right", "va": "bottom" if outline.above else "top"}
+    note(axes, x, y, outline.text, outline.colour, **sides)
 
 
 def note(axes: Axes, x: float, y: float, text: str, colour: Colour | str, **style: Any) -> None:

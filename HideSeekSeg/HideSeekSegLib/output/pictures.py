@@ -128,7 +128,7 @@ def _write_frame(figure: Figure, left: float, result: Result, left_out: int) -> 
         write(figure, x + offset, _HEAD - 0.1, text, colour, 8.5)
     height = figure.get_figheight()
     weights = result.run.get("weights", "unknown")
-    digest = str(result.run.get("weights_sha256", ""))[:12]
+    digest = str(result.run.get("weights_hash", ""))[:12]
     caption = f"Weights {weights} {digest}, threshold {result.threshold:g}.  {_DISCLAIMER}"
     write(figure, 0.2, height - 0.14, caption, DIM, 8)
 

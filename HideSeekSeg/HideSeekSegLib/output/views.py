@@ -37,7 +37,10 @@ def reach(differences: npt.NDArray[np.floating]) -> float:
 
 
 def move_patch(patch: Patch, source: Grid, target: Grid) -> Patch | None:
-    """The patch of one grid on another, linear at one half; None where it does not get there."""
+    """The patch of one grid on another; None where it does not get there.
+
+    Linear at one half, for smooth outlines; what is too thin for that gets its nearest voxels.
+    """
     own = source.cut(patch.start, _shape(patch.array.shape))
     corners = np.array(np.meshgrid(*[(-1, n) for n in own.shape[::-1]])).reshape(3, -1).T
     reached = target.ijk(own.lps(corners))[:, ::-1]
@@ -48,7 +51,9 @@ def move_patch(patch: Patch, source: Grid, target: Grid) -> Patch | None:
     part = target.cut(start, _shape(stop - start))
     # A rim of zeros: without it voxels at the patch's border would end abruptly.
     padded = Volume(np.pad(patch.array, 1).astype(np.float32), _grown(own))
-    array = np.asarray(resample(padded, part, 1, 0.0).array, np.float32) >= 0.5
+    array = np.asarray(resample(padded, part, 1).array >= 0.5)
+    if not array.any():
+        array = np.asarray(resample(padded, part, 0).array >= 0.5)
     return Patch(array, _shape(start)) if array.any() else None
 
 
