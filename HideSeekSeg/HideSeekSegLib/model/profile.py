@@ -7,7 +7,7 @@ ours differ in nothing but their profiles and tensors.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def to_json(profile: Profile) -> dict[str, Any]:
 
 
 def from_json(data: dict[str, Any]) -> Profile:
-    """Raises ValueError naming the part and key that is unknown, so that a typo is never ignored."""
+    """Raises ValueError naming an unknown part, key or choice: a typo is never ignored."""
     parts = {
         "architecture": Architecture,
         "geometry": Geometry,
@@ -145,6 +145,11 @@ def from_json(data: dict[str, Any]) -> Profile:
         unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:
             raise ValueError(f"profile: unknown {part} setting {sorted(unknown)[0]!r}")
+        for name, hint in get_type_hints(cls).items():
+            if get_origin(hint) is Literal and values.get(name, get_args(hint)[0]) not in get_args(
+                hint
+            ):
+                raise ValueError(f"profile: unknown {part} {name} {values[name]!r}")
         known[part] = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
     unknown = set(known) - {f.name for f in fields(Profile)}
     if unknown:

@@ -182,7 +182,9 @@ def _autoencoder(
         raise WeightsError(folder / PROFILE, f"describes no possible network: {error}") from error
     shapes = {name: tuple(t.shape) for name, t in network.state_dict().items()}
     _check_shapes(folder / AUTOENCODER, tensors, shapes)
-    network.load_state_dict({name: t.float() for name, t in tensors.items()}, assign=True)
+    # Copies, since the file's own bytes are unaligned and may be replaced while we compute.
+    copies = {name: t.to(torch.float32, copy=True) for name, t in tensors.items()}
+    network.load_state_dict(copies, assign=True)
     return network.eval().requires_grad_(False)
 
 

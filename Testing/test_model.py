@@ -1,0 +1,128 @@
+"""The diffusion autoencoder is the published one, and its options are what they claim to be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from example_models import (
+    TINY,
+    filled,
+    golden,
+    manifest,
+    needs_reference,
+    published_network,
+    tiny_images,
+)
+from HideSeekSegLib.model.autoencoder import DiffusionAutoencoder
+from HideSeekSegLib.model.blocks import norm
+from HideSeekSegLib.model.profile import Architecture
+
+TOLERANCE = 1e-3
+
+EVIDENCE = Architecture(
+    image_size=48,
+    patch=3,
+    channels=16,
+    decoder_mult=(1, 2, 3),
+    encoder_mult=(1, 2, 3),
+    residual_blocks=1,
+    attention_levels=(),
+    latent=24,
+    embedding=32,
+    pooling="evidence",
+    evidence_levels=(0, 1),
+)
+
+
+def shapes(architecture: Architecture) -> dict[str, list[int]]:
+    with torch.device("meta"):
+        network = DiffusionAutoencoder(architecture)
+    return {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
+@needs_reference
+def test_tensors_are_those_of_the_published_checkpoint() -> None:
+    assert shapes(Architecture()) == manifest()
+
+
+def test_size_is_the_published_one() -> None:
+    with torch.device("meta"):
+        network = DiffusionAutoencoder(Architecture())
+    assert len(network.state_dict()) == 506
+    assert sum(p.numel() for p in network.parameters()) == 90_835_777
+
+
+@needs_reference
+def test_latents_and_predicted_noise_are_the_published_ones() -> None:
+    expected, network = golden("golden_seed1"), published_network()
+    image = torch.from_numpy(expected["image"])
+    with torch.inference_mode():
+        z = network.encode(image)
+        eps = {t: network(image, torch.full((2,), t), z) for t in (0, 250, 999)}
+    assert (z - torch.from_numpy(expected["z"])).abs().max() <= TOLERANCE
+    for t, predicted in eps.items():
+        assert (predicted - torch.from_numpy(expected[f"eps_t{t}"])).abs().max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("architecture", [TINY, EVIDENCE], ids=["mean", "evidence"])
+def test_shapes_and_gradients_reach_every_tensor(architecture: Architecture) -> None:
+    network = filled(architecture).requires_grad_(True)
+    x = tiny_images(3, architecture.image_size)
+    z = network.encode(x)
+    eps = network(x, torch.tensor([0, 7, 99]), z)
+    assert z.shape == (3, architecture.latent)
+    assert eps.shape == x.shape
+    eps.square().sum().backward()
+    unreached = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert unreached == []
+
+
+def test_training_starts_at_no_noise_predicted() -> None:
+    network = DiffusionAutoencoder(TINY)
+    x = tiny_images(2)
+    assert not network(x, torch.tensor([3, 5]), network.encode(x)).any()
+
+
+def test_options_change_nothing_but_their_own_tensors() -> None:
+    plain = shapes(replace(EVIDENCE, pooling="mean", evidence_levels=()))
+    evidence = shapes(EVIDENCE)
+    pooled = {name for name in plain if not name.startswith("encoder.out.")}
+    assert pooled == {name for name in evidence if not name.startswith("encoder.out.")}
+    assert all(plain[name] == evidence[name] for name in pooled)
+
+
+def test_patches_are_folded_into_channels() -> None:
+    found = shapes(EVIDENCE)
+    assert found["input_blocks.0.0.weight"] == [16, 9, 3, 3]
+    assert found["encoder.input_blocks.0.0.weight"] == [16, 9, 3, 3]
+    assert found["out.2.weight"] == [9, 16, 3, 3]
+
+
+def test_evidence_hears_a_focus_wherever_it_is() -> None:
+    """A focus of 5 x 5 pixels moves z by more of z's own length than the mean would let it."""
+    x = tiny_images(1, 48).repeat(4, 1, 1, 1)
+    for i, (row, column) in enumerate([(8, 8), (20, 30), (36, 16)], start=1):
+        x[i, 0, row : row + 5, column : column + 5] += 1.0
+    moved = {}
+    for pooling in ("mean", "evidence"):
+        levels = (0, 1) if pooling == "evidence" else ()
+        z = filled(replace(EVIDENCE, pooling=pooling, evidence_levels=levels)).encode(x)
+        moved[pooling] = ((z[1:] - z[0]).norm(dim=1) / z[0].norm()).min()
+    assert moved["evidence"] > moved["mean"]
+
+
+def test_images_of_a_batch_do_not_meet() -> None:
+    network, x = filled(EVIDENCE), tiny_images(3, 48)
+    z, t = network.encode(x), torch.tensor([1, 20, 900])
+    together, alone = network(x, t, z), network(x[1:2], t[1:2], network.encode(x[1:2]))
+    torch.testing.assert_close(together[1:2], alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups"), [(64, 32), (192, 32), (768, 32), (48, 8), (36, 2), (2, 1)]
+)
+def test_norms_have_the_papers_groups_and_fewer_where_narrow(channels: int, groups: int) -> None:
+    assert norm(channels).num_groups == groups
