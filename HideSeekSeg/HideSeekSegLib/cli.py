@@ -117,7 +117,7 @@ def _segment(args: argparse.Namespace) -> int:
         )
         people = quiet if args.quiet else ForPeople(sys.stderr)
         result = run(job, json_lines(sys.stdout) if args.json_lines else people, should_stop)
-    if not (args.quiet or args.json_lines):
+    if result.run["finished"] and not (args.quiet or args.json_lines):
         print(format_table(result))
     return STOPPED if result.run["stopped"] else OK
 
@@ -132,6 +132,105 @@ def _example(args: argparse.Namespace) -> int:
     for path in write_example(args.out):
         print(path)
     return OK
+
+
+def _simulate_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "sources", type=Path, metavar="SOURCES.csv", help="ct, segmentation, labels, patient, split"
+    )
+    add("--data", type=Path, required=True, metavar="DIR", help="folder the paths start from")
+    add("--split", default="training", help="which rows of the sources file (default: training)")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for the shard")
+    add("--vertebrae", type=_count, default=4000, metavar="N", help="half of them diseased")
+    add("--drawn", type=int, default=0, metavar="N", help="add N vertebrae drawn from scratch")
+    add("--seed", type=int, default=1)
+    add("--whole", action="store_true", help="keep every slice, as tuning and benchmarks need")
+
+
+def _simulate(args: argparse.Namespace) -> int:
+    from .learning.commands import Simulation, run_simulate
+
+    job = Simulation(
+        *(args.sources, args.data, args.split, args.out),
+        *(args.vertebrae, args.seed, args.whole, args.drawn),
+    )
+    for path in run_simulate(job, _say):
+        print(path)
+    return OK
+
+
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("slices", type=Path, metavar="DIR", help="simulated slices to learn from")
+    add("--validation", type=Path, required=True, metavar="DIR", help="whole simulated vertebrae")
+    add("--out", type=Path, required=True, metavar="DIR", help="checkpoints and weights; resumed")
+    add("--supervision", choices=["labels", "twins"], default="labels")
+    add("--encoder-steps", type=_count, default=6000, metavar="N")
+    add("--decoder-steps", type=_count, default=6000, metavar="N")
+    add("--batch", type=_count, default=128, metavar="N")
+    add("--name", default="compact", help="name of the weights, shown to their users")
+    add("--seed", type=int, default=1)
+    add("--threads", type=_count, metavar="N", help="threads of the processor to use")
+
+
+def _train(args: argparse.Namespace) -> int:
+    from .stopping import stop_on_signal
+
+    with stop_on_signal() as should_stop:
+        import torch
+
+        from .learning.commands import Training, run_train
+        from .learning.train import Settings
+
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        settings = Settings(
+            supervision=args.supervision,
+            encoder_steps=args.encoder_steps,
+            decoder_steps=args.decoder_steps,
+            batch=args.batch,
+            seed=args.seed,
+        )
+        job = Training(args.slices, args.validation, args.out, settings, args.name)
+        print(run_train(job, _say, should_stop))
+    return OK
+
+
+def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_subparsers(title="what to measure", required=True, metavar="WHAT")
+    accuracy = kinds.add_parser("accuracy", help="lesions found on simulated vertebrae")
+    add = accuracy.add_argument
+    add("cases", type=Path, metavar="DIR", help="what `simulate --whole` wrote")
+    add("--weights", type=Path, metavar="DIR", help="other weights than those that come along")
+    add("--out", type=Path, metavar="DIR", help="folder for accuracy.json and accuracy.md")
+    accuracy.set_defaults(measure=_benchmark_accuracy)
+    bodies = kinds.add_parser("bodies", help="the derived vertebral body against true ones")
+    bodies.add_argument("--data", type=Path, required=True, metavar="DIR")
+    bodies.set_defaults(measure=_benchmark_bodies)
+
+
+def _benchmark(args: argparse.Namespace) -> int:
+    return int(args.measure(args))
+
+
+def _benchmark_accuracy(args: argparse.Namespace) -> int:
+    from .learning.commands import run_benchmark
+    from .model.weights import BUNDLE
+
+    run_benchmark(args.cases, args.weights or BUNDLE, args.out, _say)
+    return OK
+
+
+def _benchmark_bodies(args: argparse.Namespace) -> int:
+    from .learning.benchmark_bodies import report
+
+    print(report(args.data))
+    return OK
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _levels(text: str) -> tuple[str, ...]:
@@ -173,4 +272,12 @@ COMMANDS = (
         _example_arguments,
         _example,
     ),
+    Command(
+        "simulate",
+        "draw training data: real and drawn vertebrae with simulated metastases",
+        _simulate_arguments,
+        _simulate,
+    ),
+    Command("train", "train a set of weights; stops and resumes", _train_arguments, _train),
+    Command("benchmark", "measure accuracy", _benchmark_arguments, _benchmark),
 )

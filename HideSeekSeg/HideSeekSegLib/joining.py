@@ -63,7 +63,11 @@ def join_slices(parts: Sequence[Scored]) -> list[Joined]:
     group = list(range(len(parts)))
     for a, first in enumerate(parts):
         for b, second in enumerate(parts):
-            if second.slice == first.slice + 1 and second.type == first.type and _overlap(first, second):
+            if (
+                second.slice == first.slice + 1
+                and second.type == first.type
+                and _overlap(first, second)
+            ):
                 old, new = group[b], group[a]
                 group = [new if g == old else g for g in group]
     joined = [
@@ -125,3 +129,11 @@ def _outer_box(
 
 def _triple(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
     return float(values[0]), float(values[1]), float(values[2])
+
+
+def vertebra_probability(slice_p: npt.ArrayLike) -> float:
+    """P(malignant) of a vertebra: the mean of its three most suspicious sagittal slices.
+
+    One odd slice is noise; a lesion worth finding crosses three.
+    """
+    return float(np.sort(np.asarray(slice_p, float))[-3:].mean())

@@ -37,7 +37,7 @@ class Crop:
 
 
 def bounding_box(mask: Mask, margin: int = 0) -> tuple[slice, ...]:
-    """The smallest box (k, j, i) around the mask, grown by ``margin`` voxels but not past the array."""
+    """The smallest box around the mask, grown by ``margin`` voxels but not past the array."""
     box = []
     for axis in range(mask.ndim):
         hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
@@ -132,7 +132,7 @@ def take_crop(ct: Volume, body: Mask, grid: Grid) -> Crop:
     """
     fine, factors = _oversampled(grid, ct.grid.spacing)
     box = _box_around(fine, ct.grid)
-    part = ct.grid.cut([s.start for s in box], tuple(s.stop - s.start for s in box))  # type: ignore[arg-type]
+    part = ct.grid.cut([s.start for s in box], tuple(s.stop - s.start for s in box))
     image = Volume(ct.array[box].astype(np.float32), part)
     mask = Volume(body[box].astype(np.float32), part)
     low = float(np.nanmin(image.array)) if image.array.size else 0.0
@@ -144,7 +144,7 @@ def take_crop(ct: Volume, body: Mask, grid: Grid) -> Crop:
 
 
 def _oversampled(grid: Grid, spacing: Floats) -> tuple[Grid, tuple[int, int, int]]:
-    """The grid split into enough samples per voxel to see every CT voxel, and the factors (k, j, i)."""
+    """The grid split so finely that every CT voxel is sampled, and the factors (k, j, i)."""
     factors = np.clip(np.round(grid.spacing / spacing.min()), 1, 4).astype(int)
     matrix = grid.ijk_to_lps.copy()
     matrix[:3, :3] = matrix[:3, :3] / factors
@@ -189,7 +189,7 @@ def to_ct(mask: Mask, grid: Grid, ct: Grid, body: Mask) -> Patch | None:
         return None
     tight = bounding_box(hit)
     start = tuple(b.start + t.start for b, t in zip(box, tight))
-    return Patch(np.ascontiguousarray(hit[tight]), start)  # type: ignore[arg-type]
+    return Patch(np.ascontiguousarray(hit[tight]), start)
 
 
 def feathered(body: Mask, margin: float) -> npt.NDArray[np.float32]:

@@ -69,7 +69,10 @@ def landmarks(ct: Volume, body: Mask) -> Landmarks:
         return float(np.nanpercentile(sample, q)) if np.isfinite(sample).any() else float("nan")
 
     return Landmarks(
-        percentile(shell, 60), percentile(values[inside], 95), percentile(deep, 50), percentile(rim, 90)
+        percentile(shell, 60),
+        percentile(values[inside], 95),
+        percentile(deep, 50),
+        percentile(rim, 90),
     )
 
 
@@ -89,12 +92,16 @@ def calibrate(ct: Volume, found: Sequence[Landmarks]) -> Calibration:
     if not dense > soft:
         raise NotCTError("bone is not brighter than the tissue around it: is this a CT?")
     if rim < marrow:
-        raise NotCTError("the rim of the vertebral bodies is darker than their marrow: an MR image?")
+        raise NotCTError(
+            "the rim of the vertebral bodies is darker than their marrow: an MR image?"
+        )
     slope = (DENSE_BONE_HU - SOFT_TISSUE_HU) / (dense - soft)
     return Calibration(slope, SOFT_TISSUE_HU - slope * soft, is_hu=False)
 
 
-def network_input(crop: Crop, profile: Profile, calibration: Calibration) -> npt.NDArray[np.float32]:
+def network_input(
+    crop: Crop, profile: Profile, calibration: Calibration
+) -> npt.NDArray[np.float32]:
     """The crop as network input x, (S, P, I) float32.
 
     "percentile" scales each slice on its own as published.  "asinh" compresses HU so that lytic and
@@ -102,7 +109,9 @@ def network_input(crop: Crop, profile: Profile, calibration: Calibration) -> npt
     """
     scaling = profile.intensity
     if scaling.kind == "percentile":
-        low, high = np.percentile(crop.image, [scaling.lower, scaling.upper], axis=(1, 2), keepdims=True)
+        low, high = np.percentile(
+            crop.image, [scaling.lower, scaling.upper], axis=(1, 2), keepdims=True
+        )
         return np.asarray((crop.image - low) / np.maximum(high - low, 1e-6), np.float32)
     x = compressed(calibration.hounsfield(crop.image), scaling)
     if profile.geometry.kind == "aligned":

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Grid:
         return float(np.prod(self.spacing))
 
     def lps(self, ijk: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Positions (..., 3) in LPS mm of (possibly fractional) indices (..., 3) in i, j, k order."""
+        """Positions (..., 3) in LPS mm of indices (..., 3) in i, j, k order, fractions allowed."""
         return np.asarray(ijk, float) @ self.ijk_to_lps[:3, :3].T + self.ijk_to_lps[:3, 3]
 
     def ijk(self, lps: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -79,7 +79,7 @@ class Volume:
 
 @dataclass(frozen=True)
 class Patch:
-    """A mask in a box of the CT's grid: ``array`` (bool, k j i) begins at voxel ``start`` (k, j, i)."""
+    """A mask in a box of the CT's grid: ``array`` (bool) begins at voxel ``start``, both k j i."""
 
     array: npt.NDArray[np.bool_]
     start: tuple[int, int, int]

@@ -41,7 +41,7 @@ def random_acquisition(rng: Rng) -> Acquisition:
     return Acquisition(
         (float(blur[0]), float(blur[1]), float(blur[2])),
         rng.uniform(0.2, 1.0) if rng.random() < 0.3 else 0.0,
-        log_uniform(rng, 2, 15) if rng.random() < 0.6 else log_uniform(rng, 15, 60),
+        log_uniform(rng, 2, 15) if rng.random() < 0.7 else log_uniform(rng, 15, 50),
         rng.uniform(0.0, 1.2),
         rng.uniform(5, 30) if rng.random() < 0.08 else 0.0,
         float(np.exp(rng.normal(0, 0.22 if approximate else 0.03))),
@@ -50,7 +50,7 @@ def random_acquisition(rng: Rng) -> Acquisition:
 
 
 def acquire(hu: Field, spacing: tuple[float, float, float], how: Acquisition) -> Field:
-    """Blur and sharpen clean HU (S, P, I); linear, so that an image and its twin stay comparable."""
+    """Blur and sharpen clean HU (S, P, I); linear, so that image and twin stay comparable."""
     blurred = ndimage.gaussian_filter(hu, np.array(how.blur_mm) / spacing, truncate=3.0)
     if how.sharpening > 0:
         blurred = blurred + how.sharpening * (
@@ -59,10 +59,14 @@ def acquire(hu: Field, spacing: tuple[float, float, float], how: Acquisition) ->
     return np.asarray(blurred, np.float32)
 
 
-def draw_noise(rng: Rng, shape: tuple[int, int, int], spacing: tuple[float, float, float], how: Acquisition) -> Field:
+def draw_noise(
+    rng: Rng, shape: tuple[int, int, int], spacing: tuple[float, float, float], how: Acquisition
+) -> Field:
     """The noise of one scan (HU); image and twin share it."""
     noise = ndimage.gaussian_filter(
-        rng.standard_normal(shape).astype(np.float32), how.noise_mm / np.array(spacing), truncate=3.0
+        rng.standard_normal(shape).astype(np.float32),
+        how.noise_mm / np.array(spacing),
+        truncate=3.0,
     )
     noise *= how.noise_hu / (noise.std() + 1e-6)
     if how.streak_hu > 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,13 @@ from ..imaging.files import InputError, read_ct, read_segmentation
 from ..imaging.volume import Grid, Volume
 from ..model.profile import Geometry
 from .fields import Canvas, Rng, smooth_field
+from .phantom import draw_clean, label_value
+from .spine_settings import random_settings
 
 # Vertebrae with less body than this are cut by the field of view and no use as canvas.
 SMALLEST_MM3 = 2500.0
+DRAWN_LEVELS = tuple(f"T{n}" for n in range(1, 13)) + tuple(f"L{n}" for n in range(1, 6))
+SPACING_DRAWN_MM = (0.8, 0.8, 0.8)
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ def read_sources(path: Path, data: Path) -> list[Source]:
     if not rows or not wanted <= set(rows[0]):
         raise InputError(path, f"a sources file needs the columns {', '.join(sorted(wanted))}")
     return [
-        Source(data / r["ct"], data / r["segmentation"], r["labels"], r["patient"], r["split"]) for r in rows
+        Source(data / r["ct"], data / r["segmentation"], r["labels"], r["patient"], r["split"])
+        for r in rows
     ]
 
 
@@ -74,7 +79,22 @@ def load_vertebrae(source: Source, margin_mm: float = 15.0) -> list[Vertebra]:
     return vertebrae
 
 
-def take_canvas(rng: Rng, vertebra: Vertebra, geometry: Geometry) -> tuple[Canvas, tuple[float, float, float]]:
+def drawn_vertebrae(rng: Rng, count: int) -> list[Vertebra]:
+    """Vertebrae drawn from scratch, T1 to L5, before blur and noise; each is its own patient."""
+    vertebrae = []
+    for number in range(count):
+        level = str(rng.choice(DRAWN_LEVELS))
+        settings = random_settings(rng, (level,), SPACING_DRAWN_MM)
+        settings = replace(settings, field=(90.0, 90.0), margin=20.0)
+        clean = draw_clean(settings, rng)
+        body = clean.bodies == label_value(level)
+        vertebrae.append(Vertebra(Volume(clean.hu, clean.grid), body, f"drawn {number}", level))
+    return vertebrae
+
+
+def take_canvas(
+    rng: Rng, vertebra: Vertebra, geometry: Geometry
+) -> tuple[Canvas, tuple[float, float, float]]:
     """A fresh view of the vertebra, and the scan's own blur (Gaussian sigma in mm along S, P, I).
 
     Turned by some degrees, stretched by some percent and with the body's outline off by up to a
@@ -105,7 +125,12 @@ def _rotation(angles: np.ndarray) -> np.ndarray:
     turn = np.eye(3)
     for (a, b), angle in zip(((0, 1), (0, 2), (1, 2)), angles):
         plane = np.eye(3)
-        plane[[a, a, b, b], [a, b, a, b]] = [np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)]
+        plane[[a, a, b, b], [a, b, a, b]] = [
+            np.cos(angle),
+            -np.sin(angle),
+            np.sin(angle),
+            np.cos(angle),
+        ]
         turn = plane @ turn
     return turn
 

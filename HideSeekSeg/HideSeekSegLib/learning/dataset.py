@@ -86,15 +86,15 @@ def make_batch(
 
     Image and twin share every change: their difference is the lesion and nothing else.
     """
-    weight = slices.weight[rows].astype(np.float32) / 255
-    hu = np.stack([slices.image[rows], slices.twin[rows]]).astype(np.float32)
+    weight = np.asarray(slices.weight[rows] / 255, dtype=np.float32)
+    hu = np.stack([slices.image[rows], slices.twin[rows]]).astype(float)
     body = slices.body[rows]
     if rng is not None:
-        gain = np.exp(rng.normal(0.0, 0.06, (len(rows), 1, 1)))
-        hu = (hu * gain + rng.normal(0.0, 12.0, (len(rows), 1, 1))).astype(np.float32)
-        noisy = (rng.random((len(rows), 1, 1)) < 0.4) * rng.uniform(0, 25, (len(rows), 1, 1))
-        hu += (rng.standard_normal(body.shape, np.float32) * noisy).astype(np.float32)
-    x = blanked(compressed(hu, profile.intensity), weight)
+        each = (len(rows), 1, 1)
+        hu = hu * np.exp(rng.normal(0.0, 0.06, each)) + rng.normal(0.0, 12.0, each)
+        noisy = (rng.random(each) < 0.4) * rng.uniform(0, 25, each)
+        hu = hu + rng.standard_normal(body.shape) * noisy
+    x = blanked(compressed(hu.astype(np.float32), profile.intensity), weight)
     if rng is not None:
         x, body = _moved(rng, x, body)
     tensors = torch.from_numpy(np.ascontiguousarray(x))[:, :, None]

@@ -28,7 +28,9 @@ class Canvas:
     @property
     def depth(self) -> Field:
         """Distance in mm from each body voxel to the body's surface; 0 outside."""
-        return np.asarray(ndimage.distance_transform_edt(self.body, sampling=self.spacing), np.float32)
+        return np.asarray(
+            ndimage.distance_transform_edt(self.body, sampling=self.spacing), np.float32
+        )
 
     @property
     def soft_body(self) -> Field:
@@ -37,8 +39,9 @@ class Canvas:
 
     def coordinates(self) -> tuple[Field, Field, Field]:
         """Positions in mm along (S, P, I) as broadcastable arrays, from the first voxel."""
-        axes = [np.arange(n, dtype=np.float32) * s for n, s in zip(self.body.shape, self.spacing)]
-        return axes[0][:, None, None], axes[1][None, :, None], axes[2][None, None, :]
+        axes = [np.arange(n) * s for n, s in zip(self.body.shape, self.spacing)]
+        s, p, i = (a.astype(np.float32) for a in axes)
+        return s[:, None, None], p[None, :, None], i[None, None, :]
 
 
 def smooth_field(rng: Rng, canvas: Canvas, length_mm: float) -> Field:
@@ -55,8 +58,15 @@ def smooth_field(rng: Rng, canvas: Canvas, length_mm: float) -> Field:
         at = np.arange(n) / factor + rng.uniform(0.0, 1.0)
         low = np.floor(at).astype(int)
         t = at - low
-        t = (t * t * (3 - 2 * t)).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
-        lower, upper = np.take(fine, low, axis), np.take(fine, np.minimum(low + 1, knots[axis] - 1), axis)
+        t = (
+            (t * t * (3 - 2 * t))
+            .astype(np.float32)
+            .reshape([-1 if a == axis else 1 for a in range(3)])
+        )
+        lower, upper = (
+            np.take(fine, low, axis),
+            np.take(fine, np.minimum(low + 1, knots[axis] - 1), axis),
+        )
         fine = lower * (1 - t) + upper * t
     return np.asarray((fine - fine.mean()) / (fine.std() + 1e-6), np.float32)
 

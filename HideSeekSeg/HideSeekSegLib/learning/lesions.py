@@ -20,7 +20,7 @@ from scipy import ndimage
 from .fields import Canvas, Field, Mask, Rng, blob, log_uniform, random_point, smooth_field
 
 # Change of density (HU, before blur) from which a voxel counts as lesion: below, no reader sees it.
-VISIBLE_HU = 40.0
+VISIBLE_HU = 50.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,9 @@ def paint_lytic(rng: Rng, canvas: Canvas, hu: Field) -> tuple[Field, Field]:
     else:
         weight = weight * canvas.soft_body
     if rng.random() < 0.15:
-        rim = np.clip(ndimage.gaussian_filter(weight, 1.5 / np.array(canvas.spacing)) - weight, 0, 1)
+        rim = np.clip(
+            ndimage.gaussian_filter(weight, 1.5 / np.array(canvas.spacing)) - weight, 0, 1
+        )
         hu = hu + rim * canvas.soft_body * rng.uniform(150, 500)
     tumour = rng.uniform(20, 85) + 10 * smooth_field(rng, canvas, 4.0)
     # Tumour never brightens: in fatty or osteoporotic marrow a lytic focus may be hard to see.
@@ -86,7 +88,9 @@ def paint_lytic(rng: Rng, canvas: Canvas, hu: Field) -> tuple[Field, Field]:
 def blastic_lesion(rng: Rng, canvas: Canvas) -> tuple[Field, float]:
     """Weight 0..1 of new bone and its density in HU, for one of the patterns of sclerosis."""
     size = body_radius(canvas)
-    pattern = rng.choice(["focal", "multifocal", "diffuse", "ivory", "rim"], p=[0.42, 0.2, 0.22, 0.06, 0.1])
+    pattern = rng.choice(
+        ["focal", "multifocal", "diffuse", "ivory", "rim"], p=[0.42, 0.2, 0.22, 0.06, 0.1]
+    )
     if pattern == "ivory":
         texture = np.clip(0.85 + 0.15 * smooth_field(rng, canvas, 6.0), 0.3, 1.0)
         return np.asarray(texture, np.float32), rng.uniform(300, 700)

@@ -38,11 +38,22 @@ class DecoderLoss:
         return self.reconstruction + self.edit
 
 
-def encoder_loss(model: DiffusionAutoencoder, head: torch.nn.Module, batch: Batch) -> Tensor:
-    """Cross entropy of a linear head on z; a small pull to zero keeps z bounded."""
-    z = model.encode(batch.x).float()
+def encoder_loss(
+    model: DiffusionAutoencoder, head: torch.nn.Module, batch: Batch, supervision: Supervision
+) -> Tensor:
+    """Cross entropy of a linear head on z; a small pull to zero keeps z bounded.
+
+    With "twins" every diseased slice brings its healthy twin: what the two have in common, which
+    is everything but the lesion, cancels, and the latent learns several times faster.
+    """
+    x, label = batch.x, batch.label
+    if supervision == "twins":
+        ill = label > 0
+        x = torch.cat([x, batch.twin[ill]])
+        label = torch.cat([label, torch.zeros(int(ill.sum()))])
+    z = model.encode(x).float()
     logit = head(z)[:, 0]
-    return functional.binary_cross_entropy_with_logits(logit, batch.label) + 1e-4 * z.square().mean()
+    return functional.binary_cross_entropy_with_logits(logit, label) + 1e-4 * z.square().mean()
 
 
 def draw_times(count: int, timesteps: int, generator: torch.Generator) -> Tensor:

@@ -39,7 +39,7 @@ def endplate_sclerosis(rng: Rng, canvas: Canvas, hu: Field) -> Field:
 
 
 def bone_island(rng: Rng, canvas: Canvas, hu: Field) -> Field:
-    """Enostosis: small, very dense (above 885 HU: Ulano et al. 2016), sharp, slightly spiculated."""
+    """Enostosis: small, very dense (above 885 HU: Ulano et al. 2016), sharp, a bit spiculated."""
     where = random_point(rng, canvas, canvas.depth > 1.0)
     island = blob(rng, canvas, where, log_uniform(rng, 1.2, 4.5), rng.uniform(0.05, 0.3), 0.3)
     target = rng.uniform(900, 1500)
@@ -137,7 +137,7 @@ def _extent(canvas: Canvas, axis: int) -> tuple[float, float]:
 
 
 def _from_endplate(canvas: Canvas, upper: bool) -> Field:
-    """Distance in mm along the columns from the upper (or lower) endplate; large outside the body."""
+    """Distance in mm along the columns from an endplate; large outside the body."""
     body = canvas.body if upper else canvas.body[:, :, ::-1]
     first = np.where(body.any(axis=2), body.argmax(axis=2), body.shape[2])
     # Endplates are smooth: single voxels of the mask's staircase should not show in the density.

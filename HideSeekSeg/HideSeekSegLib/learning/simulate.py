@@ -25,7 +25,8 @@ from .lesions import VISIBLE_HU, paint_metastases
 from .mimics import paint_mimics
 
 BODY, LYTIC, BLASTIC = 1, 2, 4
-LEAST_LESION_PIXELS = 12
+LEAST_LESION_PIXELS = 16
+COMPACT_GEOMETRY = Geometry("aligned", 48, slice_mm=1.6, body_pixels=40.0, margin_pixels=1.0)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,9 @@ def draw_sample(rng: Rng, vertebra: Vertebra, geometry: Geometry, diseased: bool
     how = random_acquisition(rng)
     benign = paint_mimics(rng, canvas)
     healthy = canvas.hu + _blurred(benign - canvas.hu, canvas, own_blur)
-    painted = paint_metastases(rng, Canvas(benign, canvas.body, canvas.spacing)) if diseased else None
+    painted = (
+        paint_metastases(rng, Canvas(benign, canvas.body, canvas.spacing)) if diseased else None
+    )
     noise = draw_noise(rng, canvas.body.shape, canvas.spacing, how)
     twin = acquire(healthy, canvas.spacing, how)
     if painted is None:
@@ -75,7 +78,8 @@ def draw_sample(rng: Rng, vertebra: Vertebra, geometry: Geometry, diseased: bool
 
 def _blurred(change: Field, canvas: Canvas, sigma_mm: tuple[float, float, float]) -> Field:
     return np.asarray(
-        ndimage.gaussian_filter(change, np.array(sigma_mm) / canvas.spacing, truncate=3.0), np.float32
+        ndimage.gaussian_filter(change, np.array(sigma_mm) / canvas.spacing, truncate=3.0),
+        np.float32,
     )
 
 
@@ -92,42 +96,49 @@ def _grain_lost(rng: Rng, canvas: Canvas, lytic: Mask) -> Field:
     return np.asarray(fresh / (fresh.std() + 1e-6) * deviation * where, np.float32)
 
 
-def choose_slices(rng: Rng, sample: Sample, diseased: bool, most: int) -> np.ndarray:
-    """Up to ``most`` slices through a good part of the body; of a diseased one those with a lesion."""
+def choose_slices(rng: Rng, sample: Sample, diseased: bool, most: int | None) -> np.ndarray:
+    """Up to ``most`` slices through much of the body; of a diseased one those with a lesion.
+
+    ``most`` None: every slice through the body, with and without lesion.
+    """
     area = sample.body.sum(axis=(1, 2))
+    if most is None:
+        return np.flatnonzero(area)
     good = area >= 0.35 * area.max()
     if diseased:
         good &= sample.lesion_pixels >= LEAST_LESION_PIXELS
-    slices = np.flatnonzero(good)
-    return np.sort(rng.permutation(slices)[:most])
+    return np.sort(rng.permutation(np.flatnonzero(good))[:most])
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides a simulated set."""
+    """All that decides a simulated set; ``slices`` as in ``choose_slices``."""
 
     seed: int
     vertebrae: int
-    slices: int = 12
-    geometry: Geometry = Geometry("aligned", 48, slice_mm=1.6, body_pixels=40.0, margin_pixels=1.0)
+    slices: int | None = 12
+    geometry: Geometry = COMPACT_GEOMETRY
     sources: tuple[str, ...] = ()
+    drawn: int = 0
 
 
 def simulate(
     recipe: Recipe, canvases: Sequence[Vertebra], folder: Path, progress: Callable[[int, int], None]
 ) -> Path:
-    """Draw ``recipe.vertebrae`` vertebrae, half of them diseased, and write the slices as one shard.
+    """Draw ``recipe.vertebrae`` vertebrae, half of them diseased; write their slices as a shard.
 
     Patients are drawn with equal chances (then one of their vertebrae), so that the patient with
-    the longest scan does not make the set.  Writes ``shard-SEED.npz`` (image and twin int16 HU,
-    masks as bits, label, patient, level, vertebra, slice) and the recipe as JSON beside it.
+    the longest scan does not make the set; all drawn vertebrae together count as one patient.
+    Writes ``shard-SEED.npz`` (image and twin int16 HU, masks as bits, label, patient, level,
+    vertebra, slice) and the recipe as JSON beside it.
     """
     rng = np.random.default_rng(recipe.seed)
-    patients = sorted({v.patient for v in canvases})
+    groups: dict[str, list[Vertebra]] = {}
+    for vertebra in canvases:
+        groups.setdefault(vertebra.patient.split()[0], []).append(vertebra)
     columns: dict[str, list[np.ndarray]] = {}
     for number in range(recipe.vertebrae):
-        patient = patients[int(rng.integers(len(patients)))]
-        own = [v for v in canvases if v.patient == patient]
+        own = list(groups.values())[int(rng.integers(len(groups)))]
         vertebra = own[int(rng.integers(len(own)))]
         diseased = bool(number % 2)
         sample = draw_sample(rng, vertebra, recipe.geometry, diseased)
@@ -138,7 +149,7 @@ def simulate(
             "twin": _as_int16(sample.twin[slices]),
             "masks": masks[slices].astype(np.uint8),
             "label": np.full(len(slices), diseased, np.uint8),
-            "patient": np.full(len(slices), patient),
+            "patient": np.full(len(slices), vertebra.patient),
             "level": np.full(len(slices), vertebra.level),
             "vertebra": np.full(len(slices), number, np.int32),
             "slice": slices.astype(np.int16),

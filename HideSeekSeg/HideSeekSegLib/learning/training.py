@@ -87,7 +87,7 @@ def run_stage(
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         losses = step_losses(step, rng, generator)
         optimiser.zero_grad(set_to_none=True)
-        next(iter(losses.values())).backward()  # type: ignore[no-untyped-call]
+        next(iter(losses.values())).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         _average(averaged, module, min(stage.average, (step + 1) / (step + 20)))
@@ -99,7 +99,11 @@ def run_stage(
             left = (time.monotonic() - began) / (step + 1 - first) * (stage.steps - step - 1)
             on_progress(Progress(stage.name, step + 1, stage.steps, mean, left))
         stopping = should_stop()
-        if stopping or time.monotonic() - saved > stage.checkpoint_seconds or step + 1 == stage.steps:
+        if (
+            stopping
+            or time.monotonic() - saved > stage.checkpoint_seconds
+            or step + 1 == stage.steps
+        ):
             _save(checkpoint, step + 1, module, averaged, optimiser, history)
             saved = time.monotonic()
         if stopping:
@@ -148,9 +152,8 @@ def _save(
     }
     with atomic(checkpoint) as temporary:
         torch.save(state, temporary)
-    if history:
-        with atomic(checkpoint.with_name(checkpoint.name.replace("checkpoint.pt", "losses.csv"))) as temporary:
-            with open(temporary, "w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, history[0])
-                writer.writeheader()
-                writer.writerows(history)
+    table = checkpoint.with_name(checkpoint.name.replace("checkpoint.pt", "losses.csv"))
+    with atomic(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["step", *(k for k in (history or [{}])[0] if k != "step")])
+        writer.writeheader()
+        writer.writerows(history)

@@ -1,0 +1,152 @@
+"""The work behind ``hideseekseg simulate``, ``train`` and ``benchmark``: files to files."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from .. import __version__
+from ..imaging.files import InputError, atomic
+from ..model.weights import load_model, save_model
+from .canvases import Vertebra, drawn_vertebrae, load_vertebrae, read_sources
+from .dataset import load_slices
+from .evaluation import load_cases
+from .pictures import contact_sheet, loss_curves
+from .reporting import format_figures, measure_weights
+from .simulate import Recipe, simulate
+from .train import COMPACT, Settings, train
+from .training import Progress
+from .tuning import tune
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What to draw: patients of one ``split`` of a sources file, and some drawn from scratch."""
+
+    sources: Path
+    data: Path
+    split: str
+    out: Path
+    vertebrae: int
+    seed: int
+    whole: bool
+    drawn: int
+
+
+def run_simulate(job: Simulation, say: Say) -> list[Path]:
+    """Write a shard of simulated slices, its recipe, and a contact sheet to look at."""
+    sources = [s for s in read_sources(job.sources, job.data) if s.split == job.split]
+    if not sources:
+        raise InputError(job.sources, f"has no row with the split {job.split!r}")
+    canvases: list[Vertebra] = []
+    for source in sources:
+        canvases += load_vertebrae(source)
+        say(f"{source.patient}: {sum(v.patient == source.patient for v in canvases)} vertebrae")
+    if job.drawn:
+        canvases += drawn_vertebrae(np.random.default_rng(job.seed), job.drawn)
+        say(f"{job.drawn} vertebrae drawn from scratch")
+    job.out.mkdir(parents=True, exist_ok=True)
+    names = tuple(s.patient for s in sources)
+    recipe = Recipe(
+        job.seed, job.vertebrae, None if job.whole else 12, sources=names, drawn=job.drawn
+    )
+    shard = simulate(recipe, canvases, job.out, _counter(say, "vertebra"))
+    sheet = contact_sheet(shard, shard.with_suffix(".png"))
+    return [shard, sheet]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Simulated slices in ``slices``, whole simulated vertebrae in ``validation``."""
+
+    slices: Path
+    validation: Path
+    out: Path
+    settings: Settings
+    name: str
+
+
+def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path:
+    """Train, choose thresholds on the validation cases, write the weights to ``out/weights``."""
+    began = time.monotonic()
+    profile = replace(COMPACT, name=job.name)
+    slices = load_slices(job.slices, profile)
+    patients = sorted(set(slices.patient.tolist()))
+    say(f"{len(slices)} slices of {len(patients)} patients, {slices.label.mean():.0%} ill")
+    job.out.mkdir(parents=True, exist_ok=True)
+    trained = train(slices, profile, job.settings, job.out, _stage(say), should_stop)
+    weights = job.out / "weights"
+    provenance = {
+        **trained.profile.provenance,
+        "version": __version__,
+        "patients": patients,
+        "seconds": round(time.monotonic() - began),
+    }
+    profile = replace(trained.profile, provenance=provenance)
+    save_model(weights, trained.autoencoder, trained.classifier, profile, half=True)
+    loss_curves(job.out, job.out / "losses.png")
+    run_tune(weights, job.validation, say)
+    return weights
+
+
+def run_tune(weights: Path, validation: Path, say: Say) -> None:
+    """Choose gate, floors and threshold on validation cases and write them into the profile."""
+    model = load_model(weights)
+    cases = load_cases(validation, model.profile)
+    decision = tune(model, cases, _counter(say, "floor"))
+    figures = measure_weights(
+        replace(model, profile=replace(model.profile, decision=decision)), cases
+    )
+    provenance = {**model.profile.provenance, "validation": figures}
+    profile = replace(model.profile, decision=decision, provenance=provenance)
+    save_model(weights, model.autoencoder, model.classifier, profile, half=True)
+    say(format_figures(figures))
+
+
+def run_benchmark(folder: Path, weights: Path, out: Path | None, say: Say) -> None:
+    """Measure weights on a folder of whole simulated vertebrae; JSON and Markdown to ``out``."""
+    model = load_model(weights)
+    figures = measure_weights(model, load_cases(folder, model.profile))
+    table = format_figures(figures)
+    say(table)
+    if out is None:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic(out / "accuracy.md") as temporary:
+        temporary.write_text(table + "\n", encoding="utf-8")
+    with atomic(out / "accuracy.json") as temporary:
+        content = {
+            "weights": model.hash,
+            "figures": figures,
+            "decision": asdict(model.profile.decision),
+        }
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _counter(say: Say, what: str) -> Callable[[int, int], None]:
+    """Says a line at every tenth of the way, with the time left."""
+    began = time.monotonic()
+
+    def count(done: int, total: int) -> None:
+        if done == total or done % max(total // 10, 1) == 0:
+            left = (time.monotonic() - began) / done * (total - done)
+            say(f"{what} {done} of {total}, {left:.0f} s left")
+
+    return count
+
+
+def _stage(say: Say) -> Callable[[Progress], None]:
+    def tell(now: Progress) -> None:
+        if now.step % 200 == 0 or now.step == now.steps:
+            losses = ", ".join(f"{name} {value:.4f}" for name, value in now.losses.items())
+            left = f"{now.seconds_left / 60:.0f} min left"
+            say(f"{now.stage} step {now.step} of {now.steps}: {losses}; {left}")
+
+    return tell

@@ -1,0 +1,175 @@
+"""What weights are worth on simulated vertebrae: lesions found and missed, and false findings.
+
+A found lesion is right where a true one of the same type overlaps it in 3D with an intersection
+over union of at least a given value; a true lesion is found where a candidate does so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage, stats
+
+from ..attribution import Edit, Latents, edit, encode, hide_and_seek, propose
+from ..findings import LesionType
+from ..joining import Joined, join_slices, vertebra_probability
+from ..model.profile import Decision, Profile
+from ..model.weights import Model
+from .dataset import load_slices, make_batch
+from .fields import Mask
+
+LEAST_TRUE_VOXELS = 24
+TYPES: tuple[LesionType, LesionType] = ("lytic", "blastic")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One vertebra ready for the method: input x (S, 1, P, I), body and true lesions (S, P, I)."""
+
+    x: torch.Tensor
+    body: Mask
+    truth: dict[LesionType, Mask]
+    diseased: bool
+    patient: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Steps 1 and 2 of a case, kept while thresholds are tried."""
+
+    case: Case
+    latents: Latents
+    healthy: Edit
+
+
+@dataclass(frozen=True)
+class Found:
+    """The outcome of one case: candidates joined in 3D, P(malignant) of the vertebra."""
+
+    case: Case
+    lesions: tuple[Joined, ...]
+    p: float
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Counts of one lesion type over cases."""
+
+    true_positives: int
+    false_positives: int
+    missed: int
+    dice: tuple[float, ...]
+
+    @property
+    def f1(self) -> float:
+        wrong = self.false_positives + self.missed
+        return 2 * self.true_positives / max(2 * self.true_positives + wrong, 1)
+
+    @property
+    def precision(self) -> float:
+        return self.true_positives / max(self.true_positives + self.false_positives, 1)
+
+    @property
+    def recall(self) -> float:
+        return self.true_positives / max(self.true_positives + self.missed, 1)
+
+    @property
+    def mean_dice(self) -> float:
+        return float(np.mean(self.dice)) if self.dice else float("nan")
+
+
+def load_cases(folder: Path, profile: Profile) -> list[Case]:
+    """The vertebrae of a folder that ``simulate --whole`` wrote, as the pipeline would see them."""
+    slices = load_slices(folder, profile)
+    starts = np.flatnonzero(np.r_[True, slices.vertebra[1:] != slices.vertebra[:-1]])
+    cases = []
+    for rows in np.split(np.arange(len(slices)), starts[1:]):
+        truth: dict[LesionType, Mask] = {
+            "lytic": slices.lytic[rows],
+            "blastic": slices.blastic[rows],
+        }
+        x = make_batch(slices, rows, profile, None).x
+        patient = str(slices.patient[rows[0]])
+        cases.append(Case(x, slices.body[rows], truth, bool(slices.label[rows[0]]), patient))
+    return cases
+
+
+def see(case: Case, model: Model) -> Seen:
+    latents = encode(case.x, model)
+    return Seen(case, latents, edit(case.x, latents, model))
+
+
+def find(seen: Seen, model: Model) -> Found:
+    """Steps 3 and 4, and the join; ``model.profile.decision`` is what is being tried."""
+    proposals = propose(seen.healthy, seen.case.body, model.profile.decision)
+    scored = hide_and_seek(seen.latents, seen.healthy, proposals, model)
+    parts = [Part(s.proposal.slice, s.proposal.type, s.proposal.mask, s.score) for s in scored]
+    return Found(seen.case, tuple(join_slices(parts)), vertebra_probability(seen.latents.p))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A scored candidate as ``joining`` wants it."""
+
+    slice: int
+    type: LesionType
+    mask: Mask
+    score: float
+
+
+def tally(found: Iterable[Found], kind: LesionType, decision: Decision, least_iou: float) -> Tally:
+    """Match candidates above the threshold with true lesions of one type."""
+    hits = false = missed = 0
+    dice = []
+    for one in found:
+        true = _components(one.case.truth[kind])
+        kept = [lesion for lesion in one.lesions if lesion.score > decision.threshold]
+        masks = [le.mask(one.case.body.shape) for le in kept if le.type == kind]
+        iou = np.array([[_iou(t, m) for m in masks] for t in true]).reshape(len(true), len(masks))
+        hits += int((iou.max(axis=1, initial=0) >= least_iou).sum())
+        missed += int((iou.max(axis=1, initial=0) < least_iou).sum())
+        false += int((iou.max(axis=0, initial=0) < least_iou).sum())
+        if true:
+            dice.append(_dice(one.case.truth[kind], masks))
+    return Tally(hits, false, missed, tuple(dice))
+
+
+def auc(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float:
+    """Area under the ROC curve: the chance that a positive scores above a negative."""
+    a, b = np.asarray(positive, float), np.asarray(negative, float)
+    if len(a) == 0 or len(b) == 0:
+        return float("nan")
+    ranks = stats.rankdata(np.concatenate([a, b]))[: len(a)]
+    return float((ranks.sum() - len(a) * (len(a) + 1) / 2) / (len(a) * len(b)))
+
+
+def vertebra_auc(found: Sequence[Found]) -> float:
+    """AUC of P(malignant) over vertebrae."""
+    return auc([f.p for f in found if f.case.diseased], [f.p for f in found if not f.case.diseased])
+
+
+def false_per_healthy(found: Sequence[Found], decision: Decision) -> float:
+    """Accepted candidates per vertebra without a lesion."""
+    healthy = [f for f in found if not f.case.diseased]
+    count = sum(lesion.score > decision.threshold for f in healthy for lesion in f.lesions)
+    return count / max(len(healthy), 1)
+
+
+def _components(mask: Mask) -> list[Mask]:
+    labels, count = ndimage.label(mask)
+    parts = [labels == i for i in range(1, count + 1)]
+    return [part for part in parts if part.sum() >= LEAST_TRUE_VOXELS]
+
+
+def _iou(a: Mask, b: Mask) -> float:
+    return float((a & b).sum() / max(int((a | b).sum()), 1))
+
+
+def _dice(truth: Mask, masks: Sequence[Mask]) -> float:
+    found = np.any(masks, axis=0) if masks else np.zeros_like(truth)
+    return float(2 * (truth & found).sum() / max(int(truth.sum() + found.sum()), 1))

@@ -1,0 +1,209 @@
+"""Training a set of weights: encoder, standardised latents, linear classifier, decoder.
+
+The order is that of what pays: an encoder whose latent knows disease, then the classifier, then a
+decoder that can draw what the classifier's direction means.  (The paper trains encoder and decoder
+together, on some 72 million slices; a compact model on a small budget learns to reconstruct long
+before its latent knows anything.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..model.autoencoder import DiffusionAutoencoder
+from ..model.classifier import LinearClassifier
+from ..model.profile import Architecture, Decision, Intensity, Profile, Schedule
+from .dataset import Slices, make_batch
+from .losses import Supervision, decoder_loss, encoder_loss
+from .simulate import COMPACT_GEOMETRY
+from .training import Losses, Progress, Stage, run_stage
+
+COMPACT = Profile(
+    name="compact",
+    architecture=Architecture(
+        image_size=48,
+        patch=3,
+        channels=32,
+        decoder_mult=(2, 3, 4),
+        encoder_mult=(2, 3, 4),
+        residual_blocks=1,
+        attention_levels=(),
+        latent=256,
+        embedding=128,
+        pooling="evidence",
+        evidence_levels=(0, 1),
+    ),
+    geometry=COMPACT_GEOMETRY,
+    intensity=Intensity("asinh"),
+    schedule=Schedule("fast", edit="single-shot", projection="none", noise_level=0.2, draws=4),
+    decision=Decision(healthy_p=1e-4, baseline="hidden"),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides a training run, beside the data and the profile."""
+
+    supervision: Supervision = "labels"
+    encoder_steps: int = 6000
+    decoder_steps: int = 6000
+    batch: int = 128
+    encoder_rate: float = 1.5e-3
+    decoder_rate: float = 1.2e-3
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Networks with averaged weights (latents standardised) and the classifier."""
+
+    autoencoder: DiffusionAutoencoder
+    classifier: LinearClassifier
+    profile: Profile
+
+
+def train(
+    slices: Slices,
+    profile: Profile,
+    settings: Settings,
+    folder: Path,
+    on_progress: Callable[[Progress], None],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Trained:
+    """Train on ``slices``; checkpoints and losses go to ``folder`` and are resumed from."""
+    torch.manual_seed(settings.seed)
+    model = DiffusionAutoencoder(profile.architecture)
+    _train_encoder(model, slices, profile, settings, folder, on_progress, should_stop)
+    latents = encode_all(model, slices, profile)
+    standardise(model, latents)
+    latents = (latents - latents.mean(0)) / latents.std(0).clamp(min=1e-6)
+    classifier = fit_classifier(latents, torch.from_numpy(slices.label).float())
+    model = _train_decoder(
+        model, classifier, slices, profile, settings, folder, on_progress, should_stop
+    )
+    provenance = {"training": asdict(settings), "slices": len(slices)}
+    return Trained(model, classifier, replace(profile, provenance=provenance))
+
+
+def _train_encoder(
+    model: DiffusionAutoencoder,
+    slices: Slices,
+    profile: Profile,
+    settings: Settings,
+    folder: Path,
+    on_progress: Callable[[Progress], None],
+    should_stop: Callable[[], bool],
+) -> None:
+    """Train the encoder with a linear head on labels; the model keeps the averaged weights."""
+    head = nn.Linear(profile.architecture.latent, 1)
+    module = nn.ModuleDict({"encoder": model.encoder, "head": head})
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def losses(step: int, rng: np.random.Generator, generator: torch.Generator) -> Losses:
+        rows = _twinned(slices, settings, rng)
+        batch = make_batch(slices, rows, profile, rng)
+        with half_precision():
+            return {"cross entropy": encoder_loss(model, head, batch, settings.supervision)}
+
+    stage = Stage("encoder", settings.encoder_steps, settings.encoder_rate, 0.05, settings.seed)
+    averaged = run_stage(
+        stage, module, module.parameters(), losses, folder, on_progress, should_stop
+    )
+    module.load_state_dict(averaged.state_dict())
+
+
+def _train_decoder(
+    model: DiffusionAutoencoder,
+    classifier: LinearClassifier,
+    slices: Slices,
+    profile: Profile,
+    settings: Settings,
+    folder: Path,
+    on_progress: Callable[[Progress], None],
+    should_stop: Callable[[], bool],
+) -> DiffusionAutoencoder:
+    """Train everything but the encoder, which stays as it is."""
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.encoder.requires_grad_(False)
+    trained = [p for p in model.parameters() if p.requires_grad]
+
+    def losses(step: int, rng: np.random.Generator, generator: torch.Generator) -> Losses:
+        rows = rng.integers(0, len(slices), settings.batch)
+        batch = make_batch(slices, rows, profile, rng)
+        model.encoder.eval()
+        with half_precision():
+            loss = decoder_loss(model, classifier, batch, settings.supervision, generator)
+        return {"total": loss.total, "reconstruction": loss.reconstruction, "edit": loss.edit}
+
+    stage = Stage("decoder", settings.decoder_steps, settings.decoder_rate, 0.01, settings.seed + 1)
+    averaged = run_stage(stage, model, trained, losses, folder, on_progress, should_stop)
+    assert isinstance(averaged, DiffusionAutoencoder)
+    return averaged
+
+
+def half_precision() -> AbstractContextManager[None]:
+    """bfloat16 where the processor multiplies it faster; float32 elsewhere."""
+    fast = torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast("cpu", torch.bfloat16, enabled=fast)
+
+
+def _twinned(slices: Slices, settings: Settings, rng: np.random.Generator) -> np.ndarray:
+    """Rows of one encoder batch; with twins half as many, all diseased: each brings its twin."""
+    if settings.supervision == "labels":
+        return rng.integers(0, len(slices), settings.batch)
+    return rng.choice(np.flatnonzero(slices.label), settings.batch // 2)
+
+
+def encode_all(
+    model: DiffusionAutoencoder, slices: Slices, profile: Profile, most: int = 30_000
+) -> Tensor:
+    """Latents z (N, D) of the first ``most`` slices, as they are (no augmentation)."""
+    model.eval()
+    rows = np.arange(min(len(slices), most))
+    with torch.inference_mode(), half_precision():
+        parts = [
+            model.encode(make_batch(slices, part, profile, None).x).float()
+            for part in np.array_split(rows, max(len(rows) // 500, 1))
+        ]
+    return torch.cat(parts).clone()
+
+
+def standardise(model: DiffusionAutoencoder, latents: Tensor) -> None:
+    """Fold mean and deviation of z into the encoder's last layer.
+
+    z then arrives standardised at the classifier and at the decoder, whose conditioning layers
+    expect numbers of about one.
+    """
+    last = [m for m in model.encoder.modules() if isinstance(m, (nn.Linear, nn.Conv2d))][-1]
+    mean, deviation = latents.mean(0), latents.std(0).clamp(min=1e-6)
+    with torch.no_grad():
+        last.weight.div_(deviation.view(-1, *[1] * (last.weight.dim() - 1)))
+        assert last.bias is not None
+        last.bias.copy_((last.bias - mean) / deviation)
+
+
+def fit_classifier(latents: Tensor, labels: Tensor, penalty: float = 1e-3) -> LinearClassifier:
+    """Logistic regression on standardised latents (N, D) and labels (N,), with an L2 penalty."""
+    z, y = latents.double(), labels[: len(latents)].double()
+    weight = torch.zeros(z.shape[1] + 1, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([weight], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        logit = z @ weight[:-1] + weight[-1]
+        value = nn.functional.binary_cross_entropy_with_logits(logit, y)
+        value = value + penalty * weight[:-1].square().sum()
+        value.backward()
+        return value
+
+    optimiser.step(loss)
+    fitted = weight.detach()
+    size = z.shape[1]
+    return LinearClassifier(fitted[:-1], float(fitted[-1]), torch.zeros(size), torch.ones(size))
