@@ -16,9 +16,11 @@ from scipy import ndimage
 
 from ..findings import BodySource
 from ..imaging.volume import Grid, Volume, resample
+from .crops import bounding_box
 from .frame import STEP_MM, Frame, find_frame, solid_on, working_grid
 
 Mask = npt.NDArray[np.bool_]
+Box = tuple[slice, ...]
 
 CUT = "cut by the field of view"
 NO_CANAL = "no canal found: body cut by shape"
@@ -62,39 +64,44 @@ def find_body(
     """
     if kind == "body" or not vertebra.any():
         return Body(vertebra, "given", cut_flags(vertebra))
-    if body is not None:
-        both = vertebra & body
-        if both.sum() > SMALLEST_OVERLAP * vertebra.sum():
-            return Body(both, "intersected", cut_flags(both))
-    box = _bounding_box(vertebra)
+    box = bounding_box(vertebra)
     small = vertebra[box]
+    if body is not None:
+        both = small & body[box]
+        if both.sum() > SMALLEST_OVERLAP * small.sum():
+            return _body(both, box, vertebra.shape, "intersected")
     derived = _derive(small, grid.cut([s.start for s in box], small.shape))
     if derived is None:
         return Body(vertebra, "given", cut_flags(vertebra))
-    mask = np.zeros_like(vertebra)
-    mask[box], flags = derived
-    return Body(mask, "derived", flags + cut_flags(mask))
+    return _body(derived[0], box, vertebra.shape, "derived", derived[1])
 
 
 def cut_flags(body: Mask) -> tuple[str, ...]:
     """Whether a body (K, J, I) ends at the border of its volume and not where the bone ends."""
-    for axis in range(3):
-        sections = body.sum(axis=tuple(a for a in range(3) if a != axis))
-        if max(sections[0], sections[-1]) > CUT_SHARE * sections.max():
+    if not body.any():
+        return ()
+    box = bounding_box(body)
+    small = body[box]
+    for axis, side in enumerate(box):
+        sections = small.sum(axis=tuple(a for a in range(3) if a != axis))
+        first = sections[0] if side.start == 0 else 0
+        last = sections[-1] if side.stop == body.shape[axis] else 0
+        if max(first, last) > CUT_SHARE * sections.max():
             return (CUT,)
     return ()
 
 
-def _bounding_box(mask: Mask) -> tuple[slice, slice, slice]:
-    """The box of a mask that is not empty."""
-    rows = np.flatnonzero(mask.any(axis=(1, 2)))
-    k = slice(int(rows[0]), int(rows[-1]) + 1)
-    j, i = ndimage.find_objects(mask[k].any(axis=0).astype(np.uint8))[0]
-    return k, j, i
+def _body(
+    small: Mask, box: Box, shape: tuple[int, ...], source: BodySource, flags: tuple[str, ...] = ()
+) -> Body:
+    """A body found in a box, on the whole grid."""
+    mask = np.zeros(shape, bool)
+    mask[box] = small
+    return Body(mask, source, flags + cut_flags(mask))
 
 
 def _derive(mask: Mask, grid: Grid) -> tuple[Mask, tuple[str, ...]] | None:
-    """The body within a whole vertebra and its flags; None where all of the mask is body."""
+    """The body within a whole vertebra and its flags; None where there is nothing to cut off."""
     mask = _without_specks(mask)
     frame = find_frame(mask, grid)
     if frame is None:
@@ -103,7 +110,8 @@ def _derive(mask: Mask, grid: Grid) -> tuple[Mask, tuple[str, ...]] | None:
     frame = frame.turned(_wall_plane(_columns(solid, work, frame))[2])
     work, solid = _working(mask, grid, frame)
     core = _without_roots(solid, _room_before_wall(solid, _columns(solid, work, frame)))
-    if frame.canal is None and core.sum() > BODY_ONLY_SHARE * solid.sum():
+    body_only = frame.canal is None and core.sum() > BODY_ONLY_SHARE * solid.sum()
+    if body_only or not core.any():
         return None
     flags = () if frame.canal is not None else (NO_CANAL,)
     return mask & _nearer(core, solid & ~core, work, grid), flags
@@ -161,8 +169,9 @@ def _wall_plane(columns: _Columns) -> npt.NDArray[np.float64]:
     middle = middle if middle.any() else np.ones_like(middle)
     used = middle & (end < np.median(end[middle]) + slack)
     for _ in range(5):
-        witness = [[0.0, 0.0, np.linalg.norm(design[used, 2])]]
-        plane = np.linalg.lstsq(np.vstack([design[used], witness]), np.append(end[used], 0.0))[0]
+        witness = [0.0, 0.0, float(np.linalg.norm(design[used, 2]))]
+        rows = np.vstack([design[used], witness])
+        plane = np.linalg.lstsq(rows, np.append(end[used], 0.0), rcond=None)[0]
         used = np.abs(end - design @ plane) < slack
     return np.asarray(plane)
 

@@ -24,7 +24,6 @@ FORWARD = np.radians(np.arange(-50, 51, 10))
 SIDEWAYS = np.radians(np.arange(-40, 41, 10))
 FINE = np.radians(np.arange(-6, 7, 3))
 SMALLEST_CANAL_MM2 = 60.0
-THINNEST_MM = 3.0
 PATIENT_AXES = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
 
 
@@ -60,14 +59,14 @@ def find_frame(mask: Mask, grid: Grid) -> Frame | None:
 
     Superior is the direction in which most light falls through the vertebral foramen; the body lies
     in front of it.  Where no foramen is closed (a body alone, a crop without the arch), superior is
-    that which the endplates face, and posterior the patient's.  None where the mask is nowhere
-    thick enough to hold a body.
+    that which the endplates face, and posterior the patient's.  None where the mask is too
+    thin to be seen on the working grid.
     """
     anywhere = Frame(_positions(mask, grid).mean(axis=0), PATIENT_AXES, None)
     work = working_grid(mask, grid, anywhere)
     solid = solid_on(work, mask, grid)
     depth = ndimage.distance_transform_edt(solid)
-    if depth.max() * STEP_MM < THINNEST_MM:
+    if not solid.any():
         return None
     centre = _thickest(depth, work)
     points = _positions(solid, work) - centre
