@@ -31,6 +31,7 @@ class LinearClassifier:
             if not value.isfinite().all():
                 raise ValueError(f"classifier: {name} holds values that are not finite")
             object.__setattr__(self, name, value)
+        object.__setattr__(self, "intercept", float(self.intercept))
         if not math.isfinite(self.intercept):
             raise ValueError("classifier: intercept is not finite")
         if not self.coef.any() or not (self.scale > 0).all():
