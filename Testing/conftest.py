@@ -12,7 +12,7 @@ import torch
 from example_models import FAST, TINY, filled
 from HideSeekSegLib.imaging.volume import Grid, Volume, to_sitk
 from HideSeekSegLib.model.classifier import LinearClassifier
-from HideSeekSegLib.model.profile import Decision, Geometry, Intensity, Profile
+from HideSeekSegLib.model.profile import Decision, Geometry, Intensity, Profile, Schedule
 from HideSeekSegLib.model.weights import save_model
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -31,7 +31,17 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A weights folder that runs in milliseconds: its findings mean nothing, but they are some."""
-    folder = tmp_path_factory.mktemp("weights")
+    return _save_weights(tmp_path_factory.mktemp("tiny"), FAST)
+
+
+@pytest.fixture(scope="session")
+def slow_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with many steps: there is time to press Ctrl-C."""
+    schedule = Schedule(invert_steps=60, render_steps=30)
+    return _save_weights(tmp_path_factory.mktemp("slow"), schedule)
+
+
+def _save_weights(folder: Path, schedule: Schedule) -> Path:
     latent = TINY.latent
     classifier = LinearClassifier(
         torch.linspace(-2, 2, latent), 0.5, torch.zeros(latent), torch.full((latent,), 0.2)
@@ -41,8 +51,8 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         TINY,
         Geometry("aligned", TINY.image_size, slice_mm=3.0, body_pixels=10.0),
         Intensity("asinh"),
-        FAST,
-        Decision(candidate_quantile=0.9, smooth_pixels=1.0),
+        schedule,
+        Decision(candidate_quantile=0.8, smooth_pixels=0.5),
     )
     save_model(folder, filled(TINY), classifier, profile)
     return folder
@@ -50,7 +60,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def box_spine() -> tuple[Volume, Volume]:
-    """CT in HU and vertebral bodies (TotalSegmentator's values) of three boxes of bone in tissue."""
+    """CT in HU, and three boxes of bone in it as bodies, with TotalSegmentator's values."""
     grid = Grid((64, 40, 44), np.array(np.diag([2.0, 2.0, 2.0, 1.0])))
     rng = np.random.default_rng(5)
     hu = rng.normal(40, 12, grid.shape)

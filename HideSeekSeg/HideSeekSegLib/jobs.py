@@ -16,6 +16,7 @@ from .events import Cancelled, Event, Finished
 from .findings import Evidence, Result
 from .imaging.files import InputError, read_ct, read_segmentation
 from .imaging.volume import Volume
+from .model.batches import is_out_of_memory
 from .model.weights import BUNDLE, DeviceError, Model, WeightsError, load_model
 from .output.pictures import overview
 from .output.segmentation import write_segmentation
@@ -63,6 +64,12 @@ def run(job: Job, on_event: Callable[[Event], None], should_stop: Callable[[], b
             raise InputError(job.ct, str(error)) from error
         except SegmentationError as error:
             raise InputError(job.segmentation, str(error)) from error
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise MemoryError(
+                f"{model.device} has too little memory for {model.profile.name}"
+            ) from error
         kept, stopped = tuple(result.run["finished"]), result.run["stopped"]
         files = _write(job.out, ct, result, evidence) if kept or not stopped else ()
     seconds = time.monotonic() - began

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from .imaging.volume import Volume
 from .model.profile import Geometry
 
 LEAST_BODY_VOXELS = 100
-LEAST_BODY_MM3 = 500.0
+LEAST_EXTENT_MM = 6.0  # along each axis of the CT: less is a rim, not a body
 METAL_HU = 3000.0
 METAL_SHARE = 0.01  # of the body: above it the picture shows the metal's artefacts, not the bone
 METAL_NEARBY = "metal nearby"
@@ -51,13 +51,15 @@ def prepare(site: Site, ct: Volume, geometry: Geometry) -> Prepared:
     if site.body is None:
         return Prepared(site, "outside the CT")
     view, body, _ = close_up(ct, site.body)
-    if body.sum() < LEAST_BODY_VOXELS or body.sum() * ct.grid.voxel_mm3 < LEAST_BODY_MM3:
+    extent = np.array(site.body.array.shape) * ct.grid.spacing[::-1]
+    if body.sum() < LEAST_BODY_VOXELS or extent.min() < LEAST_EXTENT_MM:
         return Prepared(site, f"too few voxels ({body.sum()}) of its body are in the CT")
+    if not np.isfinite(view.array[body]).all():
+        return Prepared(site, "values that are not finite (NaN) in its body")
+    view = _without_gaps(view)
     crop = take_crop(view, body, crop_grid(body, view.grid, geometry))
     if not crop.body.any():
         return Prepared(site, "too few voxels of its body are in the CT")
-    if not np.isfinite(crop.image).all():
-        return Prepared(site, "values that are not finite (NaN) in or around it")
     return Prepared(
         site,
         crop=crop,
@@ -65,6 +67,14 @@ def prepare(site: Site, ct: Volume, geometry: Geometry) -> Prepared:
         dense_share=_dense_share(view, body),
         dense_nearby=bool((crop.image > METAL_HU).any()),
     )
+
+
+def _without_gaps(view: Volume) -> Volume:
+    """Some scanners and tools fill what lies outside the field of view with NaN: lowest instead."""
+    finite = np.isfinite(view.array)
+    if finite.all():
+        return view
+    return replace(view, array=np.where(finite, view.array, view.array[finite].min()))
 
 
 def _dense_share(view: Volume, body: Mask) -> float:

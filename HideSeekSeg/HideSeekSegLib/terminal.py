@@ -6,7 +6,16 @@ import shutil
 from collections.abc import Callable
 from typing import TextIO
 
-from .events import Event, Failed, Message, Progress, Started, VertebraDone, to_line
+from .events import (
+    Cancelled,
+    Event,
+    Finished,
+    Message,
+    Progress,
+    Started,
+    VertebraDone,
+    to_line,
+)
 
 Say = Callable[[Event], None]
 
@@ -57,6 +66,12 @@ def _words(event: Event, count: str) -> list[str]:
         ]
     if isinstance(event, VertebraDone):
         return [f"{count:>5}  {event.level:4} {_outcome(event)}"]
+    if isinstance(event, Finished):
+        return [f"wrote {file}" for file in event.files]
+    if isinstance(event, Cancelled):
+        if not event.kept:
+            return ["stopped: nothing was finished, nothing is written"]
+        return [f"stopped: kept {', '.join(event.kept)}", *(f"wrote {f}" for f in event.files)]
     if isinstance(event, Message):
         return [f"{event.level}: {event.text}" if event.level == "warning" else event.text]
     return []
@@ -95,9 +110,3 @@ class _Bar:
     def clear(self) -> None:
         width = shutil.get_terminal_size().columns - 1
         print("\r" + " " * width + "\r", end="", file=self.out, flush=True)
-
-
-def failure(event: Failed) -> str:
-    return (
-        f"hideseekseg: {event.file}: {event.cause}" if event.file else f"hideseekseg: {event.cause}"
-    )

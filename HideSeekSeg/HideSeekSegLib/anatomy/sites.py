@@ -20,7 +20,7 @@ Mask = npt.NDArray[np.bool_]
 # What surrounds a body in its close-up: more than the largest crop shows of it.
 MARGIN_MM = 60.0
 # A body of which less than this share lies within the CT is called cut.
-WHOLE = 0.97
+WHOLE = 0.99
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _union(segmentation: Segmentation, assignments: Sequence[Assignment]) -> Mas
 
 
 def move(mask: Mask, grid: Grid, target: Grid) -> tuple[Patch | None, float]:
-    """A mask (K, J, I) on another grid, and which share of its volume arrives there.
+    """A mask (K, J, I) on another grid, and which share of it lies in that grid's volume.
 
     Linear interpolation at one half, so that the outline of a coarse mask does not turn to stairs.
     None where nothing arrives.
@@ -104,8 +104,14 @@ def move(mask: Mask, grid: Grid, target: Grid) -> tuple[Patch | None, float]:
         return None, 0.0
     tight = bounding_box(hit)
     start = tuple(r.start + t.start for r, t in zip(reach, tight))
-    share = hit.sum() * target.voxel_mm3 / (mask[box].sum() * grid.voxel_mm3)
-    return Patch(hit[tight], start), float(share)
+    return Patch(hit[tight], start), _share_inside(mask, grid, target)
+
+
+def _share_inside(mask: Mask, grid: Grid, target: Grid) -> float:
+    """The share of the mask's voxel centres that lie in the target's volume."""
+    ijk = target.ijk(grid.lps(np.argwhere(mask)[:, ::-1]))
+    inside = (ijk >= -0.5) & (ijk <= np.array(target.shape[::-1]) - 0.5)
+    return float(inside.all(axis=1).mean())
 
 
 def _grown(grid: Grid) -> Grid:

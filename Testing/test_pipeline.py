@@ -1,0 +1,317 @@
+"""The main job without files: what comes out for odd volumes, grids and wishes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import permutations, product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from HideSeekSegLib.anatomy.bodies import CUT
+from HideSeekSegLib.anatomy.intensity import NotCTError
+from HideSeekSegLib.anatomy.sites import move
+from HideSeekSegLib.events import Event, Progress, Started, VertebraDone
+from HideSeekSegLib.findings import Evidence, Result, Status, VertebraFinding
+from HideSeekSegLib.imaging.files import InputError, Segment, Segmentation
+from HideSeekSegLib.imaging.volume import Grid, Volume, resample
+from HideSeekSegLib.model.weights import Model, load_model
+from HideSeekSegLib.pipeline import Options, SegmentationError, p_of_vertebra, segment_spine
+from HideSeekSegLib.preparation import METAL_NEARBY
+
+Spine = tuple[Volume, Volume]
+BY_VALUE = Options(labels="totalsegmentator")
+VALUES = {"T11": 33, "T12": 32, "L1": 31}
+
+
+@pytest.fixture(scope="module")
+def model(tiny_weights: Path) -> Model:
+    return load_model(tiny_weights, "cpu")
+
+
+def segmentation(labels: Volume) -> Segmentation:
+    values = [int(v) for v in np.unique(labels.array) if v]
+    return Segmentation((labels,), tuple(Segment("", "", v, 0) for v in values), "labels.nii.gz")
+
+
+def run(
+    ct: Volume,
+    labels: Volume,
+    model: Model,
+    options: Options = BY_VALUE,
+    on_event: Callable[[Event], None] = lambda event: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> tuple[Result, dict[str, Evidence]]:
+    return segment_spine(ct, segmentation(labels), model, options, on_event, should_stop)
+
+
+def vertebra(result: Result, level: str) -> VertebraFinding:
+    return next(v for v in result.vertebrae if v.level == level)
+
+
+def changed(volume: Volume, change: Callable[[np.ndarray], None]) -> Volume:
+    array = volume.array.astype(np.float32)
+    change(array)
+    return replace(volume, array=array)
+
+
+@pytest.fixture(scope="module")
+def usual(box_spine: Spine, model: Model) -> Result:
+    return run(*box_spine, model)[0]
+
+
+def test_every_vertebra_is_reported_from_the_head_down(box_spine: Spine, model: Model) -> None:
+    result, evidence = run(*box_spine, model)
+    assert [v.level for v in result.vertebrae] == ["T11", "T12", "L1"] == list(evidence)
+    for found in result.vertebrae:
+        assert found.status is Status.FINDINGS
+        assert 0 < (found.p_malignant or 0) < 1
+        assert found.body_source == "given"
+        assert found.body_mm3 == 13 * 16 * 20 * 8
+        assert found.flags == ()
+        assert found.candidates
+
+
+def test_candidates_lie_in_their_own_body(box_spine: Spine, usual: Result) -> None:
+    ct, labels = box_spine
+    for found in usual.vertebrae:
+        for candidate in found.candidates:
+            painted = np.zeros(ct.grid.shape, bool)
+            assert candidate.patch is not None
+            candidate.patch.paint(painted)
+            assert (labels.array[painted] == VALUES[found.level]).all()
+            assert candidate.volume_mm3 == painted.sum() * 8
+            where = ct.grid.lps(np.argwhere(painted)[:, ::-1])
+            assert np.allclose(candidate.centroid_lps, where.mean(axis=0))
+            assert candidate.mean_hu == pytest.approx(ct.array[painted].mean())
+
+
+def test_evidence_shows_the_ct_and_the_edit(box_spine: Spine, model: Model) -> None:
+    ct, labels = box_spine
+    _, evidence = run(ct, labels, model)
+    for level, seen in evidence.items():
+        again = resample(ct, seen.grid)
+        inside = seen.body & (again.array > 100)
+        assert abs(np.median(seen.image[inside] - again.array[inside])) < 20
+        assert np.array_equal(seen.edit, seen.image + seen.difference)
+        assert not seen.difference[~seen.body].any()
+        own = resample(Volume(labels.array == VALUES[level], labels.grid), seen.grid, 0)
+        assert (own.array == seen.body).mean() > 0.98
+    # Candidates are found in a smoothed difference, so single pixels may be of either sign.
+    lytic = np.concatenate([seen.difference[seen.lytic] for seen in evidence.values()])
+    blastic = np.concatenate([seen.difference[seen.blastic] for seen in evidence.values()])
+    assert (lytic > 0).mean() > 0.8
+    assert (blastic < 0).mean() > 0.8
+
+
+def orders() -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    return list(product(permutations(range(3)), product((1, -1), repeat=3)))
+
+
+def stored(volume: Volume, axes: tuple[int, ...], signs: tuple[int, ...]) -> Volume:
+    """The same picture, its array axes (k, j, i) reordered, then flipped where the sign is -1."""
+    array = volume.array.transpose(axes)[tuple(slice(None, None, s) for s in signs)]
+    columns = [volume.grid.ijk_to_lps[:3, 2 - axis] for axis in axes]
+    origin = volume.grid.ijk_to_lps[:3, 3].copy()
+    for column, sign, n in zip(columns, signs, array.shape):
+        origin += column * (n - 1) * (sign == -1)
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.stack([c * s for c, s in zip(columns, signs)][::-1], axis=1)
+    matrix[:3, 3] = origin
+    return Volume(np.ascontiguousarray(array), Grid(array.shape, matrix), volume.name)
+
+
+@pytest.mark.parametrize(("axes", "signs"), orders())
+def test_storage_order_changes_nothing(
+    axes: tuple[int, ...], signs: tuple[int, ...], box_spine: Spine, usual: Result, model: Model
+) -> None:
+    ct, labels = (stored(volume, axes, signs) for volume in box_spine)
+    result, _ = run(ct, labels, model, replace(BY_VALUE, levels=("T12",)))
+    found, before = result.vertebrae[0], vertebra(usual, "T12")
+    assert found.p_malignant == pytest.approx(before.p_malignant, abs=1e-4)
+    assert [c.type for c in found.candidates] == [c.type for c in before.candidates]
+    for one, two in zip(found.candidates, before.candidates):
+        assert np.abs(np.subtract(one.centroid_lps, two.centroid_lps)).max() < 2
+        assert one.score == pytest.approx(two.score, abs=1e-3)
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    spacing=st.tuples(*[st.floats(1.0, 3.0)] * 3),
+    shift=st.tuples(*[st.floats(-1.0, 1.0)] * 3),
+)
+def test_segmentation_on_another_grid(
+    spacing: tuple[float, float, float], shift: tuple[float, float, float], box_spine: Spine
+) -> None:
+    """Bodies keep place and size, within what their own voxels can say."""
+    ct, labels = box_spine
+    k, j, i = (int(np.ceil(n * 2 / s)) + 1 for n, s in zip(ct.grid.shape, spacing[::-1]))
+    matrix = np.diag([*spacing, 1.0])
+    matrix[:3, 3] = shift
+    other = resample(labels, Grid((k, j, i), matrix), 0)
+    mask = np.asarray(other.array == VALUES["T12"])
+    patch, share = move(mask, other.grid, ct.grid)
+    assert patch is not None
+    painted = np.zeros(ct.grid.shape, bool)
+    patch.paint(painted)
+    centre = ct.grid.lps(np.argwhere(painted)[:, ::-1]).mean(axis=0)
+    truth = ct.grid.lps(np.argwhere(labels.array == VALUES["T12"])[:, ::-1]).mean(axis=0)
+    assert np.abs(centre - truth).max() < max(spacing) / 2 + 1
+    assert share == 1
+
+
+def test_rescaled_intensities_are_not_called_hounsfield(
+    box_spine: Spine, usual: Result, model: Model
+) -> None:
+    ct, labels = box_spine
+    scaled = replace(ct, array=(ct.array / 4000 + 0.5).astype(np.float32))
+    result, _ = run(scaled, labels, model)
+    assert result.run["hounsfield"] is False
+    for found in result.vertebrae:
+        assert found.p_malignant == pytest.approx(
+            vertebra(usual, found.level).p_malignant, abs=0.15
+        )
+        assert {c.mean_hu for c in found.candidates} == {None}
+
+
+def test_nan_in_one_vertebra_spares_the_others(
+    box_spine: Spine, usual: Result, model: Model
+) -> None:
+    ct, labels = box_spine
+    broken = changed(ct, lambda a: np.put(a, np.flatnonzero(labels.array == 32)[50], np.nan))
+    result, evidence = run(broken, labels, model)
+    assert "not finite" in vertebra(result, "T12").reason
+    assert vertebra(result, "T12").status is Status.NOT_ANALYSED
+    assert "T12" not in evidence
+    for level in ("T11", "L1"):
+        assert vertebra(result, level).p_malignant == pytest.approx(
+            vertebra(usual, level).p_malignant, abs=0.02
+        )
+
+
+def test_nan_everywhere_is_no_ct(box_spine: Spine, model: Model) -> None:
+    ct, labels = box_spine
+    with pytest.raises(NotCTError, match="not finite"):
+        run(changed(ct, lambda a: a.fill(np.nan)), labels, model)
+
+
+def test_dark_bone_is_no_ct(box_spine: Spine, model: Model) -> None:
+    ct, labels = box_spine
+    with pytest.raises(NotCTError, match="CT"):
+        run(replace(ct, array=500 - ct.array), labels, model)
+
+
+def test_metal_in_a_body_forbids_and_beside_it_is_flagged(box_spine: Spine, model: Model) -> None:
+    ct, labels = box_spine
+
+    def screw(array: np.ndarray) -> None:
+        array[30:36, 16:33, 20:22] = 8000  # into T12 and out of its back
+
+    result, _ = run(changed(ct, screw), labels, model)
+    assert vertebra(result, "T12").reason.startswith("metal in ")
+    rod, _ = run(changed(ct, lambda a: a[25:38, 31:33, 20:22].fill(8000)), labels, model)
+    assert METAL_NEARBY in vertebra(rod, "T12").flags
+    assert vertebra(rod, "T12").p_malignant is not None
+    assert METAL_NEARBY not in vertebra(rod, "T11").flags + vertebra(rod, "L1").flags
+
+
+def test_bodies_at_and_beyond_the_edge_of_the_ct(box_spine: Spine, model: Model) -> None:
+    """T11 is cut at its top, L1 all but gone, and each says so."""
+    ct, labels = box_spine
+    keep = slice(18, 50)
+    part = Volume(ct.array[keep], ct.grid.cut((18, 0, 0), ct.array[keep].shape), "part")
+    result, _ = run(part, labels, model)
+    assert vertebra(result, "T11").flags == (CUT,)
+    assert vertebra(result, "T11").p_malignant is not None
+    assert vertebra(result, "T12").flags == ()
+    assert vertebra(result, "L1").reason.startswith("too few voxels")
+    keep = slice(21, 50)
+    part = Volume(ct.array[keep], ct.grid.cut((21, 0, 0), ct.array[keep].shape), "part")
+    assert vertebra(run(part, labels, model)[0], "L1").reason == "outside the CT"
+
+
+def test_segmentation_elsewhere_is_refused(box_spine: Spine, model: Model) -> None:
+    ct, labels = box_spine
+    moved = replace(labels, grid=labels.grid.cut((500, 0, 0), labels.grid.shape))
+    with pytest.raises(SegmentationError, match="does not overlap"):
+        run(ct, moved, model)
+
+
+def test_labels_without_a_convention_are_refused(box_spine: Spine, model: Model) -> None:
+    with pytest.raises(InputError, match="declare a convention"):
+        run(*box_spine, model, Options())
+
+
+def test_vertebra_without_a_usable_level_is_reported(box_spine: Spine, model: Model) -> None:
+    ct, labels = box_spine
+    names = {33: "T11", 32: "T11 vertebra", 31: "L1"}
+    segments = tuple(Segment("", name, value, 0) for value, name in names.items())
+    named = Segmentation((labels,), segments, "named.seg.nrrd")
+    result, _ = segment_spine(ct, named, model, Options(), lambda e: None, lambda: False)
+    assert [v.level for v in result.vertebrae] == ["T11", "L1", "T11 vertebra"]
+    assert result.vertebrae[-1].status is Status.NOT_ANALYSED
+    assert result.vertebrae[-1].reason == "unknown label: name, but T11 is T11 already"
+
+
+def test_bodies_of_another_file_are_used(box_spine: Spine, model: Model) -> None:
+    """Vertebrae with an arch behind them, and a second segmentation that knows the bodies."""
+    ct, labels = box_spine
+    whole = changed(labels, lambda a: a[40:44, 30:38, 18:26].fill(33)).array.astype(np.uint8)
+    vertebrae = segmentation(replace(labels, array=whole))
+    result, _ = segment_spine(
+        ct, vertebrae, model, BY_VALUE, lambda e: None, lambda: False, segmentation(labels)
+    )
+    assert {v.body_source for v in result.vertebrae} == {"intersected"}
+    assert vertebra(result, "T11").body_mm3 == 13 * 16 * 20 * 8
+
+
+def test_missing_level_is_refused_by_name(box_spine: Spine, model: Model) -> None:
+    with pytest.raises(SegmentationError, match="holds no T5; it holds T11, T12, L1"):
+        run(*box_spine, model, replace(BY_VALUE, levels=("T5", "L1")))
+
+
+def test_stop_keeps_finished_vertebrae(box_spine: Spine, usual: Result, model: Model) -> None:
+    said: list[Event] = []
+
+    def enough() -> bool:
+        return any(isinstance(event, VertebraDone) for event in said)
+
+    result, evidence = run(*box_spine, model, on_event=said.append, should_stop=enough)
+    assert list(evidence) == ["T11"]
+    assert (result.run["finished"], result.run["stopped"]) == (["T11"], True)
+    assert vertebra(result, "T11") == vertebra(usual, "T11")
+    assert [v.reason for v in result.vertebrae[1:]] == ["stopped before its turn"] * 2
+
+
+def test_stop_while_bodies_are_sought(box_spine: Spine, model: Model) -> None:
+    result, evidence = run(*box_spine, model, should_stop=lambda: True)
+    assert (result.run["finished"], evidence) == ([], {})
+    assert all(v.status is Status.NOT_ANALYSED for v in result.vertebrae)
+
+
+def test_events_count_up_to_the_end(box_spine: Spine, model: Model) -> None:
+    said: list[Event] = []
+    run(*box_spine, model, on_event=said.append)
+    assert isinstance(said[0], Started)
+    fractions = [e.fraction for e in said if isinstance(e, Progress)]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == pytest.approx(1)
+    assert [e.level for e in said if isinstance(e, VertebraDone)] == ["T11", "T12", "L1"]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
+def test_p_of_vertebra_is_between_mean_and_maximum(p: list[float]) -> None:
+    value = p_of_vertebra(np.array(p))
+    assert value <= max(p) + 1e-9
+    if len(p) <= 3:
+        assert value == pytest.approx(np.mean(p))
+
+
+def test_p_of_vertebra_needs_neighbours() -> None:
+    """One slice that stands out says less than three in a row."""
+    assert p_of_vertebra(np.array([0, 0, 0.9, 0, 0])) == pytest.approx(0.3)
+    assert p_of_vertebra(np.array([0, 0.6, 0.6, 0.6, 0])) == pytest.approx(0.6)
