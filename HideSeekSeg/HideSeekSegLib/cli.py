@@ -166,9 +166,8 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--validation", type=Path, required=True, metavar="DIR", help="whole simulated vertebrae")
     add("--out", type=Path, required=True, metavar="DIR", help="checkpoints and weights; resumed")
     add("--supervision", choices=["labels", "twins"], default="labels")
-    add("--encoder-steps", type=_count, default=6000, metavar="N")
-    add("--decoder-steps", type=_count, default=6000, metavar="N")
-    add("--batch", type=_count, default=128, metavar="N")
+    add("--encoder-steps", type=_count, default=40_000, metavar="N")
+    add("--decoder-steps", type=_count, default=20_000, metavar="N")
     add("--name", default="compact", help="name of the weights, shown to their users")
     add("--seed", type=int, default=1)
     add("--threads", type=_count, metavar="N", help="threads of the processor to use")
@@ -189,7 +188,6 @@ def _train(args: argparse.Namespace) -> int:
             supervision=args.supervision,
             encoder_steps=args.encoder_steps,
             decoder_steps=args.decoder_steps,
-            batch=args.batch,
             seed=args.seed,
         )
         job = Training(args.slices, args.validation, args.out, settings, args.name)

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ..model.autoencoder import DiffusionAutoencoder
+from ..model.blocks import norm
 from ..model.classifier import LinearClassifier
 from ..model.diffusion import alpha_bars, noised
+from ..model.profile import Architecture
 from .dataset import Batch
 
 Supervision = Literal["labels", "twins"]
@@ -38,22 +40,66 @@ class DecoderLoss:
         return self.reconstruction + self.edit
 
 
-def encoder_loss(
-    model: DiffusionAutoencoder, head: torch.nn.Module, batch: Batch, supervision: Supervision
-) -> Tensor:
-    """Cross entropy of a linear head on z; a small pull to zero keeps z bounded.
+class ChangeHead(nn.Module):
+    """Predicts x minus its healthy twin from the encoder's maps, coarse to fine.
 
-    With "twins" every diseased slice brings its healthy twin: what the two have in common, which
-    is everything but the lesion, cancels, and the latent learns several times faster.
+    Used only while the encoder learns from twins, and thrown away: asked where a lesion is, the
+    maps learn what one looks like from far fewer slices than a label per slice tells them.
     """
-    x, label = batch.x, batch.label
-    if supervision == "twins":
-        ill = label > 0
-        x = torch.cat([x, batch.twin[ill]])
-        label = torch.cat([label, torch.zeros(int(ill.sum()))])
-    z = model.encode(x).float()
+
+    def __init__(self, architecture: Architecture, width: int = 64) -> None:
+        super().__init__()
+        widths = [architecture.channels * factor for factor in architecture.encoder_mult]
+        self.patch = architecture.patch
+        self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in widths)
+        self.out = nn.Sequential(
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            norm(width),
+            nn.SiLU(),
+            nn.Conv2d(width, self.patch**2, 3, padding=1),
+        )
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Maps of all levels, finest first, to the change (N, 1, H, W)."""
+        h: Tensor | None = None
+        for lateral, level in zip(reversed(self.lateral), reversed(maps)):
+            finer = lateral(level)
+            h = finer if h is None else finer + functional.interpolate(h, scale_factor=2)
+        return functional.pixel_shuffle(self.out(h), self.patch)
+
+
+def encoder_loss(model: DiffusionAutoencoder, head: nn.Module, batch: Batch) -> Tensor:
+    """Labels only: cross entropy of a linear head on z, and a small pull that keeps z bounded."""
+    return _label_loss(model.encode(batch.x), head, batch.label)
+
+
+def twin_encoder_loss(
+    model: DiffusionAutoencoder, head: nn.Module, change_head: ChangeHead, batch: Batch
+) -> tuple[Tensor, Tensor]:
+    """With twins: the label loss, and the error of the predicted change.
+
+    Every diseased slice brings its healthy twin: what the two have in common, which is everything
+    but the lesion, cancels.
+    """
+    ill = batch.label > 0
+    x = torch.cat([batch.x, batch.twin[ill]])
+    label = torch.cat([batch.label, torch.zeros(int(ill.sum()))])
+    change = torch.cat([batch.x - batch.twin, torch.zeros_like(batch.x[ill])])
+    maps, coarse = model.encoder.features(x)
+    error = (change_head(maps).float() - change).square() * (1 + 10 * _visible(change))
+    return _label_loss(model.encoder.pooled(maps, coarse), head, label), error.mean() / 0.02
+
+
+def _label_loss(z: Tensor, head: nn.Module, label: Tensor) -> Tensor:
+    z = z.float()
     logit = head(z)[:, 0]
     return functional.binary_cross_entropy_with_logits(logit, label) + 1e-4 * z.square().mean()
+
+
+def _visible(change: Tensor) -> Tensor:
+    """0 where image and twin agree, 1 where they differ by what an eye sees at once."""
+    return (change.abs() / 0.15).clamp(max=1.0)
 
 
 def draw_times(count: int, timesteps: int, generator: torch.Generator) -> Tensor:
@@ -91,7 +137,7 @@ def decoder_loss(
     eps = model(
         torch.cat([x_t, edit_t]), torch.cat([t, t]), torch.cat([_shaken(z, generator), healthy])
     )
-    lesion = (batch.x - batch.twin).abs()
+    lesion = batch.x - batch.twin
     return DecoderLoss(
         _weighted_error(eps[:count], x_t, t, batch.x, batch, lesion),
         _weighted_error(eps[count:], edit_t, t, batch.twin, batch, lesion),
@@ -122,6 +168,6 @@ def _weighted_error(
     fairness = torch.minimum(1 / (1 - level).clamp(min=0.09), 4 * level / (1 - level))
     weight = 0.1 + functional.avg_pool2d(batch.body.float(), 5, 1, 2)
     if lesion is not None:
-        weight = weight * (1 + 4 * (lesion / 0.15).clamp(max=1.0))
+        weight = weight * (1 + 4 * _visible(lesion))
     weight = weight / weight.mean(dim=(1, 2, 3), keepdim=True)
     return ((x0 - target).square() * weight * fairness).mean()

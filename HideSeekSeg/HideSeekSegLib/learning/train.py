@@ -21,7 +21,7 @@ from ..model.autoencoder import DiffusionAutoencoder
 from ..model.classifier import LinearClassifier
 from ..model.profile import Architecture, Decision, Intensity, Profile, Schedule
 from .dataset import Slices, make_batch
-from .losses import Supervision, decoder_loss, encoder_loss
+from .losses import ChangeHead, Supervision, decoder_loss, encoder_loss, twin_encoder_loss
 from .simulate import COMPACT_GEOMETRY
 from .training import Losses, Progress, Stage, run_stage
 
@@ -47,16 +47,20 @@ COMPACT = Profile(
 )
 
 
+CHANGE_WEIGHT = 0.3
+
+
 @dataclass(frozen=True)
 class Settings:
     """What decides a training run, beside the data and the profile."""
 
     supervision: Supervision = "labels"
-    encoder_steps: int = 6000
-    decoder_steps: int = 6000
-    batch: int = 128
-    encoder_rate: float = 1.5e-3
-    decoder_rate: float = 1.2e-3
+    encoder_steps: int = 40_000
+    decoder_steps: int = 20_000
+    encoder_batch: int = 32
+    decoder_batch: int = 32
+    encoder_rate: float = 1.0e-3
+    decoder_rate: float = 8e-4
     seed: int = 1
 
 
@@ -103,14 +107,18 @@ def _train_encoder(
 ) -> None:
     """Train the encoder with a linear head on labels; the model keeps the averaged weights."""
     head = nn.Linear(profile.architecture.latent, 1)
-    module = nn.ModuleDict({"encoder": model.encoder, "head": head})
+    change = ChangeHead(profile.architecture)
+    module = nn.ModuleDict({"encoder": model.encoder, "head": head, "change": change})
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def losses(step: int, rng: np.random.Generator, generator: torch.Generator) -> Losses:
-        rows = _twinned(slices, settings, rng)
-        batch = make_batch(slices, rows, profile, rng)
+        twins = settings.supervision == "twins"
+        batch = make_batch(slices, _encoder_rows(slices, settings, rng), profile, rng)
         with half_precision():
-            return {"cross entropy": encoder_loss(model, head, batch, settings.supervision)}
+            if not twins:
+                return {"cross entropy": encoder_loss(model, head, batch)}
+            label, seen = twin_encoder_loss(model, head, change, batch)
+        return {"total": label + CHANGE_WEIGHT * seen, "cross entropy": label, "change": seen}
 
     stage = Stage("encoder", settings.encoder_steps, settings.encoder_rate, 0.05, settings.seed)
     averaged = run_stage(
@@ -135,7 +143,7 @@ def _train_decoder(
     trained = [p for p in model.parameters() if p.requires_grad]
 
     def losses(step: int, rng: np.random.Generator, generator: torch.Generator) -> Losses:
-        rows = rng.integers(0, len(slices), settings.batch)
+        rows = rng.integers(0, len(slices), settings.decoder_batch)
         batch = make_batch(slices, rows, profile, rng)
         model.encoder.eval()
         with half_precision():
@@ -154,11 +162,12 @@ def half_precision() -> AbstractContextManager[None]:
     return torch.autocast("cpu", torch.bfloat16, enabled=fast)
 
 
-def _twinned(slices: Slices, settings: Settings, rng: np.random.Generator) -> np.ndarray:
-    """Rows of one encoder batch; with twins half as many, all diseased: each brings its twin."""
+def _encoder_rows(slices: Slices, settings: Settings, rng: np.random.Generator) -> np.ndarray:
+    """Rows of one batch; with twins half as many, all diseased: each brings its twin."""
+    count = settings.encoder_batch
     if settings.supervision == "labels":
-        return rng.integers(0, len(slices), settings.batch)
-    return rng.choice(np.flatnonzero(slices.label), settings.batch // 2)
+        return rng.integers(0, len(slices), count)
+    return rng.choice(np.flatnonzero(slices.label), count // 2)
 
 
 def encode_all(

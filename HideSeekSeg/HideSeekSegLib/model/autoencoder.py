@@ -83,9 +83,8 @@ class SemanticEncoder(nn.Module):
         self.input_blocks, widths = _downward(a, a.encoder_mult, Block, nn.Sequential)
         self.middle_block = _middle(widths[-1], Block, nn.Sequential)
         if a.pooling == "evidence":
-            self.evidence_blocks = [_last_of_level(a, level) for level in a.evidence_levels]
             self.out: nn.Module = EvidencePooling(
-                maps=[widths[i] for i in self.evidence_blocks],
+                maps=[widths[_last_of_level(a, level)] for level in a.evidence_levels],
                 coarse=widths[-1],
                 coarse_size=a.image_size // a.patch // 2 ** (len(a.encoder_mult) - 1),
                 latent=a.latent,
@@ -102,15 +101,25 @@ class SemanticEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images x (N, 1, H, W) to latents z (N, latent)."""
+        z: Tensor = self.pooled(*self.features(x))
+        return z
+
+    def features(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The last map of each level, finest first, and the middle block's (N, C, h, w)."""
         h = functional.pixel_unshuffle(x, self.architecture.patch)
         maps = []
         for stage in self.input_blocks:
             h = stage(h)
             maps.append(h)
-        h = self.middle_block(h)
+        levels = range(len(self.architecture.encoder_mult))
+        finest_first = [maps[_last_of_level(self.architecture, level)] for level in levels]
+        return finest_first, self.middle_block(h)
+
+    def pooled(self, maps: list[Tensor], coarse: Tensor) -> Tensor:
+        """What ``features`` gave to latents z (N, latent)."""
         if isinstance(self.out, EvidencePooling):
-            return self.out([maps[i] for i in self.evidence_blocks], h)
-        z: Tensor = self.out(h)
+            return self.out([maps[i] for i in self.architecture.evidence_levels], coarse)
+        z: Tensor = self.out(coarse)
         return z
 
 
