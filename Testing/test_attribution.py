@@ -9,8 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from example_models import (
     CPU,
@@ -38,7 +36,6 @@ from HideSeekSegLib.attribution import (
     score,
     select,
 )
-from HideSeekSegLib.model.batches import in_batches
 from HideSeekSegLib.model.classifier import LinearClassifier
 from HideSeekSegLib.model.profile import Decision, Profile, Schedule
 from HideSeekSegLib.model.weights import Model
@@ -308,41 +305,3 @@ def test_progress_counts_up_to_its_total_and_may_cancel() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         attribute(images, np.ones((5, 16, 16), bool), model, 2, cancel)
-
-
-def test_a_batch_that_does_not_fit_is_halved() -> None:
-    sizes: list[int] = []
-
-    def greedy(x: torch.Tensor, tick: object) -> torch.Tensor:
-        sizes.append(len(x))
-        if len(x) > 2:
-            torch.empty(1 << 60)  # really asks for an exbibyte
-        return 2 * x
-
-    x = torch.arange(7.0)[:, None]
-    assert torch.equal(in_batches(greedy, [x], 1, CPU, batch=7), 2 * x)
-    assert sizes == [7, 4, 2, 2, 2, 1]
-
-
-def test_one_image_that_does_not_fit_and_other_faults_are_not_hidden() -> None:
-    with pytest.raises(RuntimeError, match="allocate"):
-        in_batches(lambda x, tick: torch.empty(1 << 60), [torch.zeros(1, 1)], 1, CPU)
-    with pytest.raises(RuntimeError, match="shape"):
-        in_batches(lambda x, tick: x.view(9), [torch.zeros(4, 2)], 1, CPU)
-
-
-@given(
-    logit=st.floats(-400, 400),
-    p=st.sampled_from([1e-5, 1e-3, 0.5, 0.999]),
-    seed=st.integers(0, 99),
-)
-def test_move_to_reaches_p_along_the_normal(logit: float, p: float, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    coef, mean = torch.randn(2, 16, generator=generator, dtype=torch.float64)
-    scale = torch.rand(16, generator=generator, dtype=torch.float64) + 0.1
-    classifier = LinearClassifier(coef, logit, mean, scale)
-    z = torch.randn(3, 16, generator=generator, dtype=torch.float64)
-    moved = classifier.move_to(z, p)
-    assert classifier.probability(moved).numpy() == pytest.approx(p, rel=1e-6)
-    along = (moved - z) / scale @ coef / coef.norm()
-    assert along.abs().numpy() == pytest.approx(((moved - z) / scale).norm(dim=1).numpy())

@@ -15,7 +15,6 @@ import torch
 
 from example_models import tiny_images, tiny_model
 from HideSeekSegLib.attribution import encode
-from HideSeekSegLib.model.classifier import LinearClassifier
 from HideSeekSegLib.model.profile import Profile
 from HideSeekSegLib.model.weights import (
     DeviceError,
@@ -197,26 +196,6 @@ def test_not_safetensors_is_said(folder: Path) -> None:
     change_profile(folder, lambda d: d["files"].update({"classifier.safetensors": sha}))
     with pytest.raises(WeightsError, match="is not a safetensors file"):
         load_model(folder, "cpu")
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "cause"),
-    [
-        ("coef", torch.zeros(4), "coef must not be zero"),
-        ("mean", torch.tensor([0.0, 1.0, 2.0, float("nan")]), "mean holds values"),
-        ("scale", torch.ones(3), "scale has shape"),
-        ("intercept", float("inf"), "intercept is not finite"),
-    ],
-)
-def test_what_is_no_classifier_is_refused(name: str, value: Any, cause: str) -> None:
-    parts: dict[str, Any] = {
-        "coef": torch.ones(4),
-        "intercept": 0.0,
-        "mean": torch.zeros(4),
-        "scale": torch.ones(4),
-    }
-    with pytest.raises(ValueError, match=cause):
-        LinearClassifier(**{**parts, name: value})
 
 
 def test_the_choice_of_device_is_honoured_or_refused() -> None:

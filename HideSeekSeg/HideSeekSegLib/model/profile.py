@@ -145,13 +145,17 @@ def from_json(data: dict[str, Any]) -> Profile:
         unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:
             raise ValueError(f"profile: unknown {part} setting {sorted(unknown)[0]!r}")
-        for name, hint in get_type_hints(cls).items():
-            if get_origin(hint) is Literal and values.get(name, get_args(hint)[0]) not in get_args(
-                hint
-            ):
+        for name, choices in _choices(cls).items():
+            if name in values and values[name] not in choices:
                 raise ValueError(f"profile: unknown {part} {name} {values[name]!r}")
         known[part] = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
     unknown = set(known) - {f.name for f in fields(Profile)}
     if unknown:
         raise ValueError(f"profile: unknown part {sorted(unknown)[0]!r}")
     return Profile(**known)
+
+
+def _choices(cls: type) -> dict[str, tuple[Any, ...]]:
+    """What the settings may be that are a choice from a few words."""
+    hints = get_type_hints(cls).items()
+    return {name: get_args(hint) for name, hint in hints if get_origin(hint) is Literal}
