@@ -49,10 +49,9 @@ class DiffusionAutoencoder(nn.Module):
         self.input_blocks, skips = _downward(a, a.decoder_mult, block, Stage)
         self.middle_block = _middle(skips[-1], block, Stage)
         self.output_blocks = _upward(a, skips, block)
+        width = a.decoder_mult[0] * a.channels
         self.out = nn.Sequential(
-            norm(a.channels),
-            nn.SiLU(),
-            zeroed(nn.Conv2d(a.channels, a.patch**2, 3, padding=1)),
+            norm(width), nn.SiLU(), zeroed(nn.Conv2d(width, a.patch**2, 3, padding=1))
         )
 
     def encode(self, x: Tensor) -> Tensor:
