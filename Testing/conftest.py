@@ -15,6 +15,9 @@ from HideSeekSegLib.model.classifier import LinearClassifier
 from HideSeekSegLib.model.profile import Decision, Geometry, Intensity, Profile, Schedule
 from HideSeekSegLib.model.weights import save_model
 
+# Two threads that wait for each other beside a busy process are ten times slower than one.
+torch.set_num_threads(1)
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 LEVELS = ("T11", "T12", "L1")
 
@@ -52,7 +55,7 @@ def _save_weights(folder: Path, schedule: Schedule) -> Path:
         Geometry("aligned", TINY.image_size, slice_mm=3.0, body_pixels=10.0),
         Intensity("asinh"),
         schedule,
-        Decision(candidate_quantile=0.8, smooth_pixels=0.5),
+        Decision(candidate_quantile=0.8, min_pixels=3),
     )
     save_model(folder, filled(TINY), classifier, profile)
     return folder

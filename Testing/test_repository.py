@@ -1,0 +1,175 @@
+"""The repository keeps its own rules: lists, floors, pins, and nothing of one machine."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULE = ROOT / "HideSeekSeg"
+LIBRARY = MODULE / "HideSeekSegLib"
+SOURCES = sorted(LIBRARY.rglob("*.py"))
+PACKAGED = (".py", ".json", ".safetensors", ".ui", ".png", ".svg")
+
+# From the ground up: a room may import from its own floor's room and from lower floors.
+FLOORS = (
+    ("imaging", "model", "events", "stopping"),
+    ("findings", "terminal", "watch"),
+    ("anatomy", "attribution"),
+    ("joining", "evidence", "preparation"),
+    ("output",),
+    ("pipeline",),
+    ("learning",),
+    ("jobs",),
+    ("cli",),
+    ("__main__",),
+)
+FLOOR = {room: n for n, rooms in enumerate(FLOORS) for room in rooms}
+TORCH_ROOMS = {"model", "attribution", "learning", "pipeline", "jobs", "cli"}
+HIDDEN = re.compile(r"/(work|home|root|opt|tmp)/|[a-z]:\\users", re.IGNORECASE)
+REGISTRY = re.compile(r"index-url|find-links|(pypi|pythonhosted|pytorch)\.org", re.IGNORECASE)
+
+
+def listed(name: str) -> list[str]:
+    """The files that a ``set(name ...)`` of the module's CMakeLists.txt lists."""
+    text = (MODULE / "CMakeLists.txt").read_text("utf-8")
+    block = re.search(rf"set\({name}\b(.*?)\)", text, re.DOTALL)
+    assert block is not None
+    return block[1].split()
+
+
+def test_cmake_packages_every_file_and_lists_no_missing_one() -> None:
+    """Slicer's macro fails on a listed file that is missing and silently leaves out the others."""
+    scripts, resources = listed("MODULE_PYTHON_SCRIPTS"), listed("MODULE_PYTHON_RESOURCES")
+    files = {
+        path.relative_to(MODULE).as_posix()
+        for path in MODULE.rglob("*")
+        if path.suffix in PACKAGED and "__pycache__" not in path.parts
+    }
+    assert sorted(scripts) == sorted(name for name in files if name.endswith(".py"))
+    assert sorted(resources) == sorted(name for name in files if not name.endswith(".py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Modules that a file imports anywhere, relative imports as their room in the library."""
+    found = set()
+    inside = path.relative_to(LIBRARY).parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module or "")
+        elif isinstance(node, ast.ImportFrom):
+            base = inside[: len(inside) - node.level + 1]
+            tail = node.module.split(".") if node.module else [a.name for a in node.names][:1]
+            found.add("." + [*base, *tail][0])
+    return found
+
+
+def room(path: Path) -> str:
+    return path.relative_to(LIBRARY).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.relative_to(LIBRARY).as_posix())
+def test_file_imports_only_from_rooms_below(path: Path) -> None:
+    if path.parent == LIBRARY and path.name == "__init__.py":
+        return
+    own = room(path)
+    assert own in FLOOR, "a new room needs a floor"
+    for name in imports(path):
+        other = name[1:] if name.startswith(".") else ""
+        if other and other not in (own, "__version__"):
+            assert FLOOR[other] < FLOOR[own], f"{own} imports {other}"
+    roots = {name.split(".")[0] for name in imports(path) if not name.startswith(".")}
+    assert not roots & {"slicer", "qt", "ctk", "vtk", "pickle"}
+    assert "torch" not in roots or own in TORCH_ROOMS
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.relative_to(LIBRARY).as_posix())
+def test_file_fits_in_a_head(path: Path) -> None:
+    assert len(path.read_text("utf-8").splitlines()) <= 300
+
+
+def tracked() -> list[Path]:
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("this is no git checkout")
+    return [ROOT / name for name in done.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def test_no_path_of_a_machine_and_no_registry_stands_in_a_file() -> None:
+    for path in tracked():
+        if path.name == Path(__file__).name:
+            continue
+        try:
+            text = path.read_text("utf-8")
+        except UnicodeDecodeError:
+            continue  # pictures and weights
+        for pattern in (HIDDEN, REGISTRY):
+            hit = pattern.search(text)
+            assert hit is None, f"{path.name}: {hit}"
+
+
+def test_dependencies_are_those_that_the_library_imports() -> None:
+    text = (ROOT / "pyproject.toml").read_text("utf-8")
+
+    def names(block: str) -> set[str]:
+        found = re.search(rf"^{block} = \[(.*?)^\]", text, re.DOTALL | re.MULTILINE)
+        return set(re.findall(r'"([\w-]+)[><=]', found[1])) if found else set()
+
+    imported = {name.split(".")[0] for path in SOURCES for name in imports(path)} - {""}
+    foreign = {name for name in imported - set(sys.stdlib_module_names) if name != "HideSeekSegLib"}
+    known = {"skimage": "scikit-image", "PIL": "pillow"}
+    assert {known.get(name, name) for name in foreign} == names("dependencies") | names("train")
+
+
+def test_constraints_pin_every_dependency() -> None:
+    text = (ROOT / "constraints.txt").read_text("utf-8").lower()
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w-]+==[\w.]+( ; .*)?", line) for line in lines)
+    pinned = {line.split("==")[0] for line in lines}
+    project = (ROOT / "pyproject.toml").read_text("utf-8").lower()
+    asked = set(re.findall(r'^    "([\w-]+)[><=]=', project, re.MULTILINE))
+    assert asked <= pinned
+    assert "+cpu" not in text, "a pin of the CPU build would refuse every other"
+
+
+def test_ci_runs_the_tests_and_nothing_else() -> None:
+    script = ROOT / ".ci" / "run"
+    assert script.read_text().splitlines()[-1] == "exec make test"
+    assert os.name == "nt" or os.access(script, os.X_OK)
+
+
+def test_set_up_fails_with_one_line_where_nothing_can_be_installed(tmp_path: Path) -> None:
+    for name in ("constraints.txt", "pyproject.toml"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    alone = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": ""}
+    done = subprocess.run(
+        [sys.executable, ROOT / ".ci" / "set_up.py", "venv", "venv/ready"],
+        cwd=tmp_path,
+        env={**os.environ, **alone},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert re.match(r"set-up: cannot install (uv|torch==[\d.]+): ", done.stderr)
+    assert not (tmp_path / "venv" / "ready").exists()
+    assert (tmp_path / "venv" / "set_up.log").read_text("utf-8").count("$ python") >= 2
+
+
+def test_set_up_refuses_an_old_python(tmp_path: Path) -> None:
+    """The check is the first thing that runs, whatever Python reads the file."""
+    code = (ROOT / ".ci" / "set_up.py").read_text("utf-8").replace("(3, 10)", "(99, 0)")
+    (tmp_path / "set_up.py").write_text(code, "utf-8")
+    words = [sys.executable, "set_up.py", "venv", "venv/ready"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Python 3.10 or newer is needed" in done.stderr
+    assert not (tmp_path / "venv").exists()
