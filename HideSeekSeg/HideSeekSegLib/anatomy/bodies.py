@@ -60,7 +60,7 @@ def find_body(
     ``vertebra`` is bool (K, J, I) on ``grid``: a whole vertebra or, with ``kind`` "body", a body.
     ``body`` may mark the bodies of several vertebrae on the same grid: it is intersected, unless
     it misses this vertebra.  A mask that is called a vertebra but has no posterior elements is
-    taken as the body that it is.
+    taken as the body that it is; so is one in which no body can be told from the rest.
     """
     if kind == "body" or not vertebra.any():
         return Body(vertebra, "given", cut_flags(vertebra))
@@ -114,7 +114,8 @@ def _derive(mask: Mask, grid: Grid) -> tuple[Mask, tuple[str, ...]] | None:
     if body_only or not core.any():
         return None
     flags = () if frame.canal is not None else (NO_CANAL,)
-    return mask & _nearer(core, solid & ~core, work, grid), flags
+    body = mask & _nearer(core, solid & ~core, work, grid)
+    return (body, flags) if body.any() else None
 
 
 def _working(mask: Mask, grid: Grid, frame: Frame) -> tuple[Grid, Mask]:
