@@ -9,7 +9,6 @@ before its latent knows anything.)
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -30,9 +29,9 @@ COMPACT = Profile(
     architecture=Architecture(
         image_size=48,
         patch=3,
-        channels=32,
-        decoder_mult=(2, 3, 4),
-        encoder_mult=(2, 3, 4),
+        channels=48,
+        decoder_mult=(1, 1, 2),
+        encoder_mult=(1, 2, 3),
         residual_blocks=1,
         attention_levels=(),
         latent=256,
@@ -114,10 +113,9 @@ def _train_encoder(
     def losses(step: int, rng: np.random.Generator, generator: torch.Generator) -> Losses:
         twins = settings.supervision == "twins"
         batch = make_batch(slices, _encoder_rows(slices, settings, rng), profile, rng)
-        with half_precision():
-            if not twins:
-                return {"cross entropy": encoder_loss(model, head, batch)}
-            label, seen = twin_encoder_loss(model, head, change, batch)
+        if not twins:
+            return {"cross entropy": encoder_loss(model, head, batch)}
+        label, seen = twin_encoder_loss(model, head, change, batch)
         return {"total": label + CHANGE_WEIGHT * seen, "cross entropy": label, "change": seen}
 
     stage = Stage("encoder", settings.encoder_steps, settings.encoder_rate, 0.05, settings.seed)
@@ -146,20 +144,13 @@ def _train_decoder(
         rows = rng.integers(0, len(slices), settings.decoder_batch)
         batch = make_batch(slices, rows, profile, rng)
         model.encoder.eval()
-        with half_precision():
-            loss = decoder_loss(model, classifier, batch, settings.supervision, generator)
+        loss = decoder_loss(model, classifier, batch, settings.supervision, generator)
         return {"total": loss.total, "reconstruction": loss.reconstruction, "edit": loss.edit}
 
     stage = Stage("decoder", settings.decoder_steps, settings.decoder_rate, 0.01, settings.seed + 1)
     averaged = run_stage(stage, model, trained, losses, folder, on_progress, should_stop)
     assert isinstance(averaged, DiffusionAutoencoder)
     return averaged
-
-
-def half_precision() -> AbstractContextManager[None]:
-    """bfloat16 where the processor multiplies it faster; float32 elsewhere."""
-    fast = torch.cpu._is_avx512_bf16_supported()
-    return torch.autocast("cpu", torch.bfloat16, enabled=fast)
 
 
 def _encoder_rows(slices: Slices, settings: Settings, rng: np.random.Generator) -> np.ndarray:
@@ -176,7 +167,7 @@ def encode_all(
     """Latents z (N, D) of the first ``most`` slices, as they are (no augmentation)."""
     model.eval()
     rows = np.arange(min(len(slices), most))
-    with torch.inference_mode(), half_precision():
+    with torch.inference_mode():
         parts = [
             model.encode(make_batch(slices, part, profile, None).x).float()
             for part in np.array_split(rows, max(len(rows) // 500, 1))
