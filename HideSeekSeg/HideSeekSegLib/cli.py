@@ -208,6 +208,12 @@ def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
     bodies = kinds.add_parser("bodies", help="the derived vertebral body against true ones")
     bodies.add_argument("--data", type=Path, required=True, metavar="DIR")
     bodies.set_defaults(measure=_benchmark_bodies)
+    runs = kinds.add_parser("runs", help="seconds and memory of the main job on real CTs")
+    add = runs.add_argument
+    add("sources", type=Path, metavar="SOURCES.csv")
+    add("--data", type=Path, required=True, metavar="DIR", help="folder the paths start from")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
+    runs.set_defaults(measure=_benchmark_runs)
 
 
 def _benchmark(args: argparse.Namespace) -> int:
@@ -226,6 +232,13 @@ def _benchmark_bodies(args: argparse.Namespace) -> int:
     from .learning.benchmark_bodies import report
 
     print(report(args.data))
+    return OK
+
+
+def _benchmark_runs(args: argparse.Namespace) -> int:
+    from .learning.benchmark_runs import run_all, table
+
+    print(table(run_all(args.sources, args.data, args.out, (), _say)))
     return OK
 
 

@@ -47,16 +47,22 @@ class Source:
 
 
 def read_sources(path: Path, data: Path) -> list[Source]:
-    """A CSV with the columns ct, segmentation, labels, patient, split; paths are below ``data``."""
+    """A CSV with the columns ct, segmentation, labels, patient, split.
+
+    Paths are below ``data``; a label map in JSON stands beside the CSV.
+    """
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     wanted = {"ct", "segmentation", "labels", "patient", "split"}
     if not rows or not wanted <= set(rows[0]):
         raise InputError(path, f"a sources file needs the columns {', '.join(sorted(wanted))}")
-    return [
-        Source(data / r["ct"], data / r["segmentation"], r["labels"], r["patient"], r["split"])
-        for r in rows
-    ]
+    sources = []
+    for row in rows:
+        own_map = path.parent / row["labels"]
+        labels = str(own_map) if own_map.suffix == ".json" else row["labels"]
+        files = data / row["ct"], data / row["segmentation"]
+        sources.append(Source(*files, labels, row["patient"], row["split"]))
+    return sources
 
 
 def load_vertebrae(source: Source, margin_mm: float = 15.0) -> list[Vertebra]:
