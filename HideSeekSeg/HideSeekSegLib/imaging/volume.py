@@ -104,10 +104,16 @@ def to_sitk(volume: Volume) -> sitk.Image:
     """The same voxels and geometry as a SimpleITK image (booleans become uint8)."""
     array = volume.array.astype(np.uint8) if volume.array.dtype == bool else volume.array
     image = sitk.GetImageFromArray(array)
-    image.SetSpacing([float(s) for s in volume.grid.spacing])
-    image.SetDirection([float(d) for d in volume.grid.direction.ravel()])
-    image.SetOrigin([float(o) for o in volume.grid.ijk_to_lps[:3, 3]])
+    _place(image, volume.grid)
     return image
+
+
+def _place(image: sitk.Image, grid: Grid) -> None:
+    # ITK fails to invert directions that hold subnormal numbers, and only prints that it did.
+    direction = np.where(np.abs(grid.direction) < 1e-12, 0.0, grid.direction)
+    image.SetSpacing([float(s) for s in grid.spacing])
+    image.SetDirection([float(d) for d in direction.ravel()])
+    image.SetOrigin([float(o) for o in grid.ijk_to_lps[:3, 3]])
 
 
 def resample(volume: Volume, grid: Grid, order: int = 1, fill: float = 0.0) -> Volume:
@@ -118,9 +124,7 @@ def resample(volume: Volume, grid: Grid, order: int = 1, fill: float = 0.0) -> V
     """
     interpolator = {0: sitk.sitkNearestNeighbor, 1: sitk.sitkLinear}[order]
     like = sitk.Image([int(n) for n in grid.shape[::-1]], sitk.sitkUInt8)
-    like.SetSpacing([float(s) for s in grid.spacing])
-    like.SetDirection([float(d) for d in grid.direction.ravel()])
-    like.SetOrigin([float(o) for o in grid.ijk_to_lps[:3, 3]])
+    _place(like, grid)
     source = to_sitk(volume)
     moved = sitk.Resample(source, like, sitk.Transform(), interpolator, fill, source.GetPixelID())
     array = sitk.GetArrayFromImage(moved)
