@@ -40,7 +40,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def slow_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with many steps: there is time to press Ctrl-C."""
-    schedule = Schedule(invert_steps=60, render_steps=30)
+    schedule = Schedule(invert_steps=50, render_steps=25)
     return _save_weights(tmp_path_factory.mktemp("slow"), schedule)
 
 
