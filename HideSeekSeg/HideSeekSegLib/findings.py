@@ -82,7 +82,7 @@ class VertebraFinding:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the method saw of one vertebra, for pictures: float32 (S, P, I) arrays on the crop's grid.
+    """What the method saw of one vertebra: float32 (S, P, I) arrays on the crop's grid.
 
     Slices run to the patient's right, rows from anterior to posterior, columns from superior to
     inferior.  ``difference`` is edit minus reconstruction in the units of ``image``: positive where
@@ -100,7 +100,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Result:
-    """A whole run.  ``run`` holds what is needed to repeat it: weights, versions, device, seconds."""
+    """A whole run.  ``run``: what is needed to repeat it, such as weights, versions, device."""
 
     vertebrae: tuple[VertebraFinding, ...]
     threshold: float
