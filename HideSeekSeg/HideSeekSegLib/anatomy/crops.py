@@ -174,22 +174,31 @@ def _box_around(inner: Grid, outer: Grid) -> tuple[slice, ...]:
 def to_ct(mask: Mask, grid: Grid, ct: Grid, body: Mask) -> Patch | None:
     """Bring a mask (S, P, I) on a crop's grid to the CT's grid, inside the body.
 
-    Linear interpolation at one half keeps outlines smooth; a mask too thin for that falls back to
-    its nearest voxels.  None where nothing of it lies in the body.
+    Linear interpolation at one half keeps outlines smooth.  A mask that is too thin for the CT's
+    voxels loses most of its volume that way: then the voxels nearest to its own are taken.  None
+    where nothing of it lies in the body.
     """
     inner = bounding_box(mask, margin=1)
     sub = grid.cut([s.start for s in inner], mask[inner].shape)
     box = _box_around(sub, ct)
     part = ct.cut([s.start for s in box], body[box].shape)
-    soft = resample(Volume(mask[inner].astype(np.float32), sub), part, 1, 0.0).array
-    hit = (soft >= 0.5) & body[box]
-    if not hit.any():
-        hit = resample(Volume(mask[inner], sub), part, 0).array & body[box]
+    hit = resample(Volume(mask[inner].astype(np.float32), sub), part, 1, 0.0).array >= 0.5
+    if hit.sum() * ct.voxel_mm3 < mask.sum() * grid.voxel_mm3 / 2:
+        hit = _nearest(mask[inner], sub, part)
+    hit &= body[box]
     if not hit.any():
         return None
     tight = bounding_box(hit)
     start = tuple(b.start + t.start for b, t in zip(box, tight))
     return Patch(np.ascontiguousarray(hit[tight]), start)
+
+
+def _nearest(mask: Mask, grid: Grid, other: Grid) -> Mask:
+    """The voxels of another grid that are nearest to the mask's voxels."""
+    at = np.rint(other.ijk(grid.lps(np.argwhere(mask)[:, ::-1]))).astype(int)[:, ::-1]
+    hit = np.zeros(other.shape, bool)
+    hit[tuple(at[((at >= 0) & (at < other.shape)).all(axis=1)].T)] = True
+    return hit
 
 
 def feathered(body: Mask, margin: float) -> npt.NDArray[np.float32]:
