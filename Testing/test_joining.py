@@ -1,0 +1,133 @@
+"""Candidates of neighbouring slices become lesions, and lesions get their measures."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from example_vertebrae import Mask, cylinder, grid_around, tilted
+from HideSeekSegLib.anatomy.crops import crop_grid
+from HideSeekSegLib.findings import Candidate, LesionType
+from HideSeekSegLib.imaging.volume import Grid, Volume
+from HideSeekSegLib.joining import join_slices, measure
+from HideSeekSegLib.model.profile import Geometry
+
+ALIGNED = Geometry("aligned", 48, slice_mm=1.6, body_pixels=40.0)
+GRID = grid_around((0.9, 0.9, 1.5), Rotation.from_rotvec([0.2, 0.1, -0.1]).as_matrix())
+BODY = cylinder(GRID, tilted(15))
+WHERE = crop_grid(BODY, GRID, ALIGNED)
+CT = Volume(np.where(BODY, 300, 40).astype(np.int16), GRID)
+
+
+@dataclass(frozen=True)
+class Part:
+    slice: int
+    type: LesionType
+    mask: Mask
+    score: float
+
+
+def part(slice: int, rows: tuple[int, int], score: float = 0.5, type: LesionType = "lytic") -> Part:
+    """A candidate of ten columns."""
+    mask = np.zeros((48, 48), bool)
+    mask[rows[0] : rows[1], 20:30] = True
+    return Part(slice, type, mask, score)
+
+
+def test_score_is_the_mean_weighted_by_area() -> None:
+    (lesion,) = join_slices([part(10, (20, 22), 0.2), part(11, (20, 26), 0.6)])
+    assert lesion.score == pytest.approx((0.2 * 20 + 0.6 * 60) / 80)
+    assert lesion.slices == (10, 11)
+    assert lesion.mask((20, 48, 48)).sum() == 80
+
+
+def test_a_third_of_the_smaller_joins_and_less_does_not() -> None:
+    """One of three shared rows is a third; one of four is not, whatever the larger one's size."""
+    assert len(join_slices([part(5, (10, 13)), part(6, (12, 30))])) == 1
+    assert len(join_slices([part(5, (10, 14)), part(6, (13, 30))])) == 2
+
+
+def test_types_gaps_and_neighbours_within_a_slice_stay_apart() -> None:
+    assert len(join_slices([part(5, (10, 14)), part(6, (10, 14), type="blastic")])) == 2
+    assert len(join_slices([part(5, (10, 14)), part(7, (10, 14))])) == 2
+    assert len(join_slices([part(5, (10, 14)), part(5, (20, 24))])) == 2
+    assert join_slices([]) == []
+
+
+def test_two_of_a_slice_join_through_their_neighbour() -> None:
+    """The legs of a U are one lesion."""
+    legs = [part(5, (10, 14)), part(5, (20, 24)), part(6, (10, 24)), part(7, (30, 34))]
+    lesions = join_slices(legs)
+    assert sorted(len(lesion.parts) for lesion in lesions) == [1, 3]
+
+
+@given(st.permutations(range(7)))
+def test_order_of_the_parts_does_not_matter(order: list[int]) -> None:
+    parts = [
+        *(part(n, (10 + n, 16 + n), 0.1 * n) for n in range(4)),
+        part(2, (30, 33), 0.9),
+        part(3, (31, 34), 0.3),
+        part(2, (10, 16), 0.8, "blastic"),
+    ]
+
+    def outcome(lesions: list[Part]) -> list[tuple[str, float, bytes]]:
+        joined = join_slices(lesions)
+        return [(j.type, round(j.score, 12), j.mask((8, 48, 48)).tobytes()) for j in joined]
+
+    assert outcome([parts[n] for n in order]) == outcome(parts)
+
+
+def measured() -> tuple[Candidate, ...]:
+    lytic = [part(n, (14, 22), 0.4) for n in range(8, 12)]
+    small = [part(14, (20, 24), 0.7), part(15, (20, 24), 0.8)]
+    blastic = [part(n, (26, 32), 0.6, "blastic") for n in range(9, 13)]
+    lesions = join_slices([*lytic, *small, *blastic])
+    return measure(lesions, "T10", WHERE, CT, BODY, hounsfield=True)
+
+
+def test_names_count_by_type_and_the_best_come_first() -> None:
+    found = measured()
+    assert [c.id for c in found] == ["T10-lytic-1", "T10-blastic-1", "T10-lytic-2"]
+    assert [c.score for c in found] == sorted((c.score for c in found), reverse=True)
+    assert [c.slices for c in found] == [(14, 15), (9, 10, 11, 12), (8, 9, 10, 11)]
+
+
+def test_measures_are_those_of_the_painted_voxels() -> None:
+    for candidate in measured():
+        painted = np.zeros(GRID.shape, bool)
+        assert candidate.patch is not None
+        candidate.patch.paint(painted)
+        assert not (painted & ~BODY).any()
+        assert candidate.volume_mm3 == pytest.approx(painted.sum() * GRID.voxel_mm3)
+        assert candidate.share_of_body == pytest.approx(painted.sum() / BODY.sum())
+        assert candidate.mean_hu == 300
+        positions = GRID.lps(np.argwhere(painted)[:, ::-1])
+        np.testing.assert_allclose(candidate.centroid_lps, positions.mean(axis=0))
+        corners = np.array(list(itertools.product((-0.5, 0.5), repeat=3)))
+        outer = np.concatenate([GRID.lps(GRID.ijk(positions) + corner) for corner in corners])
+        np.testing.assert_allclose(candidate.box_lps[:3], outer.min(axis=0))
+        np.testing.assert_allclose(candidate.box_lps[3:], outer.max(axis=0))
+
+
+def test_volume_is_that_of_the_crops_mask() -> None:
+    large = measured()[2]
+    assert large.volume_mm3 == pytest.approx(4 * 80 * WHERE.voxel_mm3, rel=0.1)
+
+
+def test_what_leaves_no_voxel_in_the_body_is_dropped_and_not_counted() -> None:
+    outside = Part(10, "lytic", np.zeros((48, 48), bool), 0.9)
+    outside.mask[:3, :3] = True
+    lesions = join_slices([outside, part(10, (20, 24), 0.5)])
+    found = measure(lesions, "L1", WHERE, CT, BODY, hounsfield=False)
+    assert [(c.id, c.score, c.mean_hu) for c in found] == [("L1-lytic-1", 0.5, None)]
+
+
+def test_no_lesion_no_candidate() -> None:
+    grid = Grid((2, 48, 48), np.eye(4))
+    assert measure([], "L1", grid, CT, BODY, hounsfield=True) == ()
