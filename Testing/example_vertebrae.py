@@ -11,6 +11,8 @@ from scipy.spatial.transform import Rotation
 
 from HideSeekSegLib.imaging.volume import Grid, Volume
 from HideSeekSegLib.learning.canvases import Vertebra, drawn_vertebrae
+from HideSeekSegLib.learning.phantom import draw_spine
+from HideSeekSegLib.learning.spine_settings import SpineSettings
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -80,6 +82,14 @@ def reordered(
 def drawn(seed: int = 1) -> Vertebra:
     """One drawn vertebra in clean HU; half a second the first time."""
     return drawn_vertebrae(np.random.default_rng(seed), 1)[0]
+
+
+@lru_cache
+def scanned(seed: int = 1) -> tuple[Volume, Mask]:
+    """A drawn T10 as a scanner sees it, 0.8 x 0.8 x 1.5 mm, and its body."""
+    settings = SpineSettings(levels=("T10",), field=(90.0, 90.0), marrow_hu=165.0)
+    phantom = draw_spine(settings, np.random.default_rng(seed))
+    return phantom.ct, phantom.bodies.array > 0
 
 
 def dice(a: Mask, b: Mask) -> float:
