@@ -13,7 +13,8 @@ from HideSeekSegLib.findings import (
     Status,
     VertebraFinding,
 )
-from HideSeekSegLib.imaging.volume import Grid, Patch, Volume
+from HideSeekSegLib.imaging.patches import Patch
+from HideSeekSegLib.imaging.volume import Grid, Volume
 
 Floats = npt.NDArray[np.float64]
 RUN = {"weights": "example", "weights_hash": "0123456789abcdef" * 4, "device": "cpu"}

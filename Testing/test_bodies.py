@@ -16,8 +16,8 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from HideSeekSegLib.anatomy.bodies import CUT, NO_CANAL, find_body
-from HideSeekSegLib.anatomy.crops import bounding_box
 from HideSeekSegLib.imaging.files import InputError
+from HideSeekSegLib.imaging.patches import bounding_box
 from HideSeekSegLib.imaging.volume import Grid, Volume, from_sitk, resample
 from HideSeekSegLib.learning.benchmark_bodies import (
     measure,

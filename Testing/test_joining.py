@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -11,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from example_vertebrae import Mask, cylinder, grid_around, tilted
+from example_vertebrae import cylinder, grid_around, tilted
 from HideSeekSegLib.anatomy.crops import crop_grid
 from HideSeekSegLib.findings import Candidate, LesionType
 from HideSeekSegLib.imaging.volume import Grid, Volume
-from HideSeekSegLib.joining import join_slices, measure
+from HideSeekSegLib.joining import Part, join_slices, measure
 from HideSeekSegLib.model.profile import Geometry
 
 ALIGNED = Geometry("aligned", 48, slice_mm=1.6, body_pixels=40.0)
@@ -23,14 +22,6 @@ GRID = grid_around((0.9, 0.9, 1.5), Rotation.from_rotvec([0.2, 0.1, -0.1]).as_ma
 BODY = cylinder(GRID, tilted(15))
 WHERE = crop_grid(BODY, GRID, ALIGNED)
 CT = Volume(np.where(BODY, 300, 40).astype(np.int16), GRID)
-
-
-@dataclass(frozen=True)
-class Part:
-    slice: int
-    type: LesionType
-    mask: Mask
-    score: float
 
 
 def part(slice: int, rows: tuple[int, int], score: float = 0.5, type: LesionType = "lytic") -> Part:

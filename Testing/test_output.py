@@ -33,7 +33,8 @@ from example_findings import (
 from HideSeekSegLib.anatomy.levels import LEVELS, SNOMED
 from HideSeekSegLib.findings import Candidate, Evidence, LesionType, Result, Status, VertebraFinding
 from HideSeekSegLib.imaging.files import InputError, read_ct, read_segmentation
-from HideSeekSegLib.imaging.volume import Grid, Patch, Volume
+from HideSeekSegLib.imaging.patches import Patch, move_patch
+from HideSeekSegLib.imaging.volume import Grid, Volume
 from HideSeekSegLib.output.drawing import DPI, Outline, Tile
 from HideSeekSegLib.output.pictures import overview, show_crops
 from HideSeekSegLib.output.segmentation import write_segmentation
@@ -47,7 +48,7 @@ from HideSeekSegLib.output.tables import (
     write_json,
 )
 from HideSeekSegLib.output.terminology import TYPE_COLOURS, labels, terminology_entry
-from HideSeekSegLib.output.views import BONE_WINDOW, busiest_slice, move_patch, window
+from HideSeekSegLib.output.views import BONE_WINDOW, busiest_slice, window
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared" / "data"

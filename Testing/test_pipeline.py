@@ -19,8 +19,9 @@ from HideSeekSegLib.events import Event, Progress, Started, VertebraDone
 from HideSeekSegLib.findings import Evidence, Result, Status, VertebraFinding
 from HideSeekSegLib.imaging.files import InputError, Segment, Segmentation
 from HideSeekSegLib.imaging.volume import Grid, Volume, resample
+from HideSeekSegLib.joining import p_of_vertebra
 from HideSeekSegLib.model.weights import Model, load_model
-from HideSeekSegLib.pipeline import Options, SegmentationError, p_of_vertebra, segment_spine
+from HideSeekSegLib.pipeline import Options, SegmentationError, segment_spine
 from HideSeekSegLib.preparation import METAL_NEARBY
 
 Spine = tuple[Volume, Volume]

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .imaging.volume import Grid, Patch
+from .imaging.patches import Patch
+from .imaging.volume import Grid
 
 SCHEMA_VERSION = "1.0"
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,19 +18,17 @@ from .findings import Candidate, LesionType
 from .imaging.volume import Grid, Volume
 
 LEAST_OVERLAP = 1 / 3
+LESION_SLICES = 3  # neighbouring slices whose mean P stands for the vertebra
 
 
-class Scored(Protocol):
-    """A candidate of one slice with its attribution score; ``mask`` is (P, I)."""
+@dataclass(frozen=True)
+class Part:
+    """A candidate of slice ``slice`` of the crop with its attribution score; ``mask`` is (P, I)."""
 
-    @property
-    def slice(self) -> int: ...
-    @property
-    def type(self) -> LesionType: ...
-    @property
-    def mask(self) -> Mask: ...
-    @property
-    def score(self) -> float: ...
+    slice: int
+    type: LesionType
+    mask: Mask
+    score: float
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Joined:
     """Candidates of one type that continue each other from slice to slice."""
 
     type: LesionType
-    parts: tuple[Scored, ...]
+    parts: tuple[Part, ...]
 
     @property
     def score(self) -> float:
@@ -58,7 +55,7 @@ class Joined:
         return whole
 
 
-def join_slices(parts: Sequence[Scored]) -> list[Joined]:
+def join_slices(parts: Sequence[Part]) -> list[Joined]:
     """Group the scored candidates of one vertebra's slices into lesions, best score first."""
     group = list(range(len(parts)))
     for a, first in enumerate(parts):
@@ -77,7 +74,7 @@ def join_slices(parts: Sequence[Scored]) -> list[Joined]:
     return sorted(joined, key=lambda lesion: -lesion.score)
 
 
-def _overlap(a: Scored, b: Scored) -> bool:
+def _overlap(a: Part, b: Part) -> bool:
     shared = int((a.mask & b.mask).sum())
     return shared > 0 and shared >= LEAST_OVERLAP * min(int(a.mask.sum()), int(b.mask.sum()))
 
@@ -131,9 +128,10 @@ def _triple(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
     return float(values[0]), float(values[1]), float(values[2])
 
 
-def vertebra_probability(slice_p: npt.ArrayLike) -> float:
-    """P(malignant) of a vertebra: the mean of its three most suspicious sagittal slices.
+def p_of_vertebra(slice_p: npt.NDArray[np.float64]) -> float:
+    """P(malignant) of a vertebra: the highest mean over three neighbouring slices.
 
-    One odd slice is noise; a lesion worth finding crosses three.
+    A lesion spans several slices; a single slice that stands out is noise more often than disease.
     """
-    return float(np.sort(np.asarray(slice_p, float))[-3:].mean())
+    width = min(LESION_SLICES, len(slice_p))
+    return float(np.convolve(slice_p, np.full(width, 1 / width), "valid").max())

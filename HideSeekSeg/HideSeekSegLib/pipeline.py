@@ -19,17 +19,16 @@ from .anatomy.sites import all_bodies, close_up, find_site, levels_of
 from .attribution import Attribution, attribute
 from .events import Event, Started, VertebraDone
 from .evidence import make_evidence
-from .findings import Candidate, Evidence, LesionType, Result, Status, VertebraFinding
+from .findings import Candidate, Evidence, Result, Status, VertebraFinding
 from .imaging.files import Segmentation
 from .imaging.volume import Volume
-from .joining import join_slices, measure
+from .joining import Part, join_slices, measure, p_of_vertebra
 from .model.weights import Model
 from .output.tables import to_json
 from .preparation import Prepared, prepare
 from .watch import Stopped, Watch
 
 STOPPED = "stopped before its turn"
-LESION_SLICES = 3  # neighbouring slices whose mean P stands for the vertebra
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,8 @@ def segment_spine(
     segmentation: Segmentation,
     model: Model,
     options: Options,
-    on_event: Callable[[Event], None],
-    should_stop: Callable[[], bool],
+    on_event: Callable[[Event], None] = lambda event: None,
+    should_stop: Callable[[], bool] = lambda: False,
     bodies: Segmentation | None = None,
 ) -> tuple[Result, dict[str, Evidence]]:
     """Find the lesions of every segmented vertebra, from the head down.
@@ -161,30 +160,11 @@ def _analyse(
     return finding.judged(threshold), make_evidence(crop, slices, seen, model.profile, scale)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A scored candidate whose slice is counted in the crop."""
-
-    slice: int
-    type: LesionType
-    mask: npt.NDArray[np.bool_]
-    score: float
-
-
-def _parts(seen: Attribution, slices: npt.NDArray[np.intp]) -> list[_Part]:
+def _parts(seen: Attribution, slices: npt.NDArray[np.intp]) -> list[Part]:
     return [
-        _Part(int(slices[s.proposal.slice]), s.proposal.type, s.proposal.mask, s.score)
+        Part(int(slices[s.proposal.slice]), s.proposal.type, s.proposal.mask, s.score)
         for s in seen.scored
     ]
-
-
-def p_of_vertebra(slice_p: npt.NDArray[np.float64]) -> float:
-    """P(malignant) of a vertebra: the highest mean over three neighbouring slices.
-
-    A lesion spans several slices; a single slice that stands out is noise more often than disease.
-    """
-    width = min(LESION_SLICES, len(slice_p))
-    return float(np.convolve(slice_p, np.full(width, 1 / width), "valid").max())
 
 
 def _shifted(candidate: Candidate, start: tuple[int, int, int]) -> Candidate:

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ..findings import BodySource
+from ..imaging.patches import bounding_box
 from ..imaging.volume import Grid, Volume, resample
-from .crops import bounding_box
 from .frame import STEP_MM, Frame, find_frame, solid_on, working_grid
 
 Mask = npt.NDArray[np.bool_]

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ..imaging.volume import Grid, Patch, Volume, resample
+from ..imaging.patches import Patch, bounding_box, move_patch, patch_of, reach, triple
+from ..imaging.volume import Grid, Volume, resample
 from ..model.profile import Geometry
 
 Mask = npt.NDArray[np.bool_]
@@ -34,16 +35,6 @@ class Crop:
     def analysed(self) -> npt.NDArray[np.intp]:
         """Indices of the sagittal slices that pass through the body."""
         return np.flatnonzero(self.body.any(axis=(1, 2)))
-
-
-def bounding_box(mask: Mask, margin: int = 0) -> tuple[slice, ...]:
-    """The smallest box around the mask, grown by ``margin`` voxels but not past the array."""
-    box = []
-    for axis in range(mask.ndim):
-        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
-        stop = min(int(hit[-1]) + 1 + margin, mask.shape[axis])
-        box.append(slice(max(int(hit[0]) - margin, 0), stop))
-    return tuple(box)
 
 
 def body_axes(points: Floats, rounds: int = 5) -> Floats:
@@ -131,8 +122,8 @@ def take_crop(ct: Volume, body: Mask, grid: Grid) -> Crop:
     the lowest intensity of its inside.
     """
     fine, factors = _oversampled(grid, ct.grid.spacing)
-    box = _box_around(fine, ct.grid)
-    part = ct.grid.cut([s.start for s in box], tuple(s.stop - s.start for s in box))
+    box = reach(fine, ct.grid)
+    part = ct.grid.cut([s.start for s in box], triple(s.stop - s.start for s in box))
     image = Volume(ct.array[box].astype(np.float32), part)
     mask = Volume(body[box].astype(np.float32), part)
     low = float(np.nanmin(image.array)) if image.array.size else 0.0
@@ -159,46 +150,14 @@ def _pool(array: npt.NDArray[np.float32], factors: tuple[int, int, int]) -> npt.
     return np.asarray(split.mean(axis=(1, 3, 5)), np.float32)
 
 
-def _box_around(inner: Grid, outer: Grid) -> tuple[slice, ...]:
-    """Voxels (k, j, i) of ``outer`` that the samples of ``inner`` may touch."""
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in inner.shape[::-1]])).reshape(3, -1).T
-    ijk = outer.ijk(inner.lps(corners))
-    low = np.floor(ijk.min(axis=0)).astype(int) - 1
-    high = np.ceil(ijk.max(axis=0)).astype(int) + 2
-    return tuple(
-        slice(int(np.clip(a, 0, n - 1)), int(np.clip(b, 1, n)))
-        for a, b, n in zip(low[::-1], high[::-1], outer.shape)
-    )
-
-
 def to_ct(mask: Mask, grid: Grid, ct: Grid, body: Mask) -> Patch | None:
-    """Bring a mask (S, P, I) on a crop's grid to the CT's grid, inside the body.
+    """Bring a mask (S, P, I) on a crop's grid to the CT's grid, inside the body (K, J, I).
 
-    Linear interpolation at one half keeps outlines smooth.  A mask that is too thin for the CT's
-    voxels loses most of its volume that way: then the voxels nearest to its own are taken.  None
-    where nothing of it lies in the body.
+    None where nothing of it lies in the body.
     """
-    inner = bounding_box(mask, margin=1)
-    sub = grid.cut([s.start for s in inner], mask[inner].shape)
-    box = _box_around(sub, ct)
-    part = ct.cut([s.start for s in box], body[box].shape)
-    hit = resample(Volume(mask[inner].astype(np.float32), sub), part, 1, 0.0).array >= 0.5
-    if hit.sum() * ct.voxel_mm3 < mask.sum() * grid.voxel_mm3 / 2:
-        hit = _nearest(mask[inner], sub, part)
-    hit &= body[box]
-    if not hit.any():
-        return None
-    tight = bounding_box(hit)
-    start = tuple(b.start + t.start for b, t in zip(box, tight))
-    return Patch(np.ascontiguousarray(hit[tight]), start)
-
-
-def _nearest(mask: Mask, grid: Grid, other: Grid) -> Mask:
-    """The voxels of another grid that are nearest to the mask's voxels."""
-    at = np.rint(other.ijk(grid.lps(np.argwhere(mask)[:, ::-1]))).astype(int)[:, ::-1]
-    hit = np.zeros(other.shape, bool)
-    hit[tuple(at[((at >= 0) & (at < other.shape)).all(axis=1)].T)] = True
-    return hit
+    own = patch_of(mask)
+    moved = None if own is None else move_patch(own, grid, ct)
+    return None if moved is None else patch_of(moved.array & body[moved.box], moved.start)
 
 
 def feathered(body: Mask, margin: float) -> npt.NDArray[np.float32]:

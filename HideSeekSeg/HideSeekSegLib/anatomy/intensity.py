@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from ..imaging.patches import bounding_box
 from ..imaging.volume import Volume
 from ..model.profile import Intensity, Profile
-from .crops import Crop, Mask, bounding_box, feathered
+from .crops import Crop, Mask, feathered
 
 # Medians over the vertebrae of four CTs in HU: 60th percentile of the tissue 2-10 mm around the
 # body, 95th percentile inside it.

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..findings import BodySource, Patch
+from ..findings import BodySource
 from ..imaging.files import Segmentation
-from ..imaging.volume import Grid, Volume, resample
+from ..imaging.patches import Patch, move_patch, patch_of, triple
+from ..imaging.volume import Grid, Volume
 from .bodies import CUT, find_body
-from .crops import bounding_box
 from .levels import Assignment, order
 
 Mask = npt.NDArray[np.bool_]
@@ -85,26 +85,11 @@ def _union(segmentation: Segmentation, assignments: Sequence[Assignment]) -> Mas
 def move(mask: Mask, grid: Grid, target: Grid) -> tuple[Patch | None, float]:
     """A mask (K, J, I) on another grid, and which share of it lies in that grid's volume.
 
-    Linear interpolation at one half, so that the outline of a coarse mask does not turn to stairs.
     None where nothing arrives.
     """
-    if not mask.any():
-        return None, 0.0
-    box = bounding_box(mask)
-    if grid.matches(target):
-        return Patch(mask[box].copy(), _starts(box)), 1.0
-    source = _grown(grid.cut(_starts(box), mask[box].shape))
-    reach = _reach(source, target)
-    if any(s.start >= s.stop for s in reach):
-        return None, 0.0
-    part = target.cut(_starts(reach), tuple(s.stop - s.start for s in reach))
-    soft = np.pad(mask[box], 1).astype(np.float32)
-    hit = resample(Volume(soft, source), part, 1, 0.0).array >= 0.5
-    if not hit.any():
-        return None, 0.0
-    tight = bounding_box(hit)
-    start = tuple(r.start + t.start for r, t in zip(reach, tight))
-    return Patch(hit[tight], start), _share_inside(mask, grid, target)
+    patch = patch_of(mask)
+    moved = None if patch is None else move_patch(patch, grid, target)
+    return (None, 0.0) if moved is None else (moved, _share_inside(mask, grid, target))
 
 
 def _share_inside(mask: Mask, grid: Grid, target: Grid) -> float:
@@ -112,25 +97,6 @@ def _share_inside(mask: Mask, grid: Grid, target: Grid) -> float:
     ijk = target.ijk(grid.lps(np.argwhere(mask)[:, ::-1]))
     inside = (ijk >= -0.5) & (ijk <= np.array(target.shape[::-1]) - 0.5)
     return float(inside.all(axis=1).mean())
-
-
-def _grown(grid: Grid) -> Grid:
-    k, j, i = grid.shape
-    return grid.cut((-1, -1, -1), (k + 2, j + 2, i + 2))
-
-
-def _starts(box: Sequence[slice]) -> tuple[int, int, int]:
-    k, j, i = (int(s.start) for s in box)
-    return k, j, i
-
-
-def _reach(source: Grid, target: Grid) -> tuple[slice, ...]:
-    """The box (k, j, i) of ``target`` that the source's voxels cover."""
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in source.shape[::-1]])).reshape(3, -1).T
-    kji = target.ijk(source.lps(corners))[:, ::-1]
-    low = np.clip(np.floor(kji.min(axis=0)), 0, target.shape).astype(int)
-    high = np.clip(np.ceil(kji.max(axis=0)) + 1, 0, target.shape).astype(int)
-    return tuple(slice(int(a), int(b)) for a, b in zip(low, high))
 
 
 def close_up(ct: Volume, body: Patch) -> tuple[Volume, Mask, tuple[int, int, int]]:
@@ -141,7 +107,6 @@ def close_up(ct: Volume, body: Patch) -> tuple[Volume, Mask, tuple[int, int, int
     box = tuple(slice(int(a), int(b)) for a, b in zip(low, high))
     array = ct.array[box]
     mask = np.zeros(array.shape, bool)
-    Patch(body.array, _starts([slice(s - b.start, None) for s, b in zip(body.start, box)])).paint(
-        mask
-    )
-    return Volume(array, ct.grid.cut(_starts(box), array.shape), ct.name), mask, _starts(box)
+    start = triple(low)
+    Patch(body.array, triple(np.subtract(body.start, start))).paint(mask)
+    return Volume(array, ct.grid.cut(start, array.shape), ct.name), mask, start

@@ -77,19 +77,6 @@ class Volume:
             raise ValueError(f"array {self.array.shape} does not fit the grid {self.grid.shape}")
 
 
-@dataclass(frozen=True)
-class Patch:
-    """A mask in a box of the CT's grid: ``array`` (bool) begins at voxel ``start``, both k j i."""
-
-    array: npt.NDArray[np.bool_]
-    start: tuple[int, int, int]
-
-    def paint(self, target: npt.NDArray[Any], value: int = 1) -> None:
-        """Set the patch's voxels in a whole-CT array (K, J, I) to ``value``."""
-        box = tuple(slice(s, s + n) for s, n in zip(self.start, self.array.shape))
-        target[box][self.array] = value
-
-
 def from_sitk(image: sitk.Image, name: str = "") -> Volume:
     """Take over a 3D scalar SimpleITK image (its array is copied)."""
     matrix = np.eye(4)

@@ -10,9 +10,10 @@ import numpy as np
 from scipy import ndimage
 
 from ..anatomy.bodies import find_body
-from ..anatomy.crops import Mask, bounding_box, crop_grid, take_crop
+from ..anatomy.crops import Mask, crop_grid, take_crop
 from ..anatomy.levels import assign
 from ..imaging.files import InputError, read_ct, read_segmentation
+from ..imaging.patches import bounding_box
 from ..imaging.volume import Grid, Volume
 from ..model.profile import Geometry
 from .fields import Canvas, Rng, smooth_field

@@ -17,7 +17,7 @@ from scipy import ndimage, stats
 
 from ..attribution import Edit, Latents, edit, encode, hide_and_seek, propose
 from ..findings import LesionType
-from ..joining import Joined, join_slices, vertebra_probability
+from ..joining import Joined, Part, join_slices, p_of_vertebra
 from ..model.profile import Decision, Profile
 from ..model.weights import Model
 from .dataset import load_slices, make_batch
@@ -109,17 +109,7 @@ def find(seen: Seen, model: Model) -> Found:
     proposals = propose(seen.healthy, seen.case.body, model.profile.decision)
     scored = hide_and_seek(seen.latents, seen.healthy, proposals, model)
     parts = [Part(s.proposal.slice, s.proposal.type, s.proposal.mask, s.score) for s in scored]
-    return Found(seen.case, tuple(join_slices(parts)), vertebra_probability(seen.latents.p))
-
-
-@dataclass(frozen=True)
-class Part:
-    """A scored candidate as ``joining`` wants it."""
-
-    slice: int
-    type: LesionType
-    mask: Mask
-    score: float
+    return Found(seen.case, tuple(join_slices(parts)), p_of_vertebra(seen.latents.p.numpy()))
 
 
 def tally(found: Iterable[Found], kind: LesionType, decision: Decision, least_iou: float) -> Tally:

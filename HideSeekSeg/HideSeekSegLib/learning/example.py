@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
-from ..anatomy.crops import bounding_box
 from ..imaging.files import InputError, atomic
+from ..imaging.patches import bounding_box
 from ..imaging.volume import Grid, Volume, to_sitk
 from .fields import Canvas, Field, Rng, blob, smooth_field
 from .phantom import example_spine, label_value

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from ..findings import Candidate, Result, VertebraFinding
 from ..imaging.files import atomic
-from ..imaging.volume import Grid, Patch
+from ..imaging.patches import Patch
+from ..imaging.volume import Grid
 from .terminology import Label, labels, terminology_entry
 
 # Values of a layer are stored in one byte, and 0 is background.

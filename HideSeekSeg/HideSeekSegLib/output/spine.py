@@ -11,10 +11,11 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ..findings import Evidence, Status, VertebraFinding
-from ..imaging.volume import Grid, Patch, Volume
+from ..imaging.patches import Patch, move_patch
+from ..imaging.volume import Grid, Volume
 from .drawing import DIM, Outline, Tile, draw_outline, draw_tile, mark_sides, note
 from .terminology import TYPE_COLOURS
-from .views import Floats, Mask, bounds, move_patch, window
+from .views import Floats, Mask, bounds, window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

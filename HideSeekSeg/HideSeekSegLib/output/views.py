@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from ..imaging.volume import Grid, Patch, Volume, resample
+from ..imaging.volume import Grid
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -34,36 +34,6 @@ def reach(differences: npt.NDArray[np.floating]) -> float:
     """How far a signed display goes to either side of zero."""
     sizes = np.abs(differences)
     return max(float(np.nanpercentile(sizes, 99.5)) if sizes.size else 1.0, 1e-6)
-
-
-def move_patch(patch: Patch, source: Grid, target: Grid) -> Patch | None:
-    """The patch of one grid on another; None where it does not get there.
-
-    Linear at one half, for smooth outlines; what is too thin for that gets its nearest voxels.
-    """
-    own = source.cut(patch.start, _shape(patch.array.shape))
-    corners = np.array(np.meshgrid(*[(-1, n) for n in own.shape[::-1]])).reshape(3, -1).T
-    reached = target.ijk(own.lps(corners))[:, ::-1]
-    start = np.clip(np.floor(reached.min(axis=0)), 0, target.shape).astype(int)
-    stop = np.clip(np.ceil(reached.max(axis=0)) + 1, 0, target.shape).astype(int)
-    if np.any(stop <= start):
-        return None
-    part = target.cut(start, _shape(stop - start))
-    # A rim of zeros: without it voxels at the patch's border would end abruptly.
-    padded = Volume(np.pad(patch.array, 1).astype(np.float32), _grown(own))
-    array = np.asarray(resample(padded, part, 1).array >= 0.5)
-    if not array.any():
-        array = np.asarray(resample(padded, part, 0).array >= 0.5)
-    return Patch(array, _shape(start)) if array.any() else None
-
-
-def _grown(grid: Grid) -> Grid:
-    return grid.cut((-1, -1, -1), _shape(np.add(grid.shape, 2)))
-
-
-def _shape(values: Iterable[int]) -> tuple[int, int, int]:
-    k, j, i = (int(v) for v in values)
-    return k, j, i
 
 
 def busiest_slice(lesions: Sequence[Mask], body: Mask) -> int:
