@@ -20,7 +20,15 @@ from .images import InputError, is_folder, read_image
 from .segments import Segment, Segmentation, segments_from_header, segments_from_values
 from .volume import Volume, from_sitk
 
-__all__ = ["InputError", "Segment", "Segmentation", "atomic", "read_ct", "read_segmentation"]
+__all__ = [
+    "InputError",
+    "Segment",
+    "Segmentation",
+    "atomic",
+    "make_folder",
+    "read_ct",
+    "read_segmentation",
+]
 
 COMPLEX = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
 
@@ -104,6 +112,14 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise InputError(path, "cannot be written: is the disk full?") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are not there yet; raises InputError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(path, f"cannot be made: {error.strerror or error}") from error
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import __version__
-from ..imaging.files import InputError, atomic
+from ..imaging.files import InputError, atomic, make_folder
 from ..model.weights import load_model, save_model
 from .canvases import Vertebra, drawn_vertebrae, load_vertebrae, read_sources
 from .dataset import load_slices
@@ -52,7 +52,9 @@ def run_simulate(job: Simulation, say: Say) -> list[Path]:
     if job.drawn:
         canvases += drawn_vertebrae(np.random.default_rng(job.seed), job.drawn)
         say(f"{job.drawn} vertebrae drawn from scratch")
-    job.out.mkdir(parents=True, exist_ok=True)
+    if not canvases:
+        raise InputError(job.sources, f"leads to no whole vertebra in the split {job.split!r}")
+    make_folder(job.out)
     names = tuple(s.patient for s in sources)
     recipe = Recipe(
         job.seed, job.vertebrae, None if job.whole else 12, sources=names, drawn=job.drawn
@@ -80,7 +82,7 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path:
     slices = load_slices(job.slices, profile)
     patients = sorted(set(slices.patient.tolist()))
     say(f"{len(slices)} slices of {len(patients)} patients, {slices.label.mean():.0%} ill")
-    job.out.mkdir(parents=True, exist_ok=True)
+    make_folder(job.out)
     trained = train(slices, profile, job.settings, job.out, _stage(say), should_stop)
     weights = job.out / "weights"
     provenance = {
@@ -118,7 +120,7 @@ def run_benchmark(folder: Path, weights: Path, out: Path | None, say: Say) -> No
     say(table)
     if out is None:
         return
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with atomic(out / "accuracy.md") as temporary:
         temporary.write_text(table + "\n", encoding="utf-8")
     with atomic(out / "accuracy.json") as temporary:

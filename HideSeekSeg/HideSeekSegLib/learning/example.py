@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
-from ..imaging.files import InputError, atomic
+from ..imaging.files import atomic, make_folder
 from ..imaging.patches import bounding_box
 from ..imaging.volume import Grid, Volume, to_sitk
 from .fields import Canvas, Field, Rng, blob, smooth_field
@@ -19,10 +19,7 @@ FILES = ("ct.nii.gz", "vertebrae.nii.gz")
 
 def write_example(folder: Path) -> list[Path]:
     """Write the CT and its whole vertebrae (TotalSegmentator's values); raises InputError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(folder, f"cannot be made: {error.strerror}") from error
+    make_folder(folder)
     example = example_spine(paint=paint_lesions)
     paths = [folder / name for name in FILES]
     for path, volume in zip(paths, (example.ct, example.vertebrae)):
