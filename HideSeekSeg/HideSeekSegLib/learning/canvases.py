@@ -23,6 +23,8 @@ from .spine_settings import random_settings
 # Vertebrae with less body than this are cut by the field of view and no use as canvas.
 SMALLEST_MM3 = 2500.0
 DRAWN_LEVELS = tuple(f"T{n}" for n in range(1, 13)) + tuple(f"L{n}" for n in range(1, 6))
+DRAWN = "drawn"
+COLUMNS = ("ct", "segmentation", "labels", "patient", "split")
 SPACING_DRAWN_MM = (0.8, 0.8, 0.8)
 
 
@@ -34,6 +36,11 @@ class Vertebra:
     body: Mask
     patient: str
     level: str
+
+    @property
+    def group(self) -> str:
+        """Whose chances it shares: those of its patient, or of all drawn vertebrae together."""
+        return DRAWN if self.patient.startswith(f"{DRAWN} ") else self.patient
 
 
 @dataclass(frozen=True)
@@ -48,22 +55,35 @@ class Source:
 
 
 def read_sources(path: Path, data: Path) -> list[Source]:
-    """A CSV with the columns ct, segmentation, labels, patient, split.
+    """A CSV with the columns ct, segmentation, labels, patient, split; raises InputError.
 
     Paths are below ``data``; a label map in JSON stands beside the CSV.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    wanted = {"ct", "segmentation", "labels", "patient", "split"}
-    if not rows or not wanted <= set(rows[0]):
-        raise InputError(path, f"a sources file needs the columns {', '.join(sorted(wanted))}")
     sources = []
-    for row in rows:
+    for row in _rows(path):
         own_map = path.parent / row["labels"]
         labels = str(own_map) if own_map.suffix == ".json" else row["labels"]
         files = data / row["ct"], data / row["segmentation"]
         sources.append(Source(*files, labels, row["patient"], row["split"]))
     return sources
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    rows = []
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if not set(COLUMNS) <= set(reader.fieldnames or ()):
+                raise InputError(path, f"a sources file needs the columns {', '.join(COLUMNS)}")
+            for row in reader:
+                if None in row or None in row.values():
+                    raise InputError(path, f"line {reader.line_num} has not one value per column")
+                rows.append(row)
+    except OSError as error:
+        raise InputError(path, f"cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(path, "cannot be read: it is no CSV") from error
+    return rows
 
 
 def load_vertebrae(source: Source, margin_mm: float = 15.0) -> list[Vertebra]:
@@ -95,7 +115,7 @@ def drawn_vertebrae(rng: Rng, count: int) -> list[Vertebra]:
         settings = replace(settings, field=(90.0, 90.0), margin=20.0)
         clean = draw_clean(settings, rng)
         body = clean.bodies == label_value(level)
-        vertebrae.append(Vertebra(Volume(clean.hu, clean.grid), body, f"drawn {number}", level))
+        vertebrae.append(Vertebra(Volume(clean.hu, clean.grid), body, f"{DRAWN} {number}", level))
     return vertebrae
 
 

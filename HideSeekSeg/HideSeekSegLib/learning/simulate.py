@@ -135,7 +135,7 @@ def simulate(
     rng = np.random.default_rng(recipe.seed)
     groups: dict[str, list[Vertebra]] = {}
     for vertebra in canvases:
-        groups.setdefault(vertebra.patient.split()[0], []).append(vertebra)
+        groups.setdefault(vertebra.group, []).append(vertebra)
     columns: dict[str, list[np.ndarray]] = {}
     for number in range(recipe.vertebrae):
         own = list(groups.values())[int(rng.integers(len(groups)))]
