@@ -1,4 +1,4 @@
-"""Vertebral bodies for tests: cylinders whose every measure is known, and one drawn vertebra."""
+"""Vertebral bodies for tests: cylinders whose every measure is known, and a drawn vertebra."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
 from HideSeekSegLib.imaging.volume import Grid, Volume
-from HideSeekSegLib.learning.canvases import Vertebra, drawn_vertebrae
+from HideSeekSegLib.learning.canvases import Vertebra
 from HideSeekSegLib.learning.phantom import draw_spine
 from HideSeekSegLib.learning.spine_settings import SpineSettings
 
@@ -78,10 +78,10 @@ def reordered(
     return np.ascontiguousarray(moved), Grid(moved.shape, matrix)
 
 
-@lru_cache
-def drawn(seed: int = 1) -> Vertebra:
-    """One drawn vertebra in clean HU; half a second the first time."""
-    return drawn_vertebrae(np.random.default_rng(seed), 1)[0]
+def plain_vertebra(patient: str = "A", level: str = "L1") -> Vertebra:
+    """A cylinder that is quick to simulate with."""
+    grid = grid_around((1.2, 1.2, 1.2))
+    return Vertebra(cylinder_ct(grid), cylinder(grid), patient, level)
 
 
 @lru_cache

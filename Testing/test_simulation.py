@@ -1,0 +1,483 @@
+"""Simulated training data: lesions and mimics look as asked, and the same seed gives the same."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from scipy import ndimage
+
+from example_vertebrae import (
+    CENTRE,
+    UPRIGHT,
+    cylinder,
+    dice,
+    grid_around,
+    plain_vertebra,
+    scanned,
+)
+from HideSeekSegLib.imaging.files import InputError
+from HideSeekSegLib.imaging.volume import Grid, Volume, to_sitk
+from HideSeekSegLib.learning import mimics
+from HideSeekSegLib.learning.acquisition import (
+    Acquisition,
+    acquire,
+    draw_noise,
+    random_acquisition,
+    scale,
+)
+from HideSeekSegLib.learning.canvases import (
+    drawn_vertebrae,
+    load_vertebrae,
+    read_sources,
+    take_canvas,
+)
+from HideSeekSegLib.learning.commands import Simulation, run_simulate
+from HideSeekSegLib.learning.fields import Canvas, blob, log_uniform, random_point, smooth_field
+from HideSeekSegLib.learning.lesions import (
+    VISIBLE_HU,
+    paint_blastic,
+    paint_lytic,
+    paint_metastases,
+    seed_point,
+)
+from HideSeekSegLib.learning.simulate import (
+    BLASTIC,
+    BODY,
+    LEAST_LESION_PIXELS,
+    LYTIC,
+    Recipe,
+    Sample,
+    draw_sample,
+    simulate,
+)
+from HideSeekSegLib.model.profile import Geometry
+
+SMALL = Geometry("aligned", 32, slice_mm=2.4, body_pixels=26.0, margin_pixels=1.0)
+SPACING = (1.6, 0.8, 0.9)
+HEADER = "ct,segmentation,labels,patient,split\n"
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture(scope="module")
+def canvas() -> Canvas:
+    """A body of 180 HU in muscle of 50, (S, P, I) = (32, 56, 48) voxels."""
+    grid = Grid((48, 56, 32), grid_around(SPACING).ijk_to_lps)
+    matrix = grid.ijk_to_lps.copy()
+    matrix[:3, 3] = CENTRE - matrix[:3, :3] @ (np.array([32, 56, 48]) - 1) / 2
+    body = np.transpose(cylinder(Grid(grid.shape, matrix), UPRIGHT), (2, 1, 0))
+    return Canvas(np.where(body, 180, 50).astype(np.float32), body, SPACING)
+
+
+@pytest.fixture(scope="module")
+def diseased() -> list[Sample]:
+    vertebra = plain_vertebra()
+    return [draw_sample(rng(n), vertebra, SMALL, diseased=True) for n in range(40)]
+
+
+@pytest.mark.parametrize("length", [6.0, 10.0])
+def test_fields_have_unit_deviation_and_the_asked_length(canvas: Canvas, length: float) -> None:
+    field = smooth_field(rng(), canvas, length)
+    assert field.mean() == pytest.approx(0, abs=1e-4)
+    assert field.std() == pytest.approx(1, abs=1e-4)
+    for axis, step in enumerate(SPACING):
+        lines = np.moveaxis(field, axis, 0)
+        near, far = max(round(0.3 * length / step), 1), round(2.5 * length / step)
+        assert np.corrcoef(lines[near:].ravel(), lines[:-near].ravel())[0, 1] > 0.6
+        if far < 0.8 * len(lines):
+            assert abs(np.corrcoef(lines[far:].ravel(), lines[:-far].ravel())[0, 1]) < 0.5
+
+
+def test_blobs_have_their_radius_in_millimetres(canvas: Canvas) -> None:
+    middle = np.array(canvas.body.shape) / 2 * SPACING
+    volumes, extents = [], []
+    for seed in range(20):
+        weight = blob(rng(seed), canvas, middle, 8.0, irregularity=0.1)
+        assert weight.min() == 0 and weight.max() == 1
+        at = np.argwhere(weight > 0.5) * SPACING
+        np.testing.assert_allclose(at.mean(axis=0), middle, atol=2.0)
+        volumes.append(len(at) * np.prod(SPACING))
+        extents.append(at.std(axis=0))
+    assert np.mean(volumes) == pytest.approx(4 / 3 * np.pi * 8**3, rel=0.15)
+    np.testing.assert_allclose(np.mean(extents, axis=0), 8 / np.sqrt(5), rtol=0.15)
+
+
+def test_points_are_drawn_from_their_weight(canvas: Canvas) -> None:
+    weight = np.zeros(canvas.body.shape, np.float32)
+    weight[10, 20, 30] = 2.0
+    np.testing.assert_allclose(random_point(rng(), canvas, weight) / SPACING, [10, 20, 30])
+    for seed in range(20):
+        anywhere = random_point(rng(seed), canvas, np.zeros_like(weight)) / SPACING
+        assert canvas.body[tuple(np.round(anywhere).astype(int))]
+
+
+def test_log_uniform_has_its_median_in_the_geometric_middle() -> None:
+    generator = rng()
+    drawn = [log_uniform(generator, 2.0, 50.0) for _ in range(10_000)]
+    assert min(drawn) >= 2 and max(drawn) <= 50
+    assert np.median(drawn) == pytest.approx(10, rel=0.05)
+
+
+def test_posterior_third_is_seeded_twice_as_often(canvas: Canvas) -> None:
+    generator = rng()
+    rows = np.array([seed_point(generator, canvas)[1] / SPACING[1] for _ in range(1500)])
+    hit = np.flatnonzero(canvas.body.any(axis=(0, 2)))
+    border = hit[0] + (hit[-1] - hit[0]) * 2 / 3
+    voxels = canvas.body.sum(axis=(0, 2))
+    behind = np.arange(len(voxels)) > border
+    ahead_of_it = (rows <= border).mean() / voxels[~behind].sum()
+    assert (rows > border).mean() / voxels[behind].sum() / ahead_of_it == pytest.approx(2, abs=0.3)
+
+
+def test_lytic_darkens(canvas: Canvas) -> None:
+    """Where the weight is high bone is gone; only a sclerotic rim may be brighter than before."""
+    brightened = 0
+    for seed in range(40):
+        hu, weight = paint_lytic(rng(seed), canvas, canvas.hu)
+        change = hu - canvas.hu
+        assert change[weight > 0.6].max(initial=-1) < 0
+        assert hu.min() > -20
+        brightened += bool((change > 20).any())
+    assert 0 < brightened < 20
+
+
+def test_blastic_brightens_and_does_not_become_metal(canvas: Canvas) -> None:
+    for seed in range(40):
+        hu, weight = paint_blastic(rng(seed), canvas, canvas.hu)
+        assert (hu >= canvas.hu).all()
+        assert (hu - canvas.hu).max() > VISIBLE_HU
+        assert hu.max() < 1500
+        assert (hu[weight == 0] == canvas.hu[weight == 0]).all()
+
+
+def test_lesions_come_in_both_types_alone_and_mixed(canvas: Canvas) -> None:
+    kinds = set()
+    for seed in range(30):
+        painted = paint_metastases(rng(seed), canvas)
+        assert not (painted.lytic & painted.blastic).any()
+        assert not ((painted.lytic | painted.blastic) & ~canvas.body).any()
+        kinds.add((bool(painted.lytic.any()), bool(painted.blastic.any())))
+    assert kinds >= {(True, False), (False, True), (True, True)}
+
+
+MIMICS = [painter for painter, _ in mimics.MIMICS]
+
+
+@pytest.mark.parametrize("painter", MIMICS, ids=lambda painter: painter.__name__)
+def test_mimics_change_the_body_and_nothing_far_from_it(
+    canvas: Canvas, painter: Callable[..., np.ndarray]
+) -> None:
+    # A Schmorl's node is made of the disc and reaches into it.
+    reach = 8 if painter is mimics.schmorl_node else 1
+    near = ndimage.binary_dilation(canvas.body, np.ones((3, 3, 3)), reach)
+    for seed in range(5):
+        hu = painter(rng(seed), canvas, canvas.hu)
+        assert hu.dtype == np.float32 and np.isfinite(hu).all()
+        assert np.abs(hu - canvas.hu)[canvas.body].max() > 5
+        assert (hu[~near] == canvas.hu[~near]).all()
+        assert (painter(rng(seed), canvas, canvas.hu) == hu).all()
+
+
+def test_bone_islands_are_denser_than_metastases_and_small(canvas: Canvas) -> None:
+    for seed in range(20):
+        hu = mimics.bone_island(rng(seed), canvas, canvas.hu)
+        assert hu.max() > 885, "the border that Ulano et al. found"
+        assert (hu > 400).sum() * np.prod(SPACING) < 4 / 3 * np.pi * 7**3
+
+
+def test_marrow_takes_another_age_and_cortex_stays(canvas: Canvas) -> None:
+    cortex = canvas.hu.copy()
+    cortex[canvas.body & (canvas.depth < 2)] = 700
+    medians = []
+    for seed in range(20):
+        hu = mimics.marrow_density(rng(seed), canvas, cortex)
+        assert (hu[cortex == 700] == 700).all()
+        medians.append(np.median(hu[canvas.depth > 3]))
+    assert min(medians) < 90 and max(medians) > 250
+
+
+def test_the_same_seed_draws_the_same_voxels(diseased: list[Sample]) -> None:
+    again = draw_sample(rng(7), plain_vertebra(), SMALL, diseased=True)
+    for name in ("image", "twin", "body", "lytic", "blastic"):
+        assert (getattr(again, name) == getattr(diseased[7], name)).all()
+    assert (diseased[8].image.shape != again.image.shape) or (
+        diseased[8].image != again.image
+    ).any()
+
+
+def test_twin_differs_only_by_the_lesions(diseased: list[Sample]) -> None:
+    """In the body, where no lesion is marked, by less than what is visible; outside not at all.
+
+    Up to the gain of a wrong calibration, at most about two.
+    """
+    spacing = (2.4, 1.2, 1.2)
+    for sample in diseased:
+        change = np.abs(sample.image - sample.twin)
+        lesion = sample.lytic | sample.blastic
+        assert not (lesion & ~sample.body).any()
+        assert change[sample.body & ~lesion].max(initial=0) < 2 * VISIBLE_HU
+        away = ndimage.distance_transform_edt(~sample.body, sampling=spacing) > 6
+        assert change[away].max() < 2
+
+
+def test_marked_lesions_are_dark_or_bright(diseased: list[Sample]) -> None:
+    lytic = [np.median((s.image - s.twin)[s.lytic]) for s in diseased if s.lytic.sum() > 20]
+    blastic = [np.median((s.image - s.twin)[s.blastic]) for s in diseased if s.blastic.sum() > 20]
+    assert len(lytic) > 10 and max(lytic) < -0.5 * VISIBLE_HU
+    assert len(blastic) > 10 and min(blastic) > 0.5 * VISIBLE_HU
+    assert not any((s.lytic & s.blastic).any() for s in diseased)
+
+
+def test_lesions_continue_from_slice_to_slice(diseased: list[Sample]) -> None:
+    overlaps = []
+    for sample in diseased:
+        for a, b in pairwise(sample.lytic | sample.blastic):
+            if min(a.sum(), b.sum()) > 30:
+                overlaps.append(dice(a, b))
+    assert len(overlaps) > 50
+    assert np.median(overlaps) > 0.75
+
+
+def test_healthy_vertebra_is_its_own_twin() -> None:
+    sample = draw_sample(rng(3), plain_vertebra(), SMALL, diseased=False)
+    assert (sample.image == sample.twin).all()
+    assert not sample.lesion_pixels.any()
+
+
+def test_both_classes_have_bone_islands() -> None:
+    """Nothing else is that dense that deep: else dense would mean diseased."""
+    vertebra = plain_vertebra()
+
+    def dense(sample: Sample) -> bool:
+        deep = ndimage.distance_transform_edt(sample.body, sampling=(2.4, 1.2, 1.2)) > 4
+        return bool((sample.twin[deep] > 700).any())
+
+    for ill in (False, True):
+        drawn = [dense(draw_sample(rng(seed), vertebra, SMALL, ill)) for seed in range(40)]
+        assert 1 <= sum(drawn) <= 16
+
+
+def plain_scan(**changed: float) -> Acquisition:
+    settings = {"sharpening": 0.0, "noise_hu": 0.0, "noise_mm": 0.6, "streak_hu": 0.0}
+    return Acquisition((0.5, 0.5, 1.2), **{**settings, "gain": 1.0, "shift_hu": 0.0, **changed})
+
+
+@pytest.mark.parametrize("noise_mm", [0.0, 1.2])
+def test_noise_has_its_deviation_and_grain(noise_mm: float) -> None:
+    shape, spacing = (20, 48, 48), (1.6, 0.8, 0.8)
+    how = plain_scan(noise_hu=25.0, noise_mm=noise_mm)
+    noise = draw_noise(rng(), shape, spacing, how)
+    assert noise.std() == pytest.approx(25, rel=0.02)
+    grain = np.corrcoef(noise[:, 1:].ravel(), noise[:, :-1].ravel())[0, 1]
+    assert grain > 0.7 if noise_mm else abs(grain) < 0.05
+
+
+def test_streaks_add_to_noise() -> None:
+    how = plain_scan(noise_hu=10.0, streak_hu=30.0)
+    noise = draw_noise(rng(), (20, 48, 48), (1.6, 0.8, 0.8), how)
+    assert noise.std() == pytest.approx(np.hypot(10, 30), rel=0.1)
+
+
+def test_scanner_is_linear_and_keeps_the_mean(canvas: Canvas) -> None:
+    """Else an image minus its twin would not be the scanned lesion."""
+    how = plain_scan(sharpening=0.7)
+    other = paint_lytic(rng(), canvas, canvas.hu)[0]
+    whole = acquire(canvas.hu, SPACING, how) + acquire(other - canvas.hu, SPACING, how)
+    np.testing.assert_allclose(acquire(other, SPACING, how), whole, atol=0.01)
+    assert acquire(other, SPACING, how).mean() == pytest.approx(other.mean(), abs=0.5)
+    flat = np.full(canvas.hu.shape, 77, np.float32)
+    np.testing.assert_allclose(acquire(flat, SPACING, how), 77, atol=1e-3)
+
+
+def test_bone_kernel_overshoots_and_blur_softens(canvas: Canvas) -> None:
+    soft, sharp = (acquire(canvas.hu, SPACING, plain_scan(sharpening=s)) for s in (0.0, 1.0))
+    assert soft.min() + 1e-3 >= 50 and soft.max() <= 180 + 1e-3
+    assert sharp.max() > 190 and sharp.min() < 40
+    assert np.abs(np.diff(soft, axis=2)).max() < 0.6 * np.abs(np.diff(canvas.hu, axis=2)).max()
+    np.testing.assert_allclose(scale(soft, plain_scan(gain=1.1, shift_hu=-20)), 1.1 * soft - 20)
+
+
+def test_scanners_vary() -> None:
+    drawn = [random_acquisition(rng(seed)) for seed in range(300)]
+    noise = np.array([how.noise_hu for how in drawn])
+    assert noise.min() < 4 and 40 < noise.max() <= 50
+    wrong = np.mean([abs(how.gain - 1) > 0.1 for how in drawn])
+    assert 0.1 < wrong < 0.5, "most scans are in HU, some only about"
+    assert all(how.blur_mm[2] <= 1.1 for how in drawn)
+
+
+def test_views_are_turned_and_stretched_a_little() -> None:
+    vertebra = plain_vertebra()
+    expected = vertebra.body.sum() * vertebra.ct.grid.voxel_mm3
+    volumes = []
+    for seed in range(20):
+        canvas, blur = take_canvas(rng(seed), vertebra, SMALL)
+        again, _ = take_canvas(rng(seed), vertebra, SMALL)
+        assert (canvas.hu == again.hu).all() and (canvas.body == again.body).all()
+        assert canvas.hu.shape[1:] == (32, 32)
+        np.testing.assert_allclose(blur, 0.5, atol=0.2)
+        volumes.append(canvas.body.sum() * np.prod(canvas.spacing))
+    assert np.mean(volumes) == pytest.approx(expected, rel=0.1)
+    assert 0.03 < np.std(volumes) / expected < 0.3
+
+
+def test_drawn_vertebrae_are_each_their_own_patient() -> None:
+    drawn = drawn_vertebrae(rng(), 2)
+    assert len({v.patient for v in drawn}) == 2
+    for vertebra in drawn:
+        marrow = np.median(vertebra.ct.array[ndimage.binary_erosion(vertebra.body, iterations=5)])
+        assert 30 < marrow < 350
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    """A folder with a drawn T10 (value 34), cut off below once more, and a sources file."""
+    ct, body = scanned()
+    last = int(np.flatnonzero(body.any(axis=(1, 2)))[-1])
+    labels = body.astype(np.uint8) * 34
+    sitk.WriteImage(to_sitk(ct), str(tmp_path / "ct.nii.gz"))
+    sitk.WriteImage(to_sitk(Volume(labels, ct.grid)), str(tmp_path / "bodies.nii.gz"))
+    cut = Grid((last - 8, *ct.grid.shape[1:]), ct.grid.ijk_to_lps)
+    for name, array in (("cut_ct", ct.array), ("cut_bodies", labels)):
+        part = Volume(array[: last - 8], cut)
+        sitk.WriteImage(to_sitk(part), str(tmp_path / f"{name}.nii.gz"))
+    rows = [
+        "ct.nii.gz,bodies.nii.gz,totalsegmentator,case 1,training",
+        "cut_ct.nii.gz,cut_bodies.nii.gz,totalsegmentator,case 2,training",
+        "ct.nii.gz,bodies.nii.gz,totalsegmentator,case 3,validation",
+    ]
+    (tmp_path / "sources.csv").write_text(HEADER + "\n".join(rows) + "\n", encoding="utf-8")
+    return tmp_path
+
+
+def test_whole_bodies_are_loaded_and_cut_ones_left_out(scan: Path) -> None:
+    sources = read_sources(scan / "sources.csv", scan)
+    (vertebra,) = load_vertebrae(sources[0])
+    assert (vertebra.patient, vertebra.level) == ("case 1", "T10")
+    assert vertebra.body.sum() == scanned()[1].sum()
+    assert vertebra.ct.array.size < scanned()[0].array.size
+    assert load_vertebrae(sources[1]) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot be read"),
+        (b"", "needs the columns"),
+        (b"ct,segmentation\na,b\n", "needs the columns"),
+        (HEADER.encode() + b"ct.nii.gz,bodies.nii.gz\n", "line 2"),
+        (b"\xff\xfe\x00\x80 no text", "cannot be read"),
+    ],
+    ids=["missing", "empty", "columns", "short row", "binary"],
+)
+def test_broken_sources_file_is_one_clear_line(
+    tmp_path: Path, content: bytes | None, words: str
+) -> None:
+    path = tmp_path / "sources.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=words) as raised:
+        read_sources(path, tmp_path)
+    assert str(raised.value).startswith(f"{path}: ")
+    assert "\n" not in str(raised.value)
+
+
+def job(folder: Path, out: str = "out", **changed: object) -> Simulation:
+    settings = {"split": "training", "vertebrae": 4, "seed": 5, "whole": False, "drawn": 0}
+    return Simulation(
+        folder / "sources.csv",
+        folder,
+        out=folder / out,
+        **{**settings, **changed},  # type: ignore[arg-type]
+    )
+
+
+def columns(shard: Path) -> dict[str, np.ndarray]:
+    with np.load(shard, allow_pickle=False) as data:
+        return dict(data)
+
+
+def test_shard_recipe_and_sheet_are_written(scan: Path) -> None:
+    said: list[str] = []
+    shard, sheet = run_simulate(job(scan, vertebrae=2), said.append)
+    assert (shard.name, sheet.name) == ("shard-00005.npz", "shard-00005.png")
+    assert min(sitk.ReadImage(str(sheet)).GetSize()) > 100
+    recipe = json.loads(shard.with_suffix(".json").read_text("utf-8"))
+    assert recipe["seed"] == 5 and recipe["sources"] == ["case 1", "case 2"]
+    assert "case 1: 1 vertebrae" in said and "case 2: 0 vertebrae" in said
+    made = sorted(path.name for path in (scan / "out").iterdir())
+    assert made == ["shard-00005.json", "shard-00005.npz", "shard-00005.png"]
+
+
+def test_the_same_recipe_writes_the_same_bytes(tmp_path: Path) -> None:
+    files = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        (tmp_path / name).mkdir()
+        recipe = Recipe(seed, 4, geometry=SMALL)
+        files.append(simulate(recipe, [plain_vertebra()], tmp_path / name, lambda *_: None))
+    first, again, other = (columns(file) for file in files)
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert all((first[key] == again[key]).all() for key in first)
+    assert first["image"].tobytes() != other["image"].tobytes()
+
+
+def test_labels_follow_the_lesions(scan: Path) -> None:
+    shard, _ = run_simulate(job(scan), lambda line: None)
+    data = columns(shard)
+    lesion = ((data["masks"] & (LYTIC | BLASTIC)) > 0).sum(axis=(1, 2))
+    assert (lesion[data["label"] == 1] >= LEAST_LESION_PIXELS).all()
+    assert (lesion[data["label"] == 0] == 0).all()
+    assert set(data["label"]) == {0, 1}
+    assert np.bincount(data["vertebra"]).max() <= 12
+    healthy = data["label"] == 0
+    assert (data["image"][healthy] == data["twin"][healthy]).all()
+    assert (data["vertebra"] % 2 == data["label"]).all()
+    assert data["image"].dtype == np.int16
+
+
+def test_whole_vertebrae_keep_every_slice_through_the_body(scan: Path) -> None:
+    shard, _ = run_simulate(job(scan, split="validation", whole=True), lambda line: None)
+    data = columns(shard)
+    assert (data["masks"] & BODY).any(axis=(1, 2)).all()
+    for number in range(4):
+        slices = data["slice"][data["vertebra"] == number]
+        assert len(slices) > 12
+        assert (np.diff(slices) == 1).all()
+
+
+def test_unknown_split_is_named(scan: Path) -> None:
+    with pytest.raises(InputError, match="'test'"):
+        run_simulate(job(scan, split="test"), lambda line: None)
+
+
+def test_output_folder_that_cannot_be_made_is_named(scan: Path) -> None:
+    with pytest.raises(InputError, match=r"ct\.nii\.gz: cannot be made"):
+        run_simulate(job(scan, "ct.nii.gz"), lambda line: None)
+
+
+def test_source_without_a_whole_body_is_named(scan: Path) -> None:
+    rows = list(csv.reader((scan / "sources.csv").open(encoding="utf-8")))
+    (scan / "sources.csv").write_text(HEADER + ",".join(rows[2]) + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match="no whole vertebra"):
+        run_simulate(job(scan), lambda line: None)
+
+
+def test_patients_are_equally_likely_and_drawn_ones_count_as_one(tmp_path: Path) -> None:
+    """One vertebra of "case 1", nine of "case 2", five drawn ones: a third of the set each."""
+    canvases = [plain_vertebra("case 1")] + [plain_vertebra("case 2")] * 9
+    canvases += [plain_vertebra(f"drawn {n}") for n in range(5)]
+    recipe = Recipe(1, 90, slices=1, geometry=SMALL)
+    data = columns(simulate(recipe, canvases, tmp_path, lambda done, total: None))
+    count = {name: int((data["patient"] == name).sum()) for name in ("case 1", "case 2")}
+    assert all(18 <= n <= 42 for n in count.values())
+    assert 18 <= len(data["patient"]) - sum(count.values()) <= 42
+    assert len(set(data["patient"])) == 7
