@@ -85,8 +85,7 @@ def _load(job: Job) -> Model:
     except DeviceError as error:
         raise InputError("--device", str(error)) from error
     except WeightsError as error:
-        path, _, cause = str(error).partition(": ")
-        raise InputError(path, cause) from error
+        raise InputError(error.path, error.cause) from error
 
 
 @contextmanager

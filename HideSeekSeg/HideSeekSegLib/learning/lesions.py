@@ -20,7 +20,7 @@ from scipy import ndimage
 from .fields import Canvas, Field, Mask, Rng, blob, log_uniform, random_point, smooth_field
 
 # Change of density (HU, before blur) from which a voxel counts as lesion: below, no reader sees it.
-VISIBLE_HU = 50.0
+VISIBLE_HU = 60.0
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ def body_radius(canvas: Canvas) -> float:
 def lytic_lesion(rng: Rng, canvas: Canvas, radius: float | None = None) -> Field:
     """Weight 0..1 of bone replaced by tumour, in one of the three patterns of destruction."""
     largest = 0.9 * body_radius(canvas)
-    radius = radius or log_uniform(rng, 2.5, largest)
+    radius = radius or log_uniform(rng, 3.0, largest)
     centre = seed_point(rng, canvas)
-    pattern = rng.choice(["geographic", "moth-eaten", "permeative"], p=[0.55, 0.25, 0.2])
+    pattern = rng.choice(["geographic", "moth-eaten", "permeative"], p=[0.65, 0.2, 0.15])
     if pattern == "geographic":
         return blob(rng, canvas, centre, radius, rng.uniform(0.05, 0.35), rng.uniform(0.3, 2.0))
     region = blob(rng, canvas, centre, max(1.3 * radius, 5.0), 0.3, 3.0)
@@ -70,7 +70,7 @@ def paint_lytic(rng: Rng, canvas: Canvas, hu: Field) -> tuple[Field, Field]:
     Bone gives way to tumour tissue.  A third of the lesions break through the cortex; some carry a
     sclerotic rim.
     """
-    weight = lytic_lesion(rng, canvas) * rng.uniform(0.75, 1.0)
+    weight = lytic_lesion(rng, canvas) * rng.uniform(0.8, 1.0)
     if rng.random() > 0.35:
         weight = weight * np.clip(canvas.depth / 1.5, 0.0, 1.0)
     else:
@@ -80,7 +80,7 @@ def paint_lytic(rng: Rng, canvas: Canvas, hu: Field) -> tuple[Field, Field]:
             ndimage.gaussian_filter(weight, 1.5 / np.array(canvas.spacing)) - weight, 0, 1
         )
         hu = hu + rim * canvas.soft_body * rng.uniform(150, 500)
-    tumour = rng.uniform(20, 85) + 10 * smooth_field(rng, canvas, 4.0)
+    tumour = rng.uniform(10, 75) + 10 * smooth_field(rng, canvas, 4.0)
     # Tumour never brightens: in fatty or osteoporotic marrow a lytic focus may be hard to see.
     return np.asarray(hu + weight * np.minimum(tumour - hu, 0.0), np.float32), weight
 
@@ -97,7 +97,7 @@ def blastic_lesion(rng: Rng, canvas: Canvas) -> tuple[Field, float]:
     if pattern == "diffuse":
         region = blob(rng, canvas, seed_point(rng, canvas), size * rng.uniform(0.6, 1.3), 0.4, 4.0)
         patches = np.clip(0.6 + 0.4 * smooth_field(rng, canvas, rng.uniform(3.0, 8.0)), 0.0, 1.2)
-        return np.asarray(region * patches, np.float32), log_uniform(rng, 120, 450)
+        return np.asarray(region * patches, np.float32), log_uniform(rng, 150, 500)
     if pattern == "rim":
         radius, centre = rng.uniform(3.5, 0.7 * size), seed_point(rng, canvas)
         state = rng.bit_generator.state
@@ -108,12 +108,12 @@ def blastic_lesion(rng: Rng, canvas: Canvas) -> tuple[Field, float]:
     count = 1 if pattern == "focal" else int(rng.integers(2, 7))
     weight = np.zeros(canvas.body.shape, np.float32)
     for _ in range(count):
-        radius = log_uniform(rng, 2.0, 0.75 * size if count == 1 else 0.35 * size)
+        radius = log_uniform(rng, 2.5, 0.75 * size if count == 1 else 0.35 * size)
         edge = rng.uniform(0.4, 1.0) if rng.random() < 0.5 else 0.6 * radius
         one = blob(rng, canvas, seed_point(rng, canvas), radius, rng.uniform(0.0, 0.35), edge)
         weight = np.maximum(weight, one * rng.uniform(0.7, 1.0))
     texture = np.clip(1 + rng.uniform(0, 0.3) * smooth_field(rng, canvas, 3.0), 0.4, 1.5)
-    return np.asarray(weight * texture, np.float32), log_uniform(rng, 150, 800)
+    return np.asarray(weight * texture, np.float32), log_uniform(rng, 200, 850)
 
 
 def paint_blastic(rng: Rng, canvas: Canvas, hu: Field) -> tuple[Field, Field]:

@@ -18,15 +18,15 @@ def marrow_density(rng: Rng, canvas: Canvas, hu: Field) -> Field:
     """
     inside = canvas.depth > 2.5
     now = float(np.median(hu[inside])) if inside.any() else 150.0
-    target = rng.uniform(40, 300)
+    target = rng.uniform(100, 300) if rng.random() < 0.85 else rng.uniform(40, 100)
     marrow = np.clip((600.0 - hu) / 300.0, 0.0, 1.0) * canvas.soft_body
     return np.asarray(hu + (target - now) * marrow, np.float32)
 
 
 def heterogeneous_marrow(rng: Rng, canvas: Canvas, hu: Field) -> Field:
     """Red and fatty marrow in patches, coarse and fine."""
-    coarse = smooth_field(rng, canvas, rng.uniform(6, 14)) * rng.uniform(0, 22)
-    fine = smooth_field(rng, canvas, rng.uniform(1.5, 4)) * rng.uniform(0, 20)
+    coarse = smooth_field(rng, canvas, rng.uniform(6, 14)) * rng.uniform(0, 18)
+    fine = smooth_field(rng, canvas, rng.uniform(1.5, 4)) * rng.uniform(0, 16)
     return np.asarray(hu + canvas.soft_body * (coarse + fine), np.float32)
 
 
@@ -41,7 +41,7 @@ def endplate_sclerosis(rng: Rng, canvas: Canvas, hu: Field) -> Field:
 def bone_island(rng: Rng, canvas: Canvas, hu: Field) -> Field:
     """Enostosis: small, very dense (above 885 HU: Ulano et al. 2016), sharp, a bit spiculated."""
     where = random_point(rng, canvas, canvas.depth > 1.0)
-    island = blob(rng, canvas, where, log_uniform(rng, 1.2, 4.5), rng.uniform(0.05, 0.3), 0.3)
+    island = blob(rng, canvas, where, log_uniform(rng, 1.2, 3.5), rng.uniform(0.05, 0.3), 0.3)
     target = rng.uniform(900, 1500)
     return np.asarray(hu + island * canvas.soft_body * np.maximum(target - hu, 0.0), np.float32)
 

@@ -25,7 +25,7 @@ from .lesions import VISIBLE_HU, paint_metastases
 from .mimics import paint_mimics
 
 BODY, LYTIC, BLASTIC = 1, 2, 4
-LEAST_LESION_PIXELS = 16
+LEAST_LESION_PIXELS = 20
 COMPACT_GEOMETRY = Geometry("aligned", 48, slice_mm=1.6, body_pixels=40.0, margin_pixels=1.0)
 
 

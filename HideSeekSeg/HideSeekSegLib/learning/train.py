@@ -38,6 +38,7 @@ COMPACT = Profile(
         embedding=128,
         pooling="evidence",
         evidence_levels=(0, 1),
+        contrast=True,
     ),
     geometry=COMPACT_GEOMETRY,
     intensity=Intensity("asinh"),

@@ -32,6 +32,8 @@ DROPOUT = 0.1
 EVIDENCE_CHANNELS = 96
 COARSE_CHANNELS = 48
 LOG_SUM_EXP_SHARPNESS = 2.0
+BLANK = -0.95  # x at or below it is blanked, or air
+CONTRAST_GAIN = 3.0
 
 
 class DiffusionAutoencoder(nn.Module):
@@ -46,7 +48,7 @@ class DiffusionAutoencoder(nn.Module):
 
         self.time_embed = TimeEmbedding(a.channels, a.embedding)
         self.encoder = SemanticEncoder(a, dropout)
-        self.input_blocks, skips = _downward(a, a.decoder_mult, block, Stage)
+        self.input_blocks, skips = _downward(a, a.decoder_mult, block, Stage, a.patch**2)
         self.middle_block = _middle(skips[-1], block, Stage)
         self.output_blocks = _upward(a, skips, block)
         width = a.decoder_mult[0] * a.channels
@@ -79,7 +81,8 @@ class SemanticEncoder(nn.Module):
     def __init__(self, architecture: Architecture, dropout: float = DROPOUT) -> None:
         super().__init__()
         self.architecture = a = architecture
-        self.input_blocks, widths = _downward(a, a.encoder_mult, Block, nn.Sequential)
+        channels = a.patch**2 * (2 if a.contrast else 1)
+        self.input_blocks, widths = _downward(a, a.encoder_mult, Block, nn.Sequential, channels)
         self.middle_block = _middle(widths[-1], Block, nn.Sequential)
         if a.pooling == "evidence":
             self.out: nn.Module = EvidencePooling(
@@ -105,6 +108,8 @@ class SemanticEncoder(nn.Module):
 
     def features(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """The last map of each level, finest first, and the middle block's (N, C, h, w)."""
+        if self.architecture.contrast:
+            x = torch.cat([x, contrast(x)], dim=1)
         h = functional.pixel_unshuffle(x, self.architecture.patch)
         maps = []
         for stage in self.input_blocks:
@@ -120,6 +125,16 @@ class SemanticEncoder(nn.Module):
             return self.out([maps[i] for i in self.architecture.evidence_levels], coarse)
         z: Tensor = self.out(coarse)
         return z
+
+
+def contrast(x: Tensor) -> Tensor:
+    """x (N, 1, H, W) relative to the median of what is not blanked, stretched; 0 where blanked.
+
+    A lytic focus is defined by what surrounds it: 80 HU are much in young bone and nothing in old.
+    """
+    inside = x > BLANK
+    median = torch.where(inside, x, torch.nan).flatten(1).nanmedian(dim=1).values.nan_to_num(0.0)
+    return torch.tanh(CONTRAST_GAIN * (x - median[:, None, None, None])) * inside
 
 
 class EvidencePooling(nn.Module):
@@ -164,11 +179,11 @@ def _last_of_level(a: Architecture, level: int) -> int:
 
 
 def _downward(
-    a: Architecture, mult: tuple[int, ...], block: MakeBlock, stage: MakeStage
+    a: Architecture, mult: tuple[int, ...], block: MakeBlock, stage: MakeStage, inputs: int
 ) -> tuple[nn.ModuleList, list[int]]:
     """The stem and, per level, residual blocks and a step down; and the width after each."""
     width = a.channels
-    stages = [stage(nn.Conv2d(a.patch**2, width, 3, padding=1))]
+    stages = [stage(nn.Conv2d(inputs, width, 3, padding=1))]
     widths = [width]
     for level, factor in enumerate(mult):
         for _ in range(a.residual_blocks):

@@ -17,7 +17,7 @@ class Architecture:
     ``patch`` folds patch x patch pixels into channels before the first convolution (1: the paper).
     ``pooling`` turns the encoder's last map into z: "mean" is the paper's; "evidence" joins mean,
     maximum and log-sum-exp of the maps named by ``evidence_levels``, so that a small focus can
-    speak for the whole crop.
+    speak for the whole crop.  ``contrast`` shows the encoder, beside x, x relative to its median.
     """
 
     image_size: int = 64
@@ -31,6 +31,7 @@ class Architecture:
     embedding: int = 512
     pooling: Literal["mean", "evidence"] = "mean"
     evidence_levels: tuple[int, ...] = ()
+    contrast: bool = False
 
 
 @dataclass(frozen=True)

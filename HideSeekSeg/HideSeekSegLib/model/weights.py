@@ -37,6 +37,8 @@ class WeightsError(Exception):
 
     def __init__(self, path: Path, cause: str) -> None:
         super().__init__(f"{path}: {cause}")
+        self.path = path
+        self.cause = cause
 
 
 class DeviceError(Exception):
@@ -181,7 +183,7 @@ def _autoencoder(
     except (TypeError, ValueError, RuntimeError, ArithmeticError, IndexError) as error:
         raise WeightsError(folder / PROFILE, f"describes no possible network: {error}") from error
     shapes = {name: tuple(t.shape) for name, t in network.state_dict().items()}
-    _check_shapes(folder / AUTOENCODER, tensors, shapes)
+    check_shapes(folder / AUTOENCODER, tensors, shapes)
     # Copies, since the file's own bytes are unaligned and may be replaced while we compute.
     copies = {name: t.to(torch.float32, copy=True) for name, t in tensors.items()}
     network.load_state_dict(copies, assign=True)
@@ -191,7 +193,7 @@ def _autoencoder(
 def _classifier(folder: Path, profile: Profile, tensors: Mapping[str, Tensor]) -> LinearClassifier:
     vector = (profile.architecture.latent,)
     shapes = {"coef": vector, "intercept": (), "mean": vector, "scale": vector}
-    _check_shapes(folder / CLASSIFIER, tensors, shapes)
+    check_shapes(folder / CLASSIFIER, tensors, shapes)
     try:
         return LinearClassifier(
             tensors["coef"], float(tensors["intercept"]), tensors["mean"], tensors["scale"]
@@ -200,14 +202,15 @@ def _classifier(folder: Path, profile: Profile, tensors: Mapping[str, Tensor]) -
         raise WeightsError(folder / CLASSIFIER, str(error)) from error
 
 
-def _check_shapes(
+def check_shapes(
     path: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]
 ) -> None:
+    """Raises WeightsError, which names the file, where not all these tensors are there alone."""
     for name in sorted(shapes.keys() | tensors.keys()):
         if name not in tensors:
             raise WeightsError(path, f"lacks the tensor {name!r} of the profile's architecture")
         if name not in shapes:
-            raise WeightsError(path, f"holds {name!r}, unknown to the profile's architecture")
+            raise WeightsError(path, f"holds {name[:80]!r}, unknown to the profile's architecture")
         if tuple(tensors[name].shape) != shapes[name]:
             found = tuple(tensors[name].shape)
             raise WeightsError(path, f"{name!r} has shape {found} instead of {shapes[name]}")
