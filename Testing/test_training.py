@@ -1,0 +1,389 @@
+"""Training learns what it is asked for, from what it may see, and stopping changes nothing."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from example_models import TINY
+from example_vertebrae import plain_vertebra
+from HideSeekSegLib.anatomy.crops import Crop, feathered
+from HideSeekSegLib.anatomy.intensity import Calibration, network_input
+from HideSeekSegLib.imaging.files import InputError
+from HideSeekSegLib.imaging.volume import Grid
+from HideSeekSegLib.learning.dataset import Slices, load_slices, make_batch
+from HideSeekSegLib.learning.losses import (
+    EDITING_TIMES,
+    ChangeHead,
+    Supervision,
+    decoder_loss,
+    draw_times,
+)
+from HideSeekSegLib.learning.simulate import Recipe, draw_sample, simulate
+from HideSeekSegLib.learning.train import (
+    Settings,
+    encode_all,
+    fit_classifier,
+    standardise,
+    train,
+)
+from HideSeekSegLib.learning.training import Losses, Progress, Stage, learning_rate, run_stage
+from HideSeekSegLib.model.autoencoder import DiffusionAutoencoder
+from HideSeekSegLib.model.classifier import LinearClassifier
+from HideSeekSegLib.model.profile import Architecture, Geometry, Intensity, Profile
+
+EVIDENCE = replace(TINY, attention_levels=(), pooling="evidence", evidence_levels=(0, 1))
+TOY = Profile(
+    "toy",
+    EVIDENCE,
+    Geometry("aligned", 16, slice_mm=4.0, body_pixels=12.0, margin_pixels=1.0),
+    Intensity("asinh"),
+)
+QUICK = Settings(encoder_steps=6, decoder_steps=6, encoder_batch=8, decoder_batch=8)
+
+
+def toy_slices(count: int = 64) -> Slices:
+    """Discs of marrow; every second one has a dark or a dense spot, its twin has none."""
+    rng = np.random.default_rng(count)
+    rows, columns = np.indices((16, 16))
+    disc = np.hypot(rows - 7.5, columns - 7.5) < 6
+    body = np.repeat(disc[None], count, axis=0)
+    twin = np.where(body, 180, 40) + rng.normal(0, 10, body.shape)
+    label = np.arange(count) % 2
+    dark = label * (np.arange(count) % 4 == 1)
+    spot = np.zeros_like(body)
+    for n in np.flatnonzero(label):
+        r, c = rng.integers(4, 9, 2)
+        spot[n, r : r + 4, c : c + 4] = True
+    lytic, blastic = (spot & (dark == d)[:, None, None] for d in (1, 0))
+    image = twin - 140 * lytic + 500 * blastic
+    names = np.array([f"v{n // 4}" for n in range(count)])
+    return Slices(
+        image.astype(np.int16),
+        twin.astype(np.int16),
+        np.round(255 * feathered(body, 1.0)).astype(np.uint8),
+        body,
+        lytic,
+        blastic,
+        label.astype(np.uint8),
+        np.array(["A"] * count),
+        names,
+    )
+
+
+def silent(now: Progress) -> None:
+    pass
+
+
+def weights_of(module: nn.Module) -> bytes:
+    return b"".join(t.contiguous().numpy().tobytes() for t in module.state_dict().values())
+
+
+def learned(
+    slices: Slices,
+    settings: Settings,
+    folder: Path,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> bytes:
+    """All numbers that a training ends with."""
+    folder.mkdir(exist_ok=True)
+    trained = train(slices, TOY, settings, folder, silent, should_stop)
+    return weights_of(trained.autoencoder) + trained.classifier.coef.numpy().tobytes()
+
+
+# ---- what training reads
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two small shards of simulated slices."""
+    folder = tmp_path_factory.mktemp("shards")
+    for seed in (1, 2):
+        recipe = Recipe(seed, 4, slices=5, geometry=replace(TOY.geometry, size=32, body_pixels=26))
+        simulate(recipe, [plain_vertebra()], folder, lambda *_: None)
+    return folder
+
+
+def test_shards_are_joined_and_vertebrae_keep_apart(folder: Path) -> None:
+    slices = load_slices(folder, TOY)
+    assert len(set(slices.vertebra)) == 8
+    assert slices.image.shape == (len(slices), 32, 32)
+    ill = slices.label == 1
+    assert (slices.lytic | slices.blastic)[ill].any(axis=(1, 2)).all()
+    assert not (slices.lytic | slices.blastic)[~ill].any()
+    assert not ((slices.lytic | slices.blastic) & ~slices.body).any()
+    assert (slices.weight[slices.body] == 255).all()
+
+
+def test_folder_without_shards_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="hideseekseg simulate"):
+        load_slices(tmp_path, TOY)
+
+
+def test_training_sees_what_the_pipeline_sees() -> None:
+    """Without augmentation a slice is the network input of its crop, but for rounding."""
+    sample = draw_sample(np.random.default_rng(1), plain_vertebra(), TOY.geometry, diseased=True)
+    grid = Grid(sample.image.shape, np.eye(4))
+    expected = network_input(
+        Crop(sample.image, sample.body, grid), TOY, Calibration(1.0, 0.0, is_hu=True)
+    )
+    count = len(sample.image)
+    slices = replace(
+        toy_slices(count),
+        image=np.round(sample.image).astype(np.int16),
+        weight=np.round(255 * feathered(sample.body, 1.0)).astype(np.uint8),
+    )
+    x = make_batch(slices, np.arange(count), TOY, None).x
+    assert x.shape == (count, 1, 16, 16)
+    np.testing.assert_allclose(x[:, 0].numpy(), expected, atol=0.006)
+
+
+def test_augmentation_keeps_the_twin_a_twin() -> None:
+    slices = toy_slices(16)
+    rows = np.arange(16)
+    plain = make_batch(slices, rows, TOY, None)
+    assert (plain.x == plain.twin)[plain.label == 0].all()
+    seen = set()
+    for seed in range(20):
+        batch = make_batch(slices, rows, TOY, np.random.default_rng(seed))
+        again = make_batch(slices, rows, TOY, np.random.default_rng(seed))
+        assert (batch.x == again.x).all() and (batch.body == again.body).all()
+        assert (batch.x == batch.twin)[batch.label == 0].all()
+        changed = (batch.x - batch.twin).abs() > 1e-3
+        assert not (changed & ~batch.body).any()
+        assert 8 <= changed[batch.label == 1].sum(dim=(1, 2, 3)).float().mean() <= 16
+        assert 0.005 < (batch.x - plain.x).abs().mean() < 0.5
+        middle = batch.body[0, 0].nonzero().float().mean(dim=0)
+        seen.add(tuple((2 * middle).int().tolist()))
+    assert len(seen) > 8, "shifted"
+
+
+# ---- a stage
+
+
+class Line(nn.Module):
+    """y = a x + b, and dropout that draws from torch's own generator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 1)
+        self.dropout = nn.Dropout(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear(self.dropout(x))
+        return out
+
+
+def new_line() -> Line:
+    torch.manual_seed(0)
+    return Line()
+
+
+def line_losses(module: nn.Module) -> Callable[..., Losses]:
+    """Fits y = x1 - 2 x2 from random numbers of all three generators."""
+
+    def losses(step: int, rng: np.random.Generator, generator: torch.Generator) -> Losses:
+        x = torch.from_numpy(rng.standard_normal((16, 3)).astype(np.float32))
+        y = x[:, :1] - 2 * x[:, 1:2] + 0.01 * torch.randn(16, 1, generator=generator)
+        return {"error": (module(x) - y).square().mean()}
+
+    return losses
+
+
+def fit(
+    stage: Stage,
+    folder: Path,
+    tell: Callable[[Progress], None] = silent,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> tuple[nn.Module, nn.Module]:
+    folder.mkdir(exist_ok=True)
+    line = new_line()
+    averaged = run_stage(
+        stage, line, line.parameters(), line_losses(line), folder, tell, should_stop
+    )
+    return line, averaged
+
+
+def stop_after(calls: int) -> Callable[[], bool]:
+    asked = 0
+
+    def should_stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked >= calls
+
+    return should_stop
+
+
+LINE = Stage("line", steps=120, learning_rate=0.2, weight_decay=0.0, seed=3, average=0.9)
+
+
+def test_loss_falls_and_is_told(tmp_path: Path) -> None:
+    told: list[Progress] = []
+    fit(LINE, tmp_path, told.append)
+    assert [now.step for now in told] == [50, 100, 120]
+    errors = [now.losses["error"] for now in told]
+    assert errors[-1] < 0.3 * errors[0]
+    assert told[-1].seconds_left == 0
+    with (tmp_path / "line-losses.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["error"]) for row in rows] == errors
+
+
+def test_average_follows_the_weights(tmp_path: Path) -> None:
+    """The mean that gives the newest weights a share of 19 in n + 20, later 1 in 10."""
+    line = new_line()
+    seen = [line.linear.weight.detach().clone()]
+    losses = line_losses(line)
+
+    def watched(step: int, rng: np.random.Generator, generator: torch.Generator) -> Losses:
+        if step:
+            seen.append(line.linear.weight.detach().clone())
+        return losses(step, rng, generator)
+
+    averaged = run_stage(LINE, line, line.parameters(), watched, tmp_path, silent)
+    seen.append(line.linear.weight.detach().clone())
+    expected = seen[0]
+    for step, weight in enumerate(seen[1:]):
+        decay = min(0.9, (step + 1) / (step + 20))
+        expected = decay * expected + (1 - decay) * weight
+    assert isinstance(averaged, Line)
+    torch.testing.assert_close(averaged.linear.weight, expected, atol=1e-5, rtol=1e-5)
+    assert not averaged.linear.weight.requires_grad and not averaged.training
+
+
+@pytest.mark.parametrize("stops", [(1,), (60,), (119,), (120,), (30, 1, 40)])
+def test_stopped_and_resumed_is_undisturbed(tmp_path: Path, stops: tuple[int, ...]) -> None:
+    expected = [weights_of(module) for module in fit(LINE, tmp_path / "undisturbed")]
+    for calls in stops:
+        with pytest.raises(KeyboardInterrupt):
+            fit(LINE, tmp_path / "stopped", should_stop=stop_after(calls))
+    resumed = fit(LINE, tmp_path / "stopped")
+    assert [weights_of(module) for module in resumed] == expected
+
+
+def test_finished_stage_is_not_repeated(tmp_path: Path) -> None:
+    _, averaged = fit(LINE, tmp_path)
+    told: list[Progress] = []
+    assert weights_of(fit(LINE, tmp_path, told.append)[1]) == weights_of(averaged)
+    assert told == []
+
+
+def test_learning_rate_warms_up_holds_and_falls() -> None:
+    stage = Stage("s", 10_000, 1e-3, 0.0, 1)
+    rates = np.array([learning_rate(stage, step) for step in range(10_000)])
+    assert rates[0] == pytest.approx(5e-6)
+    np.testing.assert_allclose(rates[199:4000], 1e-3)
+    assert (np.diff(rates[4000:]) <= 0).all()
+    assert rates[-1] == pytest.approx(1e-5, rel=0.01)
+
+
+# ---- the whole training
+
+
+def test_toy_set_is_learned(tmp_path: Path) -> None:
+    """Labels alone: P tells the spots apart, and the decoder comes to draw better."""
+    slices = toy_slices()
+    told: list[Progress] = []
+    settings = replace(QUICK, encoder_steps=150, decoder_steps=150, encoder_rate=5e-3)
+    trained = train(slices, TOY, settings, tmp_path, told.append)
+    decoder = [now.losses["reconstruction"] for now in told if now.stage == "decoder"]
+    assert decoder[-1] < 0.8 * decoder[0]
+    latents = encode_all(trained.autoencoder, slices, TOY)
+    p = trained.classifier.probability(latents).numpy()
+    assert ((p > 0.5) == (slices.label == 1)).mean() > 0.9
+    assert trained.profile.provenance["training"]["supervision"] == "labels"
+    assert trained.profile.provenance["slices"] == 64
+
+
+@pytest.mark.parametrize("stop", [1, 4, 6, 7, 9, 12])
+def test_training_stopped_in_either_stage_is_undisturbed(tmp_path: Path, stop: int) -> None:
+    slices = toy_slices(16)
+    expected = learned(slices, QUICK, tmp_path / "undisturbed")
+    with pytest.raises(KeyboardInterrupt):
+        learned(slices, QUICK, tmp_path / "stopped", stop_after(stop))
+    assert learned(slices, QUICK, tmp_path / "stopped") == expected
+
+
+def poisoned(slices: Slices) -> Slices:
+    garbage = np.random.default_rng(9).integers(-1000, 3000, slices.twin.shape)
+    return replace(
+        slices, twin=garbage.astype(np.int16), lytic=~slices.lytic, blastic=~slices.blastic
+    )
+
+
+def test_labels_only_training_reads_neither_twins_nor_masks(tmp_path: Path) -> None:
+    slices = toy_slices(16)
+    expected = learned(slices, QUICK, tmp_path / "a")
+    assert learned(poisoned(slices), QUICK, tmp_path / "b") == expected
+
+
+def test_twin_training_reads_twins_but_no_masks(tmp_path: Path) -> None:
+    slices, settings = toy_slices(16), replace(QUICK, supervision="twins")
+    expected = learned(slices, settings, tmp_path / "a")
+    masks = replace(slices, lytic=~slices.lytic, blastic=~slices.blastic)
+    assert learned(masks, settings, tmp_path / "b") == expected
+    assert learned(poisoned(slices), settings, tmp_path / "c") != expected
+
+
+@pytest.mark.parametrize("architecture", [TINY, EVIDENCE], ids=["mean", "evidence"])
+def test_latents_arrive_standardised(architecture: Architecture) -> None:
+    profile, slices = replace(TOY, architecture=architecture), toy_slices()
+    torch.manual_seed(1)
+    model = DiffusionAutoencoder(architecture)
+    before = encode_all(model, slices, profile)
+    standardise(model, before)
+    after = encode_all(model, slices, profile)
+    torch.testing.assert_close(after.mean(0), torch.zeros(8), atol=1e-3, rtol=0)
+    torch.testing.assert_close(after.std(0), torch.ones(8), atol=1e-3, rtol=0)
+    expected = (before - before.mean(0)) / before.std(0)
+    torch.testing.assert_close(after, expected, atol=2e-3, rtol=2e-3)
+
+
+def test_classifier_separates_and_finds_the_direction() -> None:
+    generator = torch.Generator().manual_seed(1)
+    labels = (torch.arange(400) % 2).float()
+    z = torch.randn(400, 8, generator=generator)
+    z[:, 2] += 4 * (labels - 0.5)
+    classifier = fit_classifier(z, labels)
+    p = classifier.probability(z)
+    assert ((p > 0.5) == (labels > 0)).double().mean() > 0.95
+    assert classifier.coef.abs().argmax() == 2
+    assert p.mean() == pytest.approx(0.5, abs=0.01), "the intercept makes the mean right"
+
+
+def test_training_times_lie_where_lesions_are_seen() -> None:
+    times = draw_times(4000, 1000, torch.Generator().manual_seed(1))
+    low, high = EDITING_TIMES
+    inside = ((times >= low) & (times < high)).double().mean()
+    assert inside == pytest.approx(0.8 + 0.2 * (high - low) / 1000, abs=0.03)
+    assert times.min() < 20 and 980 < times.max() <= 999
+
+
+def test_change_head_answers_in_the_pictures_size() -> None:
+    architecture = replace(EVIDENCE, patch=2)
+    model = DiffusionAutoencoder(architecture)
+    maps, _ = model.encoder.features(torch.zeros(3, 1, 16, 16))
+    assert ChangeHead(architecture)(maps).shape == (3, 1, 16, 16)
+
+
+def test_edit_is_only_asked_for_where_twins_are_known() -> None:
+    slices = toy_slices(8)
+    torch.manual_seed(1)
+    model = DiffusionAutoencoder(TINY)
+    batch = make_batch(slices, np.arange(8), TOY, None)
+    classifier = LinearClassifier(torch.ones(8), 0.0, torch.zeros(8), torch.ones(8))
+    ways: tuple[Supervision, Supervision] = ("labels", "twins")
+    for supervision in ways:
+        generator = torch.Generator().manual_seed(1)
+        loss = decoder_loss(model, classifier, batch, supervision, generator)
+        assert loss.reconstruction > 0
+        assert (loss.edit > 0) == (supervision == "twins")
+        assert loss.total == loss.reconstruction + loss.edit
