@@ -19,7 +19,7 @@ PACKAGED = (".py", ".json", ".safetensors", ".ui", ".png", ".svg")
 
 # From the ground up: a room may import from its own floor's room and from lower floors.
 FLOORS = (
-    ("imaging", "model", "events", "stopping"),
+    ("imaging", "model", "events", "stopping", "commands"),
     ("findings", "terminal", "watch"),
     ("anatomy", "attribution"),
     ("joining", "evidence", "preparation"),
@@ -27,6 +27,7 @@ FLOORS = (
     ("pipeline",),
     ("learning",),
     ("jobs",),
+    ("cli_published",),
     ("cli",),
     ("__main__",),
 )

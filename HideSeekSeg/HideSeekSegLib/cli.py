@@ -9,24 +9,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-from . import __version__
+from . import __version__, cli_published
+from .commands import BAD_INPUT, FAILED, OK, STOPPED, Command
 from .events import Failed, to_line
-
-OK, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
-
-
-@dataclass(frozen=True)
-class Command:
-    """A word after ``hideseekseg``; ``run`` returns the exit status."""
-
-    name: str
-    help: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -293,4 +281,5 @@ COMMANDS = (
     ),
     Command("train", "train a set of weights; stops and resumes", _train_arguments, _train),
     Command("benchmark", "measure accuracy", _benchmark_arguments, _benchmark),
+    *cli_published.COMMANDS,
 )

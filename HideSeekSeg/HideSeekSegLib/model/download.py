@@ -1,0 +1,233 @@
+"""Fetching the published files, only ever on the user's word; torch is not needed for it.
+
+A file grows under the name ``<name>.part`` and takes up where a cut connection left it.  What came
+from where, with its SHA-256, stands in ``downloads.json`` beside the files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from .. import __version__
+from .sources import Source
+
+MEMORY = "downloads.json"
+SECONDS = 30.0  # without a byte, before a connection counts as cut
+BLOCK = 1 << 18
+
+OnProgress = Callable[[int, int], None]
+
+
+class DownloadError(Exception):
+    """A file that cannot be fetched or kept: one line, "<path>: <cause>"."""
+
+    def __init__(self, path: Path, cause: str) -> None:
+        super().__init__(f"{path}: {cause}")
+        self.path = path
+        self.cause = cause
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A complete file; ``known`` says whether its SHA-256 was compared with a remembered one."""
+
+    path: Path
+    bytes: int
+    sha256: str
+    known: bool
+
+
+class _CutError(Exception):
+    """The connection ended early."""
+
+
+def fetch(source: Source, folder: Path, on_progress: OnProgress | None = None) -> Fetched:
+    """The file in ``folder``, fetched unless it is there already.
+
+    ``on_progress(bytes, total)`` is called after each block; what it raises ends the fetching, and
+    the next call goes on from there.  Raises DownloadError.
+    """
+    target = folder / source.name
+    part = target.with_name(f"{target.name}.part")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            _fetch_part(source, part, on_progress or (lambda done, total: None))
+            _check_size(source, target, part.stat().st_size)
+            _remember(folder, source, sha256=_sha256(part))
+            part.replace(target)
+            return Fetched(target, target.stat().st_size, _sha256(target), known=False)
+        return _there_already(source, target)
+    except OSError as error:
+        raise DownloadError(target, f"cannot be written: {error.strerror or error}") from error
+
+
+def _there_already(source: Source, target: Path) -> Fetched:
+    size = target.stat().st_size
+    _check_size(source, target, size)
+    found, remembered = _sha256(target), _remembered(target.parent, source).get("sha256")
+    if remembered not in (None, found):
+        raise DownloadError(
+            target,
+            f"has changed since it was fetched: SHA-256 {found[:12]}... instead of"
+            f" {remembered[:12]}...; delete it to fetch it again",
+        )
+    return Fetched(target, size, found, known=remembered is not None)
+
+
+def _fetch_part(source: Source, part: Path, on_progress: OnProgress) -> None:
+    """Go on until the file is complete, as long as every connection brings it further."""
+    reached = -1
+    while True:
+        try:
+            return _go_on(source, part, on_progress)
+        except _CutError as cut:
+            size = part.stat().st_size if part.exists() else 0
+            if size <= reached or size == 0:
+                raise DownloadError(part.with_suffix(""), _by_hand(source, str(cut))) from cut
+            reached = size
+
+
+def _go_on(source: Source, part: Path, on_progress: OnProgress) -> None:
+    version = _remembered(part.parent, source).get("etag")
+    have = part.stat().st_size if version and part.exists() else 0
+    with _answer(source, part, have, version) as response:
+        continued = response.status == http.client.PARTIAL_CONTENT
+        total = _total(response, have if continued else 0)
+        if total is not None:
+            _check_size(source, part.with_suffix(""), total)
+        if not continued:
+            _remember(part.parent, source, etag=_strong(response.headers.get("ETag")))
+        done = have if continued else 0
+        with part.open("ab" if continued else "wb") as file:
+            for block in _blocks(response):
+                file.write(block)
+                done += len(block)
+                _check_size(source, part.with_suffix(""), max(done, source.least))
+                on_progress(done, total or source.most)
+    if total is not None and done < total:
+        raise _CutError(f"the connection was cut after {done} of {total} bytes")
+
+
+def _answer(source: Source, part: Path, have: int, version: str | None) -> Any:
+    """The server's answer, from byte ``have`` on if it still has the same ``version``."""
+    headers = {"User-Agent": f"hideseekseg/{__version__}", "Accept-Encoding": "identity"}
+    if have and version:
+        headers |= {"Range": f"bytes={have}-", "If-Range": version}
+    request = urllib.request.Request(source.address, headers=headers)
+    opener = urllib.request.build_opener(_NoDowngrade())
+    try:
+        return opener.open(request, timeout=SECONDS)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and have:
+            part.unlink()
+            return _answer(source, part, 0, None)
+        cause = f"the server says {error.code} {error.reason}"
+        raise DownloadError(part.with_suffix(""), _by_hand(source, cause)) from error
+    except urllib.error.URLError as error:
+        cause = getattr(error.reason, "strerror", None) or str(error.reason)
+        raise _CutError(f"no connection: {cause}") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _CutError(f"no connection: {error}") from error
+
+
+class _NoDowngrade(urllib.request.HTTPRedirectHandler):
+    """Nothing that was asked for over https comes by another way."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: Any,
+        url: str,
+    ) -> urllib.request.Request | None:
+        if req.type == "https" and not url.lower().startswith("https:"):
+            raise urllib.error.HTTPError(url, code, "leads to an unsafe address", headers, fp)
+        return super().redirect_request(req, fp, code, msg, headers, url)
+
+
+def _blocks(response: Any) -> Iterator[bytes]:
+    try:
+        while block := response.read(BLOCK):
+            yield block
+    except (OSError, http.client.HTTPException) as error:
+        raise _CutError("the connection was cut") from error
+
+
+def _total(response: Any, start: int) -> int | None:
+    """How many bytes the whole file has, where the server says so."""
+    if response.status == http.client.PARTIAL_CONTENT:
+        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+        if found is None or int(found[1]) != start:
+            raise _CutError("the server sends another part than the one asked for")
+        return int(found[2])
+    length = response.headers.get("Content-Length")
+    return int(length) if length and length.isdecimal() else None
+
+
+def _strong(etag: str | None) -> str | None:
+    """Only a strong ETag promises that the bytes are the same."""
+    return etag if etag and etag.startswith('"') else None
+
+
+def _check_size(source: Source, path: Path, size: int) -> None:
+    if not source.least <= size <= source.most:
+        raise DownloadError(
+            path,
+            f"has {size} bytes where {source.least} to {source.most} are expected:"
+            f" it is not what {source.address} should be",
+        )
+
+
+def _by_hand(source: Source, cause: str) -> str:
+    return (
+        f"cannot be fetched ({cause}); run the command again to go on, or fetch"
+        f" {source.address} on a machine with a network, put it here and run the command again"
+    )
+
+
+def _remembered(folder: Path, source: Source) -> dict[str, Any]:
+    """What is known of a file that came from this very address."""
+    known = _memory(folder).get(source.name, {})
+    return known if known.get("address") == source.address else {}
+
+
+def _remember(folder: Path, source: Source, **facts: str | None) -> None:
+    known = {"address": source.address, **_remembered(folder, source), **facts}
+    text = json.dumps({**_memory(folder), source.name: known}, indent=2) + "\n"
+    temporary = folder / f".{MEMORY}"
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(folder / MEMORY)
+
+
+def _memory(folder: Path) -> dict[str, dict[str, Any]]:
+    path = folder / MEMORY
+    try:
+        memory = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise DownloadError(path, f"is not JSON ({error}): delete it") from error
+    if not isinstance(memory, dict) or not all(isinstance(v, dict) for v in memory.values()):
+        raise DownloadError(path, "is no list of downloads: delete it")
+    return memory
+
+
+def _sha256(path: Path) -> str:
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            sha.update(block)
+    return sha.hexdigest()

@@ -1,0 +1,216 @@
+"""scikit-learn estimators read from their pickles, without unpickling.
+
+A pickle is a program: whoever loads it runs what it names.  Here its opcodes are read as data, on a
+small stack of our own.  Nothing is imported, and a name in the file does no more than choose one of
+the few meanings of ``pickle_values``; any other name, opcode or type is refused.  Understood are
+protocols 2 to 5 of the standard library and the uncompressed files of joblib, which writes the
+bytes of every array into the midst of the pickle.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickletools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .pickle_values import (
+    WRAPPER,
+    Array,
+    Meaning,
+    Object,
+    PickleError,
+    Type,
+    array_from_buffer,
+    meaning,
+    numbers,
+    short,
+)
+
+MAX_BYTES = 1 << 20  # the published ones have some 20 kB
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """An estimator's class ("LogisticRegression" or "StandardScaler") and plain attributes.
+
+    Arrays are float, integer or bool in native byte order.
+    """
+
+    name: str
+    attributes: dict[str, Any]
+
+
+def read_estimator(content: bytes) -> Estimator:
+    """The estimator that a pickle of one holds.  Raises PickleError for everything else."""
+    if len(content) > MAX_BYTES:
+        raise PickleError(f"is larger (over {MAX_BYTES} bytes) than any pickle of a classifier")
+    if content[:1] != b"\x80" or content[1:2] not in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        raise PickleError("is no uncompressed pickle of protocol 2 to 5")
+    try:
+        result = _Machine(content).run()
+    except PickleError:
+        raise
+    except ValueError as error:  # pickletools' words for bytes that are cut or wrong
+        raise PickleError(f"is truncated or damaged ({short(error)})") from error
+    if not isinstance(result, Object) or result.meaning.name == WRAPPER:
+        raise PickleError("holds no LogisticRegression and no StandardScaler")
+    return Estimator(
+        result.meaning.name,
+        {key: v.values if isinstance(v, Array) else v for key, v in result.attributes.items()},
+    )
+
+
+CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+LITERALS = {
+    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
+    *("BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES", "BYTEARRAY8"),
+}
+TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+
+class _Machine:
+    """The stack and the memo of a pickle; a mark is a deeper stack."""
+
+    def __init__(self, content: bytes) -> None:
+        self.stream = io.BytesIO(content)
+        self.stacks: list[list[Any]] = [[]]
+        self.memo: dict[int, Any] = {}
+
+    def run(self) -> Any:
+        for opcode, argument, _ in pickletools.genops(self.stream):
+            self._step(opcode.name, argument)
+        result = self._pop()
+        if self.stacks != [[]] or self.stream.read(1):
+            raise PickleError("holds more than one object")
+        return result
+
+    def _step(self, name: str, argument: Any) -> None:
+        if name in CONSTANTS:
+            self._push(CONSTANTS[name])
+        elif name in LITERALS:
+            self._push(argument)
+        elif name in TUPLES:
+            self._push(tuple([self._pop() for _ in range(TUPLES[name])][::-1]))
+        elif name in ("BINPUT", "LONG_BINPUT"):
+            self.memo[argument] = self._top()
+        elif name in ("BINGET", "LONG_BINGET"):
+            self._recall(argument)
+        elif name in HANDLERS:
+            HANDLERS[name](self)
+        elif name == "GLOBAL":
+            self._push(meaning(*argument.split(" ", 1)))
+        elif name not in ("PROTO", "FRAME", "STOP"):
+            raise PickleError(f"holds the opcode {name}, which no such estimator needs")
+
+    def _push(self, value: Any) -> None:
+        self.stacks[-1].append(value)
+
+    def _top(self) -> Any:
+        if not self.stacks[-1]:
+            raise PickleError("is damaged (its stack runs empty)")
+        return self.stacks[-1][-1]
+
+    def _pop(self) -> Any:
+        value = self._top()
+        self.stacks[-1].pop()
+        return value
+
+    def _pop_mark(self) -> list[Any]:
+        if len(self.stacks) == 1:
+            raise PickleError("is damaged (a mark is missing)")
+        return self.stacks.pop()
+
+    def _recall(self, key: int) -> None:
+        if key not in self.memo:
+            raise PickleError("is damaged (it refers to what it does not hold)")
+        self._push(self.memo[key])
+
+    def mark(self) -> None:
+        self.stacks.append([])
+
+    def memoize(self) -> None:
+        self.memo[len(self.memo)] = self._top()
+
+    def empty_dict(self) -> None:
+        self._push({})
+
+    def tuple_to_mark(self) -> None:
+        self._push(tuple(self._pop_mark()))
+
+    def set_item(self) -> None:
+        value, key = self._pop(), self._pop()
+        self._set([key, value])
+
+    def set_items(self) -> None:
+        self._set(self._pop_mark())
+
+    def _set(self, items: list[Any]) -> None:
+        target = self._top()
+        # Tuples of tuples of tuples may be small in the file and take forever to hash.
+        if type(target) is not dict or any(type(key) not in (str, int) for key in items[::2]):
+            raise PickleError("holds a dictionary of an unknown kind")
+        if len(items) % 2:
+            raise PickleError("is damaged (a key without a value)")
+        target.update(zip(items[::2], items[1::2]))
+
+    def stack_global(self) -> None:
+        name, module = self._pop(), self._pop()
+        if not (isinstance(name, str) and isinstance(module, str)):
+            raise PickleError("names something that is no text")
+        self._push(meaning(module, name))
+
+    def new_object(self) -> None:
+        arguments, named = self._pop(), self._pop()
+        if not isinstance(named, Meaning) or not named.is_class or arguments != ():
+            raise PickleError("makes an object of an unknown kind")
+        self._push(Object(named))
+
+    def reduce(self) -> None:
+        arguments, named = self._pop(), self._pop()
+        if not isinstance(named, Meaning) or named.call is None:
+            raise PickleError("calls something that is no function of numpy's pickles")
+        self._push(named.call(arguments))
+
+    def build(self) -> None:
+        state, target = self._pop(), self._top()
+        match target, state:
+            case Object(), dict() if all(isinstance(key, str) for key in state):
+                target.attributes.update(state)
+            case Type(), (int(), "<" | ">" | "|" as order, None, None, None, int(), int(), int()):
+                target.order = order
+            case Array(), (int(), tuple() as shape, Type() as kind, int(is_f), bytes(raw)):
+                target.values = numbers(raw, kind, shape, "F" if is_f else "C")
+            case _:
+                raise PickleError("fills an object of an unknown kind")
+        if isinstance(target, Object) and target.meaning.name == WRAPPER:
+            self._pop()
+            self._push(self._wrapped(target.attributes))
+
+    def _wrapped(self, attributes: dict[str, Any]) -> Array:
+        """joblib's array: after its description come padding and the raw numbers themselves."""
+        if attributes.get("numpy_array_alignment_bytes") is not None:
+            padding = self.stream.read(1)
+            self.stream.read(padding[0] if padding else 0)
+        kind, shape = attributes.get("dtype"), attributes.get("shape")
+        if not isinstance(kind, Type) or not isinstance(shape, tuple) or len(shape) > 2:
+            raise PickleError("holds an array of an unknown kind")
+        count = math.prod(n for n in shape if type(n) is int and 0 <= n <= MAX_BYTES)
+        raw = self.stream.read(count * kind.dtype.itemsize)
+        return array_from_buffer((raw, kind, shape, attributes.get("order")))
+
+
+HANDLERS: dict[str, Callable[[_Machine], None]] = {
+    "MARK": _Machine.mark,
+    "MEMOIZE": _Machine.memoize,
+    "EMPTY_DICT": _Machine.empty_dict,
+    "TUPLE": _Machine.tuple_to_mark,
+    "SETITEM": _Machine.set_item,
+    "SETITEMS": _Machine.set_items,
+    "STACK_GLOBAL": _Machine.stack_global,
+    "NEWOBJ": _Machine.new_object,
+    "REDUCE": _Machine.reduce,
+    "BUILD": _Machine.build,
+}
