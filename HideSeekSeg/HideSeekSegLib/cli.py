@@ -85,6 +85,7 @@ def _segment_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
     add("--threshold", type=_share, metavar="X", help="accept scores above it (0 to 1)")
     add("--weights", type=Path, metavar="DIR", help="other weights than those that come along")
+    add("--all-slices", action="store_true", help="also slices unlike those of the training")
     add("--threads", type=_count, metavar="N", help="threads of the processor to use")
     said = parser.add_mutually_exclusive_group()
     said.add_argument("--json-lines", action="store_true", help="print events as JSON lines")
@@ -100,7 +101,7 @@ def _segment(args: argparse.Namespace) -> int:
         from .output.tables import format_table
         from .pipeline import Options
 
-        options = Options(args.labels, args.levels, args.threshold)
+        options = Options(args.labels, args.levels, args.threshold, args.all_slices)
         job = Job(
             *(args.ct, args.segmentation, args.out, args.bodies, args.weights),
             *(args.device, args.threads, options),

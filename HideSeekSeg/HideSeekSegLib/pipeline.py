@@ -25,7 +25,7 @@ from .imaging.volume import Volume
 from .joining import Part, join_slices, measure, p_of_vertebra
 from .model.weights import Model
 from .output.tables import to_json
-from .preparation import Prepared, prepare
+from .preparation import Prepared, prepare, slices_of
 from .watch import Stopped, Watch
 
 STOPPED = "stopped before its turn"
@@ -34,11 +34,13 @@ STOPPED = "stopped before its turn"
 @dataclass(frozen=True)
 class Options:
     """What a user may choose: ``labels`` as in ``levels.assign``; only some ``levels``; a
-    ``threshold`` instead of the weights' own."""
+    ``threshold`` instead of the weights' own; ``all_slices`` of a body also where the weights were
+    trained on central ones alone."""
 
     labels: str | None = None
     levels: tuple[str, ...] = ()
     threshold: float | None = None
+    all_slices: bool = False
 
 
 class SegmentationError(ValueError):
@@ -79,7 +81,9 @@ def segment_spine(
         facts["hounsfield"] = scale.is_hu
         for vertebra in prepared:
             level = vertebra.site.level
-            findings[level], seen = _analyse(vertebra, ct, model, scale, chosen, watch)
+            findings[level], seen = _analyse(
+                vertebra, ct, model, scale, chosen, options.all_slices, watch
+            )
             if seen is not None:
                 evidence[level] = seen
             finished.append(level)
@@ -134,14 +138,15 @@ def _analyse(
     model: Model,
     scale: Calibration,
     threshold: float,
+    all_slices: bool,
     watch: Watch,
 ) -> tuple[VertebraFinding, Evidence | None]:
-    """The five steps on every sagittal slice through the body, joined to 3D lesions."""
+    """The five steps on the sagittal slices through the body, joined to 3D lesions."""
     site, crop, flags = vertebra.site, vertebra.crop, vertebra.flags_in(scale)
     obstacle = vertebra.obstacle_in(scale)
     if obstacle or crop is None or site.body is None:
         return replace(_not_analysed(site.level, obstacle), flags=flags), None
-    slices = crop.analysed
+    slices, remarks = slices_of(crop, model.profile.geometry.central_slices, all_slices)
     x = torch.from_numpy(network_input(crop, model.profile, scale)[slices])[:, None]
     seen = attribute(x, crop.body[slices], model, on_progress=partial(watch.step, site.level))
     view, body, start = close_up(ct, site.body)
@@ -153,7 +158,7 @@ def _analyse(
         p_malignant=p_of_vertebra(seen.p),
         body_source=site.source,
         body_mm3=float(body.sum() * ct.grid.voxel_mm3),
-        flags=flags,
+        flags=(*flags, *remarks),
         slice_p=tuple(float(p) for p in seen.p),
         candidates=tuple(_shifted(candidate, start) for candidate in found),
     )

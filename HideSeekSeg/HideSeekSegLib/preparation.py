@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from .anatomy.crops import Crop, Mask, crop_grid, take_crop
 from .anatomy.intensity import Calibration, Landmarks, landmarks
@@ -17,6 +18,7 @@ LEAST_EXTENT_MM = 6.0  # along each axis of the CT: less is a rim, not a body
 METAL_HU = 3000.0
 METAL_SHARE = 0.01  # of the body: above it the picture shows the metal's artefacts, not the bone
 METAL_NEARBY = "metal nearby"
+LATERAL = "lateral slices were not in the training of these weights"
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,24 @@ def prepare(site: Site, ct: Volume, geometry: Geometry) -> Prepared:
         dense_share=_dense_share(view, body),
         dense_nearby=bool((crop.image > METAL_HU).any()),
     )
+
+
+def slices_of(
+    crop: Crop, central: int | None, all_slices: bool
+) -> tuple[npt.NDArray[np.intp], tuple[str, ...]]:
+    """Indices of the sagittal slices to analyse, and a remark where training had but the middle.
+
+    ``central`` is the profile's ``central_slices``: so many around the middle of the body's extent
+    from left to right, or all that pass through it where it is None or ``all_slices`` is wanted.
+    """
+    slices = crop.analysed
+    if central is None or len(slices) <= central:
+        return slices, ()
+    if all_slices:
+        return slices, (LATERAL,)
+    middle = (slices[0] + slices[-1] + 1) // 2
+    nearest = np.argsort(np.abs(slices - middle), kind="stable")[:central]
+    return slices[np.sort(nearest)], (f"only the {central} central slices were analysed",)
 
 
 def _without_gaps(view: Volume) -> Volume:
