@@ -12,10 +12,11 @@ import numpy as np
 
 from .. import __version__
 from ..imaging.files import InputError, atomic, make_folder
-from ..model.weights import load_model, save_model
+from ..model.profile import Profile
+from ..model.weights import Model, WeightsError, load_model, save_model
 from .canvases import Vertebra, drawn_vertebrae, load_vertebrae, read_sources
 from .dataset import load_slices
-from .evaluation import load_cases
+from .evaluation import TYPES, Case, load_cases
 from .pictures import contact_sheet, loss_curves
 from .reporting import format_figures, measure_weights
 from .simulate import Recipe, simulate
@@ -76,13 +77,18 @@ class Training:
 
 
 def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path:
-    """Train, choose thresholds on the validation cases, write the weights to ``out/weights``."""
+    """Train, choose thresholds on the validation cases, write the weights to ``out/weights``.
+
+    Resumes what ``out`` holds.  Raises InputError where that was begun with other settings.
+    """
     began = time.monotonic()
     profile = replace(COMPACT, name=job.name)
     slices = load_slices(job.slices, profile)
     patients = sorted(set(slices.patient.tolist()))
     say(f"{len(slices)} slices of {len(patients)} patients, {slices.label.mean():.0%} ill")
+    _validation(job.validation, profile)  # what is wrong with it is better known before
     make_folder(job.out)
+    _claim(job.out, job.settings)
     trained = train(slices, profile, job.settings, job.out, _stage(say), should_stop)
     weights = job.out / "weights"
     provenance = {
@@ -100,8 +106,8 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path:
 
 def run_tune(weights: Path, validation: Path, say: Say) -> None:
     """Choose gate, floors and threshold on validation cases and write them into the profile."""
-    model = load_model(weights)
-    cases = load_cases(validation, model.profile)
+    model = _load(weights)
+    cases = _validation(validation, model.profile)
     decision = tune(model, cases, _counter(say, "floor"))
     figures = measure_weights(
         replace(model, profile=replace(model.profile, decision=decision)), cases
@@ -112,9 +118,35 @@ def run_tune(weights: Path, validation: Path, say: Say) -> None:
     say(format_figures(figures))
 
 
+def _validation(folder: Path, profile: Profile) -> list[Case]:
+    """Cases to choose thresholds on; raises InputError where they show no lesion of a type."""
+    cases = load_cases(folder, profile)
+    for kind in TYPES:
+        if not any(case.lesions(kind) for case in cases):
+            raise InputError(folder, f"shows no {kind} lesion, so no threshold can be chosen")
+    return cases
+
+
+def _claim(folder: Path, settings: Settings) -> None:
+    """Write down what a training was begun with, or refuse to go on with something else."""
+    path, asked = folder / "settings.json", asdict(settings)
+    if not path.exists():
+        with atomic(path) as temporary:
+            temporary.write_text(json.dumps(asked, indent=1), encoding="utf-8")
+    elif json.loads(path.read_text(encoding="utf-8")) != asked:
+        raise InputError(folder, "holds a training that was begun with other settings")
+
+
+def _load(weights: Path) -> Model:
+    try:
+        return load_model(weights)
+    except WeightsError as error:
+        raise InputError(error.path, error.cause) from error
+
+
 def run_benchmark(folder: Path, weights: Path, out: Path | None, say: Say) -> None:
     """Measure weights on a folder of whole simulated vertebrae; JSON and Markdown to ``out``."""
-    model = load_model(weights)
+    model = _load(weights)
     figures = measure_weights(model, load_cases(folder, model.profile))
     table = format_figures(figures)
     say(table)

@@ -37,6 +37,12 @@ class Case:
     diseased: bool
     patient: str
 
+    def lesions(self, kind: LesionType) -> list[Mask]:
+        """The true lesions (S, P, I) of a type that are large enough to ask for."""
+        labels, count = ndimage.label(self.truth[kind])
+        parts = [labels == i for i in range(1, count + 1)]
+        return [part for part in parts if part.sum() >= LEAST_TRUE_VOXELS]
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -117,7 +123,7 @@ def tally(found: Iterable[Found], kind: LesionType, decision: Decision, least_io
     hits = false = missed = 0
     dice = []
     for one in found:
-        true = _components(one.case.truth[kind])
+        true = one.case.lesions(kind)
         kept = [lesion for lesion in one.lesions if lesion.score > decision.threshold]
         masks = [le.mask(one.case.body.shape) for le in kept if le.type == kind]
         iou = np.array([[_iou(t, m) for m in masks] for t in true]).reshape(len(true), len(masks))
@@ -148,12 +154,6 @@ def false_per_healthy(found: Sequence[Found], decision: Decision) -> float:
     healthy = [f for f in found if not f.case.diseased]
     count = sum(lesion.score > decision.threshold for f in healthy for lesion in f.lesions)
     return count / max(len(healthy), 1)
-
-
-def _components(mask: Mask) -> list[Mask]:
-    labels, count = ndimage.label(mask)
-    parts = [labels == i for i in range(1, count + 1)]
-    return [part for part in parts if part.sum() >= LEAST_TRUE_VOXELS]
 
 
 def _iou(a: Mask, b: Mask) -> float:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ..model.weights import Model
 from .evaluation import TYPES, Case, false_per_healthy, find, see, tally, vertebra_auc
 from .tuning import slice_auc
 
+Figures = dict[str, float | int | None]
 
-def measure_weights(model: Model, cases: Sequence[Case]) -> dict[str, float | int]:
-    """Plain figures of one set of weights on simulated cases, by name."""
+
+def measure_weights(model: Model, cases: Sequence[Case]) -> Figures:
+    """Plain figures of one set of weights on simulated cases, by name; None where undefined."""
     found = [find(see(case, model), model) for case in cases]
     decision = model.profile.decision
-    figures: dict[str, float | int] = {
+    figures: Figures = {
         "vertebrae": len(cases),
         "diseased": sum(case.diseased for case in cases),
         "patients": len({case.patient for case in cases}),
@@ -29,10 +32,17 @@ def measure_weights(model: Model, cases: Sequence[Case]) -> dict[str, float | in
                 figures[f"{kind} precision"] = counts.precision
                 figures[f"{kind} recall"] = counts.recall
                 figures[f"{kind} Dice"] = counts.mean_dice
-    return {k: v if isinstance(v, int) else round(float(v), 3) for k, v in figures.items()}
+    return {name: _plain(value) for name, value in figures.items()}
 
 
-def format_figures(figures: dict[str, float | int]) -> str:
+def _plain(value: float | int | None) -> float | int | None:
+    """Rounded; None instead of NaN, which JSON does not know."""
+    if value is None or isinstance(value, int):
+        return value
+    return None if math.isnan(value) else round(float(value), 3)
+
+
+def format_figures(figures: Figures) -> str:
     """Two columns in Markdown."""
-    rows = [f"| {name} | {value} |" for name, value in figures.items()]
+    rows = [f"| {name} | {'-' if value is None else value} |" for name, value in figures.items()]
     return "\n".join(["| what | value |", "|---|---|", *rows])

@@ -61,9 +61,12 @@ def choose_gate(model: Model, cases: Sequence[Case]) -> float:
 
 
 def slice_auc(model: Model, cases: Sequence[Case]) -> float:
-    """AUC over slices: those that a lesion crosses against all slices of healthy vertebrae."""
-    ill: list[np.ndarray] = []
-    well: list[np.ndarray] = []
+    """AUC over slices: those that a lesion crosses against all slices of healthy vertebrae.
+
+    NaN where there are none of either.
+    """
+    none = np.empty(0)
+    ill, well = [none], [none]
     for case in cases:
         p = encode(case.x, model).p.numpy()
         crossed = np.any([case.truth[k].sum(axis=(1, 2)) >= 16 for k in TYPES], axis=0)
