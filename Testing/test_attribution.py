@@ -190,10 +190,11 @@ def test_no_body_and_no_change_give_no_candidate() -> None:
 
 
 def test_score_is_the_share_of_malignancy() -> None:
-    assert score(0.9, 0.9, 0.1) == 1.0
-    assert score(0.1, 0.9, 0.1) == 0.0
-    assert score(0.5, 0.9, 0.1) == pytest.approx(0.5)
-    assert score(0.9, 0.2, 0.4) == 0.0, "a slice less malignant than its healthy edit"
+    assert score(0.9, 0.9, 0.1, 1e-6) == 1.0
+    assert score(0.1, 0.9, 0.1, 1e-6) == 0.0
+    assert score(0.5, 0.9, 0.1, 1e-6) == pytest.approx(0.5)
+    assert score(0.32, 0.32, 0.3, 0.2) == pytest.approx(0.1), "hiding all changes next to nothing"
+    assert score(0.9, 0.2, 0.4, 1e-6) == 0.0, "a slice less malignant than its healthy edit"
 
 
 def test_select_keeps_what_scores_above_the_threshold() -> None:

@@ -29,7 +29,6 @@ LesionType = Literal["lytic", "blastic"]
 Mask = npt.NDArray[np.bool_]
 OnProgress = Callable[[str, int, int], None]
 
-SMALLEST_SPAN = 1e-6  # P(malignant) - P(healthy) below which no candidate can be scored
 
 
 @dataclass(frozen=True)
@@ -199,6 +198,7 @@ def hide_and_seek(
         return ()
     slices = sorted({c.slice for c in proposals.candidates})
     measured = model.profile.decision.baseline == "hidden"
+    least = model.profile.decision.least_span
     revealed = [_hidden_but(c.mask, c.slice, healthy, proposals) for c in proposals.candidates]
     nothing = np.zeros(proposals.changed.shape[1:], bool)
     if measured:
@@ -207,7 +207,7 @@ def hide_and_seek(
     own, hidden = p[: len(proposals.candidates)], p[len(proposals.candidates) :]
     p_healthy = dict(zip(slices, hidden if measured else healthy.p_after[slices].tolist()))
     return tuple(
-        Scored(c, p_c, score(p_c, float(latents.p[c.slice]), p_healthy[c.slice]))
+        Scored(c, p_c, score(p_c, float(latents.p[c.slice]), p_healthy[c.slice], least))
         for c, p_c in zip(proposals.candidates, own)
     )
 
@@ -217,10 +217,14 @@ def select(scored: Iterable[Scored], threshold: float) -> tuple[Scored, ...]:
     return tuple(s for s in scored if s.score > threshold)
 
 
-def score(p: float, p_malignant: float, p_healthy: float) -> float:
-    """Share of the slice's malignancy that a candidate alone explains; 0 where there is none."""
+def score(p: float, p_malignant: float, p_healthy: float, least_span: float) -> float:
+    """Share of the slice's malignancy that a candidate alone explains.
+
+    A slice whose P hardly falls when all is hidden has little to explain: its span counts as
+    ``least_span``.  0 where P does not fall at all.
+    """
     span = p_malignant - p_healthy
-    return (p - p_healthy) / span if span >= SMALLEST_SPAN else 0.0
+    return (p - p_healthy) / max(span, least_span) if span > 0 else 0.0
 
 
 def changed_pixels(

@@ -1,7 +1,7 @@
 """Simulated vertebral metastases, painted into clean HU before blur and noise.
 
 What is drawn follows the radiology literature: lytic destruction is geographic, moth-eaten or
-permeative (Lodwick) and leaves soft-tissue attenuation of 30 to 90 HU; osteoblastic metastases
+permeative (Lodwick) and leaves soft-tissue attenuation (10 to 75 HU here); osteoblastic metastases
 have mean attenuations well below those of bone islands (885 HU separates them: Ulano et al., AJR
 2016;207:362-368) and occur as foci, as confluent or diffuse sclerosis and as "ivory" vertebrae;
 the posterior body is seeded first, through the basivertebral veins (Algra et al., Radiology

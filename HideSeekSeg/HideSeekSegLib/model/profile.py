@@ -99,7 +99,8 @@ class Decision:
     called healthy and not edited.  Candidates are pixels above the ``candidate_quantile`` of the
     positive differences of their sign and above the floor of their type, in components of at least
     ``min_pixels``.  ``baseline``: the score's zero is P of the healthy edit ("edit", the paper) or
-    P with every candidate hidden ("hidden", measured).  ``threshold``: scores above it are kept.
+    P with every candidate hidden ("hidden").  ``least_span``: the smallest difference of P that
+    counts as a whole in the score.  ``threshold``: scores above it are kept.
     """
 
     healthy_p: float = 1e-5
@@ -110,6 +111,7 @@ class Decision:
     smooth_pixels: float = 0.0
     min_pixels: int = 5
     baseline: Literal["edit", "hidden"] = "edit"
+    least_span: float = 1e-6
     threshold: float = 0.5
 
 
