@@ -104,7 +104,11 @@ def save_model(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     dtype = torch.float16 if half else torch.float32
-    stored = {name: t.detach().cpu().to(dtype) for name, t in autoencoder.state_dict().items()}
+    # Training keeps tensors with channels last, which safetensors does not store.
+    stored = {
+        name: t.detach().cpu().to(dtype).contiguous()
+        for name, t in autoencoder.state_dict().items()
+    }
     linear = {
         "coef": classifier.coef,
         "intercept": torch.tensor(classifier.intercept, dtype=torch.float64),
