@@ -1,7 +1,8 @@
-"""Vertebral bodies for tests: cylinders whose every measure is known, and a drawn vertebra."""
+"""Vertebral bodies for tests: cylinders whose every measure is known, a drawn one, and toys."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import TypeVar
 
@@ -9,10 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
+from example_models import TINY
+from HideSeekSegLib.anatomy.crops import feathered
 from HideSeekSegLib.imaging.volume import Grid, Volume
 from HideSeekSegLib.learning.canvases import Vertebra
+from HideSeekSegLib.learning.dataset import Slices
 from HideSeekSegLib.learning.phantom import draw_spine
 from HideSeekSegLib.learning.spine_settings import SpineSettings
+from HideSeekSegLib.model.profile import Geometry, Intensity, Profile
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -21,6 +26,13 @@ Number = TypeVar("Number", bound=np.generic)
 UPRIGHT: Floats = np.eye(3)
 CENTRE = np.array([11.0, -20.0, 345.0])
 WIDTH, DEPTH, HEIGHT = 44.0, 32.0, 26.0
+EVIDENCE = replace(TINY, attention_levels=(), pooling="evidence", evidence_levels=(0, 1))
+TOY = Profile(
+    "toy",
+    EVIDENCE,
+    Geometry("aligned", 16, slice_mm=4.0, body_pixels=12.0, margin_pixels=1.0),
+    Intensity("asinh"),
+)
 
 
 def tilted(forward: float, sideways: float = 0.0) -> Floats:
@@ -94,3 +106,32 @@ def scanned(seed: int = 1) -> tuple[Volume, Mask]:
 
 def dice(a: Mask, b: Mask) -> float:
     return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
+def toy_slices(count: int = 64) -> Slices:
+    """Discs of marrow for the TOY profile, four slices a vertebra.
+
+    Every second vertebra has a dark or a dense spot, in turn, that its twin has not.
+    """
+    rng = np.random.default_rng(count)
+    rows, columns = np.indices((16, 16))
+    body = np.repeat(np.hypot(rows - 7.5, columns - 7.5)[None] < 6, count, axis=0)
+    twin = np.where(body, 180, 40) + rng.normal(0, 10, body.shape)
+    vertebra = np.arange(count) // 4
+    spot = np.zeros_like(body)
+    for n in range(1, count // 4, 2):
+        r, c = rng.integers(4, 9, 2)
+        spot[4 * n : 4 * n + 4, r : r + 4, c : c + 4] = True
+    lytic, blastic = (spot & (vertebra % 4 == n)[:, None, None] for n in (1, 3))
+    image = twin - 140 * lytic + 500 * blastic
+    return Slices(
+        image.astype(np.int16),
+        twin.astype(np.int16),
+        np.round(255 * feathered(body, 1.0)).astype(np.uint8),
+        body,
+        lytic,
+        blastic,
+        np.asarray(spot.any(axis=(1, 2)), np.uint8),
+        np.array(["A"] * count),
+        np.array([f"toy-{n}" for n in vertebra]),
+    )

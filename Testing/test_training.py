@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from example_models import TINY
-from example_vertebrae import plain_vertebra
+from example_vertebrae import EVIDENCE, TOY, plain_vertebra, toy_slices
 from HideSeekSegLib.anatomy.crops import Crop, feathered
 from HideSeekSegLib.anatomy.intensity import Calibration, network_input
 from HideSeekSegLib.imaging.files import InputError
@@ -37,45 +37,9 @@ from HideSeekSegLib.learning.train import (
 from HideSeekSegLib.learning.training import Losses, Progress, Stage, learning_rate, run_stage
 from HideSeekSegLib.model.autoencoder import DiffusionAutoencoder
 from HideSeekSegLib.model.classifier import LinearClassifier
-from HideSeekSegLib.model.profile import Architecture, Geometry, Intensity, Profile
+from HideSeekSegLib.model.profile import Architecture
 
-EVIDENCE = replace(TINY, attention_levels=(), pooling="evidence", evidence_levels=(0, 1))
-TOY = Profile(
-    "toy",
-    EVIDENCE,
-    Geometry("aligned", 16, slice_mm=4.0, body_pixels=12.0, margin_pixels=1.0),
-    Intensity("asinh"),
-)
 QUICK = Settings(encoder_steps=6, decoder_steps=6, encoder_batch=8, decoder_batch=8)
-
-
-def toy_slices(count: int = 64) -> Slices:
-    """Discs of marrow; every second one has a dark or a dense spot, its twin has none."""
-    rng = np.random.default_rng(count)
-    rows, columns = np.indices((16, 16))
-    disc = np.hypot(rows - 7.5, columns - 7.5) < 6
-    body = np.repeat(disc[None], count, axis=0)
-    twin = np.where(body, 180, 40) + rng.normal(0, 10, body.shape)
-    label = np.arange(count) % 2
-    dark = label * (np.arange(count) % 4 == 1)
-    spot = np.zeros_like(body)
-    for n in np.flatnonzero(label):
-        r, c = rng.integers(4, 9, 2)
-        spot[n, r : r + 4, c : c + 4] = True
-    lytic, blastic = (spot & (dark == d)[:, None, None] for d in (1, 0))
-    image = twin - 140 * lytic + 500 * blastic
-    names = np.array([f"v{n // 4}" for n in range(count)])
-    return Slices(
-        image.astype(np.int16),
-        twin.astype(np.int16),
-        np.round(255 * feathered(body, 1.0)).astype(np.uint8),
-        body,
-        lytic,
-        blastic,
-        label.astype(np.uint8),
-        np.array(["A"] * count),
-        names,
-    )
 
 
 def silent(now: Progress) -> None:
