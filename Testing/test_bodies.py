@@ -19,7 +19,7 @@ from HideSeekSegLib.anatomy.bodies import CUT, NO_CANAL, find_body
 from HideSeekSegLib.imaging.files import InputError
 from HideSeekSegLib.imaging.patches import bounding_box
 from HideSeekSegLib.imaging.volume import Grid, Volume, from_sitk, resample
-from HideSeekSegLib.learning.benchmark_bodies import (
+from HideSeekSegLib.learning.benchmark.bodies import (
     measure,
     overlap,
     report,

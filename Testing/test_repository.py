@@ -27,7 +27,7 @@ FLOORS = (
     ("pipeline",),
     ("learning",),
     ("jobs",),
-    ("cli_published",),
+    ("cli_published", "cli_benchmark"),
     ("cli",),
     ("__main__",),
 )

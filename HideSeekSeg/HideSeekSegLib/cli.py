@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import __version__, cli_published
+from . import __version__, cli_benchmark, cli_published
 from .commands import BAD_INPUT, FAILED, OK, STOPPED, Command
 from .events import Failed, to_line
 
@@ -186,51 +186,6 @@ def _train(args: argparse.Namespace) -> int:
     return OK
 
 
-def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
-    kinds = parser.add_subparsers(title="what to measure", required=True, metavar="WHAT")
-    accuracy = kinds.add_parser("accuracy", help="lesions found on simulated vertebrae")
-    add = accuracy.add_argument
-    add("cases", type=Path, metavar="DIR", help="what `simulate --whole` wrote")
-    add("--weights", type=Path, metavar="DIR", help="other weights than those that come along")
-    add("--out", type=Path, metavar="DIR", help="folder for accuracy.json and accuracy.md")
-    accuracy.set_defaults(measure=_benchmark_accuracy)
-    bodies = kinds.add_parser("bodies", help="the derived vertebral body against true ones")
-    bodies.add_argument("--data", type=Path, required=True, metavar="DIR")
-    bodies.set_defaults(measure=_benchmark_bodies)
-    runs = kinds.add_parser("runs", help="seconds and memory of the main job on real CTs")
-    add = runs.add_argument
-    add("sources", type=Path, metavar="SOURCES.csv")
-    add("--data", type=Path, required=True, metavar="DIR", help="folder the paths start from")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
-    runs.set_defaults(measure=_benchmark_runs)
-
-
-def _benchmark(args: argparse.Namespace) -> int:
-    return int(args.measure(args))
-
-
-def _benchmark_accuracy(args: argparse.Namespace) -> int:
-    from .learning.commands import run_benchmark
-    from .model.weights import BUNDLE
-
-    run_benchmark(args.cases, args.weights or BUNDLE, args.out, _say)
-    return OK
-
-
-def _benchmark_bodies(args: argparse.Namespace) -> int:
-    from .learning.benchmark_bodies import report
-
-    print(report(args.data))
-    return OK
-
-
-def _benchmark_runs(args: argparse.Namespace) -> int:
-    from .learning.benchmark_runs import run_all, table
-
-    print(table(run_all(args.sources, args.data, args.out, (), _say)))
-    return OK
-
-
 def _say(line: str) -> None:
     print(line, flush=True)
 
@@ -281,6 +236,6 @@ COMMANDS = (
         _simulate,
     ),
     Command("train", "train a set of weights; stops and resumes", _train_arguments, _train),
-    Command("benchmark", "measure accuracy", _benchmark_arguments, _benchmark),
+    *cli_benchmark.COMMANDS,
     *cli_published.COMMANDS,
 )

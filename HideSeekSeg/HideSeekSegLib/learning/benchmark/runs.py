@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .canvases import Source, read_sources
+from ..canvases import Source, read_sources
 
 
 @dataclass(frozen=True)
