@@ -1,8 +1,4 @@
-"""What weights are worth on simulated vertebrae: lesions found and missed, and false findings.
-
-A found lesion is right where a true one of the same type overlaps it in 3D with an intersection
-over union of at least a given value; a true lesion is found where a candidate does so.
-"""
+"""What weights are worth on simulated vertebrae: lesions found and missed, and false findings."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage, stats
+from scipy import stats
 
 from ..attribution import Edit, Latents, edit, encode, hide_and_seek, propose
 from ..findings import LesionType
@@ -22,8 +18,8 @@ from ..model.profile import Decision, Profile
 from ..model.weights import Model
 from .dataset import load_slices, make_batch
 from .fields import Mask
+from .matching import match, true_lesions
 
-LEAST_TRUE_VOXELS = 24
 TYPES: tuple[LesionType, LesionType] = ("lytic", "blastic")
 
 
@@ -39,9 +35,7 @@ class Case:
 
     def lesions(self, kind: LesionType) -> list[Mask]:
         """The true lesions (S, P, I) of a type that are large enough to ask for."""
-        labels, count = ndimage.label(self.truth[kind])
-        parts = [labels == i for i in range(1, count + 1)]
-        return [part for part in parts if part.sum() >= LEAST_TRUE_VOXELS]
+        return true_lesions(self.truth[kind])
 
 
 @dataclass(frozen=True)
@@ -123,15 +117,14 @@ def tally(found: Iterable[Found], kind: LesionType, decision: Decision, least_io
     hits = false = missed = 0
     dice = []
     for one in found:
-        true = one.case.lesions(kind)
-        kept = [lesion for lesion in one.lesions if lesion.score > decision.threshold]
-        masks = [le.mask(one.case.body.shape) for le in kept if le.type == kind]
-        iou = np.array([[_iou(t, m) for m in masks] for t in true]).reshape(len(true), len(masks))
-        hits += int((iou.max(axis=1, initial=0) >= least_iou).sum())
-        missed += int((iou.max(axis=1, initial=0) < least_iou).sum())
-        false += int((iou.max(axis=0, initial=0) < least_iou).sum())
-        if true:
-            dice.append(_dice(one.case.truth[kind], masks))
+        own = [lesion for lesion in one.lesions if lesion.type == kind]
+        matched = match(one.case.truth[kind], own)
+        right = matched.found_at(least_iou) > decision.threshold
+        hits += int(right.sum())
+        missed += int((~right).sum())
+        false += int((matched.false_at(least_iou) > decision.threshold).sum())
+        if len(right):
+            dice.append(matched.dice(decision.threshold))
     return Tally(hits, false, missed, tuple(dice))
 
 
@@ -155,11 +148,3 @@ def false_per_healthy(found: Sequence[Found], decision: Decision) -> float:
     count = sum(lesion.score > decision.threshold for f in healthy for lesion in f.lesions)
     return count / max(len(healthy), 1)
 
-
-def _iou(a: Mask, b: Mask) -> float:
-    return float((a & b).sum() / max(int((a | b).sum()), 1))
-
-
-def _dice(truth: Mask, masks: Sequence[Mask]) -> float:
-    found = np.any(masks, axis=0) if masks else np.zeros_like(truth)
-    return float(2 * (truth & found).sum() / max(int(truth.sum() + found.sum()), 1))
