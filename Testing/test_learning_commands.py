@@ -1,0 +1,165 @@
+"""simulate, train and benchmark as users run them: real processes, real files, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import SimpleITK as sitk
+import torch
+
+from example_vertebrae import plain_vertebra, scanned
+from HideSeekSegLib.cli import main
+from HideSeekSegLib.imaging.volume import Volume, to_sitk
+from HideSeekSegLib.learning.simulate import Recipe, simulate
+from HideSeekSegLib.model.weights import load_model
+
+LIBRARY = Path(__file__).resolve().parents[1] / "HideSeekSeg"
+STEPS = ("--encoder-steps", "8", "--decoder-steps", "2", "--supervision", "twins")
+Words = tuple[str | Path, ...]
+
+
+def start(words: Words) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "HideSeekSegLib", *map(str, words)]
+    environment = {**os.environ, "PYTHONPATH": str(LIBRARY), "OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, env=environment, stdout=pipe, stderr=pipe, text=True, encoding="utf-8"
+    )
+
+
+def finish(running: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = running.communicate(timeout=300)
+    return running.returncode, out, err
+
+
+def run(words: Words) -> int:
+    """In this process, which has torch already."""
+    return main([str(word) for word in words])
+
+
+def training(folder: Path, out: Path) -> Words:
+    validation = ("--validation", folder / "whole")
+    return ("train", folder / "slices", *validation, "--out", out, *STEPS)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn T10 with its sources file; from it slices to train on and whole vertebrae."""
+    folder = tmp_path_factory.mktemp("learning")
+    ct, body = scanned()
+    sitk.WriteImage(to_sitk(ct), str(folder / "ct.nii.gz"))
+    labels = Volume(body.astype("uint8"), ct.grid)
+    sitk.WriteImage(to_sitk(labels), str(folder / "bodies.nii.gz"))
+    (folder / "levels.json").write_text('{"1": "T10"}', encoding="utf-8")
+    rows = "ct.nii.gz,bodies.nii.gz,levels.json,case 1,training\n"
+    text = "ct,segmentation,labels,patient,split\n" + rows + rows.replace("training", "validation")
+    (folder / "sources.csv").write_text(text, encoding="utf-8")
+    drawing = ("simulate", folder / "sources.csv", "--data", folder, "--vertebrae", "4")
+    status, out, err = finish(start((*drawing, "--out", folder / "slices", "--drawn", "1")))
+    assert status == 0, err
+    shard = folder / "slices" / "shard-00001"
+    assert out.splitlines()[-2:] == [f"{shard}.npz", f"{shard}.png"]
+    whole = ("--split", "validation", "--whole", "--seed", "2", "--out", folder / "whole")
+    assert run((*drawing, *whole)) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder: Path) -> Path:
+    """A finished training."""
+    out = folder / "undisturbed"
+    assert run(training(folder, out)) == 0
+    return out
+
+
+def test_training_leaves_weights_that_say_where_they_come_from(undisturbed: Path) -> None:
+    model = load_model(undisturbed / "weights", "cpu")
+    said = model.profile.provenance
+    assert said["training"]["supervision"] == "twins"
+    assert said["training"]["encoder_steps"] == 8
+    assert said["patients"] == ["case 1", "drawn 0"]
+    assert said["validation"]["vertebrae"] == 4
+    assert min(sitk.ReadImage(str(undisturbed / "losses.png")).GetSize()) > 100
+
+
+def test_ctrl_c_and_resuming_give_the_undisturbed_weights(folder: Path, undisturbed: Path) -> None:
+    out = folder / "stopped"
+    running = start(training(folder, out))
+    while not (out / "settings.json").exists():  # the last thing before the first step
+        assert running.poll() is None
+        time.sleep(0.01)
+    running.send_signal(signal.SIGINT)
+    status, _, err = finish(running)
+    assert status == 130, err
+    assert "Traceback" not in err
+    state = torch.load(out / "encoder-checkpoint.pt", weights_only=True)
+    assert 1 <= state["step"] < 8
+    assert not (out / "weights").exists()
+    assert run(training(folder, out)) == 0
+    first, second = (load_model(f / "weights", "cpu") for f in (undisturbed, out))
+    expected = first.autoencoder.state_dict()
+    for name, values in second.autoencoder.state_dict().items():
+        assert torch.equal(values, expected[name]), name
+    assert torch.equal(first.classifier.coef, second.classifier.coef)
+    assert first.profile.decision == second.profile.decision
+
+
+def test_begun_training_is_not_resumed_with_other_settings(
+    folder: Path, undisturbed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run((*training(folder, undisturbed), "--seed", "5")) == 2
+    line = f"{undisturbed}: holds a training that was begun with other settings"
+    assert capsys.readouterr().err == f"hideseekseg: {line}\n"
+
+
+def test_benchmark_writes_what_it_prints(
+    folder: Path, undisturbed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = folder / "benchmark"
+    words = ("benchmark", "accuracy", folder / "whole", "--weights", undisturbed / "weights")
+    assert run((*words, "--out", out)) == 0
+    assert (out / "accuracy.md").read_text("utf-8") == capsys.readouterr().out
+    written = json.loads((out / "accuracy.json").read_text("utf-8"))
+    assert written["figures"]["vertebrae"] == 4
+    model = load_model(undisturbed / "weights", "cpu")
+    assert written["weights"] == model.hash
+    assert written["figures"] == model.profile.provenance["validation"]
+    assert written["decision"]["threshold"] == model.profile.decision.threshold
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("simulate", "missing.csv", "--data", "."), "missing.csv: cannot be read"),
+        (("train", "missing", "--validation", "whole"), "missing: no shard-*.npz here"),
+        (("train", "slices", "--validation", "missing"), "missing: no shard-*.npz here"),
+        (("train", "slices", "--validation", "healthy"), "healthy: shows no lytic lesion"),
+        (("benchmark", "accuracy", "whole", "--weights", "missing"), "cannot be read"),
+    ],
+    ids=["simulate", "train", "validation", "healthy", "benchmark"],
+)
+def test_bad_input_is_one_line_before_anything_is_computed(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: Words,
+    words: str,
+) -> None:
+    monkeypatch.chdir(folder)
+    if not Path("healthy").exists():
+        Path("healthy").mkdir()
+        recipe = Recipe(3, 1, slices=None)
+        simulate(recipe, [plain_vertebra()], Path("healthy"), lambda *_: None)
+    assert run((*command, "--out", "nothing")) == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1 and said.err.startswith("hideseekseg: ")
+    assert words in said.err
+    assert "step" not in said.out
+    assert not Path("nothing").exists()
