@@ -110,7 +110,7 @@ def main(folder: str, stamp: str) -> None:
     environment.create()
     install_torch(environment)
     say("installing HideSeekSeg and its test tools")
-    environment.install("-e", ".[test]")
+    environment.install("-e", ".[benchmark,test]")
     Path(stamp).touch()
 
 

@@ -127,7 +127,8 @@ def test_dependencies_are_those_that_the_library_imports() -> None:
     imported = {name.split(".")[0] for path in SOURCES for name in imports(path)} - {""}
     foreign = {name for name in imported - set(sys.stdlib_module_names) if name != "HideSeekSegLib"}
     known = {"skimage": "scikit-image", "PIL": "pillow"}
-    assert {known.get(name, name) for name in foreign} == names("dependencies") | names("train")
+    asked = names("dependencies") | names("benchmark")
+    assert {known.get(name, name) for name in foreign} == asked
 
 
 def test_constraints_pin_every_dependency() -> None:

@@ -10,12 +10,8 @@ from .commands import OK, Command
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(title="what to measure", required=True, metavar="WHAT")
-    accuracy = kinds.add_parser("accuracy", help="lesions found on simulated vertebrae")
-    add = accuracy.add_argument
-    add("cases", type=Path, metavar="DIR", help="what `simulate --whole` wrote")
-    add("--weights", type=Path, metavar="DIR", help="other weights than those that come along")
-    add("--out", type=Path, metavar="DIR", help="folder for accuracy.json and accuracy.md")
-    accuracy.set_defaults(measure=_accuracy)
+    _accuracy_arguments(kinds.add_parser("accuracy", help="what weights are worth"))
+    _train_arguments(kinds.add_parser("train", help="networks that `accuracy` compares with"))
     bodies = kinds.add_parser("bodies", help="the derived vertebral body against true ones")
     bodies.add_argument("--data", type=Path, required=True, metavar="DIR")
     bodies.set_defaults(measure=_bodies)
@@ -27,15 +23,79 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     runs.set_defaults(measure=_runs)
 
 
+def _accuracy_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Figures of one set of weights on simulated vertebrae; with --validation, a table of all"
+        " methods per set of vertebrae, with intervals and plots."
+    )
+    add = parser.add_argument
+    add("cases", type=Path, metavar="DIR", help="what `simulate --whole` wrote")
+    add("--weights", type=Path, metavar="DIR", help="other weights than those that come along")
+    add("--out", type=Path, metavar="DIR", help="folder for tables, JSON and plots")
+    add("--validation", type=Path, metavar="DIR", help="whole vertebrae to choose thresholds on")
+    add("--rivals", type=Path, metavar="DIR", help="what `benchmark train` wrote")
+    add("--sources", type=Path, metavar="SOURCES.csv", help="real CTs: all but those of training")
+    add("--data", type=Path, metavar="DIR", help="folder the paths of --sources start from")
+    add("--boxes", type=Path, metavar="BOXES.csv", help="boxes around the lesions of real CTs")
+    add("--drawn", type=int, default=0, metavar="N", help="also N vertebrae drawn from scratch")
+    add("--tuning", type=int, default=120, metavar="N", help="vertebrae to choose thresholds on")
+    add("--ablated", type=int, default=60, metavar="N", help="vertebrae for ablations; 0: none")
+    parser.set_defaults(measure=_accuracy, refuse=parser.error)
+
+
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("network", choices=["unet", "anomaly", "auditor"])
+    add("slices", type=Path, metavar="DIR", help="simulated slices to learn from")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for all rivals; resumed")
+    add("--steps", type=int, metavar="N", help="how long (default: what suits the network)")
+    add("--seed", type=int, default=101, help="another than that of the weights to be judged")
+    parser.set_defaults(measure=_train)
+
+
 def _measure(args: argparse.Namespace) -> int:
     return int(args.measure(args))
 
 
 def _accuracy(args: argparse.Namespace) -> int:
-    from .learning.commands import run_benchmark
     from .model.weights import BUNDLE
 
-    run_benchmark(args.cases, args.weights or BUNDLE, args.out, _say)
+    weights = args.weights or BUNDLE
+    if args.validation is None:
+        return _figures(args, weights)
+    if args.out is None:
+        args.refuse("--validation needs --out")
+    if (args.sources is None) != (args.data is None):
+        args.refuse("--sources and --data go together")
+    from .learning.benchmark.comparison import Plan, compare
+
+    plan = Plan(
+        *(args.cases, weights, args.out, args.validation, args.rivals),
+        *(args.sources, args.data, args.boxes, args.drawn, args.tuning, args.ablated),
+    )
+    for path in compare(plan, _say):
+        print(path)
+    return OK
+
+
+def _figures(args: argparse.Namespace, weights: Path) -> int:
+    from .learning.commands import run_benchmark
+
+    run_benchmark(args.cases, weights, args.out, _say)
+    return OK
+
+
+def _train(args: argparse.Namespace) -> int:
+    from .stopping import stop_on_signal
+
+    with stop_on_signal() as should_stop:
+        from .learning.benchmark.rivals import STEPS, train_rival
+        from .learning.telling import stage_teller
+
+        steps = args.steps or STEPS[args.network]
+        tell = stage_teller(_say)
+        work = (args.network, args.slices, args.out, steps, args.seed)
+        print(train_rival(*work, tell, should_stop))
     return OK
 
 

@@ -20,11 +20,9 @@ from .evaluation import TYPES, Case, load_cases
 from .pictures import contact_sheet, loss_curves
 from .reporting import format_figures, measure_weights
 from .simulate import Recipe, simulate
+from .telling import Say, counter, stage_teller
 from .train import COMPACT, Settings, train
-from .training import Progress
 from .tuning import tune
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ def run_simulate(job: Simulation, say: Say) -> list[Path]:
     recipe = Recipe(
         job.seed, job.vertebrae, None if job.whole else 12, sources=names, drawn=job.drawn
     )
-    shard = simulate(recipe, canvases, job.out, _counter(say, "vertebra"))
+    shard = simulate(recipe, canvases, job.out, counter(say, "vertebra"))
     sheet = contact_sheet(shard, shard.with_suffix(".png"))
     return [shard, sheet]
 
@@ -89,7 +87,7 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path:
     _validation(job.validation, profile)  # what is wrong with it is better known before
     make_folder(job.out)
     _claim(job.out, job.settings)
-    trained = train(slices, profile, job.settings, job.out, _stage(say), should_stop)
+    trained = train(slices, profile, job.settings, job.out, stage_teller(say), should_stop)
     weights = job.out / "weights"
     provenance = {
         **trained.profile.provenance,
@@ -108,7 +106,7 @@ def run_tune(weights: Path, validation: Path, say: Say) -> None:
     """Choose gate, floors and threshold on validation cases and write them into the profile."""
     model = _load(weights)
     cases = _validation(validation, model.profile)
-    decision = tune(model, cases, _counter(say, "floor"))
+    decision = tune(model, cases, counter(say, "floor"))
     figures = measure_weights(
         replace(model, profile=replace(model.profile, decision=decision)), cases
     )
@@ -162,25 +160,3 @@ def run_benchmark(folder: Path, weights: Path, out: Path | None, say: Say) -> No
             "decision": asdict(model.profile.decision),
         }
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-
-
-def _counter(say: Say, what: str) -> Callable[[int, int], None]:
-    """Says a line at every tenth of the way, with the time left."""
-    began = time.monotonic()
-
-    def count(done: int, total: int) -> None:
-        if done == total or done % max(total // 10, 1) == 0:
-            left = (time.monotonic() - began) / done * (total - done)
-            say(f"{what} {done} of {total}, {left:.0f} s left")
-
-    return count
-
-
-def _stage(say: Say) -> Callable[[Progress], None]:
-    def tell(now: Progress) -> None:
-        if now.step % 200 == 0 or now.step == now.steps:
-            losses = ", ".join(f"{name} {value:.4f}" for name, value in now.losses.items())
-            left = f"{now.seconds_left / 60:.0f} min left"
-            say(f"{now.stage} step {now.step} of {now.steps}: {losses}; {left}")
-
-    return tell

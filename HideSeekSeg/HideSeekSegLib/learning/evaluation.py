@@ -106,10 +106,15 @@ def see(case: Case, model: Model) -> Seen:
 
 def find(seen: Seen, model: Model) -> Found:
     """Steps 3 and 4, and the join; ``model.profile.decision`` is what is being tried."""
+    lesions = join_slices(scored_parts(seen, model))
+    return Found(seen.case, tuple(lesions), p_of_vertebra(seen.latents.p.numpy()))
+
+
+def scored_parts(seen: Seen, model: Model) -> list[Part]:
+    """Steps 3 and 4: the candidates of all slices with their scores."""
     proposals = propose(seen.healthy, seen.case.body, model.profile.decision)
     scored = hide_and_seek(seen.latents, seen.healthy, proposals, model)
-    parts = [Part(s.proposal.slice, s.proposal.type, s.proposal.mask, s.score) for s in scored]
-    return Found(seen.case, tuple(join_slices(parts)), p_of_vertebra(seen.latents.p.numpy()))
+    return [Part(s.proposal.slice, s.proposal.type, s.proposal.mask, s.score) for s in scored]
 
 
 def tally(found: Iterable[Found], kind: LesionType, decision: Decision, least_iou: float) -> Tally:
@@ -147,4 +152,3 @@ def false_per_healthy(found: Sequence[Found], decision: Decision) -> float:
     healthy = [f for f in found if not f.case.diseased]
     count = sum(lesion.score > decision.threshold for f in healthy for lesion in f.lesions)
     return count / max(len(healthy), 1)
-

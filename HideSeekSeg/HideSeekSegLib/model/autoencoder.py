@@ -115,9 +115,17 @@ class SemanticEncoder(nn.Module):
         for stage in self.input_blocks:
             h = stage(h)
             maps.append(h)
-        levels = range(len(self.architecture.encoder_mult))
-        finest_first = [maps[_last_of_level(self.architecture, level)] for level in levels]
+        finest_first = [maps[_last_of_level(self.architecture, level)] for level in self.levels]
         return finest_first, self.middle_block(h)
+
+    @property
+    def levels(self) -> range:
+        """Numbers of the levels, finest first."""
+        return range(len(self.architecture.encoder_mult))
+
+    def last_stage(self, level: int) -> nn.Module:
+        """What draws the last map of a level."""
+        return self.input_blocks[_last_of_level(self.architecture, level)]
 
     def pooled(self, maps: list[Tensor], coarse: Tensor) -> Tensor:
         """What ``features`` gave to latents z (N, latent)."""

@@ -1,0 +1,121 @@
+"""Differences without hide and seek: of the healthy edit, and of an autoencoder of the healthy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+from torch import nn
+
+from ...findings import LesionType
+from ...joining import p_of_vertebra
+from ...model.autoencoder import DiffusionAutoencoder
+from ...model.diffusion import noised, predict_x0
+from ...model.passes import seeded_noises
+from ...model.profile import Architecture, Profile
+from ...model.weights import Model
+from ..dataset import Slices, make_batch
+from ..evaluation import Case, see
+from ..fields import Field
+from ..losses import draw_times
+from ..training import Losses, Progress, Stage, run_stage
+from .methods import ByMaps, Maps
+from .subjects import Subject
+
+FLOORS = (0.02, 0.04, 0.06, 0.09, 0.13, 0.18, 0.25, 0.35)
+NOISE_LEVELS = (0.2, 0.4, 0.6)
+DRAWS = 4
+TIMESTEPS = 1000
+BATCH = 32
+SMOOTHING = 1.0
+
+
+def difference_map(model: Model) -> ByMaps:
+    """The weights' healthy edit alone: every difference above a floor, scored by its size."""
+
+    def draw(subject: Subject) -> list[Maps]:
+        seen = see(subject.case, model)
+        p = p_of_vertebra(seen.latents.p.numpy())
+        pixels = model.profile.decision.smooth_pixels
+        return [_signed(subject.case, _smooth(seen.healthy.difference, pixels), p)]
+
+    return ByMaps("difference map, nothing hidden", "vertebra labels", draw, FLOORS)
+
+
+def _signed(case: Case, difference: npt.NDArray[np.float32], p: float) -> Maps:
+    """Density that was added lay in a lytic lesion, density removed in a blastic one."""
+    evidence: dict[LesionType, Field] = {"lytic": difference, "blastic": -difference}
+    return Maps(case, evidence, p)
+
+
+def anomaly_architecture(profile: Profile) -> Architecture:
+    """That of the weights under test, with the paper's pooling: no label shapes its latent."""
+    return replace(profile.architecture, pooling="mean", evidence_levels=(), contrast=False)
+
+
+def train_anomaly(
+    slices: Slices,
+    profile: Profile,
+    steps: int,
+    seed: int,
+    folder: Path,
+    on_progress: Callable[[Progress], None],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> nn.Module:
+    """A diffusion autoencoder that sees slices of healthy vertebrae alone."""
+    torch.manual_seed(seed)
+    network = DiffusionAutoencoder(anomaly_architecture(profile))
+    healthy = np.flatnonzero(slices.label == 0)
+
+    def losses(step: int, rng: np.random.Generator, generator: torch.Generator) -> Losses:
+        x = make_batch(slices, rng.choice(healthy, BATCH), profile, rng).x
+        t = draw_times(BATCH, TIMESTEPS, generator)
+        noise = torch.randn(x.shape, generator=generator)
+        error = network(noised(x, t, noise, TIMESTEPS), t, network.encode(x)) - noise
+        return {"error": error.square().mean()}
+
+    stage = Stage("anomaly", steps, 8e-4, 0.01, seed)
+    return run_stage(stage, network, network.parameters(), losses, folder, on_progress, should_stop)
+
+
+def anomaly_method(network: DiffusionAutoencoder) -> ByMaps:
+    """What such a network draws otherwise is an anomaly; a variant per noise level.
+
+    There is no P(malignant): nothing was learnt from labels but which slices are healthy.
+    """
+
+    def draw(subject: Subject) -> list[Maps]:
+        x = subject.case.x
+        return [
+            _signed(
+                subject.case,
+                _smooth((_redrawn(network, x, level) - x)[:, 0].numpy(), SMOOTHING),
+                float("nan"),
+            )
+            for level in NOISE_LEVELS
+        ]
+
+    name = "anomaly detection (healthy-only autoencoder)"
+    return ByMaps(name, "healthy vertebrae", draw, FLOORS, len(NOISE_LEVELS))
+
+
+@torch.inference_mode()
+def _redrawn(network: DiffusionAutoencoder, x: torch.Tensor, level: float) -> torch.Tensor:
+    """The mean of x0-hat over some noises, conditioned on the latent of x."""
+    t = torch.full((len(x),), round(level * (TIMESTEPS - 1)))
+    noises = seeded_noises(range(len(x)), DRAWS, tuple(x.shape[-2:]))
+    z = network.encode(x)
+    drawn = [
+        predict_x0(network, noised(x, t, noise, TIMESTEPS), t, z, TIMESTEPS)
+        for noise in noises.split(1, dim=1)
+    ]
+    return torch.stack(drawn).mean(dim=0)
+
+
+def _smooth(difference: npt.NDArray[np.float32], pixels: float) -> npt.NDArray[np.float32]:
+    return np.asarray(ndimage.gaussian_filter(difference, (0, pixels, pixels)), np.float32)

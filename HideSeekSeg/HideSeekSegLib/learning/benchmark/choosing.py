@@ -1,0 +1,64 @@
+"""Thresholds of a method, chosen on validation vertebrae by the rule that ``tuning.tune`` follows.
+
+Per type: the setting, and the score threshold, with the highest mean of F1 (IoU >= 0.1) and Dice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ...findings import LesionType
+from ..evaluation import TYPES
+from .methods import Method, Setting, Tuned
+from .outcomes import Outcome, count, outcome
+from .subjects import Subject
+
+LEAST_IOU = 0.1
+TRIED_THRESHOLDS = 20
+
+
+def choose(
+    method: Method,
+    subjects: Sequence[Subject],
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> Tuned:
+    """The method's own thresholds where they are fixed, else the best on the subjects."""
+    if method.fixed is not None:
+        return method.fixed
+    outcomes: list[list[Outcome]] = [[] for _ in method.settings]
+    for number, subject in enumerate(subjects):
+        seen = method.see(subject)
+        for own, setting in zip(outcomes, method.settings):
+            lesions, p = method.find(seen, dict.fromkeys(TYPES, setting))
+            own.append(outcome(subject.case, subject.vertebra, lesions, p))
+        tell(number + 1, len(subjects))
+    settings: dict[LesionType, Setting] = {}
+    thresholds: dict[LesionType, float] = {}
+    for kind in TYPES:
+        best = -1.0
+        for setting, own in zip(method.settings, outcomes):
+            for threshold in _thresholds(own, kind):
+                value = worth(own, kind, threshold)
+                if value > best:
+                    best, settings[kind], thresholds[kind] = value, setting, threshold
+    return Tuned(settings, thresholds)
+
+
+def worth(outcomes: Sequence[Outcome], kind: LesionType, threshold: float) -> float:
+    """Mean of F1 and Dice of one type; 0 where there is none of it."""
+    counted = count(outcomes, kind, threshold, LEAST_IOU)
+    found, missed, false = (float(c.sum()) for c in (counted.found, counted.missed, counted.false))
+    if found + missed == 0:
+        return 0.0
+    return (2 * found / (2 * found + missed + false) + float(np.nanmean(counted.dice))) / 2
+
+
+def _thresholds(outcomes: Sequence[Outcome], kind: LesionType) -> list[float]:
+    """Quantiles of the candidates' scores, from below all of them."""
+    scores = np.concatenate([np.empty(0), *(one.matches[kind].scores for one in outcomes)])
+    if len(scores) == 0:
+        return [0.0]
+    levels = np.linspace(0, 1, TRIED_THRESHOLDS, endpoint=False)
+    return [float(scores.min()) - 1.0, *np.unique(np.quantile(scores, levels)).tolist()]

@@ -1,0 +1,209 @@
+"""The full benchmark: every method on every set, one table each, sets never pooled."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ...imaging.files import InputError, atomic, make_folder
+from ...model.weights import Model, load_model
+from ..canvases import Source, read_sources
+from ..telling import Say, counter
+from .ablations import ablations, run_ablations
+from .anomaly import difference_map
+from .bootstrap import draw_weights
+from .boxed import RULE, boxes_to_markdown, draw_boxes, try_boxes
+from .cams import cams
+from .choosing import choose
+from .methods import HideAndSeek, Method, Tuned, run
+from .metrics import estimates
+from .otsu import OtsuHiding, otsu
+from .plots import draw_plots
+from .realism import realism
+from .results import About, Data, Row, describe, estimates_data
+from .rivals import load_auditor, spread, trained_methods
+from .subjects import (
+    Box,
+    Subject,
+    boxed_subjects,
+    draw_subjects,
+    healthy_subjects,
+    load_simulated,
+    read_boxes,
+    split_drawn,
+)
+from .table import to_markdown
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure.
+
+    ``cases`` and ``validation`` hold what ``simulate --whole`` wrote, ``rivals`` what ``benchmark
+    train`` did.  Real CTs of ``sources`` (below ``data``) that are not of the split "training" are
+    taken as healthy, but for the patients of ``boxes``.  ``drawn`` vertebrae are drawn anew;
+    ``tuning`` validation vertebrae choose thresholds; ``ablated`` cases go through the ablations.
+    """
+
+    cases: Path
+    weights: Path
+    out: Path
+    validation: Path
+    rivals: Path | None = None
+    sources: Path | None = None
+    data: Path | None = None
+    boxes: Path | None = None
+    drawn: int = 0
+    tuning: int = 120
+    ablated: int = 60
+    seed: int = 7001
+
+
+@dataclass(frozen=True, eq=False)
+class Contest:
+    """The weights under test, all methods with their thresholds, and where these come from."""
+
+    model: Model
+    methods: Sequence[tuple[Method, Tuned]]
+    tuned_on: Sequence[str]
+
+    @property
+    def own(self) -> HideAndSeek:
+        own = self.methods[0][0]
+        assert isinstance(own, HideAndSeek)
+        return own
+
+
+def compare(plan: Plan, say: Say) -> list[Path]:
+    """Write a table, a JSON file and plots per set to ``plan.out``; gives the tables' paths."""
+    make_folder(plan.out)
+    model = load_model(plan.weights)
+    contest = prepare(plan, model, say)
+    real, drawn = split_drawn(load_simulated(plan.cases, model.profile))
+    tables = []
+    if real:
+        title = "Simulated lesions in real vertebrae of held-out patients"
+        tables.append(_simulated(plan, contest, title, "simulated", real, say))
+    if plan.drawn:
+        folder, tell = plan.out / "drawn", counter(say, "drawn vertebra")
+        drawn += draw_subjects(folder, plan.drawn, plan.seed, model.profile, tell)
+    if drawn:
+        title = "Simulated lesions in vertebrae drawn from scratch"
+        tables.append(_simulated(plan, contest, title, "drawn", drawn, say))
+    if plan.sources is not None and plan.data is not None:
+        tables += _real(plan, contest, read_sources(plan.sources, plan.data), say)
+    return tables
+
+
+def prepare(plan: Plan, model: Model, say: Say) -> Contest:
+    """All methods, with thresholds chosen on validation vertebrae where they need any."""
+    methods: list[Method] = [
+        HideAndSeek(f"Hide-and-Seek Attribution ({model.profile.name})", model),
+        difference_map(model),
+        otsu(),
+        OtsuHiding(model),
+        *cams(model),
+    ]
+    if plan.rivals is not None:
+        methods += trained_methods(plan.rivals, model.profile)
+    known = load_simulated(plan.validation, model.profile)
+    if not any(subject.case.diseased for subject in known):
+        raise InputError(plan.validation, "holds no diseased vertebra to choose thresholds on")
+    subjects = [known[i] for i in spread(len(known), plan.tuning)]
+    chosen = []
+    for method in methods:
+        began = time.monotonic()
+        chosen.append((method, choose(method, subjects)))
+        say(f"thresholds of {method.name}: {time.monotonic() - began:.0f} s")
+    return Contest(model, chosen, sorted({subject.case.patient for subject in known}))
+
+
+def _simulated(
+    plan: Plan, contest: Contest, title: str, stem: str, subjects: Sequence[Subject], say: Say
+) -> Path:
+    """Methods, realism of the edit, ablations."""
+    data = _measured(contest, title, subjects, say)
+    if plan.rivals is not None:
+        figures = realism(subjects, contest.model, load_auditor(plan.rivals))
+        data["realism"] = estimates_data(figures)
+    if plan.ablated:
+        chosen = [subjects[i] for i in spread(len(subjects), plan.ablated)]
+        data["ablations"] = _ablations(contest.model, chosen, say)
+    return _write(plan.out, stem, data)
+
+
+def _measured(contest: Contest, title: str, subjects: Sequence[Subject], say: Say) -> Data:
+    rows = []
+    for method, tuned in contest.methods:
+        began = time.monotonic()
+        outcomes = run(method, subjects, tuned.settings)
+        rows.append(Row(method.name, method.learnt_from, tuned, outcomes))
+        say(f"{title}: {method.name}, {time.monotonic() - began:.0f} s")
+    about = About(title, contest.model.hash, contest.tuned_on)
+    return describe(about, rows, _weights(subjects))
+
+
+def _weights(subjects: Sequence[Subject]) -> np.ndarray:
+    return draw_weights([s.case.patient for s in subjects], [s.vertebra for s in subjects])
+
+
+def _ablations(model: Model, subjects: Sequence[Subject], say: Say) -> list[Data]:
+    methods = ablations(model)
+    outcomes = run_ablations(methods, subjects, counter(say, "ablated vertebra"))
+    weights = _weights(subjects)
+    return [
+        {
+            "name": method.name,
+            "vertebrae": len(subjects),
+            "metrics": estimates_data(estimates(own, method.fixed.thresholds, weights)),
+        }
+        for method, own in zip(methods, outcomes)
+    ]
+
+
+def _real(plan: Plan, contest: Contest, sources: Sequence[Source], say: Say) -> list[Path]:
+    """Healthy vertebrae as they are, and lesions with boxes."""
+    boxes = {box.patient: box for box in read_boxes(plan.boxes)} if plan.boxes else {}
+    healthy = [s for s in sources if s.split != "training" and s.patient not in boxes]
+    profile = contest.model.profile
+    tables = []
+    subjects = healthy_subjects(healthy, profile)
+    if subjects:
+        title = "Real vertebrae in which no lesion was noticed, as they are"
+        tables.append(_write(plan.out, "healthy", _measured(contest, title, subjects, say)))
+    boxed = _boxed(sources, boxes, contest)
+    if boxed:
+        hits = [hit for m, tuned in contest.methods for hit in try_boxes(m, tuned, boxed)]
+        data = {"weights": contest.model.hash, "rule": RULE, "vertebrae": [asdict(h) for h in hits]}
+        _write_text(plan.out / "boxes.json", json.dumps(data, indent=1))
+        _write_text(plan.out / "boxes.md", boxes_to_markdown(hits, contest.model.hash))
+        draw_boxes(plan.out / "boxes.png", contest.own, boxed)
+        tables.append(plan.out / "boxes.md")
+    return tables
+
+
+def _boxed(sources: Sequence[Source], boxes: dict[str, Box], contest: Contest) -> list[Subject]:
+    return [
+        subject
+        for source in sources
+        if source.patient in boxes
+        for subject in boxed_subjects(source, boxes[source.patient], contest.model.profile)
+    ]
+
+
+def _write(out: Path, stem: str, data: Data) -> Path:
+    _write_text(out / f"{stem}.json", json.dumps(data, indent=1, allow_nan=False))
+    draw_plots(data, out, stem)
+    path = out / f"{stem}.md"
+    _write_text(path, to_markdown(data))
+    return path
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,182 @@
+"""One shape for all methods that a benchmark compares, and Hide-and-Seek Attribution in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from scipy import ndimage
+
+from ...attribution import propose
+from ...findings import LesionType
+from ...joining import Joined, Part, join_slices, p_of_vertebra
+from ...model.weights import Model
+from ..evaluation import TYPES, Case, Seen, scored_parts, see
+from ..fields import Field, Mask
+from .outcomes import Outcome, Thresholds, outcome
+from .subjects import Subject
+
+Setting = Any  # a method's own: what it tries on validation vertebrae
+Chosen = Mapping[LesionType, Setting]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What validation chose: a setting and a score threshold per type."""
+
+    settings: Chosen
+    thresholds: Thresholds
+
+
+class Method(Protocol):
+    """``see`` does the costly part once; ``find`` the part that settings change.
+
+    ``learnt_from`` says what the method was trained with, for the table.  ``fixed`` is None where
+    ``settings`` are to be tried on validation vertebrae.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def learnt_from(self) -> str: ...
+
+    @property
+    def settings(self) -> Sequence[Setting]: ...
+
+    @property
+    def fixed(self) -> Tuned | None: ...
+
+    def see(self, subject: Subject) -> Any: ...
+
+    def find(self, seen: Any, chosen: Chosen) -> tuple[list[Joined], float]:
+        """Scored candidates of a vertebra, and its P(malignant) (NaN where there is none)."""
+        ...
+
+
+def run(
+    method: Method,
+    subjects: Sequence[Subject],
+    chosen: Chosen,
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Outcome]:
+    """One method on all subjects."""
+    outcomes = []
+    for number, subject in enumerate(subjects):
+        lesions, p = method.find(method.see(subject), chosen)
+        outcomes.append(outcome(subject.case, subject.vertebra, lesions, p))
+        tell(number + 1, len(subjects))
+    return outcomes
+
+
+@dataclass(frozen=True, eq=False)
+class HideAndSeek:
+    """The method with the weights' own decision, which ``tuning.tune`` chose on validation.
+
+    For ablations: ``hiding`` off keeps every candidate with a score of 1; ``pooled`` off accepts
+    each slice's candidate by its own score before slices are joined.
+    """
+
+    name: str
+    model: Model
+    hiding: bool = True
+    pooled: bool = True
+    learnt_from: str = "vertebra labels"
+    settings: Sequence[Setting] = ()
+
+    @property
+    def fixed(self) -> Tuned:
+        threshold = self.model.profile.decision.threshold
+        return Tuned(dict.fromkeys(TYPES), dict.fromkeys(TYPES, threshold))
+
+    def see(self, subject: Subject) -> Seen:
+        return see(subject.case, self.model)
+
+    def find(self, seen: Seen, chosen: Chosen) -> tuple[list[Joined], float]:
+        decision = self.model.profile.decision
+        if self.hiding:
+            parts = scored_parts(seen, self.model)
+        else:
+            proposals = propose(seen.healthy, seen.case.body, decision)
+            parts = [Part(c.slice, c.type, c.mask, 1.0) for c in proposals.candidates]
+        if not self.pooled:
+            parts = [part for part in parts if part.score > decision.threshold]
+        return join_slices(parts), p_of_vertebra(seen.latents.p.numpy())
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """Evidence of a lesion per voxel (S, P, I), one map per type; P(malignant) or NaN."""
+
+    case: Case
+    evidence: Mapping[LesionType, Field]
+    p: float
+
+
+@dataclass(frozen=True)
+class Level:
+    """Which of a method's maps is used, and the evidence above which voxels are candidates."""
+
+    variant: int
+    floor: float
+
+
+MIN_PIXELS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class ByMaps:
+    """A method that draws maps: what exceeds a floor is a candidate, its mean evidence the score.
+
+    ``draw`` gives one or more variants of its maps; validation chooses variant and floor per type.
+    """
+
+    name: str
+    learnt_from: str
+    draw: Callable[[Subject], Sequence[Maps]]
+    floors: Sequence[float]
+    variants: int = 1
+    fixed: Tuned | None = None
+
+    @property
+    def settings(self) -> Sequence[Level]:
+        return [Level(v, floor) for v in range(self.variants) for floor in self.floors]
+
+    def see(self, subject: Subject) -> Sequence[Maps]:
+        return self.draw(subject)
+
+    def find(self, seen: Sequence[Maps], chosen: Chosen) -> tuple[list[Joined], float]:
+        parts = [
+            part
+            for kind in TYPES
+            for part in parts_above(seen[chosen[kind].variant], kind, chosen[kind].floor)
+        ]
+        return join_slices(parts), seen[0].p
+
+
+def parts_above(maps: Maps, kind: LesionType, floor: float) -> list[Part]:
+    """Components per slice of what exceeds the floor inside the body."""
+    evidence = maps.evidence[kind]
+    parts = []
+    for index in range(len(evidence)):
+        for mask in components((evidence[index] > floor) & maps.case.body[index]):
+            parts.append(Part(index, kind, mask, float(evidence[index][mask].mean())))
+    return parts
+
+
+def components(pixels: Mask) -> list[Mask]:
+    """Connected parts (P, I) of at least ``MIN_PIXELS``."""
+    labels, count = ndimage.label(pixels)
+    masks = [labels == i for i in range(1, count + 1)]
+    return [mask for mask in masks if mask.sum() >= MIN_PIXELS]
+
+
+def with_profile(model: Model, decision: Mapping[str, Any], schedule: Mapping[str, Any]) -> Model:
+    """The same weights used otherwise."""
+    profile = replace(
+        model.profile,
+        decision=replace(model.profile.decision, **decision),
+        schedule=replace(model.profile.schedule, **schedule),
+    )
+    return replace(model, profile=profile)

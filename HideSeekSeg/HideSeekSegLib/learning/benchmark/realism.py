@@ -1,0 +1,79 @@
+"""Is the healthy edit real?  How much of a lesion it removes, and what an auditor says of it.
+
+The auditor is a set of weights of another seed and architecture that no loss has used: an edit that
+deceives only its own classifier is a defect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ...attribution import encode
+from ...findings import LesionType
+from ...model.weights import Model
+from ..evaluation import TYPES, Seen, see
+from .bootstrap import Weights, draw_weights, interval
+from .metrics import Estimate, weighted_mean
+from .subjects import Subject
+
+LEAST_PIXELS = 16  # of lesion, for a slice to count as crossed
+
+
+def realism(subjects: Sequence[Subject], model: Model, auditor: Model) -> dict[str, Estimate]:
+    """Means over the diseased vertebrae with a twin, with bootstrap intervals, by name."""
+    ill = [s for s in subjects if s.twin is not None and _crossed(s).any()]
+    rows = [_of_vertebra(subject, model, auditor) for subject in ill]
+    weights = draw_weights([s.case.patient for s in ill], [s.vertebra for s in ill])
+    names = rows[0] if rows else {}
+    return {name: _estimate(np.array([row[name] for row in rows]), weights) for name in names}
+
+
+def _estimate(values: npt.NDArray[np.float64], weights: Weights) -> Estimate:
+    value = float(weighted_mean(values, np.ones((1, len(values))))[0])
+    return Estimate(value, *interval(weighted_mean(values, weights)))
+
+
+def _of_vertebra(subject: Subject, model: Model, auditor: Model) -> dict[str, float]:
+    seen = see(subject.case, model)
+    figures = {f"{kind} signal removed": removed_share(subject, seen, kind) for kind in TYPES}
+    figures["change beside the lesions (x)"] = _beside(subject, seen)
+    crossed = _crossed(subject)
+    pictures = {"image": subject.case.x, "edit": seen.healthy.edited, "twin": subject.twin}
+    for judge, weights in (("own classifier", model), ("auditor", auditor)):
+        for what, images in pictures.items():
+            assert images is not None
+            p = encode(images[crossed], weights).p.numpy()
+            figures[f"P of {what}, {judge}"] = float(p.mean())
+            figures[f"{what} called malignant, {judge}"] = float((p >= 0.5).mean())
+    return figures
+
+
+def removed_share(subject: Subject, seen: Seen, kind: LesionType) -> float:
+    """The part of the lesion's signal (image minus twin) that the edit takes away.
+
+    1 where the edit is the twin, 0 where nothing was changed: the change's projection on the
+    signal, over the true voxels of one type.  NaN without such voxels.
+    """
+    assert subject.twin is not None
+    where = subject.case.truth[kind]
+    signal = (subject.case.x - subject.twin)[:, 0].numpy()[where]
+    change = -seen.healthy.difference[where]
+    power = float((signal**2).sum())
+    return float((change * signal).sum()) / power if power > 0 else float("nan")
+
+
+def _beside(subject: Subject, seen: Seen) -> float:
+    """Mean absolute change of x in the body where there is no lesion, on slices with one."""
+    case = subject.case
+    beside = case.body & ~case.truth["lytic"] & ~case.truth["blastic"]
+    beside &= _crossed(subject)[:, None, None]
+    change = np.abs(seen.healthy.difference[beside])
+    return float(change.mean()) if change.size else float("nan")
+
+
+def _crossed(subject: Subject) -> npt.NDArray[np.bool_]:
+    truth = subject.case.truth
+    return np.asarray((truth["lytic"] | truth["blastic"]).sum(axis=(1, 2)) >= LEAST_PIXELS)

@@ -1,0 +1,107 @@
+"""The networks that the table needs beside the weights under test: trained by one command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ... import __version__
+from ...imaging.files import InputError, make_folder
+from ...model.autoencoder import DiffusionAutoencoder
+from ...model.profile import Architecture, Profile
+from ...model.weights import Model, WeightsError, load_model, save_model
+from ..dataset import Slices, load_slices
+from ..train import COMPACT, Settings, train
+from ..training import Progress
+from .anomaly import anomaly_architecture, anomaly_method, train_anomaly
+from .methods import ByMaps
+from .networks import load_network, save_network
+from .unet import UNet, train_unet, unet_method
+
+Rival = Literal["unet", "anomaly", "auditor"]
+RIVALS: tuple[Rival, ...] = ("unet", "anomaly", "auditor")
+UNET, ANOMALY, AUDITOR = "unet.safetensors", "anomaly.safetensors", "auditor"
+STEPS: dict[Rival, int] = {"unet": 4000, "anomaly": 8000, "auditor": 8000}
+
+# Another stem, other widths and depths, and no contrast beside x.
+AUDITOR_ARCHITECTURE = Architecture(
+    image_size=48,
+    patch=2,
+    channels=32,
+    decoder_mult=(1,),
+    encoder_mult=(1, 2, 4),
+    residual_blocks=1,
+    attention_levels=(),
+    latent=96,
+    embedding=32,
+    pooling="evidence",
+    evidence_levels=(0, 1),
+)
+
+
+def train_rival(
+    rival: Rival,
+    folder: Path,
+    out: Path,
+    steps: int,
+    seed: int,
+    on_progress: Callable[[Progress], None],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Path:
+    """Train one network on the simulated slices of ``folder``; checkpoints in ``out/RIVAL``."""
+    slices = load_slices(folder, COMPACT)
+    work = out / rival
+    make_folder(work)
+    if rival == "auditor":
+        return train_auditor(slices, COMPACT, steps, seed, work, on_progress, should_stop)
+    way = train_unet if rival == "unet" else train_anomaly
+    network = way(slices, COMPACT, steps, seed, work, on_progress, should_stop)
+    patients = sorted(set(slices.patient.tolist()))
+    facts = {"steps": steps, "seed": seed, "patients": patients, "version": __version__}
+    path = out / (UNET if rival == "unet" else ANOMALY)
+    save_network(path, network, facts)
+    return path
+
+
+def train_auditor(
+    slices: Slices,
+    profile: Profile,
+    steps: int,
+    seed: int,
+    out: Path,
+    on_progress: Callable[[Progress], None],
+    should_stop: Callable[[], bool] = lambda: False,
+    architecture: Architecture = AUDITOR_ARCHITECTURE,
+) -> Path:
+    """Encoder and classifier from labels alone, as weights without a trained decoder."""
+    profile = replace(profile, name="auditor", architecture=architecture)
+    settings = Settings("labels", encoder_steps=steps, decoder_steps=0, seed=seed)
+    trained = train(slices, profile, settings, out, on_progress, should_stop)
+    save_model(out, trained.autoencoder, trained.classifier, trained.profile)
+    return out
+
+
+def load_auditor(folder: Path) -> Model:
+    """Raises InputError where it has not been trained."""
+    try:
+        return load_model(folder / AUDITOR)
+    except WeightsError as error:
+        raise InputError(error.path, f"{error.cause} (`hideseekseg benchmark train`)") from error
+
+
+def trained_methods(folder: Path, profile: Profile) -> list[ByMaps]:
+    """Anomaly detection and the U-Net from a folder of ``train_rival``; raises InputError."""
+    autoencoder = DiffusionAutoencoder(anomaly_architecture(profile))
+    load_network(folder / ANOMALY, autoencoder)
+    unet = UNet()
+    load_network(folder / UNET, unet)
+    return [anomaly_method(autoencoder), unet_method(unet)]
+
+
+def spread(count: int, most: int) -> np.ndarray:
+    """Up to ``most`` of ``count`` indices, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))

@@ -1,0 +1,152 @@
+"""The vertebrae of a benchmark: simulated, real and healthy, real with a lesion's box, drawn."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ...anatomy.crops import Crop, crop_grid, take_crop
+from ...anatomy.intensity import Calibration, network_input
+from ...imaging.files import InputError, make_folder
+from ...model.profile import Profile
+from ..canvases import DRAWN, Source, Vertebra, drawn_vertebrae, load_vertebrae
+from ..dataset import load_slices, make_batch
+from ..evaluation import Case
+from ..fields import Field, Mask
+from ..simulate import Recipe, simulate
+
+BOX_COLUMNS = ("patient", "x", "y", "z", "width", "depth", "height")
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A case, the name of its vertebra, HU (S, P, I), and its healthy twin as network input.
+
+    ``twin`` is (S, 1, P, I), None where nobody knows how the vertebra would look without lesions.
+    """
+
+    case: Case
+    vertebra: str
+    hu: Field
+    twin: torch.Tensor | None = None
+
+
+def load_simulated(folder: Path, profile: Profile) -> list[Subject]:
+    """The vertebrae of a folder that ``simulate --whole`` wrote; raises InputError."""
+    slices = load_slices(folder, profile)
+    levels = _levels(folder)
+    starts = np.flatnonzero(np.r_[True, slices.vertebra[1:] != slices.vertebra[:-1]])
+    subjects = []
+    for rows in np.split(np.arange(len(slices)), starts[1:]):
+        batch = make_batch(slices, rows, profile, None)
+        first, patient = rows[0], str(slices.patient[rows[0]])
+        case = Case(
+            batch.x,
+            slices.body[rows],
+            {"lytic": slices.lytic[rows], "blastic": slices.blastic[rows]},
+            bool(slices.label[first]),
+            patient,
+        )
+        hu = slices.image[rows].astype(np.float32)
+        subjects.append(Subject(case, f"{patient} {levels[first]}", hu, batch.twin))
+    return subjects
+
+
+def _levels(folder: Path) -> npt.NDArray[np.str_]:
+    """The level of every slice, in the order in which ``load_slices`` joins the shards."""
+    parts = []
+    for shard in sorted(folder.glob("shard-*.npz")):
+        with np.load(shard, allow_pickle=False) as data:
+            parts.append(data["level"])
+    return np.concatenate(parts)
+
+
+def split_drawn(subjects: Sequence[Subject]) -> tuple[list[Subject], list[Subject]]:
+    """Those with real anatomy, and those drawn from scratch: they share no table."""
+    real = [s for s in subjects if not s.case.patient.startswith(f"{DRAWN} ")]
+    return real, [s for s in subjects if s.case.patient.startswith(f"{DRAWN} ")]
+
+
+def draw_subjects(
+    folder: Path, count: int, seed: int, profile: Profile, tell: Callable[[int, int], None]
+) -> list[Subject]:
+    """``count`` simulated vertebrae on bones drawn from scratch: needs no data at all."""
+    make_folder(folder)
+    canvases = drawn_vertebrae(np.random.default_rng(seed), max(count // 2, 1))
+    recipe = Recipe(seed, count, None, profile.geometry, drawn=len(canvases))
+    simulate(recipe, canvases, folder, tell)
+    return load_simulated(folder, profile)
+
+
+def healthy_subjects(sources: Sequence[Source], profile: Profile) -> list[Subject]:
+    """Whole vertebrae of real CTs as they are; nothing is painted, and none is held diseased."""
+    return [
+        _real_subject(vertebra, profile, None)
+        for source in sources
+        for vertebra in load_vertebrae(source)
+    ]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box around a real lesion: centre and size in LPS mm."""
+
+    patient: str
+    centre: tuple[float, float, float]
+    size: tuple[float, float, float]
+
+
+def read_boxes(path: Path) -> list[Box]:
+    """A CSV with patient, x, y, z, width (x), depth (y), height (z) in LPS mm; InputError."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+        return [
+            Box(row["patient"], _triple(row, BOX_COLUMNS[1:4]), _triple(row, BOX_COLUMNS[4:]))
+            for row in rows
+        ]
+    except OSError as error:
+        raise InputError(path, f"cannot be read: {error.strerror}") from error
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        cause = f"needs the columns {', '.join(BOX_COLUMNS)}, with numbers in mm"
+        raise InputError(path, cause) from error
+
+
+def _triple(row: dict[str, str], names: Sequence[str]) -> tuple[float, float, float]:
+    x, y, z = (float(row[name]) for name in names)
+    return x, y, z
+
+
+def boxed_subjects(source: Source, box: Box, profile: Profile) -> list[Subject]:
+    """The vertebrae whose bodies reach into a lesion's box; what of it lies in the body is "true".
+
+    The box does not say of which type its lesion is, and is larger than the lesion.
+    """
+    subjects = [_real_subject(v, profile, box) for v in load_vertebrae(source)]
+    return [s for s in subjects if s.case.diseased]
+
+
+def _real_subject(vertebra: Vertebra, profile: Profile, box: Box | None) -> Subject:
+    grid = crop_grid(vertebra.body, vertebra.ct.grid, profile.geometry)
+    crop = take_crop(vertebra.ct, vertebra.body, grid)
+    slices = crop.analysed
+    hounsfield = Calibration(1.0, 0.0, is_hu=True)
+    x = torch.from_numpy(network_input(crop, profile, hounsfield)[slices])[:, None]
+    body = crop.body[slices]
+    boxed = np.zeros_like(body) if box is None else body & _in_box(crop, box)[slices]
+    # One and the same truth for both types: a box has none.
+    truth = {"lytic": boxed, "blastic": boxed}
+    case = Case(x, body, truth, bool(boxed.any()), vertebra.patient)  # type: ignore[arg-type]
+    return Subject(case, f"{vertebra.patient} {vertebra.level}", crop.image[slices])
+
+
+def _in_box(crop: Crop, box: Box) -> Mask:
+    at = np.moveaxis(np.indices(crop.grid.shape), 0, -1)[..., ::-1]
+    offset = np.abs(crop.grid.lps(at) - np.array(box.centre))
+    return np.asarray((offset <= np.array(box.size) / 2).all(axis=-1))

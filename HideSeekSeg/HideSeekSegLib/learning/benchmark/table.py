@@ -1,0 +1,157 @@
+"""One set's results as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..evaluation import TYPES
+from .metrics import FALSE_PER_VERTEBRA, IOUS
+from .results import Data
+
+COLUMNS = {
+    **{
+        f"{kind} {short}": f"{kind} {name}"
+        for kind in TYPES
+        for short, name in (
+            ("F1", "F1 (IoU >= 0.1)"),
+            ("F1 at 0.5", "F1 (IoU >= 0.5)"),
+            ("precision", "precision (IoU >= 0.1)"),
+            ("recall", "recall (IoU >= 0.1)"),
+            ("Dice", "Dice"),
+        )
+    },
+    "vertebra AUC": "vertebra AUC",
+    "Brier score": "Brier score",
+    "false per healthy vertebra": "false findings per healthy vertebra",
+}
+
+
+def to_markdown(data: Data) -> str:
+    """The whole set in Markdown."""
+    parts = [f"# {data['set']}", _facts(data), _main_table(data)]
+    if data["over the best baseline"]:
+        parts.append(_best_table(data))
+    if any(data["lesions"].values()):
+        parts.append(_free_response_table(data))
+    if data["findings per patient"]:
+        parts.append(_patient_table(data["findings per patient"]))
+    if data.get("realism"):
+        parts.append(_realism_table(data["realism"]))
+    if data.get("ablations"):
+        parts.append(_ablation_table(data["ablations"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _facts(data: Data) -> str:
+    lesions = ", ".join(f"{n} {kind}" for kind, n in data["lesions"].items())
+    shared = ", ".join(data["patients also used for thresholds"]) or "none"
+    lines = [
+        f"{data['vertebrae']} vertebrae ({data['diseased']} diseased; {lesions} lesions) on"
+        f" {data['anatomical vertebrae']} anatomical vertebrae of {len(data['patients'])} patients"
+        f" ({_shortened(data['patients'])}); weights {data['weights'][:12]}.",
+        f"Thresholds were chosen on {_shortened(data['thresholds chosen on'])}; patients of this"
+        f" set among them: {shared}.",
+        data["matching"]
+        if any(data["lesions"].values())
+        else "Every accepted candidate counts as a false finding.",
+        f"In brackets: {data['intervals']}.",
+    ]
+    return "\n\n".join(lines)
+
+
+def _shortened(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(names) if len(names) <= most else f"{', '.join(names[:most])} and more"
+
+
+def _main_table(data: Data) -> str:
+    rows = [(r["name"], r["learnt from"], r["metrics"]) for r in data["methods"]]
+    lines = _table(("method", "learnt from"), rows)
+    width = lines[0].count("|") - 1
+    for name, why in data["not run"].items():
+        lines.append(f"| {name} | {why} |" + " |" * (width - 2))
+    return "\n".join(lines)
+
+
+def _ablation_table(rows: Sequence[Data]) -> str:
+    lines = _table(("ablation",), [(r["name"], r["metrics"]) for r in rows])
+    return "\n".join(["## Ablations", "", f"On {rows[0]['vertebrae']} vertebrae.", "", *lines])
+
+
+def _table(heads: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> list[str]:
+    """Markdown rows; each ends with its metrics.  Columns without figures are left out."""
+    columns = {
+        title: name
+        for title, name in COLUMNS.items()
+        if any(row[-1][name]["value"] is not None for row in rows)
+    }
+    lines = [f"| {' | '.join([*heads, *columns])} |", "|---" * (len(heads) + len(columns)) + "|"]
+    for row in rows:
+        cells = [*row[:-1], *(cell(row[-1][name]) for name in columns.values())]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def cell(estimate: Data) -> str:
+    """``0.91 [0.88, 0.94]``, or a dash."""
+    if estimate["value"] is None:
+        return "-"
+    value = f"{estimate['value']:.2f}"
+    if estimate["low"] is None:
+        return value
+    return f"{value} [{estimate['low']:.2f}, {estimate['high']:.2f}]"
+
+
+def _best_table(data: Data) -> str:
+    lines = [
+        "## Over the best baseline",
+        "",
+        "| metric | best baseline | difference |",
+        "|---|---|---|",
+    ]
+    for name, gap in data["over the best baseline"].items():
+        lines.append(f"| {name} | {gap['baseline']} | {cell(gap)} |")
+    return "\n".join(lines)
+
+
+def _free_response_table(data: Data) -> str:
+    """Sensitivity at some numbers of false findings per vertebra."""
+    heads = [f"{kind}, {n:g}" for kind in TYPES for n in FALSE_PER_VERTEBRA]
+    lines = [
+        f"## Sensitivity (IoU >= {IOUS[0]}) at false findings per vertebra",
+        "",
+        f"| method | {' | '.join(heads)} |",
+        "|---" * (len(heads) + 1) + "|",
+    ]
+    for row in data["methods"]:
+        cells = [
+            f"{_sensitivity(row['free response'][kind][str(IOUS[0])], n):.2f}"
+            for kind in TYPES
+            for n in FALSE_PER_VERTEBRA
+        ]
+        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _sensitivity(curve: Data, false: float) -> float:
+    pairs = zip(curve["false"], curve["sensitivity"])
+    return max((s for f, s in pairs if f <= false), default=0.0)
+
+
+def _patient_table(counts: Data) -> str:
+    patients = list(next(iter(counts.values())))
+    lines = [
+        "## Findings per vertebra of each patient",
+        "",
+        f"| method | {' | '.join(patients)} |",
+        "|---" * (len(patients) + 1) + "|",
+    ]
+    for method, own in counts.items():
+        lines.append(f"| {method} | {' | '.join(f'{own[p]:.2f}' for p in patients)} |")
+    return "\n".join(lines)
+
+
+def _realism_table(figures: Data) -> str:
+    lines = ["## Is the edit real?", "", "| mean over diseased vertebrae | value |", "|---|---|"]
+    lines += [f"| {name} | {cell(figure)} |" for name, figure in figures.items()]
+    return "\n".join(lines)
