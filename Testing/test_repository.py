@@ -27,7 +27,7 @@ FLOORS = (
     ("pipeline",),
     ("learning",),
     ("jobs",),
-    ("cli_published", "cli_benchmark"),
+    ("cli_published", "cli_benchmark", "cli_own_data"),
     ("cli",),
     ("__main__",),
 )

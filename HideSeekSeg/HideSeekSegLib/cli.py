@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import __version__, cli_benchmark, cli_published
+from . import __version__, cli_benchmark, cli_own_data, cli_published
 from .commands import BAD_INPUT, FAILED, OK, STOPPED, Command
 from .events import Failed, to_line
 
@@ -153,14 +153,21 @@ def _simulate(args: argparse.Namespace) -> int:
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("slices", type=Path, metavar="DIR", help="simulated slices to learn from")
-    add("--validation", type=Path, required=True, metavar="DIR", help="whole simulated vertebrae")
+    add("slices", type=Path, metavar="DIR", help="simulated or prepared slices to learn from")
+    add(
+        "--validation",
+        type=Path,
+        metavar="DIR",
+        help="whole simulated vertebrae to choose thresholds on, or other prepared patients",
+    )
     add("--out", type=Path, required=True, metavar="DIR", help="checkpoints and weights; resumed")
     add("--supervision", choices=["labels", "twins"], default="labels")
     add("--encoder-steps", type=_count, default=40_000, metavar="N")
     add("--decoder-steps", type=_count, default=20_000, metavar="N")
+    add("--central-slices", type=_count, metavar="N", help="learn from the N middle ones alone")
     add("--name", default="compact", help="name of the weights, shown to their users")
     add("--seed", type=int, default=1)
+    add("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
     add("--threads", type=_count, metavar="N", help="threads of the processor to use")
 
 
@@ -181,8 +188,13 @@ def _train(args: argparse.Namespace) -> int:
             decoder_steps=args.decoder_steps,
             seed=args.seed,
         )
-        job = Training(args.slices, args.validation, args.out, settings, args.name)
-        print(run_train(job, _say, should_stop))
+        job = Training(
+            *(args.slices, args.validation, args.out, settings, args.name),
+            *(args.device, args.central_slices),
+        )
+        weights = run_train(job, _say, should_stop)
+        if weights is not None:
+            print(weights)
     return OK
 
 
@@ -212,7 +224,7 @@ def _share(text: str) -> float:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of threads")
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)
 
 
@@ -236,6 +248,7 @@ COMMANDS = (
         _simulate,
     ),
     Command("train", "train a set of weights; stops and resumes", _train_arguments, _train),
+    *cli_own_data.COMMANDS,
     *cli_benchmark.COMMANDS,
     *cli_published.COMMANDS,
 )

@@ -71,6 +71,13 @@ def prepare(site: Site, ct: Volume, geometry: Geometry) -> Prepared:
     )
 
 
+def central_slices(slices: npt.NDArray[np.intp], count: int) -> npt.NDArray[np.intp]:
+    """Those ``count`` of ascending slice indices that lie nearest to the middle of their extent."""
+    middle = (slices[0] + slices[-1] + 1) // 2
+    nearest = np.argsort(np.abs(slices - middle), kind="stable")[:count]
+    return slices[np.sort(nearest)]
+
+
 def slices_of(
     crop: Crop, central: int | None, all_slices: bool
 ) -> tuple[npt.NDArray[np.intp], tuple[str, ...]]:
@@ -84,9 +91,7 @@ def slices_of(
         return slices, ()
     if all_slices:
         return slices, (LATERAL,)
-    middle = (slices[0] + slices[-1] + 1) // 2
-    nearest = np.argsort(np.abs(slices - middle), kind="stable")[:central]
-    return slices[np.sort(nearest)], (f"only the {central} central slices were analysed",)
+    return central_slices(slices, central), (f"only the {central} central slices were analysed",)
 
 
 def _without_gaps(view: Volume) -> Volume:

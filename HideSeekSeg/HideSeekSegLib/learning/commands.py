@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .. import __version__
 from ..imaging.files import InputError, atomic, make_folder
 from ..model.profile import Profile
-from ..model.weights import Model, WeightsError, load_model, save_model
+from ..model.weights import DeviceError, Model, WeightsError, load_model, save_model
 from .canvases import Vertebra, drawn_vertebrae, load_vertebrae, read_sources
-from .dataset import load_slices
+from .dataset import Slices, load_slices
+from .devices import Team, open_team
 from .evaluation import TYPES, Case, load_cases
 from .pictures import contact_sheet, loss_curves
-from .reporting import format_figures, measure_weights
+from .reporting import Figures, format_figures, measure_labels, measure_weights
 from .simulate import Recipe, simulate
 from .telling import Say, counter, stage_teller
 from .train import COMPACT, Settings, train
@@ -65,41 +68,100 @@ def run_simulate(job: Simulation, say: Say) -> list[Path]:
 
 @dataclass(frozen=True)
 class Training:
-    """Simulated slices in ``slices``, whole simulated vertebrae in ``validation``."""
+    """Slices to learn from: simulated ones, or those of prepared patients.
+
+    ``validation`` holds whole simulated vertebrae, to choose thresholds on, or other prepared
+    patients, to measure P(malignant) on.  ``central_slices`` of each vertebra are learned from, and
+    later analysed; all where it is None.
+    """
 
     slices: Path
-    validation: Path
+    validation: Path | None
     out: Path
     settings: Settings
     name: str
+    device: str = "auto"
+    central_slices: int | None = None
 
 
-def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path:
-    """Train, choose thresholds on the validation cases, write the weights to ``out/weights``.
+def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path | None:
+    """Train, choose thresholds on the validation cases; gives where the weights were written.
 
-    Resumes what ``out`` holds.  Raises InputError where that was begun with other settings.
+    Resumes what ``out`` holds.  Raises InputError where that was begun with other settings.  Of
+    several processes that torchrun started the leader does all but the training alone, and the
+    others give None.
     """
     began = time.monotonic()
-    profile = replace(COMPACT, name=job.name)
+    geometry = replace(COMPACT.geometry, central_slices=job.central_slices)
+    profile = replace(COMPACT, name=job.name, geometry=geometry)
     slices = load_slices(job.slices, profile)
-    patients = sorted(set(slices.patient.tolist()))
-    say(f"{len(slices)} slices of {len(patients)} patients, {slices.label.mean():.0%} ill")
-    _validation(job.validation, profile)  # what is wrong with it is better known before
-    make_folder(job.out)
-    _claim(job.out, job.settings)
-    trained = train(slices, profile, job.settings, job.out, stage_teller(say), should_stop)
+    _require(slices, job)
+    tunable = job.validation is not None and not load_slices(job.validation, profile).label_only
+    if job.validation is not None and tunable:
+        _validation(job.validation, profile)  # what is wrong with it is better known before
     weights = job.out / "weights"
-    provenance = {
-        **trained.profile.provenance,
-        "version": __version__,
-        "patients": patients,
-        "seconds": round(time.monotonic() - began),
-    }
-    profile = replace(trained.profile, provenance=provenance)
+    with _team(job.device) as team:
+        if team.leads:
+            make_folder(job.out)
+            _claim(job.out, job.settings)
+            say(_described(slices, team))
+        trained = train(
+            slices, profile, job.settings, job.out, stage_teller(say), should_stop, team
+        )
+    if not team.leads:
+        return None
+    facts = {**_facts(slices), "seconds": round(time.monotonic() - began)}
+    profile = replace(trained.profile, provenance={**trained.profile.provenance, **facts})
     save_model(weights, trained.autoencoder, trained.classifier, profile, half=True)
     loss_curves(job.out, job.out / "losses.png")
-    run_tune(weights, job.validation, say)
+    if job.validation is None:
+        say("no validation: the thresholds are not tuned, and nobody knows how good these are")
+    elif tunable:
+        run_tune(weights, job.validation, say)
+    else:
+        run_measure(weights, job.validation, say)
     return weights
+
+
+def _require(slices: Slices, job: Training) -> None:
+    """Raises InputError where nothing can be learned as it is asked for."""
+    if slices.label_only and job.settings.supervision == "twins":
+        raise InputError(job.slices, "has no healthy twins, which `--supervision twins` needs")
+    if slices.label.min() == slices.label.max():
+        only = "malignant" if slices.label[0] else "healthy"
+        raise InputError(job.slices, f"holds {only} vertebrae alone: nothing to tell apart")
+
+
+def _described(slices: Slices, team: Team) -> str:
+    patients = len(np.unique(slices.patient))
+    ill = f"{slices.label.mean():.0%} ill"
+    where = f"{team.device}" + (f" and {team.size - 1} more" if team.size > 1 else "")
+    return f"{len(slices)} slices of {patients} patients, {ill}; on {where}"
+
+
+def _facts(slices: Slices) -> dict[str, Any]:
+    """What is told of a training's data; a hospital's patients are counted and not named."""
+    patients = sorted(set(slices.patient.tolist()))
+    whose = {"own patients": len(patients)} if slices.label_only else {"patients": patients}
+    return {**whose, "version": __version__, "thresholds": "not tuned"}
+
+
+@contextmanager
+def _team(device: str) -> Iterator[Team]:
+    try:
+        with open_team(device) as team:
+            yield team
+    except DeviceError as error:
+        raise InputError("--device", str(error)) from error
+
+
+def run_measure(weights: Path, validation: Path, say: Say) -> None:
+    """Measure P(malignant) on prepared patients, whose lesions nobody has drawn."""
+    model = _load(weights)
+    figures = measure_labels(model, load_slices(validation, model.profile))
+    _save(model, replace(model.profile, provenance=_with_figures(model, figures)), weights)
+    say(format_figures(figures))
+    say("lesions are not known there: the thresholds are not tuned")
 
 
 def run_tune(weights: Path, validation: Path, say: Say) -> None:
@@ -110,10 +172,17 @@ def run_tune(weights: Path, validation: Path, say: Say) -> None:
     figures = measure_weights(
         replace(model, profile=replace(model.profile, decision=decision)), cases
     )
-    provenance = {**model.profile.provenance, "validation": figures}
-    profile = replace(model.profile, decision=decision, provenance=provenance)
-    save_model(weights, model.autoencoder, model.classifier, profile, half=True)
+    provenance = {**_with_figures(model, figures), "thresholds": "tuned on the validation set"}
+    _save(model, replace(model.profile, decision=decision, provenance=provenance), weights)
     say(format_figures(figures))
+
+
+def _with_figures(model: Model, figures: Figures) -> dict[str, Any]:
+    return {**model.profile.provenance, "validation": figures}
+
+
+def _save(model: Model, profile: Profile, weights: Path) -> None:
+    save_model(weights, model.autoencoder, model.classifier, profile, half=True)
 
 
 def _validation(folder: Path, profile: Profile) -> list[Case]:

@@ -14,16 +14,21 @@ from ..anatomy.crops import feathered
 from ..anatomy.intensity import blanked, compressed
 from ..imaging.files import InputError
 from ..model.profile import Profile
+from ..preparation import central_slices
 from .simulate import BLASTIC, BODY, LYTIC
 
 Bools = npt.NDArray[np.bool_]
+
+COLUMNS = {"image", "twin", "masks", "label", "patient", "slice"}
 
 
 @dataclass(frozen=True)
 class Slices:
     """N slices: HU (int16, N P I) with lesions and of the healthy twin, masks, labels and origin.
 
-    ``weight`` (uint8, 255 = 1) is the feathered body that blanking uses.
+    ``weight`` (uint8, 255 = 1) is the feathered body that blanking uses.  Of prepared patients the
+    label is all that is known: ``twin``, ``lytic`` and ``blastic`` then hold no slice, which is not
+    the same as no lesion.
     """
 
     image: npt.NDArray[np.int16]
@@ -39,44 +44,77 @@ class Slices:
     def __len__(self) -> int:
         return len(self.label)
 
+    @property
+    def label_only(self) -> bool:
+        """Whether neither twins nor lesions are known."""
+        return len(self.twin) == 0
+
 
 @dataclass(frozen=True)
 class Batch:
-    """Network inputs (N, 1, P, I) of images and twins, the body (N, 1, P, I), labels (N,)."""
+    """Network inputs (N, 1, P, I) of images and twins (none where unknown), body, labels (N,)."""
 
     x: Tensor
     twin: Tensor
     body: Tensor
     label: Tensor
 
+    def on(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        parts = (self.x, self.twin, self.body, self.label)
+        return Batch(*(part.to(device) for part in parts))
+
 
 def load_slices(folder: Path, profile: Profile) -> Slices:
-    """All shards of a folder that ``simulate`` wrote; raises InputError where there is none."""
-    shards = sorted(folder.glob("shard-*.npz"))
-    if not shards:
-        raise InputError(folder, "no shard-*.npz here: make some with `hideseekseg simulate`")
-    columns: dict[str, list[np.ndarray]] = {}
-    for shard in shards:
-        with np.load(shard, allow_pickle=False) as data:
-            for key in ("image", "twin", "masks", "label", "patient"):
-                columns.setdefault(key, []).append(data[key])
-            number = data["vertebra"]
-        columns.setdefault("vertebra", []).append(np.char.add(f"{shard.stem}-", number.astype(str)))
-    joined = {key: np.concatenate(parts) for key, parts in columns.items()}
-    masks = joined["masks"]
+    """All shards of a folder that ``simulate`` or ``prepare`` wrote, but not of both.
+
+    Where the profile wants central slices, only these.  Raises InputError where there is no shard.
+    """
+    columns = _joined(folder)
+    if profile.geometry.central_slices is not None:
+        kept = _central(columns["vertebra"], columns["slice"], profile.geometry.central_slices)
+        columns = {key: column[kept] for key, column in columns.items()}
+    masks = columns["masks"]
     body = (masks & BODY) > 0
     weight = feathered(body, profile.geometry.margin_pixels)
+    known = masks if "twin" in columns else masks[:0]
     return Slices(
-        joined["image"],
-        joined["twin"],
+        columns["image"],
+        columns.get("twin", columns["image"][:0]),
         np.round(255 * weight).astype(np.uint8),
         body,
-        (masks & LYTIC) > 0,
-        (masks & BLASTIC) > 0,
-        joined["label"],
-        joined["patient"],
-        joined["vertebra"],
+        (known & LYTIC) > 0,
+        (known & BLASTIC) > 0,
+        columns["label"],
+        columns["patient"],
+        columns["vertebra"],
     )
+
+
+def _joined(folder: Path) -> dict[str, np.ndarray]:
+    """The columns of all shards; vertebrae of different shards get different names."""
+    shards = sorted(folder.glob("shard-*.npz"))
+    if not shards:
+        raise InputError(folder, "no shard-*.npz here: `hideseekseg simulate` or `prepare` make it")
+    parts: dict[str, list[np.ndarray]] = {}
+    for shard in shards:
+        with np.load(shard, allow_pickle=False) as data:
+            for key in COLUMNS.intersection(data.files):
+                parts.setdefault(key, []).append(data[key])
+            number = data["vertebra"].astype(str)
+        parts.setdefault("vertebra", []).append(np.char.add(f"{shard.stem}-", number))
+    if len(parts.get("twin", shards)) < len(shards):
+        raise InputError(folder, "mixes simulated slices with those of patients: keep them apart")
+    return {key: np.concatenate(part) for key, part in parts.items()}
+
+
+def _central(vertebra: np.ndarray, number: np.ndarray, count: int) -> npt.NDArray[np.bool_]:
+    """Which slices are among the ``count`` central ones of their vertebra."""
+    kept = np.zeros(len(vertebra), bool)
+    for name in np.unique(vertebra):
+        own = np.flatnonzero(vertebra == name)
+        kept[own] = np.isin(number[own], central_slices(np.sort(number[own]), count))
+    return kept
 
 
 def make_batch(
@@ -86,8 +124,9 @@ def make_batch(
 
     Image and twin share every change: their difference is the lesion and nothing else.
     """
+    pictures = [slices.image] if slices.label_only else [slices.image, slices.twin]
     weight = np.asarray(slices.weight[rows] / 255, dtype=np.float32)
-    hu = np.stack([slices.image[rows], slices.twin[rows]]).astype(float)
+    hu = np.stack([picture[rows] for picture in pictures]).astype(float)
     body = slices.body[rows]
     if rng is not None:
         each = (len(rows), 1, 1)
@@ -100,7 +139,7 @@ def make_batch(
     tensors = torch.from_numpy(np.ascontiguousarray(x))[:, :, None]
     return Batch(
         tensors[0],
-        tensors[1],
+        tensors[0][:0] if slices.label_only else tensors[1],
         torch.from_numpy(np.ascontiguousarray(body))[:, None],
         torch.from_numpy(slices.label[rows].astype(np.float32)),
     )

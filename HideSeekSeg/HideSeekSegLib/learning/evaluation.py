@@ -13,6 +13,7 @@ from scipy import stats
 
 from ..attribution import Edit, Latents, edit, encode, hide_and_seek, propose
 from ..findings import LesionType
+from ..imaging.files import InputError
 from ..joining import Joined, Part, join_slices, p_of_vertebra
 from ..model.profile import Decision, Profile
 from ..model.weights import Model
@@ -84,8 +85,13 @@ class Tally:
 
 
 def load_cases(folder: Path, profile: Profile) -> list[Case]:
-    """The vertebrae of a folder that ``simulate --whole`` wrote, as the pipeline would see them."""
+    """The vertebrae of a folder that ``simulate --whole`` wrote, as the pipeline would see them.
+
+    Raises InputError for slices of which only the labels are known.
+    """
     slices = load_slices(folder, profile)
+    if slices.label_only:
+        raise InputError(folder, "holds slices of patients, whose lesions are not known")
     starts = np.flatnonzero(np.r_[True, slices.vertebra[1:] != slices.vertebra[:-1]])
     cases = []
     for rows in np.split(np.arange(len(slices)), starts[1:]):

@@ -84,7 +84,7 @@ def twin_encoder_loss(
     """
     ill = batch.label > 0
     x = torch.cat([batch.x, batch.twin[ill]])
-    label = torch.cat([batch.label, torch.zeros(int(ill.sum()))])
+    label = torch.cat([batch.label, torch.zeros_like(batch.label[ill])])
     change = torch.cat([batch.x - batch.twin, torch.zeros_like(batch.x[ill])])
     maps, coarse = model.encoder.features(x)
     error = (change_head(maps).float() - change).square() * (1 + 10 * _visible(change))
@@ -123,16 +123,16 @@ def decoder_loss(
     probability, x_t of the diseased image two times in three (else of its twin), target the twin.
     """
     count = len(batch.x)
-    t = draw_times(count, len(alpha_bars()), generator)
-    noise = torch.randn(batch.x.shape, generator=generator)
+    t = draw_times(count, len(alpha_bars()), generator).to(batch.x.device)
+    noise = torch.randn(batch.x.shape, generator=generator).to(batch.x.device)
     with torch.no_grad():
         z = model.encode(batch.x).float()
     x_t = noised(batch.x, t, noise)
     if supervision == "labels":
         error = _weighted_error(model(x_t, t, _shaken(z, generator)), x_t, t, batch.x, batch, None)
-        return DecoderLoss(error, torch.zeros(()))
+        return DecoderLoss(error, torch.zeros_like(error))
     healthy = classifier.move_to(z, _healthy_targets(count, generator))
-    seen = torch.rand(count, 1, 1, 1, generator=generator) < 2 / 3
+    seen = (torch.rand(count, 1, 1, 1, generator=generator) < 2 / 3).to(batch.x.device)
     edit_t = noised(torch.where(seen, batch.x, batch.twin), t, noise)
     eps = model(
         torch.cat([x_t, edit_t]), torch.cat([t, t]), torch.cat([_shaken(z, generator), healthy])
@@ -151,7 +151,7 @@ def _healthy_targets(count: int, generator: torch.Generator) -> Tensor:
 
 def _shaken(z: Tensor, generator: torch.Generator) -> Tensor:
     """Standardised latents with a little noise: the decoder must not live on z's last digits."""
-    return z + 0.05 * torch.randn(z.shape, generator=generator)
+    return z + 0.05 * torch.randn(z.shape, generator=generator).to(z.device)
 
 
 def _weighted_error(
@@ -161,7 +161,7 @@ def _weighted_error(
 
     Where image and twin differ the weight is higher: lesions are few pixels of the picture.
     """
-    level = alpha_bars()[t].to(x_t)[:, None, None, None]
+    level = alpha_bars()[t.cpu()].to(x_t)[:, None, None, None]
     x0 = (x_t - (1 - level).sqrt() * eps.float()) / level.sqrt()
     # 1 / sigma^2 in the image's units, but never more than four times the plain eps loss: near T
     # the image is a guess and its error without bound.

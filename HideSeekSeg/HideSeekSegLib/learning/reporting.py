@@ -5,8 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
+from ..joining import p_of_vertebra
 from ..model.weights import Model
-from .evaluation import TYPES, Case, false_per_healthy, find, see, tally, vertebra_auc
+from .dataset import Slices
+from .evaluation import TYPES, Case, auc, false_per_healthy, find, see, tally, vertebra_auc
+from .train import encode_all
 from .tuning import slice_auc
 
 Figures = dict[str, float | int | None]
@@ -32,6 +37,22 @@ def measure_weights(model: Model, cases: Sequence[Case]) -> Figures:
                 figures[f"{kind} precision"] = counts.precision
                 figures[f"{kind} recall"] = counts.recall
                 figures[f"{kind} Dice"] = counts.mean_dice
+    return {name: _plain(value) for name, value in figures.items()}
+
+
+def measure_labels(model: Model, slices: Slices) -> Figures:
+    """How well P(malignant) agrees with the labels of vertebrae whose lesions are not known."""
+    z = encode_all(model.autoencoder, slices, model.profile, len(slices))
+    p = model.classifier.probability(z).numpy()
+    _, first, own = np.unique(slices.vertebra, return_index=True, return_inverse=True)
+    ill = slices.label[first] == 1
+    of_vertebra = np.array([p_of_vertebra(p[own == n]) for n in range(len(first))])
+    figures: Figures = {
+        "vertebrae": len(first),
+        "diseased": int(ill.sum()),
+        "patients": len(np.unique(slices.patient)),
+        "vertebra AUC": auc(of_vertebra[ill], of_vertebra[~ill]),
+    }
     return {name: _plain(value) for name, value in figures.items()}
 
 

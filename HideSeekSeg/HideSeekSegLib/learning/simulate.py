@@ -101,13 +101,18 @@ def choose_slices(rng: Rng, sample: Sample, diseased: bool, most: int | None) ->
 
     ``most`` None: every slice through the body, with and without lesion.
     """
-    area = sample.body.sum(axis=(1, 2))
     if most is None:
-        return np.flatnonzero(area)
-    good = area >= 0.35 * area.max()
+        return np.flatnonzero(sample.body.any(axis=(1, 2)))
+    good = broad_slices(sample.body)
     if diseased:
         good &= sample.lesion_pixels >= LEAST_LESION_PIXELS
     return np.sort(rng.permutation(np.flatnonzero(good))[:most])
+
+
+def broad_slices(body: Mask) -> Mask:
+    """Which slices (S,) of a body (S, P, I) pass through much of it."""
+    area = body.sum(axis=(1, 2))
+    return np.asarray(area >= 0.35 * area.max())
 
 
 @dataclass(frozen=True)
@@ -145,8 +150,8 @@ def simulate(
         slices = choose_slices(rng, sample, diseased, recipe.slices)
         masks = BODY * sample.body + LYTIC * sample.lytic + BLASTIC * sample.blastic
         row = {
-            "image": _as_int16(sample.image[slices]),
-            "twin": _as_int16(sample.twin[slices]),
+            "image": as_int16(sample.image[slices]),
+            "twin": as_int16(sample.twin[slices]),
             "masks": masks[slices].astype(np.uint8),
             "label": np.full(len(slices), diseased, np.uint8),
             "patient": np.full(len(slices), vertebra.patient),
@@ -165,5 +170,6 @@ def simulate(
     return path
 
 
-def _as_int16(hu: Field) -> np.ndarray:
+def as_int16(hu: Field) -> np.ndarray:
+    """HU as they are stored; what lies beyond a scanner's range is cut off."""
     return np.clip(np.round(hu), -1024, 3071).astype(np.int16)

@@ -20,6 +20,7 @@ from ..model.autoencoder import DiffusionAutoencoder
 from ..model.classifier import LinearClassifier
 from ..model.profile import Architecture, Decision, Intensity, Profile, Schedule
 from .dataset import Slices, make_batch
+from .devices import ALONE, Team
 from .losses import ChangeHead, Supervision, decoder_loss, encoder_loss, twin_encoder_loss
 from .simulate import COMPACT_GEOMETRY
 from .training import Losses, Progress, Stage, run_stage
@@ -80,20 +81,25 @@ def train(
     folder: Path,
     on_progress: Callable[[Progress], None],
     should_stop: Callable[[], bool] = lambda: False,
+    team: Team = ALONE,
 ) -> Trained:
-    """Train on ``slices``; checkpoints and losses go to ``folder`` and are resumed from."""
+    """Train on ``slices``; checkpoints and losses go to ``folder`` and are resumed from.
+
+    Every process of the ``team`` calls this with the same arguments; the sizes of batches are those
+    of each.  All get the same weights, on the CPU.
+    """
     torch.manual_seed(settings.seed)
-    model = DiffusionAutoencoder(profile.architecture)
-    _train_encoder(model, slices, profile, settings, folder, on_progress, should_stop)
-    latents = encode_all(model, slices, profile)
+    model = DiffusionAutoencoder(profile.architecture).to(team.device)
+    _train_encoder(model, slices, profile, settings, folder, on_progress, should_stop, team)
+    latents = team.from_leader(encode_all(model, slices, profile))
     standardise(model, latents)
-    latents = (latents - latents.mean(0)) / latents.std(0).clamp(min=1e-6)
+    latents = ((latents - latents.mean(0)) / latents.std(0).clamp(min=1e-6)).cpu()
     classifier = fit_classifier(latents, torch.from_numpy(slices.label).float())
     model = _train_decoder(
-        model, classifier, slices, profile, settings, folder, on_progress, should_stop
+        model, classifier, slices, profile, settings, folder, on_progress, should_stop, team
     )
-    provenance = {"training": asdict(settings), "slices": len(slices)}
-    return Trained(model, classifier, replace(profile, provenance=provenance))
+    provenance = {"training": asdict(settings), "slices": len(slices), "processes": team.size}
+    return Trained(model.cpu(), classifier, replace(profile, provenance=provenance))
 
 
 def _train_encoder(
@@ -104,16 +110,18 @@ def _train_encoder(
     folder: Path,
     on_progress: Callable[[Progress], None],
     should_stop: Callable[[], bool],
+    team: Team,
 ) -> None:
     """Train the encoder with a linear head on labels; the model keeps the averaged weights."""
     head = nn.Linear(profile.architecture.latent, 1)
     change = ChangeHead(profile.architecture)
     module = nn.ModuleDict({"encoder": model.encoder, "head": head, "change": change})
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module.to(team.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def losses(step: int, rng: np.random.Generator, generator: torch.Generator) -> Losses:
         twins = settings.supervision == "twins"
         batch = make_batch(slices, _encoder_rows(slices, settings, rng), profile, rng)
+        batch = batch.on(team.device)
         if not twins:
             return {"cross entropy": encoder_loss(model, head, batch)}
         label, seen = twin_encoder_loss(model, head, change, batch)
@@ -121,7 +129,7 @@ def _train_encoder(
 
     stage = Stage("encoder", settings.encoder_steps, settings.encoder_rate, 0.05, settings.seed)
     averaged = run_stage(
-        stage, module, module.parameters(), losses, folder, on_progress, should_stop
+        stage, module, module.parameters(), losses, folder, on_progress, should_stop, team
     )
     module.load_state_dict(averaged.state_dict())
 
@@ -135,6 +143,7 @@ def _train_decoder(
     folder: Path,
     on_progress: Callable[[Progress], None],
     should_stop: Callable[[], bool],
+    team: Team,
 ) -> DiffusionAutoencoder:
     """Train everything but the encoder, which stays as it is."""
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -143,13 +152,13 @@ def _train_decoder(
 
     def losses(step: int, rng: np.random.Generator, generator: torch.Generator) -> Losses:
         rows = rng.integers(0, len(slices), settings.decoder_batch)
-        batch = make_batch(slices, rows, profile, rng)
+        batch = make_batch(slices, rows, profile, rng).on(team.device)
         model.encoder.eval()
         loss = decoder_loss(model, classifier, batch, settings.supervision, generator)
         return {"total": loss.total, "reconstruction": loss.reconstruction, "edit": loss.edit}
 
     stage = Stage("decoder", settings.decoder_steps, settings.decoder_rate, 0.01, settings.seed + 1)
-    averaged = run_stage(stage, model, trained, losses, folder, on_progress, should_stop)
+    averaged = run_stage(stage, model, trained, losses, folder, on_progress, should_stop, team)
     assert isinstance(averaged, DiffusionAutoencoder)
     return averaged
 
@@ -167,10 +176,11 @@ def encode_all(
 ) -> Tensor:
     """Latents z (N, D) of the first ``most`` slices, as they are (no augmentation)."""
     model.eval()
+    device = next(model.parameters()).device
     rows = np.arange(min(len(slices), most))
     with torch.inference_mode():
         parts = [
-            model.encode(make_batch(slices, part, profile, None).x).float()
+            model.encode(make_batch(slices, part, profile, None).x.to(device)).float()
             for part in np.array_split(rows, max(len(rows) // 500, 1))
         ]
     return torch.cat(parts).clone()

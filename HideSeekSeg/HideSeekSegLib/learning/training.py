@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ..imaging.files import atomic
+from .devices import ALONE, Team
 
 # Losses of one step by name; the first is minimised.
 Losses = dict[str, torch.Tensor]
@@ -61,13 +62,15 @@ def run_stage(
     folder: Path,
     on_progress: Callable[[Progress], None],
     should_stop: Callable[[], bool] = lambda: False,
+    team: Team = ALONE,
 ) -> nn.Module:
     """Train ``trained`` parameters of ``module``; gives a copy with the averaged weights.
 
-    Every random number of step n depends on the stage's seed and n alone, so a run that was
-    stopped and resumed ends where an undisturbed one does.  The checkpoint is
+    Every random number of step n depends on the stage's seed, n and the process's rank alone, so a
+    run that was stopped and resumed ends where an undisturbed one does.  The checkpoint is
     ``STAGE-checkpoint.pt``, the losses ``STAGE-losses.csv``.  Stops early (checkpoint written,
-    KeyboardInterrupt raised) when ``should_stop`` says so.
+    KeyboardInterrupt raised) when ``should_stop`` says so in any process of the ``team``, whose
+    leader alone writes and tells of progress.
     """
     parameters = list(trained)
     optimiser = torch.optim.AdamW(
@@ -82,24 +85,26 @@ def run_stage(
     for step in range(first, stage.steps):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(stage, step)
-        rng = np.random.default_rng((stage.seed, step))
+        rng = team.random(stage.seed, step)
         torch.manual_seed(int(rng.integers(2**62)))
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         losses = step_losses(step, rng, generator)
         optimiser.zero_grad(set_to_none=True)
         next(iter(losses.values())).backward()
+        team.average([p.grad for p in parameters if p.grad is not None])
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         _average(averaged, module, min(stage.average, (step + 1) / (step + 20)))
         recent.append({name: float(value.detach()) for name, value in losses.items()})
         if (step + 1) % 50 == 0 or step + 1 == stage.steps:
-            mean = {name: float(np.mean([r[name] for r in recent])) for name in recent[0]}
+            mean = _means(recent, team)
             history.append({"step": step + 1, **mean})
             recent = []
             left = (time.monotonic() - began) / (step + 1 - first) * (stage.steps - step - 1)
-            on_progress(Progress(stage.name, step + 1, stage.steps, mean, left))
-        stopping = should_stop()
-        if (
+            if team.leads:
+                on_progress(Progress(stage.name, step + 1, stage.steps, mean, left))
+        stopping = team.any(should_stop())
+        if team.leads and (
             stopping
             or time.monotonic() - saved > stage.checkpoint_seconds
             or step + 1 == stage.steps
@@ -109,6 +114,12 @@ def run_stage(
         if stopping:
             raise KeyboardInterrupt
     return averaged
+
+
+def _means(recent: list[dict[str, float]], team: Team) -> dict[str, float]:
+    """The mean losses of some steps, by name."""
+    names = list(recent[0])
+    return dict(zip(names, team.means([float(np.mean([r[n] for r in recent])) for n in names])))
 
 
 def _average(averaged: nn.Module, module: nn.Module, decay: float) -> None:
@@ -127,7 +138,7 @@ def _resume(
     """Load the checkpoint where there is one; gives the first step to do."""
     if not checkpoint.exists():
         return 0
-    state = torch.load(checkpoint, weights_only=True)
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     module.load_state_dict(state["module"])
     averaged.load_state_dict(state["averaged"])
     optimiser.load_state_dict(state["optimiser"])

@@ -1,0 +1,66 @@
+"""The commands for a hospital's own data: what is wrong with a manifest, and slices from it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from .commands import FAILED, OK, Command
+
+
+def _check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "manifests",
+        type=Path,
+        nargs="+",
+        metavar="MANIFEST.csv",
+        help="image, mask, label, patient, and level, convention; several are to share no patient",
+    )
+
+
+def _check(args: argparse.Namespace) -> int:
+    from .stopping import stop_on_signal
+
+    with stop_on_signal() as should_stop:
+        from .learning.own_commands import run_check
+        from .learning.simulate import COMPACT_GEOMETRY
+
+        wrong = run_check(args.manifests, COMPACT_GEOMETRY, _say, _tell, should_stop)
+    return FAILED if wrong else OK
+
+
+def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("manifest", type=Path, metavar="MANIFEST.csv", help="as `check` wants it")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for the shards; resumed")
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    from .stopping import stop_on_signal
+
+    with stop_on_signal() as should_stop:
+        from .learning.own_commands import run_prepare
+        from .learning.simulate import COMPACT_GEOMETRY
+
+        run_prepare(args.manifest, COMPACT_GEOMETRY, args.out, _say, should_stop)
+    return OK
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+COMMANDS = (
+    Command("check", "say everything that is wrong with manifests", _check_arguments, _check),
+    Command(
+        "prepare",
+        "cut a manifest's vertebrae out of their images, to train on",
+        _prepare_arguments,
+        _prepare,
+    ),
+)

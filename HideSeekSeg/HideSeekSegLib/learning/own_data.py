@@ -1,0 +1,197 @@
+"""From the rows of a manifest to labelled slices: each vertebra is cut out as the pipeline does.
+
+A slice gets the label of its vertebra, as in the paper: nobody has said which slices of a malignant
+vertebra show the lesion.  Slices near the side of the body, which are small and rarely show it, are
+left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from ..anatomy.bodies import CUT
+from ..anatomy.crops import Crop, Mask
+from ..anatomy.intensity import Calibration, NotCTError, calibrate
+from ..anatomy.levels import Assignment, assign
+from ..anatomy.naming import is_unnamed
+from ..anatomy.sites import all_bodies, find_site, levels_of
+from ..imaging.files import (
+    InputError,
+    Segmentation,
+    atomic,
+    make_folder,
+    read_ct,
+    read_segmentation,
+)
+from ..imaging.volume import Volume
+from ..model.profile import Geometry
+from ..preparation import Prepared, prepare
+from .manifest import Manifest, Row
+from .simulate import BODY, as_int16, broad_slices
+
+THE_ONE = "the only label"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a row: its crop in HU, or the ``obstacle``; ``notes`` are no obstacle."""
+
+    row: Row
+    obstacle: str = ""
+    crop: Crop | None = None
+    notes: tuple[str, ...] = ()
+
+
+def cut_out(rows: Sequence[Row], geometry: Geometry) -> list[Outcome]:
+    """The vertebrae of one image, whose rows these are."""
+    try:
+        ct = read_ct(rows[0].image)
+    except InputError as error:
+        return [Outcome(row, f"image: {_cause(error)}") for row in rows]
+    found = sorted(_each(rows, ct, geometry), key=lambda pair: pair[0].row.line)
+    usable = [prepared.landmarks for _, prepared in found if prepared and prepared.landmarks]
+    if not usable:
+        return [outcome for outcome, _ in found]
+    try:
+        scale = calibrate(ct, usable)
+    except NotCTError as error:
+        bad = f"image: {error}"
+        return [o if o.obstacle else replace(o, obstacle=bad, crop=None) for o, _ in found]
+    return [_in_hounsfield(outcome, prepared, scale) for outcome, prepared in found]
+
+
+def _each(
+    rows: Sequence[Row], ct: Volume, geometry: Geometry
+) -> Iterator[tuple[Outcome, Prepared | None]]:
+    """Every row cut out, not yet in HU; each mask is read once."""
+    for mask in dict.fromkeys(row.mask for row in rows):
+        own = [row for row in rows if row.mask == mask]
+        try:
+            segmentation = read_segmentation(mask)
+        except InputError as error:
+            yield from ((Outcome(row, f"mask: {_cause(error)}"), None) for row in own)
+            continue
+        same = segmentation.grid.matches(ct.grid)
+        notes = () if same else ("the mask has another grid than the image: it is resampled",)
+        for row in own:
+            try:
+                prepared = _prepared(row, segmentation, ct, geometry)
+            except InputError as error:
+                yield Outcome(row, f"mask: {_cause(error)}", notes=notes), None
+            else:
+                yield Outcome(row, prepared.obstacle, prepared.crop, notes), prepared
+
+
+def _prepared(row: Row, segmentation: Segmentation, ct: Volume, geometry: Geometry) -> Prepared:
+    assignments = _assigned(row, segmentation)
+    marked = all_bodies(segmentation, assignments, None)
+    return prepare(find_site(row.level, segmentation, assignments, ct.grid, marked), ct, geometry)
+
+
+def _assigned(row: Row, segmentation: Segmentation) -> list[Assignment]:
+    """Which label is meant: that of the level, or the only one; raises InputError."""
+    segments = segmentation.segments
+    if len(segments) == 1 and not row.convention:
+        nameless = is_unnamed(segments[0].name) and is_unnamed(segments[0].id)
+        if nameless or not row.level:
+            return [Assignment(segments[0], row.level, "vertebra", THE_ONE)]
+    if not row.level:
+        raise InputError(row.mask, f"holds {len(segments)} labels: say by level which is meant")
+    assignments = assign(segmentation, row.convention or None)
+    levels = levels_of(assignments)
+    if row.level not in levels:
+        raise InputError(row.mask, f"holds no {row.level}; it holds {', '.join(levels)}")
+    return assignments
+
+
+def _in_hounsfield(outcome: Outcome, prepared: Prepared | None, scale: Calibration) -> Outcome:
+    """The outcome with its crop in HU; not with a body that only a part of is seen."""
+    if prepared is None or outcome.crop is None:
+        return outcome
+    flags = prepared.flags_in(scale)
+    obstacle = prepared.obstacle_in(scale) or (f"body {CUT}" if CUT in flags else "")
+    if obstacle:
+        return replace(outcome, obstacle=obstacle, crop=None)
+    crop = replace(outcome.crop, image=scale.hounsfield(outcome.crop.image))
+    rescaled = () if scale.is_hu else ("the image is not in HU: rescaled by soft tissue and bone",)
+    return replace(outcome, crop=crop, notes=(*outcome.notes, *flags, *rescaled))
+
+
+def _cause(error: InputError) -> str:
+    return error.cause
+
+
+def write_shards(
+    manifest: Manifest,
+    geometry: Geometry,
+    out: Path,
+    tell: Callable[[int, int, Sequence[Outcome]], None],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> int:
+    """Write one ``shard-*.npz`` for each image with usable rows; gives how many there are.
+
+    As ``simulate`` writes them, but without twins and lesion masks.  One image is in memory at a
+    time.  A shard that is whole and newer than the files it was made from is kept; one of another
+    manifest is refused with InputError.  ``tell`` hears of every image: how many are behind, of how
+    many, and what became of its rows if they were not finished before.  ``should_stop`` ends in
+    KeyboardInterrupt.
+    """
+    make_folder(out)
+    groups = {out / f"shard-{_digest(rows)}.npz": rows for rows in manifest.by_image()}
+    strangers = sorted(set(out.glob("shard-*.npz")) - set(groups))
+    if strangers:
+        count, name = len(strangers), strangers[0].name
+        raise InputError(out, f"holds {count} shards of another manifest, such as {name}")
+    for number, (shard, rows) in enumerate(groups.items(), start=1):
+        if should_stop():
+            raise KeyboardInterrupt
+        outcomes = [] if _is_finished(shard, rows) else cut_out(rows, geometry)
+        kept = [outcome for outcome in outcomes if outcome.crop is not None]
+        if kept:
+            with atomic(shard) as temporary:
+                np.savez(temporary, **_columns(kept))  # type: ignore[arg-type]
+        tell(number, len(groups), outcomes)
+    return sum(shard.exists() for shard in groups)
+
+
+def _digest(rows: Sequence[Row]) -> str:
+    """Tells the rows of one image from all others."""
+    return sha256(repr([replace(row, line=0) for row in rows]).encode()).hexdigest()[:12]
+
+
+def _is_finished(shard: Path, rows: Sequence[Row]) -> bool:
+    """Whether it holds every row, and nothing was changed since."""
+    if not shard.exists():
+        return False
+    with np.load(shard, allow_pickle=False) as data:
+        count = len(np.unique(data["vertebra"]))
+    sources = [path for row in rows for path in (row.image, row.mask) if path.exists()]
+    newest = max((path.stat().st_mtime for path in sources), default=0.0)
+    return count == len(rows) and newest < shard.stat().st_mtime
+
+
+def _columns(outcomes: Sequence[Outcome]) -> dict[str, np.ndarray]:
+    """The columns of a shard; a vertebra's number is that of its row among its image's."""
+    parts: dict[str, list[np.ndarray]] = {}
+    for number, outcome in enumerate(outcomes):
+        row, crop = outcome.row, outcome.crop
+        assert crop is not None
+        slices = np.flatnonzero(broad_slices(crop.body))
+        body: Mask = crop.body[slices]
+        columns = {
+            "image": as_int16(crop.image[slices]),
+            "masks": (BODY * body).astype(np.uint8),
+            "label": np.full(len(slices), row.malignant, np.uint8),
+            "patient": np.full(len(slices), row.patient),
+            "level": np.full(len(slices), row.level),
+            "vertebra": np.full(len(slices), number, np.int32),
+            "slice": slices.astype(np.int16),
+        }
+        for key, column in columns.items():
+            parts.setdefault(key, []).append(column)
+    return {key: np.concatenate(part) for key, part in parts.items()}

@@ -1,0 +1,414 @@
+"""A hospital's own data: what is wrong is said, what is right becomes slices with labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import SimpleITK as sitk
+
+from HideSeekSegLib.anatomy.crops import crop_grid, take_crop
+from HideSeekSegLib.cli import main
+from HideSeekSegLib.imaging.files import InputError
+from HideSeekSegLib.imaging.volume import Grid, Volume, to_sitk
+from HideSeekSegLib.learning.dataset import load_slices, make_batch
+from HideSeekSegLib.learning.evaluation import load_cases
+from HideSeekSegLib.learning.manifest import balance, overlap, read_manifest
+from HideSeekSegLib.learning.own_data import Outcome, cut_out, write_shards
+from HideSeekSegLib.learning.simulate import BODY, COMPACT_GEOMETRY
+from HideSeekSegLib.learning.train import COMPACT
+from HideSeekSegLib.preparation import central_slices
+
+HEAD = "image,mask,label,patient,level,convention"
+GOOD = "ct.nii.gz,bodies.nii.gz,healthy,A,T11,totalsegmentator"
+
+
+@dataclass(frozen=True)
+class Ward:
+    """A folder with the drawn spine's files, in which manifests are written."""
+
+    folder: Path
+    ct: Volume
+    bodies: Volume
+
+    def table(self, *lines: str, head: str = HEAD, name: str = "m.csv") -> Path:
+        path = self.folder / name
+        path.write_text("\n".join([head, *lines]) + "\n", encoding="utf-8")
+        return path
+
+    def image(self, name: str, array: npt.NDArray[np.generic], grid: Grid | None = None) -> None:
+        volume = Volume(np.asarray(array), grid or self.ct.grid)
+        sitk.WriteImage(to_sitk(volume), str(self.folder / name))
+
+    def one(self, line: str) -> Outcome:
+        """What becomes of the single row of a manifest."""
+        (rows,) = read_manifest(self.table(line, name="one.csv")).by_image()
+        (outcome,) = cut_out(rows, COMPACT_GEOMETRY)
+        return outcome
+
+
+@pytest.fixture
+def ward(box_spine: tuple[Volume, Volume], tmp_path: Path) -> Ward:
+    ct, bodies = box_spine
+    ward = Ward(tmp_path, ct, bodies)
+    ward.image("ct.nii.gz", ct.array)
+    ward.image("bodies.nii.gz", bodies.array)
+    ward.image("t12.nii.gz", (bodies.array == 32).astype(np.uint8))
+    return ward
+
+
+def silent(number: int, total: int, outcomes: Sequence[Outcome]) -> None:
+    pass
+
+
+# ---- the table
+
+
+def test_rows_are_read_with_paths_beside_the_table(ward: Ward) -> None:
+    path = ward.table(
+        GOOD,
+        "",
+        " scans/x.nrrd , t12.nii.gz ,Malignant, B 2 ,Th12,",
+        "/abs/y.nrrd,z.nrrd,1,C,LWK3,map.json",
+    )
+    manifest = read_manifest(path)
+    first, second, third = manifest.rows
+    assert manifest.problems == ()
+    assert first.image == ward.folder / "ct.nii.gz"
+    assert (first.line, first.malignant, first.level) == (2, False, "T11")
+    assert (second.line, second.malignant, second.patient) == (4, True, "B 2")
+    assert (second.image, second.level) == (ward.folder / "scans" / "x.nrrd", "T12")
+    assert (third.image, third.level) == (Path("/abs/y.nrrd"), "L3")
+    assert third.convention == str(ward.folder / "map.json")
+
+
+def test_table_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
+    """Semicolons, a byte order mark, capitals, other columns."""
+    path = tmp_path / "m.csv"
+    path.write_bytes("\ufeffImage;Mask;LABEL;Patient;Age\r\na;b;0;Ä;61\r\n".encode())
+    manifest = read_manifest(path)
+    assert [row.patient for row in manifest.rows] == ["Ä"]
+    assert manifest.unused == ("age",)
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        (b"", "no column image and no mask"),
+        (b"image,mask,label\n", "no column patient"),
+        (b"image,mask,label,patient\n", "no row"),
+        ("image,mask,label,patient\nä,b,0,c\n".encode("latin-1"), "UTF-8"),
+        (b'image,mask,label,patient\n"a,b,0,c\n', "no CSV"),
+    ],
+)
+def test_what_is_no_manifest_is_refused(tmp_path: Path, text: bytes, cause: str) -> None:
+    path = tmp_path / "m.csv"
+    path.write_bytes(text)
+    with pytest.raises(InputError, match=cause):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "cause"),
+    [
+        ("a,b,ill,P,,", "unknown label 'ill'"),
+        ("a,b,2,P,,", "unknown label '2'"),
+        ("a,b,0,,,", "no patient"),
+        (",,0,P,,", "no image and no mask"),
+        ("a,b,0,P,L9,", "unknown level 'L9'"),
+        ("a,b,0,P,spine,", "unknown level 'spine'"),
+        ("a,b,0,P,L1,verse,more", "more values"),
+        ("a,b", "no label and no patient"),
+    ],
+)
+def test_what_is_wrong_in_a_line_is_said_and_others_are_kept(
+    ward: Ward, line: str, cause: str
+) -> None:
+    manifest = read_manifest(ward.table(line, GOOD))
+    assert [row.line for row in manifest.rows] == [3]
+    (problem,) = manifest.problems
+    assert problem.line == 2 and cause in str(problem) and "m.csv, line 2" in str(problem)
+
+
+def test_the_same_vertebra_twice_is_said(ward: Ward) -> None:
+    other_way = GOOD.replace("ct.nii.gz", "./ct.nii.gz").replace("healthy", "malignant")
+    first, second = read_manifest(ward.table(GOOD, GOOD, other_way)).problems
+    assert (first.line, first.cause) == (3, "the same vertebra as in line 2")
+    assert second.line == 4 and second.cause.endswith("but with the other label")
+
+
+def test_an_image_of_two_patients_is_said(ward: Ward) -> None:
+    other = GOOD.replace(",A,T11", ",B,T12")
+    (problem,) = read_manifest(ward.table(GOOD, other)).problems
+    assert problem.cause == "the image is of patient A in line 2, of B here"
+
+
+def test_what_two_manifests_share_is_said(ward: Ward) -> None:
+    a = read_manifest(ward.table(GOOD, "x,y,0,B,,", name="a.csv"))
+    b = read_manifest(ward.table("z,y,1,B,,", GOOD.replace(",A,", ",C,"), name="b.csv"))
+    patient, image = overlap(a, b)
+    assert patient.startswith("patient B is in both") and "a.csv, line 3" in patient
+    assert "ct.nii.gz is in both" in image and "b.csv, line 3" in image
+    assert overlap(a, read_manifest(ward.table("q,y,1,D,,", name="c.csv"))) == []
+
+
+def test_classes_are_counted_by_patient(ward: Ward) -> None:
+    rows = ("a,b,0,A,L1,", "a,b,0,A,L2,", "a,b,1,A,L3,", "c,d,1,B,,")
+    assert balance(read_manifest(ward.table(*rows)).rows) == {"A": (2, 1), "B": (0, 1)}
+
+
+# ---- the vertebrae
+
+
+def test_crop_is_the_pipelines(ward: Ward) -> None:
+    outcome = ward.one(GOOD)
+    body = ward.bodies.array == 33
+    grid = crop_grid(body, ward.ct.grid, COMPACT_GEOMETRY)
+    expected = take_crop(ward.ct, body, grid)
+    assert outcome.obstacle == "" and outcome.crop is not None
+    np.testing.assert_array_equal(outcome.crop.image, expected.image)
+    np.testing.assert_array_equal(outcome.crop.body, expected.body)
+
+
+def test_a_mask_of_one_vertebra_needs_no_level(ward: Ward) -> None:
+    alone, named = ward.one("ct.nii.gz,t12.nii.gz,0,A,,"), ward.one(GOOD.replace("T11", "T12"))
+    assert alone.crop is not None and named.crop is not None
+    np.testing.assert_array_equal(alone.crop.image, named.crop.image)
+
+
+def test_volume_that_is_not_in_hounsfield_units_is_calibrated(ward: Ward) -> None:
+    ward.image("grey.nii.gz", (ward.ct.array.astype(np.float32) + 1000) / 8)
+    outcome, expected = ward.one(GOOD.replace("ct.nii", "grey.nii")), ward.one(GOOD)
+    assert outcome.crop is not None and expected.crop is not None
+    assert any("not in HU" in note for note in outcome.notes)
+    inside = expected.crop.body
+    a, b = outcome.crop.image[inside], expected.crop.image[inside]
+    assert np.corrcoef(a, b)[0, 1] > 0.9999
+    assert 0.6 < a.std() / b.std() < 1.6 and abs(np.median(a) - np.median(b)) < 150
+
+
+def test_a_mask_on_another_grid_is_a_note(ward: Ward) -> None:
+    grid = ward.bodies.grid
+    part = ward.bodies.array[2:-2, 2:-2, 2:-2]
+    ward.image("cut.nii.gz", part, grid.cut((2, 2, 2), part.shape))
+    outcome = ward.one(GOOD.replace("bodies", "cut"))
+    expected = ward.one(GOOD)
+    assert outcome.crop is not None and expected.crop is not None
+    assert any("another grid" in note for note in outcome.notes)
+    np.testing.assert_allclose(outcome.crop.image, expected.crop.image, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("line", "cause"),
+    [
+        (GOOD.replace("ct.nii", "no.nii"), "image: "),
+        (GOOD.replace("bodies", "nothing"), "mask: "),
+        (GOOD.replace("ct.nii.gz", "text.nii.gz"), "image: "),
+        (GOOD.replace("bodies", "empty"), "mask: is an empty segmentation"),
+        (GOOD.replace("T11", "L5"), "mask: holds no L5; it holds T11, T12, L1"),
+        (GOOD.replace("T11,totalsegmentator", ","), "3 labels: say by level"),
+        (GOOD.replace(",totalsegmentator", ","), "declare a convention"),
+        (GOOD.replace("totalsegmentator", "mine"), "no label convention"),
+        (GOOD.replace("bodies", "far"), "outside the CT"),
+        (GOOD.replace("bodies", "low").replace("T11", "L1"), "cut by the field of view"),
+        (GOOD.replace("bodies", "speck"), "too few voxels"),
+        (GOOD.replace("ct.nii", "nan.nii"), "not finite (NaN)"),
+        (GOOD.replace("ct.nii", "metal.nii"), "metal in"),
+        (GOOD.replace("ct.nii", "dark.nii"), "is this a CT?"),
+    ],
+)
+def test_what_cannot_be_used_is_said(ward: Ward, line: str, cause: str) -> None:
+    grid, hu, bodies = ward.ct.grid, ward.ct.array, ward.bodies.array
+    t11 = bodies == 33
+    (ward.folder / "text.nii.gz").write_text("no image")
+    ward.image("empty.nii.gz", np.zeros_like(bodies))
+    far = grid.ijk_to_lps.copy()
+    far[:3, 3] += 1000
+    ward.image("far.nii.gz", bodies, Grid(grid.shape, far))
+    low = grid.ijk_to_lps.copy()
+    low[:3, 3] += grid.direction[:, 2] * -16
+    ward.image("low.nii.gz", bodies, Grid(grid.shape, low))
+    speck = np.zeros_like(bodies)
+    speck[50:52, 20:22, 20:22] = 33
+    ward.image("speck.nii.gz", speck)
+    ward.image("nan.nii.gz", np.where(t11 & (hu > 600), np.nan, hu.astype(np.float32)))
+    metal = hu.copy()
+    metal[46:50, 18:24, 20:26] = 3071
+    ward.image("metal.nii.gz", metal)
+    ward.image("dark.nii.gz", np.where(bodies > 0, hu - 900, hu + 300))
+    outcome = ward.one(line)
+    assert outcome.crop is None
+    assert cause in outcome.obstacle
+
+
+def test_one_bad_mask_does_not_spoil_the_others(ward: Ward) -> None:
+    path = ward.table(GOOD, "ct.nii.gz,missing.nii.gz,1,A,,", GOOD.replace("T11", "L1"))
+    (rows,) = read_manifest(path).by_image()
+    outcomes = cut_out(rows, COMPACT_GEOMETRY)
+    assert [o.row.line for o in outcomes] == [2, 3, 4]
+    assert [bool(o.obstacle) for o in outcomes] == [False, True, False]
+
+
+# ---- the shards
+
+
+def full_table(ward: Ward) -> Path:
+    ward.image("other.nii.gz", ward.ct.array + 5)
+    second = "other.nii.gz,bodies.nii.gz"
+    return ward.table(
+        GOOD,
+        GOOD.replace("healthy", "malignant").replace("T11", "L1"),
+        f"{second},malignant,B,T12,totalsegmentator",
+    )
+
+
+def test_slices_carry_the_label_of_their_vertebra(ward: Ward) -> None:
+    out = ward.folder / "out"
+    assert write_shards(read_manifest(full_table(ward)), COMPACT_GEOMETRY, out, silent) == 2
+    slices = load_slices(out, COMPACT)
+    assert slices.label_only and len(slices.lytic) == len(slices.blastic) == 0
+    assert len(set(slices.vertebra)) == 3
+    for vertebra in set(slices.vertebra):
+        own = slices.vertebra == vertebra
+        assert len(set(slices.label[own])) == len(set(slices.patient[own])) == 1
+    assert set(zip(slices.patient, slices.label)) == {("A", 0), ("A", 1), ("B", 1)}
+    area = slices.body.sum(axis=(1, 2))
+    assert slices.image.dtype == np.int16 and area.min() >= 0.35 * area.max()
+    batch = make_batch(slices, np.arange(4), COMPACT, np.random.default_rng(1))
+    assert batch.x.shape == (4, 1, 48, 48) and len(batch.twin) == 0
+
+
+def test_shard_says_that_lesions_are_unknown(ward: Ward) -> None:
+    out = ward.folder / "out"
+    write_shards(read_manifest(full_table(ward)), COMPACT_GEOMETRY, out, silent)
+    for shard in out.glob("shard-*.npz"):
+        with np.load(shard, allow_pickle=False) as data:
+            assert "twin" not in data.files
+            assert set(np.unique(data["masks"])) <= {0, BODY}
+    with pytest.raises(InputError, match="lesions are not known"):
+        load_cases(out, COMPACT)
+
+
+def test_central_slices_are_chosen_where_the_profile_wants_them(ward: Ward) -> None:
+    out = ward.folder / "out"
+    write_shards(read_manifest(full_table(ward)), COMPACT_GEOMETRY, out, silent)
+    central = replace(COMPACT, geometry=replace(COMPACT_GEOMETRY, central_slices=5))
+    some, every = load_slices(out, central), load_slices(out, COMPACT)
+    assert len(some) == 15 < len(every)
+    for vertebra in set(some.vertebra):
+        own, chosen = every.vertebra == vertebra, some.vertebra == vertebra
+        middle = central_slices(np.arange(own.sum()), 5)
+        np.testing.assert_array_equal(every.image[own][middle], some.image[chosen])
+
+
+def test_stopped_and_resumed_reads_only_what_is_missing(ward: Ward) -> None:
+    manifest, out = read_manifest(full_table(ward)), ward.folder / "out"
+    read: list[int] = []
+
+    def tell(number: int, total: int, outcomes: Sequence[Outcome]) -> None:
+        assert total == 2
+        read.append(len(outcomes))
+
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(manifest, COMPACT_GEOMETRY, out, tell, lambda: len(read) == 1)
+    assert read == [2] and len(list(out.iterdir())) == 1
+    (first,) = out.iterdir()
+    before = first.stat().st_mtime_ns
+    read.clear()
+    write_shards(manifest, COMPACT_GEOMETRY, out, tell)
+    assert read == [0, 1] and first.stat().st_mtime_ns == before
+
+
+def test_shards_are_made_anew_where_a_file_changed_or_a_row_was_left_out(ward: Ward) -> None:
+    path, out = full_table(ward), ward.folder / "out"
+    (ward.folder / "bodies.nii.gz").rename(ward.folder / "away.nii.gz")
+    assert write_shards(read_manifest(path), COMPACT_GEOMETRY, out, silent) == 0
+    (ward.folder / "away.nii.gz").rename(ward.folder / "bodies.nii.gz")
+    assert write_shards(read_manifest(path), COMPACT_GEOMETRY, out, silent) == 2
+    read: list[int] = []
+    later = max(shard.stat().st_mtime for shard in out.iterdir()) + 5
+    os.utime(ward.folder / "other.nii.gz", (later, later))
+    manifest = read_manifest(path)
+    write_shards(manifest, COMPACT_GEOMETRY, out, lambda n, t, o: read.append(len(o)))
+    assert read == [0, 1]
+
+
+def test_shards_of_another_manifest_are_not_mixed_in(ward: Ward) -> None:
+    out = ward.folder / "out"
+    write_shards(read_manifest(full_table(ward)), COMPACT_GEOMETRY, out, silent)
+    with pytest.raises(InputError, match="2 shards of another manifest"):
+        write_shards(read_manifest(ward.table(GOOD)), COMPACT_GEOMETRY, out, silent)
+
+
+# ---- the commands
+
+
+def test_check_says_everything_and_fails(ward: Ward, capsys: pytest.CaptureFixture[str]) -> None:
+    good = ward.table(*full_table(ward).read_text("utf-8").splitlines()[1:], name="good.csv")
+    bad = ward.table(
+        GOOD, GOOD, "ct.nii.gz,t12.nii.gz,maybe,A,,", "no.nrrd,x,1,D,,", name="bad.csv"
+    )
+    assert main(["check", str(good), str(bad)]) == 1
+    out = capsys.readouterr().out
+    assert "bad.csv, line 3: the same vertebra as in line 2" in out
+    assert "bad.csv, line 4: unknown label 'maybe'" in out
+    assert "bad.csv, line 5: image: " in out
+    assert "patient A is in both" in out
+    assert "good.csv: 1 healthy and 2 malignant vertebrae of 2 patients in 2 images" in out
+    assert "good.csv, line" not in out.replace("is in both: " + str(good) + ", line", "")
+    assert out.splitlines()[-1] == "wrong: 5"
+
+
+def test_check_is_content_with_a_good_manifest(
+    ward: Ward, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(full_table(ward))]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[-1] == "nothing is wrong"
+    assert out[-3].split() == ["A", "1", "1"]
+
+
+def test_one_class_is_nothing_to_learn_from(ward: Ward, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(ward.table(GOOD))]) == 1
+    assert "holds healthy vertebrae alone" in capsys.readouterr().out
+    assert main(["prepare", str(ward.table(GOOD)), "--out", str(ward.folder / "out")]) == 0
+    assert main(["train", str(ward.folder / "out"), "--out", str(ward.folder / "w")]) == 2
+    assert "holds healthy vertebrae alone" in capsys.readouterr().err
+
+
+def test_prepare_refuses_a_wrong_table_and_says_what_it_leaves_out(
+    ward: Ward, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ward.folder / "out"
+    assert main(["prepare", str(ward.table("a,b,x,A,,", GOOD, GOOD)), "--out", str(out)]) == 2
+    err = capsys.readouterr().err
+    assert "line 2: unknown label 'x'" in err and "and 1 more" in err and not out.exists()
+    table = ward.table(GOOD, "ct.nii.gz,missing.nii.gz,1,A,,")
+    assert main(["prepare", str(table), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "line 3: mask: " in said and "left out: 1 of 2" in said
+    gone = ward.table("no.nrrd,x,1,A,,")
+    assert main(["prepare", str(gone), "--out", str(ward.folder / "none")]) == 2
+
+
+def test_own_patients_are_learned_from_by_their_labels(
+    ward: Ward, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, weights = ward.folder / "out", ward.folder / "weights"
+    assert main(["prepare", str(full_table(ward)), "--out", str(out)]) == 0
+    words = ["train", str(out), "--out", str(weights), "--device", "cpu"]
+    words += ["--encoder-steps", "1", "--decoder-steps", "1", "--central-slices", "3"]
+    assert main([*words, "--supervision", "twins"]) == 2
+    assert "has no healthy twins" in capsys.readouterr().err
+    assert main([*words, "--validation", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "| vertebra AUC |" in said and "not tuned" in said
+    profile = (weights / "weights" / "profile.json").read_text("utf-8")
+    assert '"not tuned"' in profile and '"own patients": 2' in profile
+    assert '"central_slices": 3' in profile
+    assert '"A"' not in profile, "patients are not named"
