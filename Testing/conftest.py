@@ -9,11 +9,13 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from example_models import FAST, TINY, filled
+from example_models import FAST, REFERENCE, TINY, filled, golden, published_network
+from example_published import FILES, write_checkpoint, write_classifier
+from HideSeekSegLib.cli import main
 from HideSeekSegLib.imaging.volume import Grid, Volume, to_sitk
 from HideSeekSegLib.model.classifier import LinearClassifier
 from HideSeekSegLib.model.profile import Decision, Geometry, Intensity, Profile, Schedule
-from HideSeekSegLib.model.weights import save_model
+from HideSeekSegLib.model.weights import Model, load_model, save_model
 
 # Two threads that wait for each other beside a busy process are ten times slower than one.
 torch.set_num_threads(1)
@@ -59,6 +61,29 @@ def _save_weights(folder: Path, schedule: Schedule) -> Path:
     )
     save_model(folder, filled(TINY), classifier, profile)
     return folder
+
+
+@pytest.fixture(scope="session")
+def published_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the importer makes of published files, their weights filled by the reference's formula.
+
+    Full size: 363 MB.
+    """
+    if not REFERENCE.is_dir():
+        pytest.skip("the golden values of ../shared/reference are not here")
+    files, weights = tmp_path_factory.mktemp("published"), tmp_path_factory.mktemp("imported")
+    write_checkpoint(files / FILES[0], published_network().state_dict())
+    write_classifier(files, golden("golden_pipeline_seed1"))
+    words = ["import-published", *(str(files / name) for name in FILES)]
+    assert main([*words, "--out", str(weights), "--licence", "a test's"]) == 0
+    (files / FILES[0]).unlink()
+    return weights
+
+
+@pytest.fixture(scope="session")
+def published(published_folder: Path) -> Model:
+    """The same in memory."""
+    return load_model(published_folder, "cpu")
 
 
 @pytest.fixture(scope="session")

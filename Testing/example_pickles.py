@@ -161,5 +161,5 @@ def odd_arrays(kind: bytes) -> dict[str, tuple[bytes, str]]:
         "shape of truths": (buffer(b"\x88\x85"), "impossible shape"),
         "wrapper alone": (wrapper + b".", "holds no LogisticRegression"),
         "wrapper of nothing": (wrapper + b"}b.", "unknown kind"),
-        "wrapper of too much": (wrapper + b"}(" + wrapped + b"ub.", "in 1 bytes"),
+        "wrapper of too much": (wrapper + b"}(" + wrapped + b"ub.", "impossible shape"),
     }

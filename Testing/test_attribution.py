@@ -11,11 +11,9 @@ import pytest
 import torch
 
 from example_models import (
-    CPU,
     FAST,
     golden,
     needs_reference,
-    published_network,
     tiny_images,
     tiny_model,
     two_threads,
@@ -36,23 +34,17 @@ from HideSeekSegLib.attribution import (
     score,
     select,
 )
-from HideSeekSegLib.model.classifier import LinearClassifier
-from HideSeekSegLib.model.profile import Decision, Profile, Schedule
+from HideSeekSegLib.model.profile import Decision
 from HideSeekSegLib.model.weights import Model
 
 EVERY_THIRD = slice(None, None, 3)  # of the published candidates: each costs 22 network calls
 
 
-def published_model() -> Model:
-    expected = golden("golden_pipeline_seed1")
-    classifier = LinearClassifier(
-        torch.from_numpy(expected["coef"]),
-        float(expected["intercept"]),
-        torch.from_numpy(expected["mean"]),
-        torch.from_numpy(expected["scale"]),
-    )
-    profile = Profile(schedule=Schedule(invert_steps=10, render_steps=10))
-    return Model(published_network(), classifier, profile, CPU, hash="")
+@pytest.fixture(scope="module")
+def ten_steps(published: Model) -> Model:
+    """The published model with the steps of the golden values."""
+    schedule = replace(published.profile.schedule, invert_steps=10, render_steps=10)
+    return replace(published, profile=replace(published.profile, schedule=schedule))
 
 
 def published_edit() -> tuple[Latents, Edit]:
@@ -73,9 +65,9 @@ def edit_of(difference: npt.NDArray[np.float32]) -> Edit:
     return Edit(torch.zeros_like(change), change, torch.zeros(len(change), dtype=torch.float64))
 
 
-@needs_reference
-def test_latents_and_edit_are_the_published_ones() -> None:
-    expected, model = golden("golden_pipeline_seed1"), published_model()
+@pytest.mark.slow
+def test_latents_and_edit_are_the_published_ones(ten_steps: Model) -> None:
+    expected, model = golden("golden_pipeline_seed1"), ten_steps
     images = torch.from_numpy(expected["image"])
     with two_threads():
         latents = encode(images, model)
@@ -104,9 +96,9 @@ def test_candidates_are_the_published_ones() -> None:
     assert sorted(candidates) == sorted(published)
 
 
-@needs_reference
-def test_scores_are_the_published_ones() -> None:
-    expected, model = golden("golden_pipeline_seed1"), published_model()
+@pytest.mark.slow
+def test_scores_are_the_published_ones(ten_steps: Model) -> None:
+    expected, model = golden("golden_pipeline_seed1"), ten_steps
     latents, healthy = published_edit()
     proposals = propose(healthy, expected["body"][0], Decision())
     some = replace(proposals, candidates=proposals.candidates[EVERY_THIRD])

@@ -14,8 +14,6 @@ from example_models import (
     TINY,
     filled,
     golden,
-    needs_reference,
-    published_network,
     tiny_images,
 )
 from HideSeekSegLib.model.diffusion import (
@@ -26,6 +24,7 @@ from HideSeekSegLib.model.diffusion import (
     predict_x0,
     subset,
 )
+from HideSeekSegLib.model.weights import Model
 
 TOLERANCE = 1e-3
 
@@ -42,10 +41,12 @@ def white_images(deviation: float) -> Tensor:
     return deviation * noise.clamp(-3, 3)
 
 
-@needs_reference
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [10, 20])
-def test_stochastic_codes_and_renderings_are_the_published_ones(steps: int) -> None:
-    expected, network = golden("golden_seed1"), published_network()
+def test_stochastic_codes_and_renderings_are_the_published_ones(
+    steps: int, published: Model
+) -> None:
+    expected, network = golden("golden_seed1"), published.autoencoder
     image, z, code = (torch.from_numpy(expected[n]) for n in ("image", "z", f"xT_T{steps}"))
     with torch.inference_mode():
         found = {

@@ -13,12 +13,12 @@ from example_models import (
     golden,
     manifest,
     needs_reference,
-    published_network,
     tiny_images,
 )
 from HideSeekSegLib.model.autoencoder import DiffusionAutoencoder
 from HideSeekSegLib.model.blocks import norm
 from HideSeekSegLib.model.profile import Architecture
+from HideSeekSegLib.model.weights import Model
 
 TOLERANCE = 1e-3
 
@@ -55,9 +55,9 @@ def test_size_is_the_published_one() -> None:
     assert sum(p.numel() for p in network.parameters()) == 90_835_777
 
 
-@needs_reference
-def test_latents_and_predicted_noise_are_the_published_ones() -> None:
-    expected, network = golden("golden_seed1"), published_network()
+@pytest.mark.slow
+def test_latents_and_predicted_noise_are_the_published_ones(published: Model) -> None:
+    expected, network = golden("golden_seed1"), published.autoencoder
     image = torch.from_numpy(expected["image"])
     with torch.inference_mode():
         z = network.encode(image)

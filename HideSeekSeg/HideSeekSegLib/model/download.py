@@ -124,7 +124,7 @@ def _answer(source: Source, part: Path, have: int, version: str | None) -> Any:
     if have and version:
         headers |= {"Range": f"bytes={have}-", "If-Range": version}
     request = urllib.request.Request(source.address, headers=headers)
-    opener = urllib.request.build_opener(_NoDowngrade())
+    opener = urllib.request.build_opener(NoDowngrade())
     try:
         return opener.open(request, timeout=SECONDS)
     except urllib.error.HTTPError as error:
@@ -141,7 +141,7 @@ def _answer(source: Source, part: Path, have: int, version: str | None) -> Any:
         raise _CutError(f"no connection: {error}") from error
 
 
-class _NoDowngrade(urllib.request.HTTPRedirectHandler):
+class NoDowngrade(urllib.request.HTTPRedirectHandler):
     """Nothing that was asked for over https comes by another way."""
 
     def redirect_request(

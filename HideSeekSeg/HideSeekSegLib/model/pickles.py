@@ -197,8 +197,12 @@ class _Machine:
         kind, shape = attributes.get("dtype"), attributes.get("shape")
         if not isinstance(kind, Type) or not isinstance(shape, tuple) or len(shape) > 2:
             raise PickleError("holds an array of an unknown kind")
-        count = math.prod(n for n in shape if type(n) is int and 0 <= n <= MAX_BYTES)
-        raw = self.stream.read(count * kind.dtype.itemsize)
+        if not all(type(n) is int and 0 <= n <= MAX_BYTES for n in shape):
+            raise PickleError("holds an array of an impossible shape")
+        count = math.prod(shape) * kind.dtype.itemsize
+        raw = self.stream.read(count)
+        if len(raw) < count:
+            raise PickleError("is truncated (an array ends early)")
         return array_from_buffer((raw, kind, shape, attributes.get("order")))
 
 

@@ -156,7 +156,7 @@ def read_autoencoder(path: Path) -> DiffusionAutoencoder:
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or not tensor.isfinite().all():
             raise WeightsError(path, f"{name!r} holds values that are not finite")
-    network.load_state_dict({n: t.float() for n, t in tensors.items()}, assign=True)
+    network.load_state_dict({n: t.float().contiguous() for n, t in tensors.items()}, assign=True)
     return network.eval().requires_grad_(False)
 
 
