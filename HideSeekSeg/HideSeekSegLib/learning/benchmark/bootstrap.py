@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 Weights = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
 
 REPLICATES = 1000
 LEVEL = 0.95
@@ -30,14 +31,16 @@ def draw_weights(
     for case, (patient, vertebra) in enumerate(zip(patients, vertebrae)):
         tree.setdefault(patient, {}).setdefault(vertebra, []).append(case)
     weights = np.zeros((replicates, len(patients)))
-    groups = [[np.array(cases) for cases in own.values()] for own in tree.values()]
-    for row in weights:
-        for patient in rng.integers(len(groups), size=len(groups)):
-            own = groups[patient]
-            for vertebra in rng.integers(len(own), size=len(own)):
-                cases = own[vertebra]
-                np.add.at(row, cases[rng.integers(len(cases), size=len(cases))], 1)
+    drawn = _redraw(rng, np.ones(replicates, int), len(tree))
+    for patient, own in zip(drawn.T, tree.values()):
+        for vertebra, cases in zip(_redraw(rng, patient, len(own)).T, own.values()):
+            weights[:, cases] = _redraw(rng, vertebra, len(cases))
     return weights
+
+
+def _redraw(rng: np.random.Generator, times: Counts, size: int) -> Counts:
+    """Draw ``size`` of ``size`` things with replacement, ``times`` (B,) times over: (B, size)."""
+    return rng.multinomial(times * size, np.full(size, 1 / size))
 
 
 def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:

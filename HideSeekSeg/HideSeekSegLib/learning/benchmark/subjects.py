@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from ...anatomy.crops import Crop, crop_grid, take_crop
@@ -16,7 +15,7 @@ from ...anatomy.intensity import Calibration, network_input
 from ...imaging.files import InputError, make_folder
 from ...model.profile import Profile
 from ..canvases import DRAWN, Source, Vertebra, drawn_vertebrae, load_vertebrae
-from ..dataset import load_slices, make_batch
+from ..dataset import Slices, load_slices, make_batch
 from ..evaluation import Case
 from ..fields import Field, Mask
 from ..simulate import Recipe, simulate
@@ -40,7 +39,13 @@ class Subject:
 def load_simulated(folder: Path, profile: Profile) -> list[Subject]:
     """The vertebrae of a folder that ``simulate --whole`` wrote; raises InputError."""
     slices = load_slices(folder, profile)
-    levels = _levels(folder)
+    if len(slices.twin) == 0:
+        raise InputError(folder, "holds slices of patients, whose lesions are not known")
+    return subjects_of(slices, _levels(folder), profile)
+
+
+def subjects_of(slices: Slices, levels: Mapping[str, str], profile: Profile) -> list[Subject]:
+    """Slices that belong together become one vertebra; ``levels`` is by the vertebra's name."""
     starts = np.flatnonzero(np.r_[True, slices.vertebra[1:] != slices.vertebra[:-1]])
     subjects = []
     for rows in np.split(np.arange(len(slices)), starts[1:]):
@@ -54,17 +59,19 @@ def load_simulated(folder: Path, profile: Profile) -> list[Subject]:
             patient,
         )
         hu = slices.image[rows].astype(np.float32)
-        subjects.append(Subject(case, f"{patient} {levels[first]}", hu, batch.twin))
+        name = f"{patient} {levels[str(slices.vertebra[first])]}"
+        subjects.append(Subject(case, name, hu, batch.twin))
     return subjects
 
 
-def _levels(folder: Path) -> npt.NDArray[np.str_]:
-    """The level of every slice, in the order in which ``load_slices`` joins the shards."""
-    parts = []
+def _levels(folder: Path) -> dict[str, str]:
+    """The level of every vertebra, by the name that ``load_slices`` gives it."""
+    levels: dict[str, str] = {}
     for shard in sorted(folder.glob("shard-*.npz")):
         with np.load(shard, allow_pickle=False) as data:
-            parts.append(data["level"])
-    return np.concatenate(parts)
+            names = [f"{shard.stem}-{number}" for number in data["vertebra"]]
+            levels |= dict(zip(names, data["level"].tolist()))
+    return levels
 
 
 def split_drawn(subjects: Sequence[Subject]) -> tuple[list[Subject], list[Subject]]:
