@@ -63,9 +63,10 @@ def fetch(source: Source, folder: Path, on_progress: OnProgress | None = None) -
         if not target.exists():
             _fetch_part(source, part, on_progress or (lambda done, total: None))
             _check_size(source, target, part.stat().st_size)
-            _remember(folder, source, sha256=_sha256(part))
+            sha256 = _sha256(part)
+            _remember(folder, source, sha256=sha256)
             part.replace(target)
-            return Fetched(target, target.stat().st_size, _sha256(target), known=False)
+            return Fetched(target, target.stat().st_size, sha256, known=False)
         return _there_already(source, target)
     except OSError as error:
         raise DownloadError(target, f"cannot be written: {error.strerror or error}") from error
@@ -101,13 +102,13 @@ def _go_on(source: Source, part: Path, on_progress: OnProgress) -> None:
     version = _remembered(part.parent, source).get("etag")
     have = part.stat().st_size if version and part.exists() else 0
     with _answer(source, part, have, version) as response:
-        continued = response.status == http.client.PARTIAL_CONTENT
-        total = _total(response, have if continued else 0)
+        continued = have > 0 and response.status == http.client.PARTIAL_CONTENT
+        done = have if continued else 0
+        total = _total(response, done)
         if total is not None:
             _check_size(source, part.with_suffix(""), total)
         if not continued:
             _remember(part.parent, source, etag=_strong(response.headers.get("ETag")))
-        done = have if continued else 0
         with part.open("ab" if continued else "wb") as file:
             for block in _blocks(response):
                 file.write(block)

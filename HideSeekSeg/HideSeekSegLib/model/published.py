@@ -70,8 +70,7 @@ def import_published(files: Published, out: str | os.PathLike[str], licence: str
     there yet.  Raises WeightsError naming the file and the cause; then nothing is written.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise WeightsError(out, "is not an empty folder: choose a new one for these weights")
+    _check_new(out)
     classifier = read_classifier(files.classifier, files.scaler)
     autoencoder = read_autoencoder(files.checkpoint)
     provenance = {
@@ -85,10 +84,20 @@ def import_published(files: Published, out: str | os.PathLike[str], licence: str
     try:
         return _write(out, autoencoder, classifier, profile)
     except OSError as error:
-        for made in missing:
-            if made.is_dir():
-                made.rmdir()
         raise WeightsError(out, f"cannot be written: {error.strerror or error}") from error
+    finally:
+        for made in missing:
+            if made.is_dir() and not any(made.iterdir()):
+                made.rmdir()
+
+
+def _check_new(out: Path) -> None:
+    try:
+        free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    except OSError as error:
+        raise WeightsError(out, f"cannot be read: {error.strerror or error}") from error
+    if not free:
+        raise WeightsError(out, "is not an empty folder: choose a new one for these weights")
 
 
 def _write(
