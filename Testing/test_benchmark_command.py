@@ -1,0 +1,184 @@
+"""The full benchmark as a process: drawn vertebrae, boxes of bone, and weights of no use."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from example_models import filled
+from HideSeekSegLib.cli import main
+from HideSeekSegLib.imaging.files import InputError
+from HideSeekSegLib.learning.benchmark.anomaly import anomaly_architecture
+from HideSeekSegLib.learning.benchmark.networks import save_network
+from HideSeekSegLib.learning.benchmark.rivals import ANOMALY
+from HideSeekSegLib.learning.benchmark.subjects import (
+    boxed_subjects,
+    draw_subjects,
+    healthy_subjects,
+    load_simulated,
+    read_boxes,
+    split_drawn,
+)
+from HideSeekSegLib.learning.canvases import read_sources
+from HideSeekSegLib.learning.dataset import load_slices, make_batch
+from HideSeekSegLib.learning.train import COMPACT
+from HideSeekSegLib.model.autoencoder import DiffusionAutoencoder
+from HideSeekSegLib.model.classifier import LinearClassifier
+from HideSeekSegLib.model.weights import save_model
+
+LIBRARY = Path(__file__).resolve().parents[1] / "HideSeekSeg"
+SMALL = replace(
+    COMPACT,
+    name="useless",
+    architecture=replace(COMPACT.architecture, channels=8, latent=16, embedding=16),
+    geometry=replace(COMPACT.geometry, slice_mm=8.0),
+    decision=replace(COMPACT.decision, candidate_quantile=0.9),
+)
+BOX = "T12"  # of the box-shaped vertebrae: a dark block lies in it
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drawn-cases")
+    draw_subjects(folder, 4, 1, SMALL, lambda done, total: None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("useless")
+    network = filled(SMALL.architecture)
+    slices = load_slices(cases, SMALL)
+    z = network.encode(make_batch(slices, np.arange(len(slices)), SMALL, None).x).double()
+    generator = torch.Generator().manual_seed(5)
+    coef = torch.randn(z.shape[1], generator=generator)
+    classifier = LinearClassifier(coef, 0.3, z.mean(0), z.std(0).clamp(min=1e-3))
+    save_model(folder, network, classifier, SMALL)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rivals(cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained for a step or not at all: they need only be there."""
+    out = tmp_path_factory.mktemp("rivals")
+    for network in ("unet", "auditor"):
+        assert (
+            main(["benchmark", "train", network, str(cases), "--out", str(out), "--steps", "1"])
+            == 0
+        )
+    save_network(out / ANOMALY, DiffusionAutoencoder(anomaly_architecture(SMALL)), {})
+    return out
+
+
+@pytest.fixture(scope="module")
+def real(box_files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sources file with the same boxes of bone twice, and a lesion's box in one of the two."""
+    folder = tmp_path_factory.mktemp("real")
+    ct, bodies = box_files
+    rows = [
+        (ct.name, bodies.name, "totalsegmentator", "well", "look"),
+        (ct.name, bodies.name, "totalsegmentator", "ill", "look"),
+        (ct.name, bodies.name, "totalsegmentator", "known", "training"),
+    ]
+    with (folder / "sources.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("ct", "segmentation", "labels", "patient", "split"), *rows])
+    with (folder / "boxes.csv").open("w", newline="", encoding="utf-8") as file:
+        head = ("patient", "x", "y", "z", "width", "depth", "height")
+        csv.writer(file).writerows([head, ("ill", 38.0, 42.0, 61.0, 14.0, 14.0, 12.0)])
+    return folder
+
+
+def test_tables_plots_and_pictures_of_every_set(
+    cases: Path,
+    weights: Path,
+    rivals: Path,
+    real: Path,
+    box_files: tuple[Path, Path],
+    tmp_path: Path,
+) -> None:
+    words = ["accuracy", cases, "--weights", weights, "--out", tmp_path, "--validation", cases]
+    words += ["--rivals", rivals, "--sources", real / "sources.csv", "--data", box_files[0].parent]
+    words += ["--boxes", real / "boxes.csv", "--drawn", "2", "--ablated", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "HideSeekSegLib", "benchmark", *map(str, words)],
+        env={**os.environ, "PYTHONPATH": str(LIBRARY), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    tables = [Path(line).name for line in done.stdout.splitlines() if line.endswith(".md")]
+    assert tables == ["drawn.md", "healthy.md", "boxes.md"], "sets are never pooled"
+    drawn = json.loads((tmp_path / "drawn.json").read_text("utf-8"))
+    assert (drawn["vertebrae"], drawn["diseased"]) == (6, 3)
+    assert len(drawn["methods"]) >= 6 and len(drawn["ablations"]) > 15
+    assert drawn["methods"][0]["name"] == "Hide-and-Seek Attribution (useless)"
+    assert 0 <= drawn["realism"]["P of twin, auditor"]["value"] <= 1
+    healthy = json.loads((tmp_path / "healthy.json").read_text("utf-8"))
+    assert (healthy["vertebrae"], healthy["diseased"], healthy["patients"]) == (3, 0, ["well"])
+    hits = json.loads((tmp_path / "boxes.json").read_text("utf-8"))["vertebrae"]
+    assert {hit["vertebra"] for hit in hits} == {f"ill {BOX}"}
+    assert (tmp_path / "boxes.md").read_text("utf-8").count(f"ill {BOX}") == len(hits)
+    for picture in ("froc-drawn", "f1-drawn", "calibration-drawn", "boxes"):
+        assert (tmp_path / f"{picture}.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_subjects_of_real_cts(real: Path, box_files: tuple[Path, Path]) -> None:
+    sources = read_sources(real / "sources.csv", box_files[0].parent)
+    healthy = healthy_subjects(sources[:1], SMALL)
+    assert {s.vertebra for s in healthy} == {"well T11", "well T12", "well L1"}
+    assert not any(s.case.diseased or s.case.truth["lytic"].any() for s in healthy)
+    (box,) = read_boxes(real / "boxes.csv")
+    (boxed,) = boxed_subjects(sources[1], box, SMALL)
+    truth = boxed.case.truth["lytic"]
+    assert truth.any() and not (truth & ~boxed.case.body).any()
+    assert np.median(boxed.hu[truth]) < 100 < np.median(boxed.hu[boxed.case.body & ~truth])
+
+
+def test_drawn_and_real_are_told_apart(cases: Path) -> None:
+    subjects = load_simulated(cases, SMALL)
+    real, drawn = split_drawn(subjects)
+    assert real == [] and len(drawn) == len(subjects) == 4
+    patient = replace(subjects[0], case=replace(subjects[0].case, patient="drawn"))
+    assert split_drawn([patient]) == ([patient], [])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--validation", "v"],
+        ["--validation", "v", "--out", "o", "--sources", "s.csv"],
+        ["--validation", "v", "--out", "o", "--data", "d"],
+    ],
+)
+def test_options_that_need_each_other(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["benchmark", "accuracy", "cases", *words])
+    assert stopped.value.code == 2
+
+
+def test_boxes_that_are_none_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "boxes.csv"
+    with pytest.raises(InputError, match="cannot be read"):
+        read_boxes(path)
+    for text in ("patient,x\nA,1\n", "patient,x,y,z,width,depth,height\nA,1,2,three,4,5,6\n"):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(InputError, match="needs the columns"):
+            read_boxes(path)
+
+
+def test_rivals_that_were_not_trained_are_named(
+    cases: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["benchmark", "accuracy", str(cases), "--weights", str(weights)]
+    words += ["--out", str(tmp_path), "--validation", str(cases), "--rivals", str(tmp_path)]
+    assert main(words) == 2
+    assert "benchmark train" in capsys.readouterr().err

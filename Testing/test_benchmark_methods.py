@@ -1,0 +1,393 @@
+"""Every method of the benchmark finds what it should on toys with an obvious lesion."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from example_models import CPU
+from example_vertebrae import TOY, toy_slices
+from HideSeekSegLib.findings import LesionType
+from HideSeekSegLib.imaging.files import InputError
+from HideSeekSegLib.learning.benchmark.ablations import ablations, run_ablations
+from HideSeekSegLib.learning.benchmark.anomaly import (
+    anomaly_architecture,
+    anomaly_method,
+    difference_map,
+    train_anomaly,
+)
+from HideSeekSegLib.learning.benchmark.cams import NAMES, Logit, activations, cams, first_component
+from HideSeekSegLib.learning.benchmark.choosing import choose, worth
+from HideSeekSegLib.learning.benchmark.methods import (
+    ByMaps,
+    HideAndSeek,
+    Level,
+    Maps,
+    Method,
+    Tuned,
+    run,
+    with_profile,
+)
+from HideSeekSegLib.learning.benchmark.metrics import measure
+from HideSeekSegLib.learning.benchmark.networks import load_network, save_network
+from HideSeekSegLib.learning.benchmark.otsu import OtsuHiding, otsu
+from HideSeekSegLib.learning.benchmark.outcomes import Outcome
+from HideSeekSegLib.learning.benchmark.realism import realism, removed_share
+from HideSeekSegLib.learning.benchmark.results import About, Row, describe
+from HideSeekSegLib.learning.benchmark.subjects import Subject, subjects_of
+from HideSeekSegLib.learning.benchmark.table import to_markdown
+from HideSeekSegLib.learning.benchmark.unet import UNet, train_unet, unet_method
+from HideSeekSegLib.learning.evaluation import TYPES, Seen, find, see
+from HideSeekSegLib.learning.train import Settings, train
+from HideSeekSegLib.learning.training import Progress
+from HideSeekSegLib.model.autoencoder import DiffusionAutoencoder
+from HideSeekSegLib.model.profile import Decision, Schedule
+from HideSeekSegLib.model.weights import Model
+
+
+def silent(now: Progress) -> None:
+    pass
+
+
+def toys(count: int) -> list[Subject]:
+    slices = toy_slices(count)
+    return subjects_of(slices, {str(name): str(name) for name in slices.vertebra}, TOY)
+
+
+@pytest.fixture(scope="module")
+def known() -> list[Subject]:
+    return toys(48)
+
+
+@pytest.fixture(scope="module")
+def unseen() -> list[Subject]:
+    return toys(32)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Trained for seconds: it knows spots, if not well."""
+    settings = Settings(
+        supervision="twins",
+        encoder_steps=100,
+        decoder_steps=140,
+        encoder_batch=16,
+        decoder_batch=8,
+        encoder_rate=5e-3,
+        decoder_rate=3e-3,
+    )
+    schedule = Schedule("fast", edit="single-shot", projection="none", noise_level=0.2, draws=2)
+    decision = Decision(healthy_p=1e-3, baseline="hidden", candidate_quantile=0.8, threshold=0.3)
+    profile = replace(TOY, schedule=schedule, decision=decision)
+    trained = train(toy_slices(), profile, settings, tmp_path_factory.mktemp("toy"), silent)
+    network = trained.autoencoder.eval()
+    return Model(network, trained.classifier, trained.profile, CPU, hash="0123456789abcdef")
+
+
+def f1_of(method: Method, known: Sequence[Subject], unseen: Sequence[Subject]) -> dict[str, float]:
+    tuned = choose(method, known)
+    outcomes = run(method, unseen, tuned.settings)
+    figures = measure(outcomes, tuned.thresholds, np.ones((1, len(outcomes))))
+    return {kind: float(figures[f"{kind} F1 (IoU >= 0.1)"][0]) for kind in TYPES}
+
+
+# ---- subjects
+
+
+def test_subjects_are_vertebrae_with_twins(known: list[Subject]) -> None:
+    assert len(known) == 12
+    for subject in known:
+        assert subject.vertebra.startswith("A toy-")
+        assert subject.twin is not None and subject.twin.shape == subject.case.x.shape
+        changed = (subject.case.x - subject.twin).abs()[:, 0].numpy() > 0.01
+        lesion = subject.case.truth["lytic"] | subject.case.truth["blastic"]
+        assert (changed[lesion]).all() and not changed[~lesion].any()
+        assert lesion.any() == subject.case.diseased
+
+
+# ---- methods that learn nothing, or only what the weights know
+
+
+def test_otsu_finds_dark_and_dense_spots(known: list[Subject], unseen: list[Subject]) -> None:
+    scores = f1_of(otsu(), known, unseen)
+    assert scores["lytic"] > 0.6 and scores["blastic"] > 0.6
+
+
+def test_otsu_knows_no_probability_and_survives_an_even_body(known: list[Subject]) -> None:
+    even = replace(known[0], hu=np.full_like(known[0].hu, 100.0))
+    method = otsu()
+    lesions, p = method.find(method.see(even), dict.fromkeys(TYPES, method.settings[0]))
+    assert lesions == [] and np.isnan(p)
+
+
+def test_otsu_with_hiding_finds_spots(
+    model: Model, known: list[Subject], unseen: list[Subject]
+) -> None:
+    scores = f1_of(OtsuHiding(model), known, unseen)
+    assert scores["lytic"] > 0.4 and scores["blastic"] > 0.4
+
+
+def test_hide_and_seek_is_what_evaluation_finds(model: Model, unseen: list[Subject]) -> None:
+    method = HideAndSeek("own", model)
+    for subject in unseen[:4]:
+        expected = find(see(subject.case, model), model)
+        lesions, p = method.find(method.see(subject), method.fixed.settings)
+        assert p == expected.p
+        assert [le.score for le in lesions] == [le.score for le in expected.lesions]
+    assert choose(method, unseen) == method.fixed
+
+
+def test_difference_map_finds_spots(
+    model: Model, known: list[Subject], unseen: list[Subject]
+) -> None:
+    scores = f1_of(difference_map(model), known, unseen)
+    assert max(scores.values()) > 0.4
+
+
+# ---- class activation maps
+
+
+def test_logit_is_the_classifiers(model: Model, unseen: list[Subject]) -> None:
+    x = unseen[1].case.x
+    expected = model.classifier.logit(model.autoencoder.encode(x))
+    with torch.inference_mode():
+        found = Logit(model).eval()(x)[:, 0]
+    torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_activation_maps_light_up_where_the_spot_is(
+    name: str, model: Model, known: list[Subject]
+) -> None:
+    pytest.importorskip("torchcam", reason="torchcam is not there: pip install .[benchmark]")
+    method = next(m for m in cams(model) if m.name == name)
+    gains: dict[LesionType, list[list[float]]] = {kind: [] for kind in TYPES}
+    for subject in known:
+        for kind in TYPES:
+            lesion = subject.case.truth[kind]
+            if lesion.any():
+                heat = [m.evidence["lytic"] + m.evidence["blastic"] for m in method.see(subject)]
+                beside = subject.case.body & ~lesion
+                gains[kind].append([float(h[lesion].mean() - h[beside].mean()) for h in heat])
+    # A gradient that is averaged over the picture can speak for one kind of spot at one level.
+    assert max(np.mean(own, axis=0).max() for own in gains.values()) > 0.15
+
+
+def test_activation_maps_are_shares_in_the_pictures_size(
+    model: Model, known: list[Subject]
+) -> None:
+    pytest.importorskip("torchcam", reason="torchcam is not there: pip install .[benchmark]")
+    x = known[1].case.x
+    for name in NAMES:
+        maps = activations(Logit(model).eval(), name, x)
+        assert len(maps) == len(TOY.architecture.encoder_mult)
+        for heat in maps:
+            assert heat.shape == (len(x), 16, 16)
+            assert heat.min() >= 0 and heat.max() <= 1
+
+
+def test_first_component_is_the_direction_that_varies_most() -> None:
+    generator = torch.Generator().manual_seed(1)
+    features = 0.01 * torch.randn(2, 5, 6, 6, generator=generator)
+    features[:, 3, 2:4, 2:4] -= 4.0
+    heat = first_component(features)
+    assert heat.shape == (2, 6, 6)
+    assert (heat[:, 2:4, 2:4] > 0.9).all()
+    assert heat.sum() == pytest.approx(float(heat[:, 2:4, 2:4].sum()), rel=0.05)
+
+
+# ---- networks that the benchmark trains
+
+
+def test_unet_learns_the_masks_and_is_kept(
+    known: list[Subject], unseen: list[Subject], tmp_path: Path
+) -> None:
+    trained = train_unet(toy_slices(), TOY, 60, 1, tmp_path, silent)
+    path = tmp_path / "unet.safetensors"
+    save_network(path, trained, {"steps": 60})
+    network = UNet()
+    assert load_network(path, network) == {"steps": 60}
+    scores = f1_of(unet_method(network), known, unseen)
+    assert min(scores.values()) > 0.8
+
+
+def test_healthy_only_autoencoder_is_blind_to_lesions_in_training(
+    known: list[Subject], tmp_path: Path
+) -> None:
+    """Diseased slices may hold anything: the numbers that come out are the same."""
+    slices = toy_slices(16)
+    ill = slices.label == 1
+    garbage = replace(slices, image=np.where(ill[:, None, None], 3000, slices.image))
+    weights = []
+    for number, one in enumerate((slices, garbage)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        network = train_anomaly(one, TOY, 3, 1, folder, silent)
+        weights.append(torch.cat([p.flatten() for p in network.parameters()]))
+    assert torch.equal(*weights)
+
+
+def test_anomaly_is_where_it_redraws_otherwise(known: list[Subject], tmp_path: Path) -> None:
+    network = train_anomaly(toy_slices(), TOY, 50, 1, tmp_path, silent)
+    path = tmp_path / "anomaly.safetensors"
+    save_network(path, network, {})
+    loaded = DiffusionAutoencoder(anomaly_architecture(TOY))
+    load_network(path, loaded)
+    method = anomaly_method(loaded)
+    gains = []
+    for subject in known:
+        kind: LesionType = "lytic" if subject.case.truth["lytic"].any() else "blastic"
+        lesion = subject.case.truth[kind]
+        if lesion.any():
+            maps = [m.evidence[kind] for m in method.see(subject)]
+            beside = subject.case.body & ~lesion
+            gains.append([float(m[lesion].mean() - m[beside].mean()) for m in maps])
+    assert np.mean(gains, axis=0).max() > 0.05
+
+
+def test_networks_that_are_missing_or_of_another_kind_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="benchmark train"):
+        load_network(tmp_path / "unet.safetensors", UNet())
+    save_network(tmp_path / "other.safetensors", torch.nn.Linear(2, 2), {})
+    with pytest.raises(InputError, match="no network of this kind"):
+        load_network(tmp_path / "other.safetensors", UNet())
+    (tmp_path / "torn.safetensors").write_bytes(b"torn")
+    with pytest.raises(InputError, match="no network of this kind"):
+        load_network(tmp_path / "torn.safetensors", UNet())
+
+
+# ---- thresholds
+
+
+def truth_with_noise(subject: Subject) -> list[Maps]:
+    """The truth at 0.6 and noise up to 0.5; a second variant that knows nothing."""
+    rng = np.random.default_rng(len(subject.vertebra))
+    noise = rng.uniform(0, 0.5, subject.case.body.shape).astype(np.float32)
+    good = {kind: np.where(subject.case.truth[kind], 0.6, noise) for kind in TYPES}
+    return [
+        Maps(subject.case, dict.fromkeys(TYPES, noise), 0.5),
+        Maps(subject.case, good, 0.5),
+    ]
+
+
+def test_chosen_setting_and_threshold_are_the_best_of_all(known: list[Subject]) -> None:
+    method = ByMaps("seer", "the truth", truth_with_noise, (0.2, 0.4, 0.55), variants=2)
+    tuned = choose(method, known)
+    for kind in TYPES:
+        assert tuned.settings[kind] == Level(1, 0.55)
+        best = worth(run(method, known, tuned.settings), kind, tuned.thresholds[kind])
+        assert best == pytest.approx(1.0)
+        for setting in method.settings:
+            outcomes = run(method, known, dict.fromkeys(TYPES, setting))
+            for threshold in (0.0, 0.3, 0.59):
+                assert worth(outcomes, kind, threshold) <= best
+
+
+# ---- realism
+
+
+def edited(subject: Subject, model: Model, picture: torch.Tensor) -> Seen:
+    seen = see(subject.case, model)
+    healthy = replace(seen.healthy, reconstruction=subject.case.x, edited=picture)
+    return replace(seen, healthy=healthy)
+
+
+def test_removed_share_is_one_for_the_twin_and_none_for_the_image(
+    model: Model, known: list[Subject]
+) -> None:
+    subject = known[1]
+    twin, x = subject.twin, subject.case.x
+    assert twin is not None and subject.case.truth["lytic"].any()
+    for share in (0.0, 0.5, 1.0):
+        seen = edited(subject, model, x + share * (twin - x))
+        assert removed_share(subject, seen, "lytic") == pytest.approx(share, abs=1e-5)
+        assert np.isnan(removed_share(subject, seen, "blastic"))
+
+
+def test_realism_asks_own_classifier_and_auditor(model: Model, known: list[Subject]) -> None:
+    figures = realism(known, model, model)
+    for what in ("image", "edit", "twin"):
+        own, audited = (figures[f"P of {what}, {j}"] for j in ("own classifier", "auditor"))
+        assert own == audited, "here both are the same network"
+    assert figures["P of image, auditor"].value > figures["P of twin, auditor"].value
+    assert figures["lytic signal removed"].value > 0
+
+
+# ---- ablations and the table
+
+
+def test_ablations_change_one_thing(model: Model, unseen: list[Subject]) -> None:
+    methods = [m for m in ablations(model) if "rendering" not in m.name]
+    assert len({m.name for m in methods}) == len(methods)
+    outcomes = dict(zip([m.name for m in methods], run_ablations(methods, unseen[:2])))
+    plain = outcomes["as the weights ask for"]
+    kept = outcomes["no hiding: every candidate kept"]
+    for a, b in zip(plain, kept):
+        assert a.p == b.p
+        for kind in TYPES:
+            assert (b.matches[kind].scores == 1).all()
+            assert len(a.matches[kind].scores) == len(b.matches[kind].scores)
+
+
+def test_accepted_findings_fall_as_the_threshold_rises(model: Model, unseen: list[Subject]) -> None:
+    methods = [m for m in ablations(model) if m.name.startswith("score threshold")]
+    counts = [
+        sum(one.accepted(m.fixed.thresholds) for one in run(m, unseen[:2], m.fixed.settings))
+        for m in methods
+    ]
+    assert counts == sorted(counts, reverse=True)
+
+
+def test_variants_leave_the_model_as_it_is(model: Model) -> None:
+    changed = with_profile(model, {"threshold": 0.9}, {"draws": 7})
+    assert changed.profile.decision.threshold == 0.9 and changed.profile.schedule.draws == 7
+    assert model.profile.decision.threshold == 0.3 and model.profile.schedule.draws == 2
+
+
+def rows_of(known: list[Subject]) -> list[Row]:
+    level = {kind: Level(1, 0.55) for kind in TYPES}
+    blind = {kind: Level(0, 0.45) for kind in TYPES}
+    rows = []
+    for name, setting, learnt in (
+        ("seer", level, "the truth"),
+        ("blind", blind, "nothing"),
+        ("ceiling", level, "full masks"),
+    ):
+        method = ByMaps(name, learnt, truth_with_noise, (0.5,), variants=2)
+        outcomes: list[Outcome] = run(method, known, setting)
+        rows.append(Row(name, learnt, Tuned(setting, dict.fromkeys(TYPES, 0.0)), outcomes))
+    return rows
+
+
+def test_table_says_what_was_measured_and_how(known: list[Subject]) -> None:
+    rows = rows_of(known)
+    weights = np.random.default_rng(1).multinomial(12, [1 / 12] * 12, 100).astype(float)
+    data = describe(About("toys", "0123456789abcdef", ["A", "B"]), rows, weights)
+    assert json.loads(json.dumps(data, allow_nan=False)) == data
+    assert (data["vertebrae"], data["diseased"], data["patients"]) == (12, 6, ["A"])
+    assert data["patients also used for thresholds"] == ["A"]
+    gap = data["over the best baseline"]["lytic F1 (IoU >= 0.1)"]
+    assert gap["baseline"] == "blind", "what saw the masks is a ceiling and no baseline"
+    assert gap["value"] > 0.5 and gap["low"] <= gap["value"] <= gap["high"]
+    text = to_markdown(data)
+    assert "12 vertebrae (6 diseased; 3 lytic, 3 blastic lesions)" in text
+    assert "0123456789ab" in text and data["matching"] in text and "one patient" in text
+    assert "| MedSAM | not run: its weights cannot be had here |" in text
+    widths = {line.count("|") for line in text.splitlines() if line.startswith("| seer | the")}
+    heads = [line for line in text.splitlines() if line.startswith("| method | learnt")]
+    assert widths == {heads[0].count("|")}
+
+
+def test_healthy_set_has_no_lesion_columns(known: list[Subject]) -> None:
+    healthy = [s for s in known if not s.case.diseased]
+    data = describe(About("healthy", "00", []), rows_of(healthy), np.ones((10, len(healthy))))
+    text = to_markdown(data)
+    assert "F1" not in text and "false per healthy vertebra" in text
+    assert data["findings per patient"]["seer"] == {"A (n = 6)": 0.0}
+    assert "| method | A (n = 6) |" in text
