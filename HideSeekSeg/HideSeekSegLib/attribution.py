@@ -30,7 +30,6 @@ Mask = npt.NDArray[np.bool_]
 OnProgress = Callable[[str, int, int], None]
 
 
-
 @dataclass(frozen=True)
 class Latents:
     """z (N, latent) float32 and P(malignant) (N,) float64."""

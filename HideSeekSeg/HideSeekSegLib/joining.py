@@ -55,8 +55,11 @@ class Joined:
         return whole
 
 
-def join_slices(parts: Sequence[Part]) -> list[Joined]:
-    """Group the scored candidates of one vertebra's slices into lesions, best score first."""
+def join_slices(parts: Sequence[Part], min_slices: int = 1) -> list[Joined]:
+    """Group the scored candidates of one vertebra's slices into lesions, best score first.
+
+    Those that stand on fewer than ``min_slices`` slices are noise and dropped.
+    """
     group = list(range(len(parts)))
     for a, first in enumerate(parts):
         for b, second in enumerate(parts):
@@ -71,7 +74,8 @@ def join_slices(parts: Sequence[Part]) -> list[Joined]:
         Joined(parts[g].type, tuple(p for p, own in zip(parts, group) if own == g))
         for g in dict.fromkeys(group)
     ]
-    return sorted(joined, key=lambda lesion: -lesion.score)
+    kept = [lesion for lesion in joined if len(lesion.slices) >= min_slices]
+    return sorted(kept, key=lambda lesion: -lesion.score)
 
 
 def _overlap(a: Part, b: Part) -> bool:

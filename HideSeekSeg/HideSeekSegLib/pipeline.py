@@ -150,7 +150,7 @@ def _analyse(
     x = torch.from_numpy(network_input(crop, model.profile, scale)[slices])[:, None]
     seen = attribute(x, crop.body[slices], model, on_progress=partial(watch.step, site.level))
     view, body, start = close_up(ct, site.body)
-    lesions = join_slices(_parts(seen, slices))
+    lesions = join_slices(_parts(seen, slices), model.profile.decision.min_slices)
     found = measure(lesions, site.level, crop.grid, view, body, scale.is_hu)
     finding = VertebraFinding(
         level=site.level,

@@ -112,7 +112,7 @@ def see(case: Case, model: Model) -> Seen:
 
 def find(seen: Seen, model: Model) -> Found:
     """Steps 3 and 4, and the join; ``model.profile.decision`` is what is being tried."""
-    lesions = join_slices(scored_parts(seen, model))
+    lesions = join_slices(scored_parts(seen, model), model.profile.decision.min_slices)
     return Found(seen.case, tuple(lesions), p_of_vertebra(seen.latents.p.numpy()))
 
 

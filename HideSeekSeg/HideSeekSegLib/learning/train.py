@@ -43,8 +43,16 @@ COMPACT = Profile(
     ),
     geometry=COMPACT_GEOMETRY,
     intensity=Intensity("asinh"),
-    schedule=Schedule("fast", edit="single-shot", projection="none", noise_level=0.2, draws=4),
-    decision=Decision(healthy_p=1e-4, baseline="hidden"),
+    schedule=Schedule("fast", edit="single-shot", projection="none", noise_level=0.1, draws=4),
+    decision=Decision(
+        healthy_p=1e-4,
+        candidate_quantile=0.0,
+        smooth_pixels=1.0,
+        min_pixels=8,
+        baseline="hidden",
+        least_span=0.3,
+        min_slices=2,
+    ),
 )
 
 
