@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -64,10 +66,10 @@ def _save_weights(folder: Path, schedule: Schedule) -> Path:
 
 
 @pytest.fixture(scope="session")
-def published_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def published_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """What the importer makes of published files, their weights filled by the reference's formula.
 
-    Full size: 363 MB.
+    Full size: 363 MB, removed at the end since pytest would keep it.
     """
     if not REFERENCE.is_dir():
         pytest.skip("the golden values of ../shared/reference are not here")
@@ -77,7 +79,8 @@ def published_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["import-published", *(str(files / name) for name in FILES)]
     assert main([*words, "--out", str(weights), "--licence", "a test's"]) == 0
     (files / FILES[0]).unlink()
-    return weights
+    yield weights
+    shutil.rmtree(weights)
 
 
 @pytest.fixture(scope="session")
