@@ -52,7 +52,7 @@ def cut_out(rows: Sequence[Row], geometry: Geometry) -> list[Outcome]:
     try:
         ct = read_ct(rows[0].image)
     except InputError as error:
-        return [Outcome(row, f"image: {_cause(error)}") for row in rows]
+        return [Outcome(row, f"image: {error.cause}") for row in rows]
     found = sorted(_each(rows, ct, geometry), key=lambda pair: pair[0].row.line)
     usable = [prepared.landmarks for _, prepared in found if prepared and prepared.landmarks]
     if not usable:
@@ -74,7 +74,7 @@ def _each(
         try:
             segmentation = read_segmentation(mask)
         except InputError as error:
-            yield from ((Outcome(row, f"mask: {_cause(error)}"), None) for row in own)
+            yield from ((Outcome(row, f"mask: {error.cause}"), None) for row in own)
             continue
         same = segmentation.grid.matches(ct.grid)
         notes = () if same else ("the mask has another grid than the image: it is resampled",)
@@ -82,7 +82,7 @@ def _each(
             try:
                 prepared = _prepared(row, segmentation, ct, geometry)
             except InputError as error:
-                yield Outcome(row, f"mask: {_cause(error)}", notes=notes), None
+                yield Outcome(row, f"mask: {error.cause}", notes=notes), None
             else:
                 yield Outcome(row, prepared.obstacle, prepared.crop, notes), prepared
 
@@ -120,10 +120,6 @@ def _in_hounsfield(outcome: Outcome, prepared: Prepared | None, scale: Calibrati
     crop = replace(outcome.crop, image=scale.hounsfield(outcome.crop.image))
     rescaled = () if scale.is_hu else ("the image is not in HU: rescaled by soft tissue and bone",)
     return replace(outcome, crop=crop, notes=(*outcome.notes, *flags, *rescaled))
-
-
-def _cause(error: InputError) -> str:
-    return error.cause
 
 
 def write_shards(

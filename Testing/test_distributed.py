@@ -1,0 +1,135 @@
+"""Two processes that torchrun started learn one model, as one process would from both batches."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import distributed
+
+from example_team import STAGE, error_on, fit_line, new_line
+from HideSeekSegLib.learning.devices import ALONE, Team, open_team
+from HideSeekSegLib.learning.training import Losses, run_stage
+from HideSeekSegLib.model.weights import DeviceError
+
+HERE = Path(__file__).resolve().parent
+
+needs_gloo = pytest.mark.skipif(
+    not (distributed.is_available() and distributed.is_gloo_available()),
+    reason="this torch has no gloo",
+)
+
+
+def launch(folder: Path, *task: str) -> list[dict[str, Any]]:
+    """Run the example on two processes; what each of them saw."""
+    folder.mkdir(exist_ok=True)
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    paths = os.pathsep.join([str(HERE.parent / "HideSeekSeg"), str(HERE)])
+    running = subprocess.Popen(
+        [sys.executable, *words, str(HERE / "example_team.py"), str(folder), *task],
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with running:
+        try:
+            _, said = running.communicate(timeout=300)
+        finally:
+            running.terminate()  # torchrun then ends its processes; killed, it would leave them
+    assert running.returncode == 0, said
+    return [json.loads((folder / f"rank-{n}.json").read_text("utf-8")) for n in range(2)]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return folder, launch(folder, "train")
+
+
+@needs_gloo
+def test_gradients_are_averaged(tmp_path: Path) -> None:
+    """Two processes end where one does that sees the batches of both at every step."""
+    line = new_line()
+
+    def both(step: int, rng: np.random.Generator, generator: torch.Generator) -> Losses:
+        streams = [Team(rank=rank, size=2).random(STAGE.seed, step) for rank in range(2)]
+        for stream in streams:  # as run_stage seeds torch from the stream first
+            stream.integers(2**62, size=2)
+        return {"error": (error_on(line, streams[0]) + error_on(line, streams[1])) / 2}
+
+    told: list[float] = []
+    run_stage(
+        STAGE,
+        line,
+        line.parameters(),
+        both,
+        tmp_path,
+        lambda now: told.append(now.losses["error"]),
+    )
+    expected = torch.cat([p.detach().reshape(-1) for p in line.parameters()])
+    first, second = launch(tmp_path / "team", "line")
+    assert first["weights"] == second["weights"]
+    np.testing.assert_allclose(first["weights"], expected, atol=1e-5)
+    np.testing.assert_allclose([loss["error"] for loss in first["losses"]], told, rtol=1e-4)
+    (tmp_path / "alone").mkdir()
+    alone, _ = fit_line(tmp_path / "alone")
+    apart = torch.cat([p.detach().reshape(-1) for p in alone.parameters()])
+    assert (apart - expected).abs().max() > 1e-4, "the second batch counts"
+
+
+@needs_gloo
+def test_all_processes_end_with_the_same_weights(
+    undisturbed: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    folder, (first, second) = undisturbed
+    assert first["size"] == second["size"] == 2
+    assert first["weights"] == second["weights"]
+    assert len(list(folder.glob("*-checkpoint.pt"))) == 2, "one of each stage"
+
+
+@needs_gloo
+def test_leader_alone_speaks(undisturbed: tuple[Path, list[dict[str, Any]]]) -> None:
+    _, (first, second) = undisturbed
+    assert first["leads"] and not second["leads"]
+    assert first["told"] == 2 and second["told"] == 0
+
+
+@needs_gloo
+def test_stop_of_one_stops_all_and_resumes(
+    tmp_path: Path, undisturbed: tuple[Path, list[dict[str, Any]]]
+) -> None:
+    """A signal rarely reaches all processes in the same step: none may wait for another."""
+    assert [seen["stopped"] for seen in launch(tmp_path, "stop")] == [True, True]
+    state = torch.load(tmp_path / "decoder-checkpoint.pt", weights_only=True)
+    assert state["step"] == 2
+    resumed = launch(tmp_path, "train")
+    expected = undisturbed[1]
+    assert [seen["weights"] for seen in resumed] == [seen["weights"] for seen in expected]
+
+
+def test_leader_draws_what_one_process_alone_does() -> None:
+    alone = np.random.default_rng((5, 17)).integers(2**62, size=3)
+    assert (ALONE.random(5, 17).integers(2**62, size=3) == alone).all()
+    assert (Team(rank=0, size=4).random(5, 17).integers(2**62, size=3) == alone).all()
+    assert (Team(rank=1, size=4).random(5, 17).integers(2**62, size=3) != alone).any()
+
+
+def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with open_team("cpu") as team:
+        assert team == ALONE
+    assert not distributed.is_initialized()
+
+
+def test_device_that_is_not_there_is_named() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(DeviceError, match="cuda"), open_team("cuda"):
+        pass
