@@ -1,0 +1,104 @@
+"""The weights that come along: they load, they find the example's lesions, in HU or not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from HideSeekSegLib.findings import LesionType, Result, Status
+from HideSeekSegLib.imaging.files import read_ct, read_segmentation
+from HideSeekSegLib.imaging.volume import Volume
+from HideSeekSegLib.learning.example import write_example
+from HideSeekSegLib.model.weights import BUNDLE, Model, load_model
+from HideSeekSegLib.pipeline import Options, segment_spine
+
+MIB = 1024**2
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Model:
+    return load_model(BUNDLE, "cpu")
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    ct, vertebrae = write_example(tmp_path_factory.mktemp("example"))
+    return ct, vertebrae
+
+
+def run(ct: Volume, segmentation: Path, model: Model, labels: str, *levels: str) -> Result:
+    options = Options(labels, levels)
+    return segment_spine(ct, read_segmentation(segmentation), model, options)[0]
+
+
+def kinds(result: Result) -> dict[str, set[LesionType]]:
+    """The types of the accepted lesions by level."""
+    found = {v.level: {c.type for c in v.accepted(result.threshold)} for v in result.vertebrae}
+    return {level: types for level, types in found.items() if types}
+
+
+def test_bundle_is_small_and_holds_no_pickle() -> None:
+    files = list(BUNDLE.iterdir())
+    assert sum(f.stat().st_size for f in files) <= 16 * MIB
+    assert {f.suffix for f in files} <= {".json", ".safetensors", ".md"}
+
+
+def test_bundle_says_how_it_was_made() -> None:
+    provenance = json.loads((BUNDLE / "profile.json").read_text(encoding="utf-8"))["provenance"]
+    assert provenance["training"]["supervision"] in ("labels", "twins")
+    assert provenance["patients"] and provenance["validation"]["vertebrae"] >= 100
+
+
+def test_example_lesions_are_found(bundle: Model, example: tuple[Path, Path]) -> None:
+    result = run(read_ct(example[0]), example[1], bundle, "totalsegmentator")
+    found = kinds(result)
+    assert "lytic" in found.get("T12", set())
+    assert "blastic" in found.get("L1", set())
+    assert all(v.status is not Status.NOT_ANALYSED for v in result.vertebrae)
+
+
+@pytest.mark.parametrize(("gain", "shift"), [(0.01, 7.0), (1 / 3000, 0.35), (0.17, 42.0)])
+def test_rescaled_intensities_give_the_same_lesions(
+    bundle: Model, example: tuple[Path, Path], gain: float, shift: float
+) -> None:
+    ct = read_ct(example[0])
+    scaled = replace(ct, array=np.asarray(ct.array * gain + shift, np.float32))
+    result = run(scaled, example[1], bundle, "totalsegmentator")
+    assert "lytic" in kinds(result).get("T12", set())
+    assert "blastic" in kinds(result).get("L1", set())
+    assert all(c.mean_hu is None for v in result.vertebrae for c in v.candidates)
+
+
+def test_dicom_slices_give_what_the_nifti_gives(bundle: Model, shared: Path) -> None:
+    bodies = shared / "data/lidc0314/vertebral_bodies.nii.gz"
+    levels = ("T10", "T11")
+    whole = run(
+        read_ct(shared / "data/lidc0314/ct.nii.gz"), bodies, bundle, "totalsegmentator", *levels
+    )
+    slices = run(
+        read_ct(shared / "data/lidc0314_dicom"), bodies, bundle, "totalsegmentator", *levels
+    )
+    for a, b in zip(whole.vertebrae, slices.vertebrae):
+        assert (a.level, a.status) == (b.level, b.status)
+        assert a.p_malignant == pytest.approx(b.p_malignant, abs=0.05)
+        assert a.body_mm3 == pytest.approx(b.body_mm3, rel=0.01)
+
+
+def test_ready_made_crop_of_one_vertebra_is_valid_input(bundle: Model, shared: Path) -> None:
+    """64 x 64 x 64 voxels around L3, rescaled, as research groups exchange them."""
+    ct = read_ct(shared / "data/verse014/ct.nii.gz")
+    masks = read_segmentation(shared / "data/verse014/vertebrae.nii.gz")
+    (l3,) = [s for s in masks.segments if s.value == 22]
+    middle = np.argwhere(masks.mask(l3)).mean(axis=0).astype(int)
+    start = np.clip(middle - 32, 0, np.maximum(np.array(ct.array.shape) - 64, 0))
+    box = tuple(slice(int(s), int(s) + 64) for s in start)
+    part = ct.grid.cut(start, ct.array[box].shape)
+    scaled = np.asarray(ct.array[box] / 2000.0, np.float32)
+    layers = tuple(replace(la, array=la.array[box], grid=part) for la in masks.layers)
+    cropped = replace(masks, layers=layers, segments=(l3,))
+    result, _ = segment_spine(Volume(scaled, part), cropped, bundle, Options("verse"))
+    assert [(v.level, v.status is Status.NOT_ANALYSED) for v in result.vertebrae] == [("L3", False)]
