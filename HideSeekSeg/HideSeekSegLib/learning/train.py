@@ -52,6 +52,7 @@ COMPACT = Profile(
         baseline="hidden",
         least_span=0.3,
         min_slices=2,
+        core_share=0.35,
     ),
 )
 
