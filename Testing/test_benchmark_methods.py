@@ -143,6 +143,19 @@ def test_hide_and_seek_is_what_evaluation_finds(model: Model, unseen: list[Subje
     assert choose(method, unseen) == method.fixed
 
 
+def test_methods_say_that_their_encoder_has_seen_twins(model: Model) -> None:
+    labels = {"training": {"supervision": "labels"}}
+    plain = replace(model, profile=replace(model.profile, provenance=labels))
+    for weights, learnt in (
+        (model, "vertebra labels and healthy twins"),
+        (plain, "vertebra labels"),
+    ):
+        own: list[Method] = [HideAndSeek("own", weights), OtsuHiding(weights)]
+        for method in [*own, difference_map(weights), *cams(weights)]:
+            assert method.learnt_from == learnt
+    assert otsu().learnt_from == "nothing"
+
+
 def test_difference_map_finds_spots(
     model: Model, known: list[Subject], unseen: list[Subject]
 ) -> None:

@@ -24,7 +24,7 @@ from ..evaluation import Case, see
 from ..fields import Field
 from ..losses import draw_times
 from ..training import Losses, Progress, Stage, run_stage
-from .methods import ByMaps, Maps
+from .methods import ByMaps, Maps, supervision
 from .subjects import Subject
 
 FLOORS = (0.02, 0.04, 0.06, 0.09, 0.13, 0.18, 0.25, 0.35)
@@ -44,7 +44,7 @@ def difference_map(model: Model) -> ByMaps:
         pixels = model.profile.decision.smooth_pixels
         return [_signed(subject.case, _smooth(seen.healthy.difference, pixels), p)]
 
-    return ByMaps("difference map, nothing hidden", "vertebra labels", draw, FLOORS)
+    return ByMaps("difference map, nothing hidden", supervision(model), draw, FLOORS)
 
 
 def _signed(case: Case, difference: npt.NDArray[np.float32], p: float) -> Maps:

@@ -21,7 +21,7 @@ from ...findings import LesionType
 from ...joining import p_of_vertebra
 from ...model.weights import Model
 from ..fields import Field
-from .methods import ByMaps, Maps
+from .methods import ByMaps, Maps, supervision
 from .subjects import Subject
 
 NAMES = ("GradCAM", "GradCAM++", "LayerCAM", "EigenCAM")
@@ -48,7 +48,7 @@ def cams(model: Model) -> list[ByMaps]:
     network = Logit(model).eval()
     levels = len(network.encoder.levels)
     return [
-        ByMaps(name, "vertebra labels", partial(_draw, model, network, name), FLOORS, levels)
+        ByMaps(name, supervision(model), partial(_draw, model, network, name), FLOORS, levels)
         for name in NAMES
     ]
 

@@ -82,8 +82,11 @@ class HideAndSeek:
     model: Model
     hiding: bool = True
     pooled: bool = True
-    learnt_from: str = "vertebra labels"
     settings: Sequence[Setting] = ()
+
+    @property
+    def learnt_from(self) -> str:
+        return supervision(self.model)
 
     @property
     def fixed(self) -> Tuned:
@@ -170,6 +173,13 @@ def components(pixels: Mask) -> list[Mask]:
     labels, count = ndimage.label(pixels)
     masks = [labels == i for i in range(1, count + 1)]
     return [mask for mask in masks if mask.sum() >= MIN_PIXELS]
+
+
+def supervision(model: Model) -> str:
+    """What the weights were trained with, as their provenance tells."""
+    training = model.profile.provenance.get("training", {})
+    twins = training.get("supervision") == "twins"
+    return "vertebra labels and healthy twins" if twins else "vertebra labels"
 
 
 def with_profile(model: Model, decision: Mapping[str, Any], schedule: Mapping[str, Any]) -> Model:

@@ -19,7 +19,7 @@ from ...joining import Joined, Part, join_slices, p_of_vertebra
 from ...model.weights import Model
 from ..evaluation import TYPES, Case
 from ..fields import Field, Mask
-from .methods import ByMaps, Chosen, Level, Maps, Tuned, parts_above
+from .methods import ByMaps, Chosen, Level, Maps, Tuned, parts_above, supervision
 from .subjects import Subject
 
 SMOOTHING = 1.0  # pixels: noise is no lesion
@@ -68,8 +68,11 @@ class OtsuHiding:
 
     model: Model
     name: str = "Otsu candidates, hide and seek, median fill"
-    learnt_from: str = "vertebra labels"
     fixed: Tuned | None = None
+
+    @property
+    def learnt_from(self) -> str:
+        return supervision(self.model)
 
     @property
     def settings(self) -> Sequence[Level]:
