@@ -142,3 +142,9 @@ def test_core_slices_hold_a_share_of_the_largest() -> None:
     body[1, :2], body[2, :6], body[3] = True, True, True
     assert core_slices(body, 0.5) == [2, 3]
     assert core_slices(body, 0.0) == [1, 2, 3], "a slice without body is no slice of it"
+
+
+def test_lesions_on_too_few_slices_are_dropped_where_the_weights_say_so() -> None:
+    parts = [part(0, (10, 20)), part(1, (10, 20)), part(9, (0, 9))]
+    assert [lesion.slices for lesion in join_slices(parts)] == [(0, 1), (9,)]
+    assert [lesion.slices for lesion in join_slices(parts, 2)] == [(0, 1)]
