@@ -14,7 +14,7 @@ from example_vertebrae import cylinder, grid_around, tilted
 from HideSeekSegLib.anatomy.crops import crop_grid
 from HideSeekSegLib.findings import Candidate, LesionType
 from HideSeekSegLib.imaging.volume import Grid, Volume
-from HideSeekSegLib.joining import Part, core_slices, join_slices, measure
+from HideSeekSegLib.joining import Part, join_slices, measure
 from HideSeekSegLib.model.profile import Geometry
 
 ALIGNED = Geometry("aligned", 48, slice_mm=1.6, body_pixels=40.0)
@@ -122,26 +122,6 @@ def test_what_leaves_no_voxel_in_the_body_is_dropped_and_not_counted() -> None:
 def test_no_lesion_no_candidate() -> None:
     grid = Grid((2, 48, 48), np.eye(4))
     assert measure([], "L1", grid, CT, BODY, hounsfield=True) == ()
-
-
-def test_rims_and_single_slices_are_dropped_where_the_weights_say_so() -> None:
-    parts = [
-        part(0, (10, 20)),
-        part(1, (10, 20)),
-        part(5, (10, 20)),
-        part(6, (10, 20)),
-        part(9, (0, 9)),
-    ]
-    assert [lesion.slices for lesion in join_slices(parts)] == [(0, 1), (5, 6), (9,)]
-    assert [lesion.slices for lesion in join_slices(parts, 2)] == [(0, 1), (5, 6)]
-    assert [lesion.slices for lesion in join_slices(parts, 2, core=[1, 2, 3])] == [(0, 1)]
-
-
-def test_core_slices_hold_a_share_of_the_largest() -> None:
-    body = np.zeros((5, 10, 10), bool)
-    body[1, :2], body[2, :6], body[3] = True, True, True
-    assert core_slices(body, 0.5) == [2, 3]
-    assert core_slices(body, 0.0) == [1, 2, 3], "a slice without body is no slice of it"
 
 
 def test_lesions_on_too_few_slices_are_dropped_where_the_weights_say_so() -> None:

@@ -7,7 +7,7 @@ areas, so that the slices that show most of it say most about it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,13 +55,10 @@ class Joined:
         return whole
 
 
-def join_slices(
-    parts: Sequence[Part], min_slices: int = 1, core: Collection[int] | None = None
-) -> list[Joined]:
+def join_slices(parts: Sequence[Part], min_slices: int = 1) -> list[Joined]:
     """Group the scored candidates of one vertebra's slices into lesions, best score first.
 
-    Those that stand on fewer than ``min_slices`` slices, or on none of the ``core`` slices where
-    these are given, are dropped.
+    Those that stand on fewer than ``min_slices`` slices are noise and dropped.
     """
     group = list(range(len(parts)))
     for a, first in enumerate(parts):
@@ -77,19 +74,8 @@ def join_slices(
         Joined(parts[g].type, tuple(p for p, own in zip(parts, group) if own == g))
         for g in dict.fromkeys(group)
     ]
-    kept = [
-        lesion
-        for lesion in joined
-        if len(lesion.slices) >= min_slices
-        and (core is None or any(index in core for index in lesion.slices))
-    ]
+    kept = [lesion for lesion in joined if len(lesion.slices) >= min_slices]
     return sorted(kept, key=lambda lesion: -lesion.score)
-
-
-def core_slices(body: Mask, share: float) -> list[int]:
-    """The slices of a body (S, P, I) with at least that share of its largest slice's area."""
-    area = body.sum(axis=(1, 2))
-    return [int(s) for s in np.flatnonzero(area >= max(share * area.max(), 1))]
 
 
 def _overlap(a: Part, b: Part) -> bool:

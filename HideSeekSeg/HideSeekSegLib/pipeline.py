@@ -22,7 +22,7 @@ from .evidence import make_evidence
 from .findings import Candidate, Evidence, Result, Status, VertebraFinding
 from .imaging.files import Segmentation
 from .imaging.volume import Volume
-from .joining import Part, core_slices, join_slices, measure, p_of_vertebra
+from .joining import Part, join_slices, measure, p_of_vertebra
 from .model.weights import Model
 from .output.tables import to_json
 from .preparation import Prepared, prepare, slices_of
@@ -150,9 +150,7 @@ def _analyse(
     x = torch.from_numpy(network_input(crop, model.profile, scale)[slices])[:, None]
     seen = attribute(x, crop.body[slices], model, on_progress=partial(watch.step, site.level))
     view, body, start = close_up(ct, site.body)
-    decision = model.profile.decision
-    core = core_slices(crop.body, decision.core_share)
-    lesions = join_slices(_parts(seen, slices), decision.min_slices, core)
+    lesions = join_slices(_parts(seen, slices), model.profile.decision.min_slices)
     found = measure(lesions, site.level, crop.grid, view, body, scale.is_hu)
     finding = VertebraFinding(
         level=site.level,

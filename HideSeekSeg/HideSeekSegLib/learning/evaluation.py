@@ -14,7 +14,7 @@ from scipy import stats
 from ..attribution import Edit, Latents, edit, encode, hide_and_seek, propose
 from ..findings import LesionType
 from ..imaging.files import InputError
-from ..joining import Joined, Part, core_slices, join_slices, p_of_vertebra
+from ..joining import Joined, Part, join_slices, p_of_vertebra
 from ..model.profile import Decision, Profile
 from ..model.weights import Model
 from .dataset import load_slices, make_batch
@@ -112,9 +112,7 @@ def see(case: Case, model: Model) -> Seen:
 
 def find(seen: Seen, model: Model) -> Found:
     """Steps 3 and 4, and the join; ``model.profile.decision`` is what is being tried."""
-    decision = model.profile.decision
-    core = core_slices(seen.case.body, decision.core_share)
-    lesions = join_slices(scored_parts(seen, model), decision.min_slices, core)
+    lesions = join_slices(scored_parts(seen, model), model.profile.decision.min_slices)
     return Found(seen.case, tuple(lesions), p_of_vertebra(seen.latents.p.numpy()))
 
 

@@ -52,7 +52,6 @@ COMPACT = Profile(
         baseline="hidden",
         least_span=0.3,
         min_slices=2,
-        core_share=0.35,
     ),
 )
 

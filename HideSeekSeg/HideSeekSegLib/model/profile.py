@@ -100,9 +100,8 @@ class Decision:
     positive differences of their sign and above the floor of their type, in components of at least
     ``min_pixels``.  ``baseline``: the score's zero is P of the healthy edit ("edit", the paper) or
     P with every candidate hidden ("hidden").  ``least_span``: the smallest difference of P that
-    counts as a whole in the score.  Lesions on fewer than ``min_slices`` slices are dropped, and
-    those that touch no slice with at least ``core_share`` of the body's largest area: rims that
-    training has not shown.  ``threshold``: scores above it are kept.
+    counts as a whole in the score.  Lesions on fewer than ``min_slices`` slices are dropped.
+    ``threshold``: scores above it are kept.
     """
 
     healthy_p: float = 1e-5
@@ -115,7 +114,6 @@ class Decision:
     baseline: Literal["edit", "hidden"] = "edit"
     least_span: float = 1e-6
     min_slices: int = 1
-    core_share: float = 0.0
     threshold: float = 0.5
 
 
