@@ -685,6 +685,8 @@ try:
     with atomic(path) as temporary:
         if task == "wait":
             temporary.write_text("half")
+            # Shells start background jobs with SIGINT ignored, and children inherit that.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             print("ready", flush=True)
             time.sleep(60)
         elif task == "image":
