@@ -27,6 +27,7 @@ from ..training import Losses, Progress, Stage, run_stage
 from .methods import ByMaps, Maps, supervision
 from .subjects import Subject
 
+NAME = "anomaly detection (healthy-only autoencoder)"
 FLOORS = (0.02, 0.04, 0.06, 0.09, 0.13, 0.18, 0.25, 0.35)
 NOISE_LEVELS = (0.2, 0.4, 0.6)
 DRAWS = 4
@@ -100,8 +101,7 @@ def anomaly_method(network: DiffusionAutoencoder) -> ByMaps:
             for level in NOISE_LEVELS
         ]
 
-    name = "anomaly detection (healthy-only autoencoder)"
-    return ByMaps(name, "healthy vertebrae", draw, FLOORS, len(NOISE_LEVELS))
+    return ByMaps(NAME, "healthy vertebrae", draw, FLOORS, len(NOISE_LEVELS))
 
 
 @torch.inference_mode()

@@ -24,7 +24,8 @@ from ..fields import Field
 from .methods import ByMaps, Maps, supervision
 from .subjects import Subject
 
-NAMES = ("GradCAM", "GradCAM++", "LayerCAM", "EigenCAM")
+FROM_TORCHCAM = ("GradCAM", "GradCAM++", "LayerCAM")
+NAMES = (*FROM_TORCHCAM, "EigenCAM")
 FLOORS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 

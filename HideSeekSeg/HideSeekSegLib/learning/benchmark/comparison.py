@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ from ...model.weights import Model, load_model
 from ..canvases import Source, read_sources
 from ..telling import Say, counter
 from .ablations import ablations, run_ablations
+from .anomaly import NAME as ANOMALY_NAME
 from .anomaly import difference_map
 from .bootstrap import draw_weights
 from .boxed import RULE, boxes_to_markdown, draw_boxes, try_boxes
-from .cams import cams
+from .cams import FROM_TORCHCAM, cams
 from .choosing import choose
 from .methods import HideAndSeek, Method, Tuned, run
 from .metrics import estimates
@@ -38,6 +40,7 @@ from .subjects import (
     split_drawn,
 )
 from .table import to_markdown
+from .unet import NAME as UNET_NAME
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,15 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class Contest:
-    """The weights under test, all methods with their thresholds, and where these come from."""
+    """The weights under test, all methods with their thresholds, and where these come from.
+
+    ``not_run`` says of methods why they are not among them.
+    """
 
     model: Model
     methods: Sequence[tuple[Method, Tuned]]
     tuned_on: Sequence[str]
+    not_run: Mapping[str, str]
 
     @property
     def own(self) -> HideAndSeek:
@@ -102,15 +109,22 @@ def compare(plan: Plan, say: Say) -> list[Path]:
 
 def prepare(plan: Plan, model: Model, say: Say) -> Contest:
     """All methods, with thresholds chosen on validation vertebrae where they need any."""
+    not_run: dict[str, str] = {}
+    maps = cams(model)
+    if find_spec("torchcam") is None:
+        maps = [method for method in maps if method.name not in FROM_TORCHCAM]
+        not_run |= dict.fromkeys(FROM_TORCHCAM, "not run: torchcam is not there")
     methods: list[Method] = [
         HideAndSeek(f"Hide-and-Seek Attribution ({model.profile.name})", model),
         difference_map(model),
         otsu(),
         OtsuHiding(model),
-        *cams(model),
+        *maps,
     ]
     if plan.rivals is not None:
         methods += trained_methods(plan.rivals, model.profile)
+    else:
+        not_run |= dict.fromkeys((ANOMALY_NAME, UNET_NAME), "not run: no --rivals were given")
     known = load_simulated(plan.validation, model.profile)
     if not any(subject.case.diseased for subject in known):
         raise InputError(plan.validation, "holds no diseased vertebra to choose thresholds on")
@@ -120,7 +134,7 @@ def prepare(plan: Plan, model: Model, say: Say) -> Contest:
         began = time.monotonic()
         chosen.append((method, choose(method, subjects)))
         say(f"thresholds of {method.name}: {time.monotonic() - began:.0f} s")
-    return Contest(model, chosen, sorted({subject.case.patient for subject in known}))
+    return Contest(model, chosen, sorted({subject.case.patient for subject in known}), not_run)
 
 
 def _simulated(
@@ -144,7 +158,7 @@ def _measured(contest: Contest, title: str, subjects: Sequence[Subject], say: Sa
         outcomes = run(method, subjects, tuned.settings)
         rows.append(Row(method.name, method.learnt_from, tuned, outcomes))
         say(f"{title}: {method.name}, {time.monotonic() - began:.0f} s")
-    about = About(title, contest.model.hash, contest.tuned_on)
+    about = About(title, contest.model.hash, contest.tuned_on, contest.not_run)
     return describe(about, rows, _weights(subjects))
 
 

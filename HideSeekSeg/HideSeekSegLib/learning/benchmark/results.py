@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..canvases import DRAWN
@@ -40,11 +40,15 @@ class Row:
 
 @dataclass(frozen=True)
 class About:
-    """What a set is, the hash of the weights, and the patients on which thresholds were chosen."""
+    """What a set is, the hash of the weights, and the patients on which thresholds were chosen.
+
+    ``not_run`` says of methods that ought to be in the table why they are not.
+    """
 
     title: str
     weights: str
     tuned_on: Sequence[str]
+    not_run: Mapping[str, str] = field(default_factory=dict)
 
 
 def describe(about: About, rows: Sequence[Row], weights: Weights) -> Data:
@@ -66,7 +70,7 @@ def describe(about: About, rows: Sequence[Row], weights: Weights) -> Data:
         "methods": [_row_data(row, weights) for row in rows],
         "findings per patient": {} if any(one.diseased for one in outcomes) else per_patient(rows),
         "over the best baseline": over_best(rows, weights),
-        "not run": NOT_RUN,
+        "not run": {**about.not_run, **NOT_RUN},
     }
 
 

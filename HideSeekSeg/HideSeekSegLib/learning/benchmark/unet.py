@@ -22,6 +22,7 @@ from ..training import Losses, Progress, Stage, run_stage
 from .methods import ByMaps, Maps
 from .subjects import Subject
 
+NAME = "U-Net (ceiling)"
 FLOORS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 WIDTHS = (24, 48, 96)
 BATCH = 32
@@ -103,4 +104,4 @@ def unet_method(network: nn.Module) -> ByMaps:
         evidence: dict[LesionType, Field] = {kind: p[:, n] for n, kind in enumerate(TYPES)}
         return [Maps(subject.case, evidence, p_of_vertebra(p.max(axis=(1, 2, 3))))]
 
-    return ByMaps("U-Net (ceiling)", "full masks", draw, FLOORS)
+    return ByMaps(NAME, "full masks", draw, FLOORS)
