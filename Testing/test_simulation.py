@@ -39,9 +39,17 @@ from HideSeekSegLib.learning.canvases import (
     take_canvas,
 )
 from HideSeekSegLib.learning.commands import Simulation, run_simulate
+from HideSeekSegLib.learning.conspicuity import (
+    PLAIN_HU,
+    SMALLEST_MM3,
+    clutter,
+    outlined,
+    plain,
+)
 from HideSeekSegLib.learning.fields import Canvas, blob, log_uniform, random_point, smooth_field
 from HideSeekSegLib.learning.lesions import (
     VISIBLE_HU,
+    draw_kind,
     paint_blastic,
     paint_lytic,
     paint_metastases,
@@ -162,7 +170,7 @@ def test_blastic_brightens_and_does_not_become_metal(canvas: Canvas) -> None:
 def test_lesions_come_in_both_types_alone_and_mixed(canvas: Canvas) -> None:
     kinds = set()
     for seed in range(30):
-        painted = paint_metastases(rng(seed), canvas)
+        painted = paint_metastases(rng(seed), canvas, draw_kind(rng(seed)))
         assert not (painted.lytic & painted.blastic).any()
         assert not ((painted.lytic | painted.blastic) & ~canvas.body).any()
         kinds.add((bool(painted.lytic.any()), bool(painted.blastic.any())))
@@ -224,7 +232,9 @@ def test_twin_differs_only_by_the_lesions(diseased: list[Sample]) -> None:
         change = np.abs(sample.image - sample.twin)
         lesion = sample.lytic | sample.blastic
         assert not (lesion & ~sample.body).any()
-        assert change[sample.body & ~lesion].max(initial=0) < 2 * VISIBLE_HU
+        strong, count = ndimage.label((change >= 2 * VISIBLE_HU) & sample.body & ~lesion)
+        specks = ndimage.sum_labels(strong > 0, strong, range(1, count + 1)) * np.prod(spacing)
+        assert max(specks, default=0) < SMALLEST_MM3  # nobody outlines these
         away = ndimage.distance_transform_edt(~sample.body, sampling=spacing) > 6
         assert change[away].max() < 2
 
@@ -481,3 +491,45 @@ def test_patients_are_equally_likely_and_drawn_ones_count_as_one(tmp_path: Path)
     assert all(18 <= n <= 42 for n in count.values())
     assert 18 <= len(data["patient"]) - sum(count.values()) <= 42
     assert len(set(data["patient"])) == 7
+
+
+def test_outlines_close_gaps_and_leave_specks_alone(canvas: Canvas) -> None:
+    holes = np.zeros_like(canvas.body)
+    middle = tuple(n // 2 for n in holes.shape)
+    s, p, i = middle
+    for dp in (-3, 0, 3):
+        for di in (-3, 0, 3):
+            holes[s - 2 : s + 3, p + dp - 1 : p + dp + 1, i + di - 1 : i + di + 1] = True
+    speck = np.zeros_like(holes)
+    speck[s, p - 15, i] = True
+    assert canvas.body[speck].all()
+    drawn = outlined(holes | speck, canvas.body, canvas.spacing)
+    assert ndimage.label(drawn)[1] == 1 and drawn[holes].all() and not drawn[speck].any()
+    # Filled between the holes, and hardly any larger.
+    assert drawn[s, p - 4 : p + 4, i - 4 : i + 4].all()
+    box = np.argwhere(drawn)
+    assert (np.ptp(box, axis=0) + 1 <= (7, 10, 10)).all()
+    assert not outlined(speck, canvas.body, canvas.spacing).any()
+
+
+def test_plain_lesions_stand_out_from_quiet_and_from_coarse_marrow(canvas: Canvas) -> None:
+    texture = smooth_field(rng(3), canvas, 3.0)
+    lesion = blob(rng(1), canvas, np.array(canvas.body.shape) / 2 * SPACING, 6.0) > 0.5
+    change = np.where(lesion, -1.3 * PLAIN_HU, 0.0).astype(np.float32)
+    quiet = clutter(canvas.hu + 20 * texture, canvas.depth)
+    coarse = clutter(canvas.hu + 150 * texture, canvas.depth)
+    assert quiet == pytest.approx(20, rel=0.2) and coarse == pytest.approx(150, rel=0.2)
+    assert plain(change, lesion, quiet)
+    assert not plain(change, lesion, coarse)
+    assert not plain(change / 2, lesion, quiet)
+    assert not plain(change, np.zeros_like(lesion), quiet)
+
+
+def test_most_diseased_vertebrae_show_a_plain_lesion(diseased: list[Sample]) -> None:
+    contrast = [
+        np.abs(s.image - s.twin)[s.lytic | s.blastic].mean()
+        for s in diseased
+        if s.lesion_pixels.any()
+    ]
+    assert len(contrast) >= 0.9 * len(diseased)
+    assert np.mean(np.array(contrast) > 0.8 * PLAIN_HU) >= 0.7

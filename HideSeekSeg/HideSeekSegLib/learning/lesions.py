@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,8 @@ from .fields import Canvas, Field, Mask, Rng, blob, log_uniform, random_point, s
 
 # Change of density (HU, before blur) from which a voxel counts as lesion: below, no reader sees it.
 VISIBLE_HU = 60.0
+
+Kind = Literal["lytic", "blastic", "mixed"]
 
 
 @dataclass(frozen=True)
@@ -125,13 +128,18 @@ def paint_blastic(rng: Rng, canvas: Canvas, hu: Field) -> tuple[Field, Field]:
     return np.asarray(hu + weight * density * room, np.float32), weight
 
 
-def paint_metastases(rng: Rng, canvas: Canvas) -> Painted:
-    """One diseased vertebra: lytic, blastic or mixed, one to three lesions.
+def draw_kind(rng: Rng) -> Kind:
+    """What the metastases of one vertebra are."""
+    kinds: tuple[Kind, ...] = ("lytic", "blastic", "mixed")
+    return kinds[int(rng.choice(3, p=[0.45, 0.4, 0.15]))]
+
+
+def paint_metastases(rng: Rng, canvas: Canvas, kind: Kind) -> Painted:
+    """One diseased vertebra, one to three lesions of a kind.
 
     A lesion that overlaps an earlier one of the other type takes its voxels where it changes them
     more.  The masks are where the density changed by at least VISIBLE_HU.
     """
-    kind = rng.choice(["lytic", "blastic", "mixed"], p=[0.45, 0.4, 0.15])
     steps: list[Callable[[Rng, Canvas, Field], tuple[Field, Field]]] = []
     if kind != "blastic":
         steps += [paint_lytic] * int(rng.choice([1, 2, 3], p=[0.65, 0.25, 0.1]))

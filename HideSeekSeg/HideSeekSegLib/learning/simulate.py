@@ -18,14 +18,21 @@ from scipy import ndimage
 
 from ..imaging.files import atomic
 from ..model.profile import Geometry
-from .acquisition import acquire, draw_noise, random_acquisition, scale
+from .acquisition import Acquisition, acquire, draw_noise, random_acquisition, scale
 from .canvases import Vertebra, take_canvas
+from .conspicuity import clutter, outlined, plain
 from .fields import Canvas, Field, Mask, Rng
-from .lesions import VISIBLE_HU, paint_metastases
+from .lesions import VISIBLE_HU, draw_kind, paint_metastases
 from .mimics import paint_mimics
 
 BODY, LYTIC, BLASTIC = 1, 2, 4
+Spacing = tuple[float, float, float]  # mm along (S, P, I)
 LEAST_LESION_PIXELS = 20
+# Diseased vertebrae whose lesions may be fainter than a reader asks for, and how often the others
+# are drawn before one that is faint has to do (in thin bone nothing lytic is plain).
+FAINT_SHARE, PLAIN_TRIES = 0.15, 8
+# Slices with less of the body than this share of the largest are its rims.
+RIM_SHARE = 0.12
 COMPACT_GEOMETRY = Geometry("aligned", 48, slice_mm=1.6, body_pixels=40.0, margin_pixels=1.0)
 
 
@@ -55,28 +62,56 @@ def draw_sample(rng: Rng, vertebra: Vertebra, geometry: Geometry, diseased: bool
     how = random_acquisition(rng)
     benign = paint_mimics(rng, canvas)
     healthy = canvas.hu + _blurred(benign - canvas.hu, canvas, own_blur)
-    painted = (
-        paint_metastases(rng, Canvas(benign, canvas.body, canvas.spacing)) if diseased else None
-    )
     noise = draw_noise(rng, canvas.body.shape, canvas.spacing, how)
     twin = acquire(healthy, canvas.spacing, how)
-    if painted is None:
+    if not diseased:
         none = np.zeros_like(canvas.body)
         image = scale(twin + noise, how)
         return Sample(image, image, canvas.body, none, none)
-    change = acquire(_blurred(painted.hu - benign, canvas, own_blur), canvas.spacing, how)
-    visible = np.where(canvas.body, change, 0.0)
-    grain = _grain_lost(rng, canvas, painted.lytic)
+    marrow = Canvas(benign, canvas.body, canvas.spacing)
+    lesions = _draw_lesions(rng, marrow, own_blur, how, clutter(twin + noise, canvas.depth))
+    grain = _grain_lost(rng, canvas, lesions.lost)
     return Sample(
-        scale(twin + change + noise + grain, how),
+        scale(twin + lesions.change + noise + grain, how),
         scale(twin + noise, how),
         canvas.body,
-        visible <= -VISIBLE_HU,
-        visible >= VISIBLE_HU,
+        lesions.lytic,
+        lesions.blastic,
     )
 
 
-def _blurred(change: Field, canvas: Canvas, sigma_mm: tuple[float, float, float]) -> Field:
+@dataclass(frozen=True)
+class _Lesions:
+    """Metastases as the scan shows them: their change in HU, their outlines, the bone lost."""
+
+    change: Field
+    lytic: Mask
+    blastic: Mask
+    lost: Mask
+
+
+def _draw_lesions(
+    rng: Rng, marrow: Canvas, own_blur: Spacing, how: Acquisition, clutter_hu: float
+) -> _Lesions:
+    """Metastases of one kind, drawn again until they are plain, but for a known share.
+
+    The kind stays: lytic disease is harder to see and would else become rare.
+    """
+    kind = draw_kind(rng)
+    tries = 1 if rng.random() < FAINT_SHARE else PLAIN_TRIES
+    for _ in range(tries):
+        painted = paint_metastases(rng, marrow, kind)
+        change = acquire(_blurred(painted.hu - marrow.hu, marrow, own_blur), marrow.spacing, how)
+        lytic, blastic = (
+            outlined(marrow.body & seen, marrow.body, marrow.spacing)
+            for seen in (change <= -VISIBLE_HU, change >= VISIBLE_HU)
+        )
+        if plain(change, lytic | blastic, clutter_hu):
+            break
+    return _Lesions(change, lytic & ~blastic, blastic, painted.lytic)
+
+
+def _blurred(change: Field, canvas: Canvas, sigma_mm: Spacing) -> Field:
     return np.asarray(
         ndimage.gaussian_filter(change, np.array(sigma_mm) / canvas.spacing, truncate=3.0),
         np.float32,
@@ -110,9 +145,9 @@ def choose_slices(rng: Rng, sample: Sample, diseased: bool, most: int | None) ->
 
 
 def broad_slices(body: Mask) -> Mask:
-    """Which slices (S,) of a body (S, P, I) pass through much of it."""
+    """Which slices (S,) of a body (S, P, I) show more of it than its rims."""
     area = body.sum(axis=(1, 2))
-    return np.asarray(area >= 0.35 * area.max())
+    return np.asarray(area >= RIM_SHARE * area.max())
 
 
 @dataclass(frozen=True)
