@@ -21,7 +21,6 @@ from HideSeekSegLib.imaging.volume import Grid
 from HideSeekSegLib.learning.dataset import Slices, load_slices, make_batch
 from HideSeekSegLib.learning.losses import (
     EDITING_TIMES,
-    ChangeHead,
     Supervision,
     decoder_loss,
     draw_times,
@@ -34,7 +33,14 @@ from HideSeekSegLib.learning.train import (
     standardise,
     train,
 )
-from HideSeekSegLib.learning.training import Losses, Progress, Stage, learning_rate, run_stage
+from HideSeekSegLib.learning.training import (
+    Losses,
+    Progress,
+    Stage,
+    learning_rate,
+    run_stage,
+    seconds_spent,
+)
 from HideSeekSegLib.model.autoencoder import DiffusionAutoencoder
 from HideSeekSegLib.model.classifier import LinearClassifier
 from HideSeekSegLib.model.profile import Architecture
@@ -229,7 +235,9 @@ def test_stopped_and_resumed_is_undisturbed(tmp_path: Path, stops: tuple[int, ..
     for calls in stops:
         with pytest.raises(KeyboardInterrupt):
             fit(LINE, tmp_path / "stopped", should_stop=stop_after(calls))
+    before = seconds_spent(tmp_path / "stopped")
     resumed = fit(LINE, tmp_path / "stopped")
+    assert 0 < before <= seconds_spent(tmp_path / "stopped"), "sessions add up"
     assert [weights_of(module) for module in resumed] == expected
 
 
@@ -297,7 +305,11 @@ def test_twin_training_reads_twins_but_no_masks(tmp_path: Path) -> None:
     assert learned(poisoned(slices), settings, tmp_path / "c") != expected
 
 
-@pytest.mark.parametrize("architecture", [TINY, EVIDENCE], ids=["mean", "evidence"])
+@pytest.mark.parametrize(
+    "architecture",
+    [TINY, EVIDENCE, replace(EVIDENCE, change_map=True)],
+    ids=["mean", "evidence", "change"],
+)
 def test_latents_arrive_standardised(architecture: Architecture) -> None:
     profile, slices = replace(TOY, architecture=architecture), toy_slices()
     torch.manual_seed(1)
@@ -331,11 +343,12 @@ def test_training_times_lie_where_lesions_are_seen() -> None:
     assert times.min() < 20 and 980 < times.max() <= 999
 
 
-def test_change_head_answers_in_the_pictures_size() -> None:
-    architecture = replace(EVIDENCE, patch=2)
+def test_change_map_answers_in_the_pictures_size() -> None:
+    architecture = replace(EVIDENCE, patch=2, change_map=True)
     model = DiffusionAutoencoder(architecture)
     maps, _ = model.encoder.features(torch.zeros(3, 1, 16, 16))
-    assert ChangeHead(architecture)(maps).shape == (3, 1, 16, 16)
+    change = model.encoder.change_seen(maps)
+    assert change is not None and change.shape == (3, 1, 16, 16)
 
 
 def test_edit_is_only_asked_for_where_twins_are_known() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +24,7 @@ from .reporting import Figures, format_figures, measure_labels, measure_weights
 from .simulate import Recipe, simulate
 from .telling import Say, counter, stage_teller
 from .train import COMPACT, Settings, train
+from .training import seconds_spent
 from .tuning import tune
 
 
@@ -91,7 +91,6 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
     several processes that torchrun started the leader does all but the training alone, and the
     others give None.
     """
-    began = time.monotonic()
     geometry = replace(COMPACT.geometry, central_slices=job.central_slices)
     profile = replace(COMPACT, name=job.name, geometry=geometry)
     slices = load_slices(job.slices, profile)
@@ -110,7 +109,7 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
         )
     if not team.leads:
         return None
-    facts = {**_facts(slices), "seconds": round(time.monotonic() - began)}
+    facts = {**_facts(slices), "seconds": round(seconds_spent(job.out))}
     profile = replace(trained.profile, provenance={**trained.profile.provenance, **facts})
     save_model(weights, trained.autoencoder, trained.classifier, profile, half=True)
     loss_curves(job.out, job.out / "losses.png")

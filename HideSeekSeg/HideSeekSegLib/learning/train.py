@@ -21,7 +21,7 @@ from ..model.classifier import LinearClassifier
 from ..model.profile import Architecture, Decision, Intensity, Profile, Schedule
 from .dataset import Slices, make_batch
 from .devices import ALONE, Team
-from .losses import ChangeHead, Supervision, decoder_loss, encoder_loss, twin_encoder_loss
+from .losses import Supervision, decoder_loss, encoder_loss, twin_encoder_loss
 from .simulate import COMPACT_GEOMETRY
 from .training import Losses, Progress, Stage, run_stage
 
@@ -40,6 +40,7 @@ COMPACT = Profile(
         pooling="evidence",
         evidence_levels=(0, 1),
         contrast=True,
+        change_map=True,
     ),
     geometry=COMPACT_GEOMETRY,
     intensity=Intensity("asinh"),
@@ -122,8 +123,7 @@ def _train_encoder(
 ) -> None:
     """Train the encoder with a linear head on labels; the model keeps the averaged weights."""
     head = nn.Linear(profile.architecture.latent, 1)
-    change = ChangeHead(profile.architecture)
-    module = nn.ModuleDict({"encoder": model.encoder, "head": head, "change": change})
+    module = nn.ModuleDict({"encoder": model.encoder, "head": head})
     module.to(team.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def losses(step: int, rng: np.random.Generator, generator: torch.Generator) -> Losses:
@@ -132,7 +132,7 @@ def _train_encoder(
         batch = batch.on(team.device)
         if not twins:
             return {"cross entropy": encoder_loss(model, head, batch)}
-        label, seen = twin_encoder_loss(model, head, change, batch)
+        label, seen = twin_encoder_loss(model, head, batch)
         return {"total": label + CHANGE_WEIGHT * seen, "cross entropy": label, "change": seen}
 
     stage = Stage("encoder", settings.encoder_steps, settings.encoder_rate, 0.05, settings.seed)

@@ -79,7 +79,7 @@ def run_stage(
     averaged = copy.deepcopy(module).eval().requires_grad_(False)
     checkpoint = folder / f"{stage.name}-checkpoint.pt"
     history: list[dict[str, float]] = []
-    first = _resume(checkpoint, module, averaged, optimiser, history)
+    first, spent = _resume(checkpoint, module, averaged, optimiser, history)
     began, saved, recent = time.monotonic(), time.monotonic(), []
     module.train()
     for step in range(first, stage.steps):
@@ -109,8 +109,9 @@ def run_stage(
             or time.monotonic() - saved > stage.checkpoint_seconds
             or step + 1 == stage.steps
         ):
-            _save(checkpoint, step + 1, module, averaged, optimiser, history)
             saved = time.monotonic()
+            done = {"step": step + 1, "seconds": spent + saved - began}
+            _save(checkpoint, done, module, averaged, optimiser, history)
         if stopping:
             raise KeyboardInterrupt
     return averaged
@@ -134,28 +135,34 @@ def _resume(
     averaged: nn.Module,
     optimiser: torch.optim.Optimizer,
     history: list[dict[str, float]],
-) -> int:
-    """Load the checkpoint where there is one; gives the first step to do."""
+) -> tuple[int, float]:
+    """Load the checkpoint where there is one; gives the first step to do, and seconds spent."""
     if not checkpoint.exists():
-        return 0
+        return 0, 0.0
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     module.load_state_dict(state["module"])
     averaged.load_state_dict(state["averaged"])
     optimiser.load_state_dict(state["optimiser"])
     history += state["history"]
-    return int(state["step"])
+    return int(state["step"]), float(state["seconds"])
+
+
+def seconds_spent(folder: Path) -> float:
+    """Seconds of all sessions that trained the stages in a folder, up to their checkpoints."""
+    paths = folder.glob("*-checkpoint.pt")
+    return sum(float(torch.load(p, "cpu", weights_only=True)["seconds"]) for p in paths)
 
 
 def _save(
     checkpoint: Path,
-    step: int,
+    done: dict[str, float],
     module: nn.Module,
     averaged: nn.Module,
     optimiser: torch.optim.Optimizer,
     history: list[dict[str, float]],
 ) -> None:
     state = {
-        "step": step,
+        **done,
         "module": module.state_dict(),
         "averaged": averaged.state_dict(),
         "optimiser": optimiser.state_dict(),

@@ -6,7 +6,6 @@ The architecture is that of the paper (Atad et al., MIDL 2026), which follows Di
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -23,15 +22,13 @@ from .blocks import (
     norm,
     zeroed,
 )
+from .pooling import ChangeMap, EvidencePooling
 from .profile import Architecture
 
 MakeBlock = Callable[[int, int, Resample], nn.Module]
 MakeStage = Callable[..., nn.Module]
 
 DROPOUT = 0.1
-EVIDENCE_CHANNELS = 96
-COARSE_CHANNELS = 48
-LOG_SUM_EXP_SHARPNESS = 2.0
 BLANK = -0.95  # x at or below it is blanked, or air
 CONTRAST_GAIN = 3.0
 
@@ -84,11 +81,14 @@ class SemanticEncoder(nn.Module):
         channels = a.patch**2 * (2 if a.contrast else 1)
         self.input_blocks, widths = _downward(a, a.encoder_mult, Block, nn.Sequential, channels)
         self.middle_block = _middle(widths[-1], Block, nn.Sequential)
+        level_widths = [widths[_last_of_level(a, level)] for level in self.levels]
+        self.change = ChangeMap(level_widths, a.patch) if a.change_map else None
         if a.pooling == "evidence":
             self.out: nn.Module = EvidencePooling(
-                maps=[widths[_last_of_level(a, level)] for level in a.evidence_levels],
+                maps=[level_widths[level] for level in a.evidence_levels],
                 coarse=widths[-1],
                 coarse_size=a.image_size // a.patch // 2 ** (len(a.encoder_mult) - 1),
+                change=a.change_map,
                 latent=a.latent,
                 dropout=dropout,
             )
@@ -103,8 +103,8 @@ class SemanticEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images x (N, 1, H, W) to latents z (N, latent)."""
-        z: Tensor = self.pooled(*self.features(x))
-        return z
+        maps, coarse = self.features(x)
+        return self.pooled(maps, coarse, self.change_seen(maps))
 
     def features(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """The last map of each level, finest first, and the middle block's (N, C, h, w)."""
@@ -127,10 +127,17 @@ class SemanticEncoder(nn.Module):
         """What draws the last map of a level."""
         return self.input_blocks[_last_of_level(self.architecture, level)]
 
-    def pooled(self, maps: list[Tensor], coarse: Tensor) -> Tensor:
-        """What ``features`` gave to latents z (N, latent)."""
+    def change_seen(self, maps: list[Tensor]) -> Tensor | None:
+        """What ``features`` gave to the change (N, 1, H, W) that the encoder sees in x, if it does.
+
+        Positive where x is denser than it should be.
+        """
+        return None if self.change is None else self.change(maps)
+
+    def pooled(self, maps: list[Tensor], coarse: Tensor, change: Tensor | None) -> Tensor:
+        """What ``features`` and ``change_seen`` gave to latents z (N, latent)."""
         if isinstance(self.out, EvidencePooling):
-            return self.out([maps[i] for i in self.architecture.evidence_levels], coarse)
+            return self.out([maps[i] for i in self.architecture.evidence_levels], coarse, change)
         z: Tensor = self.out(coarse)
         return z
 
@@ -143,42 +150,6 @@ def contrast(x: Tensor) -> Tensor:
     inside = x > BLANK
     median = torch.where(inside, x, torch.nan).flatten(1).nanmedian(dim=1).values.nan_to_num(0.0)
     return torch.tanh(CONTRAST_GAIN * (x - median[:, None, None, None])) * inside
-
-
-class EvidencePooling(nn.Module):
-    """z from mean, maximum and log-sum-exp of fine maps, joined with a flattened coarse map.
-
-    The mean drowns a focus of a few pixels; the maximum and its smooth form let it speak, and the
-    coarse map says where things are.
-    """
-
-    def __init__(
-        self, maps: list[int], coarse: int, coarse_size: int, latent: int, dropout: float
-    ) -> None:
-        super().__init__()
-        self.evidence = nn.ModuleList(
-            nn.Sequential(norm(c), nn.SiLU(), nn.Conv2d(c, EVIDENCE_CHANNELS, 1)) for c in maps
-        )
-        self.coarse = nn.Sequential(
-            norm(coarse), nn.SiLU(), nn.Conv2d(coarse, COARSE_CHANNELS, 1), nn.Flatten()
-        )
-        joined = 3 * EVIDENCE_CHANNELS * len(maps) + COARSE_CHANNELS * coarse_size**2
-        self.latent = nn.Sequential(nn.Dropout(dropout), nn.Linear(joined, latent))
-
-    def forward(self, maps: list[Tensor], coarse: Tensor) -> Tensor:
-        """maps: (N, C_i, H_i, W_i) per evidence level; coarse (N, C, h, w); gives (N, latent)."""
-        parts = [self.coarse(coarse)]
-        for project, h in zip(self.evidence, maps):
-            values = project(h).flatten(2).float()
-            parts += [values.mean(2), values.amax(2), _smooth_maximum(values)]
-        z: Tensor = self.latent(torch.cat(parts, dim=1))
-        return z
-
-
-def _smooth_maximum(values: Tensor) -> Tensor:
-    """Log-mean-exp over the last axis: between mean and maximum, whatever the map's size."""
-    summed = torch.logsumexp(LOG_SUM_EXP_SHARPNESS * values, dim=-1)
-    return (summed - math.log(values.shape[-1])) / LOG_SUM_EXP_SHARPNESS
 
 
 def _last_of_level(a: Architecture, level: int) -> int:

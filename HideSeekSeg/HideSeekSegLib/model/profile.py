@@ -18,6 +18,7 @@ class Architecture:
     ``pooling`` turns the encoder's last map into z: "mean" is the paper's; "evidence" joins mean,
     maximum and log-sum-exp of the maps named by ``evidence_levels``, so that a small focus can
     speak for the whole crop.  ``contrast`` shows the encoder, beside x, x relative to its median.
+    ``change_map`` joins to z what a dense map of the encoder's sees as change (evidence only).
     """
 
     image_size: int = 64
@@ -32,6 +33,7 @@ class Architecture:
     pooling: Literal["mean", "evidence"] = "mean"
     evidence_levels: tuple[int, ...] = ()
     contrast: bool = False
+    change_map: bool = False
 
 
 @dataclass(frozen=True)
