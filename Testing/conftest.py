@@ -13,6 +13,7 @@ import torch
 
 from example_models import FAST, REFERENCE, TINY, filled, golden, published_network
 from example_published import FILES, write_checkpoint, write_classifier
+from example_scene import Slicer, open_scene
 from HideSeekSegLib.cli import main
 from HideSeekSegLib.imaging.volume import Grid, Volume, to_sitk
 from HideSeekSegLib.model.classifier import LinearClassifier
@@ -119,3 +120,11 @@ def box_files(
     for path, volume in zip(paths, box_spine):
         sitk.WriteImage(to_sitk(volume), str(path))
     return paths
+
+
+@pytest.fixture(scope="session")
+def mrml() -> Iterator[Slicer]:
+    """A real MRML scene, shared by all tests: each one clears what it finds in it."""
+    pytest.importorskip("slicer.util", reason="slicer-core is not installed")
+    with open_scene() as scene:
+        yield scene

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-import types
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import numpy as np
 import pytest
 
 from example_findings import Floats, make_grid, make_result
+from example_scene import Slicer
 from HideSeekSegLib.findings import Candidate, Result, Status
 from HideSeekSegLib.imaging.files import read_segmentation
 from HideSeekSegLib.imaging.volume import Grid
@@ -24,49 +22,6 @@ import vtk  # noqa: E402  (comes with slicer-core)
 from vtk.util import numpy_support  # noqa: E402
 
 RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-
-@dataclass(frozen=True)
-class Slicer:
-    """A scene with its logics; they must live as long as the scene is used."""
-
-    scene: Any
-    logics: dict[str, Any]
-    keep: tuple[Any, ...]
-
-
-@pytest.fixture(scope="session")
-def mrml() -> Iterator[Slicer]:
-    scene, application = slicer.vtkMRMLScene(), slicer.vtkSlicerApplicationLogic()
-    application.SetMRMLScene(scene)
-    application.GetColorLogic().SetMRMLScene(scene)
-    application.GetColorLogic().AddDefaultColorNodes()
-    application.SetModuleLogic("Colors", application.GetColorLogic())
-    logics = {
-        "Terminologies": slicer.vtkSlicerTerminologiesModuleLogic(),
-        "Volumes": slicer.vtkSlicerVolumesLogic(),
-        "SubjectHierarchy": slicer.vtkSlicerSubjectHierarchyModuleLogic(),
-        "Segmentations": slicer.vtkSlicerSegmentationsModuleLogic(),
-    }
-    for name, logic in logics.items():
-        logic.SetMRMLApplicationLogic(application)
-        logic.SetMRMLScene(scene)
-        application.SetModuleLogic(name, logic)
-    remote, data = slicer.vtkMRMLRemoteIOLogic(), slicer.vtkDataIOManagerLogic()
-    with tempfile.TemporaryDirectory() as cache:
-        remote.SetMRMLScene(scene)
-        remote.SetMRMLApplicationLogic(application)
-        remote.GetCacheManager().SetRemoteCacheDirectory(cache)
-        data.SetMRMLScene(scene)
-        data.SetMRMLApplicationLogic(application)
-        data.SetAndObserveDataIOManager(remote.GetDataIOManager())
-        remote.AddDataIOToScene()
-        slicer.mrmlScene = scene
-        slicer.modules = types.SimpleNamespace(
-            **{n.lower(): types.SimpleNamespace(logic=lambda x=x: x) for n, x in logics.items()}
-        )
-        yield Slicer(scene, logics, (application, remote, data))
-        scene.Clear(True)
 
 
 def rotation(degrees: tuple[float, float, float]) -> Floats:
