@@ -66,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert status == 0, err
     shard = folder / "slices" / "shard-00001"
     assert out.splitlines()[-2:] == [f"{shard}.npz", f"{shard}.png"]
-    whole = ("--split", "validation", "--whole", "--seed", "2", "--out", folder / "whole")
+    whole = ("--split", "validation", "--whole", "--seed", "3", "--out", folder / "whole")
     assert run((*drawing, *whole)) == 0
     return folder
 
