@@ -19,6 +19,7 @@ from HideSeekSegLib.learning.benchmark.ablations import ablations, run_ablations
 from HideSeekSegLib.learning.benchmark.anomaly import (
     anomaly_architecture,
     anomaly_method,
+    change_map,
     difference_map,
     train_anomaly,
 )
@@ -121,7 +122,11 @@ def test_otsu_with_hiding_finds_spots(
     assert scores["lytic"] > 0.4 and scores["blastic"] > 0.4
 
 
-def test_hide_and_seek_is_what_evaluation_finds(model: Model, unseen: list[Subject]) -> None:
+@pytest.mark.parametrize("min_slices", [1, 2])
+def test_hide_and_seek_is_what_evaluation_finds(
+    model: Model, unseen: list[Subject], min_slices: int
+) -> None:
+    model = with_profile(model, {"min_slices": min_slices}, {})
     method = HideAndSeek("own", model)
     for subject in unseen[:4]:
         expected = find(see(subject.case, model), model)
@@ -149,6 +154,20 @@ def test_difference_map_finds_spots(
 ) -> None:
     scores = f1_of(difference_map(model), known, unseen)
     assert max(scores.values()) > 0.4
+
+
+def test_change_map_of_the_encoder_finds_spots(
+    known: list[Subject], unseen: list[Subject], tmp_path: Path
+) -> None:
+    settings = Settings(
+        "twins", encoder_steps=150, decoder_steps=0, encoder_batch=16, encoder_rate=5e-3
+    )
+    profile = replace(TOY, architecture=replace(TOY.architecture, change_map=True))
+    trained = train(toy_slices(), profile, settings, tmp_path, silent)
+    network = trained.autoencoder.eval()
+    weights = Model(network, trained.classifier, trained.profile, CPU, hash="0123456789abcdef")
+    scores = f1_of(change_map(weights), known, unseen)
+    assert min(scores.values()) > 0.4
 
 
 # ---- class activation maps

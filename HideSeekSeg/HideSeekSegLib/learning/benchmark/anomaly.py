@@ -48,6 +48,22 @@ def difference_map(model: Model) -> ByMaps:
     return ByMaps("difference map, nothing hidden", supervision(model), draw, FLOORS)
 
 
+def change_map(model: Model) -> ByMaps:
+    """What the encoder itself sees as change: no diffusion, nothing hidden."""
+
+    @torch.inference_mode()
+    def draw(subject: Subject) -> list[Maps]:
+        maps, coarse = model.autoencoder.encoder.features(subject.case.x)
+        change = model.autoencoder.encoder.change_seen(maps)
+        assert change is not None
+        z = model.autoencoder.encoder.pooled(maps, coarse, change)
+        p = p_of_vertebra(model.classifier.probability(z).numpy())
+        pixels = model.profile.decision.smooth_pixels
+        return [_signed(subject.case, _smooth(-change[:, 0].numpy(), pixels), p)]
+
+    return ByMaps("the encoder's change map, no diffusion", supervision(model), draw, FLOORS)
+
+
 def _signed(case: Case, difference: npt.NDArray[np.float32], p: float) -> Maps:
     """Density that was added lay in a lytic lesion, density removed in a blastic one."""
     evidence: dict[LesionType, Field] = {"lytic": difference, "blastic": -difference}
@@ -56,7 +72,9 @@ def _signed(case: Case, difference: npt.NDArray[np.float32], p: float) -> Maps:
 
 def anomaly_architecture(profile: Profile) -> Architecture:
     """That of the weights under test, with the paper's pooling: no label shapes its latent."""
-    return replace(profile.architecture, pooling="mean", evidence_levels=(), contrast=False)
+    return replace(
+        profile.architecture, pooling="mean", evidence_levels=(), contrast=False, change_map=False
+    )
 
 
 def train_anomaly(

@@ -17,7 +17,7 @@ from ..canvases import Source, read_sources
 from ..telling import Say, counter
 from .ablations import ablations, run_ablations
 from .anomaly import NAME as ANOMALY_NAME
-from .anomaly import difference_map
+from .anomaly import change_map, difference_map
 from .bootstrap import draw_weights
 from .boxed import RULE, boxes_to_markdown, draw_boxes, try_boxes
 from .cams import FROM_TORCHCAM, cams
@@ -117,6 +117,7 @@ def prepare(plan: Plan, model: Model, say: Say) -> Contest:
     methods: list[Method] = [
         HideAndSeek(f"Hide-and-Seek Attribution ({model.profile.name})", model),
         difference_map(model),
+        *([change_map(model)] if model.profile.architecture.change_map else []),
         otsu(),
         OtsuHiding(model),
         *maps,

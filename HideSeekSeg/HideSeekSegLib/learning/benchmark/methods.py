@@ -105,7 +105,7 @@ class HideAndSeek:
             parts = [Part(c.slice, c.type, c.mask, 1.0) for c in proposals.candidates]
         if not self.pooled:
             parts = [part for part in parts if part.score > decision.threshold]
-        return join_slices(parts), p_of_vertebra(seen.latents.p.numpy())
+        return join_slices(parts, decision.min_slices), p_of_vertebra(seen.latents.p.numpy())
 
 
 @dataclass(frozen=True, eq=False)
