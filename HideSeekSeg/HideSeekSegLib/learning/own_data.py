@@ -35,6 +35,9 @@ from .manifest import Manifest, Row
 from .simulate import BODY, as_int16, broad_slices
 
 THE_ONE = "the only label"
+# Slices with less of the body than this share of the broadest are left out: a lesion, of which the
+# label says that it is somewhere, is hardly ever seen there.
+BROAD_SHARE = 0.35
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ def _columns(outcomes: Sequence[Outcome]) -> dict[str, np.ndarray]:
     for number, outcome in enumerate(outcomes):
         row, crop = outcome.row, outcome.crop
         assert crop is not None
-        slices = np.flatnonzero(broad_slices(crop.body))
+        slices = np.flatnonzero(broad_slices(crop.body, BROAD_SHARE))
         body: Mask = crop.body[slices]
         columns = {
             "image": as_int16(crop.image[slices]),

@@ -138,16 +138,16 @@ def choose_slices(rng: Rng, sample: Sample, diseased: bool, most: int | None) ->
     """
     if most is None:
         return np.flatnonzero(sample.body.any(axis=(1, 2)))
-    good = broad_slices(sample.body)
+    good = broad_slices(sample.body, RIM_SHARE)
     if diseased:
         good &= sample.lesion_pixels >= LEAST_LESION_PIXELS
     return np.sort(rng.permutation(np.flatnonzero(good))[:most])
 
 
-def broad_slices(body: Mask) -> Mask:
-    """Which slices (S,) of a body (S, P, I) show more of it than its rims."""
+def broad_slices(body: Mask, least_share: float) -> Mask:
+    """Which slices (S,) of a body (S, P, I) show at least that share of what the broadest does."""
     area = body.sum(axis=(1, 2))
-    return np.asarray(area >= RIM_SHARE * area.max())
+    return np.asarray(area >= least_share * area.max())
 
 
 @dataclass(frozen=True)
