@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from desktop import Desktop, open_desktop
 from example_models import FAST, REFERENCE, TINY, filled, golden, published_network
 from example_published import FILES, write_checkpoint, write_classifier
 from example_scene import Slicer, open_scene
@@ -128,3 +129,11 @@ def mrml() -> Iterator[Slicer]:
     pytest.importorskip("slicer.util", reason="slicer-core is not installed")
     with open_scene() as scene:
         yield scene
+
+
+@pytest.fixture
+def desktop(mrml: Slicer) -> Iterator[Desktop]:
+    """Slicer's desktop, without Slicer, on that scene."""
+    pytest.importorskip("PySide6.QtUiTools", reason="PySide6-Essentials is not installed")
+    with open_desktop(mrml) as opened:
+        yield opened

@@ -1,0 +1,131 @@
+"""``slicer.app``, its windows and views, as far as a module's panel asks for them."""
+
+from __future__ import annotations
+
+import tempfile
+import types
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PySide6 import QtCore, QtWidgets
+
+VIEWS = {"Red": "Axial", "Yellow": "Sagittal", "Green": "Coronal"}
+
+
+@dataclass
+class SliceWidget:
+    """One slice view without a picture: its nodes and logic are real."""
+
+    logic: Any
+
+    def sliceLogic(self) -> Any:
+        return self.logic
+
+    def mrmlSliceNode(self) -> Any:
+        return self.logic.GetSliceNode()
+
+
+@dataclass
+class LayoutManager:
+    """The slice views of the "four-up" layout."""
+
+    widgets: dict[str, SliceWidget] = field(default_factory=dict)
+    layout: int = 3
+
+    def sliceViewNames(self) -> tuple[str, ...]:
+        return tuple(self.widgets)
+
+    def sliceWidget(self, name: str) -> SliceWidget | None:
+        return self.widgets.get(name)
+
+    def setLayout(self, layout: int) -> None:
+        self.layout = layout
+
+
+class ModuleSelector(QtCore.QObject):
+    """Which module is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._chosen: list[str] = []
+
+    def selectModule(self, name: str) -> None:
+        self._chosen.append(name)
+
+
+class qSlicerMainWindow(QtWidgets.QMainWindow):
+    """Slicer's window: only a place for the panel and the module selector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setObjectName("qSlicerMainWindow")
+        self._selector = ModuleSelector()
+
+    def moduleSelector(self) -> ModuleSelector:
+        return self._selector
+
+
+class qSlicerApplication(QtWidgets.QApplication):
+    """The one application of the process."""
+
+    def __init__(self) -> None:
+        super().__init__(["Slicer"])
+        self._folder = tempfile.mkdtemp(prefix="desktop-")
+        self._manager = LayoutManager()
+        self._logic: Any = None
+        self.setApplicationName("Slicer")
+
+    def _get_temporary(self) -> str:
+        return self._folder
+
+    def _set_temporary(self, folder: str) -> None:
+        self._folder = folder
+
+    temporaryPath = QtCore.Property(str, _get_temporary, _set_temporary)
+
+    def layoutManager(self) -> LayoutManager:
+        return self._manager
+
+    def applicationLogic(self) -> Any:
+        return self._logic
+
+    def testingEnabled(self) -> bool:
+        return False
+
+    def userSettings(self) -> QtCore.QSettings:
+        path = Path(self._folder) / "settings.ini"
+        return QtCore.QSettings(str(path), QtCore.QSettings.Format.IniFormat)
+
+    def settings(self) -> QtCore.QSettings:
+        return self.userSettings()
+
+    def _open(self, scene: Any, logic: Any) -> None:
+        """Slice views on the scene of a test."""
+        import slicer
+
+        self._logic = logic
+        self._manager.widgets = {}
+        for name, orientation in VIEWS.items():
+            view = slicer.vtkMRMLSliceLogic()
+            view.SetMRMLApplicationLogic(logic)
+            view.SetMRMLScene(scene)
+            view.AddSliceNode(name)
+            node = view.GetSliceNode()
+            node.SetName(name)
+            node.SetOrientation(orientation)
+            self._manager.widgets[name] = SliceWidget(view)
+
+    def _close(self) -> None:
+        for widget in self._manager.widgets.values():
+            widget.logic.SetMRMLScene(None)
+        self._manager.widgets = {}
+
+
+def make_ctk() -> types.ModuleType:
+    """The module ``ctk``."""
+    from .ctk_widgets import WIDGETS
+
+    module = types.ModuleType("ctk")
+    module.__dict__.update({kind.__name__: kind for kind in WIDGETS})
+    return module
