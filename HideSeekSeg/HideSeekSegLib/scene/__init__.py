@@ -1,0 +1,1 @@
+"""Slicer's scene (MRML): what is read from it and what is put into it.  No Qt, no torch."""

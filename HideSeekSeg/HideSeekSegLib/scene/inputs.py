@@ -1,0 +1,215 @@
+"""The files that a run starts from: copies in world coordinates, the scene itself untouched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+import slicer
+import slicer.util
+import vtk
+
+from ..anatomy.conventions import VERTEBRA_CODE
+from ..imaging.files import InputError, atomic, make_folder
+from ..imaging.patches import move_patch, patch_of, triple
+from ..imaging.volume import Grid, Volume, to_sitk
+from .geometry import (
+    LABELMAP,
+    arrayOfImage,
+    asMatrix,
+    gridOfImage,
+    hasVoxels,
+    isRectangular,
+    localGrid,
+    moved,
+    startOn,
+    toWorld,
+)
+from .levels import LevelRow, levelRows
+
+# A segment that may be a vertebra but has no level: the run reports it as not analysed.
+_VERTEBRA = f"~SCT^123037004^Anatomical Structure~SCT^{VERTEBRA_CODE}^Vertebra~^^~~^^~^^"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What ``hideseekseg segment`` is given; ``labels`` is its option of that name."""
+
+    ct: Path
+    segmentation: Path
+    labels: str = "names"
+    bodies: Path | None = None
+
+
+def writeInputs(
+    ctNode: Any,
+    segmentationNode: Any,
+    corrections: Mapping[str, str],
+    folder: str | Path,
+    bodiesNode: Any = None,
+) -> Inputs:
+    """Write the CT and the vertebrae as they lie in the world, under names that say the levels.
+
+    Transforms are applied to the copies; the segmentation keeps its own lattice unless a transform
+    bends or shears it, then it takes the CT's.  ``bodiesNode`` is another segmentation, whose
+    segments of vertebral bodies are used.  Raises InputError where the folder cannot be written
+    or nothing is segmented.
+    """
+    folder = Path(folder)
+    make_folder(folder)
+    grid = _worldGrid(ctNode)
+    ct = Volume(slicer.util.arrayFromVolume(ctNode), grid, ctNode.GetName() or "")
+    inputs = Inputs(folder / "ct.nrrd", folder / "vertebrae.seg.nrrd")
+    _write(inputs.ct, to_sitk(ct))
+    rows = [row for row in levelRows(segmentationNode, corrections) if row.kind != "other"]
+    _writeSegments(inputs.segmentation, segmentationNode, rows, grid)
+    if bodiesNode is None:
+        return inputs
+    bodies = folder / "bodies.seg.nrrd"
+    rows = [row for row in levelRows(bodiesNode) if row.kind == "body"]
+    _writeSegments(bodies, bodiesNode, rows, grid)
+    return Inputs(inputs.ct, inputs.segmentation, bodies=bodies)
+
+
+def _worldGrid(ctNode: Any) -> Grid:
+    matrix = toWorld(ctNode)
+    if matrix is None:
+        raise InputError(ctNode.GetName() or "CT", "is under a transform that bends it: harden it")
+    return moved(localGrid(ctNode), matrix)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A label image (K, J, I) in the world, and which rows are which of its values."""
+
+    array: npt.NDArray[Any]
+    grid: Grid
+    rows: dict[int, LevelRow]
+
+
+def _writeSegments(path: Path, node: Any, rows: Sequence[LevelRow], ct: Grid) -> None:
+    layers = [layer for layer in _layers(node, rows, ct) if layer.array.any()]
+    if not layers:
+        raise InputError(node.GetName() or "segmentation", "is empty: no vertebra has a voxel")
+    grid = _commonGrid([layer.grid for layer in layers])
+    images = [to_sitk(Volume(_onGrid(layer, grid), grid)) for layer in layers]
+    kinds = [image.GetPixelID() for image in images]
+    images = [sitk.Cast(image, max(kinds)) for image in images]
+    image = sitk.Compose(images) if len(images) > 1 else images[0]
+    segments = [(n, value, row) for n, x in enumerate(layers) for value, row in x.rows.items()]
+    segments.sort(key=lambda s: not s[2].level)  # a level goes to the first that is read as it
+    for number, (layer, value, row) in enumerate(segments):
+        known = bool(row.level) or row.kind == "body"
+        for key, text in {
+            "ID": f"Segment_{number}",  # names nothing: the name alone counts
+            "Name": _nameOf(row) if known else " ".join(row.name.split()),
+            "LabelValue": str(value),
+            "Layer": str(layer),
+            "Tags": "" if known else f"TerminologyEntry:{_VERTEBRA}|",
+        }.items():
+            image.SetMetaData(f"Segment{number}_{key}", text)
+    _write(path, image)
+
+
+def _nameOf(row: LevelRow) -> str:
+    if not row.level:
+        return "vertebral bodies"
+    return f"{row.level} vertebral body" if row.kind == "body" else f"{row.level} vertebra"
+
+
+def _write(path: Path, image: sitk.Image) -> None:
+    with atomic(path) as temporary:
+        sitk.WriteImage(image, str(temporary))
+
+
+def _layers(node: Any, rows: Sequence[LevelRow], ct: Grid) -> list[_Layer]:
+    """The segments' label images, those that share one together, moved to the world."""
+    segmentation = _withLabelmap(node, ct)
+    byImage: dict[int, list[LevelRow]] = {}
+    for row in rows:
+        byImage.setdefault(segmentation.GetLayerIndex(row.segmentID), []).append(row)
+    layers = []
+    for shared in byImage.values():
+        image = segmentation.GetSegment(shared[0].segmentID).GetRepresentation(LABELMAP)
+        if not hasVoxels(image):
+            continue
+        values = {segmentation.GetSegment(r.segmentID).GetLabelValue(): r for r in shared}
+        array, grid = _inWorld(image, node, ct)
+        array = np.where(np.isin(array, list(values)), array, 0)
+        layers.append(_Layer(array.astype(np.min_scalar_type(max(values))), grid, values))
+    return layers
+
+
+def _withLabelmap(node: Any, ct: Grid) -> Any:
+    """The segmentation itself, or a copy of one that has surfaces alone with its label images."""
+    segmentation = node.GetSegmentation()
+    if segmentation.ContainsRepresentation(LABELMAP):
+        return segmentation
+    matrix = toWorld(node)
+    own = ct if matrix is None else moved(ct, np.linalg.inv(matrix))
+    reference = _emptyImage(own)
+    copy = slicer.vtkSegmentation()
+    copy.DeepCopy(segmentation)
+    converter = slicer.vtkSegmentationConverter
+    name = converter.GetReferenceImageGeometryParameterName()
+    copy.SetConversionParameter(name, converter.SerializeImageGeometry(reference))
+    if not copy.CreateRepresentation(LABELMAP):
+        raise InputError(node.GetName() or "segmentation", "cannot be turned into a label map")
+    return copy
+
+
+def _inWorld(image: Any, node: Any, ct: Grid) -> tuple[npt.NDArray[Any], Grid]:
+    matrix = toWorld(node)
+    if matrix is not None:
+        grid = moved(gridOfImage(image), matrix)
+        if isRectangular(grid):
+            return arrayOfImage(image), grid
+    transform = vtk.vtkGeneralTransform()
+    node.GetParentTransformNode().GetTransformToWorld(transform)
+    out = slicer.vtkOrientedImageData()
+    slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(
+        image, _emptyImage(ct), out, False, False, transform
+    )
+    return arrayOfImage(out), gridOfImage(out)
+
+
+def _emptyImage(grid: Grid) -> Any:
+    image = slicer.vtkOrientedImageData()
+    image.SetDimensions(*grid.shape[::-1])
+    image.SetImageToWorldMatrix(asMatrix(grid))
+    image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+    return image
+
+
+def _commonGrid(grids: Sequence[Grid]) -> Grid:
+    """The first grid's lattice, as large as all of them."""
+    first = grids[0]
+    corners = [
+        first.ijk(
+            g.lps(np.array(np.meshgrid(*[(0, n - 1) for n in g.shape[::-1]])).reshape(3, -1).T)
+        )
+        for g in grids
+    ]
+    low = np.floor(np.min([c.min(axis=0) for c in corners], axis=0) + 1e-3)[::-1]
+    high = np.ceil(np.max([c.max(axis=0) for c in corners], axis=0) - 1e-3)[::-1]
+    return first.cut(low, triple(high - low + 1))
+
+
+def _onGrid(layer: _Layer, grid: Grid) -> npt.NDArray[Any]:
+    array = np.zeros(grid.shape, layer.array.dtype)
+    start = startOn(grid, layer.grid)
+    if start is not None:
+        k, j, i = (slice(s, s + n) for s, n in zip(start, layer.array.shape))
+        array[k, j, i] = layer.array
+        return array
+    for value in layer.rows:
+        patch = patch_of(layer.array == value)
+        there = patch and move_patch(patch, layer.grid, grid)
+        if there:
+            there.paint(array, value)
+    return array

@@ -1,0 +1,117 @@
+"""Which segment is which vertebra: as the library reads it, and as the user corrects it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..anatomy.conventions import LEVELS, OTHER, UNKNOWN, Kind, Meaning
+from ..anatomy.levels import Assignment, assign
+from ..anatomy.naming import is_unnamed, meaning_of_entry, meaning_of_name
+from ..imaging.files import InputError
+from ..imaging.segments import Segment, Segmentation
+
+BY_USER = "set by you"
+_WHY = {
+    "code": "by its code",
+    "name": "by its name",
+    "no name": "has no name",
+    "unknown name": "name not understood",
+}
+
+
+@dataclass(frozen=True)
+class LevelRow:
+    """What one segment was understood as, and why.
+
+    ``level`` is empty where none is known, and for a ``body`` that holds all bodies in one segment.
+    """
+
+    segmentID: str
+    name: str
+    value: int
+    level: str
+    kind: Kind
+    why: str
+
+
+def levelRows(
+    segmentationNode: Any,
+    corrections: Mapping[str, str] | None = None,
+    convention: str | None = None,
+) -> list[LevelRow]:
+    """One row per segment, in Slicer's order.
+
+    ``corrections`` are what the user says, by segment ID: a level ("L1"), also with what it is
+    ("L1 body", "L1 vertebra"), "vertebral bodies" for all bodies in one, or "" for no vertebra.
+    A level goes to one vertebra and one body, first to those the user set.  ``convention`` is that
+    of label values without names, as in ``anatomy.levels.assign``.
+    """
+    segments = tuple(_segments(segmentationNode))
+    name = segmentationNode.GetName() or "segmentation"
+    try:
+        rows = [_row(a) for a in assign(Segmentation((), segments, name), convention)]
+    except InputError:
+        rows = [_unknown(segment) for segment in segments]
+    said = corrections or {}
+    rows = [_corrected(r, said[r.segmentID]) if r.segmentID in said else r for r in rows]
+    return _withoutDoubles(rows, said)
+
+
+def _segments(segmentationNode: Any) -> list[Segment]:
+    segmentation = segmentationNode.GetSegmentation()
+    found = []
+    for n, segmentId in enumerate(segmentation.GetSegmentIDs()):
+        segment = segmentation.GetSegment(segmentId)
+        name, entry = segment.GetName() or "", segment.GetTerminology() or ""
+        found.append(Segment(segmentId, name, segment.GetLabelValue(), n, entry))
+    return found
+
+
+def _row(assignment: Assignment) -> LevelRow:
+    segment, source = assignment.segment, assignment.source
+    evidence, comma, rest = source.partition(",")
+    why = _WHY.get(evidence, f"by {evidence}") + comma + rest
+    level = assignment.level or ""
+    return LevelRow(segment.id, segment.name, segment.value, level, assignment.kind, why)
+
+
+def _unknown(segment: Segment) -> LevelRow:
+    """What can be said of a segment where no segment has a level."""
+    meaning = meaning_of_entry(segment.terminology)
+    source = "code" if meaning else "name"
+    meaning = meaning or meaning_of_name(segment.name) or meaning_of_name(segment.id)
+    if meaning is None:
+        nameless = is_unnamed(segment.name) and is_unnamed(segment.id)
+        meaning, source = (UNKNOWN, "no name") if nameless else (OTHER, "unknown name")
+    return LevelRow(segment.id, segment.name, segment.value, "", meaning.kind, _WHY[source])
+
+
+def _corrected(row: LevelRow, text: str) -> LevelRow:
+    text = text.strip()
+    if not text or text.lower() == "other":
+        return replace(row, level="", kind="other", why=BY_USER)
+    meaning = meaning_of_name(text)
+    if meaning in (None, OTHER, UNKNOWN):
+        return replace(row, level="", kind="vertebra", why=f'"{text}" is no level')
+    assert isinstance(meaning, Meaning)
+    bare = text.upper() in LEVELS
+    kind: Kind = "body" if bare and row.kind == "body" else meaning.kind
+    return replace(row, level=meaning.level or "", kind=kind, why=BY_USER)
+
+
+def _withoutDoubles(rows: Sequence[LevelRow], said: Mapping[str, str]) -> list[LevelRow]:
+    """A level that the user gave to one segment is taken from another that was read as it."""
+    owner: dict[tuple[str, Kind], LevelRow] = {}
+    for row in sorted(rows, key=lambda r: r.segmentID not in said):
+        if row.level:
+            owner.setdefault((row.level, row.kind), row)
+    result = []
+    for row in rows:
+        first = owner.get((row.level, row.kind), row)
+        if first is not row:
+            taken = f'"{first.name}" is {row.level} already'
+            row = replace(row, level="", kind="vertebra", why=taken)
+        result.append(row)
+    return result
