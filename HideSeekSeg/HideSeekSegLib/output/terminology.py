@@ -42,7 +42,7 @@ def labels(vertebra: VertebraFinding) -> dict[str, Label]:
         count[candidate.type] += 1
         number = count[candidate.type]
         name = f"{vertebra.level} {candidate.type} {number}"
-        result[candidate.id] = Label(name, _shade(TYPE_COLOURS[candidate.type], number))
+        result[candidate.id] = Label(name, shade(TYPE_COLOURS[candidate.type], number))
     return result
 
 
@@ -51,8 +51,8 @@ def head_to_tail(vertebrae: Iterable[VertebraFinding]) -> list[VertebraFinding]:
     return sorted(vertebrae, key=lambda v: order(v.level) if v.level in LEVELS else len(LEVELS))
 
 
-def _shade(colour: Colour, number: int) -> Colour:
-    """The colour itself, then lighter, then darker, and around again."""
+def shade(colour: Colour, number: int) -> Colour:
+    """The colour of lesion ``number`` of a type: itself, then lighter, then darker, and again."""
     towards, amount = ((0.0, 0.0), (1.0, 0.35), (0.0, 0.3))[(number - 1) % 3]
     r, g, b = (round(c + (towards - c) * amount, 4) for c in colour)
     return r, g, b
