@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,8 @@ FORM = """<?xml version="1.0" encoding="UTF-8"?>
 <ui version="4.0"><class>Form</class>
 <widget class="qMRMLWidget" name="Form"><layout class="QVBoxLayout" name="rows">
 <item><widget class="qMRMLNodeComboBox" name="ct">
-<property name="nodeTypes"><stringlist><string>vtkMRMLScalarVolumeNode</string></stringlist></property>
+<property name="nodeTypes"><stringlist><string>vtkMRMLScalarVolumeNode</string></stringlist>
+</property>
 <property name="noneEnabled"><bool>true</bool></property></widget></item>
 <item><widget class="ctkCollapsibleButton" name="advanced">
 <property name="text"><string>Advanced</string></property>
@@ -49,7 +51,7 @@ def test_form_with_custom_widgets(desktop: Desktop, tmp_path: Path) -> None:
     ui.threshold.connect("valueChanged(double)", moved.append)
     ui.threshold.value = 0.5
     assert moved == [0.5]
-    chosen: list[object] = []
+    chosen: list[Any] = []
     ui.ct.connect("currentNodeChanged(vtkMRMLNode*)", chosen.append)
     ui.ct.setMRMLScene(slicer.mrmlScene)
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT")

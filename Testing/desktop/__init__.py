@@ -1,4 +1,4 @@
-"""Slicer's desktop without Slicer: the modules ``qt``, ``ctk`` and what of ``slicer`` needs a window.
+"""Slicer's desktop without Slicer: the modules ``qt``, ``ctk``, and windows for ``slicer``.
 
 In a test, take the fixture ``desktop`` (it takes ``mrml``, the real scene, and clears it)::
 

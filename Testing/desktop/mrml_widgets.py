@@ -8,6 +8,17 @@ import shiboken6
 from PySide6 import QtWidgets
 from PySide6.QtCore import Property, Signal, Slot
 
+OPTIONS = {
+    "noneEnabled": False,
+    "addEnabled": True,
+    "removeEnabled": True,
+    "editEnabled": False,
+    "renameEnabled": False,
+    "showHidden": False,
+    "showChildNodeTypes": True,
+    "selectNodeUponCreation": True,
+}
+
 
 class qMRMLWidget(QtWidgets.QWidget):
     """A widget that is told which scene is open."""
@@ -48,16 +59,6 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         "nodeActivated(vtkMRMLNode*)": "nodeActivated",
         "nodeAddedByUser(vtkMRMLNode*)": "nodeAddedByUser",
     }
-    OPTIONS = {
-        "noneEnabled": False,
-        "addEnabled": True,
-        "removeEnabled": True,
-        "editEnabled": False,
-        "renameEnabled": False,
-        "showHidden": False,
-        "showChildNodeTypes": True,
-        "selectNodeUponCreation": True,
-    }
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
@@ -67,7 +68,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         layout.addWidget(self._box)
         self._scene: Any = None
         self._types: list[str] = []
-        self._options = dict(self.OPTIONS)
+        self._options = dict(OPTIONS)
         self._none, self._name, self._current = "None", "", ""
         self._tags: list[tuple[Any, int]] = []
         self._attributes: list[tuple[str, str, Any]] = []

@@ -59,7 +59,7 @@ class Desktop:
         """Put a widget on the (invisible) screen and give it the keyboard."""
         from PySide6 import QtTest
 
-        widget.resize(width, height or widget.sizeHint.height())
+        widget.resize(width, height or max(40, widget.sizeHint.height()))
         widget.show()
         widget.activateWindow()
         QtTest.QTest.qWaitForWindowActive(widget, 1000)
