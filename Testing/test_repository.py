@@ -21,7 +21,8 @@ PACKAGED = (".py", ".json", ".safetensors", ".ui", ".png", ".svg")
 FLOORS = (
     ("imaging", "model", "events", "stopping", "commands"),
     ("findings", "terminal", "watch"),
-    ("anatomy", "attribution"),
+    ("anatomy", "attribution", "review_items"),
+    ("review_commands",),
     ("joining", "evidence", "preparation", "review"),
     ("output",),
     ("pipeline", "scene"),

@@ -37,18 +37,19 @@ def to_json(result: Result) -> dict[str, Any]:
     }
 
 
-def vertebra_to_json(vertebra: VertebraFinding, threshold: float) -> dict[str, Any]:
-    """One entry of ``vertebrae``; ``threshold`` decides which candidates are ``accepted``."""
+def vertebra_to_json(vertebra: VertebraFinding, threshold: float | None) -> dict[str, Any]:
+    """One entry of ``vertebrae``; ``threshold`` decides which candidates are ``accepted``.
+
+    Without a threshold the candidates do not say so.
+    """
     names = labels(vertebra)
-    accepted = {c.id for c in vertebra.accepted(threshold)}
-    candidates = [
-        {
-            **{key: _plain(getattr(candidate, key)) for key in _CANDIDATE_KEYS},
-            "name": names[candidate.id].name,
-            "accepted": candidate.id in accepted,
-        }
-        for candidate in vertebra.candidates
-    ]
+    candidates = []
+    for candidate in vertebra.candidates:
+        entry = {key: _plain(getattr(candidate, key)) for key in _CANDIDATE_KEYS}
+        entry["name"] = names[candidate.id].name
+        if threshold is not None:
+            entry["accepted"] = candidate.score > threshold
+        candidates.append(entry)
     return {
         **{key: _plain(getattr(vertebra, key)) for key in _VERTEBRA_KEYS},
         "candidates": candidates,
@@ -78,13 +79,14 @@ def result_from_json(data: dict[str, Any]) -> Result:
         version = str(data["schema"])
         if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
             raise ValueError(f"schema {version} cannot be read, only {SCHEMA_VERSION}")
-        vertebrae = tuple(_vertebra_from_json(v) for v in data["vertebrae"])
+        vertebrae = tuple(vertebra_from_json(v) for v in data["vertebrae"])
         return Result(vertebrae, data["threshold"], data["run"])
     except KeyError as missing:
         raise ValueError(f"candidates: key {missing} is missing") from None
 
 
-def _vertebra_from_json(data: dict[str, Any]) -> VertebraFinding:
+def vertebra_from_json(data: dict[str, Any]) -> VertebraFinding:
+    """The vertebra that ``vertebra_to_json`` described; raises KeyError for a missing key."""
     values = {key: _hashable(data[key]) for key in _VERTEBRA_KEYS}
     values["status"] = Status(values["status"])
     candidates = tuple(

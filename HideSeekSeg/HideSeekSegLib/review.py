@@ -1,0 +1,295 @@
+"""The review of a run: which candidates are shown, what the reader says of them, and undo.
+
+Scores are stored: moving the threshold compares numbers and computes nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from .findings import LesionType, Status, VertebraFinding
+from .review_commands import (
+    AddMissed,
+    Command,
+    History,
+    Opine,
+    SetThreshold,
+    State,
+    history_from_json,
+    state_from_json,
+)
+from .review_items import (
+    VERDICTS,
+    Box,
+    Filter,
+    Item,
+    Lesion,
+    Opinion,
+    Triple,
+    Verdict,
+    Vertebra,
+    item_of,
+    lesions_of,
+    meet,
+    vertebra_from_json,
+    vertebra_of,
+    vertebra_to_json,
+)
+
+__all__ = ["VERDICTS", "Filter", "Item", "Review", "Verdict", "Vertebra"]
+
+SCHEMA = 1
+ALL = Filter()
+_NOWHERE: Triple = (0.0, 0.0, 0.0)
+
+
+class Review:
+    """Candidates, verdicts, threshold, and the way back and forth through what was done.
+
+    Commands return the ids of the lesions they changed, empty where nothing did or where it was the
+    threshold; for an unknown id they raise KeyError.
+    """
+
+    def __init__(self, threshold: float = 0.5) -> None:
+        self._state = State(threshold)
+        self._vertebrae: dict[str, Vertebra] = {}
+        self._history = History()
+
+    @property
+    def threshold(self) -> float:
+        return self._state.threshold
+
+    @cached_property
+    def items(self) -> tuple[Item, ...]:
+        """All candidates, highest score first, then the lesions that the reader added."""
+        lesions = sorted(self._state.lesions.values(), key=lambda x: (x.missed, -x.score))
+        return tuple(self._item(lesion) for lesion in lesions)
+
+    @cached_property
+    def _by_id(self) -> dict[str, tuple[int, Item]]:
+        return {item.id: (n, item) for n, item in enumerate(self.items)}
+
+    def item(self, identity: str) -> Item:
+        """Raises KeyError where there is none."""
+        return self._by_id[identity][1]
+
+    @property
+    def vertebrae(self) -> dict[str, Vertebra]:
+        """By level, with the status that threshold and verdicts give them now."""
+        found = {item.level for item in self.items if self.is_finding(item)}
+        return {level: v.judged(level in found) for level, v in self._vertebrae.items()}
+
+    def is_finding(self, item: Item) -> bool:
+        """Whether it counts as a lesion: accepted, or above the threshold and not rejected."""
+        if item.verdict == "unreviewed":
+            return item.score > self.threshold
+        return item.verdict == "accepted"
+
+    def is_shown(self, item: Item) -> bool:
+        """The threshold hides nothing that a reader has judged or added."""
+        return item.missed or item.verdict != "unreviewed" or item.score > self.threshold
+
+    def shown(self, wanted: Filter = ALL) -> tuple[Item, ...]:
+        """The candidates to list, in the order of ``items``."""
+        return tuple(x for x in self.items if self.is_shown(x) and wanted.passes(x))
+
+    def counts(self, wanted: Filter = ALL) -> str:
+        """Such as "3 of 11 shown"."""
+        return f"{len(self.shown(wanted))} of {len(self.items)} shown"
+
+    def summary(self) -> str:
+        """Such as "17 vertebrae, 3 with findings, 2 accepted, 1 to review, 1 not analysed"."""
+        vertebrae = self.vertebrae.values()
+        found = sum(v.status is Status.FINDINGS for v in vertebrae)
+        skipped = sum(v.status is Status.NOT_ANALYSED for v in vertebrae)
+        accepted = sum(item.verdict == "accepted" for item in self.items)
+        open_ = sum(x.verdict == "unreviewed" and self.is_finding(x) for x in self.items)
+        noun = "vertebra" if len(vertebrae) == 1 else "vertebrae"
+        words = [f"{len(vertebrae)} {noun}", f"{found} with findings"]
+        words += [f"{accepted} accepted", f"{open_} to review"]
+        return ", ".join([*words, f"{skipped} not analysed"] if skipped else words)
+
+    def quiet(self) -> list[tuple[str, str]]:
+        """Level and "no finding" or "not analysed, because ...", where there is no lesion."""
+        return [(v.level, v.why_quiet()) for v in self.vertebrae.values() if v.why_quiet()]
+
+    # Going through it.
+
+    def next_after(self, identity: str, wanted: Filter = ALL) -> str | None:
+        """Id of the next one shown; the first for an unknown id; None at the end."""
+        return self._first_after(identity, wanted.passes)
+
+    def previous_before(self, identity: str, wanted: Filter = ALL) -> str | None:
+        """Id of the one shown before; None at the beginning."""
+        at = self._by_id[identity][0] if identity in self._by_id else 0
+        shown = (x for x in reversed(self.items[:at]) if self.is_shown(x) and wanted.passes(x))
+        return next((item.id for item in shown), None)
+
+    def next_to_review(self, identity: str, wanted: Filter = ALL) -> str | None:
+        """Id of the next one shown without a verdict, from the top again at the end; or None."""
+
+        def is_open(item: Item) -> bool:
+            return item.verdict == "unreviewed" and wanted.passes(item) and item.id != identity
+
+        return self._first_after(identity, is_open) or self._first_after("", is_open)
+
+    def _first_after(self, identity: str, fits: Callable[[Item], bool]) -> str | None:
+        start = self._by_id[identity][0] + 1 if identity in self._by_id else 0
+        rest = self.items[start:]
+        return next((x.id for x in rest if self.is_shown(x) and fits(x)), None)
+
+    # What the run brings; none of it can be undone.
+
+    def add_vertebra(self, finding: VertebraFinding) -> None:
+        """Take over a finished vertebra.
+
+        Where the level was there already, verdicts and comments stay with candidates of the same id
+        and place; those of candidates that are gone go as well, and their steps with them.
+        """
+        old = {x.id: x for x in self._found_in(finding.level)}
+        new = {x.id: x for x in lesions_of(finding)}
+        for identity, lesion in old.items():
+            if identity not in new or not meet(lesion.box_lps, new[identity].box_lps):
+                self._forget(identity)
+        for identity in old:
+            self._state.lesions.pop(identity, None)
+        self._state.lesions |= new
+        self._vertebrae[finding.level] = vertebra_of(finding)
+        self._refresh()
+
+    def remove_level(self, level: str) -> None:
+        """Forget what the run said of a level; lesions that the reader added there stay."""
+        for lesion in self._found_in(level):
+            self._forget(lesion.id)
+        self._vertebrae.pop(level, None)
+        self._refresh()
+
+    def measure_missed(self, identity: str, volume_mm3: float, centre: Triple, box: Box) -> None:
+        """Size and place of a lesion that the reader drew, LPS mm: facts, not steps."""
+        lesion = self._state.lesions[identity]
+        self._state.lesions[identity] = replace(
+            lesion, volume_mm3=volume_mm3, centroid_lps=centre, box_lps=box
+        )
+        self._refresh()
+
+    # What the reader does.
+
+    def judge(self, identity: str, verdict: Verdict) -> tuple[str, ...]:
+        if verdict not in VERDICTS:
+            raise ValueError(f"{verdict!r} is no verdict")
+        return self._opine(identity, replace(self._opinion(identity), verdict=verdict))
+
+    def switch_type(self, identity: str) -> tuple[str, ...]:
+        """Lytic becomes blastic, and back."""
+        before = self._opinion(identity)
+        return self._opine(identity, replace(before, switched=not before.switched))
+
+    def comment(self, identity: str, text: str) -> tuple[str, ...]:
+        return self._opine(identity, replace(self._opinion(identity), comment=text.strip()))
+
+    def set_threshold(self, threshold: float) -> tuple[str, ...]:
+        """Moves that follow each other are one step for undo: a drag of a slider makes many."""
+        moved = threshold != self.threshold
+        return self._do(SetThreshold(self.threshold, threshold)) if moved else ()
+
+    def add_missed(
+        self,
+        level: str,
+        type: LesionType,
+        identity: str = "",
+        volume_mm3: float = 0.0,
+        centroid_lps: Triple = _NOWHERE,
+        box_lps: Box = (*_NOWHERE, *_NOWHERE),
+    ) -> str:
+        """Add a lesion that the method missed, accepted; returns its id ("T10-added-1")."""
+        there = (x for x in self._state.lesions.values() if x.missed and x.level == level)
+        number = 1 + max((x.numbers[0] for x in there), default=0)
+        identity = identity or f"{level}-added-{number}"
+        if identity in self._state.lesions:
+            raise ValueError(f"{identity} is there already")
+        place = (volume_mm3, centroid_lps, box_lps)
+        self._do(AddMissed(Lesion(identity, level, type, 0.0, *place, (number, number), True)))
+        return identity
+
+    @property
+    def can_undo(self) -> bool:
+        return bool(self._history.done)
+
+    @property
+    def can_redo(self) -> bool:
+        return bool(self._history.undone)
+
+    def undo(self) -> tuple[str, ...] | None:
+        """Take the last step back; None where there is none."""
+        return self._changed(self._history.undo(self._state))
+
+    def redo(self) -> tuple[str, ...] | None:
+        """Do again what was undone last; None where nothing was, or something else was done."""
+        return self._changed(self._history.redo(self._state))
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, history included, as plain data for JSON."""
+        return {
+            "schema": SCHEMA,
+            "vertebrae": [vertebra_to_json(v) for v in self._vertebrae.values()],
+            **self._state.to_json(),
+            **self._history.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Review:
+        """Raises ValueError, one line, for what ``to_json`` did not write."""
+        try:
+            return cls._read(data)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"the saved review cannot be read: {error!r}") from error
+
+    @classmethod
+    def _read(cls, data: dict[str, Any]) -> Review:
+        if data["schema"] != SCHEMA:
+            raise ValueError(f"schema {data['schema']}, this version reads {SCHEMA}")
+        review = cls()
+        review._state = state_from_json(data)
+        vertebrae = (vertebra_from_json(said) for said in data["vertebrae"])
+        review._vertebrae = {vertebra.level: vertebra for vertebra in vertebrae}
+        review._history = history_from_json(data)
+        return review
+
+    def _item(self, lesion: Lesion) -> Item:
+        p = getattr(self._vertebrae.get(lesion.level), "p_malignant", None)
+        return item_of(lesion, self._opinion(lesion.id), p)
+
+    def _opinion(self, identity: str) -> Opinion:
+        if identity not in self._state.lesions:
+            raise KeyError(identity)
+        return self._state.opinions.get(identity, Opinion())
+
+    def _found_in(self, level: str) -> list[Lesion]:
+        lesions = self._state.lesions.values()
+        return [x for x in lesions if x.level == level and not x.missed]
+
+    def _forget(self, identity: str) -> None:
+        """A lesion that is gone takes its opinion and its steps with it."""
+        self._state.lesions.pop(identity, None)
+        self._state.opinions.pop(identity, None)
+        self._history.forget(identity)
+
+    def _opine(self, identity: str, after: Opinion) -> tuple[str, ...]:
+        before = self._opinion(identity)
+        return () if after == before else self._do(Opine(identity, before, after))
+
+    def _do(self, command: Command) -> tuple[str, ...]:
+        return self._changed(self._history.do(command, self._state)) or ()
+
+    def _changed(self, changed: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        """The list of items is made anew where one of them changed: not for the threshold."""
+        if changed:
+            self._refresh()
+        return changed
+
+    def _refresh(self) -> None:
+        self.__dict__.pop("items", None)
+        self.__dict__.pop("_by_id", None)

@@ -1,0 +1,165 @@
+"""What a reader does to the candidates of a run, as steps that can be undone and done again.
+
+Nothing here knows voxels, files or windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from .review_items import Lesion, Opinion, lesion_from_json, opinion_from_json
+
+
+@dataclass
+class State:
+    """All that commands change; lesions and opinions are by lesion id."""
+
+    threshold: float
+    lesions: dict[str, Lesion] = field(default_factory=dict)
+    opinions: dict[str, Opinion] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "threshold": self.threshold,
+            "lesions": [asdict(x) for x in self.lesions.values()],
+            "opinions": {key: asdict(x) for key, x in self.opinions.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Opine:
+    """A verdict, a switched type or a comment."""
+
+    id: str
+    before: Opinion
+    after: Opinion
+
+    def apply(self, state: State) -> tuple[str, ...]:
+        state.opinions[self.id] = self.after
+        return (self.id,)
+
+    def revert(self, state: State) -> tuple[str, ...]:
+        state.opinions[self.id] = self.before
+        return (self.id,)
+
+
+@dataclass(frozen=True)
+class SetThreshold:
+    """Candidates that score above the threshold are shown; no opinion follows it."""
+
+    before: float
+    after: float
+
+    def apply(self, state: State) -> tuple[str, ...]:
+        state.threshold = self.after
+        return ()
+
+    def revert(self, state: State) -> tuple[str, ...]:
+        state.threshold = self.before
+        return ()
+
+
+@dataclass(frozen=True)
+class AddMissed:
+    """A lesion that the method missed and the reader drew: accepted by whoever added it."""
+
+    lesion: Lesion
+
+    def apply(self, state: State) -> tuple[str, ...]:
+        state.lesions[self.lesion.id] = self.lesion
+        state.opinions[self.lesion.id] = Opinion("accepted")
+        return (self.lesion.id,)
+
+    def revert(self, state: State) -> tuple[str, ...]:
+        del state.lesions[self.lesion.id], state.opinions[self.lesion.id]
+        return (self.lesion.id,)
+
+
+Command = Opine | SetThreshold | AddMissed
+
+
+def concerns(command: Command, identity: str) -> bool:
+    """Whether a command is about this lesion."""
+    if isinstance(command, AddMissed):
+        return command.lesion.id == identity
+    return isinstance(command, Opine) and command.id == identity
+
+
+def command_to_json(command: Command) -> dict[str, Any]:
+    """Plain data with the command's kind under "do"."""
+    return {"do": _NAMES[type(command)], **asdict(command)}
+
+
+def command_from_json(data: Mapping[str, Any]) -> Command:
+    """Raises KeyError, TypeError or ValueError for what ``command_to_json`` did not write."""
+    if data["do"] == "opine":
+        before, after = (opinion_from_json(data[key]) for key in ("before", "after"))
+        return Opine(str(data["id"]), before, after)
+    if data["do"] == "threshold":
+        return SetThreshold(float(data["before"]), float(data["after"]))
+    if data["do"] == "add":
+        return AddMissed(lesion_from_json(data["lesion"]))
+    raise ValueError(f"{data['do']!r} is no command")
+
+
+_NAMES: dict[type[Command], str] = {Opine: "opine", SetThreshold: "threshold", AddMissed: "add"}
+
+
+class History:
+    """Commands done and undone: one line, and what is done anew ends what was undone."""
+
+    def __init__(self, done: list[Command] | None = None, undone: list[Command] | None = None):
+        self.done, self.undone = done or [], undone or []
+
+    def do(self, command: Command, state: State) -> tuple[str, ...]:
+        """Moves of the threshold that follow each other become one step, or none where they end
+        where they began."""
+        last = self.done[-1] if self.done else None
+        if isinstance(command, SetThreshold) and isinstance(last, SetThreshold):
+            self.done.pop()
+            command = replace(command, before=last.before)
+        changed = command.apply(state)
+        if not (isinstance(command, SetThreshold) and command.before == command.after):
+            self.done.append(command)
+        self.undone.clear()
+        return changed
+
+    def undo(self, state: State) -> tuple[str, ...] | None:
+        """Ids that changed, None where there is nothing to undo."""
+        if not self.done:
+            return None
+        self.undone.append(self.done.pop())
+        return self.undone[-1].revert(state)
+
+    def redo(self, state: State) -> tuple[str, ...] | None:
+        """Ids that changed, None where there is nothing to redo."""
+        if not self.undone:
+            return None
+        self.done.append(self.undone.pop())
+        return self.done[-1].apply(state)
+
+    def forget(self, identity: str) -> None:
+        """Drop all steps about a lesion that is gone."""
+        self.done = [x for x in self.done if not concerns(x, identity)]
+        self.undone = [x for x in self.undone if not concerns(x, identity)]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "undo": [command_to_json(x) for x in self.done],
+            "redo": [command_to_json(x) for x in self.undone],
+        }
+
+
+def history_from_json(data: Mapping[str, Any]) -> History:
+    """What ``History.to_json`` wrote."""
+    done, undone = ([command_from_json(x) for x in data[key]] for key in ("undo", "redo"))
+    return History(done, undone)
+
+
+def state_from_json(data: Mapping[str, Any]) -> State:
+    """What ``State.to_json`` wrote."""
+    lesions = [lesion_from_json(x) for x in data["lesions"]]
+    opinions = {key: opinion_from_json(x) for key, x in data["opinions"].items()}
+    return State(float(data["threshold"]), {x.id: x for x in lesions}, opinions)
