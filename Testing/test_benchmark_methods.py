@@ -25,6 +25,7 @@ from HideSeekSegLib.learning.benchmark.anomaly import (
 )
 from HideSeekSegLib.learning.benchmark.cams import NAMES, Logit, activations, cams, first_component
 from HideSeekSegLib.learning.benchmark.choosing import choose
+from HideSeekSegLib.learning.benchmark.failures import SHOWN, draw_failures, failures
 from HideSeekSegLib.learning.benchmark.methods import (
     HideAndSeek,
     Method,
@@ -38,6 +39,7 @@ from HideSeekSegLib.learning.benchmark.realism import realism, removed_share
 from HideSeekSegLib.learning.benchmark.subjects import Subject
 from HideSeekSegLib.learning.benchmark.unet import UNet, train_unet, unet_method
 from HideSeekSegLib.learning.evaluation import TYPES, Seen, find, see
+from HideSeekSegLib.learning.fields import Mask
 from HideSeekSegLib.learning.train import Settings, train
 from HideSeekSegLib.learning.training import Progress
 from HideSeekSegLib.model.autoencoder import DiffusionAutoencoder
@@ -341,3 +343,29 @@ def test_variants_leave_the_model_as_it_is(model: Model) -> None:
     changed = with_profile(model, {"threshold": 0.9}, {"draws": 7})
     assert changed.profile.decision.threshold == 0.9 and changed.profile.schedule.draws == 7
     assert model.profile.decision.threshold == 0.3 and model.profile.schedule.draws == 2
+
+
+# ---- failures
+
+
+def test_failures_are_the_missed_and_the_false(
+    model: Model, unseen: list[Subject], tmp_path: Path
+) -> None:
+    strict = HideAndSeek("own", with_profile(model, {"threshold": 1e9}, {}))
+    missed = failures(strict, unseen)
+    ill = [s for s in unseen if s.case.diseased]
+    assert len(missed) == min(len(ill), SHOWN)
+    assert all(f.what == "missed" and f.where[f.subject.case.truth[f.type]].any() for f in missed)
+    assert [f.weight for f in missed] == sorted((f.weight for f in missed), reverse=True)
+    healthy = [replace(s, case=replace(s.case, truth=none_of(s), diseased=False)) for s in unseen]
+    loose = HideAndSeek("own", with_profile(model, {"threshold": -1e9}, {}))
+    false = failures(loose, healthy)
+    assert false and all(f.what == "false" and f.where.any() for f in false)
+    path = draw_failures(tmp_path / "failures.png", loose, healthy)
+    assert path is not None and path.read_bytes().startswith(b"\x89PNG")
+    assert draw_failures(tmp_path / "none.png", strict, healthy) is None
+    assert not (tmp_path / "none.png").exists()
+
+
+def none_of(subject: Subject) -> dict[LesionType, Mask]:
+    return {kind: np.zeros_like(subject.case.body) for kind in TYPES}

@@ -22,6 +22,7 @@ from .bootstrap import draw_weights
 from .boxed import RULE, boxes_to_markdown, draw_boxes, try_boxes
 from .cams import FROM_TORCHCAM, cams
 from .choosing import choose
+from .failures import draw_failures
 from .methods import HideAndSeek, Method, Tuned, run
 from .metrics import estimates
 from .otsu import OtsuHiding, otsu
@@ -143,6 +144,7 @@ def _simulated(
 ) -> Path:
     """Methods, realism of the edit, ablations."""
     data = _measured(contest, title, subjects, say)
+    draw_failures(plan.out / f"failures-{stem}.png", contest.own, subjects)
     if plan.rivals is not None:
         figures = realism(subjects, contest.model, load_auditor(plan.rivals))
         data["realism"] = estimates_data(figures)
@@ -191,6 +193,7 @@ def _real(plan: Plan, contest: Contest, sources: Sequence[Source], say: Say) -> 
     if subjects:
         title = "Real vertebrae in which no lesion was noticed, as they are"
         tables.append(_write(plan.out, "healthy", _measured(contest, title, subjects, say)))
+        draw_failures(plan.out / "failures-healthy.png", contest.own, subjects)
     boxed = _boxed(sources, boxes, contest)
     if boxed:
         hits = [hit for m, tuned in contest.methods for hit in try_boxes(m, tuned, boxed)]

@@ -1,0 +1,103 @@
+"""Pictures of what goes wrong: the largest lesions that are missed, the surest false findings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ...findings import LesionType
+from ...joining import Joined
+from ...output.drawing import TYPE_COLOURS, Outline, Tile
+from ...output.pictures import show_crops
+from ..evaluation import TYPES, Seen
+from ..fields import Mask
+from ..matching import match, true_lesions
+from .methods import HideAndSeek
+from .subjects import Subject
+
+LEAST_IOU = 0.1
+TRUTH_COLOUR = (1.0, 1.0, 1.0)
+SHOWN = 5  # of either kind of failure
+
+
+@dataclass(frozen=True, eq=False)
+class Failure:
+    """``where`` (S, P, I) is the missed lesion or the false finding; ``weight`` puts worse first:
+    voxels of what was missed, the score of what is false."""
+
+    what: Literal["missed", "false"]
+    type: LesionType
+    where: Mask
+    weight: float
+    subject: Subject
+    seen: Seen
+    accepted: tuple[Joined, ...]
+
+
+def failures(method: HideAndSeek, subjects: Sequence[Subject]) -> list[Failure]:
+    """The worst of a set, half of them missed and half of them false, at most one a vertebra."""
+    every = [failure for subject in subjects for failure in _of_vertebra(method, subject)]
+    worst: list[Failure] = []
+    for what in ("missed", "false"):
+        taken: set[int] = set()
+        for failure in sorted((f for f in every if f.what == what), key=lambda f: -f.weight):
+            if len(taken) < SHOWN and id(failure.subject) not in taken:
+                taken.add(id(failure.subject))
+                worst.append(failure)
+    return worst
+
+
+def _of_vertebra(method: HideAndSeek, subject: Subject) -> Iterator[Failure]:
+    seen = method.see(subject)
+    lesions, _ = method.find(seen, method.fixed.settings)
+    thresholds = method.fixed.thresholds
+    accepted = tuple(le for le in lesions if le.score > thresholds[le.type])
+    body = subject.case.body
+    shape = (body.shape[0], body.shape[1], body.shape[2])
+    for kind in TYPES:
+        own = [le for le in accepted if le.type == kind]
+        overlap = match(subject.case.truth[kind], own).iou >= LEAST_IOU
+        for number, lesion in enumerate(true_lesions(subject.case.truth[kind])):
+            if not overlap[number].any():
+                size = float(lesion.sum())
+                yield Failure("missed", kind, lesion, size, subject, seen, accepted)
+        for number, found in enumerate(own):
+            if not overlap[:, number].any():
+                mask = found.mask(shape)
+                yield Failure("false", kind, mask, found.score, subject, seen, accepted)
+
+
+def draw_failures(path: Path, method: HideAndSeek, subjects: Sequence[Subject]) -> Path | None:
+    """A row per failure, on the slice that shows most of it; None where nothing went wrong."""
+    worst = failures(method, subjects)
+    if not worst:
+        return None
+    titles = [f"{f.what}\n{f.type}\n{f.subject.vertebra}" for f in worst]
+    show_crops(path, [_tiles(failure) for failure in worst], titles)
+    return path
+
+
+def _tiles(failure: Failure) -> list[Tile]:
+    subject, seen = failure.subject, failure.seen
+    shape = (failure.where.shape[0], failure.where.shape[1], failure.where.shape[2])
+    index = int(failure.where.sum(axis=(1, 2)).argmax())
+    truth = [Outline(subject.case.truth[kind][index], TRUTH_COLOUR, dotted=True) for kind in TYPES]
+    found = [
+        Outline(le.mask(shape)[index], TYPE_COLOURS[le.type], f"{le.score:.2f}")
+        for le in failure.accepted
+    ]
+    p = float(seen.latents.p[index])
+    tiles = [
+        Tile(subject.hu[index], (*truth, *found), f"HU, P {p:.2f}"),
+        Tile(seen.healthy.edited[index, 0].numpy(), (), "healthy edit", (-1.0, 1.0)),
+        Tile(np.asarray(seen.healthy.difference[index]), (), "difference", signed=True),
+    ]
+    if subject.twin is not None:
+        twin = subject.twin[index, 0].numpy()
+        tiles.insert(1, Tile(subject.case.x[index, 0].numpy(), (), "network input", (-1.0, 1.0)))
+        tiles.append(Tile(twin, (), "true healthy twin", (-1.0, 1.0)))
+    return tiles
