@@ -17,7 +17,8 @@ from example_models import (
 )
 from HideSeekSegLib.model.autoencoder import DiffusionAutoencoder
 from HideSeekSegLib.model.blocks import norm
-from HideSeekSegLib.model.profile import Architecture
+from HideSeekSegLib.model.passes import single_shot_edit
+from HideSeekSegLib.model.profile import Architecture, Schedule
 from HideSeekSegLib.model.weights import Model
 
 TOLERANCE = 1e-3
@@ -126,3 +127,25 @@ def test_images_of_a_batch_do_not_meet() -> None:
 )
 def test_norms_have_the_papers_groups_and_fewer_where_narrow(channels: int, groups: int) -> None:
     assert norm(channels).num_groups == groups
+
+
+def test_mirrored_latents_and_edits_do_not_depend_on_the_way_round() -> None:
+    architecture = replace(TINY, mirrored=True)
+    network, plain = filled(architecture).eval(), filled(TINY).eval()
+    x = torch.rand(
+        3, 1, TINY.image_size, TINY.image_size, generator=torch.Generator().manual_seed(1)
+    )
+    with torch.inference_mode():
+        z = network.encode(x)
+        torch.testing.assert_close(z, network.encode(x.flip(-1)))
+        torch.testing.assert_close(z, (plain.encode(x) + plain.encode(x.flip(-1))) / 2)
+        assert (plain.encode(x) - plain.encode(x.flip(-1))).abs().max() > 1e-3
+        # The same noise for both ways round: then so is the edit.
+        noise = torch.randn(3, 1, *x.shape[-2:], generator=torch.Generator().manual_seed(2))
+        noises = torch.cat([noise, noise], dim=1)
+        schedule = Schedule("fast", edit="single-shot", noise_level=0.3, draws=2)
+        pair = [
+            single_shot_edit(network, schedule, y, z, -z, n, lambda: None)[:, 1:]
+            for y, n in ((x, noises), (x.flip(-1), noises))
+        ]
+        torch.testing.assert_close(pair[0], pair[1].flip(-1), atol=1e-5, rtol=1e-5)

@@ -41,6 +41,7 @@ COMPACT = Profile(
         evidence_levels=(0, 1),
         contrast=True,
         change_map=True,
+        mirrored=True,
     ),
     geometry=COMPACT_GEOMETRY,
     intensity=Intensity("asinh"),

@@ -66,10 +66,12 @@ def single_shot_edit(
     time = round(schedule.noise_level * (schedule.timesteps - 1))
     t = torch.full((len(x),), time, device=x.device)
     change = torch.zeros_like(x)
-    for noise in noises.split(1, dim=1):
-        x_t = noised(x, t, noise, schedule.timesteps)
+    for number, noise in enumerate(noises.split(1, dim=1)):
+        mirrored = net.architecture.mirrored and number % 2 == 1
+        x_t = noised(x.flip(-1) if mirrored else x, t, noise, schedule.timesteps)
         for sign, latent in ((1, z_healthy), (-1, z)):
-            change += sign * predict_x0(net, x_t, t, latent, schedule.timesteps)
+            x_0 = predict_x0(net, x_t, t, latent, schedule.timesteps)
+            change += sign * (x_0.flip(-1) if mirrored else x_0)
             tick()
     return torch.cat([x, x + change / noises.shape[1]], dim=1)
 

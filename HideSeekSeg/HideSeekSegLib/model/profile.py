@@ -19,6 +19,8 @@ class Architecture:
     maximum and log-sum-exp of the maps named by ``evidence_levels``, so that a small focus can
     speak for the whole crop.  ``contrast`` shows the encoder, beside x, x relative to its median.
     ``change_map`` joins to z what a dense map of the encoder's sees as change (evidence only).
+    ``mirrored``: z is the mean of those of x and of its mirror image along S-I, and noises of a
+    single-shot edit see the one and the other in turn; what a vertebra has does not depend on it.
     """
 
     image_size: int = 64
@@ -34,6 +36,7 @@ class Architecture:
     evidence_levels: tuple[int, ...] = ()
     contrast: bool = False
     change_map: bool = False
+    mirrored: bool = False
 
 
 @dataclass(frozen=True)

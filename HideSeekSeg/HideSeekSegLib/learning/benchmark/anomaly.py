@@ -12,6 +12,7 @@ import torch
 from scipy import ndimage
 from torch import nn
 
+from ...attribution import encode
 from ...findings import LesionType
 from ...joining import p_of_vertebra
 from ...model.autoencoder import DiffusionAutoencoder
@@ -53,11 +54,10 @@ def change_map(model: Model) -> ByMaps:
 
     @torch.inference_mode()
     def draw(subject: Subject) -> list[Maps]:
-        maps, coarse = model.autoencoder.encoder.features(subject.case.x)
+        maps, _ = model.autoencoder.encoder.features(subject.case.x)
         change = model.autoencoder.encoder.change_seen(maps)
         assert change is not None
-        z = model.autoencoder.encoder.pooled(maps, coarse, change)
-        p = p_of_vertebra(model.classifier.probability(z).numpy())
+        p = p_of_vertebra(encode(subject.case.x, model).p.numpy())
         pixels = model.profile.decision.smooth_pixels
         return [_signed(subject.case, _smooth(-change[:, 0].numpy(), pixels), p)]
 
@@ -73,7 +73,12 @@ def _signed(case: Case, difference: npt.NDArray[np.float32], p: float) -> Maps:
 def anomaly_architecture(profile: Profile) -> Architecture:
     """That of the weights under test, with the paper's pooling: no label shapes its latent."""
     return replace(
-        profile.architecture, pooling="mean", evidence_levels=(), contrast=False, change_map=False
+        profile.architecture,
+        pooling="mean",
+        evidence_levels=(),
+        contrast=False,
+        change_map=False,
+        mirrored=False,
     )
 
 
