@@ -27,7 +27,9 @@ EVENTS: list[Event] = [
     Started("cpu", "no graphics card", "compact", "ab12", 2, ("T10", "L1"), ("32 -> T12",)),
     Progress("T10", "healthy edit", 3, 14, 0.25, 61.5),
     Progress("T10", "healthy edit", 0, 14, 0.0),
-    VertebraDone("T10", {"level": "T10", "candidates": [{"id": "T10-1", "score": 0.75}]}),
+    VertebraDone(
+        "T10", {"level": "T10", "candidates": [{"id": "T10-1", "score": 0.75}]}, "T10.npz"
+    ),
     Message("warning", "Wirbelkörper 骨\nzweite Zeile"),
     Finished(("lesions.seg.nrrd", "candidates.json"), 12.5),
     Cancelled(("T10",), ("candidates.json",), 3.0),
@@ -55,7 +57,7 @@ def test_keys_are_the_documented_ones() -> None:
     assert {line.pop("event"): " ".join(line) for line in lines} == {
         "started": "device reason weights weights_hash threads levels mapping schema",
         "progress": "level step done total fraction seconds_left",
-        "vertebra-done": "level finding",
+        "vertebra-done": "level finding file",
         "message": "level text",
         "finished": "files seconds",
         "cancelled": "kept files seconds",

@@ -87,6 +87,7 @@ def _segment_arguments(parser: argparse.ArgumentParser) -> None:
     add("--weights", type=Path, metavar="DIR", help="other weights than those that come along")
     add("--all-slices", action="store_true", help="also slices unlike those of the training")
     add("--threads", type=_count, metavar="N", help="threads of the processor to use")
+    add("--each", action="store_true", help="also write each vertebra at once, to DIR/vertebrae")
     said = parser.add_mutually_exclusive_group()
     said.add_argument("--json-lines", action="store_true", help="print events as JSON lines")
     said.add_argument("--quiet", action="store_true", help="print nothing but errors")
@@ -104,7 +105,7 @@ def _segment(args: argparse.Namespace) -> int:
         options = Options(args.labels, args.levels, args.threshold, args.all_slices)
         job = Job(
             *(args.ct, args.segmentation, args.out, args.bodies, args.weights),
-            *(args.device, args.threads, options),
+            *(args.device, args.threads, options, args.each),
         )
         people = quiet if args.quiet else ForPeople(sys.stderr)
         result = run(job, json_lines(sys.stdout) if args.json_lines else people, should_stop)

@@ -48,10 +48,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class VertebraDone:
-    """A vertebra is finished: ``finding`` is its entry in candidates.json."""
+    """A vertebra is finished: ``finding`` is its entry in candidates.json.
+
+    ``file`` holds it with its voxels and evidence (``output.vertebrae``) where ``--each`` asked
+    for that.
+    """
 
     level: str
     finding: dict[str, Any]
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,10 @@ class Cancelled:
 
 @dataclass(frozen=True)
 class Failed:
-    """Nothing was written; ``cause`` is one line, ``file`` the file at fault if there is one."""
+    """``cause`` is one line, ``file`` the file at fault if there is one.
+
+    Nothing was written but the vertebrae that ``--each`` had written before.
+    """
 
     cause: str
     file: str = ""

@@ -12,17 +12,20 @@ from pathlib import Path
 import torch
 
 from .anatomy.intensity import NotCTError
+from .anatomy.levels import LEVELS
 from .events import Cancelled, Event, Finished
-from .findings import Evidence, Result
-from .imaging.files import InputError, read_ct, read_segmentation
+from .findings import Evidence, Result, VertebraFinding
+from .imaging.files import InputError, read_ct, read_segmentation, together
 from .imaging.volume import Volume
 from .model.batches import is_out_of_memory
 from .model.weights import BUNDLE, DeviceError, Model, WeightsError, load_model
 from .output.pictures import overview
 from .output.segmentation import write_segmentation
 from .output.tables import write_csv, write_json
+from .output.vertebrae import write_vertebra
 from .pipeline import Options, SegmentationError, segment_spine
 
+EACH = "vertebrae"
 FILES = ("lesions.seg.nrrd", "candidates.json", "candidates.csv", "overview.png")
 
 
@@ -31,7 +34,8 @@ class Job:
     """``bodies`` is a segmentation of vertebral bodies for one of whole vertebrae.
 
     ``weights`` is a weights folder, the bundled one if None; ``device`` "auto", "cpu", "cuda" or
-    "mps"; ``threads`` are those of the processor.
+    "mps"; ``threads`` are those of the processor.  ``each`` also writes every vertebra to a file in
+    the folder ``EACH`` of ``out`` as soon as it is finished.
     """
 
     ct: Path
@@ -42,6 +46,7 @@ class Job:
     device: str = "auto"
     threads: int | None = None
     options: Options = field(default_factory=Options)
+    each: bool = False
 
 
 def run(job: Job, on_event: Callable[[Event], None], should_stop: Callable[[], bool]) -> Result:
@@ -49,16 +54,18 @@ def run(job: Job, on_event: Callable[[Event], None], should_stop: Callable[[], b
 
     Raises InputError, one line that names file and cause, before the computation where that is
     possible; then nothing is written.  A stop writes the vertebrae that are finished, and no file
-    where none is.
+    where none is.  Files of ``each`` stay whatever happens to the vertebrae after them.
     """
     began = time.monotonic()
-    with writable(job.out):
+    folder = job.out / EACH if job.each else job.out
+    with writable(folder):
         ct, segmentation = read_ct(job.ct), read_segmentation(job.segmentation)
         bodies = read_segmentation(job.bodies) if job.bodies else None
         model = _load(job)
         try:
             result, evidence = segment_spine(
-                ct, segmentation, model, job.options, on_event, should_stop, bodies
+                *(ct, segmentation, model, job.options, on_event, should_stop, bodies),
+                keep=_Keeper(folder) if job.each else None,
             )
         except NotCTError as error:
             raise InputError(job.ct, str(error)) from error
@@ -75,6 +82,28 @@ def run(job: Job, on_event: Callable[[Event], None], should_stop: Callable[[], b
     seconds = time.monotonic() - began
     on_event(Cancelled(kept, files, seconds) if stopped else Finished(files, seconds))
     return result
+
+
+class _Keeper:
+    """Writes vertebrae as they come; the first one replaces all those of an earlier run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._ready = folder, False
+
+    def __call__(self, finding: VertebraFinding, evidence: Evidence | None) -> str:
+        if not self._ready:
+            self._clear()
+            self._ready = True
+        file = self._folder / f"{finding.level}.npz"
+        write_vertebra(file, finding, evidence)
+        return str(file)
+
+    def _clear(self) -> None:
+        for file in (self._folder / f"{level}.npz" for level in LEVELS):
+            try:
+                file.unlink(missing_ok=True)
+            except OSError as error:
+                raise InputError(file, f"cannot be replaced: {error.strerror}") from error
 
 
 def _load(job: Job) -> Model:
@@ -107,17 +136,9 @@ def writable(folder: Path) -> Iterator[None]:
 
 def _write(out: Path, ct: Volume, result: Result, evidence: dict[str, Evidence]) -> tuple[str, ...]:
     """All files are complete before the first one replaces an older one."""
-    try:
-        with tempfile.TemporaryDirectory(dir=out, prefix=".hideseekseg-") as name:
-            folder = Path(name)
-            write_segmentation(folder / FILES[0], ct.grid, result)
-            write_json(folder / FILES[1], result)
-            write_csv(folder / FILES[2], result)
-            overview(folder / FILES[3], ct, result, evidence)
-            for file in FILES:
-                (folder / file).replace(out / file)
-    except InputError as error:
-        raise InputError(out, error.cause) from error
-    except OSError as error:
-        raise InputError(out, f"cannot be written: {error.strerror or error}") from error
+    with together(out) as folder:
+        write_segmentation(folder / FILES[0], ct.grid, result)
+        write_json(folder / FILES[1], result)
+        write_csv(folder / FILES[2], result)
+        overview(folder / FILES[3], ct, result, evidence)
     return tuple(str(out / file) for file in FILES)

@@ -55,9 +55,11 @@ def segment_spine(
     on_event: Callable[[Event], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
     bodies: Segmentation | None = None,
+    keep: Callable[[VertebraFinding, Evidence | None], str] | None = None,
 ) -> tuple[Result, dict[str, Evidence]]:
     """Find the lesions of every segmented vertebra, from the head down.
 
+    ``keep`` gets each vertebra once it is finished and returns the file it wrote, for the event.
     ``bodies`` marks vertebral bodies where the segmentation holds whole vertebrae only.  Every
     vertebra is in the result, "not analysed" where a stop left it out; ``run["stopped"]`` says
     whether one did and ``run["finished"]`` how far it came.  The evidence of those that were
@@ -87,7 +89,8 @@ def segment_spine(
             if seen is not None:
                 evidence[level] = seen
             finished.append(level)
-            on_event(VertebraDone(level, _plain(findings[level], chosen)))
+            file = keep(findings[level], seen) if keep else ""
+            on_event(VertebraDone(level, _plain(findings[level], chosen), file))
     except Stopped:
         pass
     unknown = () if options.levels else tuple(_unknown(assignments))

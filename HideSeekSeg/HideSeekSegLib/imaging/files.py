@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = [
     "make_folder",
     "read_ct",
     "read_segmentation",
+    "together",
 ]
 
 COMPLEX = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
@@ -112,6 +114,24 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise InputError(path, "cannot be written: is the disk full?") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def together(folder: Path) -> Iterator[Path]:
+    """A folder to write several files to, inside ``folder``; all are moved there on success.
+
+    Every file is complete before the first one replaces an older one; on any failure, Ctrl-C
+    included, the older ones are untouched.  Raises InputError naming ``folder``.
+    """
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".hideseekseg-") as name:
+            yield Path(name)
+            for file in sorted(Path(name).iterdir()):
+                file.replace(folder / file.name)
+    except InputError as error:
+        raise InputError(folder, error.cause) from error
+    except OSError as error:
+        raise _unwritable(folder, error) from error
 
 
 def make_folder(path: Path) -> None:
