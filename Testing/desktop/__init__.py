@@ -12,6 +12,8 @@ In a test, take the fixture ``desktop`` (it takes ``mrml``, the real scene, and 
         desktop.picture(panel, path, width=420)  # PNG of the widget
         assert desktop.messages == [...]         # texts of message boxes; none blocks
         desktop.answers.append(False)            # what the next question gets (else yes/ok)
+        desktop.paths.append("folder")           # what the next file dialog gives (else nothing);
+                                                 # for getOpenFileNames a list; never a filter
 
 Attributes behave as in PythonQt (see ``pythonqt``): ``label.text`` is a property, an attribute that
 does not exist is an error, ``connect('clicked(bool)', f)`` checks the signature. An exception in a

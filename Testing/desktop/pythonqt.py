@@ -22,7 +22,7 @@ ABSENT = {"Signal", "Slot", "Property", "ClassInfo", "QEnum", "QFlag", "QtMsgTyp
 slot_errors: list[str] = []
 _properties: dict[tuple[type, str], frozenset[str]] = {}
 _asked: set[tuple[int, str]] = set()
-_get = QtCore.QObject.__getattribute__
+_originals: dict[type, Callable[[Any, str], Any]] = {}
 _connect = QtCore.QObject.connect
 _disconnect = QtCore.QObject.disconnect
 
@@ -58,6 +58,11 @@ def _of_python(kind: type, name: str) -> bool:
         if name in vars(base):
             return not isinstance(vars(base)[name], QtCore.Property)
     return False
+
+
+def _get(self: Any, name: str) -> Any:
+    """PySide6's own way, which many classes have for themselves."""
+    return next(_originals[kind] for kind in type(self).__mro__ if kind in _originals)(self, name)
 
 
 def _getattribute(self: Any, name: str) -> Any:
@@ -192,8 +197,10 @@ def make_module() -> types.ModuleType:
     """The module ``qt``; from here on every PySide6 object of this process behaves as told."""
     module = types.ModuleType("qt")
     module.__dict__.update(all_classes())
-    QtCore.QObject.__getattribute__ = _getattribute  # type: ignore[method-assign, assignment]
-    for thing in all_classes().values():
-        if isinstance(thing, type) and issubclass(thing, QtCore.QObject):
-            thing.__setattr__ = _setattribute  # type: ignore[method-assign, assignment]
+    kinds = [thing for thing in all_classes().values() if isinstance(thing, type)]
+    kinds = [kind for kind in kinds if issubclass(kind, QtCore.QObject)]
+    _originals.update({kind: kind.__getattribute__ for kind in kinds})
+    for thing in kinds:
+        thing.__getattribute__ = _getattribute  # type: ignore[method-assign, assignment]
+        thing.__setattr__ = _setattribute  # type: ignore[method-assign, assignment]
     return module

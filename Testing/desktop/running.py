@@ -14,6 +14,7 @@ from typing import Any
 from example_scene import Slicer
 
 ANSWERS = ("confirmOkCancelDisplay", "confirmYesNoDisplay", "confirmRetryCloseDisplay")
+CHOOSERS = ("getExistingDirectory", "getOpenFileName", "getOpenFileNames", "getSaveFileName")
 TOLD = ("infoDisplay", "warningDisplay", "errorDisplay", "messageBox", "delayDisplay")
 _made: list[Any] = []
 
@@ -27,6 +28,7 @@ class Desktop:
     mrml: Slicer
     messages: list[str] = field(default_factory=list)
     answers: list[bool] = field(default_factory=list)
+    paths: list[Any] = field(default_factory=list)
 
     @property
     def selected(self) -> list[str]:
@@ -111,6 +113,11 @@ def open_desktop(mrml: Slicer) -> Iterator[Desktop]:
         desktop.messages.append(text)
         return desktop.answers.pop(0) if desktop.answers else True
 
+    def choose(*_: Any, **__: Any) -> Any:
+        return desktop.paths.pop(0) if desktop.paths else ""
+
+    for name in CHOOSERS:
+        setattr(sys.modules["qt"].QFileDialog, name, staticmethod(choose))
     for name in before:
         setattr(slicer.util, name, ask if name in ANSWERS else tell)
     window.moduleSelector()._chosen.clear()

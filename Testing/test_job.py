@@ -1,0 +1,230 @@
+"""A command in a process of its own: events come back, and Cancel ends all of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from desktop import Desktop
+from HideSeekSegLib.events import Cancelled, Event, Failed, Finished, Started, VertebraDone
+from HideSeekSegLib.imaging.files import InputError
+
+posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no signals")
+
+
+class Told:
+    """What a job told, in order."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.lines: list[str] = []
+        self.ended: list[tuple[int, bool, str]] = []
+
+    def end(self, code: int, crashed: bool, tail: str) -> None:
+        self.ended.append((code, crashed, tail))
+
+    def kinds(self, kind: type) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+def make(told: Told, words: list[str], program: str = sys.executable) -> Any:
+    from HideSeekSegLib.panel.job import Job
+
+    return Job(words, told.events.append, told.end, told.lines.append, program)
+
+
+def segment(files: tuple[Path, Path], weights: Path, out: Path) -> list[str]:
+    words = ["segment", *map(str, files), "--out", str(out), "--weights", str(weights)]
+    return [*words, "--labels", "totalsegmentator", "--json-lines", "--each", "--threads", "1"]
+
+
+def python(tmp_path: Path, name: str, code: str) -> str:
+    """A program that runs this code whatever its arguments are."""
+    path = tmp_path / name
+    path.write_text(f"#!{sys.executable}\n{code}\n", "utf-8")
+    path.chmod(0o755)
+    return str(path)
+
+
+def gone(pid: int) -> bool:
+    from HideSeekSegLib.panel.processes import tree
+
+    return not tree(pid)
+
+
+def test_run_tells_every_vertebra(
+    desktop: Desktop, box_files: tuple[Path, Path], tiny_weights: Path, tmp_path: Path
+) -> None:
+    told, out = Told(), tmp_path / "Ergebnisse für Jiří"
+    job = make(told, segment(box_files, tiny_weights, out))
+    job.start()
+    with pytest.raises(InputError, match="another computation is running"):
+        make(Told(), ["example"]).start()
+    desktop.wait(lambda: told.ended, 60)
+    assert told.ended == [(0, False, told.ended[0][2])]
+    assert isinstance(told.events[0], Started) and isinstance(told.events[-1], Finished)
+    done = told.kinds(VertebraDone)
+    assert [event.level for event in done] == ["T11", "T12", "L1"]
+    assert all(Path(event.file).parent == out / "vertebrae" for event in done)
+    assert not job.running
+
+
+@posix
+def test_cancel_keeps_what_is_finished(
+    desktop: Desktop, box_files: tuple[Path, Path], slow_weights: Path, tmp_path: Path
+) -> None:
+    told = Told()
+    job = make(told, segment(box_files, slow_weights, tmp_path / "out"))
+    job.start()
+    desktop.wait(lambda: told.kinds(VertebraDone), 60)
+    job.cancel()
+    desktop.wait(lambda: told.ended, 20)
+    code, crashed, _ = told.ended[0]
+    last = told.events[-1]
+    assert (code, crashed, job.cancelled) == (130, False, True)
+    assert isinstance(last, Cancelled)
+    assert last.kept == tuple(event.level for event in told.kinds(VertebraDone))
+
+
+@posix
+def test_launcher_and_child_both_end(
+    desktop: Desktop, box_files: tuple[Path, Path], slow_weights: Path, tmp_path: Path
+) -> None:
+    """Slicer's PythonSlicer starts the real Python; only that one is asked to stop."""
+    code = f"import subprocess, sys\nsys.exit(subprocess.call([{sys.executable!r}, *sys.argv[1:]]))"
+    told = Told()
+    words = segment(box_files, slow_weights, tmp_path / "out")
+    job = make(told, words, python(tmp_path, "PythonSlicer", code))
+    job.start()
+    desktop.wait(lambda: told.kinds(Started), 60)
+    job.cancel()
+    desktop.wait(lambda: told.ended, 20)
+    assert told.ended[0][:2] == (130, False)
+    assert isinstance(told.events[-1], Cancelled)
+
+
+STUBBORN = """
+import signal, subprocess, sys, time
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
+if len(sys.argv) > 1:
+    child = subprocess.Popen([sys.executable, __file__])
+    print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@posix
+@pytest.mark.parametrize("how", ["twice", "grace", "kill"])
+def test_stubborn_tree_is_ended_by_force(
+    desktop: Desktop, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from HideSeekSegLib.panel import job as module
+
+    monkeypatch.setattr(module, "GRACE_MS", 200 if how == "grace" else 60_000)
+    told = Told()
+    job = make(told, [], python(tmp_path, "stubborn", STUBBORN))
+    job.start()
+    desktop.wait(lambda: told.lines, 20)
+    child, own = int(told.lines[0]), job._process.processId()
+    if how == "kill":
+        job.kill()
+    else:
+        job.cancel()
+        if how == "twice":
+            job.cancel()
+        desktop.wait(lambda: told.ended, 10)
+    desktop.wait(lambda: gone(child) and gone(own), 5)
+    assert [ended[1] for ended in told.ended] == ([] if how == "kill" else [True])
+    assert not job.running
+
+
+def test_killed_from_outside(desktop: Desktop, tmp_path: Path) -> None:
+    code = "import os, signal, sys\nprint('before', file=sys.stderr, flush=True)\nos.abort()"
+    told = Told()
+    make(told, [], python(tmp_path, "crash", code)).start()
+    desktop.wait(lambda: told.ended, 20)
+    _, crashed, tail = told.ended[0]
+    assert crashed and "before" in tail
+
+
+def test_traceback_comes_back(desktop: Desktop, tmp_path: Path) -> None:
+    told = Told()
+    make(
+        told, ["segment", str(tmp_path / "no"), "x", "--out", str(tmp_path), "--json-lines"]
+    ).start()
+    desktop.wait(lambda: told.ended, 30)
+    assert told.ended[0][0] == 2
+    failed = told.kinds(Failed)[0]
+    assert failed.file.endswith("no")
+    assert failed.cause in told.ended[0][2]
+
+
+def test_odd_output_is_read(desktop: Desktop, tmp_path: Path) -> None:
+    """Lines that come in pieces, bytes that are no UTF-8, words of libraries, no last line end."""
+    code = """
+import sys, time
+from HideSeekSegLib.events import Message, to_line
+out, line = sys.stdout.buffer, to_line(Message("info", "in two")).encode()
+for piece in (b"library\\n", line[:9], line[9:] + b"\\r\\n", b"\\xff \\xc3\\xa4\\n", line):
+    out.write(piece); out.flush(); time.sleep(0.05)
+"""
+    told = Told()
+    make(told, [], python(tmp_path, "odd", code)).start()
+    desktop.wait(lambda: told.ended, 20)
+    assert [event.text for event in told.events] == ["in two", "in two"]  # type: ignore[union-attr]
+    assert told.lines == ["library", "\ufffd ä"]
+
+
+def test_program_that_cannot_be_started(desktop: Desktop, tmp_path: Path) -> None:
+    told = Told()
+    job = make(told, [], str(tmp_path / "none"))
+    job.start()
+    desktop.wait(lambda: told.ended, 10)
+    assert told.ended[0][1] and "cannot be started" in told.ended[0][2]
+    assert not job.running
+
+
+def test_slicers_python_is_found_on_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, desktop: Desktop
+) -> None:
+    from HideSeekSegLib.panel.job import findPython
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="PythonSlicer: was not found"):
+        findPython()
+    program = python(tmp_path, "PythonSlicer", "")
+    assert findPython() == program
+
+
+@posix
+def test_both_ways_to_list_processes_agree() -> None:
+    from HideSeekSegLib.panel import processes
+
+    if not (processes.PROC / "self" / "stat").exists():
+        pytest.skip("no /proc here")
+    ours = os.getpid()
+    parents = [
+        {p.pid: p.parent for p in read()}[ours] for read in (processes.from_proc, processes.from_ps)
+    ]
+    assert parents == [os.getppid()] * 2
+
+
+def test_windows_ends_the_tree() -> None:
+    from HideSeekSegLib.panel.processes import kill_words
+
+    assert kill_words(42) == ["taskkill", "/F", "/T", "/PID", "42"]
+
+
+def test_wait_is_not_blocking(desktop: Desktop, tmp_path: Path) -> None:
+    """The event loop runs while the child computes."""
+    told = Told()
+    began = time.monotonic()
+    make(told, [], python(tmp_path, "slow", "import time\ntime.sleep(1)")).start()
+    assert time.monotonic() - began < 0.9
+    desktop.wait(lambda: told.ended, 10)
