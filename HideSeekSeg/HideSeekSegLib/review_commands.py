@@ -23,8 +23,9 @@ class State:
     def to_json(self) -> dict[str, Any]:
         return {
             "threshold": self.threshold,
-            "lesions": [asdict(x) for x in self.lesions.values()],
-            "opinions": {key: asdict(x) for key, x in self.opinions.items()},
+            # Flat data: asdict would copy every number, and a slider saves at each of its moves.
+            "lesions": [dict(vars(x)) for x in self.lesions.values()],
+            "opinions": {key: dict(vars(x)) for key, x in self.opinions.items()},
         }
 
 

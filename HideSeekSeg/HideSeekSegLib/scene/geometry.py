@@ -18,6 +18,8 @@ Matrix = npt.NDArray[np.float64]
 
 # The same flip leads from LPS to RAS and back.
 RAS_FROM_LPS: Matrix = np.diag([-1.0, -1.0, 1.0, 1.0])
+# Role by which results and pictures refer to their CT.
+CT_REFERENCE = "HideSeekSeg.CT"
 LABELMAP = "Binary labelmap"
 SURFACE = "Closed surface"
 # Largest cosine between two axes of a grid that still counts as rectangular.

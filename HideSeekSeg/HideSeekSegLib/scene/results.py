@@ -1,0 +1,285 @@
+"""The results of a run in the scene: a segmentation of their own, a table, pictures on request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+import slicer
+
+from ..findings import Evidence, VertebraFinding
+from ..imaging.patches import Patch
+from ..imaging.volume import Grid
+from ..output.terminology import labels
+from ..review import Item, Review
+from .candidate_table import fillTable
+from .evidence import fillDifference, fillEdit
+from .geometry import (
+    CT_REFERENCE,
+    LABELMAP,
+    RAS_FROM_LPS,
+    SURFACE,
+    Matrix,
+    imageOfPatch,
+    localGrid,
+    moved,
+    patchOfSegment,
+    toWorld,
+)
+from .segments import PREFIX, Look, dress, lookOfCandidate, lookOfItem, tag
+from .showing import show
+
+# How much of a lesion's colour lies over the bone in slices; its outline is opaque.
+_FILL = 0.25
+_RUN = PREFIX + "Run"
+_PLACE = PREFIX + "Place"
+_TABLE = PREFIX + "Table"
+_EDIT = PREFIX + "HealthyEdit"
+_DIFFERENCE = PREFIX + "Difference"
+_SOURCE = PREFIX + "Vertebrae"
+
+
+class SceneError(RuntimeError):
+    """The scene lacks what is needed: one line for the user."""
+
+
+class Results:
+    """The lesions of one run, on the CT's voxels and under the CT's transform.
+
+    Every candidate is a segment whose ID is the candidate's, whatever its score: the threshold
+    only hides.  What is needed later is in the node, so that the CT may go and the scene be saved.
+    """
+
+    def __init__(self, node: Any) -> None:
+        self.node = node
+        place = json.loads(node.GetAttribute(_PLACE))
+        self._grid = Grid(tuple(place["shape"]), np.array(place["ijk_to_lps"]))
+        self._toWorld: Matrix = np.array(place["to_world"])
+        self._ct = node.GetNodeReference(CT_REFERENCE)
+        self._findings: dict[str, VertebraFinding] = {}
+        self._applied: dict[str, Item] = {}
+
+    @classmethod
+    def create(cls, ctNode: Any, segmentationNode: Any, run: Mapping[str, Any]) -> Results:
+        """Empty results beside the CT; ``run`` is what is needed to repeat the run, for JSON.
+
+        Raises SceneError where the CT is not in a scene any more.
+        """
+        if ctNode is None or ctNode.GetScene() is None or ctNode.GetImageData() is None:
+            raise SceneError("The CT was removed from the scene: choose it again and start anew.")
+        scene = ctNode.GetScene()
+        name = scene.GenerateUniqueName(f"{ctNode.GetName()} metastases")
+        node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+        node.CreateDefaultDisplayNodes()
+        node.GetDisplayNode().SetOpacity2DFill(_FILL)
+        node.SetAndObserveTransformNodeID(ctNode.GetTransformNodeID())
+        node.SetReferenceImageGeometryParameterFromVolumeNode(ctNode)
+        node.SetNodeReferenceID(CT_REFERENCE, ctNode.GetID())
+        if segmentationNode is not None and segmentationNode.GetScene() is scene:
+            node.SetNodeReferenceID(_SOURCE, segmentationNode.GetID())
+        node.SetAttribute(_RUN, json.dumps(dict(run), default=str))
+        grid, matrix = localGrid(ctNode), toWorld(ctNode)
+        place = {
+            "shape": grid.shape,
+            "ijk_to_lps": grid.ijk_to_lps.tolist(),
+            "to_world": (np.eye(4) if matrix is None else matrix).tolist(),
+        }
+        node.SetAttribute(_PLACE, json.dumps(place))
+        table = scene.AddNewNodeByClass("vtkMRMLTableNode", f"{name} candidates")
+        node.SetNodeReferenceID(_TABLE, table.GetID())
+        for made in (node, table):
+            _placeBeside(made, ctNode)
+        return cls(node)
+
+    @classmethod
+    def of(cls, node: Any) -> Results:
+        """Results that are in the scene already, as after loading it; raises SceneError."""
+        if node is None or not cls.isOne(node):
+            raise SceneError("This segmentation holds no results of HideSeekSeg.")
+        return cls(node)
+
+    @staticmethod
+    def isOne(node: Any) -> bool:
+        """Whether a node holds the results of a run."""
+        return node.IsA("vtkMRMLSegmentationNode") and node.GetAttribute(_PLACE) is not None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the node is still in its scene."""
+        scene = self.node.GetScene()
+        return scene is not None and scene.IsNodePresent(self.node)
+
+    @property
+    def ctNode(self) -> Any:
+        """None where it was removed from the scene."""
+        return self._ct if self._ct is not None and self._ct.GetScene() is not None else None
+
+    @property
+    def segmentationNode(self) -> Any:
+        """The user's vertebrae, None where they were removed from the scene."""
+        return self.node.GetNodeReference(_SOURCE) if self.alive else None
+
+    @property
+    def tableNode(self) -> Any:
+        return self.node.GetNodeReference(_TABLE) if self.alive else None
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """What ``create`` was given."""
+        return dict(json.loads(self.node.GetAttribute(_RUN) or "{}"))
+
+    @property
+    def grid(self) -> Grid:
+        """The CT's voxels as they were analysed, in world LPS: that of the candidates' patches."""
+        return moved(self._grid, self._toWorld)
+
+    def addVertebra(self, finding: VertebraFinding) -> None:
+        """Add the candidates of a vertebra, hidden until the review says which are shown.
+
+        Candidates of the same level that are there already are replaced.  Raises SceneError where
+        the results were removed; the finding is kept, and ``recreated`` brings it back.
+        """
+        self._findings[finding.level] = finding
+        self._mustBeThere()
+        segmentation = self.node.GetSegmentation()
+        modifying = self.node.StartModify()
+        for identity in self._segmentsOf(finding.level):
+            segmentation.RemoveSegment(identity)
+            self._applied.pop(identity, None)
+        first = segmentation.GetNumberOfSegments() == 0
+        names = labels(finding)
+        for candidate in finding.candidates:
+            look = lookOfCandidate(finding, candidate, names[candidate.id])
+            self._add(candidate.id, look, candidate.patch)
+        if first and not segmentation.ContainsRepresentation(SURFACE):
+            # Those that follow get theirs as well, unless the user switches 3D off.
+            self.node.CreateClosedSurfaceRepresentation()
+        self.node.EndModify(modifying)
+
+    def recreated(self) -> Results:
+        """New results with all findings of this run, for a user who removed the first ones.
+
+        Raises SceneError where the CT is gone as well.
+        """
+        new = Results.create(self.ctNode, None, self.run)
+        for finding in self._findings.values():
+            new.addVertebra(finding)
+        return new
+
+    def apply(self, review: Review) -> None:
+        """Show what the review says; only what changed since the last time is touched.
+
+        Raises SceneError where the results were removed from the scene.
+        """
+        self._mustBeThere()
+        segmentation = self.node.GetSegmentation()
+        changed = [x for x in review.items if self._applied.get(x.id) is not x]
+        changed = [x for x in changed if self._applied.get(x.id) != x]
+        gone = self._applied.keys() - {item.id for item in review.items}
+        modifying = self.node.StartModify()
+        for item in changed:
+            segment = segmentation.GetSegment(item.id)
+            if segment is not None:
+                dress(segment, lookOfItem(item))
+            elif item.missed:
+                self._add(item.id, lookOfItem(item), None)
+        self._applied = {item.id: item for item in review.items}
+        if (changed or gone) and self.tableNode is not None:
+            fillTable(self.tableNode, review.items)
+        seen = (x.id for x in review.items if review.is_finding(x) or _isMissed(x))
+        show(self.node, seen)
+        self.node.EndModify(modifying)
+
+    def patches(self, identities: Collection[str] | None = None) -> dict[str, Patch]:
+        """The segments' voxels on ``grid``, as they are now: outlines may have been edited.
+
+        Of all segments, or of those asked for; a segment without a voxel is left out.
+
+        Raises SceneError where the results were removed from the scene.
+        """
+        self._mustBeThere()
+        segmentation = self.node.GetSegmentation()
+        found = {
+            identity: patchOfSegment(segmentation.GetSegment(identity), self._grid)
+            for identity in segmentation.GetSegmentIDs()
+            if identities is None or identity in identities
+        }
+        return {identity: patch for identity, patch in found.items() if patch is not None}
+
+    def evidenceVolumes(self, evidence: Evidence, level: str = "") -> tuple[Any, Any]:
+        """The healthy edit and the difference of one vertebra as volumes: (edit, difference).
+
+        There is one pair, which is filled anew for each vertebra.  Raises SceneError where the
+        results were removed from the scene.
+        """
+        self._mustBeThere()
+        grid = moved(evidence.grid, np.linalg.inv(self._toWorld))
+        edit = self._picture(_EDIT, f"{level} healthy edit".strip())
+        difference = self._picture(_DIFFERENCE, f"{level} difference".strip())
+        fillEdit(edit, evidence, grid)
+        fillDifference(difference, evidence, grid)
+        return edit, difference
+
+    def here(self, lps: tuple[float, float, float]) -> tuple[float, float, float]:
+        """Where a position of the run (LPS mm) is now, should the CT have been moved since."""
+        now = toWorld(self.node) if self.alive else None
+        if now is None:
+            return lps
+        step = RAS_FROM_LPS @ now @ np.linalg.inv(self._toWorld) @ RAS_FROM_LPS
+        x, y, z = (float(v) for v in step[:3] @ np.array([*lps, 1.0]))
+        return x, y, z
+
+    def _mustBeThere(self) -> None:
+        if not self.alive:
+            raise SceneError(
+                "The results were removed from the scene: what is found is kept and can be put"
+                " back."
+            )
+
+    def _segmentsOf(self, level: str) -> list[str]:
+        """The candidates of a level, without the lesions that the reader drew."""
+        segmentation = self.node.GetSegmentation()
+        pairs = ((name, segmentation.GetSegment(name)) for name in segmentation.GetSegmentIDs())
+        return [
+            name
+            for name, segment in pairs
+            if tag(segment, PREFIX + "Level") == level and tag(segment, PREFIX + "Score")
+        ]
+
+    def _add(self, identity: str, look: Look, patch: Patch | None) -> None:
+        segment = slicer.vtkSegment()
+        dress(segment, look)
+        if patch is not None:
+            segment.AddRepresentation(LABELMAP, imageOfPatch(patch, self._grid))
+        self.node.GetSegmentation().AddSegment(segment, identity)
+        self.node.GetDisplayNode().SetSegmentVisibility(identity, False)
+
+    def _picture(self, role: str, name: str) -> Any:
+        node, ct = self.node.GetNodeReference(role), self.ctNode
+        if node is None:
+            node = self.node.GetScene().AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+            self.node.SetNodeReferenceID(role, node.GetID())
+            _placeBeside(node, ct or self.node)
+        node.SetName(f"{ct.GetName() if ct else self.node.GetName()} {name}")
+        node.SetAndObserveTransformNodeID(self.node.GetTransformNodeID())
+        if ct is not None:
+            node.SetNodeReferenceID(CT_REFERENCE, ct.GetID())
+        return node
+
+
+def _isMissed(item: Item) -> bool:
+    return item.missed and item.verdict != "rejected"
+
+
+def _placeBeside(node: Any, other: Any) -> None:
+    """Next to the other node in the subject hierarchy."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(node.GetScene())
+    if hierarchy is None:
+        return
+    beside = hierarchy.GetItemByDataNode(other)
+    parent = hierarchy.GetItemParent(beside) if beside else hierarchy.GetSceneItemID()
+    # Slicer's plugins make the item by themselves, but only where there is a window.
+    item = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(parent, node)
+    hierarchy.SetItemParent(item, parent)

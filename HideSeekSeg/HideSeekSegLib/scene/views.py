@@ -1,0 +1,70 @@
+"""What the views show: where they look, with which window, and which image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import slicer
+import slicer.util
+
+from ..output.views import window
+from .geometry import CT_REFERENCE, RAS_FROM_LPS
+from .showing import isolate
+
+__all__ = ["boneWindow", "isolate", "jumpTo", "showBackground", "showOverlay"]
+
+# Voxels looked at to choose a window: a sample of a large CT is as good as all of it.
+_SAMPLE = 2_000_000
+
+
+def jumpTo(centroidLps: Sequence[float]) -> None:
+    """Centre every slice view, and turn every 3D view, on a point in LPS mm."""
+    ras = RAS_FROM_LPS[:3, :3] @ np.asarray(centroidLps, float)
+    scene = slicer.mrmlScene
+    slicer.vtkMRMLSliceNode.JumpAllSlices(scene, *ras, slicer.vtkMRMLSliceNode.CenteredJumpSlice)
+    for camera in slicer.util.getNodesByClass("vtkMRMLCameraNode", scene):
+        step = ras - camera.GetFocalPoint()
+        camera.SetPosition(*(step + camera.GetPosition()))
+        camera.SetFocalPoint(*ras)
+
+
+def boneWindow(ctNode: Any) -> None:
+    """The usual bone window for Hounsfield units, else one that holds the bulk of the values."""
+    if ctNode is None or ctNode.GetImageData() is None:
+        return
+    ctNode.CreateDefaultDisplayNodes()
+    values = slicer.util.arrayFromVolume(ctNode).ravel()
+    low, high = window(values[:: max(len(values) // _SAMPLE, 1)].astype(np.float32))
+    setWindow(ctNode.GetDisplayNode(), low, high)
+
+
+def setWindow(displayNode: Any, low: float, high: float) -> None:
+    """Black at ``low``, white at ``high``."""
+    modifying = displayNode.StartModify()
+    displayNode.SetAutoWindowLevel(False)
+    displayNode.SetWindowLevelMinMax(low, high)
+    displayNode.EndModify(modifying)
+
+
+def showOverlay(segmentationNode: Any, shown: bool) -> None:
+    """Show or hide all lesions at once, in slices and in 3D."""
+    display = segmentationNode.GetDisplayNode()
+    if display is not None:
+        display.SetVisibility(shown)
+
+
+def showBackground(volumeNode: Any) -> None:
+    """Show the CT, or a picture of one vertebra (``Results.evidenceVolumes``) over its CT.
+
+    The views keep their place and zoom: to flick between two of them shows what differs.
+    """
+    ct = volumeNode.GetNodeReference(CT_REFERENCE)
+    scene = volumeNode.GetScene()
+    for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode", scene):
+        modifying = view.StartModify()
+        view.SetBackgroundVolumeID((ct or volumeNode).GetID())
+        view.SetForegroundVolumeID(volumeNode.GetID() if ct else None)
+        view.SetForegroundOpacity(1.0 if ct else 0.0)
+        view.EndModify(modifying)
