@@ -21,6 +21,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", type=Path, required=True, metavar="DIR", help="folder the paths start from")
     add("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
     runs.set_defaults(measure=_runs)
+    review = kinds.add_parser("review", help="milliseconds of a threshold move, a verdict, an undo")
+    review.add_argument("--candidates", type=int, default=500, metavar="N")
+    review.set_defaults(measure=_review)
 
 
 def _accuracy_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,6 +113,13 @@ def _runs(args: argparse.Namespace) -> int:
     from .learning.benchmark.runs import run_all, table
 
     print(table(run_all(args.sources, args.data, args.out, (), _say)))
+    return OK
+
+
+def _review(args: argparse.Namespace) -> int:
+    from .learning.benchmark.reviewing import report
+
+    print(report(args.candidates))
     return OK
 
 

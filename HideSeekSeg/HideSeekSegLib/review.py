@@ -170,9 +170,9 @@ class Review:
     def measure_missed(self, identity: str, volume_mm3: float, centre: Triple, box: Box) -> None:
         """Size and place of a lesion that the reader drew, LPS mm: facts, not steps."""
         lesion = self._state.lesions[identity]
-        self._state.lesions[identity] = replace(
-            lesion, volume_mm3=volume_mm3, centroid_lps=centre, box_lps=box
-        )
+        lesion = replace(lesion, volume_mm3=volume_mm3, centroid_lps=centre, box_lps=box)
+        self._state.lesions[identity] = lesion
+        self._history.restate(lesion)
         self._refresh()
 
     # What the reader does.

@@ -146,6 +146,13 @@ class History:
         self.done = [x for x in self.done if not concerns(x, identity)]
         self.undone = [x for x in self.undone if not concerns(x, identity)]
 
+    def restate(self, lesion: Lesion) -> None:
+        """What is known of a lesion that the reader added also holds when it is added again."""
+        for steps in (self.done, self.undone):
+            for n, step in enumerate(steps):
+                if isinstance(step, AddMissed) and step.lesion.id == lesion.id:
+                    steps[n] = AddMissed(lesion)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "undo": [command_to_json(x) for x in self.done],

@@ -1,47 +1,70 @@
-"""Findings as a ``.seg.nrrd`` file, as 3D Slicer writes it: one segment per accepted lesion."""
+"""Lesions as a ``.seg.nrrd`` file, as 3D Slicer writes it: one segment per lesion."""
 
 from __future__ import annotations
 
 import gzip
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from ..findings import Candidate, Result, VertebraFinding
+from ..findings import Result
 from ..imaging.files import atomic
 from ..imaging.patches import Patch
 from ..imaging.volume import Grid
-from .terminology import Label, labels, terminology_entry
+from .looks import Look, look_of_candidate, plain, tags
+from .terminology import labels
 
 # Values of a layer are stored in one byte, and 0 is background.
 _SEGMENTS_PER_LAYER = 255
 
 
 @dataclass(frozen=True)
-class _Lesion:
-    """An accepted candidate with its voxels, and where in the file it goes."""
+class Outlined:
+    """A lesion to write: ``patch`` is on the CT's grid."""
 
-    vertebra: VertebraFinding
-    candidate: Candidate
-    label: Label
+    id: str
+    look: Look
+    patch: Patch
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A lesion and where in the file it goes."""
+
+    id: str
+    look: Look
     patch: Patch
     layer: int
     value: int
 
 
 def write_segmentation(path: str | Path, ct_grid: Grid, result: Result) -> None:
-    """Write the lesions accepted at ``result.threshold`` on the CT's grid.
+    """Write the candidates above ``result.threshold`` on the CT's grid, as nobody reviewed them.
+
+    Raises ValueError where one has no voxels, as in a result that was read back from JSON.
+    """
+    outlined = []
+    for vertebra in result.vertebrae:
+        names = labels(vertebra)
+        for candidate in vertebra.accepted(result.threshold):
+            if candidate.patch is None:
+                raise ValueError(f"{candidate.id}: has no voxels to write")
+            look = look_of_candidate(vertebra, candidate, names[candidate.id])
+            outlined.append(Outlined(candidate.id, look, candidate.patch))
+    write_segments(path, ct_grid, outlined)
+
+
+def write_segments(path: str | Path, ct_grid: Grid, outlined: Sequence[Outlined]) -> None:
+    """Write lesions on the CT's grid.
 
     Lesions share a layer (a 3D label map) unless they overlap.  Name, colour, terminology, review
     status and tags (``HideSeekSeg.Score`` and others) stand in the header.  Without any lesion the
-    file is an empty segmentation on the CT's grid.  Raises ValueError where an accepted candidate
-    has no voxels, as in a result that was read back from JSON.
+    file is an empty segmentation on the CT's grid.
     """
-    lesions = _lesions(result)
+    lesions = _placed(outlined)
     layers = 1 + max((lesion.layer for lesion in lesions), default=0)
     voxels = np.zeros((*ct_grid.shape, layers), np.uint8)
     for lesion in lesions:
@@ -56,21 +79,16 @@ def write_segmentation(path: str | Path, ct_grid: Grid, result: Result) -> None:
             packed.write(voxels.data)
 
 
-def _lesions(result: Result) -> list[_Lesion]:
-    """Accepted candidates, each in the first layer where its voxels are free."""
+def _placed(outlined: Iterable[Outlined]) -> list[_Placed]:
+    """Each lesion in the first layer where its voxels are free."""
     layers: list[list[Patch]] = []
     lesions = []
-    for vertebra in result.vertebrae:
-        names = labels(vertebra)
-        for candidate in vertebra.accepted(result.threshold):
-            patch = candidate.patch
-            if patch is None:
-                raise ValueError(f"{candidate.id}: has no voxels to write")
-            layer = next((n for n, taken in enumerate(layers) if _fits(patch, taken)), len(layers))
-            layers[layer:] = layers[layer:] or [[]]
-            layers[layer].append(patch)
-            value = len(layers[layer])
-            lesions.append(_Lesion(vertebra, candidate, names[candidate.id], patch, layer, value))
+    for lesion in outlined:
+        patch = lesion.patch
+        layer = next((n for n, taken in enumerate(layers) if _fits(patch, taken)), len(layers))
+        layers[layer:] = layers[layer:] or [[]]
+        layers[layer].append(patch)
+        lesions.append(_Placed(lesion.id, lesion.look, patch, layer, len(layers[layer])))
     return lesions
 
 
@@ -116,7 +134,7 @@ def _vector(values: Iterable[float]) -> str:
     return "(" + ",".join(repr(float(v)) for v in values) + ")"
 
 
-def _segmentation_fields(lesions: list[_Lesion]) -> list[str]:
+def _segmentation_fields(lesions: list[_Placed]) -> list[str]:
     fields = [
         "Segmentation_ContainedRepresentationNames:=Binary labelmap|Closed surface|",
         "Segmentation_MasterRepresentation:=Binary labelmap",
@@ -124,16 +142,16 @@ def _segmentation_fields(lesions: list[_Lesion]) -> list[str]:
     ]
     for number, lesion in enumerate(lesions):
         values = {
-            "ID": _plain(lesion.candidate.id),
-            "Name": _plain(lesion.label.name),
-            "Color": " ".join(f"{c:g}" for c in lesion.label.colour),
+            "ID": plain(lesion.id),
+            "Name": plain(lesion.look.label.name),
+            "Color": " ".join(f"{c:g}" for c in lesion.look.label.colour),
             "LabelValue": str(lesion.value),
             "Layer": str(lesion.layer),
             # Slicer 5.6 and before read a whole layer with its first segment's extent.
             "Extent": _extent([x.patch for x in lesions if x.layer == lesion.layer]),
             "NameAutoGenerated": "0",
             "ColorAutoGenerated": "0",
-            "Tags": "".join(f"{k}:{_plain(v)}|" for k, v in _tags(lesion).items()),
+            "Tags": "".join(f"{k}:{v}|" for k, v in tags(lesion.look).items()),
         }
         fields += [f"Segment{number}_{key}:={value}" for key, value in values.items()]
     return fields
@@ -144,21 +162,3 @@ def _extent(patches: list[Patch]) -> str:
     first = np.min([p.start for p in patches], axis=0)
     last = np.max([np.add(p.start, p.array.shape) - 1 for p in patches], axis=0)
     return " ".join(f"{a} {b}" for a, b in zip(first[::-1], last[::-1]))
-
-
-def _tags(lesion: _Lesion) -> dict[str, str]:
-    p = lesion.vertebra.p_malignant
-    return {
-        "HideSeekSeg.Level": lesion.vertebra.level,
-        "HideSeekSeg.Type": lesion.candidate.type,
-        "HideSeekSeg.Score": f"{lesion.candidate.score:.4f}",
-        "HideSeekSeg.VolumeMm3": f"{lesion.candidate.volume_mm3:.1f}",
-        "HideSeekSeg.PMalignant": "" if p is None else f"{p:.4f}",
-        "Segmentation.Status": "notstarted",
-        "TerminologyEntry": terminology_entry(lesion.vertebra.level),
-    }
-
-
-def _plain(text: str) -> str:
-    """Text without the characters that end or split a header field (``|``, ``:``, line breaks)."""
-    return re.sub(r"[|:\\\x00-\x1f]", " ", text)

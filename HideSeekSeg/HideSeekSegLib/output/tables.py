@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
@@ -20,10 +21,11 @@ from .terminology import head_to_tail, labels
 
 _CANDIDATE_KEYS = tuple(f.name for f in fields(Candidate) if f.name != "patch")
 _VERTEBRA_KEYS = tuple(f.name for f in fields(VertebraFinding) if f.name != "candidates")
+POSITION_COLUMNS = ("x_lps_mm", "y_lps_mm", "z_lps_mm")
 _CSV_COLUMNS = (
     *("level", "status", "reason", "p_malignant", "body_source", "body_mm3", "flags"),
     *("name", "id", "type", "score", "accepted", "volume_mm3", "share_of_body", "mean_hu"),
-    *("x_lps_mm", "y_lps_mm", "z_lps_mm"),
+    *POSITION_COLUMNS,
 )
 
 
@@ -101,24 +103,33 @@ def _hashable(value: Any) -> Any:
 
 def write_json(path: str | Path, result: Result) -> None:
     """Raises ValueError, and writes nothing, where a number is not finite: JSON has no NaN."""
-    text = json.dumps(to_json(result), indent=2, ensure_ascii=False, allow_nan=False)
+    write_plain(path, to_json(result))
+
+
+def write_plain(path: str | Path, data: dict[str, Any]) -> None:
+    """Plain data as JSON, for people and programs; raises ValueError as ``write_json`` does."""
+    text = json.dumps(_plain(data), indent=2, ensure_ascii=False, allow_nan=False)
     with atomic(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def write_csv(path: str | Path, result: Result) -> None:
     """A row per candidate, and one row for a vertebra that has none: every vertebra is listed."""
+    rows = []
+    for vertebra in to_json(result)["vertebrae"]:
+        of_vertebra = {**vertebra, "flags": "; ".join(vertebra["flags"])}
+        for candidate in vertebra["candidates"] or [{}]:
+            position = dict(zip(POSITION_COLUMNS, candidate.get("centroid_lps", ())))
+            rows.append({**of_vertebra, **candidate, **position})
+    write_rows(path, _CSV_COLUMNS, rows)
+
+
+def write_rows(path: str | Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """A CSV file with a header; a key that a row lacks is an empty cell, others are left out."""
     with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, _CSV_COLUMNS, extrasaction="ignore", restval="")
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", restval="")
         writer.writeheader()
-        for vertebra in to_json(result)["vertebrae"]:
-            of_vertebra = {
-                **vertebra,
-                "flags": "; ".join(vertebra["flags"]),
-            }
-            for candidate in vertebra["candidates"] or [{}]:
-                position = dict(zip(_CSV_COLUMNS[-3:], candidate.get("centroid_lps", ())))
-                writer.writerow({**of_vertebra, **candidate, **position})
+        writer.writerows(rows)
 
 
 def format_table(result: Result) -> str:

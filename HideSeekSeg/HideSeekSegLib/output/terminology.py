@@ -15,6 +15,7 @@ TYPE_COLOURS: dict[LesionType, Colour] = {"lytic": (0.34, 0.71, 0.91), "blastic"
 
 _CATEGORY = "SCT^49755003^Morphologically Altered Structure"
 _LESION = "SCT^52988006^Lesion"
+_METASTASIS = "SCT^14799000^Neoplasm, Secondary"
 _VERTEBRA = "51282000"
 # Slicer always has these two lists.  They lack "Lesion" and the single vertebrae, but Slicer keeps
 # codes that a list lacks, while some of its functions cannot do without a list's name.
@@ -58,13 +59,15 @@ def shade(colour: Colour, number: int) -> Colour:
     return r, g, b
 
 
-def terminology_entry(level: str) -> str:
-    """Slicer's serialised terminology of an unreviewed candidate in a vertebra.
+def terminology_entry(level: str, accepted: bool = False) -> str:
+    """Slicer's serialised terminology of a candidate in a vertebra.
 
-    Seven parts joined by ``~``: list, category, type, its modifier, list, anatomic region, its
-    modifier.  A level without a code of its own (T13, L6, unknown) is coded as "Vertebra".
+    A candidate is a lesion of unknown nature until a reader has accepted it as a metastasis.  Seven
+    parts joined by ``~``: list, category, type, its modifier, list, anatomic region, its modifier.
+    A level without a code of its own (T13, L6, unknown) is coded as "Vertebra".
     """
     code = SNOMED.get(level, _VERTEBRA)
     region = "Vertebra" if code == _VERTEBRA else f"{level} vertebra"
     region_code = f"SCT^{code}^{region}"
-    return "~".join((_TYPES_LIST, _CATEGORY, _LESION, "^^", _REGIONS_LIST, region_code, "^^"))
+    kind = _METASTASIS if accepted else _LESION
+    return "~".join((_TYPES_LIST, _CATEGORY, kind, "^^", _REGIONS_LIST, region_code, "^^"))

@@ -1,0 +1,104 @@
+"""What a reader has decided, as files: the accepted lesions, and every verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..imaging.files import make_folder, together
+from ..imaging.patches import Patch
+from ..imaging.volume import Grid
+from ..review import Item, Review
+from .looks import look_of_item
+from .segmentation import Outlined, write_segments
+from .tables import POSITION_COLUMNS, write_plain, write_rows
+
+EXPORTED = ("accepted.seg.nrrd", "accepted.csv", "review.json")
+SCHEMA = 1
+_COLUMNS = (
+    *("name", "id", "level", "type", "score", "p_malignant", "volume_mm3"),
+    *(*POSITION_COLUMNS, "added_by_reader", "comment", "reviewer", "reviewed"),
+)
+
+
+class NoVoxelsError(ValueError):
+    """An accepted lesion has nothing to write; ``str()`` says which, and what to do."""
+
+
+def export_accepted(
+    folder: str | Path,
+    review: Review,
+    patches: Mapping[str, Patch],
+    ct_grid: Grid,
+    run: Mapping[str, Any],
+    reviewer: str,
+    when: datetime,
+) -> tuple[Path, ...]:
+    """Write ``EXPORTED`` to ``folder``, once all are complete; returns their paths.
+
+    ``patches`` are the voxels on ``ct_grid`` by lesion id.  Volume and place of the accepted
+    lesions are those of the voxels, which the reader may have corrected.  ``run`` is
+    ``Result.run``, or the fields of ``events.Started``.
+
+    Raises NoVoxelsError for an accepted lesion without voxels, InputError where nothing can be
+    written.
+    """
+    accepted = [x for x in review.items if x.verdict == "accepted"]
+    missing = [x.name for x in accepted if x.id not in patches or not patches[x.id].array.any()]
+    if missing:
+        raise NoVoxelsError(f"{', '.join(missing)}: nothing is drawn; draw it, or reject it")
+    measured = [measured_item(item, patches[item.id], ct_grid) for item in accepted]
+    folder, at = Path(folder), when.isoformat(timespec="seconds")
+    make_folder(folder)
+    with together(folder) as part:
+        lesions = [Outlined(x.id, look_of_item(x), patches[x.id]) for x in measured]
+        write_segments(part / EXPORTED[0], ct_grid, lesions)
+        rows = ({**_row(item), "reviewer": reviewer, "reviewed": at} for item in measured)
+        write_rows(part / EXPORTED[1], _COLUMNS, rows)
+        facts = {"reviewer": reviewer, "reviewed": at, "run": dict(run)}
+        write_plain(part / EXPORTED[2], {"schema": SCHEMA, **facts, **_verdicts(review, measured)})
+    return tuple(folder / name for name in EXPORTED)
+
+
+def measured_item(item: Item, patch: Patch, ct_grid: Grid) -> Item:
+    """The item with volume (mm3), centroid and box (LPS mm) of its voxels, which may not be none.
+
+    The box reaches to the rims of the voxels.
+    """
+    at = ct_grid.lps((np.argwhere(patch.array) + patch.start)[:, ::-1])
+    half = np.abs(ct_grid.direction) @ ct_grid.spacing / 2
+    low, high = at.min(axis=0) - half, at.max(axis=0) + half
+    x, y, z = (float(v) for v in at.mean(axis=0))
+    a, b, c, d, e, f = (float(v) for v in (*low, *high))
+    volume = float(len(at) * ct_grid.voxel_mm3)
+    return replace(item, volume_mm3=volume, centroid_lps=(x, y, z), box_lps=(a, b, c, d, e, f))
+
+
+def _row(item: Item) -> dict[str, Any]:
+    """Plain data; what the reader added has no score."""
+    values = asdict(item)
+    values["added_by_reader"] = values.pop("missed")
+    values["score"] = None if item.missed else item.score
+    del values["number"]
+    return {**values, **dict(zip(POSITION_COLUMNS, item.centroid_lps))}
+
+
+def _verdicts(review: Review, measured: list[Item]) -> dict[str, Any]:
+    """Every candidate, accepted or not, and what is said of every vertebra."""
+    known = {item.id: item for item in measured}
+    lesions = []
+    for item in review.items:
+        row = _row(known.get(item.id, item))
+        lesions.append({k: v for k, v in row.items() if k not in POSITION_COLUMNS})
+    vertebrae = [asdict(vertebra) for vertebra in review.vertebrae.values()]
+    return {
+        "summary": review.summary(),
+        "threshold": review.threshold,
+        "vertebrae": vertebrae,
+        "lesions": lesions,
+    }

@@ -1,0 +1,228 @@
+"""What a reader takes home: the accepted lesions and all verdicts, as other programs find them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from example_findings import RUN, ball, make_grid, make_result
+from HideSeekSegLib.imaging.files import InputError, read_segmentation
+from HideSeekSegLib.imaging.patches import Patch
+from HideSeekSegLib.output.export import EXPORTED, NoVoxelsError, export_accepted
+from HideSeekSegLib.output.segmentation import write_segmentation
+from HideSeekSegLib.output.terminology import TYPE_COLOURS
+from HideSeekSegLib.review import Review
+
+GRID = make_grid((75, 60, 50), (1.2, 1.1, 2.0))
+WHEN = datetime(2026, 11, 24, 9, 30, 12, 500, timezone.utc)
+METASTASIS = "SCT^14799000^Neoplasm, Secondary"
+READER = "Dr. Zoë Müller"
+
+Patches = dict[str, Patch]
+
+
+@pytest.fixture
+def review() -> Review:
+    """Accepted, accepted after a switch, rejected, left open, and added by the reader."""
+    review = Review(0.5)
+    for vertebra in make_result(GRID).vertebrae:
+        review.add_vertebra(vertebra)
+    review.judge("T10-1", "accepted")
+    review.comment("T10-1", "sclerotic | typical: yes")
+    review.switch_type("T10-3")
+    review.judge("T10-3", "accepted")
+    review.judge("T10-2", "rejected")
+    review.add_missed("T11", "lytic")
+    return review
+
+
+@pytest.fixture
+def patches() -> Patches:
+    found = [c for v in make_result(GRID).vertebrae for c in v.candidates]
+    drawn = ball(GRID, (3.0, -2.0, 15.0), 4.0)
+    return {c.id: c.patch for c in found if c.patch} | {"T11-added-1": drawn}
+
+
+@pytest.fixture
+def exported(review: Review, patches: Patches, tmp_path: Path) -> Path:
+    folder = tmp_path / "Befund 骨"
+    files = export_accepted(folder, review, patches, GRID, RUN, READER, WHEN)
+    assert files == tuple(folder / name for name in EXPORTED)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(EXPORTED)
+    return folder
+
+
+def header(path: Path) -> dict[str, str]:
+    image = sitk.ReadImage(str(path))
+    return {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+
+
+def tags(fields: dict[str, str], number: int) -> dict[str, str]:
+    pairs = fields[f"Segment{number}_Tags"].rstrip("|").split("|")
+    return {key: value for key, _, value in (pair.partition(":") for pair in pairs)}
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "accepted.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_segmentation_holds_what_was_accepted_and_nothing_else(
+    exported: Path, patches: Patches
+) -> None:
+    back = read_segmentation(exported / "accepted.seg.nrrd")
+    assert back.grid.matches(GRID, 1e-6)
+    names = {segment.id: segment.name for segment in back.segments}
+    assert names == {
+        "T10-1": "T10 blastic 1",
+        "T10-3": "T10 blastic 3",
+        "T11-added-1": "T11 lytic added 1",
+    }
+    for segment in back.segments:
+        expected = np.zeros(GRID.shape, bool)
+        patches[segment.id].paint(expected)
+        np.testing.assert_array_equal(back.mask(segment), expected)
+
+
+def test_accepted_segments_say_metastasis_and_who_they_are(exported: Path) -> None:
+    fields = header(exported / "accepted.seg.nrrd")
+    first, switched, added = (tags(fields, n) for n in range(3))
+    assert first["HideSeekSeg.Verdict"] == "accepted"
+    assert first["HideSeekSeg.Comment"] == "sclerotic   typical  yes"
+    assert first["Segmentation.Status"] == "completed"
+    assert first["HideSeekSeg.Score"] == "0.9100"
+    for said in (first, switched, added):
+        parts = said["TerminologyEntry"].split("~")
+        assert parts[2] == METASTASIS
+    assert parts[5].endswith("^T11 vertebra")
+    assert switched["HideSeekSeg.Type"] == "blastic"
+    assert added["HideSeekSeg.Score"] == "", "a lesion that a human drew has no score"
+    colour = [float(c) for c in fields["Segment2_Color"].split()]
+    assert colour == pytest.approx(TYPE_COLOURS["lytic"])
+
+
+def test_what_nobody_reviewed_is_still_a_lesion_of_unknown_nature(tmp_path: Path) -> None:
+    write_segmentation(tmp_path / "lesions.seg.nrrd", GRID, make_result(GRID))
+    said = tags(header(tmp_path / "lesions.seg.nrrd"), 0)
+    assert said["TerminologyEntry"].split("~")[2] == "SCT^52988006^Lesion"
+    assert said["HideSeekSeg.Verdict"] == "unreviewed"
+    assert said["Segmentation.Status"] == "notstarted"
+
+
+def test_the_spreadsheet_has_a_row_per_accepted_lesion(exported: Path, patches: Patches) -> None:
+    first, switched, added = rows(exported)
+    assert (first["name"], first["score"], first["level"]) == ("T10 blastic 1", "0.91", "T10")
+    assert first["comment"] == "sclerotic | typical: yes"
+    assert {row["reviewer"] for row in rows(exported)} == {READER}
+    assert {row["reviewed"] for row in rows(exported)} == {"2026-11-24T09:30:12+00:00"}
+    assert (switched["id"], switched["type"]) == ("T10-3", "blastic")
+    assert (added["score"], added["added_by_reader"]) == ("", "True")
+    volume = patches["T11-added-1"].array.sum() * GRID.voxel_mm3
+    assert float(added["volume_mm3"]) == pytest.approx(volume)
+
+
+def test_size_and_place_are_those_of_the_corrected_voxels(
+    review: Review, patches: Patches, tmp_path: Path
+) -> None:
+    """The reader may have erased half of a segment before exporting."""
+    whole = patches["T10-1"]
+    half = whole.array.copy()
+    half[: len(half) // 2] = False
+    patches["T10-1"] = Patch(half, whole.start)
+    export_accepted(tmp_path, review, patches, GRID, RUN, READER, WHEN)
+    row = rows(tmp_path)[0]
+    at = GRID.lps((np.argwhere(half) + whole.start)[:, ::-1]).mean(axis=0)
+    assert [float(row[f"{axis}_lps_mm"]) for axis in "xyz"] == pytest.approx(list(at))
+    assert float(row["volume_mm3"]) == pytest.approx(half.sum() * GRID.voxel_mm3)
+
+
+def test_the_protocol_has_every_verdict_and_what_was_used(exported: Path) -> None:
+    data = json.loads((exported / "review.json").read_text("utf-8"))
+    assert data["reviewer"] == READER
+    assert data["reviewed"] == "2026-11-24T09:30:12+00:00"
+    assert data["run"]["weights_hash"] == RUN["weights_hash"]
+    assert data["threshold"] == 0.5
+    verdicts = {lesion["id"]: lesion["verdict"] for lesion in data["lesions"]}
+    assert verdicts == {
+        "T10-1": "accepted",
+        "T10-2": "rejected",
+        "L1-1": "unreviewed",
+        "T10-3": "accepted",
+        "T11-added-1": "accepted",
+    }
+    assert {v["level"]: v["status"] for v in data["vertebrae"]}["T12"] == "not analysed"
+    assert data["summary"].startswith("4 vertebrae, 3 with findings, 3 accepted, 1 to review")
+
+
+def test_a_rejected_addition_is_not_exported(
+    review: Review, patches: Patches, tmp_path: Path
+) -> None:
+    review.judge("T11-added-1", "rejected")
+    del patches["T11-added-1"]
+    export_accepted(tmp_path, review, patches, GRID, RUN, READER, WHEN)
+    assert [row["id"] for row in rows(tmp_path)] == ["T10-1", "T10-3"]
+
+
+def test_nothing_accepted_is_a_result_too(tmp_path: Path) -> None:
+    export_accepted(tmp_path, Review(), {}, GRID, RUN, READER, WHEN)
+    assert rows(tmp_path) == []
+    assert "Segment0_ID" not in header(tmp_path / "accepted.seg.nrrd")
+    assert json.loads((tmp_path / "review.json").read_text("utf-8"))["lesions"] == []
+
+
+def test_the_same_review_gives_the_same_bytes(
+    review: Review, patches: Patches, exported: Path, tmp_path: Path
+) -> None:
+    again = export_accepted(tmp_path / "again", review, patches, GRID, RUN, READER, WHEN)
+    for path in again:
+        assert path.read_bytes() == (exported / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_an_addition_without_voxels_is_named_and_nothing_is_written(
+    empty: bool, review: Review, patches: Patches, tmp_path: Path
+) -> None:
+    del patches["T11-added-1"]
+    if empty:
+        patches["T11-added-1"] = Patch(np.zeros((2, 2, 2), bool), (0, 0, 0))
+    with pytest.raises(NoVoxelsError, match=r"^T11 lytic added 1: nothing is drawn"):
+        export_accepted(tmp_path / "out", review, patches, GRID, RUN, READER, WHEN)
+    assert not (tmp_path / "out").exists()
+
+
+def _a_file(folder: Path) -> None:
+    folder.write_text("mine")
+
+
+def _a_folder_in_the_way(folder: Path) -> None:
+    (folder / "review.json").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("obstacle", [_a_file, _a_folder_in_the_way])
+def test_what_cannot_be_written_is_one_line(
+    obstacle: Callable[[Path], None], review: Review, patches: Patches, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    obstacle(folder)
+    with pytest.raises(InputError) as refused:
+        export_accepted(folder, review, patches, GRID, RUN, READER, WHEN)
+    assert str(folder) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_number_that_json_lacks_leaves_older_files(
+    review: Review, patches: Patches, exported: Path
+) -> None:
+    before = {path: path.read_bytes() for path in exported.iterdir()}
+    odd: dict[str, Any] = {**RUN, "seconds": float("nan")}
+    with pytest.raises(ValueError, match="JSON"):
+        export_accepted(exported, review, patches, GRID, odd, READER, WHEN)
+    assert {path: path.read_bytes() for path in exported.iterdir()} == before

@@ -1,0 +1,376 @@
+"""The review as its reader sees it: what is shown, what a verdict does, undo, redo, saving."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from HideSeekSegLib.findings import Candidate, LesionType, Status, VertebraFinding
+from HideSeekSegLib.review import VERDICTS, Filter, Item, Review
+
+Step = Callable[[Review], Any]
+IDS = ("T10-blastic-1", "T10-lytic-1", "T10-lytic-2", "L1-lytic-1", "L1-blastic-1")
+
+
+def candidate(identity: str, score: float, at: float = 0.0) -> Candidate:
+    kind: LesionType = "lytic" if "lytic" in identity else "blastic"
+    box = (at - 4.0, -4.0, -4.0, at + 4.0, 4.0, 4.0)
+    return Candidate(identity, kind, score, 120.0, (at, 0.0, 0.0), box, 0.02, None, (3, 4))
+
+
+def vertebra(level: str, *candidates: Candidate) -> VertebraFinding:
+    status = Status.FINDINGS if candidates else Status.NO_FINDING
+    return VertebraFinding(level, status, p_malignant=0.9, candidates=candidates)
+
+
+T10 = vertebra(
+    "T10",
+    candidate("T10-blastic-1", 0.92),
+    candidate("T10-lytic-1", 0.61),
+    candidate("T10-lytic-2", 0.12),
+)
+L1 = vertebra("L1", candidate("L1-lytic-1", 0.7), candidate("L1-blastic-1", 0.4))
+
+
+def make_review() -> Review:
+    review = Review(0.5)
+    for finding in (T10, vertebra("T11"), L1):
+        review.add_vertebra(finding)
+    review.add_vertebra(VertebraFinding("L2", Status.NOT_ANALYSED, "cut by the field of view"))
+    return review
+
+
+@pytest.fixture
+def review() -> Review:
+    return make_review()
+
+
+def names(items: tuple[Item, ...]) -> list[str]:
+    return [item.name for item in items]
+
+
+def said(review: Review) -> dict[str, Any]:
+    """All that a reader could notice, without the history."""
+    data = review.to_json()
+    seen = [data.pop("undo"), data.pop("redo")]
+    assert all(isinstance(stack, list) for stack in seen)
+    data["opinions"] = {i.id: (i.verdict, i.comment, i.type) for i in review.items}
+    return data
+
+
+def verdicts(review: Review) -> dict[str, str]:
+    return {item.id: item.verdict for item in review.items}
+
+
+# --- what is shown --------------------------------------------------------------------------------
+
+
+def test_candidates_stand_by_score_and_the_threshold_hides_the_weak(review: Review) -> None:
+    assert [item.score for item in review.items] == [0.92, 0.7, 0.61, 0.4, 0.12]
+    assert names(review.shown()) == ["T10 blastic 1", "L1 lytic 1", "T10 lytic 1"]
+    assert review.counts() == "3 of 5 shown"
+    review.set_threshold(0.7)
+    assert names(review.shown()) == ["T10 blastic 1"], "0.7 is not above 0.7"
+    review.set_threshold(0.0)
+    assert review.counts() == "5 of 5 shown"
+
+
+def test_what_a_human_judged_stays_in_sight(review: Review) -> None:
+    review.judge("T10-lytic-2", "rejected")
+    review.judge("L1-blastic-1", "accepted")
+    review.set_threshold(1.0)
+    assert names(review.shown()) == ["L1 blastic 1", "T10 lytic 2"]
+    review.judge("T10-lytic-2", "unreviewed")
+    assert names(review.shown()) == ["L1 blastic 1"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "shown"),
+    [
+        (Filter(level="T10"), ["T10 blastic 1", "T10 lytic 1"]),
+        (Filter(type="lytic"), ["L1 lytic 1", "T10 lytic 1"]),
+        (Filter(verdict="accepted"), ["L1 lytic 1"]),
+        (Filter("T10", "lytic", "unreviewed"), ["T10 lytic 1"]),
+        (Filter(level="T11"), []),
+    ],
+)
+def test_filters(wanted: Filter, shown: list[str], review: Review) -> None:
+    review.judge("L1-lytic-1", "accepted")
+    assert names(review.shown(wanted)) == shown
+    assert review.counts(wanted) == f"{len(shown)} of 5 shown"
+
+
+def test_summary_and_quiet_vertebrae_follow_threshold_and_verdicts(review: Review) -> None:
+    assert review.summary() == (
+        "4 vertebrae, 2 with findings, 0 accepted, 3 to review, 1 not analysed"
+    )
+    silent = ("L2", "not analysed, because cut by the field of view")
+    assert review.quiet() == [("T11", "no finding"), silent]
+    review.judge("L1-lytic-1", "rejected")
+    review.judge("T10-blastic-1", "accepted")
+    assert review.quiet() == [("T11", "no finding"), ("L1", "no finding"), silent]
+    assert review.summary() == (
+        "4 vertebrae, 1 with findings, 1 accepted, 1 to review, 1 not analysed"
+    )
+    review.set_threshold(0.99)
+    assert review.vertebrae["T10"].status is Status.FINDINGS, "accepted by a human"
+    review.add_missed("L2", "lytic")
+    assert review.quiet() == [("T11", "no finding"), ("L1", "no finding")]
+
+
+# --- going through it -----------------------------------------------------------------------------
+
+
+def test_next_and_previous_walk_over_what_is_shown(review: Review) -> None:
+    assert review.next_after("") == "T10-blastic-1"
+    assert review.next_after("T10-blastic-1") == "L1-lytic-1"
+    assert review.next_after("T10-lytic-1") is None
+    assert review.previous_before("T10-blastic-1") is None
+    assert review.previous_before("T10-lytic-1") == "L1-lytic-1"
+    assert review.next_after("T10-blastic-1", Filter(level="T10")) == "T10-lytic-1"
+    assert review.next_after("L1-lytic-1", Filter(level="T10")) == "T10-lytic-1", "from aside"
+
+
+def test_a_verdict_leads_to_what_is_still_to_review(review: Review) -> None:
+    review.judge("L1-lytic-1", "accepted")
+    assert review.next_to_review("L1-lytic-1") == "T10-lytic-1"
+    review.judge("T10-lytic-1", "rejected")
+    assert review.next_to_review("T10-lytic-1") == "T10-blastic-1", "from the top again"
+    review.judge("T10-blastic-1", "accepted")
+    assert review.next_to_review("T10-blastic-1") is None
+
+
+def test_a_verdict_leads_on_where_only_unreviewed_ones_are_listed(review: Review) -> None:
+    wanted = Filter(verdict="unreviewed")
+    review.judge("L1-lytic-1", "accepted")
+    assert review.next_to_review("L1-lytic-1", wanted) == "T10-lytic-1"
+
+
+# --- types, comments, missed lesions --------------------------------------------------------------
+
+
+def test_a_switched_type_gives_a_name_nobody_else_has(review: Review) -> None:
+    for identity in IDS:
+        review.switch_type(identity)
+        assert len(set(names(review.items))) == len(IDS)
+    assert review.item("T10-blastic-1").name == "T10 lytic 3"
+    assert review.item("T10-lytic-2").type == "blastic"
+    assert review.item("T10-lytic-2").name == "T10 blastic 3"
+    review.switch_type("T10-blastic-1")
+    assert review.item("T10-blastic-1").name == "T10 blastic 1"
+
+
+def test_a_lesion_that_was_missed_is_shown_accepted_and_undoable(review: Review) -> None:
+    first = review.add_missed("T11", "lytic")
+    second = review.add_missed("T11", "blastic", volume_mm3=50.0)
+    review.set_threshold(1.0)
+    assert names(review.shown()) == ["T11 lytic added 1", "T11 blastic added 2"]
+    assert {review.item(x).verdict for x in (first, second)} == {"accepted"}
+    assert review.item(first).p_malignant == 0.9, "of its vertebra"
+    box = (0.0, 0.0, 0.0, 4.0, 4.0, 4.0)
+    review.measure_missed(first, 64.0, (2.0, 2.0, 2.0), box)
+    assert review.item(first).volume_mm3 == 64.0
+    review.undo()
+    assert review.undo() == (second,)
+    assert second not in verdicts(review)
+    review.undo()
+    review.redo()
+    assert review.item(first).volume_mm3 == 64.0, "its voxels were not undone"
+    with pytest.raises(ValueError, match="T10-lytic-1 is there already"):
+        review.add_missed("T10", "lytic", "T10-lytic-1")
+
+
+@pytest.mark.parametrize("act", [lambda r: r.judge("x", "accepted"), lambda r: r.comment("x", "")])
+def test_an_unknown_candidate_is_refused(act: Step, review: Review) -> None:
+    with pytest.raises(KeyError, match="x"):
+        act(review)
+    assert not review.can_undo
+
+
+def test_what_changes_nothing_is_no_step(review: Review) -> None:
+    assert review.judge(IDS[0], "unreviewed") == ()
+    assert review.comment(IDS[0], "  ") == ()
+    assert review.set_threshold(0.5) == ()
+    assert not review.can_undo
+    assert review.undo() is None
+    assert review.redo() is None
+
+
+# --- undo, redo -----------------------------------------------------------------------------------
+
+
+def test_a_drag_of_the_slider_is_one_step(review: Review) -> None:
+    review.judge(IDS[0], "accepted")
+    for percent in range(50, 90):
+        review.set_threshold(percent / 100)
+    assert review.undo() == ()
+    assert review.threshold == 0.5
+    assert review.redo() == ()
+    assert review.threshold == 0.89
+    review.undo()
+    assert review.undo() == (IDS[0],)
+    assert not review.can_undo
+
+
+def test_something_new_ends_what_was_undone(review: Review) -> None:
+    review.judge(IDS[0], "accepted")
+    review.undo()
+    assert review.can_redo
+    review.comment(IDS[1], "osteophyte")
+    assert not review.can_redo
+    assert review.item(IDS[0]).verdict == "unreviewed"
+
+
+thresholds = st.floats(0.0, 1.0)
+judge = st.tuples(st.sampled_from(IDS), st.sampled_from(VERDICTS)).map(lambda x: _judge(*x))
+switch = st.sampled_from(IDS).map(lambda x: lambda review: review.switch_type(x))
+comment = st.tuples(st.sampled_from(IDS), st.text(max_size=5)).map(lambda x: _comment(*x))
+move = thresholds.map(lambda x: lambda review: review.set_threshold(x))
+add = st.sampled_from(["T10", "T11"]).map(lambda x: lambda review: review.add_missed(x, "lytic"))
+undo = st.just(lambda review: review.undo())
+redo = st.just(lambda review: review.redo())
+steps = st.lists(st.one_of(judge, switch, comment, move, add), max_size=25)
+wanderings = st.lists(st.one_of(judge, switch, comment, move, add, undo, redo), max_size=25)
+
+
+def _judge(identity: str, verdict: Any) -> Step:
+    return lambda review: review.judge(identity, verdict)
+
+
+def _comment(identity: str, text: str) -> Step:
+    return lambda review: review.comment(identity, text)
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps)
+def test_as_many_undos_lead_back_and_redos_forth(done: list[Step]) -> None:
+    review = make_review()
+    first = said(review)
+    for step in done:
+        step(review)
+    last = said(review)
+    for _ in done:
+        review.undo()
+    assert said(review) == first
+    assert not review.can_undo
+    for _ in done:
+        review.redo()
+    assert said(review) == last
+    assert not review.can_redo
+
+
+@settings(max_examples=60, deadline=None)
+@given(wanderings, thresholds)
+def test_the_threshold_never_changes_a_verdict(done: list[Step], threshold: float) -> None:
+    review = make_review()
+    for step in done:
+        step(review)
+    before = {x.id: (x.verdict, x.comment, x.type) for x in review.items}
+    review.set_threshold(threshold)
+    assert {x.id: (x.verdict, x.comment, x.type) for x in review.items} == before
+    judged = {x.id for x in review.items if x.verdict != "unreviewed"}
+    assert judged <= {x.id for x in review.shown()}
+
+
+@settings(max_examples=60, deadline=None)
+@given(wanderings)
+def test_a_saved_review_goes_on_as_if_nothing_had_been(done: list[Step]) -> None:
+    review = make_review()
+    for step in done:
+        step(review)
+    back = Review.from_json(json.loads(json.dumps(review.to_json())))
+    assert back.items == review.items
+    assert (back.summary(), back.quiet()) == (review.summary(), review.quiet())
+    assert (back.can_undo, back.can_redo) == (review.can_undo, review.can_redo)
+    while review.can_undo:
+        assert back.undo() == review.undo()
+        assert said(back) == said(review)
+    while review.can_redo:
+        assert back.redo() == review.redo()
+        assert said(back) == said(review)
+    assert not back.can_redo
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data.clear(),
+        lambda data: data.update(schema=99),
+        lambda data: data.update(undo=[{"do": "format the disk"}]),
+        lambda data: data.update(threshold="high"),
+        lambda data: data.update(opinions={IDS[0]: {"verdict": "maybe"}}),
+        lambda data: data.update(lesions=[1]),
+        lambda data: data["lesions"][0].update(type="mixed"),
+    ],
+)
+def test_a_damaged_saved_review_is_told_in_one_line(
+    damage: Callable[[dict[str, Any]], None], review: Review
+) -> None:
+    data = json.loads(json.dumps(review.to_json()))
+    damage(data)
+    with pytest.raises(ValueError, match="the saved review cannot be read") as refused:
+        Review.from_json(data)
+    assert "\n" not in str(refused.value)
+
+
+# --- vertebrae that come again, or go -------------------------------------------------------------
+
+
+def test_verdicts_stay_with_the_same_lesion_of_a_second_run(review: Review) -> None:
+    review.judge("T10-blastic-1", "accepted")
+    review.judge("T10-lytic-1", "rejected")
+    review.judge("T10-lytic-2", "rejected")
+    again = (candidate("T10-blastic-1", 0.8), candidate("T10-lytic-1", 0.7, at=30.0))
+    review.add_vertebra(vertebra("T10", *again))
+    assert verdicts(review) == {
+        "T10-blastic-1": "accepted",
+        "T10-lytic-1": "unreviewed",  # the same id for a lesion at another place
+        "L1-lytic-1": "unreviewed",
+        "L1-blastic-1": "unreviewed",
+    }
+    assert review.undo() == ("T10-blastic-1",), "steps of lesions that are gone are gone"
+    assert not review.can_undo
+
+
+def test_a_level_that_goes_leaves_what_the_reader_added(review: Review) -> None:
+    review.judge("T10-lytic-1", "accepted")
+    added = review.add_missed("T10", "lytic")
+    review.remove_level("T10")
+    assert [x.id for x in review.items if x.level == "T10"] == [added]
+    assert "T10" not in review.vertebrae
+    assert review.undo() == (added,)
+    assert review.undo() is None
+
+
+# --- speed without a clock ------------------------------------------------------------------------
+
+
+class Untouchable:
+    """Stands for voxels: whoever looks at it fails."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("__class__", "__deepcopy__", "__reduce_ex__", "__dict__"):
+            return object.__getattribute__(self, name)
+        raise AssertionError(f"voxels were touched: {name}")
+
+
+def test_filtering_500_candidates_touches_no_voxel_and_makes_no_item_anew() -> None:
+    review = Review()
+    for n in range(10):
+        level = f"T{n + 1}"
+        found = [candidate(f"{level}-lytic-{k + 1}", 1 - k / 50) for k in range(50)]
+        voxels: Any = Untouchable()
+        review.add_vertebra(vertebra(level, *(replace(c, patch=voxels) for c in found)))
+    items = review.items
+    assert len(items) == 500
+    review.set_threshold(0.8)
+    assert review.items is items
+    assert review.counts() == "100 of 500 shown"
+    review.undo()
+    assert review.items is items
