@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,9 @@ from example_scene import (
     add_transform,
     everything_of,
 )
-from HideSeekSegLib.findings import Result, Status, VertebraFinding
+from HideSeekSegLib.findings import Evidence, Result, Status, VertebraFinding
 from HideSeekSegLib.imaging.patches import Patch
-from HideSeekSegLib.imaging.volume import Grid
+from HideSeekSegLib.imaging.volume import Grid, Volume
 
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
 pytest.importorskip("slicer.util", reason="slicer-core is not installed")
@@ -56,6 +57,20 @@ def turned(degrees: float) -> Floats:
 GRID = make_grid((70, 50, 50), (1.2, 1.1, 2.0), turned(25)[:3, :3])
 
 
+@cache
+def result_of_run() -> Result:
+    return make_result(GRID)
+
+
+@cache
+def volume_and_evidence() -> tuple[Volume, Evidence]:
+    """A CT with bodies, and what the method saw of its L1."""
+    volume, result = make_ct(GRID), result_of_run()
+    silent = [VertebraFinding(v.level, Status.NOT_ANALYSED) for v in result.vertebrae[:-1]]
+    last = replace(result, vertebrae=(*silent, result.vertebrae[-1]))
+    return volume, make_evidence(volume, last)["L1"]
+
+
 @pytest.fixture(autouse=True)
 def scene(mrml: Slicer) -> Iterator[Any]:
     mrml.scene.Clear(False)
@@ -70,7 +85,7 @@ def ct() -> Any:
 
 def run(ct: Any, result: Result | None = None) -> tuple[Results, Review]:
     """Results and review after a whole run."""
-    result = result or make_result(GRID)
+    result = result or result_of_run()
     results, review = Results.create(ct, None, result.run), Review(result.threshold)
     for finding in result.vertebrae:
         review.add_vertebra(finding)
@@ -101,7 +116,7 @@ def on_ct(results: Results, name: str, ct: Any) -> Any:
 def test_lesions_lie_on_the_voxels_of_the_ct(ct: Any) -> None:
     results, _ = run(ct)
     assert results.node.GetName() == "Chest metastases"
-    for name, candidate in candidates(make_result(GRID)).items():
+    for name, candidate in candidates(result_of_run()).items():
         expected = np.zeros(GRID.shape, bool)
         candidate.patch.paint(expected)
         np.testing.assert_array_equal(on_ct(results, name, ct), expected)
@@ -119,7 +134,7 @@ def test_a_ct_under_a_transform_carries_its_lesions(ct: Any) -> None:
     ct.SetAndObserveTransformNodeID(transform.GetID())
     results, _ = run(ct)
     expected = np.zeros(GRID.shape, bool)
-    candidates(make_result(GRID))["L1-1"].patch.paint(expected)
+    candidates(result_of_run())["L1-1"].patch.paint(expected)
     np.testing.assert_array_equal(on_ct(results, "L1-1", ct), expected)
     middle = np.argwhere(expected)[:, ::-1].mean(axis=0)
     bounds = [0.0] * 6
@@ -209,7 +224,7 @@ def test_table_lists_all_candidates(ct: Any) -> None:
         "T10 lytic 2",
     ]
     assert [r["verdict"] for r in rows] == ["unreviewed"] * 3 + ["accepted"]
-    x, y, z = candidates(make_result(GRID))["T10-1"].centroid_lps
+    x, y, z = candidates(result_of_run())["T10-1"].centroid_lps
     seen = [float(rows[0][name]) for name in ("R (mm)", "A (mm)", "S (mm)")]
     np.testing.assert_allclose(seen, (-x, -y, z), atol=1e-3)
 
@@ -220,10 +235,10 @@ def test_users_segmentation_stays_as_it_was(ct: Any) -> None:
     own = add_segmentation({"vertebrae_T10": mask}, GRID.ijk_to_lps)
     before = everything_of(own)
     results = Results.create(ct, own, {})
-    for finding in make_result(GRID).vertebrae:
+    for finding in result_of_run().vertebrae:
         results.addVertebra(finding)
     review = Review()
-    review.add_vertebra(make_result(GRID).vertebrae[0])
+    review.add_vertebra(result_of_run().vertebrae[0])
     results.apply(review)
     store(results.node, review)
     views.isolate(results.node, "T10-1")
@@ -231,7 +246,7 @@ def test_users_segmentation_stays_as_it_was(ct: Any) -> None:
 
 
 def test_lesions_show_in_3d_until_the_user_says_no(ct: Any) -> None:
-    result = make_result(GRID)
+    result = result_of_run()
     results = Results.create(ct, None, {})
     first, *rest = result.vertebrae
     results.addVertebra(first)
@@ -247,7 +262,7 @@ def test_lesions_show_in_3d_until_the_user_says_no(ct: Any) -> None:
 def test_a_vertebra_that_comes_again_replaces_the_first(ct: Any) -> None:
     results, review = run(ct)
     review.judge("T10-1", "accepted")
-    finding = make_result(GRID).vertebrae[0]
+    finding = result_of_run().vertebrae[0]
     again = replace(finding, candidates=finding.candidates[:1])
     review.add_vertebra(again)
     results.addVertebra(again)
@@ -271,7 +286,7 @@ def test_a_missed_lesion_is_drawn_by_the_reader(ct: Any) -> None:
     patch.paint(seen)
     np.testing.assert_array_equal(seen, drawn)
     assert name in visible(results)
-    results.addVertebra(make_result(GRID).vertebrae[1])
+    results.addVertebra(result_of_run().vertebrae[1])
     assert name in results.patches(), "a new run of the level leaves it"
     review.undo()
     results.apply(review)
@@ -285,7 +300,7 @@ def test_patches_come_back_as_they_were_and_as_they_were_edited(ct: Any) -> None
     results, _ = run(ct)
     assert results.grid.matches(GRID)
     for name, patch in results.patches().items():
-        given = candidates(make_result(GRID))[name].patch
+        given = candidates(result_of_run())[name].patch
         assert patch.start == given.start
         np.testing.assert_array_equal(patch.array, given.array)
     edited = on_ct(results, "L1-1", ct).astype(np.uint8)
@@ -297,10 +312,8 @@ def test_patches_come_back_as_they_were_and_as_they_were_edited(ct: Any) -> None
 
 @pytest.mark.parametrize("transformed", [False, True])
 def test_pictures_lie_on_the_anatomy(scene: Any, transformed: bool) -> None:
-    volume = make_ct(GRID)
+    volume, evidence = volume_and_evidence()
     ct = add_ct(volume.array, GRID.ijk_to_lps, "Chest")
-    result = make_result(GRID)
-    evidence = make_evidence(volume, result)["L1"]
     matrix = np.eye(4)
     if transformed:
         matrix = turned(40)
@@ -341,7 +354,7 @@ def vtk_inverse(node: Any) -> Floats:
 
 
 def test_views_jump_and_flick(scene: Any) -> None:
-    volume = make_ct(GRID)
+    volume, evidence = volume_and_evidence()
     ct = add_ct(volume.array, GRID.ijk_to_lps, "Chest")
     slices = [scene.AddNewNodeByClass("vtkMRMLSliceNode") for _ in range(2)]
     for node, orientation in zip(slices, ("Sagittal", "Axial")):
@@ -356,7 +369,7 @@ def test_views_jump_and_flick(scene: Any) -> None:
     np.testing.assert_allclose(camera.GetFocalPoint(), (-10, 20, 30))
     np.testing.assert_allclose(np.subtract(camera.GetPosition(), camera.GetFocalPoint()), distance)
     results, _ = run(ct)
-    edit, _ = results.evidenceVolumes(make_evidence(volume, make_result(GRID))["L1"], "L1")
+    edit, _ = results.evidenceVolumes(evidence, "L1")
     views.showBackground(ct)
     assert (layers.GetBackgroundVolumeID(), layers.GetForegroundVolumeID()) == (ct.GetID(), None)
     views.showBackground(edit)
@@ -408,7 +421,7 @@ def test_a_saved_scene_brings_the_review_back(mrml: Slicer, ct: Any, tmp_path: P
     again = Results.of(nodes[0])
     check_restored(restore(again.node), review)
     assert again.ctNode.GetName() == "Chest"
-    assert again.run == make_result(GRID).run
+    assert again.run == result_of_run().run
     assert again.tableNode.GetNumberOfRows() == 4
     assert visible(again) == {"T10-2"}
     for name, patch in again.patches().items():
@@ -452,7 +465,7 @@ def test_a_damaged_review_is_refused_in_one_line(ct: Any) -> None:
 
 
 def test_ct_removed_in_the_middle_loses_nothing(scene: Any, ct: Any) -> None:
-    result = make_result(GRID)
+    result = result_of_run()
     results, review = Results.create(ct, None, {}), Review()
     first, *rest = result.vertebrae
     results.addVertebra(first)
@@ -467,14 +480,14 @@ def test_ct_removed_in_the_middle_loses_nothing(scene: Any, ct: Any) -> None:
     patch = results.patches()["L1-1"]
     given = candidates(result)["L1-1"].patch
     assert patch.start == given.start
-    edit, _ = results.evidenceVolumes(make_evidence(make_ct(GRID), result)["L1"], "L1")
+    edit, _ = results.evidenceVolumes(volume_and_evidence()[1], "L1")
     assert edit.GetImageData() is not None
     with pytest.raises(SceneError, match=r"^The CT was removed[^\n]*$"):
         Results.create(ct, None, {})
 
 
 def test_results_removed_in_the_middle_can_be_put_back(scene: Any, ct: Any) -> None:
-    result = make_result(GRID)
+    result = result_of_run()
     results, review = Results.create(ct, None, result.run), Review()
     first, *rest = result.vertebrae
     results.addVertebra(first)
@@ -498,7 +511,7 @@ def test_scene_closed_in_the_middle(scene: Any, ct: Any) -> None:
     assert not results.alive
     assert results.ctNode is None and results.tableNode is None
     with pytest.raises(SceneError):
-        results.addVertebra(make_result(GRID).vertebrae[0])
+        results.addVertebra(result_of_run().vertebrae[0])
     with pytest.raises(SceneError):
         results.apply(review)
     with pytest.raises(SceneError):

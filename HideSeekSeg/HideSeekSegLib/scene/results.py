@@ -12,6 +12,7 @@ import slicer
 from ..findings import Evidence, VertebraFinding
 from ..imaging.patches import Patch
 from ..imaging.volume import Grid
+from ..output.looks import PREFIX, Look, look_of_candidate, look_of_item
 from ..output.terminology import labels
 from ..review import Item, Review
 from .candidate_table import fillTable
@@ -28,7 +29,7 @@ from .geometry import (
     patchOfSegment,
     toWorld,
 )
-from .segments import PREFIX, Look, dress, lookOfCandidate, lookOfItem, tag
+from .segments import dress, tag
 from .showing import show
 
 # How much of a lesion's colour lies over the bone in slices; its outline is opaque.
@@ -151,7 +152,7 @@ class Results:
         first = segmentation.GetNumberOfSegments() == 0
         names = labels(finding)
         for candidate in finding.candidates:
-            look = lookOfCandidate(finding, candidate, names[candidate.id])
+            look = look_of_candidate(finding, candidate, names[candidate.id])
             self._add(candidate.id, look, candidate.patch)
         if first and not segmentation.ContainsRepresentation(SURFACE):
             # Those that follow get theirs as well, unless the user switches 3D off.
@@ -182,9 +183,9 @@ class Results:
         for item in changed:
             segment = segmentation.GetSegment(item.id)
             if segment is not None:
-                dress(segment, lookOfItem(item))
+                dress(segment, look_of_item(item))
             elif item.missed:
-                self._add(item.id, lookOfItem(item), None)
+                self._add(item.id, look_of_item(item), None)
         self._applied = {item.id: item for item in review.items}
         if (changed or gone) and self.tableNode is not None:
             fillTable(self.tableNode, review.items)

@@ -7,8 +7,9 @@ import json
 import zlib
 from typing import Any
 
+from ..output.looks import PREFIX
 from ..review import Review
-from .segments import PREFIX, tag
+from .segments import tag
 
 _KEY = PREFIX + "Review"
 _SEGMENTATION = "vtkMRMLSegmentationNode"
