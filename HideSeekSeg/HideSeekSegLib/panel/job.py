@@ -75,7 +75,7 @@ class Job:
             raise InputError("", "another computation is running; wait for it or cancel it")
         self._program = self._program or findPython()
         process = qt.QProcess()
-        process.setProcessEnvironment(_environment())
+        process.setProcessEnvironment(environment())
         process.connect("readyReadStandardOutput()", self._readOutput)
         process.connect("readyReadStandardError()", self._readErrors)
         process.connect("finished(int,QProcess::ExitStatus)", self._finished)
@@ -174,7 +174,7 @@ class Job:
         self._process = self._timer = Job.running_job = None
 
 
-def _environment() -> Any:
+def environment() -> Any:
     """Ours, and the library where Python finds it; text in UTF-8 whatever the system's habit."""
     environment = qt.QProcessEnvironment.systemEnvironment()
     before = environment.value("PYTHONPATH")

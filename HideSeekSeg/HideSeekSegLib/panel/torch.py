@@ -1,0 +1,199 @@
+"""Whether PyTorch is there and good enough, on which device it will run, and how to get it.
+
+torch is never imported into Slicer's own process: it takes seconds, may fail, and could not be
+replaced any more. Its version is read from its metadata, and a process of its own tries it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import inspect
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import qt
+import slicer.util
+
+from ..imaging.files import InputError
+from .job import environment, findPython
+
+LEAST = "2.2"
+LEAST_NUMPY_2 = "2.3"  # the first that works with NumPy 2, which Slicer has
+# Small packages that Slicer does not bring: weights are read with one, pictures drawn by the other.
+PACKAGES = {"safetensors": "0.4", "matplotlib": "3.7"}
+TRY = (
+    "import json; from HideSeekSegLib.model.weights import choose_device;"
+    " device, why = choose_device(); print(json.dumps([str(device), why]))"
+)
+GET_EXTENSION = (
+    "PyTorch is needed. Install the extension PyTorch with the Extensions Manager, restart Slicer"
+    " and try again."
+)
+REPAIR = "Open the module PyTorch Utils, uninstall PyTorch, restart Slicer and install it again."
+
+
+class Torch:
+    """What is known of PyTorch in this Slicer; ``program`` replaces Slicer's Python in tests."""
+
+    def __init__(self, program: str = "") -> None:
+        self._program = program
+        self._found: tuple[str, str] | None = None
+        self._broken = ""
+        self._process: Any = None
+        self._told: Callable[[], None] = lambda: None
+
+    def problem(self) -> str:
+        """Why nothing can be computed and what to do, one line; empty where all is there."""
+        return missing() or self._broken
+
+    def ready(self) -> bool:
+        return not self.problem()
+
+    def device(self, choice: str) -> str:
+        """torch's name of the device that a choice means; empty while that is not known."""
+        return choice if choice != "auto" else self._found[0] if self._found else ""
+
+    def line(self, choice: str) -> str:
+        """For the panel: the device and why it is this one, or what is wrong."""
+        if not self.ready():
+            return self.problem()
+        if choice != "auto":
+            return f"Runs on {choice}: chosen by the user."
+        if self._found is None:
+            return (
+                "Looking for a graphics card ..." if self._process else "Device: the best there is."
+            )
+        return "Runs on {}: {}.".format(*self._found)
+
+    def look(self, told: Callable[[], None]) -> None:
+        """Try torch in a process of its own; ``told`` is called when that is over."""
+        if self._process is not None or self._found is not None or missing():
+            return
+        try:
+            program = self._program or findPython()
+        except InputError:
+            return  # said when a run is started
+        self._told, self._process = told, qt.QProcess()
+        self._process.setProcessEnvironment(environment())
+        self._process.connect("finished(int,QProcess::ExitStatus)", self._looked)
+        self._process.start(program, ["-c", TRY])
+
+    def stop(self) -> None:
+        """Do not wait for it any longer."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.waitForFinished(1000)
+
+    def _looked(self, code: int, _status: Any = None) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        lines = bytes(process.readAllStandardOutput().data()).decode("utf-8", "replace").split("\n")
+        errors = bytes(process.readAllStandardError().data()).decode("utf-8", "replace")
+        found = next((line for line in reversed(lines) if line.startswith("[")), "")
+        self._broken = "" if code == 0 and found else broken(errors)
+        if not self._broken:
+            self._found = tuple(json.loads(found))
+        process.deleteLater()
+        self._told()
+
+    def install(self) -> str:
+        """Get what is missing, after asking; what is still wrong, or empty.
+
+        It blocks until the installation is over, which can take many minutes.
+        """
+        self._found, self._broken = None, ""
+        if not missing():
+            return ""
+        if version("torch") and _torch_problem():
+            return _torch_problem()  # replacing what may be in use is the PyTorch extension's work
+        question = (
+            "PyTorch and two small packages will be fetched and installed into this Slicer (up to"
+            " 3 GB, many minutes). Continue?"
+            if not version("torch")
+            else "Two small packages will be fetched and installed into this Slicer. Continue?"
+        )
+        try:
+            if not slicer.util.confirmOkCancelDisplay(question, windowTitle="HideSeekSeg"):
+                return missing()
+            with slicer.util.WaitCursor():
+                _install()
+        except ImportError:
+            return GET_EXTENSION
+        except Exception as error:  # pip fails in many ways
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            return f"The installation failed: {reason[-1]}. Is there a network? See the error log."
+        importlib.invalidate_caches()
+        return missing()
+
+
+def missing() -> str:
+    """What is not installed or too old and what to do, by metadata alone; empty if nothing is."""
+    lacking = [name for name, least in PACKAGES.items() if _older(version(name), least)]
+    if _torch_problem():
+        return _torch_problem()
+    return f"{' and '.join(lacking)} must be installed first." if lacking else ""
+
+
+def broken(errors: str) -> str:
+    """What to do where torch is installed and fails, from the last lines of a process."""
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    last = lines[-1] if lines else "it ended without a word"
+    return f"PyTorch is installed but cannot be used ({last}). {REPAIR}"
+
+
+def version(package: str) -> str:
+    """The installed version; empty where there is none, "0" where its files are gone."""
+    try:
+        found = importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+    there = found.locate_file(f"{package}/__init__.py")
+    return (found.version or "0") if bool(there.is_file()) else "0"  # type: ignore[attr-defined]
+
+
+def _torch_problem() -> str:
+    found = version("torch")
+    if not found:
+        return "PyTorch is not installed in this Slicer yet."
+    if found == "0":
+        return f"PyTorch is damaged: its files are not there. {REPAIR}"
+    if _older(found, LEAST):
+        return f"PyTorch {found} is too old, {LEAST} or newer is needed. {REPAIR}"
+    if _older(found, LEAST_NUMPY_2) and not _older(version("numpy"), "2"):
+        return (
+            f"PyTorch {found} cannot work with NumPy 2, {LEAST_NUMPY_2} or newer is needed. {REPAIR}"
+            " For Macs with Intel processors there is none."
+        )
+    return ""
+
+
+def _older(found: str, least: str) -> bool:
+    return _numbers(found) < _numbers(least)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """The leading numbers of a version: 2.13.0+cpu is (2, 13, 0)."""
+    match = re.match(r"\d+(\.\d+)*", text)
+    return tuple(int(word) for word in match[0].split(".")) if match else ()
+
+
+def _install() -> None:
+    """Raises ImportError where the PyTorch extension is not there."""
+    if not version("torch"):
+        logic = importlib.import_module("PyTorchUtils").PyTorchUtilsLogic()
+        # Its words have changed over the years; the question was asked already.
+        wanted = {
+            "askConfirmation": False,
+            "confirm": False,
+            "torchVersionRequirement": f">={LEAST}",
+        }
+        known = inspect.signature(logic.installTorch).parameters
+        logic.installTorch(**{name: value for name, value in wanted.items() if name in known})
+    lacking = [f"{n}>={least}" for n, least in PACKAGES.items() if _older(version(n), least)]
+    if lacking:
+        slicer.util.pip_install(lacking)

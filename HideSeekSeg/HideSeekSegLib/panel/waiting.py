@@ -1,0 +1,49 @@
+"""A run without the panel: start it, wait for it, its results in the scene."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import slicer
+
+from ..events import Progress, Started
+from .job import Job
+from .run import Choices, MakeJob, Outcome, Run
+
+
+class _Waiting:
+    """Hears how the run ends."""
+
+    def __init__(self) -> None:
+        self.outcome: Outcome | None = None
+        self.text = ""
+
+    def started(self, event: Started) -> None: ...
+    def progress(self, event: Progress) -> None: ...
+    def vertebra(self, level: str) -> None: ...
+    def said(self, text: str) -> None: ...
+
+    def ended(self, outcome: Outcome, text: str) -> None:
+        self.outcome, self.text = outcome, text
+
+
+def segmentAndWait(
+    ct: Any, vertebrae: Any, choices: Choices, seconds: float, makeJob: MakeJob = Job
+) -> Run:
+    """The finished run; RuntimeError, one line, where it fails or takes longer than ``seconds``.
+
+    Slicer's events are handled meanwhile.
+    """
+    run, waiting = Run(ct, vertebrae, choices), _Waiting()
+    run.start(makeJob, waiting)
+    end = time.monotonic() + seconds
+    while waiting.outcome is None:
+        if time.monotonic() > end:
+            run.abandon()
+            raise RuntimeError(f"not finished within {seconds:g} s")
+        slicer.app.processEvents()
+        time.sleep(0.01)
+    if waiting.outcome != "finished":
+        raise RuntimeError(waiting.text)
+    return run
