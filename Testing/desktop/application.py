@@ -54,6 +54,12 @@ class ModuleSelector(QtCore.QObject):
         self._chosen.append(name)
 
 
+class ModuleManager(QtCore.QObject):
+    """Tells when a module goes."""
+
+    moduleAboutToBeUnloaded = QtCore.Signal(str)
+
+
 class qSlicerMainWindow(QtWidgets.QMainWindow):
     """Slicer's window: only a place for the panel and the module selector."""
 
@@ -69,10 +75,13 @@ class qSlicerMainWindow(QtWidgets.QMainWindow):
 class qSlicerApplication(QtWidgets.QApplication):
     """The one application of the process."""
 
+    startupCompleted = QtCore.Signal()
+
     def __init__(self) -> None:
         super().__init__(["Slicer"])
         self._folder = tempfile.mkdtemp(prefix="desktop-")
         self._manager = LayoutManager()
+        self._modules = ModuleManager()
         self._logic: Any = None
         self.setApplicationName("Slicer")
 
@@ -89,6 +98,12 @@ class qSlicerApplication(QtWidgets.QApplication):
 
     def applicationLogic(self) -> Any:
         return self._logic
+
+    def moduleManager(self) -> ModuleManager:
+        return self._modules
+
+    def translate(self, _context: str, text: str) -> str:
+        return text
 
     def testingEnabled(self) -> bool:
         return False

@@ -1,0 +1,230 @@
+"""The module "Segment metastases" of 3D Slicer: thin, the rest is in ``HideSeekSegLib``."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import slicer
+import slicer.util
+import vtk
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.parameterNodeWrapper import parameterNodeWrapper
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+SAMPLE = "HideSeekSegExample"
+
+
+class HideSeekSeg(ScriptedLoadableModule):
+    """What Slicer shows of the module before it is opened."""
+
+    def __init__(self, parent: Any) -> None:
+        ScriptedLoadableModule.__init__(self, parent)
+        parent.title = _("Vertebral Metastases (HideSeekSeg)")
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        parent.dependencies = []
+        parent.contributors = ["HideSeekSeg contributors"]
+        parent.helpText = _(
+            "Finds and outlines lytic and blastic vertebral metastases in a CT with segmented"
+            " vertebrae, and lets you review them one by one. Research use, not a medical device."
+        )
+        parent.acknowledgementText = _(
+            "The method is Hide-and-Seek Attribution: M. Atad et al., MIDL 2026, PMLR 315:960-988,"
+            ' <a href="https://arxiv.org/abs/2512.06849">arXiv:2512.06849</a>. This is an'
+            " independent implementation."
+        )
+        slicer.app.connect("startupCompleted()", registerSampleData)
+
+
+def registerSampleData() -> None:
+    """Offer the embedded example in the module Sample Data; nothing is downloaded for it."""
+    import SampleData
+
+    icons = Path(__file__).parent / "Resources" / "Icons"
+    SampleData.SampleDataLogic.registerCustomSampleDataSource(
+        category="Vertebral metastases",
+        sampleName=SAMPLE,
+        # Not fetched from anywhere, but Sample Data wants one entry of each per node.
+        uris="",
+        fileNames="",
+        nodeNames="",
+        thumbnailFileName=str(icons / "HideSeekSeg.png"),
+        customDownloader=loadExample,
+    )
+
+
+def loadExample(source: Any = None) -> tuple[Any, Any]:
+    """Draw the example and show it: the CT node, and the segmentation node of its vertebrae."""
+    from HideSeekSegLib.panel.sample import loadExample as load
+
+    return load()
+
+
+@parameterNodeWrapper
+class HideSeekSegParameterNode:
+    """The inputs; what was found and decided is kept with the results."""
+
+    ct: slicer.vtkMRMLScalarVolumeNode
+    vertebrae: slicer.vtkMRMLSegmentationNode
+
+
+class HideSeekSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """Forwards what Slicer tells to the panel of the library."""
+
+    def __init__(self, parent: Any = None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic: HideSeekSegLogic | None = None
+        self.panel: Any = None
+        self._parameterNode: Any = None
+        self._guiTag: Any = None
+
+    def setup(self) -> None:
+        """Build the panel when the module is opened for the first time."""
+        from HideSeekSegLib.panel.widget import Panel
+
+        ScriptedLoadableModuleWidget.setup(self)
+        widget = slicer.util.loadUI(self.resourcePath("UI/HideSeekSeg.ui"))
+        self.layout.addWidget(widget)
+        widget.setMRMLScene(slicer.mrmlScene)
+        self.ui = slicer.util.childWidgetVariables(widget)
+        for selector in (self.ui.ctSelector, self.ui.segmentationSelector):
+            selector.setMRMLScene(slicer.mrmlScene)
+        self.logic = HideSeekSegLogic()
+        self.panel = Panel(widget, **self.logic.processes())
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
+        self.initializeParameterNode()
+
+    def cleanup(self) -> None:
+        """Slicer closes, or the module is reloaded."""
+        self.removeObservers()
+        self.setParameterNode(None)
+        if self.panel is not None:
+            self.panel.cleanup()
+
+    def enter(self) -> None:
+        self.initializeParameterNode()
+        self.panel.enter()
+
+    def exit(self) -> None:
+        self.panel.exit()
+        self.setParameterNode(None)
+
+    def onSceneStartClose(self, caller: Any, event: Any) -> None:
+        self.setParameterNode(None)
+        self.panel.onSceneStartClose()
+
+    def onSceneEndClose(self, caller: Any, event: Any) -> None:
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+        self.panel.onSceneEndClose()
+
+    def onSceneEndImport(self, caller: Any, event: Any) -> None:
+        """A scene was loaded: its inputs and its review are taken up."""
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+        self.panel.onSceneEndImport()
+
+    def initializeParameterNode(self) -> None:
+        """The scene's parameter node, with the first CT and segmentation where none was chosen."""
+        assert self.logic is not None
+        self.setParameterNode(self.logic.getParameterNode())
+        for name, kind in (
+            ("ct", "vtkMRMLScalarVolumeNode"),
+            ("vertebrae", "vtkMRMLSegmentationNode"),
+        ):
+            first = slicer.mrmlScene.GetFirstNodeByClass(kind)
+            if getattr(self._parameterNode, name) is None and first is not None:
+                setattr(self._parameterNode, name, first)
+
+    def setParameterNode(self, node: Any) -> None:
+        """Bind the form to a parameter node, or to none."""
+        if self._parameterNode is not None:
+            self._parameterNode.disconnectGui(self._guiTag)
+        self._parameterNode = node
+        if node is not None:
+            # The form says by the property SlicerParameterName which widget shows what.
+            self._guiTag = node.connectGui(self.ui)
+
+
+class HideSeekSegLogic(ScriptedLoadableModuleLogic):
+    """The module without its window."""
+
+    def getParameterNode(self) -> Any:
+        return HideSeekSegParameterNode(super().getParameterNode())
+
+    def processes(self) -> dict[str, Any]:
+        """What the panel computes with: Slicer's Python as child process, and its PyTorch."""
+        from HideSeekSegLib.panel.torch import Torch
+
+        return {"torch": Torch()}
+
+    def segment(
+        self, ct: Any, vertebrae: Any, levels: tuple[str, ...] = (), seconds: float = 600.0
+    ) -> Any:
+        """Find lesions with the bundled weights and wait; the run, with its results in the scene.
+
+        ``levels`` such as ("L1",) restricts to some vertebrae. Raises RuntimeError, one line.
+        """
+        from HideSeekSegLib.panel.run import Choices
+        from HideSeekSegLib.panel.waiting import segmentAndWait
+
+        return segmentAndWait(ct, vertebrae, Choices(levels=levels), seconds)
+
+
+class HideSeekSegTest(ScriptedLoadableModuleTest):
+    """Runs in Slicer: the sample, one vertebra with the bundled weights, verdicts, saving."""
+
+    def setUp(self) -> None:
+        slicer.mrmlScene.Clear()
+
+    def runTest(self) -> None:
+        self.setUp()
+        self.test_sample_to_saved_review()
+
+    def test_sample_to_saved_review(self) -> None:
+        """Of the example the blastic lesion of L1 is found, accepted, saved and read again."""
+        from HideSeekSegLib.scene.results import Results
+        from HideSeekSegLib.scene.saving import restore, store
+
+        ct, vertebrae = loadExample()
+        run = HideSeekSegLogic().segment(ct, vertebrae, ("L1",))
+        review, results = run.review, run.results
+        self.assertEqual(list(review.vertebrae), ["L1"])
+        best = review.items[0]
+        self.assertEqual((best.level, best.type), ("L1", "blastic"))
+        segmentation = results.node.GetSegmentation()
+        self.assertEqual(segmentation.GetNumberOfSegments(), len(review.items))
+        review.judge(best.id, "accepted")
+        results.apply(review)
+        store(results.node, review)
+        self.delayDisplay("L1 is analysed and its first finding accepted")
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder) / "review.mrb")
+            self.assertTrue(slicer.mrmlScene.WriteToMRB(path))
+            slicer.mrmlScene.Clear()
+            self.assertTrue(slicer.mrmlScene.ReadFromMRB(path))
+        nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        found = [node for node in nodes if Results.isOne(node)]
+        self.assertEqual(len(found), 1)
+        again = restore(found[0])
+        self.assertEqual([i.verdict for i in again.items if i.id == best.id], ["accepted"])
+        status = vtk.reference("")
+        self.assertTrue(
+            found[0].GetSegmentation().GetSegment(best.id).GetTag("Segmentation.Status", status)
+        )
+        self.assertEqual(str(status), "completed")
+        run.discard()
+        self.delayDisplay("The review was saved and read again")

@@ -1,0 +1,120 @@
+"""Stand-ins for what Slicer's own Python gives a scripted module: as little as a module sees."""
+
+from __future__ import annotations
+
+import types
+import unittest
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+class ScriptedLoadableModule:
+    def __init__(self, parent: Any) -> None:
+        self.parent = parent
+        self.moduleName = type(self).__name__
+
+
+class ScriptedLoadableModuleWidget:
+    def __init__(self, parent: Any = None) -> None:
+        import slicer
+
+        self.moduleName = type(self).__name__.removesuffix("Widget")
+        self.parent = parent
+        self.layout = parent.layout()
+        self._folder = Path(getattr(slicer.modules, self.moduleName.lower()).path).parent
+
+    def resourcePath(self, name: str) -> str:
+        return str(self._folder / "Resources" / name)
+
+    def setup(self) -> None:
+        return
+
+    def cleanup(self) -> None:
+        return
+
+
+class ScriptedLoadableModuleLogic:
+    def __init__(self, parent: Any = None) -> None:
+        self.moduleName = type(self).__name__.removesuffix("Logic")
+
+    def getParameterNode(self) -> Any:
+        import slicer
+
+        kind = "vtkMRMLScriptedModuleNode"
+        node = slicer.mrmlScene.GetSingletonNode(self.moduleName, kind)
+        if node is None:
+            node = slicer.mrmlScene.CreateNodeByClass(kind)
+            node.UnRegister(None)
+            node.SetSingletonTag(self.moduleName)
+            node.SetName(self.moduleName)
+            node = slicer.mrmlScene.AddNode(node)
+        return node
+
+
+class ScriptedLoadableModuleTest(unittest.TestCase):
+    def delayDisplay(self, message: str, msec: int = 0) -> None:
+        return
+
+
+def parameterNodeWrapper(kind: type) -> type:
+    """Of the real one: node parameters alone, in a form that carries SlicerParameterName."""
+
+    class Wrapper(kind):  # type: ignore[misc, valid-type]
+        def __init__(self, node: Any) -> None:
+            self.parameterNode = node
+
+        def connectGui(self, ui: Any) -> list[tuple[Any, Callable[[Any], None]]]:
+            found = []
+            for widget in vars(ui).values():
+                name = widget.property("SlicerParameterName")
+                if name:
+                    widget.setCurrentNode(getattr(self, name))
+
+                    def put(node: Any, name: str = name) -> None:
+                        setattr(self, name, node)
+
+                    widget.connect("currentNodeChanged(vtkMRMLNode*)", put)
+                    found.append((widget, put))
+            self._shown = found
+            return found
+
+        def disconnectGui(self, tag: Any) -> None:
+            for widget, put in tag:
+                widget.disconnect("currentNodeChanged(vtkMRMLNode*)", put)
+            self._shown = []
+
+    for name in kind.__annotations__:
+        setattr(Wrapper, name, _reference(name))
+    return Wrapper
+
+
+def _reference(name: str) -> property:
+    def get(self: Any) -> Any:
+        return self.parameterNode.GetNodeReference(name)
+
+    def put(self: Any, node: Any) -> None:
+        self.parameterNode.SetNodeReferenceID(name, node.GetID() if node else None)
+        for widget, _ in getattr(self, "_shown", []):
+            if widget.property("SlicerParameterName") == name:
+                widget.setCurrentNode(node)
+
+    return property(get, put)
+
+
+def make_modules() -> dict[str, types.ModuleType]:
+    """By the names under which a scripted module imports them."""
+    base, words, wrapper = (
+        types.ModuleType(f"slicer.{name}")
+        for name in ("ScriptedLoadableModule", "i18n", "parameterNodeWrapper")
+    )
+    for kind in (
+        ScriptedLoadableModule,
+        ScriptedLoadableModuleWidget,
+        ScriptedLoadableModuleLogic,
+        ScriptedLoadableModuleTest,
+    ):
+        setattr(base, kind.__name__, kind)
+    words.__dict__.update(tr=lambda text: text, translate=lambda context, text: text)
+    wrapper.__dict__["parameterNodeWrapper"] = parameterNodeWrapper
+    return {module.__name__: module for module in (base, words, wrapper)}

@@ -1,0 +1,143 @@
+"""The module as Slicer opens it: its file unmodified, on stand-ins and on Slicer's own Python."""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from desktop import Desktop
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULE = ROOT / "HideSeekSeg" / "HideSeekSeg.py"
+# The folder Base/Python of Slicer's sources, where a developer has them.
+SOURCES = "HIDESEEKSEG_SLICER_SOURCES"
+
+
+@pytest.fixture(params=["stand-ins", "Slicer's own"])
+def module(request: pytest.FixtureRequest, desktop: Desktop) -> Iterator[types.ModuleType]:
+    from desktop.modules import loaded
+
+    sources = None
+    if request.param != "stand-ins":
+        if not os.environ.get(SOURCES):
+            pytest.skip(f"{SOURCES} does not tell where Slicer's Base/Python is")
+        sources = Path(os.environ[SOURCES])
+    with loaded(MODULE, sources) as found:
+        yield found
+
+
+@pytest.fixture
+def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This Python as Slicer's PythonSlicer: a launcher on the PATH that starts the real one."""
+    if os.name == "nt":
+        pytest.skip("needs a script as program")
+    path = tmp_path / "bin" / "PythonSlicer"
+    path.parent.mkdir()
+    path.write_text(f'#!/bin/sh\n"{sys.executable}" "$@"\n', "utf-8")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
+
+
+@pytest.fixture
+def opened(module: types.ModuleType, launcher: None) -> Iterator[Any]:
+    from desktop.modules import Opened
+
+    found = Opened(module)
+    found.enter()
+    yield found
+    found.close()
+
+
+def add_inputs() -> tuple[Any, Any]:
+    import numpy as np
+    import slicer
+
+    ct = slicer.util.addVolumeFromArray(np.zeros((8, 9, 10), np.int16), name="CT")
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Vertebrae")
+    return ct, node
+
+
+def test_description_and_icon(opened: Any) -> None:
+    import slicer
+
+    described = opened.description
+    assert "Metastases" in described.title
+    assert described.categories == ["Segmentation"]
+    assert "not a medical device" in described.helpText
+    assert (MODULE.parent / "Resources" / "Icons" / "HideSeekSeg.png").is_file()
+    assert slicer.modules.hideseekseg.path == str(MODULE)
+
+
+def test_inputs_are_kept_in_the_parameter_node(opened: Any, desktop: Desktop) -> None:
+    import slicer
+
+    ct, node = add_inputs()
+    opened.exit()
+    opened.enter()
+    ui = opened.widget.ui
+    assert ui.ctSelector.currentNode() is ct
+    assert ui.segmentationSelector.currentNode() is node
+    other, _ = add_inputs()
+    ui.ctSelector.setCurrentNode(other)
+    kept = slicer.mrmlScene.GetSingletonNode("HideSeekSeg", "vtkMRMLScriptedModuleNode")
+    assert kept.GetNodeReference("ct") is other
+    opened.exit()
+    ui.ctSelector.setCurrentNode(ct)
+    assert kept.GetNodeReference("ct") is other, "a module that is not shown changes nothing"
+
+
+def test_scene_is_closed_and_filled_again(opened: Any, desktop: Desktop) -> None:
+    import slicer
+
+    add_inputs()
+    opened.enter()
+    slicer.mrmlScene.Clear()
+    assert opened.widget.ui.ctSelector.currentNode() is None
+    ct, _ = add_inputs()
+    opened.enter()
+    assert opened.widget.ui.ctSelector.currentNode() is ct
+
+
+def test_nothing_is_left_after_cleanup(module: types.ModuleType, launcher: None) -> None:
+    """Reloading a module twice must not leave observers behind."""
+    import slicer
+
+    from desktop.modules import Opened
+
+    for _ in range(2):
+        found = Opened(module)
+        found.enter()
+        found.close()
+    slicer.mrmlScene.Clear()
+    add_inputs()
+
+
+@pytest.mark.slow
+def test_self_test_passes(module: types.ModuleType, launcher: None, desktop: Desktop) -> None:
+    """What the self-test does in Slicer: sample, the bundled weights on L1, verdict, reload."""
+    test = module.HideSeekSegTest()
+    test.runTest()
+
+
+def test_sample_data_are_registered(
+    module: types.ModuleType, desktop: Desktop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, Any]] = []
+
+    class SampleDataLogic:
+        @staticmethod
+        def registerCustomSampleDataSource(**words: Any) -> None:
+            given.append(words)
+
+    sample = types.SimpleNamespace(SampleDataLogic=SampleDataLogic)
+    monkeypatch.setitem(sys.modules, "SampleData", sample)  # type: ignore[arg-type]
+    module.registerSampleData()
+    (words,) = given
+    assert words["customDownloader"] is module.loadExample
+    assert Path(words["thumbnailFileName"]).is_file()
