@@ -132,7 +132,7 @@ def test_sample_data_are_registered(
 
     class SampleDataLogic:
         @staticmethod
-        def registerCustomSampleDataSource(**words: Any) -> None:
+        def registerCustomSampleDataSource(**words: Any) -> None:  # noqa: N802
             given.append(words)
 
     sample = types.SimpleNamespace(SampleDataLogic=SampleDataLogic)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import sys
 import types
 from collections.abc import Iterator
@@ -63,6 +64,7 @@ def loaded(path: Path, sources: Path | None = None) -> Iterator[types.ModuleType
             setattr(slicer, name.partition(".")[2], module)
     else:
         slicer.__path__.append(str(sources / "slicer"))
+        _name_missing_widgets(sources)
         for name in names:
             importlib.import_module(name)
     description = types.SimpleNamespace(path=str(path))
@@ -82,6 +84,15 @@ def loaded(path: Path, sources: Path | None = None) -> Iterator[types.ModuleType
             else:
                 del sys.modules[name]
         delattr(slicer.modules, path.stem.lower())
+
+
+def _name_missing_widgets(sources: Path) -> None:
+    """Slicer's files name widgets in their signatures that this harness does not have."""
+    for path in (sources / "slicer" / "parameterNodeWrapper").glob("*.py"):
+        words = r"\b(ctk|slicer)\.((?:ctk|q[MS])\w+)"
+        for owner, name in re.findall(words, path.read_text("utf-8")):
+            if not hasattr(sys.modules[owner], name):
+                setattr(sys.modules[owner], name, type(name, (), {}))
 
 
 class Opened:

@@ -166,8 +166,8 @@ def _torch_problem() -> str:
         return f"PyTorch {found} is too old, {LEAST} or newer is needed. {REPAIR}"
     if _older(found, LEAST_NUMPY_2) and not _older(version("numpy"), "2"):
         return (
-            f"PyTorch {found} cannot work with NumPy 2, {LEAST_NUMPY_2} or newer is needed. {REPAIR}"
-            " For Macs with Intel processors there is none."
+            f"PyTorch {found} cannot work with NumPy 2, {LEAST_NUMPY_2} or newer is needed, which"
+            f" Macs with Intel processors do not have. {REPAIR}"
         )
     return ""
 
