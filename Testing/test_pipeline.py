@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from HideSeekSegLib.anatomy.bodies import CUT
 from HideSeekSegLib.anatomy.intensity import NotCTError
+from HideSeekSegLib.anatomy.quality import METAL_NEARBY
 from HideSeekSegLib.anatomy.sites import move
 from HideSeekSegLib.events import Event, Progress, Started, VertebraDone
 from HideSeekSegLib.findings import Evidence, Result, Status, VertebraFinding
@@ -22,7 +23,6 @@ from HideSeekSegLib.imaging.volume import Grid, Volume, resample
 from HideSeekSegLib.joining import p_of_vertebra
 from HideSeekSegLib.model.weights import Model, load_model
 from HideSeekSegLib.pipeline import Options, SegmentationError, segment_spine
-from HideSeekSegLib.preparation import METAL_NEARBY
 
 Spine = tuple[Volume, Volume]
 BY_VALUE = Options(labels="totalsegmentator")

@@ -24,6 +24,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     review = kinds.add_parser("review", help="milliseconds of a threshold move, a verdict, an undo")
     review.add_argument("--candidates", type=int, default=500, metavar="N")
     review.set_defaults(measure=_review)
+    _range_arguments(kinds.add_parser("range", help="alarms on unusual inputs, false and true"))
 
 
 def _accuracy_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +45,16 @@ def _accuracy_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tuning", type=int, default=120, metavar="N", help="vertebrae to choose thresholds on")
     add("--ablated", type=int, default=60, metavar="N", help="vertebrae for ablations; 0: none")
     parser.set_defaults(measure=_accuracy, refuse=parser.error)
+
+
+def _range_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Alarms on real vertebrae as they are, and after they were degraded."
+    add = parser.add_argument
+    add("--sources", type=Path, required=True, metavar="SOURCES.csv")
+    add("--data", type=Path, required=True, metavar="DIR", help="folder the paths start from")
+    add("--out", type=Path, metavar="DIR", help="folder for range.md and range.json")
+    add("--degraded", type=int, default=6, metavar="N", help="vertebrae to degrade of each CT")
+    parser.set_defaults(measure=_range)
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,6 +131,13 @@ def _review(args: argparse.Namespace) -> int:
     from .learning.benchmark.reviewing import report
 
     print(report(args.candidates))
+    return OK
+
+
+def _range(args: argparse.Namespace) -> int:
+    from .learning.benchmark.ranges import report
+
+    print(report(args.sources, args.data, args.degraded, args.out, _say))
     return OK
 
 

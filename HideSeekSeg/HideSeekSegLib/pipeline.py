@@ -15,6 +15,7 @@ import torch
 from . import __version__
 from .anatomy.intensity import Calibration, NotCTError, calibrate, network_input
 from .anatomy.levels import Assignment, assign, format_mapping
+from .anatomy.quality import limits_of
 from .anatomy.sites import all_bodies, close_up, find_site, levels_of
 from .attribution import Attribution, attribute
 from .events import Event, Started, VertebraDone
@@ -145,7 +146,8 @@ def _analyse(
     watch: Watch,
 ) -> tuple[VertebraFinding, Evidence | None]:
     """The five steps on the sagittal slices through the body, joined to 3D lesions."""
-    site, crop, flags = vertebra.site, vertebra.crop, vertebra.flags_in(scale)
+    site, crop = vertebra.site, vertebra.crop
+    flags = vertebra.flags_in(scale, limits_of(model.profile))
     obstacle = vertebra.obstacle_in(scale)
     if obstacle or crop is None or site.body is None:
         return replace(_not_analysed(site.level, obstacle), flags=flags), None

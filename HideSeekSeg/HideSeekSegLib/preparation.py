@@ -7,45 +7,43 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from .anatomy.crops import Crop, Mask, crop_grid, take_crop
+from .anatomy.bodies import CUT
+from .anatomy.crops import Crop, crop_grid, take_crop
 from .anatomy.intensity import Calibration, Landmarks, landmarks
+from .anatomy.quality import UNKNOWN, Limits, Quality, measure, obstacles, remarks
 from .anatomy.sites import Site, close_up
 from .imaging.volume import Volume
 from .model.profile import Geometry
 
 LEAST_BODY_VOXELS = 100
 LEAST_EXTENT_MM = 6.0  # along each axis of the CT: less is a rim, not a body
-METAL_HU = 3000.0
-METAL_SHARE = 0.01  # of the body: above it the picture shows the metal's artefacts, not the bone
-METAL_NEARBY = "metal nearby"
 LATERAL = "lateral slices were not in the training of these weights"
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A vertebra, its crop and its landmarks; ``obstacle`` says why it has none.
-
-    ``dense_share`` is the share of the body above ``METAL_HU``, ``dense_nearby`` whether any voxel
-    of the crop is: metal, if the volume is in HU.
-    """
+    """A vertebra, its crop, landmarks and quality; ``obstacle`` says why it has none."""
 
     site: Site
     obstacle: str = ""
     crop: Crop | None = None
     landmarks: Landmarks | None = None
-    dense_share: float = 0.0
-    dense_nearby: bool = False
+    quality: Quality | None = None
 
     def obstacle_in(self, scale: Calibration) -> str:
-        """The obstacle, or metal, which only a volume in HU shows."""
-        if not self.obstacle and scale.is_hu and self.dense_share > METAL_SHARE:
-            return f"metal in {self.dense_share:.0%} of the body"
-        return self.obstacle
+        """The obstacle, also what only a known intensity scale shows: metal, no bone."""
+        if self.obstacle or self.quality is None:
+            return self.obstacle
+        return ", ".join(obstacles(self.quality, scale).values())
 
-    def flags_in(self, scale: Calibration) -> tuple[str, ...]:
-        """Remarks for the reader."""
-        metal = (METAL_NEARBY,) if scale.is_hu and self.dense_nearby else ()
-        return (*self.site.flags, *metal)
+    def flags_in(self, scale: Calibration, limits: Limits = UNKNOWN) -> tuple[str, ...]:
+        """Remarks for the reader; ``limits`` are those of the weights."""
+        if self.quality is None:
+            return self.site.flags
+        said = remarks(self.quality, scale, limits)
+        if CUT in self.site.flags:
+            said.pop("outside", None)  # the same in other words
+        return (*self.site.flags, *said.values())
 
 
 def prepare(site: Site, ct: Volume, geometry: Geometry) -> Prepared:
@@ -66,8 +64,7 @@ def prepare(site: Site, ct: Volume, geometry: Geometry) -> Prepared:
         site,
         crop=crop,
         landmarks=landmarks(view, body),
-        dense_share=_dense_share(view, body),
-        dense_nearby=bool((crop.image > METAL_HU).any()),
+        quality=measure(view, body, crop, geometry),
     )
 
 
@@ -100,7 +97,3 @@ def _without_gaps(view: Volume) -> Volume:
     if finite.all():
         return view
     return replace(view, array=np.where(finite, view.array, view.array[finite].min()))
-
-
-def _dense_share(view: Volume, body: Mask) -> float:
-    return float((view.array[body] > METAL_HU).mean())

@@ -88,7 +88,7 @@ def calibrate(ct: Volume, found: Sequence[Landmarks]) -> Calibration:
         [[m.soft, m.dense, m.marrow, m.rim] for m in found], axis=0
     )
     lowest = float(np.nanmin(ct.array))
-    if lowest < -50 and -60 < soft < 160 and 180 < dense < 2500:
+    if _is_hu(lowest, float(soft), float(dense)):
         return Calibration(1.0, 0.0, is_hu=True)
     if not dense > soft:
         raise NotCTError("bone is not brighter than the tissue around it: is this a CT?")
@@ -98,6 +98,16 @@ def calibrate(ct: Volume, found: Sequence[Landmarks]) -> Calibration:
         )
     slope = (DENSE_BONE_HU - SOFT_TISSUE_HU) / (dense - soft)
     return Calibration(slope, SOFT_TISSUE_HU - slope * soft, is_hu=False)
+
+
+def _is_hu(lowest: float, soft: float, dense: float) -> bool:
+    """Also where the segmentation has slipped off the bone: air tells that its scale is HU.
+
+    Else muscle or lung would be stretched until it looks like bone.
+    """
+    air = -1100 < lowest < -900
+    slipped = air and dense <= 180 and (-60 < soft < 160 or soft < -600)
+    return slipped or (lowest < -50 and -60 < soft < 160 and 180 < dense < 2500)
 
 
 def network_input(
