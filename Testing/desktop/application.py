@@ -39,6 +39,14 @@ class LayoutManager:
     def sliceWidget(self, name: str) -> SliceWidget | None:
         return self.widgets.get(name)
 
+    def mrmlSliceLogics(self) -> Any:
+        import vtk
+
+        logics = vtk.vtkCollection()
+        for widget in self.widgets.values():
+            logics.AddItem(widget.logic)
+        return logics
+
     def setLayout(self, layout: int) -> None:
         self.layout = layout
 
