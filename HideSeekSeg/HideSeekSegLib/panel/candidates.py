@@ -1,0 +1,143 @@
+"""The table of candidates: a row each, sorted by score; rows below the threshold are hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import qt
+
+from ..output.terminology import TYPE_COLOURS
+from ..review import Item
+
+COLUMNS = ("Level", "Type", "Score", "P(mal.)", "mL", "Status")
+VERDICTS = {"unreviewed": "to review", "accepted": "✓ accepted", "rejected": "✗ rejected"}
+# Readable on a light and on a dark window.
+VERDICT_COLOURS = {"unreviewed": "#8a8a8a", "accepted": "#2e9e5b", "rejected": "#b0646a"}
+COLOURS = {
+    kind: "#" + "".join(f"{round(255 * part):02x}" for part in colour)
+    for kind, colour in TYPE_COLOURS.items()
+}
+CHIP, BAR = 10, 40  # pixels
+
+
+class CandidateTable:
+    """Rows of a ``QTableWidget`` with their candidates' ids; ``chosen`` hears of a new row."""
+
+    def __init__(self, table: Any, chosen: Callable[[str], None]) -> None:
+        self._table, self._chosen = table, chosen
+        self._ids: list[str] = []
+        self._rows: dict[str, int] = {}
+        self._hidden: list[bool] = []
+        self._filling = False
+        self._bar = lru_cache(maxsize=256)(_bar)
+        table.setHorizontalHeaderLabels(list(COLUMNS))
+        table.verticalHeader().hide()
+        table.verticalHeader().setDefaultSectionSize(24)
+        table.setIconSize(qt.QSize(BAR, CHIP))
+        table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        table.horizontalHeader().setStretchLastSection(True)
+        table.horizontalHeaderItem(3).setToolTip("P(malignant) of the vertebra")
+        table.connect("itemSelectionChanged()", self._selected)
+
+    @property
+    def current(self) -> str:
+        """Id of the selected candidate, empty without one."""
+        rows = self._table.selectionModel().selectedRows()
+        return self._ids[rows[0].row()] if rows else ""
+
+    def shown(self) -> list[str]:
+        """Ids of the rows that can be seen, from the top."""
+        return [i for i, hidden in zip(self._ids, self._hidden) if not hidden]
+
+    def fill(self, items: Sequence[Item], shown: Iterable[str]) -> None:
+        """Make all rows anew; the selected candidate stays selected where it still is one."""
+        before = self.current
+        self._filling = True
+        self._table.setUpdatesEnabled(False)
+        self._table.clearSelection()
+        self._table.setRowCount(len(items))
+        self._ids = [item.id for item in items]
+        self._rows = {item.id: n for n, item in enumerate(items)}
+        self._hidden = [False] * len(items)
+        for n, item in enumerate(items):
+            self._table.setRowHidden(n, False)
+            self._write(n, item)
+        self._table.setUpdatesEnabled(True)
+        self._filling = False
+        self.filter(shown)
+        self.select(before)
+
+    def filter(self, shown: Iterable[str]) -> None:
+        """Show these rows and hide the others: nothing is computed, so a slider can be followed."""
+        wanted = set(shown)
+        self._filling = True
+        self._table.setUpdatesEnabled(False)
+        for row, identity in enumerate(self._ids):
+            hidden = identity not in wanted
+            if hidden != self._hidden[row]:
+                self._hidden[row] = hidden
+                self._table.setRowHidden(row, hidden)
+        self._table.setUpdatesEnabled(True)
+        self._filling = False
+        if self.current and self.current not in wanted:
+            self.select("")
+
+    def update(self, items: Iterable[Item]) -> None:
+        """Write these candidates' rows again, after a verdict or a switched type."""
+        self._filling = True
+        for item in items:
+            if item.id in self._rows:
+                self._write(self._rows[item.id], item)
+        self._filling = False
+
+    def select(self, identity: str) -> None:
+        """Select a candidate's row and bring it into sight; empty: none."""
+        if identity == self.current:
+            return
+        if identity in self._rows:
+            row = self._rows[identity]
+            self._table.selectRow(row)
+            self._table.scrollToItem(self._table.item(row, 0))
+        else:
+            self._table.clearSelection()
+
+    def _selected(self) -> None:
+        if not self._filling:
+            self._chosen(self.current)
+
+    def _write(self, row: int, item: Item) -> None:
+        p = "" if item.p_malignant is None else f"{item.p_malignant:.2f}"
+        score = "added" if item.missed else f"{item.score:.2f}"
+        note = " ✎" if item.comment else ""
+        status = "✓ added" if item.missed and item.verdict == "accepted" else VERDICTS[item.verdict]
+        size = f"{item.volume_mm3 / 1000:.2f}" if item.volume_mm3 else ""
+        cells = (item.level, item.type, score, p, size, status + note)
+        for column, text in enumerate(cells):
+            cell = self._table.item(row, column)
+            if cell is None:
+                cell = qt.QTableWidgetItem()
+                self._table.setItem(row, column, cell)
+            cell.setText(text)
+            cell.setToolTip(f"{item.name}\n{item.comment}" if item.comment else item.name)
+        colour = COLOURS[item.type]
+        self._table.item(row, 1).setIcon(self._bar(CHIP, CHIP, CHIP, colour))
+        length = 0 if item.missed else round(BAR * min(max(item.score, 0.0), 1.0))
+        self._table.item(row, 2).setIcon(self._bar(length, BAR, CHIP - 4, colour))
+        self._table.item(row, 5).setForeground(qt.QBrush(qt.QColor(VERDICT_COLOURS[item.verdict])))
+        font = self._table.item(row, 0).font()
+        font.setStrikeOut(item.verdict == "rejected")
+        for column in range(2):
+            self._table.item(row, column).setFont(font)
+
+
+def _bar(length: int, width: int, height: int, colour: str) -> Any:
+    """A bar of this length in an icon of this width, in pixels."""
+    pixmap = qt.QPixmap(width, height)
+    pixmap.fill(qt.QColor(0, 0, 0, 0))
+    painter = qt.QPainter()
+    painter.begin(pixmap)
+    painter.fillRect(0, 0, length, height, qt.QColor(colour))
+    painter.end()
+    return qt.QIcon(pixmap)

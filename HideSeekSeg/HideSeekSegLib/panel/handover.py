@@ -1,0 +1,104 @@
+"""What leaves the review: a missed lesion to Segment Editor, accepted findings to files."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+import slicer.util
+
+from ..imaging.files import InputError
+from ..output.export import NoVoxelsError, export_accepted, measured_item
+from .messages import Messages
+from .review_pane import TYPES, ReviewPane
+
+REVIEWER_KEY = "HideSeekSeg/reviewer"
+
+
+class Handover:
+    """The buttons "Add missed lesion" and "Export"."""
+
+    def __init__(self, ui: Any, pane: ReviewPane, messages: Messages) -> None:
+        self._ui, self._pane, self._messages = ui, pane, messages
+        ui.missedButton.connect("clicked()", self.addMissed)
+        ui.exportButton.connect("clicked()", self._chooseAndExport)
+        ui.reviewerEdit.text = slicer.app.userSettings().value(REVIEWER_KEY) or ""
+        ui.reviewerEdit.connect("editingFinished()", self._named)
+
+    def addMissed(self) -> None:
+        """An empty segment with the right name and terminology, ready to paint on."""
+        review, results = self._pane.review, self._pane.results
+        level = self._ui.missedLevel.currentText
+        if review is None or results is None or not results.alive or not level:
+            return
+        identity = review.add_missed(level, TYPES[self._ui.missedType.currentIndex])
+        self._pane.renew()
+        self._pane.flush()
+        self._pane.select(identity)
+        self._messages.show(
+            f"Paint “{review.item(identity).name}” in Segment Editor, then come back here: it counts"
+            " as accepted."
+        )
+        _openEditor(results.node, results.ctNode, identity)
+
+    def measure(self) -> None:
+        """Size and place of the lesions that were drawn, as they are now."""
+        review, results = self._pane.review, self._pane.results
+        if review is None or results is None or not results.alive:
+            return
+        missed = [item for item in review.items if item.missed]
+        if not missed:
+            return
+        patches = results.patches()
+        for item in missed:
+            if item.id in patches:
+                now = measured_item(item, patches[item.id], results.grid)
+                review.measure_missed(item.id, now.volume_mm3, now.centroid_lps, now.box_lps)
+        self._pane.renew()
+
+    def export(self, folder: Path) -> bool:
+        """Write the accepted findings to a folder; says what was written, or why not."""
+        review, results = self._pane.review, self._pane.results
+        if review is None or results is None or not results.alive:
+            return False
+        self.measure()
+        accepted = sum(item.verdict == "accepted" for item in review.items)
+        when = datetime.datetime.now().astimezone()
+        reviewer = self._ui.reviewerEdit.text.strip()
+        try:
+            files = export_accepted(
+                *(folder, review, results.patches(), results.grid, results.run, reviewer, when)
+            )
+        except (InputError, NoVoxelsError) as error:
+            self._messages.show(f"Nothing was exported: {error}.", "error")
+            return False
+        many = "1 accepted finding" if accepted == 1 else f"{accepted} accepted findings"
+        names = ", ".join(file.name for file in files)
+        self._messages.show(f"Exported {many} to {folder}: {names}.")
+        return True
+
+    def _chooseAndExport(self) -> None:
+        title = "Folder for accepted.seg.nrrd, accepted.csv and review.json"
+        folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title)
+        if folder:
+            self.export(Path(folder))
+
+    def _named(self) -> None:
+        slicer.app.userSettings().setValue(REVIEWER_KEY, self._ui.reviewerEdit.text.strip())
+
+
+def _openEditor(node: Any, ctNode: Any, segmentID: str) -> None:
+    """Segment Editor on this segment, with the CT to paint on."""
+    slicer.util.selectModule("SegmentEditor")
+    module = getattr(slicer.modules, "segmenteditor", None)
+    if module is None:
+        return
+    editor = module.widgetRepresentation().self().editor
+    editor.setSegmentationNode(node)
+    if ctNode is not None:
+        editor.setSourceVolumeNode(ctNode)
+    editor.setCurrentSegmentID(segmentID)
+    editor.setActiveEffectByName("Paint")

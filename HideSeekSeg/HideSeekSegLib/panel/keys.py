@@ -1,0 +1,74 @@
+"""Single keys for the review: each belongs to a button, and the button shows it.
+
+Installed while the module is open, so that no other module loses a key.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import qt
+
+# Widget and key. Slicer's slice views take arrows, f, b, g, r, t, v, s and brackets; Segment Editor
+# takes digits, q, w, z, y, i and space: none of these is used.
+KEYS = {
+    "acceptButton": "A",
+    "rejectButton": "X",
+    "previousButton": "P",
+    "nextButton": "N",
+    "undoButton": "U",
+    "redoButton": "Shift+U",
+    "switchTypeButton": "L",
+    "overlayButton": "O",
+    "healthyButton": "H",
+    "differenceButton": "D",
+    "missedButton": "M",
+    "exportButton": "E",
+    "commentEdit": "C",
+}
+
+
+class Keys:
+    """The keys of one panel; ``ui`` holds its widgets by name."""
+
+    def __init__(self, ui: Any) -> None:
+        self._ui = ui
+        self._shortcuts: list[Any] = []
+        for name, key in KEYS.items():
+            widget = getattr(ui, name)
+            if name != "commentEdit":
+                shown = key.replace("Shift+", "⇧")
+                widget.text = f"{widget.text}  [{shown}]"
+            widget.toolTip = f"{widget.toolTip} (key {key})"
+
+    @property
+    def installed(self) -> bool:
+        return bool(self._shortcuts)
+
+    def install(self, window: Any) -> None:
+        """Keys act in the whole window: the reader looks at the views, not at the panel."""
+        self.remove()
+        for name, key in KEYS.items():
+            shortcut = qt.QShortcut(qt.QKeySequence(key), window)
+            shortcut.connect("activated()", self._action(name))
+            self._shortcuts.append(shortcut)
+
+    def remove(self) -> None:
+        """The keys are everybody's again."""
+        for shortcut in self._shortcuts:
+            shortcut.enabled = False
+            shortcut.disconnect("activated()")
+            shortcut.setParent(None)
+            shortcut.deleteLater()
+        self._shortcuts = []
+
+    def _action(self, name: str) -> Any:
+        widget = getattr(self._ui, name)
+
+        def press() -> None:
+            if name == "commentEdit":
+                widget.setFocus()
+            else:
+                widget.click()
+
+        return press

@@ -1,0 +1,152 @@
+"""Which segment is which vertebra: shown in a table, corrected by the reader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import qt
+
+from ..anatomy.conventions import CONVENTIONS, LEVELS
+from ..scene.levels import LevelRow, levelRows
+
+NO_VERTEBRA, ALL_BODIES = "–", "all bodies"
+CHOICES = (NO_VERTEBRA, ALL_BODIES, *LEVELS)
+WHOLE, BODY = 0, 1
+PARTS = ("whole", "body")
+BY_NAME = "what their names and codes say"
+TITLE = "Vertebra levels"
+
+
+class Levels:
+    """The table of one segmentation; ``changed`` is called after every correction."""
+
+    def __init__(self, ui: Any, changed: Callable[[], None]) -> None:
+        self._table, self._convention = ui.levelsTable, ui.conventionSelector
+        self._fold = ui.levelsButton
+        self._changed = changed
+        self.node: Any = None
+        self._read: list[LevelRow] = []
+        self._boxes: dict[str, tuple[Any, Any]] = {}
+        self._filling = False
+        self._table.setHorizontalHeaderLabels(["Segment", "Level", "Part"])
+        self._table.verticalHeader().hide()
+        header = self._table.horizontalHeader()
+        header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        header.setSectionResizeMode(1, qt.QHeaderView.ResizeToContents)
+        header.setSectionResizeMode(2, qt.QHeaderView.ResizeToContents)
+        self._convention.addItems([BY_NAME, *(f"values of {name}" for name in CONVENTIONS)])
+        self._convention.connect("currentIndexChanged(int)", self._declare)
+
+    def show(self, segmentationNode: Any) -> None:
+        """Vertebrae first, then what was not understood, then the rest; corrections start anew."""
+        self.node = segmentationNode
+        self._read = sorted(levelRows(segmentationNode), key=_rank) if segmentationNode else []
+        self._filling = True
+        self._convention.setCurrentIndex(0)
+        self._boxes = {}
+        self._table.setRowCount(0)
+        self._table.setRowCount(len(self._read))
+        for n, row in enumerate(self._read):
+            self._fill(n, row)
+        self._filling = False
+        self._tell()
+
+    def corrections(self) -> dict[str, str]:
+        """What the reader changed, by segment ID, as ``scene.levels.levelRows`` takes it."""
+        said = ((row, self._chosen(row)) for row in self._read)
+        return {row.segmentID: text for row, text in said if text != _text(row)}
+
+    def levels(self) -> tuple[str, ...]:
+        """Levels that will be analysed, from the head down."""
+        there = {row.level for row in self._rows() if row.level}
+        return tuple(level for level in LEVELS if level in there)
+
+    def summary(self) -> str:
+        """One line for the folded table."""
+        rows, levels = self._rows(), self.levels()
+        if not levels:
+            return "none known, please set them" if rows else ""
+        kinds = {row.kind for row in rows if row.level}
+        parts = [
+            word for kind, word in (("vertebra", "whole"), ("body", "bodies")) if kind in kinds
+        ]
+        span = levels[0] if len(levels) == 1 else f"{levels[0]} to {levels[-1]}"
+        unknown = sum(row.kind == "vertebra" and not row.level for row in rows)
+        return f"{span} ({' and '.join(parts)})" + (f", {unknown} unknown" if unknown else "")
+
+    def _rows(self) -> list[LevelRow]:
+        """As the run will see them: a level that was given to one segment is taken from others."""
+        alive = self.node is not None and self.node.GetScene() is not None
+        return levelRows(self.node, self.corrections()) if alive else []
+
+    def _fill(self, number: int, row: LevelRow) -> None:
+        item = qt.QTableWidgetItem(row.name or row.segmentID)
+        item.setToolTip(f"{row.segmentID}, value {row.value}: {row.why}")
+        item.setFlags(qt.Qt.ItemIsEnabled)
+        self._table.setItem(number, 0, item)
+        level, part = qt.QComboBox(), qt.QComboBox()
+        level.addItems(list(CHOICES))
+        part.addItems(list(PARTS))
+        for box in (level, part):
+            box.setFrame(False)
+            box.setToolTip(row.why)
+        self._boxes[row.segmentID] = level, part
+        self._set(row)
+        level.connect("currentIndexChanged(int)", self._corrected)
+        part.connect("currentIndexChanged(int)", self._corrected)
+        self._table.setCellWidget(number, 1, level)
+        self._table.setCellWidget(number, 2, part)
+
+    def _set(self, row: LevelRow) -> None:
+        level, part = self._boxes[row.segmentID]
+        nameless = ALL_BODIES if row.kind == "body" else NO_VERTEBRA
+        level.setCurrentIndex(CHOICES.index(row.level or nameless))
+        part.setCurrentIndex(BODY if row.kind == "body" else WHOLE)
+        part.setEnabled(bool(row.level))
+
+    def _chosen(self, row: LevelRow) -> str:
+        level, part = self._boxes[row.segmentID]
+        kind = "body" if part.currentIndex == BODY else "vertebra"
+        return _correction(CHOICES[level.currentIndex], kind)
+
+    def _declare(self, index: int) -> None:
+        """Read unnamed segments by a convention, or go back to names and codes."""
+        if self._filling or self.node is None:
+            return
+        self._filling = True
+        convention = list(CONVENTIONS)[index - 1] if index > 0 else None
+        for row in levelRows(self.node, {}, convention):
+            if row.segmentID in self._boxes:
+                self._set(row)
+        self._filling = False
+        self._tell()
+
+    def _corrected(self) -> None:
+        if not self._filling:
+            for level, part in self._boxes.values():
+                part.setEnabled(CHOICES[level.currentIndex] in LEVELS)
+            self._tell()
+
+    def _tell(self) -> None:
+        summary = self.summary()
+        self._fold.text = f"{TITLE}: {summary}" if summary else TITLE
+        self._changed()
+
+
+def _text(row: LevelRow) -> str:
+    """The correction that would say what was read."""
+    nameless = ALL_BODIES if row.kind == "body" else NO_VERTEBRA
+    return _correction(row.level or nameless, row.kind)
+
+
+def _correction(choice: str, kind: str) -> str:
+    if choice == NO_VERTEBRA:
+        return ""
+    return "vertebral bodies" if choice == ALL_BODIES else f"{choice} {kind}"
+
+
+def _rank(row: LevelRow) -> tuple[int, int]:
+    if row.level:
+        return 0, LEVELS.index(row.level)
+    return (1, row.value) if row.kind != "other" else (2, row.value)

@@ -1,0 +1,247 @@
+"""One computation: the scene's nodes to files, a process of its own, its results back."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import slicer
+
+from ..events import (
+    Cancelled,
+    Event,
+    Failed,
+    Finished,
+    Message,
+    Progress,
+    Started,
+    VertebraDone,
+)
+from ..findings import Evidence, Status, VertebraFinding
+from ..imaging.files import InputError
+from ..output.vertebrae import read_vertebra
+from ..review import Review
+from ..scene.levels import levelRows
+from ..scene.reading import Inputs, writeInputs
+from ..scene.results import Results, SceneError
+
+Outcome = Literal["finished", "cancelled", "failed"]
+NOT_REACHED = "stopped before its turn"
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the reader chose; as the options of ``hideseekseg segment``."""
+
+    device: str = "auto"
+    weights: Path | None = None
+    threshold: float | None = None
+    allSlices: bool = False
+    levels: tuple[str, ...] = ()
+    corrections: Mapping[str, str] = field(default_factory=dict)
+
+    def words(self, inputs: Inputs, out: Path) -> list[str]:
+        """The command line; ``--each`` writes every vertebra as soon as it is finished."""
+        words = ["segment", str(inputs.ct), str(inputs.segmentation), "--out", str(out)]
+        words += ["--labels", inputs.labels, "--device", self.device, "--json-lines", "--each"]
+        words += ["--bodies", str(inputs.bodies)] if inputs.bodies else []
+        words += ["--weights", str(self.weights)] if self.weights else []
+        words += ["--levels", ",".join(self.levels)] if self.levels else []
+        words += ["--threshold", f"{self.threshold:g}"] if self.threshold is not None else []
+        return words + (["--all-slices"] if self.allSlices else [])
+
+
+class Listener(Protocol):
+    """Who is told how a run goes."""
+
+    def started(self, event: Started) -> None: ...
+    def progress(self, event: Progress) -> None: ...
+    def vertebra(self, level: str) -> None: ...
+    def said(self, text: str) -> None: ...
+    def ended(self, outcome: Outcome, text: str) -> None: ...
+
+
+MakeJob = Callable[..., Any]
+
+
+class Run:
+    """From ``start`` to exactly one ``ended``; what is finished stays in the scene whatever ends it.
+
+    The folder with the child's files lives until ``discard``: it holds the healthy edits.
+    """
+
+    def __init__(self, ctNode: Any, segmentationNode: Any, choices: Choices) -> None:
+        self.ctNode, self.segmentationNode, self.choices = ctNode, segmentationNode, choices
+        self.names = ctNode.GetName(), segmentationNode.GetName()
+        self.results: Results | None = None
+        self.review = Review(choices.threshold if choices.threshold is not None else 0.5)
+        self.began: Started | None = None
+        self.running = False
+        self.seconds: dict[str, float] = {}
+        self._folder: Path | None = None
+        self._files: dict[str, Path] = {}
+        self._done: list[str] = []
+        self._job: Any = None
+        self._last: Event | None = None
+        self._reason = ""
+
+    def start(self, makeJob: MakeJob, listener: Listener) -> None:
+        """Write the inputs and start the process; raises InputError where that cannot be done."""
+        self._listener = listener
+        parent = slicer.app.temporaryPath
+        try:
+            self._folder = Path(tempfile.mkdtemp(prefix="hideseekseg-", dir=parent))
+        except OSError as error:
+            raise InputError(
+                parent,
+                f"the temporary folder cannot be written ({error.strerror}); choose another one in"
+                " Edit > Application Settings > Modules",
+            ) from error
+        try:
+            inputs = writeInputs(
+                self.ctNode, self.segmentationNode, self.choices.corrections, self._folder / "in"
+            )
+        except InputError:
+            self.discard()
+            raise
+        self._inputs = inputs
+        self._unknown = [
+            row
+            for row in levelRows(self.segmentationNode, self.choices.corrections)
+            if row.kind == "vertebra" and not row.level
+        ]
+        self.running = True
+        self._clock = time.monotonic()
+        self._job = makeJob(
+            self.choices.words(inputs, self._folder / "out"), self._heard, self._ended
+        )
+        self._job.start()
+
+    def missing(self) -> tuple[str, str]:
+        """Names of the CT and of the segmentation where they are no longer in the scene."""
+        gone = [node.GetScene() is None for node in (self.ctNode, self.segmentationNode)]
+        return self.names[0] if gone[0] else "", self.names[1] if gone[1] else ""
+
+    def cancel(self, reason: str = "") -> None:
+        """End the process and its children; ``reason`` is said when it has ended."""
+        if self.running:
+            self._reason = reason or self._reason
+            self._job.cancel()
+
+    def abandon(self) -> None:
+        """The scene goes: end the process and tell nobody."""
+        if self.running:
+            self.running = False
+            self._job.kill()
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove the files of this run; its healthy edits are gone then."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder, self._files = None, {}
+
+    def evidence(self, level: str) -> Evidence | None:
+        """What the method saw of a vertebra, as long as the files are there."""
+        path = self._files.get(level)
+        if path is None:
+            return None
+        try:
+            return read_vertebra(path)[1]
+        except InputError:
+            return None
+
+    def _heard(self, event: Event) -> None:
+        """An event of the child; late ones, after the end, are nobody's."""
+        if not self.running:
+            return
+        if isinstance(event, Started):
+            self.began = event
+            self._listener.started(event)
+        elif isinstance(event, Progress):
+            self._listener.progress(event)
+        elif isinstance(event, VertebraDone):
+            self._keep(event)
+        elif isinstance(event, Message):
+            self._listener.said(event.text)
+        elif isinstance(event, (Finished, Cancelled, Failed)):
+            self._last = event
+
+    def _keep(self, event: VertebraDone) -> None:
+        """A finished vertebra goes to the scene at once, also where Cancel was pressed meanwhile."""
+        path = Path(event.file)
+        try:
+            finding, _ = read_vertebra(path)
+        except InputError as error:
+            self._listener.said(f"{event.level} was finished but cannot be read: {error.cause}")
+            return
+        try:
+            if self.results is None:
+                self.results = Results.create(self.ctNode, self.segmentationNode, self.facts())
+            self.results.addVertebra(finding)
+        except SceneError as error:
+            self.cancel(str(error))
+            return
+        now = time.monotonic()
+        self.seconds[event.level] = now - self._clock
+        self._clock = now
+        self._files[event.level] = path
+        self._done.append(event.level)
+        self.review.add_vertebra(finding)
+        self._listener.vertebra(event.level)
+
+    def facts(self) -> dict[str, Any]:
+        """What is needed to repeat the run, kept with its results."""
+        facts: dict[str, Any] = {"ct": self.names[0], "segmentation": self.names[1]}
+        if self.began is not None:
+            facts |= {
+                "weights": self.began.weights,
+                "weights_hash": self.began.weights_hash,
+                "device": self.began.device,
+                "mapping": list(self.began.mapping),
+            }
+        return facts
+
+    def _ended(self, code: int, crashed: bool, tail: str) -> None:
+        """The process is over, in whatever way."""
+        if not self.running:
+            return
+        self.running = False
+        left = [level for level in self._levels() if level not in self._done]
+        if self.results is not None:
+            for level in left:
+                self._add(VertebraFinding(level, Status.NOT_ANALYSED, NOT_REACHED))
+            for row in self._unknown if not left else ():
+                reason = f"level not known: {row.why}"
+                self._add(VertebraFinding(row.name or row.segmentID, Status.NOT_ANALYSED, reason))
+        self._listener.ended(*self._outcome(code, crashed, tail))
+
+    def _add(self, finding: VertebraFinding) -> None:
+        self.review.add_vertebra(finding)
+
+    def _levels(self) -> tuple[str, ...]:
+        return self.began.levels if self.began is not None else ()
+
+    def _outcome(self, code: int, crashed: bool, tail: str) -> tuple[Outcome, str]:
+        kept = f"Kept: {', '.join(self._done)}." if self._done else "No vertebra was finished."
+        if isinstance(self._last, Finished):
+            return "finished", ""
+        if isinstance(self._last, Cancelled) or self._reason or self._job.cancelled:
+            return "cancelled", f"{self._reason or 'Stopped.'} {kept}"
+        if isinstance(self._last, Failed):
+            return "failed", f"{self._named(self._last)} {kept if self._done else ''}".strip()
+        how = "crashed" if crashed else f"ended with status {code}"
+        lines = f" Its last lines:\n{tail}" if tail else ""
+        return "failed", f"The computation {how}. {kept}{lines}"
+
+    def _named(self, failed: Failed) -> str:
+        """The scene's names instead of those of temporary files."""
+        names = {str(self._inputs.ct): self.names[0], str(self._inputs.segmentation): self.names[1]}
+        where = names.get(failed.file, failed.file)
+        cause = failed.cause[:1].upper() + failed.cause[1:] if not where else failed.cause
+        return f"{where}: {cause}." if where else f"{cause}."

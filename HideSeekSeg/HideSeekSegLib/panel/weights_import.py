@@ -1,0 +1,96 @@
+"""Bringing in the authors' published weights: from files at hand, or fetched on the user's word."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+import slicer.util
+
+from ..model.sources import CODE, HUB, PUBLISHED
+from .messages import Messages
+from .run import MakeJob
+from .settings import Settings
+
+WEIGHTS = "weights"  # the folder that download-published makes
+
+
+class WeightsImport:
+    """Two buttons of the advanced part; the work is done by the library's command line."""
+
+    def __init__(self, ui: Any, settings: Settings, messages: Messages, makeJob: MakeJob) -> None:
+        self._ui, self._settings, self._messages = ui, settings, messages
+        self._makeJob = makeJob
+        self._job: Any = None
+        self._weights = Path()
+        ui.downloadWeightsButton.connect("clicked()", self._download)
+        ui.importWeightsButton.connect("clicked()", self._import)
+
+    def cancel(self) -> None:
+        """The panel goes: what was fetched stays, and the next try goes on from there."""
+        if self._job is not None:
+            self._job.kill()
+            self._job = None
+
+    def _download(self) -> None:
+        folder = self._folder("Folder to keep the published weights in")
+        if folder is None:
+            return
+        lines = [f"{s.name} (at least {s.least / 1e6:.1f} MB) from {s.address}" for s in PUBLISHED]
+        terms = f"They are their authors' work; the terms of use stand at {HUB} and {CODE}."
+        if slicer.util.confirmOkCancelDisplay(
+            "\n".join(["Fetch these files from the network?", "", *lines, "", terms]),
+            windowTitle="Published weights",
+        ):
+            self._weights = folder / WEIGHTS
+            self._start(
+                ["download-published", "--out", str(folder), "--yes"],
+                "Fetching the published weights; this may take many minutes. A cut download goes on"
+                " when the button is pressed again.",
+            )
+
+    def _import(self) -> None:
+        names = [source.name for source in PUBLISHED]
+        chosen = qt.QFileDialog.getOpenFileNames(
+            slicer.util.mainWindow(), f"The authors' three files: {', '.join(names)}"
+        )
+        files = {Path(file).name: file for file in chosen}
+        if not files:
+            return
+        missing = [name for name in names if name not in files]
+        if missing:
+            self._messages.show(
+                f"Choose all three files together: no {', '.join(missing)}.", "error"
+            )
+            return
+        folder = self._folder("Folder to write the weights to")
+        if folder is not None:
+            self._weights = folder / WEIGHTS
+            words = [*(files[name] for name in names), "--out", str(self._weights)]
+            self._start(["import-published", *words], "Converting the published weights.")
+
+    def _folder(self, title: str) -> Path | None:
+        folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title)
+        return Path(folder) if folder else None
+
+    def _start(self, words: Sequence[str], text: str) -> None:
+        self._buttons(False)
+        self._messages.show(text)
+        self._job = self._makeJob(list(words), lambda event: None, self._ended)
+        self._job.start()
+
+    def _ended(self, code: int, crashed: bool, tail: str) -> None:
+        self._job = None
+        self._buttons(True)
+        if code or crashed:
+            last = tail.strip().splitlines()[-1:] or ["no reason was given"]
+            self._messages.show(f"The published weights are not there: {last[0]}", "error")
+        elif self._settings.use(self._weights):
+            self._messages.show("The published weights are ready and chosen.")
+
+    def _buttons(self, on: bool) -> None:
+        self._ui.downloadWeightsButton.setEnabled(on)
+        self._ui.importWeightsButton.setEnabled(on)

@@ -1,0 +1,315 @@
+"""The panel of the module: inputs, one button, progress, and the review below."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import slicer
+import slicer.util
+
+from ..events import Progress, Started
+from ..imaging.files import InputError
+from ..scene.reading import problems
+from ..scene.results import Results
+from ..scene.saving import restore
+from ..terminal import duration
+from .flick import Flick
+from .handover import Handover
+from .job import Job
+from .keys import Keys
+from .levels import Levels
+from .messages import Messages, told
+from .review_pane import ReviewPane
+from .run import Choices, MakeJob, Outcome, Run
+from .settings import Settings
+from .torch import Torch
+from .weights import remember
+from .weights_import import WeightsImport
+
+START, CANCEL = "Segment metastases", "Cancel"
+
+
+class Panel:
+    """All of the module's window; ``HideSeekSeg.py`` only forwards to it.
+
+    ``makeJob(words, onEvent, onEnd)`` makes the child process of a run, see ``job.Job``.
+    """
+
+    def __init__(self, uiWidget: Any, makeJob: MakeJob = Job, torch: Torch | None = None) -> None:
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        self._makeJob = makeJob
+        self._torch = torch or Torch()
+        self._run: Run | None = None
+        self._ready = False
+        self._tags: list[int] = []
+        self.messages = Messages(self.ui)
+        self.levels = Levels(self.ui, self._check)
+        self.settings = Settings(self.ui, self._check, self.messages)
+        self.review = ReviewPane(self.ui)
+        self.flick = Flick(self.ui, self.review, self.messages)
+        self.handover = Handover(self.ui, self.review, self.messages)
+        self.weightsImport = WeightsImport(self.ui, self.settings, self.messages, makeJob)
+        self.keys = Keys(self.ui)
+        self.ui.ctSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._chosen)
+        self.ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._chosen)
+        self.ui.segmentButton.connect("clicked()", self._pressed)
+        self.ui.torchButton.connect("clicked()", self._installTorch)
+        removed = slicer.vtkMRMLScene.NodeRemovedEvent
+        self._scene = slicer.mrmlScene
+        self._tags.append(self._scene.AddObserver(removed, self._removed))
+        self._ready = True
+        self._chosen()
+
+    @property
+    def running(self) -> bool:
+        return self._run is not None and self._run.running
+
+    # What Slicer calls.
+
+    def enter(self) -> None:
+        """The module is shown: its keys work, and a review of the scene is taken up again."""
+        self.keys.install(slicer.util.mainWindow())
+        self._torch.look(self._check)
+        self.handover.measure()
+        if not self.running and self.review.review is None:
+            self._restore()
+        self._chosen()
+
+    def exit(self) -> None:
+        """Another module is shown: the keys are everybody's again; a run goes on."""
+        self.keys.remove()
+        self.review.flush()
+
+    def cleanup(self) -> None:
+        """Slicer closes or the module is reloaded."""
+        self.keys.remove()
+        self._torch.stop()
+        self.weightsImport.cancel()
+        self.review.flush()
+        self.review.clear()
+        self._forget()
+        for tag in self._tags:
+            self._scene.RemoveObserver(tag)
+        self._tags = []
+
+    def onSceneStartClose(self) -> None:
+        """The scene goes: a run ends at once, its results went with the scene."""
+        was = self.running
+        self._forget()
+        self.review.clear()
+        self._idle()
+        text = "The scene was closed: the run was stopped." if was else ""
+        self.messages.show(text, "warning")
+
+    def onSceneEndClose(self) -> None:
+        self._chosen()
+
+    def onSceneEndImport(self) -> None:
+        """A scene was loaded: its review goes on where it was left."""
+        if not self.running:
+            self._restore()
+        self._chosen()
+
+    # The run.
+
+    def segment(self, levels: tuple[str, ...] = ()) -> bool:
+        """Start a run, of some ``levels`` only if given; says why where it cannot be started."""
+        if self.running:
+            self.messages.show("A run is going on: cancel it first.", "warning")
+            return False
+        ct, segmentation = self._inputs()
+        settings = self.settings
+        found = self._problems()
+        if found:
+            self.messages.show("\n".join(found), "error")
+            return False
+        weights = settings.weights
+        choices = Choices(
+            settings.device,
+            None if weights.bundled else weights.folder,
+            settings.threshold,
+            settings.allSlices,
+            levels,
+            self.levels.corrections(),
+        )
+        run = Run(ct, segmentation, choices)
+        self._forget()
+        self.review.clear()
+        self.messages.show("Preparing…")
+        try:
+            run.start(self._makeJob, self)
+        except InputError as error:
+            self.messages.show(f"{told(error)}.", "error")
+            self._check()
+            return False
+        self._run = run
+        self.flick.evidence = run.evidence
+        self._busy()
+        return True
+
+    def cancel(self, reason: str = "") -> None:
+        """Stop the run; what is finished stays."""
+        if self._run is not None and self._run.running:
+            self.ui.segmentButton.setEnabled(False)
+            self.ui.progressBar.setFormat("Stopping…")
+            self._run.cancel(reason)
+
+    def started(self, event: Started) -> None:
+        self.messages.clear()
+        self.ui.deviceLabel.text = f"Runs on {event.device}: {event.reason}."
+
+    def progress(self, event: Progress) -> None:
+        left = "" if event.seconds_left is None else f" · about {duration(event.seconds_left)} left"
+        self.ui.progressBar.value = round(1000 * event.fraction)
+        if self.ui.segmentButton.enabled:
+            self.ui.progressBar.setFormat(f"{event.level} · {event.step}{left}")
+
+    def vertebra(self, level: str) -> None:
+        run = self._run
+        if run is None or run.results is None:
+            return
+        if self.review.review is None:
+            self.review.show(run.review, run.results)
+        else:
+            self.review.renew()
+
+    def said(self, text: str) -> None:
+        self.messages.show(text, "warning")
+
+    def ended(self, outcome: Outcome, text: str) -> None:
+        run = self._run
+        self._idle()
+        if run is None:
+            return
+        if run.results is not None and run.results.alive:
+            self.vertebra("")
+            self.review.flush()
+        if outcome == "finished":
+            self._learn(run)
+            self.messages.show(f"Done: {run.review.summary()}.")
+        else:
+            self.messages.show(text, "error" if outcome == "failed" else "warning")
+        self._check()
+
+    def _learn(self, run: Run) -> None:
+        """The first vertebra's time holds the start of the process: it is left out."""
+        times = list(run.seconds.values())[1:]
+        if times and run.began is not None:
+            mean = sum(times) / len(times)
+            began = run.began
+            remember(began.weights_hash, began.device, run.choices.allSlices, mean)
+
+    def _pressed(self) -> None:
+        if self.running:
+            self.cancel()
+        else:
+            self.segment()
+
+    def _busy(self) -> None:
+        self.ui.segmentButton.text = CANCEL
+        self.ui.progressBar.value = 0
+        self.ui.progressBar.setFormat("Starting…")
+        self.ui.progressBar.setVisible(True)
+        self.ui.estimateLabel.setVisible(False)
+        self._inputsEnabled(False)
+
+    def _idle(self) -> None:
+        self.ui.segmentButton.text = START
+        self.ui.progressBar.setVisible(False)
+        self.ui.estimateLabel.setVisible(True)
+        self._inputsEnabled(True)
+
+    def _inputsEnabled(self, on: bool) -> None:
+        for name in ("ctSelector", "segmentationSelector", "levelsTable", "conventionSelector"):
+            getattr(self.ui, name).setEnabled(on)
+        self.ui.advancedButton.setEnabled(on)
+
+    # The scene.
+
+    def _inputs(self) -> tuple[Any, Any]:
+        return self.ui.ctSelector.currentNode(), self.ui.segmentationSelector.currentNode()
+
+    def _chosen(self) -> None:
+        """Another CT or segmentation: its levels, and the review that the scene has of the CT."""
+        if not self._ready or self.running:
+            return
+        ct, segmentation = self._inputs()
+        if self.levels.node is not segmentation:
+            self.levels.show(segmentation)
+        results = self.review.results
+        if ct is not None and (results is None or results.ctNode is not ct):
+            self._restore(ct)
+        self._check()
+
+    def _check(self) -> None:
+        """Whether a run can start, what it needs, and how long it will take."""
+        if not self._ready or self.running:
+            return
+        found, ready, choice = self._problems(), self._torch.ready(), self.settings.device
+        self.ui.segmentButton.setEnabled(not found and ready)
+        self.ui.torchButton.setVisible(not ready)
+        self.ui.deviceLabel.text = self._torch.line(choice)
+        count, device = len(self.levels.levels()), self._torch.device(choice)
+        weights = self.settings.weights
+        time = "" if found else weights.estimate(count, device, self.settings.allSlices)
+        self.ui.estimateLabel.text = "\n".join(found) or time
+
+    def _problems(self) -> list[str]:
+        """Why no run can start with what is chosen."""
+        ct, segmentation = self._inputs()
+        if segmentation is not None and Results.isOne(segmentation):
+            return [f"“{segmentation.GetName()}” holds results: choose the vertebrae themselves."]
+        return problems(ct, segmentation, self.levels.corrections())
+
+    def _restore(self, ct: Any = None) -> None:
+        """Take up the latest review of the scene, of a CT if one is given."""
+        for node in reversed(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")):
+            if not Results.isOne(node):
+                continue
+            results = Results.of(node)
+            if ct is not None and results.ctNode is not ct:
+                continue
+            try:
+                review = restore(node)
+            except ValueError as error:
+                self.messages.show(f"“{node.GetName()}”: {error}.", "error")
+                continue
+            if review is not None:
+                self._forget()
+                self.review.show(review, results)
+                return
+
+    def _removed(self, *_: Any) -> None:
+        """A node went: nothing may be done with it any more."""
+        if self._scene.IsClosing():
+            return
+        run = self._run
+        if run is not None and run.running:
+            ct, segmentation = run.missing()
+            if ct:
+                self.cancel(f"“{ct}” was removed from the scene: the run was stopped.")
+            elif segmentation:
+                self.messages.show(
+                    f"“{segmentation}” was removed from the scene: the run goes on with its copy.",
+                    "warning",
+                )
+            return
+        results = self.review.results
+        if results is not None and not results.alive:
+            self.review.clear()
+            self._forget()
+            self.messages.show("The results were removed from the scene.", "warning")
+
+    def _forget(self) -> None:
+        """The last run and its files."""
+        if self._run is not None:
+            self._run.abandon()
+        self._run = None
+        self.flick.evidence = lambda level: None
+
+    def _installTorch(self) -> None:
+        """Get what is missing; it asks first."""
+        problem = self._torch.install()
+        self.messages.show(problem, "error")
+        self._torch.look(self._check)
+        self._check()

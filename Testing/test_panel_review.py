@@ -1,0 +1,352 @@
+"""The review in the panel: keys, buttons, slider and filters, and what the scene shows of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from desktop import Desktop
+from example_findings import make_evidence, make_grid, make_result
+from example_panel import Opened, add_review, open_panel
+from HideSeekSegLib.findings import Status, VertebraFinding
+from HideSeekSegLib.imaging.files import read_segmentation
+
+GRID = make_grid((70, 50, 50), (1.2, 1.1, 2.0))
+RESULT = make_result(GRID)
+ROWS = [["T10", "blastic", "0.91"], ["T10", "lytic", "0.72"], ["L1", "lytic", "0.66"]]
+
+
+@pytest.fixture
+def opened(desktop: Desktop) -> Iterator[Opened]:
+    """A review with three findings above the threshold and one below it."""
+    ct = add_review(RESULT.vertebrae, GRID)
+    with open_panel(desktop) as panel:
+        panel.ui.ctSelector.setCurrentNode(ct)
+        yield panel
+
+
+def node_of(opened: Opened) -> Any:
+    return opened.panel.review.results.node
+
+
+def tag(opened: Opened, identity: str, name: str) -> str:
+    import vtk
+
+    value = vtk.reference("")
+    node_of(opened).GetSegmentation().GetSegment(identity).GetTag(name, value)
+    return str(value)
+
+
+def visible(opened: Opened) -> list[str]:
+    node = node_of(opened)
+    names = node.GetSegmentation().GetSegmentIDs()
+    return [name for name in names if node.GetDisplayNode().GetSegmentVisibility(name)]
+
+
+def centre_of_views() -> list[list[float]]:
+    import slicer
+
+    views = [slicer.app.layoutManager().sliceWidget(n) for n in ("Red", "Yellow", "Green")]
+    matrices = [view.mrmlSliceNode().GetSliceToRAS() for view in views]
+    return [[m.GetElement(r, 3) for r in range(3)] for m in matrices]
+
+
+def test_rows_are_sorted_by_score_and_the_best_is_shown_first(opened: Opened) -> None:
+    assert [row[:3] for row in opened.rows()] == ROWS
+    assert opened.ui.countsLabel.text == "3 of 4 shown"
+    assert opened.row() == 0
+    assert visible(opened) == ["T10-1"], "the chosen finding is not isolated"
+    x, y, z = RESULT.vertebrae[0].candidates[0].centroid_lps
+    for centre in centre_of_views():
+        assert np.allclose(centre, (-x, -y, z), atol=0.01)
+
+
+def test_ct_is_shown_in_a_bone_window(opened: Opened) -> None:
+    display = opened.ui.ctSelector.currentNode().GetDisplayNode()
+    assert display.GetWindow() > 1000
+
+
+def test_quiet_vertebrae_are_listed(opened: Opened) -> None:
+    assert opened.ui.quietLabel.text == "No finding: T11\nT12: not analysed, because metal"
+
+
+def test_keys_judge_and_move_on(opened: Opened) -> None:
+    opened.key("A")
+    assert opened.row() == 1
+    opened.key("X")
+    assert opened.row() == 2
+    assert [row[5] for row in opened.rows()] == ["✓ accepted", "✗ rejected", "to review"]
+    assert tag(opened, "T10-1", "Segmentation.Status") == "completed"
+    assert tag(opened, "T10-2", "Segmentation.Status") == "flagged"
+    assert "1 accepted, 1 to review" in opened.ui.summaryLabel.text
+
+
+def test_undo_and_redo_go_back_to_the_finding(opened: Opened) -> None:
+    opened.key("A")
+    opened.key("X")
+    opened.key("U")
+    assert opened.row() == 1
+    assert [row[5] for row in opened.rows()] == ["✓ accepted", "to review", "to review"]
+    opened.key("U")
+    assert opened.row() == 0
+    assert tag(opened, "T10-1", "Segmentation.Status") == "notstarted"
+    opened.key("Shift+U")
+    assert opened.rows()[0][5] == "✓ accepted"
+    assert not opened.ui.acceptButton.isDown()
+
+
+def test_next_and_previous_walk_over_what_is_shown(opened: Opened) -> None:
+    opened.key("N")
+    opened.key("N")
+    assert opened.row() == 2
+    opened.key("N")
+    assert opened.row() == 2, "there is nothing after the last"
+    opened.key("P")
+    assert opened.row() == 1
+
+
+def test_the_type_is_switched_and_the_name_follows(opened: Opened) -> None:
+    opened.key("L")
+    assert opened.rows()[0][1] == "lytic"
+    segment = node_of(opened).GetSegmentation().GetSegment("T10-1")
+    assert "lytic" in segment.GetName()
+    opened.key("U")
+    assert opened.rows()[0][1] == "blastic"
+
+
+def test_slider_shows_more_or_less_and_spares_verdicts(opened: Opened) -> None:
+    opened.key("A")
+    opened.ui.thresholdSlider.value = 0.95
+    assert [row[5] for row in opened.rows()] == ["✓ accepted"]
+    assert opened.ui.countsLabel.text == "1 of 4 shown"
+    opened.ui.thresholdSlider.value = 0.1
+    assert opened.ui.countsLabel.text == "4 of 4 shown"
+    assert "T11" in opened.ui.quietLabel.text
+    opened.key("U")
+    assert opened.ui.thresholdSlider.value == pytest.approx(0.5), "a drag is one step"
+    assert opened.ui.countsLabel.text == "3 of 4 shown"
+
+
+def test_the_scene_follows_the_slider_when_it_rests(opened: Opened, desktop: Desktop) -> None:
+    opened.ui.candidatesTable.clearSelection()
+    assert sorted(visible(opened)) == ["L1-1", "T10-1", "T10-2"]
+    opened.ui.thresholdSlider.value = 0.7
+    desktop.wait(lambda: sorted(visible(opened)) == ["T10-1", "T10-2"], 3)
+
+
+def test_filters(opened: Opened) -> None:
+    ui = opened.ui
+    ui.levelFilter.setCurrentIndex(ui.levelFilter.findText("L1"))
+    assert [row[:3] for row in opened.rows()] == ROWS[2:]
+    assert ui.countsLabel.text == "1 of 4 shown"
+    ui.levelFilter.setCurrentIndex(0)
+    ui.typeFilter.setCurrentIndex(ui.typeFilter.findText("blastic"))
+    assert [row[:3] for row in opened.rows()] == ROWS[:1]
+    ui.typeFilter.setCurrentIndex(0)
+    opened.ui.candidatesTable.selectRow(2)
+    opened.key("X")
+    ui.verdictFilter.setCurrentIndex(ui.verdictFilter.findText("✗ rejected"))
+    assert [row[:3] for row in opened.rows()] == ROWS[2:]
+
+
+def test_a_comment_is_typed_without_pressing_keys_of_the_review(
+    opened: Opened, desktop: Desktop
+) -> None:
+    opened.key("C")
+    for letter in "anx":
+        desktop.key(desktop.app.focusWidget(), letter)
+    desktop.key(opened.ui.commentEdit, "Return")
+    assert opened.ui.commentEdit.text == "anx"
+    assert opened.rows()[0][5] == "to review ✎"
+    assert opened.row() == 0
+    assert tag(opened, "T10-1", "HideSeekSeg.Comment") == "anx"
+
+
+def test_outlines_are_hidden_and_shown(opened: Opened) -> None:
+    opened.key("O")
+    assert not node_of(opened).GetDisplayNode().GetVisibility()
+    opened.key("O")
+    assert node_of(opened).GetDisplayNode().GetVisibility()
+
+
+def test_flick_to_the_healthy_edit_and_back(opened: Opened) -> None:
+    import slicer
+
+    evidence = make_evidence(make_ct_volume(), RESULT)
+    opened.panel.flick.evidence = evidence.get
+    view = slicer.app.layoutManager().sliceWidget("Yellow").sliceLogic().GetSliceCompositeNode()
+    opened.key("H")
+    assert opened.ui.healthyButton.checked
+    shown = slicer.mrmlScene.GetNodeByID(view.GetForegroundVolumeID())
+    assert "T10 healthy edit" in shown.GetName()
+    opened.key("D")
+    assert not opened.ui.healthyButton.checked
+    shown = slicer.mrmlScene.GetNodeByID(view.GetForegroundVolumeID())
+    assert "T10 difference" in shown.GetName()
+    opened.key("D")
+    assert not view.GetForegroundVolumeID()
+    opened.key("H")
+    opened.ui.candidatesTable.selectRow(2)
+    assert not opened.ui.healthyButton.checked, "another vertebra, and still the old picture"
+    assert not view.GetForegroundVolumeID()
+
+
+def make_ct_volume() -> Any:
+    from example_findings import make_ct
+
+    return make_ct(GRID)
+
+
+def test_a_healthy_edit_that_was_not_kept_is_explained(opened: Opened) -> None:
+    opened.key("H")
+    assert "was not kept" in opened.message
+    assert not opened.ui.healthyButton.checked
+
+
+def test_missed_lesion_goes_to_segment_editor_and_counts(opened: Opened, tmp_path: Path) -> None:
+    ui = opened.ui
+    ui.missedLevel.setCurrentIndex(ui.missedLevel.findText("T11"))
+    ui.missedType.setCurrentIndex(1)
+    opened.key("M")
+    assert opened.desktop.selected == ["SegmentEditor"]
+    identity = "T11-added-1"
+    assert "14799000" in tag(opened, identity, "TerminologyEntry")
+    assert opened.rows()[-1][:3] == ["T11", "blastic", "added"]
+    assert not opened.panel.handover.export(tmp_path)
+    assert "nothing is drawn" in opened.message
+    draw(opened, identity)
+    opened.panel.enter()
+    assert float(opened.rows()[-1][4]) == pytest.approx(27 * GRID.voxel_mm3 / 1000, abs=0.01)
+    assert opened.panel.handover.export(tmp_path)
+    with (tmp_path / "accepted.csv").open(encoding="utf-8") as file:
+        assert [row["id"] for row in csv.DictReader(file)] == [identity]
+
+
+def draw(opened: Opened, identity: str) -> None:
+    """A cube of 27 voxels, as a brush would leave it."""
+    import slicer.util
+
+    array = np.zeros(GRID.shape, np.uint8)
+    array[30:33, 20:23, 20:23] = 1
+    ct = opened.ui.ctSelector.currentNode()
+    slicer.util.updateSegmentBinaryLabelmapFromArray(array, node_of(opened), identity, ct)
+
+
+def test_export_by_its_key(opened: Opened, tmp_path: Path) -> None:
+    opened.ui.reviewerEdit.text = "Ada Löwe"
+    opened.key("A")
+    opened.key("X")
+    folder = tmp_path / "für die Besprechung"
+    opened.desktop.paths.append(str(folder))
+    opened.key("E")
+    assert opened.message.startswith("Exported 1 accepted finding to")
+    data = json.loads((folder / "review.json").read_text("utf-8"))
+    assert data["reviewer"] == "Ada Löwe"
+    assert data["run"]["weights_hash"] == "0123456789abcdef" * 4
+    segments = read_segmentation(folder / "accepted.seg.nrrd").segments
+    assert [segment.name for segment in segments] == ["T10 blastic 1"]
+    assert "14799000" in segments[0].terminology
+
+
+def test_nothing_is_lost_where_the_export_cannot_be_written(opened: Opened, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    opened.key("A")
+    assert not opened.panel.handover.export(blocked)
+    assert opened.message.startswith("Nothing was exported")
+    assert opened.rows()[0][5] == "✓ accepted"
+
+
+def test_a_saved_scene_comes_back_with_verdicts_threshold_and_undo(
+    desktop: Desktop, tmp_path: Path
+) -> None:
+    import slicer
+
+    from HideSeekSegLib.scene.saving import restore
+
+    ct = add_review(RESULT.vertebrae, GRID)
+    file = tmp_path / "scene.mrb"
+    with open_panel(desktop) as opened:
+        opened.ui.ctSelector.setCurrentNode(ct)
+        opened.key("A")
+        opened.ui.thresholdSlider.value = 0.2
+        desktop.wait(lambda: restore(node_of(opened)).threshold == 0.2, 3)
+        assert slicer.mrmlScene.WriteToMRB(str(file))
+    slicer.mrmlScene.Clear(False)
+    with open_panel(desktop) as opened:
+        assert not opened.ui.reviewButton.visible
+        slicer.mrmlScene.SetURL(str(file))
+        assert slicer.mrmlScene.ReadFromMRB(str(file), True)
+        assert opened.ui.reviewButton.visible
+        assert [row[5] for row in opened.rows()] == ["✓ accepted", *["to review"] * 3]
+        assert opened.ui.thresholdSlider.value == pytest.approx(0.2)
+        opened.key("U")
+        opened.key("U")
+        assert [row[5] for row in opened.rows()] == ["to review"] * 3
+
+
+def test_keys_are_free_again_when_the_module_is_left(opened: Opened) -> None:
+    opened.panel.exit()
+    opened.key("A")
+    assert opened.rows()[0][5] == "to review"
+    opened.panel.enter()
+    opened.key("A")
+    assert opened.rows()[0][5] == "✓ accepted"
+
+
+def test_results_that_are_removed_end_the_review(opened: Opened) -> None:
+    import slicer
+
+    slicer.mrmlScene.RemoveNode(node_of(opened))
+    assert not opened.ui.reviewButton.visible
+    assert "removed" in opened.message
+    opened.key("A")
+
+
+def test_each_ct_has_its_own_review(opened: Opened) -> None:
+    opened.key("A")
+    first = opened.ui.ctSelector.currentNode()
+    other = add_review(RESULT.vertebrae[3:], GRID, "Other")
+    opened.ui.ctSelector.setCurrentNode(other)
+    assert [row[:3] for row in opened.rows()] == ROWS[2:]
+    opened.ui.ctSelector.setCurrentNode(first)
+    assert [row[5] for row in opened.rows()] == ["✓ accepted", "to review", "to review"]
+
+
+def test_five_hundred_candidates_follow_the_slider(desktop: Desktop) -> None:
+    many = tuple(many_candidates(500))
+    ct = add_review(many, GRID)
+    with open_panel(desktop) as opened:
+        opened.ui.ctSelector.setCurrentNode(ct)
+        assert opened.ui.countsLabel.text == "250 of 500 shown"
+        seconds = []
+        for value in np.linspace(0.1, 0.9, 15):
+            began = time.perf_counter()
+            opened.ui.thresholdSlider.value = float(value)
+            seconds.append(time.perf_counter() - began)
+        assert opened.ui.countsLabel.text == "50 of 500 shown"
+        assert min(seconds) < 0.05
+        assert float(np.median(seconds)) < 0.05
+
+
+def many_candidates(count: int) -> Iterator[VertebraFinding]:
+    """Scores from 0 to 1, spread over 20 vertebrae."""
+    pattern = RESULT.vertebrae[3].candidates[0]
+    levels = [f"T{n}" for n in range(1, 13)] + [f"C{n}" for n in range(4, 8)]
+    levels += [f"L{n}" for n in range(1, 5)]
+    scores = (np.arange(count) + 0.5) / count
+    for n, level in enumerate(levels):
+        found = [
+            replace(pattern, id=f"{level}-{i}", score=float(score), patch=None)
+            for i, score in enumerate(scores[n :: len(levels)])
+        ]
+        found.sort(key=lambda c: -c.score)
+        yield VertebraFinding(level, Status.FINDINGS, p_malignant=0.9, candidates=tuple(found))
