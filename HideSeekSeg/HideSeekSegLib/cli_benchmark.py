@@ -53,7 +53,7 @@ def _range_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sources", type=Path, required=True, metavar="SOURCES.csv")
     add("--data", type=Path, required=True, metavar="DIR", help="folder the paths start from")
     add("--out", type=Path, metavar="DIR", help="folder for range.md and range.json")
-    add("--degraded", type=int, default=6, metavar="N", help="vertebrae to degrade of each CT")
+    add("--degraded", type=int, default=4, metavar="N", help="vertebrae to degrade of each CT")
     parser.set_defaults(measure=_range)
 
 

@@ -12,7 +12,7 @@ from ...anatomy.bodies import CUT, cut_flags
 from ...anatomy.crops import PATIENT_AXES, Mask, crop_grid
 from ...anatomy.quality import measure
 from ...anatomy.sites import Site, close_up
-from ...imaging.patches import patch_of
+from ...imaging.patches import bounding_box, patch_of
 from ...imaging.volume import Grid, Volume
 from ...model.profile import Geometry
 from ...preparation import Prepared, prepare
@@ -23,6 +23,7 @@ from ..simulate import draw_sample
 METAL_CLIPPED_HU = 3071.0  # the most that a scan stored in 12 bits can show
 AIR_FILL_HU = -1024.0
 ROD_MM = 3.0  # radius
+MARGIN_MM = 35.0  # around the body: as far as an outline may slip
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,10 @@ def scene_of(site: Site, ct: Volume) -> Scene | None:
     if site.body is None:
         return None
     view, body, _ = close_up(ct, site.body)
-    return Scene(replace(view, array=view.array.astype(np.float32)), body, site)
+    box = bounding_box(body, margin=int(np.ceil(MARGIN_MM / ct.grid.spacing.min())))
+    array = view.array[box].astype(np.float32)
+    grid = view.grid.cut([s.start for s in box], array.shape)
+    return Scene(Volume(array, grid, ct.name), body[box], site)
 
 
 def noisy(noise_hu: float, scene: Scene, geometry: Geometry) -> Prepared:

@@ -14,6 +14,7 @@ from ...anatomy.levels import assign
 from ...anatomy.quality import SIMULATED, obstacles, remarks
 from ...anatomy.sites import all_bodies, find_site, levels_of
 from ...imaging.files import atomic, make_folder, read_ct, read_segmentation
+from ...imaging.volume import Volume
 from ...preparation import Prepared
 from ..canvases import Source, read_sources
 from ..simulate import COMPACT_GEOMETRY
@@ -91,10 +92,11 @@ def report(
 
 def look_at(source: Source, degraded: int) -> Iterator[Seen]:
     """Every vertebra of a CT as it is, and so many of its whole ones degraded in every way."""
-    scenes = _scenes(source)
+    ct = read_ct(source.ct)
+    scenes = _scenes(source, ct)
     usual = {level: scene.prepared(COMPACT_GEOMETRY) for level, scene in scenes.items()}
     landmarks = [p.landmarks for p in usual.values() if p.landmarks]
-    scale = calibrate(next(iter(scenes.values())).ct, landmarks)
+    scale = calibrate(ct, landmarks)
     for level, prepared in usual.items():
         yield Seen(source.patient, source.split, level, AS_IT_IS, alarms(prepared, scale))
     whole = [level for level, p in usual.items() if p.crop and CUT not in p.site.flags]
@@ -108,8 +110,8 @@ def look_at(source: Source, degraded: int) -> Iterator[Seen]:
             yield Seen(source.patient, source.split, level, ILL, found)
 
 
-def _scenes(source: Source) -> dict[str, Scene]:
-    ct, segmentation = read_ct(source.ct), read_segmentation(source.segmentation)
+def _scenes(source: Source, ct: Volume) -> dict[str, Scene]:
+    segmentation = read_segmentation(source.segmentation)
     assignments = assign(segmentation, source.labels)
     marked = all_bodies(segmentation, assignments, None)
     scenes = {}
