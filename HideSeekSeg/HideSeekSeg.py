@@ -46,7 +46,7 @@ class HideSeekSeg(ScriptedLoadableModule):
 
 def registerSampleData() -> None:
     """Offer the embedded example in the module Sample Data; nothing is downloaded for it."""
-    import SampleData
+    import SampleData  # type: ignore[import-not-found]
 
     icons = Path(__file__).parent / "Resources" / "Icons"
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
@@ -162,7 +162,8 @@ class HideSeekSegLogic(ScriptedLoadableModuleLogic):
     """The module without its window."""
 
     def getParameterNode(self) -> Any:
-        return HideSeekSegParameterNode(super().getParameterNode())
+        wrap: Any = HideSeekSegParameterNode  # the decorator makes it take a node
+        return wrap(super().getParameterNode())
 
     def processes(self) -> dict[str, Any]:
         """What the panel computes with: Slicer's Python as child process, and its PyTorch."""
@@ -220,6 +221,7 @@ class HideSeekSegTest(ScriptedLoadableModuleTest):
         found = [node for node in nodes if Results.isOne(node)]
         self.assertEqual(len(found), 1)
         again = restore(found[0])
+        assert again is not None
         self.assertEqual([i.verdict for i in again.items if i.id == best.id], ["accepted"])
         status = vtk.reference("")
         self.assertTrue(

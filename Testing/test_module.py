@@ -136,7 +136,7 @@ def test_sample_data_are_registered(
             given.append(words)
 
     sample = types.SimpleNamespace(SampleDataLogic=SampleDataLogic)
-    monkeypatch.setitem(sys.modules, "SampleData", sample)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "SampleData", sample)
     module.registerSampleData()
     (words,) = given
     assert words["customDownloader"] is module.loadExample

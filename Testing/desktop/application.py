@@ -110,7 +110,7 @@ class qSlicerApplication(QtWidgets.QApplication):
     def moduleManager(self) -> ModuleManager:
         return self._modules
 
-    def translate(self, _context: str, text: str) -> str:
+    def translate(self, _context: str, text: str) -> str:  # type: ignore[override]
         return text
 
     def testingEnabled(self) -> bool:

@@ -64,8 +64,8 @@ def parameterNodeWrapper(kind: type) -> type:
         def __init__(self, node: Any) -> None:
             self.parameterNode = node
 
-        def connectGui(self, ui: Any) -> list[tuple[Any, Callable[[Any], None]]]:
-            found = []
+        def connectGui(self, ui: Any) -> list[tuple[Any, Callable[..., None]]]:
+            found: list[tuple[Any, Callable[..., None]]] = []
             for widget in vars(ui).values():
                 name = widget.property("SlicerParameterName")
                 if name:

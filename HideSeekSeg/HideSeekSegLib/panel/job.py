@@ -20,7 +20,7 @@ from .processes import Process, interrupt, kill, tree
 
 LIBRARY = Path(__file__).resolve().parents[1]
 LAUNCHER = "PythonSlicer"  # starts the real Python as a child of its own
-GRACE_MS = 8000  # from the wish to stop to the end by force
+GRACE_MS = 15_000  # from the wish to stop, through writing the files, to the end by force
 LAST_LINES = 20
 
 OnEvent = Callable[[Event], None]

@@ -1,4 +1,4 @@
-"""The embedded example in the scene: a drawn CT, and its vertebrae as TotalSegmentator names them."""
+"""The embedded example in the scene: a drawn CT, its vertebrae named as by TotalSegmentator."""
 
 from __future__ import annotations
 
