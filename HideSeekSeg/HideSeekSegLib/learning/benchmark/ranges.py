@@ -207,4 +207,6 @@ def to_markdown(seen: Sequence[Seen]) -> str:
 
 
 def _cell(rate: Rate) -> str:
+    if rate.total == 0:
+        return "-"
     return f"{rate.count} of {rate.total} ({100 * rate.low:.0f} to {100 * rate.high:.0f})"
