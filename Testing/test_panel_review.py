@@ -278,7 +278,8 @@ def test_a_saved_scene_comes_back_with_verdicts_threshold_and_undo(
         opened.ui.ctSelector.setCurrentNode(ct)
         opened.key("A")
         opened.ui.thresholdSlider.value = 0.2
-        desktop.wait(lambda: restore(node_of(opened)).threshold == 0.2, 3)
+        node = node_of(opened)
+        desktop.wait(lambda: (kept := restore(node)) and kept.threshold == 0.2, 3)
         assert slicer.mrmlScene.WriteToMRB(str(file))
     slicer.mrmlScene.Clear(False)
     with open_panel(desktop) as opened:

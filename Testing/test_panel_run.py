@@ -1,31 +1,48 @@
-"""The panel from the click to the findings, with the real child process."""
+"""The panel from the click to the findings, and all that may come in between.
+
+The child process is the real one where its work matters, and a short program that says what a
+child could say where only that matters.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from desktop import Desktop
-from example_panel import Opened, add_boxes, open_panel
-from example_scene import everything_of
+from example_findings import ball, make_candidate, make_grid, make_result
+from example_panel import Opened, add_boxes, add_review, open_panel
+from example_scene import add_ct, add_segmentation, add_transform, everything_of
+from HideSeekSegLib.events import Cancelled, Failed, Started, VertebraDone, to_line
+from HideSeekSegLib.findings import Status, VertebraFinding
 from HideSeekSegLib.imaging.volume import Volume
+from HideSeekSegLib.output.vertebrae import write_vertebra
 
 Spine = tuple[Volume, Volume]
+STARTED = Started("cpu", "a test's", "tiny", "0" * 64, 1, ("T10", "T11"), ())
 
 
 @pytest.fixture
 def opened(desktop: Desktop, tiny_weights: Path) -> Iterator[Opened]:
-    with open_panel(desktop, tiny_weights) as panel:
+    with open_panel(desktop, tiny_weights, sys.executable) as panel:
         yield panel
 
 
 @pytest.fixture
-def slow(desktop: Desktop, slow_weights: Path) -> Iterator[Opened]:
-    """There is time to do things while it runs."""
-    with open_panel(desktop, slow_weights) as panel:
+def slow(desktop: Desktop, slow_weights: Path, box_spine: Spine) -> Iterator[Opened]:
+    """A run that has finished its first vertebra and has others to do."""
+    with open_panel(desktop, slow_weights, sys.executable) as panel:
+        panel.choose(*add_boxes(box_spine))
+        panel.ui.segmentButton.click()
+        desktop.wait(lambda: panel.panel.review.review is not None, 60)
+        assert panel.panel.running
         yield panel
 
 
@@ -38,19 +55,277 @@ def results_in_scene() -> list[Any]:
     return [node for node in nodes if Results.isOne(node)]
 
 
+def child(opened: Opened) -> int:
+    return int(opened.panel._run._job._process.processId())
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
 def test_one_click_brings_findings_to_the_scene(opened: Opened, box_spine: Spine) -> None:
     ct, segmentation = add_boxes(box_spine)
     before = everything_of(segmentation)
     opened.choose(ct, segmentation)
     assert opened.ui.levelsButton.text == "Vertebra levels: T11 to L1 (whole)"
-    assert "3 vertebrae" in opened.ui.estimateLabel.text
+    assert "for 3 vertebrae, a first guess" in opened.ui.estimateLabel.text
     opened.run()
     assert opened.message.startswith("Done: 3 vertebrae")
     [node] = results_in_scene()
     assert node.GetName() == "Boxes metastases"
     assert node.GetSegmentation().GetNumberOfSegments() > 0
     scores = [float(row[2]) for row in opened.rows()]
-    assert scores and scores == sorted(scores, reverse=True)
+    assert scores
+    assert scores == sorted(scores, reverse=True)
     assert everything_of(segmentation) == before, "the user's own segmentation was changed"
     assert opened.ui.segmentButton.text == "Segment metastases"
     assert not opened.ui.progressBar.visible
+    assert "first guess" not in opened.ui.estimateLabel.text, "nothing was learnt for the next time"
+    opened.key("H")
+    assert opened.ui.healthyButton.checked, opened.message
+
+
+def test_far_away_folder_and_moved_segmentation_that_is_removed_meanwhile(
+    opened: Opened, box_spine: Spine, tmp_path: Path
+) -> None:
+    import slicer
+
+    folder = tmp_path / ("Läufe 脊椎 " + "lang " * 20) / ("x" * 60)
+    folder.mkdir(parents=True)
+    slicer.app.temporaryPath, before = str(folder), slicer.app.temporaryPath
+    try:
+        ct, segmentation = add_boxes(box_spine)
+        moved = add_transform(np.array([[1.0, 0, 0, 2], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))
+        segmentation.SetAndObserveTransformNodeID(moved.GetID())
+        opened.choose(ct, segmentation)
+        opened.ui.segmentButton.click()
+        slicer.mrmlScene.RemoveNode(segmentation)
+        assert "the run goes on with its copy" in opened.message
+        opened.wait_for_end()
+        assert opened.message.startswith("Done: 3 vertebrae")
+        assert list(folder.glob("hideseekseg-*"))
+        opened.panel.cleanup()
+        assert not list(folder.glob("hideseekseg-*")), "files of the run were left behind"
+    finally:
+        slicer.app.temporaryPath = before
+
+
+def test_cancel_keeps_what_is_finished(slow: Opened) -> None:
+    pid = child(slow)
+    assert slow.ui.segmentButton.text == "Cancel"
+    assert "left" in slow.ui.progressBar.format
+    assert not slow.panel.segment(), "a second run was started"
+    assert "A run is going on" in slow.message
+    slow.ui.segmentButton.click()
+    assert not slow.ui.segmentButton.enabled
+    slow.wait_for_end(20)
+    assert slow.message == "Stopped. Kept: T11."
+    assert not is_alive(pid)
+    assert slow.ui.segmentButton.text == "Segment metastases"
+    assert slow.ui.segmentButton.enabled
+    assert "L1: not analysed, because stopped before its turn" in slow.ui.quietLabel.text
+    assert len(results_in_scene()) == 1
+    slow.ui.thresholdSlider.value = 0.0
+    assert slow.rows()
+
+
+def test_closing_the_scene_ends_the_run(slow: Opened) -> None:
+    import slicer
+
+    pid, folder = child(slow), slow.panel._run._folder
+    slicer.mrmlScene.Clear(False)
+    slow.desktop.wait(lambda: not is_alive(pid), 10)
+    assert not slow.panel.running
+    assert slow.message == "The scene was closed: the run was stopped."
+    assert not slow.ui.reviewButton.visible
+    assert not folder.exists()
+    slow.desktop.settle()
+    assert not results_in_scene()
+    assert slow.ui.estimateLabel.text.startswith("Choose a CT")
+
+
+def test_removing_the_ct_stops_the_run_and_keeps_results(slow: Opened) -> None:
+    import slicer
+
+    slicer.mrmlScene.RemoveNode(slow.ui.ctSelector.currentNode())
+    slow.wait_for_end(20)
+    assert "“Boxes” was removed from the scene: the run was stopped. Kept: T11." in slow.message
+    assert len(results_in_scene()) == 1
+    slow.ui.thresholdSlider.value = 0.0
+    assert slow.rows()
+    slow.key("A")
+    assert slow.rows()[0][5] == "✓ accepted"
+
+
+def test_a_child_that_is_killed(slow: Opened) -> None:
+    os.kill(child(slow), signal.SIGKILL)
+    slow.wait_for_end(20)
+    assert slow.message.startswith("The computation crashed. Kept: T11.")
+    assert slow.ui.segmentButton.enabled
+
+
+def scripted(folder: Path, lines: str) -> str:
+    """A program that is started instead of Python and runs these lines."""
+    script, program = folder / "child.py", folder / "child"
+    script.write_text("import signal, sys, time\n" + lines, "utf-8")
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{script}" "$@"\n')
+    program.chmod(0o755)
+    return str(program)
+
+
+def run_scripted(desktop: Desktop, spine: Spine, program: str) -> Iterator[Opened]:
+    with open_panel(desktop) as opened:
+        opened.panel._makeJob.keywords["program"] = program
+        opened.choose(*add_boxes(spine))
+        opened.ui.segmentButton.click()
+        yield opened
+
+
+def test_last_lines_of_a_crash_are_shown(
+    desktop: Desktop, box_spine: Spine, tmp_path: Path
+) -> None:
+    program = scripted(tmp_path, "print('out of luck', file=sys.stderr); sys.exit(3)")
+    for opened in run_scripted(desktop, box_spine, program):
+        opened.wait_for_end(20)
+        assert opened.message.startswith("The computation ended with status 3. No vertebra was")
+        assert opened.message.endswith("out of luck")
+
+
+def test_a_failure_names_the_scenes_own_node(
+    desktop: Desktop, box_spine: Spine, tmp_path: Path
+) -> None:
+    lines = (
+        "words = sys.argv; file = words[words.index('segment') + 1]\n"
+        f"print({to_line(Failed('is no CT', 'FILE'))!r}.replace('FILE', file)); sys.exit(2)"
+    )
+    for opened in run_scripted(desktop, box_spine, scripted(tmp_path, lines)):
+        opened.wait_for_end(20)
+        assert opened.message == "Boxes: is no CT."
+
+
+def test_a_vertebra_that_is_finished_after_cancel_is_kept(
+    desktop: Desktop, box_spine: Spine, tmp_path: Path
+) -> None:
+    grid = box_spine[0].grid
+    x, y, z = (float(v) for v in grid.lps((22, 20, 32)))
+    lesion = make_candidate("T10-1", "blastic", 0.9, ball(grid, (x, y, z), 6.0), grid)
+    finding = VertebraFinding("T10", Status.FINDINGS, candidates=(lesion,))
+    file = tmp_path / "T10.npz"
+    write_vertebra(file, finding, None)
+    done, cancelled = VertebraDone("T10", {}, str(file)), Cancelled(("T10",), (), 1.0)
+    lines = (
+        f"print({to_line(STARTED)!r}, flush=True)\n"
+        "def stop(*_):\n"
+        f"    print({to_line(done)!r}); print({to_line(cancelled)!r}, flush=True); sys.exit(130)\n"
+        "signal.signal(signal.SIGINT, stop)\ntime.sleep(60)"
+    )
+    for opened in run_scripted(desktop, box_spine, scripted(tmp_path, lines)):
+        desktop.wait(lambda o=opened: o.ui.deviceLabel.text == "Runs on cpu: a test's.", 20)
+        opened.ui.segmentButton.click()
+        opened.wait_for_end(20)
+        assert opened.message == "Stopped. Kept: T10."
+        assert [row[:3] for row in opened.rows()] == [["T10", "blastic", "0.90"]]
+        assert "T11: not analysed" in opened.ui.quietLabel.text
+
+
+def test_a_program_that_cannot_be_started(
+    desktop: Desktop, box_spine: Spine, tmp_path: Path
+) -> None:
+    for opened in run_scripted(desktop, box_spine, str(tmp_path / "nothing")):
+        opened.wait_for_end(20)
+        assert "cannot be started" in opened.message
+        assert opened.ui.segmentButton.text == "Segment metastases"
+
+
+def test_temporary_folder_that_cannot_be_written(
+    desktop: Desktop, box_spine: Spine, tmp_path: Path
+) -> None:
+    import slicer
+
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    slicer.app.temporaryPath, before = str(blocked), slicer.app.temporaryPath
+    try:
+        for opened in run_scripted(desktop, box_spine, ""):
+            assert not opened.panel.running
+            assert opened.message.startswith(f"{blocked}: the temporary folder cannot be written")
+            assert "Application Settings" in opened.message
+            assert opened.ui.segmentButton.enabled
+    finally:
+        slicer.app.temporaryPath = before
+
+
+def test_slicer_without_its_python(
+    desktop: Desktop, box_spine: Spine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    for opened in run_scripted(desktop, box_spine, ""):
+        assert not opened.panel.running
+        assert "PythonSlicer: was not found; reinstall Slicer" in opened.message
+
+
+def test_what_cannot_be_analysed_is_said_before_the_start(
+    desktop: Desktop, box_spine: Spine
+) -> None:
+    with open_panel(desktop) as opened:
+        ui = opened.ui
+        assert not ui.segmentButton.enabled
+        assert "Choose a CT" in ui.estimateLabel.text
+        ct, segmentation = add_boxes(box_spine)
+        opened.choose(ct, segmentation)
+        assert ui.segmentButton.enabled
+        opened.choose(mark_as_mr(add_boxes(box_spine, "MR")[0]), segmentation)
+        assert not ui.segmentButton.enabled
+        assert "“MR” is MR" in ui.estimateLabel.text.replace('"', "“", 1).replace('"', "”")
+        far = np.array(box_spine[1].grid.ijk_to_lps)
+        far[:3, 3] += 5000
+        elsewhere = add_segmentation({"vertebrae_L1": box_spine[1].array == 31}, far, "Elsewhere")
+        opened.choose(ct, elsewhere)
+        assert "does not overlap" in ui.estimateLabel.text
+
+
+def mark_as_mr(node: Any) -> Any:
+    import slicer
+
+    quantity = slicer.vtkCodedEntry()
+    quantity.SetValueSchemeMeaning("110852", "DCM", "MR signal intensity")
+    node.SetVoxelValueQuantity(quantity)
+    return node
+
+
+def test_results_are_no_vertebrae(desktop: Desktop) -> None:
+    grid = make_grid((70, 50, 50), (1.2, 1.1, 2.0))
+    ct = add_review(make_result(grid).vertebrae, grid)
+    with open_panel(desktop) as opened:
+        opened.choose(ct, results_in_scene()[0])
+        assert "holds results" in opened.ui.estimateLabel.text
+        assert not opened.ui.segmentButton.enabled
+
+
+def test_levels_that_nobody_knows_are_set_by_hand_or_by_a_convention(
+    desktop: Desktop, box_spine: Spine
+) -> None:
+    ct, labels = box_spine
+    masks = {f"Segment_{value}": labels.array == value for value in (33, 32, 31)}
+    node = add_segmentation(masks, labels.grid.ijk_to_lps, "Nameless")
+    for name in masks:
+        node.GetSegmentation().GetSegment(name).SetLabelValue(int(name[-2:]))
+    with open_panel(desktop) as opened:
+        ui = opened.ui
+        opened.choose(add_ct(ct.array, ct.grid.ijk_to_lps), node)
+        assert not ui.segmentButton.enabled
+        assert "set the levels" in ui.estimateLabel.text
+        assert "please set them" in ui.levelsButton.text
+        ui.conventionSelector.setCurrentIndex(1)
+        assert ui.levelsButton.text == "Vertebra levels: T11 to L1 (whole)"
+        assert ui.segmentButton.enabled
+        level = ui.levelsTable.cellWidget(0, 1)
+        level.setCurrentIndex(level.findText("L3"))
+        ui.levelsTable.cellWidget(0, 2).setCurrentIndex(1)
+        assert "L3" in opened.panel.levels.levels()
+        assert "L3 body" in opened.panel.levels.corrections().values()

@@ -39,8 +39,8 @@ class Handover:
         self._pane.flush()
         self._pane.select(identity)
         self._messages.show(
-            f"Paint “{review.item(identity).name}” in Segment Editor, then come back here: it counts"
-            " as accepted."
+            f"Paint “{review.item(identity).name}” in Segment Editor, then come back here: it"
+            " counts as accepted."
         )
         _openEditor(results.node, results.ctNode, identity)
 

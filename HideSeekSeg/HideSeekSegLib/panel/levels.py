@@ -10,7 +10,7 @@ import qt
 from ..anatomy.conventions import CONVENTIONS, LEVELS
 from ..scene.levels import LevelRow, levelRows
 
-NO_VERTEBRA, ALL_BODIES = "–", "all bodies"
+NO_VERTEBRA, ALL_BODIES = "none", "all bodies"
 CHOICES = (NO_VERTEBRA, ALL_BODIES, *LEVELS)
 WHOLE, BODY = 0, 1
 PARTS = ("whole", "body")

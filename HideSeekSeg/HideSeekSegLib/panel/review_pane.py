@@ -8,6 +8,7 @@ from typing import Any
 import qt
 
 from ..anatomy.conventions import LEVELS
+from ..findings import LesionType
 from ..review import Filter, Item, Review, Verdict
 from ..scene import views
 from ..scene.results import Results
@@ -15,7 +16,7 @@ from ..scene.saving import store
 from .candidates import VERDICTS, CandidateTable
 
 ALL_LEVELS, ALL_TYPES, ALL_VERDICTS = "All levels", "Both types", "Any status"
-TYPES = ("lytic", "blastic")
+TYPES: tuple[LesionType, ...] = ("lytic", "blastic")
 SETTLE_MS = 150  # the scene follows the slider once it rests
 
 
@@ -136,7 +137,7 @@ class ReviewPane:
             self._table.select(there)
 
     def _travel(self, forward: bool) -> None:
-        """Undo or redo; the finding concerned is selected, so that the reader sees what happened."""
+        """Undo or redo; the finding concerned is selected: the reader sees what happened."""
         if self.review is None:
             return
         ids = self.review.redo() if forward else self.review.undo()

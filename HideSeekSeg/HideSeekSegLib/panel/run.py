@@ -70,7 +70,7 @@ MakeJob = Callable[..., Any]
 
 
 class Run:
-    """From ``start`` to exactly one ``ended``; what is finished stays in the scene whatever ends it.
+    """From ``start`` to exactly one ``ended``; what is finished stays whatever ends it.
 
     The folder with the child's files lives until ``discard``: it holds the healthy edits.
     """
@@ -173,7 +173,7 @@ class Run:
             self._last = event
 
     def _keep(self, event: VertebraDone) -> None:
-        """A finished vertebra goes to the scene at once, also where Cancel was pressed meanwhile."""
+        """A finished vertebra goes to the scene at once, also after Cancel was pressed."""
         path = Path(event.file)
         try:
             finding, _ = read_vertebra(path)

@@ -1,0 +1,57 @@
+"""Pictures of the panel before, during and after a run of the bundled weights on the example.
+
+``python Testing/panel_pictures.py Resources/Pictures`` draws those of the README.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from desktop import Desktop, open_desktop
+from example_panel import Opened, open_panel
+from example_scene import open_scene
+
+NAMES = ("panel-before.png", "panel-during.png", "panel-after.png")
+
+
+def take(desktop: Desktop, folder: Path) -> Opened:
+    """Load the sample, click, review, export to ``folder / "export"``; a picture at each stage."""
+    from HideSeekSegLib.panel.sample import loadExample
+
+    before, during, after = (folder / name for name in NAMES)
+    ct, vertebrae = loadExample()
+    with open_panel(desktop, program=sys.executable) as opened:
+        opened.choose(ct, vertebrae)
+        desktop.wait(lambda: "Looking" not in opened.ui.deviceLabel.text, 60)
+        opened.picture(before)
+        opened.ui.segmentButton.click()
+        desktop.wait(lambda: len(opened.rows()) > 1 or not opened.panel.running, 120)
+        opened.picture(during)
+        opened.wait_for_end(120)
+        accept_and_reject(opened)
+        opened.ui.reviewerEdit.text = "A. Reader"
+        desktop.paths.append(str(folder / "export"))
+        opened.key("E")
+        opened.key("H")
+        opened.panel.messages.clear()
+        opened.picture(after)
+    return opened
+
+
+def accept_and_reject(opened: Opened) -> None:
+    """What is true in the example is accepted, the first false finding rejected."""
+    table = opened.ui.candidatesTable
+    for row, key in ((row, "A") for row in range(table.rowCount)):
+        cells = opened.rows()[row]
+        if cells[:2] in (["T12", "lytic"], ["L1", "blastic"]):
+            table.selectRow(row)
+            opened.key(key)
+    first = next(n for n, cells in enumerate(opened.rows()) if cells[5] == "to review")
+    table.selectRow(first)
+    opened.key("X")
+
+
+if __name__ == "__main__":
+    with open_scene() as scene, open_desktop(scene) as shown:
+        take(shown, Path(sys.argv[1]))
