@@ -77,14 +77,19 @@ class Opened:
 
 @contextmanager
 def open_panel(
-    desktop: Desktop, weights: Path | None = None, program: str = ""
+    desktop: Desktop, weights: Path | None = None, program: str = "", fresh: bool = True
 ) -> Iterator[Opened]:
-    """The panel as the module opens it; ``program`` is the Python of its child processes."""
+    """The panel as the module opens it; ``program`` is the Python of its child processes.
+
+    ``fresh``: nothing is remembered of earlier tests.
+    """
     import slicer
 
     from HideSeekSegLib.panel.job import Job
     from HideSeekSegLib.panel.widget import Panel
 
+    if fresh:
+        slicer.app.userSettings().clear()
     widget = slicer.util.loadUI(str(UI))
     ui = slicer.util.childWidgetVariables(widget)
     for name in ("ctSelector", "segmentationSelector"):  # .ui files cannot say this here

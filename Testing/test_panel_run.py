@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,7 @@ def scripted(folder: Path, lines: str) -> str:
     return str(program)
 
 
+@contextmanager
 def run_scripted(desktop: Desktop, spine: Spine, program: str) -> Iterator[Opened]:
     with open_panel(desktop) as opened:
         opened.panel._makeJob.keywords["program"] = program
@@ -190,7 +192,7 @@ def test_last_lines_of_a_crash_are_shown(
     desktop: Desktop, box_spine: Spine, tmp_path: Path
 ) -> None:
     program = scripted(tmp_path, "print('out of luck', file=sys.stderr); sys.exit(3)")
-    for opened in run_scripted(desktop, box_spine, program):
+    with run_scripted(desktop, box_spine, program) as opened:
         opened.wait_for_end(20)
         assert opened.message.startswith("The computation ended with status 3. No vertebra was")
         assert opened.message.endswith("out of luck")
@@ -203,7 +205,7 @@ def test_a_failure_names_the_scenes_own_node(
         "words = sys.argv; file = words[words.index('segment') + 1]\n"
         f"print({to_line(Failed('is no CT', 'FILE'))!r}.replace('FILE', file)); sys.exit(2)"
     )
-    for opened in run_scripted(desktop, box_spine, scripted(tmp_path, lines)):
+    with run_scripted(desktop, box_spine, scripted(tmp_path, lines)) as opened:
         opened.wait_for_end(20)
         assert opened.message == "Boxes: is no CT."
 
@@ -224,8 +226,8 @@ def test_a_vertebra_that_is_finished_after_cancel_is_kept(
         f"    print({to_line(done)!r}); print({to_line(cancelled)!r}, flush=True); sys.exit(130)\n"
         "signal.signal(signal.SIGINT, stop)\ntime.sleep(60)"
     )
-    for opened in run_scripted(desktop, box_spine, scripted(tmp_path, lines)):
-        desktop.wait(lambda o=opened: o.ui.deviceLabel.text == "Runs on cpu: a test's.", 20)
+    with run_scripted(desktop, box_spine, scripted(tmp_path, lines)) as opened:
+        desktop.wait(lambda: opened.ui.deviceLabel.text == "Runs on cpu: a test's.", 20)
         opened.ui.segmentButton.click()
         opened.wait_for_end(20)
         assert opened.message == "Stopped. Kept: T10."
@@ -236,7 +238,7 @@ def test_a_vertebra_that_is_finished_after_cancel_is_kept(
 def test_a_program_that_cannot_be_started(
     desktop: Desktop, box_spine: Spine, tmp_path: Path
 ) -> None:
-    for opened in run_scripted(desktop, box_spine, str(tmp_path / "nothing")):
+    with run_scripted(desktop, box_spine, str(tmp_path / "nothing")) as opened:
         opened.wait_for_end(20)
         assert "cannot be started" in opened.message
         assert opened.ui.segmentButton.text == "Segment metastases"
@@ -251,7 +253,7 @@ def test_temporary_folder_that_cannot_be_written(
     blocked.write_text("")
     slicer.app.temporaryPath, before = str(blocked), slicer.app.temporaryPath
     try:
-        for opened in run_scripted(desktop, box_spine, ""):
+        with run_scripted(desktop, box_spine, "") as opened:
             assert not opened.panel.running
             assert opened.message.startswith(f"{blocked}: the temporary folder cannot be written")
             assert "Application Settings" in opened.message
@@ -264,7 +266,7 @@ def test_slicer_without_its_python(
     desktop: Desktop, box_spine: Spine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
-    for opened in run_scripted(desktop, box_spine, ""):
+    with run_scripted(desktop, box_spine, "") as opened:
         assert not opened.panel.running
         assert "PythonSlicer: was not found; reinstall Slicer" in opened.message
 

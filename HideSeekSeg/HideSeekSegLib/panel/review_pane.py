@@ -101,6 +101,13 @@ class ReviewPane:
         """``follow`` is called whenever another finding, or none, is selected."""
         self._followers.append(follow)
 
+    def settle(self) -> None:
+        """The run is over: the best candidate is chosen, unless the reader is at work already."""
+        shown = self._table.shown()
+        if shown and self.review is not None and not self.review.can_undo:
+            self._table.select(shown[0])
+        self.flush()
+
     def judge(self, verdict: Verdict) -> None:
         """A verdict on the selected finding; on to the next that waits for one."""
         item = self.current

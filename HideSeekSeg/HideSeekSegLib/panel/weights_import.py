@@ -79,7 +79,7 @@ class WeightsImport:
     def _start(self, words: Sequence[str], text: str) -> None:
         self._buttons(False)
         self._messages.show(text)
-        self._job = self._makeJob(list(words), lambda event: None, self._ended)
+        self._job = self._makeJob(list(words), lambda event: None, self._ended, self._messages.show)
         self._job.start()
 
     def _ended(self, code: int, crashed: bool, tail: str) -> None:

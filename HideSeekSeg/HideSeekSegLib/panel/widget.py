@@ -183,7 +183,7 @@ class Panel:
             return
         if run.results is not None and run.results.alive:
             self.vertebra("")
-            self.review.flush()
+            self.review.settle()
         if outcome == "finished":
             self._learn(run)
             self.messages.show(f"Done: {run.review.summary()}.")

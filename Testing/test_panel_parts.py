@@ -1,0 +1,181 @@
+"""The panel's smaller parts: keys, weights and their card, PyTorch, published weights."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from desktop import Desktop
+from example_panel import Opened, add_boxes, open_panel
+from HideSeekSegLib.imaging.volume import Volume
+from HideSeekSegLib.model.weights import BUNDLE, load_model
+from test_panel_run import scripted
+
+# Of Slicer's slice views, and of Segment Editor while it is open.
+TAKEN = {*"0123456789QWZYIGFBRTVS[]{}", "Space", "Esc", "Left", "Right", "Up", "Down"}
+
+
+@pytest.fixture
+def opened(desktop: Desktop) -> Iterator[Opened]:
+    with open_panel(desktop) as panel:
+        yield panel
+
+
+def test_keys_are_free_in_slicer_and_stand_on_their_buttons(opened: Opened) -> None:
+    from HideSeekSegLib.panel.keys import KEYS
+
+    assert not TAKEN & set(KEYS.values())
+    assert len(set(KEYS.values())) == len(KEYS)
+    for name, key in KEYS.items():
+        widget = getattr(opened.ui, name)
+        text = widget.placeholderText if name == "commentEdit" else widget.text
+        assert f"[{key.replace('Shift+', '⇧')}]" in text
+
+
+def test_it_says_what_it_is_not(opened: Opened) -> None:
+    assert opened.ui.researchLabel.text == "Research use, not a medical device."
+
+
+def test_weights_are_described_without_torch_as_torch_would(opened: Opened) -> None:
+    model = load_model(BUNDLE, "cpu")
+    assert model.hash[:12] in opened.ui.weightsInfoLabel.text
+    assert model.profile.name in opened.ui.weightsInfoLabel.text
+    assert opened.ui.startThreshold.value == pytest.approx(model.profile.decision.threshold)
+    opened.ui.modelCardButton.click()
+    [card] = opened.desktop.messages
+    assert model.hash in card
+    assert "simulated lesions" in card
+
+
+def test_other_weights_are_chosen_and_remembered(desktop: Desktop, tiny_weights: Path) -> None:
+    with open_panel(desktop) as opened:
+        desktop.paths.append(str(tiny_weights))
+        opened.ui.chooseWeightsButton.click()
+        assert opened.ui.weightsEdit.text == str(tiny_weights)
+    with open_panel(desktop, fresh=False) as again:
+        assert again.ui.weightsEdit.text == str(tiny_weights)
+        again.ui.bundledWeightsButton.click()
+        assert again.ui.weightsEdit.text == ""
+
+
+def test_a_folder_without_weights_is_refused(
+    opened: Opened, desktop: Desktop, tmp_path: Path
+) -> None:
+    desktop.paths.append(str(tmp_path))
+    opened.ui.chooseWeightsButton.click()
+    assert opened.message.startswith("These weights cannot be used")
+    assert opened.ui.weightsEdit.text == ""
+
+
+def test_choices_become_the_command_line(opened: Opened, tiny_weights: Path) -> None:
+    from HideSeekSegLib.panel.run import Choices
+    from HideSeekSegLib.scene.reading import Inputs
+
+    inputs = Inputs(Path("ct.nrrd"), Path("v.seg.nrrd"))
+    choices = Choices("cuda", tiny_weights, 0.35, True, ("T12", "L1"))
+    words = choices.words(inputs, Path("out"))
+    assert words[:5] == ["segment", "ct.nrrd", "v.seg.nrrd", "--out", "out"]
+    for pair in (
+        ("--device", "cuda"),
+        ("--weights", str(tiny_weights)),
+        ("--threshold", "0.35"),
+        ("--levels", "T12,L1"),
+        ("--labels", "names"),
+    ):
+        assert words[words.index(pair[0]) + 1] == pair[1]
+    assert {"--all-slices", "--each", "--json-lines"} <= set(words)
+
+
+def test_estimate_knows_the_method_the_device_and_the_slices(slow_weights: Path) -> None:
+    from HideSeekSegLib.panel.weights import describe
+
+    bundled, heavy = describe(BUNDLE), describe(slow_weights)
+    assert "a first guess" in bundled.estimate(3, "cpu", False)
+    assert " s for 3 vertebrae" in bundled.estimate(3, "cpu", False)
+    assert heavy.profile.schedule.edit == "render"
+    assert heavy.estimate(3, "cpu", False).startswith("Takes about 60 min")
+    assert heavy.estimate(3, "cuda", False).startswith("Takes about 3 min")
+
+
+def test_without_torch_the_panel_says_what_to_do(
+    desktop: Desktop, box_spine: tuple[Volume, Volume], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = importlib.metadata.distribution
+
+    def without_torch(name: str) -> Any:
+        if name == "torch":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return known(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", without_torch)
+    with open_panel(desktop) as opened:
+        opened.choose(*add_boxes(box_spine))
+        assert not opened.ui.segmentButton.enabled
+        assert "PyTorch is not installed" in opened.ui.deviceLabel.text
+        assert opened.ui.torchButton.visible
+        desktop.answers.append(False)
+        opened.ui.torchButton.click()
+        assert "Continue?" in desktop.messages[-1]
+        assert "PyTorch is not installed" in opened.message
+        opened.ui.torchButton.click()
+        assert "Extensions Manager" in opened.message
+
+
+@contextmanager
+def with_program(desktop: Desktop, program: str) -> Iterator[Opened]:
+    with open_panel(desktop) as opened:
+        opened.panel.weightsImport._makeJob.keywords["program"] = program
+        yield opened
+
+
+def test_published_weights_are_imported_from_files_at_hand(
+    desktop: Desktop, tiny_weights: Path, tmp_path: Path
+) -> None:
+    lines = (
+        "import shutil\nwords = sys.argv[sys.argv.index('import-published'):]\n"
+        f"shutil.copytree({str(tiny_weights)!r}, words[words.index('--out') + 1])"
+    )
+    files = [str(tmp_path / n) for n in ("classifier_lr.pkl", "scaler.pkl", "last.ckpt")]
+    with with_program(desktop, scripted(tmp_path, lines)) as opened:
+        desktop.paths.append(files[:2])
+        opened.ui.importWeightsButton.click()
+        assert opened.message == "Choose all three files together: no last.ckpt."
+        desktop.paths += [files, str(tmp_path)]
+        opened.ui.importWeightsButton.click()
+        desktop.wait(lambda: opened.message.startswith("The published weights are ready"), 20)
+        assert opened.ui.weightsEdit.text == str(tmp_path / "weights")
+        opened.ui.bundledWeightsButton.click()
+
+
+def test_published_weights_are_fetched_only_after_asking(desktop: Desktop, tmp_path: Path) -> None:
+    lines = "print('hideseekseg: no network', file=sys.stderr); sys.exit(2)"
+    with with_program(desktop, scripted(tmp_path, lines)) as opened:
+        desktop.paths += [str(tmp_path), str(tmp_path)]
+        desktop.answers.append(False)
+        opened.ui.downloadWeightsButton.click()
+        assert "huggingface.co" in desktop.messages[-1]
+        assert not opened.message
+        opened.ui.downloadWeightsButton.click()
+        assert not opened.ui.downloadWeightsButton.enabled
+        desktop.wait(lambda: opened.ui.downloadWeightsButton.enabled, 20)
+        assert opened.message.endswith("no network")
+
+
+def test_the_panel_needs_no_torch_in_slicers_process() -> None:
+    import subprocess
+
+    code = (
+        "import sys; sys.path[:0] = sys.argv[1:]; from example_scene import open_scene\n"
+        "from desktop.running import start\nstart()\nwith open_scene():\n"
+        "    import HideSeekSegLib.panel.widget\n    print('torch' in sys.modules)"
+    )
+    root = Path(__file__).resolve().parents[1]
+    words = [sys.executable, "-c", code, str(root / "Testing"), str(root / "HideSeekSeg")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == "False"
