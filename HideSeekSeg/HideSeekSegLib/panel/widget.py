@@ -12,7 +12,6 @@ from ..imaging.files import InputError
 from ..scene.reading import problems
 from ..scene.results import Results
 from ..scene.saving import restore
-from ..terminal import duration
 from .flick import Flick
 from .handover import Handover
 from .job import Job
@@ -22,11 +21,10 @@ from .messages import Messages, told
 from .review_pane import ReviewPane
 from .run import Choices, MakeJob, Outcome, Run
 from .settings import Settings
+from .state import State
 from .torch import Torch
 from .weights import remember
 from .weights_import import WeightsImport
-
-START, CANCEL = "Segment metastases", "Cancel"
 
 
 class Panel:
@@ -43,6 +41,7 @@ class Panel:
         self._ready = False
         self._tags: list[int] = []
         self.messages = Messages(self.ui)
+        self.state = State(self.ui)
         self.levels = Levels(self.ui, self._check)
         self.settings = Settings(self.ui, self._check, self.messages)
         self.review = ReviewPane(self.ui)
@@ -97,7 +96,7 @@ class Panel:
         was = self.running
         self._forget()
         self.review.clear()
-        self._idle()
+        self.state.idle()
         text = "The scene was closed: the run was stopped." if was else ""
         self.messages.show(text, "warning")
 
@@ -144,14 +143,13 @@ class Panel:
             return False
         self._run = run
         self.flick.evidence = run.evidence
-        self._busy()
+        self.state.busy()
         return True
 
     def cancel(self, reason: str = "") -> None:
         """Stop the run; what is finished stays."""
         if self._run is not None and self._run.running:
-            self.ui.segmentButton.setEnabled(False)
-            self.ui.progressBar.setFormat("Stopping…")
+            self.state.stopping()
             self._run.cancel(reason)
 
     def started(self, event: Started) -> None:
@@ -159,10 +157,7 @@ class Panel:
         self.ui.deviceLabel.text = f"Runs on {event.device}: {event.reason}."
 
     def progress(self, event: Progress) -> None:
-        left = "" if event.seconds_left is None else f" · about {duration(event.seconds_left)} left"
-        self.ui.progressBar.value = round(1000 * event.fraction)
-        if self.ui.segmentButton.enabled:
-            self.ui.progressBar.setFormat(f"{event.level} · {event.step}{left}")
+        self.state.progress(event)
 
     def vertebra(self, level: str) -> None:
         run = self._run
@@ -178,7 +173,7 @@ class Panel:
 
     def ended(self, outcome: Outcome, text: str) -> None:
         run = self._run
-        self._idle()
+        self.state.idle()
         if run is None:
             return
         if run.results is not None and run.results.alive:
@@ -204,25 +199,6 @@ class Panel:
             self.cancel()
         else:
             self.segment()
-
-    def _busy(self) -> None:
-        self.ui.segmentButton.text = CANCEL
-        self.ui.progressBar.value = 0
-        self.ui.progressBar.setFormat("Starting…")
-        self.ui.progressBar.setVisible(True)
-        self.ui.estimateLabel.setVisible(False)
-        self._inputsEnabled(False)
-
-    def _idle(self) -> None:
-        self.ui.segmentButton.text = START
-        self.ui.progressBar.setVisible(False)
-        self.ui.estimateLabel.setVisible(True)
-        self._inputsEnabled(True)
-
-    def _inputsEnabled(self, on: bool) -> None:
-        for name in ("ctSelector", "segmentationSelector", "levelsTable", "conventionSelector"):
-            getattr(self.ui, name).setEnabled(on)
-        self.ui.advancedButton.setEnabled(on)
 
     # The scene.
 
