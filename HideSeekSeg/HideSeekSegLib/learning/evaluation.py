@@ -112,7 +112,12 @@ def see(case: Case, model: Model) -> Seen:
 
 def find(seen: Seen, model: Model) -> Found:
     """Steps 3 and 4, and the join; ``model.profile.decision`` is what is being tried."""
-    lesions = join_slices(scored_parts(seen, model), model.profile.decision.min_slices)
+    return join(seen, scored_parts(seen, model), model.profile.decision.min_slices)
+
+
+def join(seen: Seen, parts: Sequence[Part], min_slices: int) -> Found:
+    """The join alone."""
+    lesions = join_slices(parts, min_slices)
     return Found(seen.case, tuple(lesions), p_of_vertebra(seen.latents.p.numpy()))
 
 
@@ -123,19 +128,19 @@ def scored_parts(seen: Seen, model: Model) -> list[Part]:
     return [Part(s.proposal.slice, s.proposal.type, s.proposal.mask, s.score) for s in scored]
 
 
-def tally(found: Iterable[Found], kind: LesionType, decision: Decision, least_iou: float) -> Tally:
+def tally(found: Iterable[Found], kind: LesionType, threshold: float, least_iou: float) -> Tally:
     """Match candidates above the threshold with true lesions of one type."""
     hits = false = missed = 0
     dice = []
     for one in found:
         own = [lesion for lesion in one.lesions if lesion.type == kind]
         matched = match(one.case.truth[kind], own)
-        right = matched.found_at(least_iou) > decision.threshold
+        right = matched.found_at(least_iou) > threshold
         hits += int(right.sum())
         missed += int((~right).sum())
-        false += int((matched.false_at(least_iou) > decision.threshold).sum())
+        false += int((matched.false_at(least_iou) > threshold).sum())
         if len(right):
-            dice.append(matched.dice(decision.threshold))
+            dice.append(matched.dice(threshold))
     return Tally(hits, false, missed, tuple(dice))
 
 

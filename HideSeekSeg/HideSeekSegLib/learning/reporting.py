@@ -31,7 +31,7 @@ def measure_weights(model: Model, cases: Sequence[Case]) -> Figures:
     }
     for kind in TYPES:
         for least_iou in (0.1, 0.5):
-            counts = tally(found, kind, decision, least_iou)
+            counts = tally(found, kind, decision.threshold, least_iou)
             figures[f"{kind} F1 (IoU >= {least_iou})"] = counts.f1
             if least_iou == 0.1:
                 figures[f"{kind} precision"] = counts.precision

@@ -52,7 +52,7 @@ COMPACT = Profile(
         smooth_pixels=1.0,
         min_pixels=8,
         baseline="hidden",
-        least_span=0.3,
+        least_span=0.6,
         min_slices=2,
     ),
 )

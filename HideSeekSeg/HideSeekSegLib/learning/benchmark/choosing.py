@@ -1,6 +1,7 @@
 """Thresholds of a method, chosen on validation vertebrae by the rule that ``tuning.tune`` follows.
 
-Per type: the setting, and the score threshold, with the highest mean of F1 (IoU >= 0.1) and Dice.
+Per type: the setting, and the score threshold, that are worth most: the mean of F1 (IoU >= 0.1) and
+Dice, less what false findings in healthy vertebrae cost.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import numpy as np
 
 from ...findings import LesionType
 from ..evaluation import TYPES
+from ..tuning import LEAST_IOU
+from ..tuning import worth as worth_of
 from .methods import Method, Setting, Tuned
 from .outcomes import Outcome, count, outcome
 from .subjects import Subject
 
-LEAST_IOU = 0.1
 TRIED_THRESHOLDS = 20
 
 
@@ -37,7 +39,7 @@ def choose(
     settings: dict[LesionType, Setting] = {}
     thresholds: dict[LesionType, float] = {}
     for kind in TYPES:
-        best = -1.0
+        best = -np.inf
         for setting, own in zip(method.settings, outcomes):
             for threshold in _thresholds(own, kind):
                 value = worth(own, kind, threshold)
@@ -47,12 +49,15 @@ def choose(
 
 
 def worth(outcomes: Sequence[Outcome], kind: LesionType, threshold: float) -> float:
-    """Mean of F1 and Dice of one type; 0 where there is none of it."""
+    """As in tuning, for one type; 0 where there is none of it."""
     counted = count(outcomes, kind, threshold, LEAST_IOU)
     found, missed, false = (float(c.sum()) for c in (counted.found, counted.missed, counted.false))
     if found + missed == 0:
         return 0.0
-    return (2 * found / (2 * found + missed + false) + float(np.nanmean(counted.dice))) / 2
+    healthy = np.array([not one.diseased for one in outcomes])
+    per_healthy = float(counted.false[healthy].sum()) / max(int(healthy.sum()), 1)
+    f1 = 2 * found / (2 * found + missed + false)
+    return worth_of(f1, float(np.nanmean(counted.dice)), per_healthy)
 
 
 def _thresholds(outcomes: Sequence[Outcome], kind: LesionType) -> list[float]:
