@@ -17,9 +17,10 @@ import torch
 from example_models import filled
 from HideSeekSegLib.cli import main
 from HideSeekSegLib.imaging.files import InputError
+from HideSeekSegLib.learning.benchmark.anomaly import NAME as ANOMALY_NAME
 from HideSeekSegLib.learning.benchmark.anomaly import anomaly_architecture
 from HideSeekSegLib.learning.benchmark.networks import save_network
-from HideSeekSegLib.learning.benchmark.rivals import ANOMALY
+from HideSeekSegLib.learning.benchmark.rivals import ANOMALY, UNET, trained_methods
 from HideSeekSegLib.learning.benchmark.subjects import (
     boxed_subjects,
     draw_subjects,
@@ -28,6 +29,7 @@ from HideSeekSegLib.learning.benchmark.subjects import (
     read_boxes,
     split_drawn,
 )
+from HideSeekSegLib.learning.benchmark.unet import NAME as UNET_NAME
 from HideSeekSegLib.learning.canvases import read_sources
 from HideSeekSegLib.learning.dataset import load_slices, make_batch
 from HideSeekSegLib.learning.train import COMPACT
@@ -182,3 +184,12 @@ def test_rivals_that_were_not_trained_are_named(
     words += ["--out", str(tmp_path), "--validation", str(cases), "--rivals", str(tmp_path)]
     assert main(words) == 2
     assert "benchmark train" in capsys.readouterr().err
+
+
+def test_a_rival_that_is_missing_is_said_and_the_others_run(rivals: Path, tmp_path: Path) -> None:
+    (tmp_path / UNET).write_bytes((rivals / UNET).read_bytes())
+    methods, not_run = trained_methods(tmp_path, SMALL)
+    assert [method.name for method in methods] == [UNET_NAME]
+    assert list(not_run) == [ANOMALY_NAME] and "benchmark train" in not_run[ANOMALY_NAME]
+    methods, not_run = trained_methods(rivals, SMALL)
+    assert len(methods) == 2 and not not_run

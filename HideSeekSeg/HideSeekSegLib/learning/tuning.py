@@ -49,7 +49,7 @@ def tune(
         gate = choose_gate(seen, lost)
         gated = [close_gate(one, gate) for one in seen]
         start = replace(model.profile.decision, gate_p=gate)
-        scored = {}
+        scored: dict[float, Scored] = {}
         for floor in FLOORS:
             decision = replace(start, lytic_floor=floor, blastic_floor=floor)
             scored[floor] = [scored_parts(one, _with(model, decision)) for one in gated]

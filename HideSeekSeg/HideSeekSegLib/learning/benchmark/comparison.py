@@ -29,7 +29,7 @@ from .otsu import OtsuHiding, otsu
 from .plots import draw_plots
 from .realism import realism
 from .results import About, Data, Row, describe, estimates_data
-from .rivals import load_auditor, spread, trained_methods
+from .rivals import AUDITOR, load_auditor, spread, trained_methods
 from .subjects import (
     Box,
     Subject,
@@ -124,7 +124,9 @@ def prepare(plan: Plan, model: Model, say: Say) -> Contest:
         *maps,
     ]
     if plan.rivals is not None:
-        methods += trained_methods(plan.rivals, model.profile)
+        trained, missing = trained_methods(plan.rivals, model.profile)
+        methods += trained
+        not_run |= missing
     else:
         not_run |= dict.fromkeys((ANOMALY_NAME, UNET_NAME), "not run: no --rivals were given")
     known = load_simulated(plan.validation, model.profile)
@@ -145,7 +147,7 @@ def _simulated(
     """Methods, realism of the edit, ablations."""
     data = _measured(contest, title, subjects, say)
     draw_failures(plan.out / f"failures-{stem}.png", contest.own, subjects)
-    if plan.rivals is not None:
+    if plan.rivals is not None and (plan.rivals / AUDITOR / "profile.json").exists():
         figures = realism(subjects, contest.model, load_auditor(plan.rivals))
         data["realism"] = estimates_data(figures)
     if plan.ablated:

@@ -17,13 +17,16 @@ from ...model.weights import Model, WeightsError, load_model, save_model
 from ..dataset import Slices, load_slices
 from ..train import COMPACT, Settings, train
 from ..training import Progress
+from .anomaly import NAME as ANOMALY_NAME
 from .anomaly import anomaly_architecture, anomaly_method, train_anomaly
 from .methods import ByMaps
 from .networks import load_network, save_network
+from .unet import NAME as UNET_NAME
 from .unet import UNet, train_unet, unet_method
 
 Rival = Literal["unet", "anomaly", "auditor"]
 RIVALS: tuple[Rival, ...] = ("unet", "anomaly", "auditor")
+NOT_TRAINED = "not run: `benchmark train` has not made it"
 UNET, ANOMALY, AUDITOR = "unet.safetensors", "anomaly.safetensors", "auditor"
 STEPS: dict[Rival, int] = {"unet": 4000, "anomaly": 8000, "auditor": 8000}
 
@@ -93,13 +96,27 @@ def load_auditor(folder: Path) -> Model:
         raise InputError(error.path, f"{error.cause} (`hideseekseg benchmark train`)") from error
 
 
-def trained_methods(folder: Path, profile: Profile) -> list[ByMaps]:
-    """Anomaly detection and the U-Net from a folder of ``train_rival``; raises InputError."""
-    autoencoder = DiffusionAutoencoder(anomaly_architecture(profile))
-    load_network(folder / ANOMALY, autoencoder)
-    unet = UNet()
-    load_network(folder / UNET, unet)
-    return [anomaly_method(autoencoder), unet_method(unet)]
+def trained_methods(folder: Path, profile: Profile) -> tuple[list[ByMaps], dict[str, str]]:
+    """Anomaly detection and the U-Net from a folder of ``train_rival``, and why one is missing.
+
+    Raises InputError where none is there, or one cannot be used.
+    """
+    autoencoder, unet = DiffusionAutoencoder(anomaly_architecture(profile)), UNet()
+    methods: list[ByMaps] = []
+    not_run: dict[str, str] = {}
+    if (folder / ANOMALY).exists():
+        load_network(folder / ANOMALY, autoencoder)
+        methods.append(anomaly_method(autoencoder))
+    else:
+        not_run[ANOMALY_NAME] = NOT_TRAINED
+    if (folder / UNET).exists():
+        load_network(folder / UNET, unet)
+        methods.append(unet_method(unet))
+    else:
+        not_run[UNET_NAME] = NOT_TRAINED
+    if not methods:
+        raise InputError(folder, "holds no trained network (`hideseekseg benchmark train`)")
+    return methods, not_run
 
 
 def spread(count: int, most: int) -> np.ndarray:
