@@ -4,9 +4,10 @@ A vertebra has its own frame in mm, centred in its body: ``u`` to the Left, ``v`
 ``w`` towards the head.  Distances are negative inside bone and true to about a tenth near the
 surface, which is all that a cortex of half a millimetre needs.
 
-Mean measures by level, rounded to half a millimetre, follow Panjabi et al., "Thoracic human
-vertebrae", Spine 16 (1991) 888, and "Human lumbar vertebrae", Spine 17 (1992) 299.  Lengths and
-slopes of spinous processes, waist and endplate depth are set by eye against CT.
+Mean measures by level, rounded to half a millimetre, are set after Panjabi et al., "Thoracic human
+vertebrae", Spine 16 (1991) 888, and "Human lumbar vertebrae", Spine 17 (1992) 299, without their
+tables at hand.  Lengths and slopes of spinous processes, waist and endplate depth are set by eye
+against CT.
 """
 
 from __future__ import annotations
