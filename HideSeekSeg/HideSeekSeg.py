@@ -74,6 +74,7 @@ class HideSeekSegParameterNode:
 
     ct: slicer.vtkMRMLScalarVolumeNode
     vertebrae: slicer.vtkMRMLSegmentationNode
+    bodies: slicer.vtkMRMLSegmentationNode
 
 
 class HideSeekSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -90,14 +91,16 @@ class HideSeekSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self) -> None:
         """Build the panel when the module is opened for the first time."""
         from HideSeekSegLib.panel.widget import Panel
+        from HideSeekSegLib.scene.vocabulary import loadVertebrae
 
         ScriptedLoadableModuleWidget.setup(self)
         widget = slicer.util.loadUI(self.resourcePath("UI/HideSeekSeg.ui"))
         self.layout.addWidget(widget)
         widget.setMRMLScene(slicer.mrmlScene)
         self.ui = slicer.util.childWidgetVariables(widget)
-        for selector in (self.ui.ctSelector, self.ui.segmentationSelector):
-            selector.setMRMLScene(slicer.mrmlScene)
+        for name in ("ctSelector", "segmentationSelector", "bodiesSelector"):
+            getattr(self.ui, name).setMRMLScene(slicer.mrmlScene)
+        loadVertebrae()
         self.logic = HideSeekSegLogic()
         self.panel = Panel(widget, **self.logic.processes())
         scene = slicer.mrmlScene

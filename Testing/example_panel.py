@@ -92,7 +92,8 @@ def open_panel(
         slicer.app.userSettings().clear()
     widget = slicer.util.loadUI(str(UI))
     ui = slicer.util.childWidgetVariables(widget)
-    for name in ("ctSelector", "segmentationSelector"):  # .ui files cannot say this here
+    # The .ui file says this to Slicer; the stand-ins have no such slots.
+    for name in ("ctSelector", "segmentationSelector", "bodiesSelector"):
         getattr(ui, name).setMRMLScene(slicer.mrmlScene)
     desktop.window.setCentralWidget(widget)
     desktop.show(desktop.window, WIDTH + 20, 900)

@@ -74,6 +74,11 @@ def test_description_and_icon(opened: Any) -> None:
     assert slicer.modules.hideseekseg.path == str(MODULE)
 
 
+def test_single_vertebrae_are_offered_as_regions(opened: Any, desktop: Desktop) -> None:
+    logic = desktop.mrml.logics["Terminologies"]
+    assert logic.GetNumberOfRegionsInRegionContext("Single vertebrae - HideSeekSeg") > 20
+
+
 def test_inputs_are_kept_in_the_parameter_node(opened: Any, desktop: Desktop) -> None:
     import slicer
 

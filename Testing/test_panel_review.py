@@ -308,8 +308,36 @@ def test_results_that_are_removed_end_the_review(opened: Opened) -> None:
 
     slicer.mrmlScene.RemoveNode(node_of(opened))
     assert not opened.ui.reviewButton.visible
+    assert not opened.ui.putBackButton.visible, "nobody has these outlines any more"
     assert "removed" in opened.message
     opened.key("A")
+
+
+def test_results_of_this_session_are_put_back_with_all_verdicts(opened: Opened) -> None:
+    import slicer
+
+    panel = opened.panel
+    for finding in RESULT.vertebrae:
+        panel.review.results.addVertebra(finding)
+    opened.key("A")
+    slicer.mrmlScene.RemoveNode(node_of(opened))
+    assert opened.ui.putBackButton.visible
+    opened.ui.putBackButton.click()
+    assert opened.message.endswith("is back, with all verdicts.")
+    assert not opened.ui.putBackButton.visible
+    assert [row[5] for row in opened.rows()] == ["✓ accepted", "to review", "to review"]
+    assert tag(opened, "T10-1", "Segmentation.Status") == "completed"
+
+
+def test_a_status_set_in_slicers_own_table_is_a_verdict(opened: Opened) -> None:
+    opened.panel.exit()
+    segmentation = node_of(opened).GetSegmentation()
+    for identity, status in (("T10-2", "flagged"), ("L1-1", "inprogress")):
+        segmentation.GetSegment(identity).SetTag("Segmentation.Status", status)
+    opened.panel.enter()
+    assert [row[5] for row in opened.rows()] == ["to review", "✗ rejected", "to review"]
+    opened.key("U")
+    assert tag(opened, "T10-2", "Segmentation.Status") == "notstarted"
 
 
 def test_each_ct_has_its_own_review(opened: Opened) -> None:

@@ -27,6 +27,7 @@ from HideSeekSegLib.imaging.volume import Volume
 from HideSeekSegLib.output.vertebrae import write_vertebra
 
 Spine = tuple[Volume, Volume]
+posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no signals")
 STARTED = Started("cpu", "a test's", "tiny", "0" * 64, 1, ("T10", "T11"), ())
 
 
@@ -116,6 +117,7 @@ def test_far_away_folder_and_moved_segmentation_that_is_removed_meanwhile(
         slicer.app.temporaryPath = before
 
 
+@posix
 def test_cancel_keeps_what_is_finished(slow: Opened) -> None:
     pid = child(slow)
     assert slow.ui.segmentButton.text == "Cancel"
@@ -135,6 +137,7 @@ def test_cancel_keeps_what_is_finished(slow: Opened) -> None:
     assert slow.rows()
 
 
+@posix
 def test_closing_the_scene_ends_the_run(slow: Opened) -> None:
     import slicer
 
@@ -163,6 +166,7 @@ def test_removing_the_ct_stops_the_run_and_keeps_results(slow: Opened) -> None:
     assert slow.rows()[0][5] == "✓ accepted"
 
 
+@posix
 def test_a_child_that_is_killed(slow: Opened) -> None:
     os.kill(child(slow), signal.SIGKILL)
     slow.wait_for_end(20)
@@ -172,6 +176,8 @@ def test_a_child_that_is_killed(slow: Opened) -> None:
 
 def scripted(folder: Path, lines: str) -> str:
     """A program that is started instead of Python and runs these lines."""
+    if os.name == "nt":
+        pytest.skip("needs a script as program")
     script, program = folder / "child.py", folder / "child"
     script.write_text("import signal, sys, time\n" + lines, "utf-8")
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{script}" "$@"\n')
@@ -298,6 +304,51 @@ def mark_as_mr(node: Any) -> Any:
     quantity.SetValueSchemeMeaning("110852", "DCM", "MR signal intensity")
     node.SetVoxelValueQuantity(quantity)
     return node
+
+
+def test_bodies_of_another_segmentation_are_used(desktop: Desktop, box_spine: Spine) -> None:
+    from HideSeekSegLib.imaging.files import read_segmentation
+
+    labels = box_spine[1]
+    node = add_segmentation({"vertebrae_body": labels.array == 31}, labels.grid.ijk_to_lps, "Pith")
+    with open_panel(desktop) as opened:
+        opened.choose(*add_boxes(box_spine))
+        opened.ui.bodiesSelector.setCurrentNode(add_boxes(box_spine, "Others")[1])
+        assert "understood as a vertebral body" in opened.ui.estimateLabel.text
+        assert not opened.ui.segmentButton.enabled
+        opened.ui.bodiesSelector.setCurrentNode(node)
+        opened.panel._makeJob = SilentJob
+        opened.ui.segmentButton.click()
+        words = opened.panel._run._job.words
+        written = read_segmentation(words[words.index("--bodies") + 1])
+        marked = sum(int((layer.array > 0).sum()) for layer in written.layers)
+        assert marked == (labels.array == 31).sum()
+
+
+class SilentJob:
+    """A child that never says anything."""
+
+    def __init__(self, words: list[str], *_: Any) -> None:
+        self.words = words
+
+    def start(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+def test_removing_the_results_stops_the_run_and_they_can_be_put_back(slow: Opened) -> None:
+    import slicer
+
+    slicer.mrmlScene.RemoveNode(results_in_scene()[0])
+    slow.wait_for_end(30)
+    assert "can be put back. Kept: T11" in slow.message
+    assert slow.ui.putBackButton.visible
+    slow.ui.putBackButton.click()
+    [node] = results_in_scene()
+    assert node.GetName() == "Boxes metastases"
+    slow.ui.thresholdSlider.value = 0.0
+    assert {row[0] for row in slow.rows()} >= {"T11"}
+    slow.key("H")
+    assert slow.ui.healthyButton.checked, slow.message
 
 
 def test_results_are_no_vertebrae(desktop: Desktop) -> None:

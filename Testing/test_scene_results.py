@@ -570,6 +570,20 @@ def test_500_candidates_follow_the_slider(ct: Any) -> None:
     assert len(events) == len(seconds), "views are told once for each move"
 
 
+@pytest.mark.parametrize(("shown", "arrangement"), [("Sagittal", 7), ("Axial", 3)])
+def test_layout_is_the_users_where_it_has_a_sagittal_view(
+    scene: Any, shown: str, arrangement: int
+) -> None:
+    layout = scene.AddNewNodeByClass("vtkMRMLLayoutNode")
+    layout.SetViewArrangement(7)
+    for orientation in ("Axial", "Sagittal", "Coronal"):
+        view = scene.AddNewNodeByClass("vtkMRMLSliceNode")
+        view.SetOrientation(orientation)
+        view.SetMappedInLayout(orientation == shown)
+    views.showSagittal()
+    assert layout.GetViewArrangement() == arrangement
+
+
 def test_single_vertebrae_can_be_chosen_in_slicer(mrml: Slicer) -> None:
     name = vocabulary.loadVertebrae()
     assert name == "Single vertebrae - HideSeekSeg"

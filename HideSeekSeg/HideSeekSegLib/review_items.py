@@ -124,9 +124,21 @@ def item_of(lesion: Lesion, opinion: Opinion, p_malignant: float | None) -> Item
     kind = OTHER[lesion.type] if opinion.switched else lesion.type
     number = lesion.numbers[0 if kind == "lytic" else 1]
     name = f"{lesion.level} {kind} {'added ' if lesion.missed else ''}{number}"
-    place = (lesion.volume_mm3, lesion.centroid_lps, lesion.box_lps)
-    said = (opinion.verdict, opinion.comment, lesion.missed, name, number)
-    return Item(lesion.id, lesion.level, kind, lesion.score, p_malignant, *place, *said)
+    return Item(
+        lesion.id,
+        lesion.level,
+        kind,
+        lesion.score,
+        p_malignant,
+        lesion.volume_mm3,
+        lesion.centroid_lps,
+        lesion.box_lps,
+        opinion.verdict,
+        opinion.comment,
+        lesion.missed,
+        name,
+        number,
+    )
 
 
 def vertebra_of(finding: VertebraFinding) -> Vertebra:
@@ -159,5 +171,6 @@ def lesion_from_json(data: Mapping[str, Any]) -> Lesion:
     """What ``asdict`` made of a lesion; JSON has lists where it had tuples."""
     if data["type"] not in OTHER:
         raise ValueError(f"{data['type']!r} is no type of lesion")
+    values: dict[str, Any]
     values = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items()}
     return Lesion(**values)

@@ -137,6 +137,7 @@ class qSlicerApplication(QtWidgets.QApplication):
             node = view.GetSliceNode()
             node.SetName(name)
             node.SetOrientation(orientation)
+            node.SetMappedInLayout(True)
             self._manager.widgets[name] = SliceWidget(view)
 
     def _close(self) -> None:

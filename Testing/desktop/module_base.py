@@ -102,12 +102,20 @@ def _reference(name: str) -> property:
     return property(get, put)
 
 
+def make_i18n() -> types.ModuleType:
+    """Slicer in English."""
+    words = types.ModuleType("slicer.i18n")
+    words.__dict__.update(tr=lambda text: text, translate=lambda context, text: text)
+    return words
+
+
 def make_modules() -> dict[str, types.ModuleType]:
     """By the names under which a scripted module imports them."""
-    base, words, wrapper = (
+    base, wrapper = (
         types.ModuleType(f"slicer.{name}")
-        for name in ("ScriptedLoadableModule", "i18n", "parameterNodeWrapper")
+        for name in ("ScriptedLoadableModule", "parameterNodeWrapper")
     )
+    words = make_i18n()
     for kind in (
         ScriptedLoadableModule,
         ScriptedLoadableModuleWidget,
@@ -115,6 +123,5 @@ def make_modules() -> dict[str, types.ModuleType]:
         ScriptedLoadableModuleTest,
     ):
         setattr(base, kind.__name__, kind)
-    words.__dict__.update(tr=lambda text: text, translate=lambda context, text: text)
     wrapper.__dict__["parameterNodeWrapper"] = parameterNodeWrapper
     return {module.__name__: module for module in (base, words, wrapper)}

@@ -77,13 +77,14 @@ def start() -> tuple[Any, Any]:
     """The application and its window, once per process; ``qt`` and ``ctk`` can be imported then."""
     if not _made:
         os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-        from . import application, pythonqt
+        from . import application, module_base, pythonqt
 
         qt = pythonqt.make_module()
         from .loading import QUiLoader
 
         qt.__dict__["QUiLoader"] = QUiLoader
         sys.modules["qt"], sys.modules["ctk"] = qt, application.make_ctk()
+        sys.modules["slicer.i18n"] = module_base.make_i18n()
         app = application.qSlicerApplication()
         _made.extend((app, application.qSlicerMainWindow()))
     return _made[0], _made[1]

@@ -7,12 +7,18 @@ from functools import lru_cache
 from typing import Any
 
 import qt
+from slicer.i18n import tr as _
 
 from ..output.terminology import TYPE_COLOURS
 from ..review import Item
 
-COLUMNS = ("Level", "Type", "Score", "P(mal.)", "mL", "Status")
-VERDICTS = {"unreviewed": "to review", "accepted": "✓ accepted", "rejected": "✗ rejected"}
+COLUMNS = (_("Level"), _("Type"), _("Score"), _("P(mal.)"), _("mL"), _("Status"))
+VERDICTS = {
+    "unreviewed": _("to review"),
+    "accepted": _("✓ accepted"),
+    "rejected": _("✗ rejected"),
+}
+TYPE_NAMES = {"lytic": _("lytic"), "blastic": _("blastic")}
 # Readable on a light and on a dark window.
 VERDICT_COLOURS = {"unreviewed": "#8a8a8a", "accepted": "#2e9e5b", "rejected": "#b0646a"}
 COLOURS = {
@@ -38,7 +44,7 @@ class CandidateTable:
         table.setIconSize(qt.QSize(BAR, CHIP))
         table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
         table.horizontalHeader().setStretchLastSection(True)
-        table.horizontalHeaderItem(3).setToolTip("P(malignant) of the vertebra")
+        table.horizontalHeaderItem(3).setToolTip(_("P(malignant) of the vertebra"))
         table.connect("itemSelectionChanged()", self._selected)
 
     @property
@@ -109,11 +115,12 @@ class CandidateTable:
 
     def _write(self, row: int, item: Item) -> None:
         p = "" if item.p_malignant is None else f"{item.p_malignant:.2f}"
-        score = "added" if item.missed else f"{item.score:.2f}"
+        score = _("added") if item.missed else f"{item.score:.2f}"
         note = " ✎" if item.comment else ""
-        status = "✓ added" if item.missed and item.verdict == "accepted" else VERDICTS[item.verdict]
+        drawn = item.missed and item.verdict == "accepted"
+        status = _("✓ added") if drawn else VERDICTS[item.verdict]
         size = f"{item.volume_mm3 / 1000:.2f}" if item.volume_mm3 else ""
-        cells = (item.level, item.type, score, p, size, status + note)
+        cells = (item.level, TYPE_NAMES[item.type], score, p, size, status + note)
         for column, text in enumerate(cells):
             cell = self._table.item(row, column)
             if cell is None:

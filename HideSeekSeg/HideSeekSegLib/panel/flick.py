@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from slicer.i18n import tr as _
+
 from ..findings import Evidence
 from ..scene import views
 from .messages import Messages
 from .review_pane import ReviewPane
-
-GONE = "The healthy edit of {level} was not kept: run “Segment metastases” again to see it."
 
 
 class Flick:
@@ -51,7 +51,11 @@ class Flick:
         if number >= 0 and item is not None and results is not None and results.alive:
             evidence = self.evidence(item.level)
             if evidence is None:
-                self._messages.show(GONE.format(level=item.level), "warning")
+                gone = _(
+                    "The healthy edit of {level} was not kept: run “Segment metastases” again to"
+                    " see it."
+                )
+                self._messages.show(gone.format(level=item.level), "warning")
             else:
                 node = results.evidenceVolumes(evidence, item.level)[number]
         self._level = item.level if node is not None and item is not None else ""

@@ -9,9 +9,10 @@ from typing import Any
 import qt
 import slicer
 import slicer.util
+from slicer.i18n import tr as _
 
 from ..imaging.files import InputError
-from ..output.export import NoVoxelsError, export_accepted, measured_item
+from ..output.export import EXPORTED, NoVoxelsError, export_accepted, measured_item
 from .messages import Messages
 from .review_pane import TYPES, ReviewPane
 
@@ -38,10 +39,8 @@ class Handover:
         self._pane.renew()
         self._pane.flush()
         self._pane.select(identity)
-        self._messages.show(
-            f"Paint “{review.item(identity).name}” in Segment Editor, then come back here: it"
-            " counts as accepted."
-        )
+        text = _("Paint “{name}” in Segment Editor, then come back here: it counts as accepted.")
+        self._messages.show(text.format(name=review.item(identity).name))
         _openEditor(results.node, results.ctNode, identity)
 
     def measure(self) -> None:
@@ -73,15 +72,17 @@ class Handover:
                 *(folder, review, results.patches(), results.grid, results.run, reviewer, when)
             )
         except (InputError, NoVoxelsError) as error:
-            self._messages.show(f"Nothing was exported: {error}.", "error")
+            self._messages.show(_("Nothing was exported: {error}.").format(error=error), "error")
             return False
-        many = "1 accepted finding" if accepted == 1 else f"{accepted} accepted findings"
         names = ", ".join(file.name for file in files)
-        self._messages.show(f"Exported {many} to {folder}: {names}.")
+        text = _("Exported {count} accepted findings to {folder}: {names}.")
+        if accepted == 1:
+            text = _("Exported {count} accepted finding to {folder}: {names}.")
+        self._messages.show(text.format(count=accepted, folder=folder, names=names))
         return True
 
     def _chooseAndExport(self) -> None:
-        title = "Folder for accepted.seg.nrrd, accepted.csv and review.json"
+        title = _("Folder for {files}").format(files=", ".join(EXPORTED))
         folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title)
         if folder:
             self.export(Path(folder))

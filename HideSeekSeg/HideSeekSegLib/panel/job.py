@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import qt
+from slicer.i18n import tr as _
 
 from ..events import Event, Progress, from_line
 from ..imaging.files import InputError
@@ -32,7 +33,7 @@ def findPython() -> str:
     """Slicer's Python, which is on its PATH; InputError where it is not."""
     found = shutil.which(LAUNCHER)
     if found is None:
-        raise InputError(LAUNCHER, "was not found; reinstall Slicer")
+        raise InputError(LAUNCHER, _("was not found; reinstall Slicer"))
     return found
 
 
@@ -72,7 +73,7 @@ class Job:
     def start(self) -> None:
         """Raises InputError where Slicer's Python is missing or another job is running."""
         if Job.running_job is not None:
-            raise InputError("", "another computation is running; wait for it or cancel it")
+            raise InputError("", _("another computation is running; wait for it or cancel it"))
         self._program = self._program or findPython()
         process = qt.QProcess()
         process.setProcessEnvironment(environment())
@@ -159,7 +160,9 @@ class Job:
     def _failed(self, error: Any) -> None:
         """Only where it never started does nothing else follow."""
         if self.running and error == qt.QProcess.FailedToStart:
-            self._last.append(f"{self._program} cannot be started: {self._process.errorString()}")
+            text = _("{program} cannot be started: {reason}")
+            reason = self._process.errorString()
+            self._last.append(text.format(program=self._program, reason=reason))
             self._end(-1, True)
 
     def _end(self, code: int, crashed: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import qt
+from slicer.i18n import tr as _
 
 # Widget and key. Slicer's slice views take arrows, f, b, g, r, t, v, s and brackets; Segment Editor
 # takes digits, q, w, z, y, i and space: none of these is used.
@@ -39,7 +40,7 @@ class Keys:
             if name != "commentEdit":
                 shown = key.replace("Shift+", "⇧")
                 widget.text = f"{widget.text}  [{shown}]"
-            widget.toolTip = f"{widget.toolTip} (key {key})"
+            widget.toolTip = f"{widget.toolTip} ({_('key')} {key})"
 
     @property
     def installed(self) -> bool:

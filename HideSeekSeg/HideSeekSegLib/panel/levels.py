@@ -6,16 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import qt
+from slicer.i18n import tr as _
 
 from ..anatomy.conventions import CONVENTIONS, LEVELS
 from ..scene.levels import LevelRow, levelRows
 
-NO_VERTEBRA, ALL_BODIES = "none", "all bodies"
+NO_VERTEBRA, ALL_BODIES = _("none"), _("all bodies")
 CHOICES = (NO_VERTEBRA, ALL_BODIES, *LEVELS)
 WHOLE, BODY = 0, 1
-PARTS = ("whole", "body")
-BY_NAME = "what their names and codes say"
-TITLE = "Vertebra levels"
+PARTS = _("whole"), _("body")
+BY_NAME = _("what their names and codes say")
+TITLE = _("Vertebra levels")
 
 
 class Levels:
@@ -29,13 +30,15 @@ class Levels:
         self._read: list[LevelRow] = []
         self._boxes: dict[str, tuple[Any, Any]] = {}
         self._filling = False
-        self._table.setHorizontalHeaderLabels(["Segment", "Level", "Part"])
+        self._table.setHorizontalHeaderLabels([_("Segment"), _("Level"), _("Part")])
         self._table.verticalHeader().hide()
         header = self._table.horizontalHeader()
         header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
         header.setSectionResizeMode(1, qt.QHeaderView.ResizeToContents)
         header.setSectionResizeMode(2, qt.QHeaderView.ResizeToContents)
-        self._convention.addItems([BY_NAME, *(f"values of {name}" for name in CONVENTIONS)])
+        self._convention.addItems(
+            [BY_NAME, *(_("values of {name}").format(name=name) for name in CONVENTIONS)]
+        )
         self._convention.connect("currentIndexChanged(int)", self._declare)
 
     def show(self, segmentationNode: Any) -> None:
@@ -66,14 +69,16 @@ class Levels:
         """One line for the folded table."""
         rows, levels = self._rows(), self.levels()
         if not levels:
-            return "none known, please set them" if rows else ""
+            return _("none known, please set them") if rows else ""
         kinds = {row.kind for row in rows if row.level}
-        parts = [
-            word for kind, word in (("vertebra", "whole"), ("body", "bodies")) if kind in kinds
-        ]
-        span = levels[0] if len(levels) == 1 else f"{levels[0]} to {levels[-1]}"
+        words = {"vertebra": _("whole"), "body": _("bodies")}
+        parts = _(" and ").join(word for kind, word in words.items() if kind in kinds)
+        span = levels[0]
+        if len(levels) > 1:
+            span = _("{first} to {last}").format(first=levels[0], last=levels[-1])
         unknown = sum(row.kind == "vertebra" and not row.level for row in rows)
-        return f"{span} ({' and '.join(parts)})" + (f", {unknown} unknown" if unknown else "")
+        more = _(", {count} unknown").format(count=unknown) if unknown else ""
+        return f"{span} ({parts}){more}"
 
     def _rows(self) -> list[LevelRow]:
         """As the run will see them: a level that was given to one segment is taken from others."""
@@ -82,7 +87,8 @@ class Levels:
 
     def _fill(self, number: int, row: LevelRow) -> None:
         item = qt.QTableWidgetItem(row.name or row.segmentID)
-        item.setToolTip(f"{row.segmentID}, value {row.value}: {row.why}")
+        text = _("{id}, value {value}: {why}")
+        item.setToolTip(text.format(id=row.segmentID, value=row.value, why=row.why))
         item.setFlags(qt.Qt.ItemIsEnabled)
         self._table.setItem(number, 0, item)
         level, part = qt.QComboBox(), qt.QComboBox()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import qt
+from slicer.i18n import tr as _
 
 from ..anatomy.conventions import LEVELS
 from ..findings import LesionType
@@ -13,9 +14,10 @@ from ..review import Filter, Item, Review, Verdict
 from ..scene import views
 from ..scene.results import Results
 from ..scene.saving import store
-from .candidates import VERDICTS, CandidateTable
+from ..scene.segments import judgedElsewhere
+from .candidates import TYPE_NAMES, VERDICTS, CandidateTable
 
-ALL_LEVELS, ALL_TYPES, ALL_VERDICTS = "All levels", "Both types", "Any status"
+ALL_LEVELS, ALL_TYPES, ALL_VERDICTS = _("All levels"), _("Both types"), _("Any status")
 TYPES: tuple[LesionType, ...] = ("lytic", "blastic")
 SETTLE_MS = 150  # the scene follows the slider once it rests
 
@@ -32,16 +34,16 @@ class ReviewPane:
         self.review: Review | None = None
         self.results: Results | None = None
         self._showing = False
-        self._windowed = False
+        self._prepared = False
         self._followers: list[Callable[[], None]] = []
         self._table = CandidateTable(ui.candidatesTable, self._chosen)
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(SETTLE_MS)
         self._timer.connect("timeout()", self.flush)
-        ui.typeFilter.addItems([ALL_TYPES, *TYPES])
+        ui.typeFilter.addItems([ALL_TYPES, *(TYPE_NAMES[kind] for kind in TYPES)])
         ui.verdictFilter.addItems([ALL_VERDICTS, *(text for text in VERDICTS.values())])
-        ui.missedType.addItems(list(TYPES))
+        ui.missedType.addItems([TYPE_NAMES[kind] for kind in TYPES])
         for name in ("levelFilter", "typeFilter", "verdictFilter"):
             getattr(ui, name).connect("currentIndexChanged(int)", self._filtered)
         ui.thresholdSlider.connect("valueChanged(double)", self._slid)
@@ -67,7 +69,8 @@ class ReviewPane:
     def show(self, review: Review, results: Results) -> None:
         """Show a review from its best candidate on."""
         self.review, self.results = review, results
-        self._windowed = False
+        self._prepared = False
+        self.heed()
         self.renew()
         self._ui.reviewButton.setVisible(True)
         shown = self._table.shown()
@@ -107,6 +110,18 @@ class ReviewPane:
         if shown and self.review is not None and not self.review.can_undo:
             self._table.select(shown[0])
         self.flush()
+
+    def heed(self) -> None:
+        """Take over verdicts that were given in Slicer's own table of segments."""
+        if self.review is None or self.results is None or not self.results.alive:
+            return
+        segmentation = self.results.node.GetSegmentation()
+        said = judgedElsewhere(segmentation, self.review.items)
+        for identity, verdict in said.items():
+            self.review.judge(identity, verdict)
+        if said:
+            self.renew()
+            self.flush()
 
     def judge(self, verdict: Verdict) -> None:
         """A verdict on the selected finding; on to the next that waits for one."""
@@ -195,9 +210,10 @@ class ReviewPane:
         self._isolate()
         if item is None or self.results is None or not self.results.alive:
             return
-        if not self._windowed:
+        if not self._prepared:
             views.boneWindow(self.results.ctNode)
-            self._windowed = True
+            views.showSagittal()
+            self._prepared = True
         if item.volume_mm3 > 0:  # a missed lesion that is not drawn yet is nowhere
             views.jumpTo(self.results.here(item.centroid_lps))
 
@@ -273,7 +289,9 @@ def _quietText(review: Review) -> str:
     """Vertebrae without a finding in one line, those that were not analysed in one each."""
     said = review.quiet()
     healthy = [level for level, text in said if text == "no finding"]
-    lines = [f"No finding: {', '.join(healthy)}"] if healthy else []
+    lines = []
+    if healthy:
+        lines = [_("No finding: {levels}").format(levels=", ".join(healthy))]
     return "\n".join(
         [*lines, *(f"{level}: {text}" for level, text in said if level not in healthy)]
     )

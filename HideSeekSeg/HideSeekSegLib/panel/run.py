@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import slicer
+from slicer.i18n import tr as _
 
 from ..events import (
     Cancelled,
@@ -29,9 +30,9 @@ from ..review import Review
 from ..scene.levels import levelRows
 from ..scene.reading import Inputs, writeInputs
 from ..scene.results import Results, SceneError
+from .weights import remember
 
 Outcome = Literal["finished", "cancelled", "failed"]
-NOT_REACHED = "stopped before its turn"
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,12 @@ class Run:
     The folder with the child's files lives until ``discard``: it holds the healthy edits.
     """
 
-    def __init__(self, ctNode: Any, segmentationNode: Any, choices: Choices) -> None:
+    def __init__(
+        self, ctNode: Any, segmentationNode: Any, choices: Choices, bodiesNode: Any = None
+    ) -> None:
         self.ctNode, self.segmentationNode, self.choices = ctNode, segmentationNode, choices
         self.names = ctNode.GetName(), segmentationNode.GetName()
+        self._bodiesNode = bodiesNode
         self.results: Results | None = None
         self.review = Review(choices.threshold if choices.threshold is not None else 0.5)
         self.began: Started | None = None
@@ -99,12 +103,18 @@ class Run:
         except OSError as error:
             raise InputError(
                 parent,
-                f"the temporary folder cannot be written ({error.strerror}); choose another one in"
-                " Edit > Application Settings > Modules",
+                _(
+                    "the temporary folder cannot be written ({reason}); choose another one in"
+                    " Edit > Application Settings > Modules"
+                ).format(reason=error.strerror),
             ) from error
         try:
             inputs = writeInputs(
-                self.ctNode, self.segmentationNode, self.choices.corrections, self._folder / "in"
+                self.ctNode,
+                self.segmentationNode,
+                self.choices.corrections,
+                self._folder / "in",
+                self._bodiesNode,
             )
         except InputError:
             self.discard()
@@ -176,10 +186,14 @@ class Run:
         """A finished vertebra goes to the scene at once, also after Cancel was pressed."""
         path = Path(event.file)
         try:
-            finding, _ = read_vertebra(path)
+            finding = read_vertebra(path)[0]
         except InputError as error:
-            self._listener.said(f"{event.level} was finished but cannot be read: {error.cause}")
+            text = _("{level} was finished but cannot be read: {cause}")
+            self._listener.said(text.format(level=event.level, cause=error.cause))
             return
+        self.review.add_vertebra(finding)
+        self._files[event.level] = path
+        self._done.append(event.level)
         try:
             if self.results is None:
                 self.results = Results.create(self.ctNode, self.segmentationNode, self.facts())
@@ -190,10 +204,14 @@ class Run:
         now = time.monotonic()
         self.seconds[event.level] = now - self._clock
         self._clock = now
-        self._files[event.level] = path
-        self._done.append(event.level)
-        self.review.add_vertebra(finding)
         self._listener.vertebra(event.level)
+
+    def learn(self) -> None:
+        """Keep how long a vertebra took; the first one's time holds the start of the process."""
+        times, began = list(self.seconds.values())[1:], self.began
+        if times and began is not None:
+            mean = sum(times) / len(times)
+            remember(began.weights_hash, began.device, self.choices.allSlices, mean)
 
     def facts(self) -> dict[str, Any]:
         """What is needed to repeat the run, kept with its results."""
@@ -215,9 +233,9 @@ class Run:
         left = [level for level in self._levels() if level not in self._done]
         if self.results is not None:
             for level in left:
-                self._add(VertebraFinding(level, Status.NOT_ANALYSED, NOT_REACHED))
+                self._add(VertebraFinding(level, Status.NOT_ANALYSED, _("stopped before its turn")))
             for row in self._unknown if not left else ():
-                reason = f"level not known: {row.why}"
+                reason = _("level not known: {why}").format(why=row.why)
                 self._add(VertebraFinding(row.name or row.segmentID, Status.NOT_ANALYSED, reason))
         self._listener.ended(*self._outcome(code, crashed, tail))
 
@@ -228,20 +246,26 @@ class Run:
         return self.began.levels if self.began is not None else ()
 
     def _outcome(self, code: int, crashed: bool, tail: str) -> tuple[Outcome, str]:
-        kept = f"Kept: {', '.join(self._done)}." if self._done else "No vertebra was finished."
+        kept = _("No vertebra was finished.")
+        if self._done:
+            kept = _("Kept: {levels}.").format(levels=", ".join(self._done))
         if isinstance(self._last, Finished):
             return "finished", ""
         if isinstance(self._last, Cancelled) or self._reason or self._job.cancelled:
-            return "cancelled", f"{self._reason or 'Stopped.'} {kept}"
+            return "cancelled", f"{self._reason or _('Stopped.')} {kept}"
         if isinstance(self._last, Failed):
             return "failed", f"{self._named(self._last)} {kept if self._done else ''}".strip()
-        how = "crashed" if crashed else f"ended with status {code}"
-        lines = f" Its last lines:\n{tail}" if tail else ""
-        return "failed", f"The computation {how}. {kept}{lines}"
+        how = _("The computation crashed.")
+        if not crashed:
+            how = _("The computation ended with status {code}.").format(code=code)
+        lines = " " + _("Its last lines:") + f"\n{tail}" if tail else ""
+        return "failed", f"{how} {kept}{lines}"
 
     def _named(self, failed: Failed) -> str:
         """The scene's names instead of those of temporary files."""
         names = {str(self._inputs.ct): self.names[0], str(self._inputs.segmentation): self.names[1]}
+        if self._inputs.bodies is not None:
+            names[str(self._inputs.bodies)] = self._bodiesNode.GetName()
         where = names.get(failed.file, failed.file)
         cause = failed.cause[:1].upper() + failed.cause[1:] if not where else failed.cause
         return f"{where}: {cause}." if where else f"{cause}."

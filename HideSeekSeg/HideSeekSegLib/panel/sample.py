@@ -7,12 +7,13 @@ from typing import Any
 
 import slicer
 import slicer.util
+from slicer.i18n import tr as _
 
 from ..learning.example import paint_lesions
 from ..learning.phantom import Phantom, example_spine
 from ..scene.geometry import asMatrix
 
-CT, VERTEBRAE = "Example CT", "Example vertebrae"
+CT, VERTEBRAE = _("Example CT"), _("Example vertebrae")
 
 
 def loadExample() -> tuple[Any, Any]:

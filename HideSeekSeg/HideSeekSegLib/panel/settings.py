@@ -9,18 +9,19 @@ from typing import Any
 import qt
 import slicer
 import slicer.util
+from slicer.i18n import tr as _
 
 from ..imaging.files import InputError
 from .messages import Messages
 from .weights import BUNDLE, describe
 
 DEVICES = {
-    "auto": "the best there is",
-    "cpu": "processor (CPU)",
-    "cuda": "NVIDIA graphics card (CUDA)",
-    "mps": "Apple graphics (Metal)",
+    "auto": _("the best there is"),
+    "cpu": _("processor (CPU)"),
+    "cuda": _("NVIDIA graphics card (CUDA)"),
+    "mps": _("Apple graphics (Metal)"),
 }
-SLICES = ("as in the training of the weights", "all slices of the body")
+SLICES = (_("as in the training of the weights"), _("all slices of the body"))
 FOLDER_KEY = "HideSeekSeg/weights"
 
 
@@ -63,7 +64,8 @@ class Settings:
             self.weights = describe(folder)
         except InputError as error:
             if not quiet:
-                self._messages.show(f"These weights cannot be used: {error}.", "error")
+                text = _("These weights cannot be used: {error}.").format(error=error)
+                self._messages.show(text, "error")
                 return False
         bundled = self.weights.bundled
         ui = self._ui
@@ -77,7 +79,7 @@ class Settings:
         return True
 
     def _choose(self) -> None:
-        title = "Folder with profile.json, autoencoder.safetensors and classifier.safetensors"
+        title = _("Folder with profile.json, autoencoder.safetensors and classifier.safetensors")
         folder = qt.QFileDialog.getExistingDirectory(
             slicer.util.mainWindow(), title, str(self.weights.folder)
         )
@@ -85,4 +87,4 @@ class Settings:
             self.use(Path(folder))
 
     def _card(self) -> None:
-        slicer.util.infoDisplay(self.weights.card(), windowTitle="Model card")
+        slicer.util.infoDisplay(self.weights.card(), windowTitle=_("Model card"))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from slicer.i18n import tr as _
+
 from ..events import Progress
 from ..terminal import duration
 
-START, CANCEL = "Segment metastases", "Cancel"
+START, CANCEL = _("Segment metastases"), _("Cancel")
 # What a run was started with stays as it was until it is over.
 INPUTS = ("ctSelector", "segmentationSelector", "levelsTable", "conventionSelector")
 
@@ -24,11 +26,13 @@ class State:
         self._stopping = False
         self._show(running=True)
         self._ui.progressBar.value = 0
-        self._ui.progressBar.setFormat("Starting…")
+        self._ui.progressBar.setFormat(_("Starting…"))
 
     def progress(self, event: Progress) -> None:
         """The vertebra at work, and the time that is left."""
-        left = "" if event.seconds_left is None else f" · about {duration(event.seconds_left)} left"
+        left = ""
+        if event.seconds_left is not None:
+            left = _(" · about {time} left").format(time=duration(event.seconds_left))
         self._ui.progressBar.value = round(1000 * event.fraction)
         if not self._stopping:
             self._ui.progressBar.setFormat(f"{event.level} · {event.step}{left}")
@@ -37,7 +41,7 @@ class State:
         """Cancel was pressed; the process may take a moment."""
         self._stopping = True
         self._ui.segmentButton.setEnabled(False)
-        self._ui.progressBar.setFormat("Stopping…")
+        self._ui.progressBar.setFormat(_("Stopping…"))
 
     def idle(self) -> None:
         """No run is going on; whether one can be started is not said by this."""

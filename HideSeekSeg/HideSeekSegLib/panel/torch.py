@@ -16,6 +16,7 @@ from typing import Any
 
 import qt
 import slicer.util
+from slicer.i18n import tr as _
 
 from ..imaging.files import InputError
 from .job import environment, findPython
@@ -28,11 +29,10 @@ TRY = (
     "import json; from HideSeekSegLib.model.weights import choose_device;"
     " device, why = choose_device(); print(json.dumps([str(device), why]))"
 )
-GET_EXTENSION = (
+GET_EXTENSION = _(
     "PyTorch is needed. Install the extension PyTorch with the Extensions Manager, restart Slicer"
     " and try again."
 )
-REPAIR = "Open the module PyTorch Utils, uninstall PyTorch, restart Slicer and install it again."
 
 
 class Torch:
@@ -61,12 +61,10 @@ class Torch:
         if not self.ready():
             return self.problem()
         if choice != "auto":
-            return f"Runs on {choice}: chosen by the user."
-        if self._found is None:
-            return (
-                "Looking for a graphics card ..." if self._process else "Device: the best there is."
-            )
-        return "Runs on {}: {}.".format(*self._found)
+            return runs_on(choice, _("chosen by the user"))
+        if self._found is not None:
+            return runs_on(*self._found)
+        return _("Looking for a graphics card…") if self._process else _("Device: the best one.")
 
     def look(self, told: Callable[[], None]) -> None:
         """Try torch in a process of its own; ``told`` is called when that is over."""
@@ -111,12 +109,12 @@ class Torch:
             return ""
         if version("torch") and _torch_problem():
             return _torch_problem()  # replacing what may be in use is the PyTorch extension's work
-        question = (
-            "PyTorch and two small packages will be fetched and installed into this Slicer (up to"
-            " 3 GB, many minutes). Continue?"
-            if not version("torch")
-            else "Two small packages will be fetched and installed into this Slicer. Continue?"
-        )
+        question = _("Two small packages will be fetched and installed into this Slicer. Continue?")
+        if not version("torch"):
+            question = _(
+                "PyTorch and two small packages will be fetched and installed into this Slicer (up"
+                " to 3 GB, many minutes). Continue?"
+            )
         try:
             if not slicer.util.confirmOkCancelDisplay(question, windowTitle="HideSeekSeg"):
                 return missing()
@@ -126,7 +124,8 @@ class Torch:
             return GET_EXTENSION
         except Exception as error:  # pip fails in many ways
             reason = str(error).strip().splitlines() or [type(error).__name__]
-            return f"The installation failed: {reason[-1]}. Is there a network? See the error log."
+            text = _("The installation failed: {reason}. Is there a network? See the error log.")
+            return text.format(reason=reason[-1])
         importlib.invalidate_caches()
         return missing()
 
@@ -136,14 +135,15 @@ def missing() -> str:
     lacking = [name for name, least in PACKAGES.items() if _older(version(name), least)]
     if _torch_problem():
         return _torch_problem()
-    return f"{' and '.join(lacking)} must be installed first." if lacking else ""
+    text = _("{packages} must be installed first.")
+    return text.format(packages=_(" and ").join(lacking)) if lacking else ""
 
 
 def broken(errors: str) -> str:
     """What to do where torch is installed and fails, from the last lines of a process."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
-    last = lines[-1] if lines else "it ended without a word"
-    return f"PyTorch is installed but cannot be used ({last}). {REPAIR}"
+    last = lines[-1] if lines else _("it ended without a word")
+    return _("PyTorch is installed but cannot be used ({reason}).").format(reason=last) + _repair()
 
 
 def version(package: str) -> str:
@@ -159,17 +159,30 @@ def version(package: str) -> str:
 def _torch_problem() -> str:
     found = version("torch")
     if not found:
-        return "PyTorch is not installed in this Slicer yet."
+        return _("PyTorch is not installed in this Slicer yet.")
     if found == "0":
-        return f"PyTorch is damaged: its files are not there. {REPAIR}"
+        return _("PyTorch is damaged: its files are not there.") + _repair()
     if _older(found, LEAST):
-        return f"PyTorch {found} is too old, {LEAST} or newer is needed. {REPAIR}"
+        text = _("PyTorch {found} is too old, {least} or newer is needed.")
+        return text.format(found=found, least=LEAST) + _repair()
     if _older(found, LEAST_NUMPY_2) and not _older(version("numpy"), "2"):
-        return (
-            f"PyTorch {found} cannot work with NumPy 2, {LEAST_NUMPY_2} or newer is needed, which"
-            f" Macs with Intel processors do not have. {REPAIR}"
+        text = _(
+            "PyTorch {found} cannot work with NumPy 2, {least} or newer is needed, which Macs with"
+            " Intel processors do not have."
         )
+        return text.format(found=found, least=LEAST_NUMPY_2) + _repair()
     return ""
+
+
+def runs_on(device: str, reason: str) -> str:
+    """The device and why it is this one, as a sentence."""
+    return _("Runs on {device}: {reason}.").format(device=device, reason=reason)
+
+
+def _repair() -> str:
+    return " " + _(
+        "Open the module PyTorch Utils, uninstall PyTorch, restart Slicer and install it again."
+    )
 
 
 def _older(found: str, least: str) -> bool:

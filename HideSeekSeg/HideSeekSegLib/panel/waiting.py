@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import slicer
+from slicer.i18n import tr as _
 
 from ..events import Progress, Started
 from .job import Job
@@ -41,7 +42,7 @@ def segmentAndWait(
     while waiting.outcome is None:
         if time.monotonic() > end:
             run.abandon()
-            raise RuntimeError(f"not finished within {seconds:g} s")
+            raise RuntimeError(_("not finished within {seconds} s").format(seconds=f"{seconds:g}"))
         slicer.app.processEvents()
         time.sleep(0.01)
     if waiting.outcome != "finished":

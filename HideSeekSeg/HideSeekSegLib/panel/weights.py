@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
+from slicer.i18n import tr as _
 
 from ..imaging.files import InputError
 from ..model.profile import Profile, from_json
@@ -36,8 +37,9 @@ class Weights:
     def line(self) -> str:
         """For the panel, below the folder."""
         saw = self.profile.geometry.central_slices
-        part = f", trained on the {saw} central slices" if saw else ""
-        return f"“{self.profile.name}”, hash {self.hash[:12]}{part}"
+        part = _(", trained on the {count} central slices").format(count=saw) if saw else ""
+        text = _("“{name}”, hash {hash}")
+        return text.format(name=self.profile.name, hash=self.hash[:12]) + part
 
     def card(self) -> str:
         """Where the weights come from: their own card, or what their profile tells."""
@@ -50,9 +52,11 @@ class Weights:
         """How long a run will take, in words; ``device`` is torch's name or empty."""
         measured = remembered(self.hash, device, all_slices)
         seconds = START_SECONDS + vertebrae * (measured or self._guess(device, all_slices))
-        basis = "" if measured else ", a first guess"
-        many = "1 vertebra" if vertebrae == 1 else f"{vertebrae} vertebrae"
-        return f"Takes about {duration(seconds)} for {many}{basis}."
+        text = _("Takes about {time} for {count} vertebrae")
+        if vertebrae == 1:
+            text = _("Takes about {time} for {count} vertebra")
+        basis = "" if measured else _(", a first guess")
+        return text.format(time=duration(seconds), count=vertebrae) + basis + "."
 
     def _guess(self, device: str, all_slices: bool) -> float:
         on_card = device.startswith(("cuda", "mps"))
@@ -72,9 +76,13 @@ def describe(folder: Path) -> Weights:
         data: dict[str, Any] = json.loads(path.read_text("utf-8"))
         profile = from_json({key: value for key, value in data.items() if key != "files"})
     except OSError as error:
-        raise InputError(path, f"cannot be read: {error.strerror}") from error
+        raise InputError(
+            path, _("cannot be read: {reason}").format(reason=error.strerror)
+        ) from error
     except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(path, f"is no profile of weights: {error}") from error
+        raise InputError(
+            path, _("is no profile of weights: {reason}").format(reason=error)
+        ) from error
     # As model.weights does, which needs torch: the profile names the tensors by their hashes.
     found = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
     return Weights(folder, profile, found)

@@ -9,6 +9,7 @@ from typing import Any
 import qt
 import slicer
 import slicer.util
+from slicer.i18n import tr as _
 
 from ..model.sources import CODE, HUB, PUBLISHED
 from .messages import Messages
@@ -36,41 +37,48 @@ class WeightsImport:
             self._job = None
 
     def _download(self) -> None:
-        folder = self._folder("Folder to keep the published weights in")
+        folder = self._folder(_("Folder to keep the published weights in"))
         if folder is None:
             return
-        lines = [f"{s.name} (at least {s.least / 1e6:.1f} MB) from {s.address}" for s in PUBLISHED]
-        terms = f"They are their authors' work; the terms of use stand at {HUB} and {CODE}."
+        text = _("{name} (at least {size} MB) from {address}")
+        lines = [
+            text.format(name=s.name, size=f"{s.least / 1e6:.1f}", address=s.address)
+            for s in PUBLISHED
+        ]
+        terms = _("They are their authors' work; the terms of use stand at {hub} and {code}.")
+        terms = terms.format(hub=HUB, code=CODE)
         if slicer.util.confirmOkCancelDisplay(
-            "\n".join(["Fetch these files from the network?", "", *lines, "", terms]),
-            windowTitle="Published weights",
+            "\n".join([_("Fetch these files from the network?"), "", *lines, "", terms]),
+            windowTitle=_("Published weights"),
         ):
             self._weights = folder / WEIGHTS
             self._start(
                 ["download-published", "--out", str(folder), "--yes"],
-                "Fetching the published weights; this may take many minutes. A cut download goes on"
-                " when the button is pressed again.",
+                _(
+                    "Fetching the published weights; this may take many minutes. A cut download"
+                    " goes on when the button is pressed again."
+                ),
             )
 
     def _import(self) -> None:
         names = [source.name for source in PUBLISHED]
         chosen = qt.QFileDialog.getOpenFileNames(
-            slicer.util.mainWindow(), f"The authors' three files: {', '.join(names)}"
+            slicer.util.mainWindow(),
+            _("The authors' three files: {names}").format(names=", ".join(names)),
         )
         files = {Path(file).name: file for file in chosen}
         if not files:
             return
         missing = [name for name in names if name not in files]
         if missing:
-            self._messages.show(
-                f"Choose all three files together: no {', '.join(missing)}.", "error"
-            )
+            text = _("Choose all three files together: no {names}.")
+            self._messages.show(text.format(names=", ".join(missing)), "error")
             return
-        folder = self._folder("Folder to write the weights to")
+        folder = self._folder(_("Folder to write the weights to"))
         if folder is not None:
             self._weights = folder / WEIGHTS
             words = [*(files[name] for name in names), "--out", str(self._weights)]
-            self._start(["import-published", *words], "Converting the published weights.")
+            self._start(["import-published", *words], _("Converting the published weights."))
 
     def _folder(self, title: str) -> Path | None:
         folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title)
@@ -86,10 +94,11 @@ class WeightsImport:
         self._job = None
         self._buttons(True)
         if code or crashed:
-            last = tail.strip().splitlines()[-1:] or ["no reason was given"]
-            self._messages.show(f"The published weights are not there: {last[0]}", "error")
+            last = tail.strip().splitlines()[-1:] or [_("no reason was given")]
+            text = _("The published weights are not there: {reason}").format(reason=last[0])
+            self._messages.show(text, "error")
         elif self._settings.use(self._weights):
-            self._messages.show("The published weights are ready and chosen.")
+            self._messages.show(_("The published weights are ready and chosen."))
 
     def _buttons(self, on: bool) -> None:
         self._ui.downloadWeightsButton.setEnabled(on)

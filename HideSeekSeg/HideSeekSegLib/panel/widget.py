@@ -6,6 +6,7 @@ from typing import Any
 
 import slicer
 import slicer.util
+from slicer.i18n import tr as _
 
 from ..events import Progress, Started
 from ..imaging.files import InputError
@@ -17,13 +18,13 @@ from .handover import Handover
 from .job import Job
 from .keys import Keys
 from .levels import Levels
+from .lost import Lost
 from .messages import Messages, told
 from .review_pane import ReviewPane
 from .run import Choices, MakeJob, Outcome, Run
 from .settings import Settings
 from .state import State
-from .torch import Torch
-from .weights import remember
+from .torch import Torch, runs_on
 from .weights_import import WeightsImport
 
 
@@ -47,10 +48,12 @@ class Panel:
         self.review = ReviewPane(self.ui)
         self.flick = Flick(self.ui, self.review, self.messages)
         self.handover = Handover(self.ui, self.review, self.messages)
+        self.lost = Lost(self.ui, self.review, self.messages)
         self.weightsImport = WeightsImport(self.ui, self.settings, self.messages, makeJob)
         self.keys = Keys(self.ui)
         self.ui.ctSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._chosen)
         self.ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._chosen)
+        self.ui.bodiesSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._check)
         self.ui.segmentButton.connect("clicked()", self._pressed)
         self.ui.torchButton.connect("clicked()", self._installTorch)
         removed = slicer.vtkMRMLScene.NodeRemovedEvent
@@ -69,6 +72,7 @@ class Panel:
         """The module is shown: its keys work, and a review of the scene is taken up again."""
         self.keys.install(slicer.util.mainWindow())
         self._torch.look(self._check)
+        self.review.heed()
         self.handover.measure()
         if not self.running and self.review.review is None:
             self._restore()
@@ -97,7 +101,7 @@ class Panel:
         self._forget()
         self.review.clear()
         self.state.idle()
-        text = "The scene was closed: the run was stopped." if was else ""
+        text = _("The scene was closed: the run was stopped.") if was else ""
         self.messages.show(text, "warning")
 
     def onSceneEndClose(self) -> None:
@@ -114,7 +118,7 @@ class Panel:
     def segment(self, levels: tuple[str, ...] = ()) -> bool:
         """Start a run, of some ``levels`` only if given; says why where it cannot be started."""
         if self.running:
-            self.messages.show("A run is going on: cancel it first.", "warning")
+            self.messages.show(_("A run is going on: cancel it first."), "warning")
             return False
         ct, segmentation = self._inputs()
         settings = self.settings
@@ -131,10 +135,10 @@ class Panel:
             levels,
             self.levels.corrections(),
         )
-        run = Run(ct, segmentation, choices)
+        run = Run(ct, segmentation, choices, self.ui.bodiesSelector.currentNode())
         self._forget()
         self.review.clear()
-        self.messages.show("Preparing…")
+        self.messages.show(_("Preparing…"))
         try:
             run.start(self._makeJob, self)
         except InputError as error:
@@ -154,7 +158,7 @@ class Panel:
 
     def started(self, event: Started) -> None:
         self.messages.clear()
-        self.ui.deviceLabel.text = f"Runs on {event.device}: {event.reason}."
+        self.ui.deviceLabel.text = runs_on(event.device, event.reason)
 
     def progress(self, event: Progress) -> None:
         self.state.progress(event)
@@ -179,20 +183,15 @@ class Panel:
         if run.results is not None and run.results.alive:
             self.vertebra("")
             self.review.settle()
+        elif run.results is not None:
+            self.review.clear()
+            self.lost.keep(run.review, run.results)
         if outcome == "finished":
-            self._learn(run)
-            self.messages.show(f"Done: {run.review.summary()}.")
+            run.learn()
+            self.messages.show(_("Done: {summary}.").format(summary=run.review.summary()))
         else:
             self.messages.show(text, "error" if outcome == "failed" else "warning")
         self._check()
-
-    def _learn(self, run: Run) -> None:
-        """The first vertebra's time holds the start of the process: it is left out."""
-        times = list(run.seconds.values())[1:]
-        if times and run.began is not None:
-            mean = sum(times) / len(times)
-            began = run.began
-            remember(began.weights_hash, began.device, run.choices.allSlices, mean)
 
     def _pressed(self) -> None:
         if self.running:
@@ -234,8 +233,10 @@ class Panel:
         """Why no run can start with what is chosen."""
         ct, segmentation = self._inputs()
         if segmentation is not None and Results.isOne(segmentation):
-            return [f"“{segmentation.GetName()}” holds results: choose the vertebrae themselves."]
-        return problems(ct, segmentation, self.levels.corrections())
+            text = _("“{name}” holds results: choose the vertebrae themselves.")
+            return [text.format(name=segmentation.GetName())]
+        bodies = self.ui.bodiesSelector.currentNode()
+        return problems(ct, segmentation, self.levels.corrections(), bodies)
 
     def _restore(self, ct: Any = None) -> None:
         """Take up the latest review of the scene, of a CT if one is given."""
@@ -255,7 +256,7 @@ class Panel:
                 self.review.show(review, results)
                 return
 
-    def _removed(self, *_: Any) -> None:
+    def _removed(self, *arguments: Any) -> None:
         """A node went: nothing may be done with it any more."""
         if self._scene.IsClosing():
             return
@@ -263,24 +264,25 @@ class Panel:
         if run is not None and run.running:
             ct, segmentation = run.missing()
             if ct:
-                self.cancel(f"“{ct}” was removed from the scene: the run was stopped.")
+                text = _("“{name}” was removed from the scene: the run was stopped.")
+                self.cancel(text.format(name=ct))
             elif segmentation:
-                self.messages.show(
-                    f"“{segmentation}” was removed from the scene: the run goes on with its copy.",
-                    "warning",
-                )
+                text = _("“{name}” was removed from the scene: the run goes on with its copy.")
+                self.messages.show(text.format(name=segmentation), "warning")
             return
-        results = self.review.results
-        if results is not None and not results.alive:
+        review, results = self.review.review, self.review.results
+        if review is not None and results is not None and not results.alive:
             self.review.clear()
-            self._forget()
-            self.messages.show("The results were removed from the scene.", "warning")
+            if not self.lost.keep(review, results):
+                self._forget()
+            self.messages.show(_("The results were removed from the scene."), "warning")
 
     def _forget(self) -> None:
         """The last run and its files."""
         if self._run is not None:
             self._run.abandon()
         self._run = None
+        self.lost.forget()
         self.flick.evidence = lambda level: None
 
     def _installTorch(self) -> None:

@@ -19,10 +19,18 @@ _QUANTITIES = {"110852": "MR", "112031": "CT"}
 
 
 def problems(
-    ctNode: Any, segmentationNode: Any, corrections: Mapping[str, str] | None = None
+    ctNode: Any,
+    segmentationNode: Any,
+    corrections: Mapping[str, str] | None = None,
+    bodiesNode: Any = None,
 ) -> list[str]:
     """Why a run cannot start, one line each, for the user; empty where it can."""
     found = [*_problemsOfCt(ctNode), *_problemsOfSegmentation(segmentationNode, corrections or {})]
+    if bodiesNode is not None and not any(r.kind == "body" for r in levelRows(bodiesNode)):
+        found.append(
+            f'No segment of "{bodiesNode.GetName()}" is understood as a vertebral body: choose'
+            " another segmentation of the bodies, or none."
+        )
     if not found and not _overlap(ctNode, segmentationNode):
         found.append(
             f'"{segmentationNode.GetName()}" does not overlap with the CT "{ctNode.GetName()}":'

@@ -59,6 +59,7 @@ class Results:
         self._grid = Grid(tuple(place["shape"]), np.array(place["ijk_to_lps"]))
         self._toWorld: Matrix = np.array(place["to_world"])
         self._ct = node.GetNodeReference(CT_REFERENCE)
+        self._source = node.GetNodeReference(_SOURCE)
         self._findings: dict[str, VertebraFinding] = {}
         self._applied: dict[str, Item] = {}
 
@@ -159,12 +160,18 @@ class Results:
             self.node.CreateClosedSurfaceRepresentation()
         self.node.EndModify(modifying)
 
+    @property
+    def canReturn(self) -> bool:
+        """Whether ``recreated`` has something to bring back: not after the scene was loaded."""
+        return bool(self._findings) and self.ctNode is not None
+
     def recreated(self) -> Results:
         """New results with all findings of this run, for a user who removed the first ones.
 
         Raises SceneError where the CT is gone as well.
         """
-        new = Results.create(self.ctNode, None, self.run)
+        new = Results.create(self.ctNode, self._source, self.run)
+        new.node.SetName(self.node.GetName())
         for finding in self._findings.values():
             new.addVertebra(finding)
         return new

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import vtk
 
-from ..output.looks import Look, plain, tags
+from ..output.looks import STATUS, STATUSES, Look, plain, tags
+from ..review import Item, Verdict
 
 
 def dress(segment: Any, look: Look) -> None:
@@ -27,3 +29,18 @@ def tag(segment: Any, name: str) -> str | None:
     """A tag's value, None where the segment has no such tag."""
     value = vtk.reference("")
     return str(value) if segment.GetTag(name, value) else None
+
+
+def judgedElsewhere(segmentation: Any, items: Iterable[Item]) -> dict[str, Verdict]:
+    """Verdicts that were given in Slicer's own table of segments, by lesion id.
+
+    Slicer's "in progress" is no verdict.
+    """
+    meanings: dict[str | None, Verdict] = {status: verdict for verdict, status in STATUSES.items()}
+    found = {}
+    for item in items:
+        segment = segmentation.GetSegment(item.id)
+        verdict = meanings.get(tag(segment, STATUS)) if segment is not None else None
+        if verdict is not None and verdict != item.verdict:
+            found[item.id] = verdict
+    return found

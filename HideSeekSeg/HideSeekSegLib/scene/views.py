@@ -13,10 +13,12 @@ from ..output.views import window
 from .geometry import CT_REFERENCE, RAS_FROM_LPS
 from .showing import isolate
 
-__all__ = ["boneWindow", "isolate", "jumpTo", "showBackground", "showOverlay"]
+__all__ = ["boneWindow", "isolate", "jumpTo", "showBackground", "showOverlay", "showSagittal"]
 
 # Voxels looked at to choose a window: a sample of a large CT is as good as all of it.
 _SAMPLE = 2_000_000
+# Cosine between a view's normal and the patient's left-right axis, from which it is sagittal.
+_SAGITTAL = 0.7
 
 
 def jumpTo(centroidLps: Sequence[float]) -> None:
@@ -28,6 +30,21 @@ def jumpTo(centroidLps: Sequence[float]) -> None:
         step = ras - camera.GetFocalPoint()
         camera.SetPosition(*(step + camera.GetPosition()))
         camera.SetFocalPoint(*ras)
+
+
+def showSagittal() -> None:
+    """The "four-up" layout, unless a sagittal view is shown already: that layout is the user's."""
+    scene = slicer.mrmlScene
+    nodes = slicer.util.getNodesByClass("vtkMRMLSliceNode", scene)
+    if any(node.IsMappedInLayout() and _isSagittal(node) for node in nodes):
+        return
+    layout = scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+    if layout is not None:
+        layout.SetViewArrangement(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+
+
+def _isSagittal(sliceNode: Any) -> bool:
+    return abs(sliceNode.GetSliceToRAS().GetElement(0, 2)) > _SAGITTAL
 
 
 def boneWindow(ctNode: Any) -> None:
