@@ -24,9 +24,11 @@ def take(desktop: Desktop, folder: Path) -> Opened:
     with open_panel(desktop, program=sys.executable) as opened:
         opened.choose(ct, vertebrae)
         desktop.wait(lambda: "Looking" not in opened.ui.deviceLabel.text, 60)
+        opened.ui.levelsButton.collapsed = False
         opened.picture(before)
+        opened.ui.levelsButton.collapsed = True
         opened.ui.segmentButton.click()
-        desktop.wait(lambda: len(opened.rows()) > 1 or not opened.panel.running, 120)
+        desktop.wait(lambda: opened.rows() or not opened.panel.running, 120)
         opened.picture(during)
         opened.wait_for_end(120)
         accept_and_reject(opened)
@@ -47,9 +49,10 @@ def accept_and_reject(opened: Opened) -> None:
         if cells[:2] in (["T12", "lytic"], ["L1", "blastic"]):
             table.selectRow(row)
             opened.key(key)
-    first = next(n for n, cells in enumerate(opened.rows()) if cells[5] == "to review")
-    table.selectRow(first)
-    opened.key("X")
+    false = [n for n, cells in enumerate(opened.rows()) if cells[5] == "to review"]
+    if false:
+        table.selectRow(false[0])
+        opened.key("X")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import pytest
 from desktop import Desktop
 from example_panel import Opened, add_boxes, open_panel
 from HideSeekSegLib.imaging.volume import Volume
-from HideSeekSegLib.model.weights import BUNDLE, load_model
 from test_panel_run import scripted
 
 # Of Slicer's slice views, and of Segment Editor while it is open.
@@ -43,6 +42,8 @@ def test_it_says_what_it_is_not(opened: Opened) -> None:
 
 
 def test_weights_are_described_without_torch_as_torch_would(opened: Opened) -> None:
+    from HideSeekSegLib.model.weights import BUNDLE, load_model
+
     model = load_model(BUNDLE, "cpu")
     assert model.hash[:12] in opened.ui.weightsInfoLabel.text
     assert model.profile.name in opened.ui.weightsInfoLabel.text
@@ -93,7 +94,7 @@ def test_choices_become_the_command_line(opened: Opened, tiny_weights: Path) -> 
 
 
 def test_estimate_knows_the_method_the_device_and_the_slices(slow_weights: Path) -> None:
-    from HideSeekSegLib.panel.weights import describe
+    from HideSeekSegLib.panel.weights import BUNDLE, describe
 
     bundled, heavy = describe(BUNDLE), describe(slow_weights)
     assert "a first guess" in bundled.estimate(3, "cpu", False)

@@ -28,6 +28,7 @@ class Flick:
         for number, button in enumerate(self._buttons):
             button.connect("toggled(bool)", self._slot(number))
         pane.whenChosen(self.follow)
+        self.follow()
 
     def follow(self) -> None:
         """Another finding was chosen: back to the CT where it is in another vertebra."""

@@ -16,6 +16,7 @@ from ..scene.results import Results
 from ..scene.saving import store
 from ..scene.segments import judgedElsewhere
 from .candidates import TYPE_NAMES, VERDICTS, CandidateTable
+from .messages import quietText
 
 ALL_LEVELS, ALL_TYPES, ALL_VERDICTS = _("All levels"), _("Both types"), _("Any status")
 TYPES: tuple[LesionType, ...] = ("lytic", "blastic")
@@ -73,6 +74,10 @@ class ReviewPane:
         self.heed()
         self.renew()
         self._ui.reviewButton.setVisible(True)
+        self.begin()
+
+    def begin(self) -> None:
+        """Choose the best candidate where none is chosen."""
         shown = self._table.shown()
         if shown and not self._table.current:
             self._table.select(shown[0])
@@ -263,7 +268,7 @@ class ReviewPane:
         ui.countsLabel.text = review.counts(self._filter()) if review is not None else ""
         ui.detailLabel.text = self._details(item)
         ui.commentEdit.text = item.comment if item is not None else ""
-        quiet = _quietText(review) if review is not None else ""
+        quiet = quietText(review) if review is not None else ""
         ui.quietLabel.text = quiet
         ui.quietLabel.setVisible(bool(quiet))
         for name in ("acceptButton", "rejectButton", "switchTypeButton", "commentEdit"):
@@ -283,15 +288,3 @@ class ReviewPane:
         vertebra = self.review.vertebrae[item.level]
         flags = f" ({', '.join(vertebra.flags)})" if vertebra.flags else ""
         return f"{item.name}{flags}"
-
-
-def _quietText(review: Review) -> str:
-    """Vertebrae without a finding in one line, those that were not analysed in one each."""
-    said = review.quiet()
-    healthy = [level for level, text in said if text == "no finding"]
-    lines = []
-    if healthy:
-        lines = [_("No finding: {levels}").format(levels=", ".join(healthy))]
-    return "\n".join(
-        [*lines, *(f"{level}: {text}" for level, text in said if level not in healthy)]
-    )

@@ -171,6 +171,7 @@ class Panel:
             self.review.show(run.review, run.results)
         else:
             self.review.renew()
+            self.review.begin()
 
     def said(self, text: str) -> None:
         self.messages.show(text, "warning")
