@@ -153,17 +153,22 @@ def test_closing_the_scene_ends_the_run(slow: Opened) -> None:
     assert slow.ui.estimateLabel.text.startswith("Choose a CT")
 
 
-def test_removing_the_ct_stops_the_run_and_keeps_results(slow: Opened) -> None:
+def test_removing_the_ct_stops_the_run_and_keeps_results(
+    desktop: Desktop, box_spine: Spine, tmp_path: Path
+) -> None:
     import slicer
 
-    slicer.mrmlScene.RemoveNode(slow.ui.ctSelector.currentNode())
-    slow.wait_for_end(20)
-    assert "“Boxes” was removed from the scene: the run was stopped. Kept: T11." in slow.message
-    assert len(results_in_scene()) == 1
-    slow.ui.thresholdSlider.value = 0.0
-    assert slow.rows()
-    slow.key("A")
-    assert slow.rows()[0][5] == "✓ accepted"
+    with run_scripted(desktop, box_spine, one_and_waits(box_spine, tmp_path)) as opened:
+        desktop.wait(lambda: opened.rows(), 20)
+        slicer.mrmlScene.RemoveNode(opened.ui.ctSelector.currentNode())
+        opened.wait_for_end(20)
+        assert "“Boxes” was removed from the scene: the run was stopped. Kept: T10." in (
+            opened.message
+        )
+        assert len(results_in_scene()) == 1
+        assert opened.rows()
+        opened.key("A")
+        assert opened.rows()[0][5] == "✓ accepted"
 
 
 @posix
@@ -216,16 +221,32 @@ def test_a_failure_names_the_scenes_own_node(
         assert opened.message == "Boxes: is no CT."
 
 
+def finished_t10(spine: Spine, folder: Path) -> VertebraDone:
+    """A vertebra with one finding, in its file."""
+    grid = spine[0].grid
+    x, y, z = (float(v) for v in grid.lps((22, 20, 32)))
+    lesion = make_candidate("T10-1", "blastic", 0.9, ball(grid, (x, y, z), 6.0), grid)
+    file = folder / "T10.npz"
+    write_vertebra(file, VertebraFinding("T10", Status.FINDINGS, candidates=(lesion,)), None)
+    return VertebraDone("T10", {}, str(file))
+
+
+def one_and_waits(spine: Spine, folder: Path) -> str:
+    """A child that has finished T10, and stops when it is asked to."""
+    done, cancelled = finished_t10(spine, folder), Cancelled(("T10",), (), 1.0)
+    lines = (
+        "def stop(*_):\n"
+        f"    print({to_line(cancelled)!r}, flush=True); sys.exit(130)\n"
+        "signal.signal(signal.SIGINT, stop)\n"
+        f"print({to_line(STARTED)!r}); print({to_line(done)!r}, flush=True)\ntime.sleep(60)"
+    )
+    return scripted(folder, lines)
+
+
 def test_a_vertebra_that_is_finished_after_cancel_is_kept(
     desktop: Desktop, box_spine: Spine, tmp_path: Path
 ) -> None:
-    grid = box_spine[0].grid
-    x, y, z = (float(v) for v in grid.lps((22, 20, 32)))
-    lesion = make_candidate("T10-1", "blastic", 0.9, ball(grid, (x, y, z), 6.0), grid)
-    finding = VertebraFinding("T10", Status.FINDINGS, candidates=(lesion,))
-    file = tmp_path / "T10.npz"
-    write_vertebra(file, finding, None)
-    done, cancelled = VertebraDone("T10", {}, str(file)), Cancelled(("T10",), (), 1.0)
+    done, cancelled = finished_t10(box_spine, tmp_path), Cancelled(("T10",), (), 1.0)
     lines = (
         f"print({to_line(STARTED)!r}, flush=True)\n"
         "def stop(*_):\n"
