@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from example_panel import Opened, add_boxes, open_panel
 from HideSeekSegLib.imaging.volume import Volume
 from test_panel_run import scripted
 
+PANEL = Path(__file__).resolve().parents[1] / "HideSeekSeg" / "HideSeekSegLib" / "panel"
 # Of Slicer's slice views, and of Segment Editor while it is open.
 TAKEN = {*"0123456789QWZYIGFBRTVS[]{}", "Space", "Esc", "Left", "Right", "Up", "Down"}
 
@@ -35,6 +38,22 @@ def test_keys_are_free_in_slicer_and_stand_on_their_buttons(opened: Opened) -> N
         widget = getattr(opened.ui, name)
         text = widget.placeholderText if name == "commentEdit" else widget.text
         assert f"[{key.replace('Shift+', '⇧')}]" in text
+
+
+# Calls whose first argument a user reads.
+TOLD = {"show", "said", "setToolTip", "setFormat", "setText", "addItems", "infoDisplay"}
+
+
+@pytest.mark.parametrize("path", sorted(PANEL.glob("*.py")), ids=lambda path: path.stem)
+def test_what_a_user_reads_can_be_translated(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+            literal = isinstance(node.args[0], (ast.Constant, ast.JoinedStr, ast.List, ast.Tuple))
+            if node.func.attr in TOLD and literal:
+                words = [n.value for n in ast.walk(node.args[0]) if isinstance(n, ast.Constant)]
+                calls = [n for n in ast.walk(node.args[0]) if isinstance(n, ast.Call)]
+                alone = all(re.fullmatch(r"\W*", str(word)) for word in words)
+                assert alone or calls, f"{path.name}:{node.lineno}: not in _()"
 
 
 def test_it_says_what_it_is_not(opened: Opened) -> None:
