@@ -515,13 +515,13 @@ def test_outlines_close_gaps_and_leave_specks_alone(canvas: Canvas) -> None:
 def test_plain_lesions_stand_out_from_quiet_and_from_coarse_marrow(canvas: Canvas) -> None:
     texture = smooth_field(rng(3), canvas, 3.0)
     lesion = blob(rng(1), canvas, np.array(canvas.body.shape) / 2 * SPACING, 6.0) > 0.5
-    change = np.where(lesion, -1.3 * PLAIN_HU, 0.0).astype(np.float32)
+    change = np.where(lesion, np.float32(-1.3 * PLAIN_HU), np.float32(0.0))
     quiet = clutter(canvas.hu + 20 * texture, canvas.depth)
     coarse = clutter(canvas.hu + 150 * texture, canvas.depth)
     assert quiet == pytest.approx(20, rel=0.2) and coarse == pytest.approx(150, rel=0.2)
     assert plain(change, lesion, quiet)
     assert not plain(change, lesion, coarse)
-    assert not plain(change / 2, lesion, quiet)
+    assert not plain(0.5 * change, lesion, quiet)
     assert not plain(change, np.zeros_like(lesion), quiet)
 
 
