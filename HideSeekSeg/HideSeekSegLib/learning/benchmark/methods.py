@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, Protocol
 
 from scipy import ndimage
@@ -14,6 +15,7 @@ from ...joining import Joined, Part, join_slices, p_of_vertebra
 from ...model.weights import Model
 from ..evaluation import TYPES, Case, Seen, scored_parts, see
 from ..fields import Field, Mask
+from ..tuning import MIN_SLICES
 from .outcomes import Outcome, Thresholds, outcome
 from .subjects import Subject
 
@@ -119,13 +121,16 @@ class Maps:
 
 @dataclass(frozen=True)
 class Level:
-    """Which of a method's maps is used, and the evidence above which voxels are candidates."""
+    """Which of a method's maps is used, the evidence above which voxels are candidates, and on how
+    many slices a candidate must stand: the choices that ``tuning.tune`` has, too."""
 
     variant: int
     floor: float
+    min_slices: int = 1
 
 
 MIN_PIXELS = 5
+LEAST_SLICES = (1, MIN_SLICES[-1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +149,8 @@ class ByMaps:
 
     @property
     def settings(self) -> Sequence[Level]:
-        return [Level(v, floor) for v in range(self.variants) for floor in self.floors]
+        choices = product(range(self.variants), self.floors, LEAST_SLICES)
+        return [Level(*choice) for choice in choices]
 
     def see(self, subject: Subject) -> Sequence[Maps]:
         return self.draw(subject)
@@ -155,7 +161,16 @@ class ByMaps:
             for kind in TYPES
             for part in parts_above(seen[chosen[kind].variant], kind, chosen[kind].floor)
         ]
-        return join_slices(parts), seen[0].p
+        return joined(parts, chosen), seen[0].p
+
+
+def joined(parts: Sequence[Part], chosen: Mapping[LesionType, Level]) -> list[Joined]:
+    """Each type joined by its own least number of slices."""
+    return [
+        lesion
+        for kind in TYPES
+        for lesion in join_slices([p for p in parts if p.type == kind], chosen[kind].min_slices)
+    ]
 
 
 def parts_above(maps: Maps, kind: LesionType, floor: float) -> list[Part]:

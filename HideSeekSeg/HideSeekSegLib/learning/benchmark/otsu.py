@@ -15,11 +15,11 @@ from scipy import ndimage
 
 from ...attribution import encode, score
 from ...findings import LesionType
-from ...joining import Joined, Part, join_slices, p_of_vertebra
+from ...joining import Joined, Part, p_of_vertebra
 from ...model.weights import Model
 from ..evaluation import TYPES, Case
 from ..fields import Field, Mask
-from .methods import ByMaps, Chosen, Level, Maps, Tuned, parts_above, supervision
+from .methods import ByMaps, Chosen, Level, Maps, Tuned, joined, parts_above, supervision
 from .subjects import Subject
 
 SMOOTHING = 1.0  # pixels: noise is no lesion
@@ -92,7 +92,7 @@ class OtsuHiding:
             for part in parts_above(maps[chosen[kind].variant], kind, chosen[kind].floor)
             if p[part.slice] >= gate
         ]
-        return join_slices(self._scored(maps[0].case, parts, p)), p_of_vertebra(p)
+        return joined(self._scored(maps[0].case, parts, p), chosen), p_of_vertebra(p)
 
     def _scored(self, case: Case, parts: Sequence[Part], p: npt.NDArray[np.float64]) -> list[Part]:
         """All candidates of a vertebra, each alone left to see, and each slice with none."""
