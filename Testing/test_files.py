@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import SimpleITK as sitk
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -584,6 +584,7 @@ def test_bad_series_are_refused_in_one_line(
     st.lists(st.tuples(st.integers(0, 399), st.integers(0, 255)), min_size=1, max_size=4),
     st.sampled_from([read_ct, read_segmentation]),
 )
+@example(".nii", [(109, 128)], read_ct)  # the data begin, and so end, within a voxel
 def test_a_damaged_header_is_read_or_refused_in_one_line(
     tmp_path_factory: pytest.TempPathFactory,
     suffix: str,

@@ -70,9 +70,12 @@ def check(path: Path) -> Check:
             end = header.size + len(stream.read(header.data_start - header.size))
             for chunk in _chunks(stream):
                 if header.floats and end < header.data_end:
-                    values = np.frombuffer(chunk[: header.data_end - end], header.floats)
+                    size = header.floats.itemsize
+                    # A file that is too short may end within a voxel.
+                    count = min(len(chunk), header.data_end - end) // size
+                    values = np.frombuffer(chunk[: count * size], header.floats)
                     where = np.flatnonzero(~np.isfinite(values))
-                    at.append(where + (end - header.data_start) // header.floats.itemsize)
+                    at.append(where + (end - header.data_start) // size)
                     odd.append(values[where].astype(float))
                 end += len(chunk)
     except EOFError:
