@@ -165,6 +165,9 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--supervision", choices=["labels", "twins"], default="labels")
     add("--encoder-steps", type=_count, default=40_000, metavar="N")
     add("--decoder-steps", type=_count, default=20_000, metavar="N")
+    add("--encoder-rate", type=_rate, default=1e-3, metavar="RATE", help="learning rate")
+    add("--decoder-rate", type=_rate, default=8e-4, metavar="RATE", help="learning rate")
+    add("--start", type=Path, metavar="DIR", help="weights to go on from, instead of from nothing")
     add("--central-slices", type=_count, metavar="N", help="learn from the N middle ones alone")
     add("--name", default="compact", help="name of the weights, shown to their users")
     add("--seed", type=int, default=1)
@@ -187,11 +190,13 @@ def _train(args: argparse.Namespace) -> int:
             supervision=args.supervision,
             encoder_steps=args.encoder_steps,
             decoder_steps=args.decoder_steps,
+            encoder_rate=args.encoder_rate,
+            decoder_rate=args.decoder_rate,
             seed=args.seed,
         )
         job = Training(
             *(args.slices, args.validation, args.out, settings, args.name),
-            *(args.device, args.central_slices),
+            *(args.device, args.central_slices, args.start),
         )
         weights = run_train(job, _say, should_stop)
         if weights is not None:
@@ -221,6 +226,16 @@ def _share(text: str) -> float:
     if not 0 <= share <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
     return share
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate <= 0.1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no learning rate (above 0, up to 0.1)")
+    return rate
 
 
 def _count(text: str) -> int:

@@ -72,7 +72,7 @@ class Training:
 
     ``validation`` holds whole simulated vertebrae, to choose thresholds on, or other prepared
     patients, to measure P(malignant) on.  ``central_slices`` of each vertebra are learned from, and
-    later analysed; all where it is None.
+    later analysed; all where it is None.  ``start`` holds weights to go on from.
     """
 
     slices: Path
@@ -82,6 +82,7 @@ class Training:
     name: str
     device: str = "auto"
     central_slices: int | None = None
+    start: Path | None = None
 
 
 def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path | None:
@@ -95,6 +96,7 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
     profile = replace(COMPACT, name=job.name, geometry=geometry)
     slices = load_slices(job.slices, profile)
     _require(slices, job)
+    start, settings = _start(job, profile)
     tunable = job.validation is not None and not load_slices(job.validation, profile).label_only
     if job.validation is not None and tunable:
         _validation(job.validation, profile)  # what is wrong with it is better known before
@@ -102,10 +104,10 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
     with _team(job.device) as team:
         if team.leads:
             make_folder(job.out)
-            _claim(job.out, job.settings)
+            _claim(job.out, settings)
             say(_described(slices, team))
         trained = train(
-            slices, profile, job.settings, job.out, stage_teller(say), should_stop, team
+            slices, profile, settings, job.out, stage_teller(say), should_stop, team, start
         )
     if not team.leads:
         return None
@@ -129,6 +131,16 @@ def _require(slices: Slices, job: Training) -> None:
     if slices.label.min() == slices.label.max():
         only = "malignant" if slices.label[0] else "healthy"
         raise InputError(job.slices, f"holds {only} vertebrae alone: nothing to tell apart")
+
+
+def _start(job: Training, profile: Profile) -> tuple[Model | None, Settings]:
+    """The weights to go on from, and settings that name them; InputError where they do not fit."""
+    if job.start is None:
+        return None, job.settings
+    model = _load(job.start)
+    if model.profile.architecture != profile.architecture:
+        raise InputError(job.start, "has another architecture than what is to be trained")
+    return model, replace(job.settings, start=model.hash)
 
 
 def _described(slices: Slices, team: Team) -> str:

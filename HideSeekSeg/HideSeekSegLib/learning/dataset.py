@@ -15,6 +15,7 @@ from ..anatomy.intensity import blanked, compressed
 from ..imaging.files import InputError
 from ..model.profile import Profile
 from ..preparation import central_slices
+from .augmentation import bent, rescanned
 from .simulate import BLASTIC, BODY, LYTIC
 
 Bools = npt.NDArray[np.bool_]
@@ -120,22 +121,19 @@ def _central(vertebra: np.ndarray, number: np.ndarray, count: int) -> npt.NDArra
 def make_batch(
     slices: Slices, rows: npt.NDArray[np.intp], profile: Profile, rng: np.random.Generator | None
 ) -> Batch:
-    """Network inputs of some rows; with ``rng`` flipped, shifted and re-scaled at random.
+    """Network inputs of some rows; with ``rng`` bent and scanned anew at random.
 
     Image and twin share every change: their difference is the lesion and nothing else.
     """
     pictures = [slices.image] if slices.label_only else [slices.image, slices.twin]
     weight = np.asarray(slices.weight[rows] / 255, dtype=np.float32)
-    hu = np.stack([picture[rows] for picture in pictures]).astype(float)
+    hu = np.stack([picture[rows] for picture in pictures]).astype(np.float32)
     body = slices.body[rows]
     if rng is not None:
-        each = (len(rows), 1, 1)
-        hu = hu * np.exp(rng.normal(0.0, 0.06, each)) + rng.normal(0.0, 12.0, each)
-        noisy = (rng.random(each) < 0.4) * rng.uniform(0, 25, each)
-        hu = hu + rng.standard_normal(body.shape) * noisy
-    x = blanked(compressed(hu.astype(np.float32), profile.intensity), weight)
-    if rng is not None:
-        x, body = _moved(rng, x, body)
+        layers = np.stack([*hu, weight, body], axis=1, dtype=np.float32)
+        *moved, weight, shown = np.moveaxis(bent(rng, torch.from_numpy(layers)).numpy(), 1, 0)
+        hu, body = rescanned(rng, np.stack(moved)), shown > 0.5
+    x = blanked(compressed(hu, profile.intensity), weight)
     tensors = torch.from_numpy(np.ascontiguousarray(x))[:, :, None]
     return Batch(
         tensors[0],
@@ -143,13 +141,3 @@ def make_batch(
         torch.from_numpy(np.ascontiguousarray(body))[:, None],
         torch.from_numpy(slices.label[rows].astype(np.float32)),
     )
-
-
-def _moved(
-    rng: np.random.Generator, x: npt.NDArray[np.float32], body: Bools
-) -> tuple[npt.NDArray[np.float32], Bools]:
-    """Flip along S-I (as published) and shift by up to two pixels, the whole batch alike."""
-    if rng.random() < 0.5:
-        x, body = x[..., ::-1], body[..., ::-1]
-    shift = tuple(int(s) for s in rng.integers(-2, 3, 2))
-    return np.roll(x, shift, (-2, -1)), np.roll(body, shift, (-2, -1))

@@ -23,7 +23,7 @@ Supervision = Literal["labels", "twins"]
 
 # Diffusion times at which a lesion is still seen but no longer dictated by x_t: four in five
 # training times are drawn from here, the others from all of T.
-EDITING_TIMES = (60, 450)
+EDITING_TIMES = (40, 300)
 
 
 @dataclass(frozen=True)

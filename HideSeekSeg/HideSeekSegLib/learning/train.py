@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..model.autoencoder import DiffusionAutoencoder
 from ..model.classifier import LinearClassifier
 from ..model.profile import Architecture, Decision, Intensity, Profile, Schedule
+from ..model.weights import Model
 from .dataset import Slices, make_batch
 from .devices import ALONE, Team
 from .losses import Supervision, decoder_loss, encoder_loss, twin_encoder_loss
@@ -73,6 +74,7 @@ class Settings:
     encoder_rate: float = 1.0e-3
     decoder_rate: float = 8e-4
     seed: int = 1
+    start: str | None = None  # hash of the weights that were gone on from
 
 
 @dataclass(frozen=True)
@@ -92,15 +94,18 @@ def train(
     on_progress: Callable[[Progress], None],
     should_stop: Callable[[], bool] = lambda: False,
     team: Team = ALONE,
+    start: Model | None = None,
 ) -> Trained:
     """Train on ``slices``; checkpoints and losses go to ``folder`` and are resumed from.
 
-    Every process of the ``team`` calls this with the same arguments; the sizes of batches are those
-    of each.  All get the same weights, on the CPU.
+    ``start`` are weights of the profile's architecture to go on from.  Every process of the
+    ``team`` calls this with the same arguments; the sizes of batches are those of each.  All get
+    the same weights, on the CPU.
     """
     torch.manual_seed(settings.seed)
-    model = DiffusionAutoencoder(profile.architecture).to(team.device)
-    _train_encoder(model, slices, profile, settings, folder, on_progress, should_stop, team)
+    model, head = _begin(profile, start)
+    model.to(team.device)
+    _train_encoder(model, head, slices, profile, settings, folder, on_progress, should_stop, team)
     latents = team.from_leader(encode_all(model, slices, profile))
     standardise(model, latents)
     latents = ((latents - latents.mean(0)) / latents.std(0).clamp(min=1e-6)).cpu()
@@ -112,8 +117,23 @@ def train(
     return Trained(model.cpu(), classifier, replace(profile, provenance=provenance))
 
 
+def _begin(profile: Profile, start: Model | None) -> tuple[DiffusionAutoencoder, nn.Linear]:
+    """Networks, and the head that reads labels from z: new ones, or those of ``start``."""
+    model = DiffusionAutoencoder(profile.architecture)
+    head = nn.Linear(profile.architecture.latent, 1)
+    if start is not None:
+        model.load_state_dict(start.autoencoder.state_dict())
+        known = start.classifier
+        weight = known.coef / known.scale
+        with torch.no_grad():
+            head.weight.copy_(weight[None])
+            head.bias.fill_(known.intercept - float(weight @ known.mean))
+    return model, head
+
+
 def _train_encoder(
     model: DiffusionAutoencoder,
+    head: nn.Linear,
     slices: Slices,
     profile: Profile,
     settings: Settings,
@@ -123,7 +143,6 @@ def _train_encoder(
     team: Team,
 ) -> None:
     """Train the encoder with a linear head on labels; the model keeps the averaged weights."""
-    head = nn.Linear(profile.architecture.latent, 1)
     module = nn.ModuleDict({"encoder": model.encoder, "head": head})
     module.to(team.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
