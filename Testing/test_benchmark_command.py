@@ -35,7 +35,7 @@ from HideSeekSegLib.learning.dataset import load_slices, make_batch
 from HideSeekSegLib.learning.train import COMPACT
 from HideSeekSegLib.model.autoencoder import DiffusionAutoencoder
 from HideSeekSegLib.model.classifier import LinearClassifier
-from HideSeekSegLib.model.weights import save_model
+from HideSeekSegLib.model.weights import load_model, save_model
 
 LIBRARY = Path(__file__).resolve().parents[1] / "HideSeekSeg"
 SMALL = replace(
@@ -65,6 +65,15 @@ def weights(cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     coef = torch.randn(z.shape[1], generator=generator)
     classifier = LinearClassifier(coef, 0.3, z.mean(0), z.std(0).clamp(min=1e-3))
     save_model(folder, network, classifier, SMALL)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def beside(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same weights under another name."""
+    folder = tmp_path_factory.mktemp("beside")
+    model = load_model(weights, "cpu")
+    save_model(folder, model.autoencoder, model.classifier, replace(model.profile, name="idle"))
     return folder
 
 
@@ -102,6 +111,7 @@ def real(box_files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory)
 def test_tables_plots_and_pictures_of_every_set(
     cases: Path,
     weights: Path,
+    beside: Path,
     rivals: Path,
     real: Path,
     box_files: tuple[Path, Path],
@@ -110,6 +120,7 @@ def test_tables_plots_and_pictures_of_every_set(
     words = ["accuracy", cases, "--weights", weights, "--out", tmp_path, "--validation", cases]
     words += ["--rivals", rivals, "--sources", real / "sources.csv", "--data", box_files[0].parent]
     words += ["--boxes", real / "boxes.csv", "--drawn", "2", "--ablated", "1"]
+    words += ["--beside", beside]
     done = subprocess.run(
         [sys.executable, "-m", "HideSeekSegLib", "benchmark", *map(str, words)],
         env={**os.environ, "PYTHONPATH": str(LIBRARY), "OMP_NUM_THREADS": "1"},
@@ -122,8 +133,15 @@ def test_tables_plots_and_pictures_of_every_set(
     drawn = json.loads((tmp_path / "drawn.json").read_text("utf-8"))
     assert (drawn["vertebrae"], drawn["diseased"]) == (6, 3)
     assert len(drawn["methods"]) >= 6 and len(drawn["ablations"]) > 15
-    assert drawn["methods"][0]["name"] == "Hide-and-Seek Attribution (useless)"
-    assert 0 <= drawn["realism"]["P of twin, auditor"]["value"] <= 1
+    own, other = drawn["methods"][:2]
+    assert own["name"] == "Hide-and-Seek Attribution (useless)"
+    assert other["name"] == "Hide-and-Seek Attribution (idle)"
+    assert own["metrics"] == other["metrics"], "the same numbers under another name"
+    assert not any(
+        "Hide-and-Seek" in gap["baseline"] for gap in drawn["over the best baseline"].values()
+    ), "no method is its own baseline"
+    assert list(drawn["realism"]) == ["useless", "idle"]
+    assert 0 <= drawn["realism"]["useless"]["P of twin, auditor"]["value"] <= 1
     healthy = json.loads((tmp_path / "healthy.json").read_text("utf-8"))
     assert (healthy["vertebrae"], healthy["diseased"], healthy["patients"]) == (3, 0, ["well"])
     hits = json.loads((tmp_path / "boxes.json").read_text("utf-8"))["vertebrae"]
@@ -175,6 +193,21 @@ def test_boxes_that_are_none_are_named(tmp_path: Path) -> None:
         path.write_text(text, encoding="utf-8")
         with pytest.raises(InputError, match="needs the columns"):
             read_boxes(path)
+
+
+def test_weights_that_see_other_crops_stand_in_no_common_table(
+    cases: Path,
+    weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = load_model(weights, "cpu")
+    other = replace(model.profile, geometry=replace(SMALL.geometry, body_pixels=9.0))
+    save_model(tmp_path / "other", model.autoencoder, model.classifier, other)
+    words = ["benchmark", "accuracy", cases, "--weights", weights, "--out", tmp_path / "out"]
+    words += ["--validation", cases, "--beside", tmp_path / "other"]
+    assert main([str(word) for word in words]) == 2
+    assert "other crops" in capsys.readouterr().err
 
 
 def test_rivals_that_were_not_trained_are_named(

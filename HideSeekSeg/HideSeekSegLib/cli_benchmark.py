@@ -37,6 +37,7 @@ def _accuracy_arguments(parser: argparse.ArgumentParser) -> None:
     add("--weights", type=Path, metavar="DIR", help="other weights than those that come along")
     add("--out", type=Path, metavar="DIR", help="folder for tables, JSON and plots")
     add("--validation", type=Path, metavar="DIR", help="whole vertebrae to choose thresholds on")
+    add("--beside", type=Path, action="append", default=[], metavar="DIR", help="further weights")
     add("--rivals", type=Path, metavar="DIR", help="what `benchmark train` wrote")
     add("--sources", type=Path, metavar="SOURCES.csv", help="real CTs: all but those of training")
     add("--data", type=Path, metavar="DIR", help="folder the paths of --sources start from")
@@ -86,6 +87,7 @@ def _accuracy(args: argparse.Namespace) -> int:
     plan = Plan(
         *(args.cases, weights, args.out, args.validation, args.rivals),
         *(args.sources, args.data, args.boxes, args.drawn, args.tuning, args.ablated),
+        beside=args.beside,
     )
     for path in compare(plan, _say):
         print(path)

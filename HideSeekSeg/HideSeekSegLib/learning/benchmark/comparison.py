@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ...imaging.files import InputError, atomic, make_folder
-from ...model.weights import Model, load_model
+from ...model.weights import Model, WeightsError, load_model
 from ..canvases import Source, read_sources
 from ..telling import Say, counter
 from .ablations import ablations, run_ablations
@@ -43,6 +43,8 @@ from .subjects import (
 from .table import to_markdown
 from .unet import NAME as UNET_NAME
 
+OWN = "Hide-and-Seek Attribution"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -52,6 +54,7 @@ class Plan:
     train`` did.  Real CTs of ``sources`` (below ``data``) that are not of the split "training" are
     taken as healthy, but for the patients of ``boxes``.  ``drawn`` vertebrae are drawn anew;
     ``tuning`` validation vertebrae choose thresholds; ``ablated`` cases go through the ablations.
+    ``beside`` are further weights of our own, which get rows of their own.
     """
 
     cases: Path
@@ -66,16 +69,19 @@ class Plan:
     tuning: int = 120
     ablated: int = 60
     seed: int = 7001
+    beside: Sequence[Path] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Contest:
     """The weights under test, all methods with their thresholds, and where these come from.
 
-    ``not_run`` says of methods why they are not among them.
+    ``beside`` are further weights of our own; ``not_run`` says of methods why they are not among
+    them.
     """
 
     model: Model
+    beside: Sequence[Model]
     methods: Sequence[tuple[Method, Tuned]]
     tuned_on: Sequence[str]
     not_run: Mapping[str, str]
@@ -115,8 +121,9 @@ def prepare(plan: Plan, model: Model, say: Say) -> Contest:
     if find_spec("torchcam") is None:
         maps = [method for method in maps if method.name not in FROM_TORCHCAM]
         not_run |= dict.fromkeys(FROM_TORCHCAM, "not run: torchcam is not there")
+    beside = [_alike(folder, model) for folder in plan.beside]
     methods: list[Method] = [
-        HideAndSeek(f"Hide-and-Seek Attribution ({model.profile.name})", model),
+        *(HideAndSeek(f"{OWN} ({one.profile.name})", one) for one in (model, *beside)),
         difference_map(model),
         *([change_map(model)] if model.profile.architecture.change_map else []),
         otsu(),
@@ -138,7 +145,21 @@ def prepare(plan: Plan, model: Model, say: Say) -> Contest:
         began = time.monotonic()
         chosen.append((method, choose(method, subjects)))
         say(f"thresholds of {method.name}: {time.monotonic() - began:.0f} s")
-    return Contest(model, chosen, sorted({subject.case.patient for subject in known}), not_run)
+    return Contest(
+        model, beside, chosen, sorted({subject.case.patient for subject in known}), not_run
+    )
+
+
+def _alike(folder: Path, model: Model) -> Model:
+    """Other weights that see the same crops as ``model``; raises InputError where they do not."""
+    try:
+        other = load_model(folder)
+    except WeightsError as error:
+        raise InputError(error.path, error.cause) from error
+    theirs, ours = other.profile, model.profile
+    if (theirs.geometry, theirs.intensity) != (ours.geometry, ours.intensity):
+        raise InputError(folder, "sees other crops than the weights it is to stand beside")
+    return other
 
 
 def _simulated(
@@ -148,8 +169,11 @@ def _simulated(
     data = _measured(contest, title, subjects, say)
     draw_failures(plan.out / f"failures-{stem}.png", contest.own, subjects)
     if plan.rivals is not None and (plan.rivals / AUDITOR / "profile.json").exists():
-        figures = realism(subjects, contest.model, load_auditor(plan.rivals))
-        data["realism"] = estimates_data(figures)
+        auditor = load_auditor(plan.rivals)
+        data["realism"] = {
+            model.profile.name: estimates_data(realism(subjects, model, auditor))
+            for model in (contest.model, *contest.beside)
+        }
     if plan.ablated:
         chosen = [subjects[i] for i in spread(len(subjects), plan.ablated)]
         data["ablations"] = _ablations(contest.model, chosen, say)
@@ -161,7 +185,8 @@ def _measured(contest: Contest, title: str, subjects: Sequence[Subject], say: Sa
     for method, tuned in contest.methods:
         began = time.monotonic()
         outcomes = run(method, subjects, tuned.settings)
-        rows.append(Row(method.name, method.learnt_from, tuned, outcomes))
+        ours = isinstance(method, HideAndSeek)
+        rows.append(Row(method.name, method.learnt_from, tuned, outcomes, ours))
         say(f"{title}: {method.name}, {time.monotonic() - began:.0f} s")
     about = About(title, contest.model.hash, contest.tuned_on, contest.not_run)
     return describe(about, rows, _weights(subjects))

@@ -30,12 +30,16 @@ Data = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """A method's outcomes on a set, with the thresholds that it was used with."""
+    """A method's outcomes on a set, with the thresholds that it was used with.
+
+    ``ours``: Hide-and-Seek Attribution itself, with whatever weights: no baseline.
+    """
 
     name: str
     learnt_from: str
     tuned: Tuned
     outcomes: Sequence[Outcome]
+    ours: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ def over_best(rows: Sequence[Row], weights: Weights) -> Data:
 
     What learnt from full masks is no baseline but a ceiling.
     """
-    rivals = [row for row in rows[1:] if row.learnt_from != CEILING]
+    rivals = [row for row in rows[1:] if not row.ours and row.learnt_from != CEILING]
     ones = weights[:1] * 0 + 1
     plain = [measure(row.outcomes, row.tuned.thresholds, ones) for row in (rows[0], *rivals)]
     drawn = [measure(row.outcomes, row.tuned.thresholds, weights) for row in (rows[0], *rivals)]

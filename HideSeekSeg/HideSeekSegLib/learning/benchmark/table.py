@@ -151,7 +151,11 @@ def _patient_table(counts: Data) -> str:
     return "\n".join(lines)
 
 
-def _realism_table(figures: Data) -> str:
-    lines = ["## Is the edit real?", "", "| mean over diseased vertebrae | value |", "|---|---|"]
-    lines += [f"| {name} | {cell(figure)} |" for name, figure in figures.items()]
+def _realism_table(weights: Data) -> str:
+    """A column per set of weights."""
+    head = f"| mean over diseased vertebrae | {' | '.join(weights)} |"
+    lines = ["## Is the edit real?", "", head, "|---" * (len(weights) + 1) + "|"]
+    for name in next(iter(weights.values())):
+        cells = [cell(figures[name]) for figures in weights.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
