@@ -14,11 +14,12 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from example_models import tiny_model
 from example_vertebrae import plain_vertebra, scanned
 from HideSeekSegLib.cli import main
 from HideSeekSegLib.imaging.volume import Volume, to_sitk
 from HideSeekSegLib.learning.simulate import Recipe, simulate
-from HideSeekSegLib.model.weights import load_model
+from HideSeekSegLib.model.weights import load_model, save_model
 
 LIBRARY = Path(__file__).resolve().parents[1] / "HideSeekSeg"
 STEPS = ("--encoder-steps", "8", "--decoder-steps", "2", "--supervision", "twins")
@@ -119,6 +120,20 @@ def test_begun_training_is_not_resumed_with_other_settings(
     assert capsys.readouterr().err == f"hideseekseg: {line}\n"
 
 
+def test_training_goes_on_from_weights_with_their_thresholds(
+    folder: Path, undisturbed: Path
+) -> None:
+    out, start = folder / "gone on", undisturbed / "weights"
+    words = ("train", folder / "slices", "--out", out, "--start", start, *STEPS)
+    assert run((*words, "--encoder-rate", "1e-5", "--decoder-rate", "1e-5")) == 0
+    before, after = load_model(start, "cpu"), load_model(out / "weights", "cpu")
+    assert after.profile.decision == before.profile.decision
+    said = after.profile.provenance
+    assert said["training"]["start"] == before.hash
+    assert said["start"]["training"] == before.profile.provenance["training"]
+    assert "went on from" in said["thresholds"]
+
+
 def test_benchmark_writes_what_it_prints(
     folder: Path, undisturbed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,9 +156,11 @@ def test_benchmark_writes_what_it_prints(
         (("train", "missing", "--validation", "whole"), "missing: no shard-*.npz here"),
         (("train", "slices", "--validation", "missing"), "missing: no shard-*.npz here"),
         (("train", "slices", "--validation", "healthy"), "healthy: shows no lytic lesion"),
+        (("train", "slices", "--start", "missing"), "cannot be read"),
+        (("train", "slices", "--start", "tiny"), "tiny: has another architecture"),
         (("benchmark", "accuracy", "whole", "--weights", "missing"), "cannot be read"),
     ],
-    ids=["simulate", "train", "validation", "healthy", "benchmark"],
+    ids=["simulate", "train", "validation", "healthy", "no start", "other start", "benchmark"],
 )
 def test_bad_input_is_one_line_before_anything_is_computed(
     folder: Path,
@@ -157,6 +174,8 @@ def test_bad_input_is_one_line_before_anything_is_computed(
         Path("healthy").mkdir()
         recipe = Recipe(3, 1, slices=None)
         simulate(recipe, [plain_vertebra()], Path("healthy"), lambda *_: None)
+    tiny = tiny_model()
+    save_model("tiny", tiny.autoencoder, tiny.classifier, tiny.profile)
     assert run((*command, "--out", "nothing")) == 2
     said = capsys.readouterr()
     assert said.err.count("\n") == 1 and said.err.startswith("hideseekseg: ")

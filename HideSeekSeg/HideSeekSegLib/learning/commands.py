@@ -27,6 +27,8 @@ from .train import COMPACT, Settings, train
 from .training import seconds_spent
 from .tuning import tune
 
+THRESHOLDS_OF_START = "not tuned: those of the weights it went on from"
+
 
 @dataclass(frozen=True)
 class Simulation:
@@ -97,6 +99,7 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
     slices = load_slices(job.slices, profile)
     _require(slices, job)
     start, settings = _start(job, profile)
+    profile = profile if start is None else replace(profile, decision=start.profile.decision)
     tunable = job.validation is not None and not load_slices(job.validation, profile).label_only
     if job.validation is not None and tunable:
         _validation(job.validation, profile)  # what is wrong with it is better known before
@@ -112,6 +115,8 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
     if not team.leads:
         return None
     facts = {**_facts(slices), "seconds": round(seconds_spent(job.out))}
+    if start is not None:
+        facts |= {"thresholds": THRESHOLDS_OF_START, "start": start.profile.provenance}
     profile = replace(trained.profile, provenance={**trained.profile.provenance, **facts})
     save_model(weights, trained.autoencoder, trained.classifier, profile, half=True)
     loss_curves(job.out, job.out / "losses.png")
