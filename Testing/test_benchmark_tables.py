@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from HideSeekSegLib.learning.benchmark.choosing import choose, worth
 from HideSeekSegLib.learning.benchmark.methods import ByMaps, Level, Maps, Tuned, run
 from HideSeekSegLib.learning.benchmark.outcomes import Outcome
 from HideSeekSegLib.learning.benchmark.results import About, Row, describe
+from HideSeekSegLib.learning.benchmark.strata import lesions_of, recall_by_stratum
 from HideSeekSegLib.learning.benchmark.subjects import Subject
 from HideSeekSegLib.learning.benchmark.table import to_markdown
 from HideSeekSegLib.learning.evaluation import TYPES
@@ -93,3 +95,32 @@ def test_healthy_set_has_no_lesion_columns(known: list[Subject]) -> None:
     assert "F1" not in text and "false per healthy vertebra" in text
     assert data["findings per patient"]["seer"] == {"A (n = 6)": 0.0}
     assert "| method | A (n = 6) |" in text
+
+
+def test_recall_is_told_by_size_and_by_how_plain_a_lesion_is(known: list[Subject]) -> None:
+    """A seer finds every lesion, in each stratum; the blind one none; every lesion is counted."""
+    plain = []
+    for number, subject in enumerate(known):
+        change = np.zeros(subject.hu.shape, np.float32)
+        for kind in TYPES:
+            change[subject.case.truth[kind]] = 90.0 if number % 4 == 1 else 150.0
+        plain.append(replace(subject, twin_hu=subject.hu - change))
+    lesions = [lesions_of(subject) for subject in plain]
+    seer, blind, _ = rows_of(plain)
+    seen = recall_by_stratum(lesions, seer.outcomes, seer.tuned.thresholds)
+    for kind in TYPES:
+        total = sum(len(subject.case.lesions(kind)) for subject in plain)
+        contrasts = [seen[kind][name] for name in ("below 120 HU", "120 to 200 HU")]
+        sizes = [n for name, (_, n) in seen[kind].items() if "HU" not in name]
+        assert sum(n for _, n in contrasts) == sum(sizes) == total
+        assert all(hits == n for hits, n in seen[kind].values())
+    missed = recall_by_stratum(lesions, blind.outcomes, dict.fromkeys(TYPES, 2.0))
+    assert all(hits == 0 for own in missed.values() for hits, _ in own.values())
+    weights = np.ones((10, len(plain)))
+    data = describe(About("toys", "00", []), [seer, blind], weights)
+    assert "by size" not in to_markdown(data), "where twins are not known nothing is told"
+    data["recall by stratum"] = {"seer": seen, "blind": missed}
+    total = seen["lytic"]["below 120 HU"][1] + seen["lytic"]["120 to 200 HU"][1]
+    assert total == 3 and f"| seer | {seen['lytic']['below 3 % of the body'][0]} of" in (
+        to_markdown(data)
+    )

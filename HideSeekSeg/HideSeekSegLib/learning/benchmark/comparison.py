@@ -30,6 +30,7 @@ from .plots import draw_plots
 from .realism import realism
 from .results import About, Data, Row, describe, estimates_data
 from .rivals import AUDITOR, load_auditor, spread, trained_methods
+from .strata import lesions_of, recall_by_stratum
 from .subjects import (
     Box,
     Subject,
@@ -189,7 +190,13 @@ def _measured(contest: Contest, title: str, subjects: Sequence[Subject], say: Sa
         rows.append(Row(method.name, method.learnt_from, tuned, outcomes, ours))
         say(f"{title}: {method.name}, {time.monotonic() - began:.0f} s")
     about = About(title, contest.model.hash, contest.tuned_on, contest.not_run)
-    return describe(about, rows, _weights(subjects))
+    data = describe(about, rows, _weights(subjects))
+    if all(subject.twin_hu is not None for subject in subjects):
+        lesions = [lesions_of(subject) for subject in subjects]
+        data["recall by stratum"] = {
+            row.name: recall_by_stratum(lesions, row.outcomes, row.tuned.thresholds) for row in rows
+        }
+    return data
 
 
 def _weights(subjects: Sequence[Subject]) -> np.ndarray:

@@ -27,13 +27,15 @@ BOX_COLUMNS = ("patient", "x", "y", "z", "width", "depth", "height")
 class Subject:
     """A case, the name of its vertebra, HU (S, P, I), and its healthy twin as network input.
 
-    ``twin`` is (S, 1, P, I), None where nobody knows how the vertebra would look without lesions.
+    ``twin`` is (S, 1, P, I) and ``twin_hu`` (S, P, I), None where nobody knows how the vertebra
+    would look without lesions.
     """
 
     case: Case
     vertebra: str
     hu: Field
     twin: torch.Tensor | None = None
+    twin_hu: Field | None = None
 
 
 def load_simulated(folder: Path, profile: Profile) -> list[Subject]:
@@ -60,7 +62,8 @@ def subjects_of(slices: Slices, levels: Mapping[str, str], profile: Profile) -> 
         )
         hu = slices.image[rows].astype(np.float32)
         name = f"{patient} {levels[str(slices.vertebra[first])]}"
-        subjects.append(Subject(case, name, hu, batch.twin))
+        twin_hu = slices.twin[rows].astype(np.float32)
+        subjects.append(Subject(case, name, hu, batch.twin, twin_hu))
     return subjects
 
 

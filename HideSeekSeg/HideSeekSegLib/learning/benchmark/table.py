@@ -34,6 +34,8 @@ def to_markdown(data: Data) -> str:
         parts.append(_best_table(data))
     if any(data["lesions"].values()):
         parts.append(_free_response_table(data))
+    if data.get("recall by stratum"):
+        parts += [_strata_table(kind, data["recall by stratum"]) for kind in TYPES]
     if data["findings per patient"]:
         parts.append(_patient_table(data["findings per patient"]))
     if data.get("realism"):
@@ -130,6 +132,21 @@ def _free_response_table(data: Data) -> str:
             for n in FALSE_PER_VERTEBRA
         ]
         lines.append(f"| {row['name']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _strata_table(kind: str, methods: Data) -> str:
+    """Lesions found of lesions there are: by size, and by difference to the healthy twin."""
+    names = list(next(iter(methods.values()))[kind])
+    lines = [
+        f"## Which {kind} lesions are found (IoU >= {IOUS[0]}): by size, and by mean change of HU",
+        "",
+        f"| method | {' | '.join(names)} |",
+        "|---" * (len(names) + 1) + "|",
+    ]
+    for method, counts in methods.items():
+        cells = [f"{hits} of {total}" for hits, total in counts[kind].values()]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
