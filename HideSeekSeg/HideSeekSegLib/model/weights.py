@@ -191,7 +191,8 @@ def _autoencoder(
     # Copies, since the file's own bytes are unaligned and may be replaced while we compute.
     copies = {name: t.to(torch.float32, copy=True) for name, t in tensors.items()}
     network.load_state_dict(copies, assign=True)
-    return network.eval().requires_grad_(False)
+    # Convolutions on a processor are a little faster so.
+    return network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
 def _classifier(folder: Path, profile: Profile, tensors: Mapping[str, Tensor]) -> LinearClassifier:
