@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,16 @@ import numpy.typing as npt
 import torch
 
 from . import __version__
-from .anatomy.intensity import Calibration, NotCTError, calibrate, network_input
+from .ahead import Ahead
+from .anatomy.intensity import (
+    HOUNSFIELD,
+    Calibration,
+    Landmarks,
+    NotCTError,
+    calibrate,
+    network_input,
+    surely_hounsfield,
+)
 from .anatomy.levels import Assignment, assign, format_mapping
 from .anatomy.quality import limits_of
 from .anatomy.sites import all_bodies, close_up, find_site, levels_of
@@ -24,6 +33,7 @@ from .findings import Candidate, Evidence, Result, Status, VertebraFinding
 from .imaging.files import Segmentation
 from .imaging.volume import Volume
 from .joining import Part, join_slices, measure, p_of_vertebra
+from .model.schedules import scheduled
 from .model.weights import Model
 from .output.tables import to_json
 from .preparation import Prepared, prepare, slices_of
@@ -36,12 +46,13 @@ STOPPED = "stopped before its turn"
 class Options:
     """What a user may choose: ``labels`` as in ``levels.assign``; only some ``levels``; a
     ``threshold`` instead of the weights' own; ``all_slices`` of a body also where the weights were
-    trained on central ones alone."""
+    trained on central ones alone; a ``schedule`` of ``model.schedules`` instead of their own."""
 
     labels: str | None = None
     levels: tuple[str, ...] = ()
     threshold: float | None = None
     all_slices: bool = False
+    schedule: str | None = None
 
 
 class SegmentationError(ValueError):
@@ -67,8 +78,10 @@ def segment_spine(
     analysed is by level.
 
     Raises SegmentationError where segmentation and CT do not go together, InputError where labels
-    are not understood, NotCTError where the volume is no CT.
+    are not understood, NotCTError where the volume is no CT, ScheduleError where the weights have
+    no such schedule.
     """
+    model = scheduled(model, options.schedule) if options.schedule else model
     assignments = assign(segmentation, options.labels)
     levels = _wanted(levels_of(assignments), options.levels)
     chosen = model.profile.decision.threshold if options.threshold is None else options.threshold
@@ -78,12 +91,18 @@ def segment_spine(
     findings = {level: _not_analysed(level, STOPPED) for level in levels}
     evidence: dict[str, Evidence] = {}
     finished: list[str] = []
+    marked = all_bodies(segmentation, assignments, bodies)
+
+    def prepared(level: str) -> Prepared:
+        site = find_site(level, segmentation, assignments, ct.grid, marked)
+        return prepare(site, ct, model.profile.geometry)
+
+    ahead = Ahead(prepared, levels)
     try:
-        prepared = list(_prepared(levels, ct, segmentation, assignments, bodies, model, watch))
-        scale = _calibrated(ct, prepared)
+        scale = _scale(ct, ahead, watch)
         facts["hounsfield"] = scale.is_hu
-        for vertebra in prepared:
-            level = vertebra.site.level
+        for level in levels:
+            vertebra = ahead[level]
             findings[level], seen = _analyse(
                 vertebra, ct, model, scale, chosen, options.all_slices, watch
             )
@@ -94,6 +113,8 @@ def segment_spine(
             on_event(VertebraDone(level, _plain(findings[level], chosen), file))
     except Stopped:
         pass
+    finally:
+        ahead.close()
     unknown = () if options.levels else tuple(_unknown(assignments))
     facts |= {"finished": finished, "stopped": len(finished) < len(levels)}
     facts["seconds"] = round(watch.seconds, 1)
@@ -108,28 +129,21 @@ def _wanted(present: Sequence[str], asked: Sequence[str]) -> tuple[str, ...]:
     return tuple(level for level in present if not asked or level in asked)
 
 
-def _prepared(
-    levels: Sequence[str],
-    ct: Volume,
-    segmentation: Segmentation,
-    assignments: Sequence[Assignment],
-    bodies: Segmentation | None,
-    model: Model,
-    watch: Watch,
-) -> Iterator[Prepared]:
-    """Find each body and cut it out."""
-    marked = all_bodies(segmentation, assignments, bodies)
-    for level in levels:
+def _scale(ct: Volume, ahead: Ahead[Prepared], watch: Watch) -> Calibration:
+    """The intensity scale, known as soon as more than half of the vertebrae agree that it is HU.
+
+    Raises SegmentationError or NotCTError where no vertebra can be analysed for one reason.
+    """
+    prepared: list[Prepared] = []
+    usable: list[Landmarks] = []
+    for level in ahead.keys:
         watch.preparation(level)
-        site = find_site(level, segmentation, assignments, ct.grid, marked)
-        yield prepare(site, ct, model.profile.geometry)
-
-
-def _calibrated(ct: Volume, prepared: Sequence[Prepared]) -> Calibration:
-    """Raises SegmentationError or NotCTError where no vertebra can be analysed for one reason."""
+        prepared.append(ahead[level])
+        usable = [v.landmarks for v in prepared if v.landmarks and not v.obstacle]
+        if surely_hounsfield(ct, usable, len(ahead.keys)):
+            return HOUNSFIELD
     if all(v.site.body is None for v in prepared):
         raise SegmentationError(f"does not overlap with the CT {ct.name}")
-    usable = [v.landmarks for v in prepared if v.landmarks and not v.obstacle]
     if not usable:
         reasons = sorted({v.obstacle for v in prepared})
         raise NotCTError(f"no vertebra can be analysed: {', '.join(reasons)}")
@@ -203,6 +217,7 @@ def _facts(model: Model, assignments: Sequence[Assignment]) -> dict[str, Any]:
     return {
         "weights": model.profile.name,
         "weights_hash": model.hash,
+        "schedule": asdict(model.profile.schedule),
         "device": str(model.device),
         "device_reason": model.device_reason,
         "threads": torch.get_num_threads(),

@@ -192,7 +192,8 @@ def _autoencoder(
     copies = {name: t.to(torch.float32, copy=True) for name, t in tensors.items()}
     network.load_state_dict(copies, assign=True)
     # Convolutions on a processor are a little faster so.
-    return network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.eval().requires_grad_(False)
 
 
 def _classifier(folder: Path, profile: Profile, tensors: Mapping[str, Tensor]) -> LinearClassifier:
