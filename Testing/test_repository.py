@@ -20,7 +20,7 @@ PACKAGED = (".py", ".json", ".safetensors", ".ui", ".png", ".svg")
 # From the ground up: a room may import from its own floor's room and from lower floors.
 FLOORS = (
     ("imaging", "model", "events", "stopping", "commands"),
-    ("ahead", "findings", "terminal", "watch"),
+    ("findings", "terminal", "watch"),
     ("anatomy", "attribution", "review_items"),
     ("review_commands",),
     ("joining", "evidence", "preparation", "review"),

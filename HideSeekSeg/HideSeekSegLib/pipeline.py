@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ import numpy.typing as npt
 import torch
 
 from . import __version__
-from .ahead import Ahead
 from .anatomy.intensity import (
     HOUNSFIELD,
     Calibration,
@@ -93,16 +92,16 @@ def segment_spine(
     finished: list[str] = []
     marked = all_bodies(segmentation, assignments, bodies)
 
+    @cache
     def prepared(level: str) -> Prepared:
         site = find_site(level, segmentation, assignments, ct.grid, marked)
         return prepare(site, ct, model.profile.geometry)
 
-    ahead = Ahead(prepared, levels)
     try:
-        scale = _scale(ct, ahead, watch)
+        scale = _scale(ct, levels, prepared, watch)
         facts["hounsfield"] = scale.is_hu
         for level in levels:
-            vertebra = ahead[level]
+            vertebra = prepared(level)
             findings[level], seen = _analyse(
                 vertebra, ct, model, scale, chosen, options.all_slices, watch
             )
@@ -113,8 +112,6 @@ def segment_spine(
             on_event(VertebraDone(level, _plain(findings[level], chosen), file))
     except Stopped:
         pass
-    finally:
-        ahead.close()
     unknown = () if options.levels else tuple(_unknown(assignments))
     facts |= {"finished": finished, "stopped": len(finished) < len(levels)}
     facts["seconds"] = round(watch.seconds, 1)
@@ -129,23 +126,27 @@ def _wanted(present: Sequence[str], asked: Sequence[str]) -> tuple[str, ...]:
     return tuple(level for level in present if not asked or level in asked)
 
 
-def _scale(ct: Volume, ahead: Ahead[Prepared], watch: Watch) -> Calibration:
+def _scale(
+    ct: Volume, levels: Sequence[str], prepared: Callable[[str], Prepared], watch: Watch
+) -> Calibration:
     """The intensity scale, known as soon as more than half of the vertebrae agree that it is HU.
+
+    So the first results need not wait for the last bodies.
 
     Raises SegmentationError or NotCTError where no vertebra can be analysed for one reason.
     """
-    prepared: list[Prepared] = []
+    known: list[Prepared] = []
     usable: list[Landmarks] = []
-    for level in ahead.keys:
+    for level in levels:
         watch.preparation(level)
-        prepared.append(ahead[level])
-        usable = [v.landmarks for v in prepared if v.landmarks and not v.obstacle]
-        if surely_hounsfield(ct, usable, len(ahead.keys)):
+        known.append(prepared(level))
+        usable = [v.landmarks for v in known if v.landmarks and not v.obstacle]
+        if surely_hounsfield(ct, usable, len(levels)):
             return HOUNSFIELD
-    if all(v.site.body is None for v in prepared):
+    if all(v.site.body is None for v in known):
         raise SegmentationError(f"does not overlap with the CT {ct.name}")
     if not usable:
-        reasons = sorted({v.obstacle for v in prepared})
+        reasons = sorted({v.obstacle for v in known})
         raise NotCTError(f"no vertebra can be analysed: {', '.join(reasons)}")
     return calibrate(ct, usable)
 

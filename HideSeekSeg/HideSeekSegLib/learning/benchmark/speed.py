@@ -61,7 +61,7 @@ class Plan:
 def measure(plan: Plan, say: Say) -> list[Path]:
     """Write speed.md, speed.json and plots to ``plan.out``; gives their paths."""
     make_folder(plan.out)
-    torch.set_num_threads(plan.threads)
+    torch.set_num_threads(1)  # whole processes have ``plan.threads``
     model = load_model(plan.weights, "cpu")
     cases = _cases(plan, model, say)
     crops = choose_crops(cases, model, plan.crops)
@@ -147,8 +147,8 @@ def _spine(plan: Plan, say: Say) -> Data:
     }
     run(job)
     some = [n for n in (1, 5, 9, 17) if n < len(plan.levels)]
-    by_vertebrae = {n: run(replace(job, levels=plan.levels[:n])).seconds for n in some}
-    by_vertebrae[len(plan.levels)] = data["now"]["timing"]["seconds"]
+    by_vertebrae = {n: run(replace(job, levels=plan.levels[:n])).processor for n in some}
+    by_vertebrae[len(plan.levels)] = data["now"]["timing"]["processor"]
     threads = [n for n in (1, 2, 4, 8) if n <= (os.cpu_count() or 1)]
     by_threads = {n: run(replace(job, threads=n)).seconds for n in threads}
     found = counts(job.out)

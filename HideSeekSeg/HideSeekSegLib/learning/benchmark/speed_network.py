@@ -1,4 +1,4 @@
-"""One slice with its candidates: our milliseconds against the published network and schedule."""
+"""One slice with its candidates: our time of the processor against the published network and schedule."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from ...attribution import Proposals, edit, encode, hide_and_seek, propose
+from ...attribution import Proposal, Proposals, edit, encode, hide_and_seek, propose
 from ...model.autoencoder import DiffusionAutoencoder
 from ...model.profile import Architecture, Schedule
 from ...model.weights import Model
@@ -107,11 +107,14 @@ def by_candidates(model: Model, crops: Crops, counts: Sequence[int]) -> dict[int
 
 
 def least(work: Callable[[], object], repeats: int) -> float:
-    """Least seconds of a few repeats, after one that does not count."""
+    """Least seconds of the processor in a few repeats, after one that does not count.
+
+    Other work on the machine makes everything wait, but takes little from these.
+    """
     work()
     seconds = []
     for _ in range(repeats):
-        began = time.perf_counter()
+        began = time.process_time()
         work()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.process_time() - began)
     return min(seconds)

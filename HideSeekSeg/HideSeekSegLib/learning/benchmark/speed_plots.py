@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 Data = dict[str, Any]
 GROWTH = {
-    "vertebrae": ("vertebrae", "s, whole process", 1.0),
-    "threads": ("threads", "s, whole spine", 1.0),
-    "slices": ("slices at once", "ms a slice, all steps", 1000.0),
-    "candidates": ("candidates of one slice", "ms, hide and seek", 1000.0),
+    "vertebrae": ("vertebrae", "s of the processor, whole process", 1.0),
+    "threads": ("threads", "s by the clock, whole spine", 1.0),
+    "slices": ("slices at once", "ms of one core a slice, all steps", 1000.0),
+    "candidates": ("candidates of one slice", "ms of one core, hide and seek", 1000.0),
 }
 
 

@@ -20,8 +20,8 @@ START = "start and imports"
 PARTS = {
     "reading": (("files.py", "read_ct"), ("files.py", "read_segmentation")),
     "weights": (("jobs.py", "_load"),),
-    # Found beside the network: what is counted is the wait. Before that it was `_prepared`.
-    "bodies and crops": (("ahead.py", "__getitem__"), ("pipeline.py", "_prepared")),
+    "bodies": (("sites.py", "all_bodies"), ("sites.py", "find_site")),
+    "crops": (("preparation.py", "prepare"),),
     "encoder": (("attribution.py", "encode"),),
     "edit": (("attribution.py", "edit"),),
     "hide and seek": (("attribution.py", "hide_and_seek"),),
@@ -87,7 +87,9 @@ def run(job: Job) -> Timing:
 def best(timings: Sequence[Timing]) -> Timing:
     """The least of each: what else runs on a machine only ever adds to it."""
     return Timing(
-        *(min(getattr(t, name) for t in timings) for name in ("seconds", "first", "processor")),
+        min(t.seconds for t in timings),
+        min(t.first for t in timings),
+        min(t.processor for t in timings),
         max(t.peak_mib for t in timings),
     )
 
