@@ -26,19 +26,21 @@ from .anatomy.levels import Assignment, assign, format_mapping
 from .anatomy.quality import limits_of
 from .anatomy.sites import all_bodies, close_up, find_site, levels_of
 from .attribution import Attribution, attribute
-from .events import Event, Started, VertebraDone
+from .events import Event, Message, Started, VertebraDone
 from .evidence import make_evidence
 from .findings import Candidate, Evidence, Result, Status, VertebraFinding
 from .imaging.files import Segmentation
 from .imaging.volume import Volume
 from .joining import Part, join_slices, measure, p_of_vertebra
+from .model.batches import is_out_of_memory
 from .model.schedules import scheduled
-from .model.weights import Model
+from .model.weights import Model, on_cpu
 from .output.tables import to_json
 from .preparation import Prepared, prepare, slices_of
 from .watch import Stopped, Watch
 
 STOPPED = "stopped before its turn"
+Analysed = tuple[VertebraFinding, Evidence | None]
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,8 @@ def segment_spine(
         facts["hounsfield"] = scale.is_hu
         for level in levels:
             vertebra = prepared(level)
-            findings[level], seen = _analyse(
-                vertebra, ct, model, scale, chosen, options.all_slices, watch
-            )
+            work = partial(_analyse, vertebra, ct, scale, chosen, options.all_slices, watch)
+            (findings[level], seen), model = _where_it_fits(work, model, on_event)
             if seen is not None:
                 evidence[level] = seen
             finished.append(level)
@@ -114,6 +115,7 @@ def segment_spine(
         pass
     unknown = () if options.levels else tuple(_unknown(assignments))
     facts |= {"finished": finished, "stopped": len(finished) < len(levels)}
+    facts |= {"device": str(model.device), "device_reason": model.device_reason}
     facts["seconds"] = round(watch.seconds, 1)
     return Result((*findings.values(), *unknown), chosen, facts), evidence
 
@@ -151,15 +153,32 @@ def _scale(
     return calibrate(ct, usable)
 
 
+def _where_it_fits(
+    work: Callable[[Model], Analysed], model: Model, on_event: Callable[[Event], None]
+) -> tuple[Analysed, Model]:
+    """The work's result, and the model to go on with: on the processor once a device is too small.
+
+    Batches were halved down to one image by then.
+    """
+    try:
+        return work(model), model
+    except RuntimeError as error:
+        if model.device.type == "cpu" or not is_out_of_memory(error):
+            raise
+    model = on_cpu(model)
+    on_event(Message("warning", f"{model.device_reason}: going on with the processor"))
+    return work(model), model
+
+
 def _analyse(
     vertebra: Prepared,
     ct: Volume,
-    model: Model,
     scale: Calibration,
     threshold: float,
     all_slices: bool,
     watch: Watch,
-) -> tuple[VertebraFinding, Evidence | None]:
+    model: Model,
+) -> Analysed:
     """The five steps on the sagittal slices through the body, joined to 3D lesions."""
     site, crop = vertebra.site, vertebra.crop
     flags = vertebra.flags_in(scale, limits_of(model.profile))

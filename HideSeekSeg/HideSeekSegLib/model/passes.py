@@ -52,7 +52,7 @@ def _invert(
     steps, timesteps = schedule.invert_steps, schedule.timesteps
     if schedule.solver == "ddim":
         return ddim_invert(net, x, z, steps, timesteps, tick)
-    last = timesteps - timesteps // PAPER_INVERT_STEPS
+    last = timesteps - max(timesteps // PAPER_INVERT_STEPS, 1)
     return solve_invert(net, x, z, steps, last, timesteps, tick)
 
 
@@ -62,5 +62,5 @@ def _render(
     steps, timesteps = schedule.render_steps, schedule.timesteps
     if schedule.solver == "ddim":
         return ddim_render(net, code, z, steps, timesteps, tick)
-    first = timesteps - timesteps // PAPER_RENDER_STEPS
+    first = timesteps - max(timesteps // PAPER_RENDER_STEPS, 1)
     return solve_render(net, code, z, steps, first, timesteps, tick)

@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +140,13 @@ def choose_device(name: str = "auto") -> tuple[torch.device, str]:
     if not there.get(name, True):
         raise DeviceError(f"device {name!r} was asked for, but torch {torch.__version__} has none")
     return torch.device(name), "chosen by the user"
+
+
+def on_cpu(model: Model) -> Model:
+    """The same model on the processor, because its device has too little memory."""
+    reason = f"{model.device} has too little memory"
+    network = model.autoencoder.to("cpu")
+    return replace(model, autoencoder=network, device=torch.device("cpu"), device_reason=reason)
 
 
 def _device_name(name: str) -> str:

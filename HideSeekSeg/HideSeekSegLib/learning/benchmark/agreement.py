@@ -41,7 +41,7 @@ class Agreement:
     ``identical``: share of crops with the same findings; ``of_all``: of all crops, those below the
     gate among them; ``score_difference``: mean over candidates, one that has no partner counting
     with its whole score; ``dice``: of all findings' pixels with the true lesions, mean of both
-    types; ``calls`` for the edit of a slice and for a picture's score; seconds of the processor on the crops.
+    types; ``calls`` for the edit of a slice and for a picture's score; ``seconds`` of processor.
     """
 
     name: str
@@ -76,14 +76,15 @@ def compare_schedules(
         seen = attribute(crops.x, crops.body, own)
         seconds = time.process_time() - began
         reference = reference or seen
-        found.append(_agreement(schedule, seen, reference, crops, seconds))
+        found.append(judge(schedule, seen, reference, crops, seconds))
         say(f"{schedule.name}: {seconds:.0f} s for {len(crops.x)} crops")
     return found
 
 
-def _agreement(
+def judge(
     schedule: Schedule, seen: Attribution, reference: Attribution, crops: Crops, seconds: float
 ) -> Agreement:
+    """What a schedule saw on the crops against what the reference saw."""
     n = range(len(crops.x))
     same = [_same(_of(seen.selected, i), _of(reference.selected, i)) for i in n]
     differences = [

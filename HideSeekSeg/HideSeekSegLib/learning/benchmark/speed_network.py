@@ -1,4 +1,4 @@
-"""One slice with its candidates: our time of the processor against the published network and schedule."""
+"""One slice with its candidates: our cost against that of the published network and schedule."""
 
 from __future__ import annotations
 

@@ -108,7 +108,10 @@ def _slices(data: Data) -> Iterator[str]:
         " with other slices."
     )
     yield ""
-    yield "| candidates | calls, published | s, published | ms, ours alone | ms, together | ratio alone |"
+    yield (
+        "| candidates | calls, published | s, published | ms, ours alone | ms, together |"
+        " ratio alone |"
+    )
     yield "|---|---|---|---|---|---|"
     for row in one["rows"]:
         yield (
