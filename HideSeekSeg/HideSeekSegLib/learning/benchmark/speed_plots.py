@@ -34,7 +34,9 @@ def _split(data: Data) -> Figure:
 
     versions = [name for name in ("now", "before") if name in data]
     figure = new_figure(11, 1.6 + 0.8 * len(versions))
-    axes = plain_axes(figure, 1, 1, 1, "seconds of the whole spine, under Python's profiler")
+    axes = plain_axes(
+        figure, 1, 1, 1, "seconds of the processor for the whole spine, under Python's profiler"
+    )
     left = [0.0] * len(versions)
     for number, part in enumerate(data["now"]["split"]):
         widths = [max(data[name]["split"][part], 0.0) for name in versions]

@@ -152,8 +152,8 @@ def _split(data: Data) -> Iterator[str]:
     yield "## Where the time goes"
     yield ""
     yield (
-        "Seconds of the whole spine by part, as the main thread sees them, under Python's"
-        " profiler, which costs some itself. Pictures bring matplotlib's import along."
+        "Seconds of the processor for the whole spine by part, under Python's profiler, which costs"
+        " some itself. Pictures bring matplotlib's import along."
     )
     yield ""
     yield f"| part | {' | '.join(versions)} |"
@@ -162,9 +162,9 @@ def _split(data: Data) -> Iterator[str]:
         cells = " | ".join(f"{data[name]['split'][part]:.2f}" for name in versions)
         yield f"| {part} | {cells} |"
     for name, key in (
-        ("whole process, without profiler", "seconds"),
-        ("first vertebra", "first"),
-        ("time of the processor", "processor"),
+        ("whole process by the clock, without profiler", "seconds"),
+        ("first vertebra by the clock", "first"),
+        ("its seconds of the processor", "processor"),
     ):
         cells = " | ".join(f"{data[version]['timing'][key]:.2f}" for version in versions)
         yield f"| {name} | {cells} |"
