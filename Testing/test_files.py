@@ -585,6 +585,7 @@ def test_bad_series_are_refused_in_one_line(
     st.sampled_from([read_ct, read_segmentation]),
 )
 @example(".nii", [(109, 128)], read_ct)  # the data begin, and so end, within a voxel
+@example(".nii", [(111, 95)], read_ct)  # they begin beyond what any memory holds
 def test_a_damaged_header_is_read_or_refused_in_one_line(
     tmp_path_factory: pytest.TempPathFactory,
     suffix: str,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import permutations, product
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,11 +18,12 @@ from HideSeekSegLib.anatomy.bodies import CUT
 from HideSeekSegLib.anatomy.intensity import NotCTError
 from HideSeekSegLib.anatomy.quality import METAL_NEARBY
 from HideSeekSegLib.anatomy.sites import move
-from HideSeekSegLib.events import Event, Progress, Started, VertebraDone
+from HideSeekSegLib.events import Event, Message, Progress, Started, VertebraDone
 from HideSeekSegLib.findings import Evidence, Result, Status, VertebraFinding
 from HideSeekSegLib.imaging.files import InputError, Segment, Segmentation
 from HideSeekSegLib.imaging.volume import Grid, Volume, resample
 from HideSeekSegLib.joining import p_of_vertebra
+from HideSeekSegLib.model.autoencoder import DiffusionAutoencoder
 from HideSeekSegLib.model.weights import Model, load_model
 from HideSeekSegLib.pipeline import Options, SegmentationError, segment_spine
 
@@ -301,6 +304,59 @@ def test_events_count_up_to_the_end(box_spine: Spine, model: Model) -> None:
     assert fractions == sorted(fractions)
     assert fractions[-1] == pytest.approx(1)
     assert [e.level for e in said if isinstance(e, VertebraDone)] == ["T11", "T12", "L1"]
+
+
+class TooLarge(torch.nn.Module):
+    """A network that does not fit on the device "meta", which stands for a small graphics card."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.architecture = network.architecture
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        if x.is_meta:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        z: torch.Tensor = self.network.encode(x)  # type: ignore[operator]
+        return z
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        eps: torch.Tensor = self.network(*inputs)
+        return eps
+
+
+def test_a_device_that_is_too_small_is_left_for_the_processor(
+    box_spine: Spine, usual: Result, model: Model
+) -> None:
+    said: list[Event] = []
+    network = cast(DiffusionAutoencoder, TooLarge(model.autoencoder))
+    small = replace(model, autoencoder=network, device=torch.device("meta"))
+    result, _ = run(*box_spine, small, on_event=said.append)
+    assert result.vertebrae == usual.vertebrae
+    (message,) = [e for e in said if isinstance(e, Message)]
+    assert "too little memory" in message.text
+    assert result.run["device"] == "cpu"
+
+
+def test_first_result_comes_before_the_last_body(box_spine: Spine, model: Model) -> None:
+    """Two of three vertebrae that look like HU settle the scale for all."""
+    said: list[Event] = []
+    run(*box_spine, model, on_event=said.append)
+    steps = [(e.level, e.step) for e in said if isinstance(e, Progress)]
+    assert steps.index(("T11", "encode")) == 2
+    assert [level for level, step in steps if step == "body"] == ["T11", "T12"]
+
+
+def test_the_schedule_is_the_users_and_stands_in_the_result(
+    box_spine: Spine, usual: Result, model: Model
+) -> None:
+    options = replace(BY_VALUE, levels=("L1",), schedule="multistep")
+    result, _ = run(*box_spine, model, options)
+    assert result.run["schedule"]["name"] == "multistep"
+    assert result.run["schedule"]["solver"] == "multistep"
+    own = usual.run["schedule"]
+    assert own == asdict(model.profile.schedule)
+    assert result.run["weights_hash"] == usual.run["weights_hash"]
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40))

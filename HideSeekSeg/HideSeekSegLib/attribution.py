@@ -21,8 +21,9 @@ from scipy import ndimage
 from torch import Tensor
 
 from .model.batches import BATCH, in_batches
-from .model.passes import encoded, projected, rendered_edit, seeded_noises, single_shot_edit
+from .model.passes import encoded, projected, rendered_edit
 from .model.profile import Decision
+from .model.single_shot import mean_change, seeded_noises
 from .model.weights import Model
 
 LesionType = Literal["lytic", "blastic"]
@@ -150,15 +151,15 @@ def edit(
         return Edit(reconstruction, edited, p_after)
     z_healthy = model.classifier.move_to(latents.z[ill], decision.healthy_p)
     inputs = [images[ill], latents.z[ill], z_healthy]
-    way: Callable[..., Tensor]
+    report = _report("edit", on_progress)
     if schedule.edit == "render":
-        way, calls = rendered_edit, schedule.invert_steps + 2 * schedule.render_steps
+        work, calls = partial(rendered_edit, model.autoencoder, schedule), schedule.edit_calls
+        pairs = in_batches(work, inputs, calls, model.device, batch, report)
+        reconstruction[ill], edited[ill] = pairs[:, :1], pairs[:, 1:]
     else:
-        way, calls = single_shot_edit, 2 * schedule.draws
-        inputs.append(seeded_noises(ill.tolist(), schedule.draws, images.shape[-2:]))
-    work, report = partial(way, model.autoencoder, schedule), _report("edit", on_progress)
-    pairs = in_batches(work, inputs, calls, model.device, batch, report)
-    reconstruction[ill], edited[ill] = pairs[:, :1], pairs[:, 1:]
+        noises = seeded_noises(ill.tolist(), schedule.draws, images.shape[-2:])
+        net, device = model.autoencoder, model.device
+        edited[ill] += mean_change(net, schedule, inputs, noises, device, batch, report)
     p_after[ill] = model.classifier.probability(z_healthy)
     return Edit(reconstruction, edited, p_after)
 
@@ -264,11 +265,10 @@ def _projected_p(
     images: Tensor, model: Model, batch: int, report: Callable[[int, int], None] | None
 ) -> list[float]:
     schedule = model.profile.schedule
-    work, calls = partial(encoded, model.autoencoder), 1
+    work = partial(encoded, model.autoencoder)
     if schedule.projection == "render":
         work = partial(projected, model.autoencoder, schedule)
-        calls = 2 + schedule.invert_steps + schedule.render_steps
-    z = in_batches(work, [images], calls, model.device, batch, report)
+    z = in_batches(work, [images], schedule.projection_calls, model.device, batch, report)
     return [float(p) for p in model.classifier.probability(z)]
 
 

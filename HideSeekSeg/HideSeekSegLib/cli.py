@@ -85,6 +85,12 @@ def _segment_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
     add("--threshold", type=_share, metavar="X", help="accept scores above it (0 to 1)")
     add("--weights", type=Path, metavar="DIR", help="other weights than those that come along")
+    add(
+        "--schedule",
+        choices=["exact", "multistep", "fast"],
+        help="how the diffusion is run, if not as the weights' own profile has it: exact is the"
+        " paper's 250 and 100 steps, multistep comes as far in 12, fast needs weights made for it",
+    )
     add("--all-slices", action="store_true", help="also slices unlike those of the training")
     add("--threads", type=_count, metavar="N", help="threads of the processor to use")
     add("--each", action="store_true", help="also write each vertebra at once, to DIR/vertebrae")
@@ -102,7 +108,7 @@ def _segment(args: argparse.Namespace) -> int:
         from .output.tables import format_table
         from .pipeline import Options
 
-        options = Options(args.labels, args.levels, args.threshold, args.all_slices)
+        options = Options(args.labels, args.levels, args.threshold, args.all_slices, args.schedule)
         job = Job(
             *(args.ct, args.segmentation, args.out, args.bodies, args.weights),
             *(args.device, args.threads, options, args.each),

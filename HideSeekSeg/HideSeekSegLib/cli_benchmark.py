@@ -24,6 +24,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     review = kinds.add_parser("review", help="milliseconds of a threshold move, a verdict, an undo")
     review.add_argument("--candidates", type=int, default=500, metavar="N")
     review.set_defaults(measure=_review)
+    _speed_arguments(kinds.add_parser("speed", help="seconds, memory, and what that costs"))
     _range_arguments(kinds.add_parser("range", help="alarms on unusual inputs, false and true"))
 
 
@@ -56,6 +57,22 @@ def _range_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, metavar="DIR", help="folder for range.md and range.json")
     add("--degraded", type=int, default=4, metavar="N", help="vertebrae to degrade of each CT")
     parser.set_defaults(measure=_range)
+
+
+def _speed_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Time of one slice and of a whole drawn spine, memory, and agreement of the weights'"
+        " schedule with the exact one. Needs no data; other work on the machine spoils it."
+    )
+    add = parser.add_argument
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for table, JSON and plots")
+    add("--weights", type=Path, metavar="DIR", help="other weights than those that come along")
+    add("--cases", type=Path, metavar="DIR", help="`simulate --whole` wrote it; default: drawn")
+    add("--crops", type=int, default=24, metavar="N", help="slices for the agreement (3 s each)")
+    add("--repeats", type=int, default=3, metavar="N", help="runs of each whole process")
+    add("--threads", type=int, default=2, metavar="N", help="threads of the processor")
+    add("--before", type=Path, metavar="DIR", help="an earlier HideSeekSeg folder to time as well")
+    parser.set_defaults(measure=_speed)
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -133,6 +150,16 @@ def _review(args: argparse.Namespace) -> int:
     from .learning.benchmark.reviewing import report
 
     print(report(args.candidates))
+    return OK
+
+
+def _speed(args: argparse.Namespace) -> int:
+    from .learning.benchmark.speed import Plan, measure
+    from .model.weights import BUNDLE
+
+    how = (args.cases, args.crops, args.repeats, args.threads, args.before)
+    for path in measure(Plan(args.weights or BUNDLE, args.out, *how), _say):
+        print(path)
     return OK
 
 

@@ -18,6 +18,7 @@ from .findings import Evidence, Result, VertebraFinding
 from .imaging.files import InputError, read_ct, read_segmentation, together
 from .imaging.volume import Volume
 from .model.batches import is_out_of_memory
+from .model.schedules import ScheduleError
 from .model.weights import BUNDLE, DeviceError, Model, WeightsError, load_model
 from .output.pictures import overview
 from .output.segmentation import write_segmentation
@@ -69,6 +70,8 @@ def run(job: Job, on_event: Callable[[Event], None], should_stop: Callable[[], b
             )
         except NotCTError as error:
             raise InputError(job.ct, str(error)) from error
+        except ScheduleError as error:
+            raise InputError("--schedule", str(error)) from error
         except SegmentationError as error:
             raise InputError(job.segmentation, str(error)) from error
         except RuntimeError as error:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -13,35 +13,47 @@ import numpy.typing as npt
 import torch
 
 from . import __version__
-from .anatomy.intensity import Calibration, NotCTError, calibrate, network_input
+from .anatomy.intensity import (
+    HOUNSFIELD,
+    Calibration,
+    Landmarks,
+    NotCTError,
+    calibrate,
+    network_input,
+    surely_hounsfield,
+)
 from .anatomy.levels import Assignment, assign, format_mapping
 from .anatomy.quality import limits_of
 from .anatomy.sites import all_bodies, close_up, find_site, levels_of
 from .attribution import Attribution, attribute
-from .events import Event, Started, VertebraDone
+from .events import Event, Message, Started, VertebraDone
 from .evidence import make_evidence
 from .findings import Candidate, Evidence, Result, Status, VertebraFinding
 from .imaging.files import Segmentation
 from .imaging.volume import Volume
 from .joining import Part, join_slices, measure, p_of_vertebra
-from .model.weights import Model
+from .model.batches import is_out_of_memory
+from .model.schedules import scheduled
+from .model.weights import Model, on_cpu
 from .output.tables import to_json
 from .preparation import Prepared, prepare, slices_of
 from .watch import Stopped, Watch
 
 STOPPED = "stopped before its turn"
+Analysed = tuple[VertebraFinding, Evidence | None]
 
 
 @dataclass(frozen=True)
 class Options:
     """What a user may choose: ``labels`` as in ``levels.assign``; only some ``levels``; a
     ``threshold`` instead of the weights' own; ``all_slices`` of a body also where the weights were
-    trained on central ones alone."""
+    trained on central ones alone; a ``schedule`` of ``model.schedules`` instead of their own."""
 
     labels: str | None = None
     levels: tuple[str, ...] = ()
     threshold: float | None = None
     all_slices: bool = False
+    schedule: str | None = None
 
 
 class SegmentationError(ValueError):
@@ -67,8 +79,10 @@ def segment_spine(
     analysed is by level.
 
     Raises SegmentationError where segmentation and CT do not go together, InputError where labels
-    are not understood, NotCTError where the volume is no CT.
+    are not understood, NotCTError where the volume is no CT, ScheduleError where the weights have
+    no such schedule.
     """
+    model = scheduled(model, options.schedule) if options.schedule else model
     assignments = assign(segmentation, options.labels)
     levels = _wanted(levels_of(assignments), options.levels)
     chosen = model.profile.decision.threshold if options.threshold is None else options.threshold
@@ -78,15 +92,20 @@ def segment_spine(
     findings = {level: _not_analysed(level, STOPPED) for level in levels}
     evidence: dict[str, Evidence] = {}
     finished: list[str] = []
+    marked = all_bodies(segmentation, assignments, bodies)
+
+    @cache
+    def prepared(level: str) -> Prepared:
+        site = find_site(level, segmentation, assignments, ct.grid, marked)
+        return prepare(site, ct, model.profile.geometry)
+
     try:
-        prepared = list(_prepared(levels, ct, segmentation, assignments, bodies, model, watch))
-        scale = _calibrated(ct, prepared)
+        scale = _scale(ct, levels, prepared, watch)
         facts["hounsfield"] = scale.is_hu
-        for vertebra in prepared:
-            level = vertebra.site.level
-            findings[level], seen = _analyse(
-                vertebra, ct, model, scale, chosen, options.all_slices, watch
-            )
+        for level in levels:
+            vertebra = prepared(level)
+            work = partial(_analyse, vertebra, ct, scale, chosen, options.all_slices, watch)
+            (findings[level], seen), model = _where_it_fits(work, model, on_event)
             if seen is not None:
                 evidence[level] = seen
             finished.append(level)
@@ -96,6 +115,7 @@ def segment_spine(
         pass
     unknown = () if options.levels else tuple(_unknown(assignments))
     facts |= {"finished": finished, "stopped": len(finished) < len(levels)}
+    facts |= {"device": str(model.device), "device_reason": model.device_reason}
     facts["seconds"] = round(watch.seconds, 1)
     return Result((*findings.values(), *unknown), chosen, facts), evidence
 
@@ -108,43 +128,57 @@ def _wanted(present: Sequence[str], asked: Sequence[str]) -> tuple[str, ...]:
     return tuple(level for level in present if not asked or level in asked)
 
 
-def _prepared(
-    levels: Sequence[str],
-    ct: Volume,
-    segmentation: Segmentation,
-    assignments: Sequence[Assignment],
-    bodies: Segmentation | None,
-    model: Model,
-    watch: Watch,
-) -> Iterator[Prepared]:
-    """Find each body and cut it out."""
-    marked = all_bodies(segmentation, assignments, bodies)
+def _scale(
+    ct: Volume, levels: Sequence[str], prepared: Callable[[str], Prepared], watch: Watch
+) -> Calibration:
+    """The intensity scale, known as soon as more than half of the vertebrae agree that it is HU.
+
+    So the first results need not wait for the last bodies.
+
+    Raises SegmentationError or NotCTError where no vertebra can be analysed for one reason.
+    """
+    known: list[Prepared] = []
+    usable: list[Landmarks] = []
     for level in levels:
         watch.preparation(level)
-        site = find_site(level, segmentation, assignments, ct.grid, marked)
-        yield prepare(site, ct, model.profile.geometry)
-
-
-def _calibrated(ct: Volume, prepared: Sequence[Prepared]) -> Calibration:
-    """Raises SegmentationError or NotCTError where no vertebra can be analysed for one reason."""
-    if all(v.site.body is None for v in prepared):
+        known.append(prepared(level))
+        usable = [v.landmarks for v in known if v.landmarks and not v.obstacle]
+        if surely_hounsfield(ct, usable, len(levels)):
+            return HOUNSFIELD
+    if all(v.site.body is None for v in known):
         raise SegmentationError(f"does not overlap with the CT {ct.name}")
-    usable = [v.landmarks for v in prepared if v.landmarks and not v.obstacle]
     if not usable:
-        reasons = sorted({v.obstacle for v in prepared})
+        reasons = sorted({v.obstacle for v in known})
         raise NotCTError(f"no vertebra can be analysed: {', '.join(reasons)}")
     return calibrate(ct, usable)
+
+
+def _where_it_fits(
+    work: Callable[[Model], Analysed], model: Model, on_event: Callable[[Event], None]
+) -> tuple[Analysed, Model]:
+    """The work's result, and the model to go on with: on the processor once a device is too small.
+
+    Batches were halved down to one image by then.
+    """
+    try:
+        return work(model), model
+    except RuntimeError as error:
+        if model.device.type == "cpu" or not is_out_of_memory(error):
+            raise
+    model = on_cpu(model)
+    on_event(Message("warning", f"{model.device_reason}: going on with the processor"))
+    return work(model), model
 
 
 def _analyse(
     vertebra: Prepared,
     ct: Volume,
-    model: Model,
     scale: Calibration,
     threshold: float,
     all_slices: bool,
     watch: Watch,
-) -> tuple[VertebraFinding, Evidence | None]:
+    model: Model,
+) -> Analysed:
     """The five steps on the sagittal slices through the body, joined to 3D lesions."""
     site, crop = vertebra.site, vertebra.crop
     flags = vertebra.flags_in(scale, limits_of(model.profile))
@@ -203,6 +237,7 @@ def _facts(model: Model, assignments: Sequence[Assignment]) -> dict[str, Any]:
     return {
         "weights": model.profile.name,
         "weights_hash": model.hash,
+        "schedule": asdict(model.profile.schedule),
         "device": str(model.device),
         "device_reason": model.device_reason,
         "threads": torch.get_num_threads(),

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from .anatomy.bodies import CUT
 from .anatomy.crops import Crop, crop_grid, take_crop
 from .anatomy.intensity import Calibration, Landmarks, landmarks
+from .anatomy.outlines import outline_of
 from .anatomy.quality import UNKNOWN, Limits, Quality, measure, obstacles, remarks
 from .anatomy.sites import Site, close_up
 from .imaging.volume import Volume
@@ -60,11 +61,12 @@ def prepare(site: Site, ct: Volume, geometry: Geometry) -> Prepared:
     crop = take_crop(view, body, crop_grid(body, view.grid, geometry))
     if not crop.body.any():
         return Prepared(site, "too few voxels of its body are in the CT")
+    outline = outline_of(view, body)
     return Prepared(
         site,
         crop=crop,
-        landmarks=landmarks(view, body),
-        quality=measure(view, body, crop, geometry),
+        landmarks=landmarks(view, body, outline),
+        quality=measure(view, body, crop, geometry, outline),
     )
 
 

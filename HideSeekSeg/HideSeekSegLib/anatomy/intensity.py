@@ -13,12 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
-from ..imaging.patches import bounding_box
 from ..imaging.volume import Volume
 from ..model.profile import Intensity, Profile
 from .crops import Crop, Mask, feathered
+from .outlines import Outline, outline_of
 
 # Medians over the vertebrae of four CTs in HU: 60th percentile of the tissue 2-10 mm around the
 # body, 95th percentile inside it.
@@ -40,6 +39,9 @@ class Calibration:
         return np.asarray(self.slope * intensity + self.intercept, np.float32)
 
 
+HOUNSFIELD = Calibration(1.0, 0.0, is_hu=True)
+
+
 class NotCTError(ValueError):
     """The volume cannot be a CT: its bone is not brighter than what surrounds it."""
 
@@ -54,27 +56,36 @@ class Landmarks:
     rim: float
 
 
-def landmarks(ct: Volume, body: Mask) -> Landmarks:
-    """Measure a body (bool, on the CT's grid); NaN are left out."""
-    spacing = ct.grid.spacing[::-1]
-    box = bounding_box(body, margin=int(np.ceil(10 / spacing.min())))
-    inside, values = body[box], ct.array[box].astype(np.float32)
-    values = np.where(np.isfinite(values), values, np.nan)
-    outer = ndimage.distance_transform_edt(~inside, sampling=spacing)
-    depth = ndimage.distance_transform_edt(inside, sampling=spacing)
-    shell = values[(outer > 2) & (outer < 10)]
-    deep = values[depth > min(3.0, 0.6 * float(depth.max()))]
-    rim = values[inside & (depth <= max(1.5, float(spacing.max())))]
+def landmarks(ct: Volume, body: Mask, outline: Outline | None = None) -> Landmarks:
+    """Measure a body (bool, on the CT's grid); NaN are left out.
+
+    ``outline`` is its outline where that is known already.
+    """
+    at = outline or outline_of(ct, body)
+    values = np.where(np.isfinite(at.values), at.values, np.nan)
+    shell = values[(at.outer > 2) & (at.outer < 10)]
+    deep = values[at.inner > min(3.0, 0.6 * float(at.inner.max()))]
+    rim = values[at.inside & (at.inner <= max(1.5, float(at.spacing.max())))]
 
     def percentile(sample: npt.NDArray[np.float32], q: float) -> float:
         return float(np.nanpercentile(sample, q)) if np.isfinite(sample).any() else float("nan")
 
     return Landmarks(
         percentile(shell, 60),
-        percentile(values[inside], 95),
+        percentile(values[at.inside], 95),
         percentile(deep, 50),
         percentile(rim, 90),
     )
+
+
+def surely_hounsfield(ct: Volume, found: Sequence[Landmarks], total: int) -> bool:
+    """Whether ``calibrate`` will find HU whatever is still to come of ``total`` vertebrae.
+
+    The median lies where more than half of all lie.
+    """
+    lowest = float(np.nanmin(ct.array)) if 2 * len(found) > total else 0.0
+    usual = [m for m in found if _is_usual(lowest, m.soft, m.dense)]
+    return 2 * len(usual) > total
 
 
 def calibrate(ct: Volume, found: Sequence[Landmarks]) -> Calibration:
@@ -89,7 +100,7 @@ def calibrate(ct: Volume, found: Sequence[Landmarks]) -> Calibration:
     )
     lowest = float(np.nanmin(ct.array))
     if _is_hu(lowest, float(soft), float(dense)):
-        return Calibration(1.0, 0.0, is_hu=True)
+        return HOUNSFIELD
     if not dense > soft:
         raise NotCTError("bone is not brighter than the tissue around it: is this a CT?")
     if rim < marrow:
@@ -107,7 +118,11 @@ def _is_hu(lowest: float, soft: float, dense: float) -> bool:
     """
     air = -1100 < lowest < -900
     slipped = air and dense <= 180 and (-60 < soft < 160 or soft < -600)
-    return slipped or (lowest < -50 and -60 < soft < 160 and 180 < dense < 2500)
+    return slipped or _is_usual(lowest, soft, dense)
+
+
+def _is_usual(lowest: float, soft: float, dense: float) -> bool:
+    return lowest < -50 and -60 < soft < 160 and 180 < dense < 2500
 
 
 def network_input(

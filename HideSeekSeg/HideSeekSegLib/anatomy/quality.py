@@ -17,12 +17,12 @@ from ..imaging.volume import Grid, Volume
 from ..model.profile import Geometry, Profile
 from .crops import Crop, Mask, feathered
 from .intensity import Calibration
+from .outlines import REACH_MM, Outline, outline_of
 
 Floats = npt.NDArray[np.float32]
 
 METAL_HU = 3000.0
 METAL_SHARE = 0.01  # of the body: above it the picture shows the metal's artefacts, not the bone
-METAL_REACH_MM = 10.0
 METAL_NEARBY = "metal nearby"
 
 # A body of which 95 % lies below this is none; the faintest of training and validation has 340.
@@ -75,9 +75,9 @@ class Quality:
     ``noise``: deviation of the noise in the marrow, NaN where too little of it is seen;
     ``bright``: 95th percentile of the body; ``edge``: the body's rim minus what lies around it, in
     the medians; ``metal_share`` and ``air_share``: of the body, above METAL_HU and below AIR_HU if
-    the CT is in HU; ``metal_nearby``: any metal within METAL_REACH_MM; ``outside_share``: of what
-    the network sees, outside the CT; ``slice_mm``: the CT's largest voxel edge; ``layers``: the
-    fewest voxels that the body measures along an axis of the CT.
+    the CT is in HU; ``metal_nearby``: any metal within REACH_MM; ``outside_share``: of what the
+    network sees, outside the CT; ``slice_mm``: the CT's largest voxel edge; ``layers``: the fewest
+    voxels that the body measures along an axis of the CT.
     """
 
     noise: float
@@ -91,22 +91,24 @@ class Quality:
     layers: int
 
 
-def measure(view: Volume, body: Mask, crop: Crop, geometry: Geometry) -> Quality:
-    """Measure a vertebra: the CT around it without NaN, its body in it, and its crop."""
-    spacing = view.grid.spacing[::-1]
-    box = bounding_box(body, margin=int(np.ceil(METAL_REACH_MM / spacing.min())))
-    inside, values = body[box], view.array[box].astype(np.float32)
-    outer = ndimage.distance_transform_edt(~inside, sampling=spacing)
-    own = values[inside]
+def measure(
+    view: Volume, body: Mask, crop: Crop, geometry: Geometry, outline: Outline | None = None
+) -> Quality:
+    """Measure a vertebra: the CT around it without NaN, its body in it, and its crop.
+
+    ``outline`` is that of the body where it is known already.
+    """
+    at = outline or outline_of(view, body)
+    own = at.values[at.inside]
     return Quality(
         noise=noise_of(crop.image, crop.body, crop.grid.spacing[::-1]),
         bright=float(np.percentile(own, 95)),
-        edge=_edge(values, inside, outer, spacing),
+        edge=_edge(at),
         metal_share=float((own > METAL_HU).mean()),
-        metal_nearby=bool((values[outer <= METAL_REACH_MM] > METAL_HU).any()),
+        metal_nearby=bool((at.values[at.outer <= REACH_MM] > METAL_HU).any()),
         air_share=float((own < AIR_HU).mean()),
         outside_share=_outside_share(crop, view.grid, geometry),
-        slice_mm=float(spacing.max()),
+        slice_mm=float(at.spacing.max()),
         layers=min(s.stop - s.start for s in bounding_box(body)),
     )
 
@@ -138,13 +140,10 @@ def _differences(image: Floats, marrow: Mask, axis: int, spacing: float) -> floa
     return float(1.4826 * np.median(np.abs(curve)) / np.sqrt(6))
 
 
-def _edge(
-    values: Floats, inside: Mask, outer: npt.NDArray[np.float64], spacing: npt.NDArray[np.float64]
-) -> float:
-    width = max(1.5, float(spacing.max()))
-    inner = ndimage.distance_transform_edt(inside, sampling=spacing)
-    rim = values[inside & (inner <= width)]
-    around = values[(outer > width) & (outer <= 2 * width + 1)]
+def _edge(at: Outline) -> float:
+    width = max(1.5, float(at.spacing.max()))
+    rim = at.values[at.inside & (at.inner <= width)]
+    around = at.values[(at.outer > width) & (at.outer <= 2 * width + 1)]
     return float(np.median(rim) - np.median(around)) if around.size else float("nan")
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..findings import BodySource
 from ..imaging.files import Segmentation
-from ..imaging.patches import Patch, move_patch, patch_of, triple
+from ..imaging.patches import EVERYWHERE, Box, Patch, move_patch, patch_of, triple
 from ..imaging.volume import Grid, Volume
 from .bodies import CUT, find_body
 from .levels import Assignment, order
@@ -52,9 +52,14 @@ def find_site(
     """
     own = [a for a in assignments if a.level == level]
     given = [a for a in own if a.kind == "body"]
-    mask = _union(segmentation, given or own)
-    body = find_body(mask, segmentation.grid, bodies, "body" if given else "vertebra")
-    moved, share = move(body.mask, segmentation.grid, ct)
+    box = _surroundings(segmentation, given or own)
+    if box is None:
+        return Site(level, None, "given", (CUT,))
+    start = triple(s.start for s in box)
+    mask = _union(segmentation, given or own, box)
+    part = segmentation.grid.cut(start, triple(mask.shape))
+    body = find_body(mask, part, bodies[box], "body" if given else "vertebra")
+    moved, share = _move(patch_of(body.mask, start), segmentation.grid, ct)
     cut = (CUT,) if share < WHOLE and CUT not in body.flags else ()
     return Site(level, moved, body.source, (*body.flags, *cut))
 
@@ -75,10 +80,29 @@ def all_bodies(
     return marked
 
 
-def _union(segmentation: Segmentation, assignments: Sequence[Assignment]) -> Mask:
-    mask = np.zeros(segmentation.grid.shape, bool)
+def _surroundings(segmentation: Segmentation, assignments: Sequence[Assignment]) -> Box | None:
+    """The box around some segments and a voxel more, where there is one; None: they are empty.
+
+    A body touches the border of this box only where it touches that of the whole grid.  Whole
+    grids hold a hundred times a vertebra, and every step would go through all of it.
+    """
+    boxes = [segmentation.box(assignment.segment) for assignment in assignments]
+    found = [box for box in boxes if box is not None]
+    if not found:
+        return None
+    k, j, i = (
+        slice(max(min(s.start for s in own) - 1, 0), min(max(s.stop for s in own) + 1, n))
+        for own, n in zip(zip(*found), segmentation.grid.shape)
+    )
+    return k, j, i
+
+
+def _union(
+    segmentation: Segmentation, assignments: Sequence[Assignment], box: Box = EVERYWHERE
+) -> Mask:
+    mask = np.zeros(segmentation.grid.shape, bool)[box]
     for assignment in assignments:
-        mask |= segmentation.mask(assignment.segment)
+        mask |= segmentation.mask(assignment.segment, box)
     return mask
 
 
@@ -87,14 +111,19 @@ def move(mask: Mask, grid: Grid, target: Grid) -> tuple[Patch | None, float]:
 
     None where nothing arrives.
     """
-    patch = patch_of(mask)
+    return _move(patch_of(mask), grid, target)
+
+
+def _move(patch: Patch | None, grid: Grid, target: Grid) -> tuple[Patch | None, float]:
     moved = None if patch is None else move_patch(patch, grid, target)
-    return (None, 0.0) if moved is None else (moved, _share_inside(mask, grid, target))
+    if patch is None or moved is None:
+        return None, 0.0
+    return moved, _share_inside(patch, grid, target)
 
 
-def _share_inside(mask: Mask, grid: Grid, target: Grid) -> float:
-    """The share of the mask's voxel centres that lie in the target's volume."""
-    ijk = target.ijk(grid.lps(np.argwhere(mask)[:, ::-1]))
+def _share_inside(patch: Patch, grid: Grid, target: Grid) -> float:
+    """The share of the patch's voxel centres that lie in the target's volume."""
+    ijk = target.ijk(grid.lps((np.argwhere(patch.array) + patch.start)[:, ::-1]))
     inside = (ijk >= -0.5) & (ijk <= np.array(target.shape[::-1]) - 0.5)
     return float(inside.all(axis=1).mean())
 

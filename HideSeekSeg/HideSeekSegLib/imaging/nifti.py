@@ -67,7 +67,7 @@ def check(path: Path) -> Check:
             header = _read_header(stream)
             if header is None:
                 return Check()
-            end = header.size + len(stream.read(header.data_start - header.size))
+            end = header.size + _skip(stream, header.data_start - header.size)
             for chunk in _chunks(stream):
                 if header.floats and end < header.data_end:
                     size = header.floats.itemsize
@@ -116,6 +116,17 @@ def _open(path: Path) -> IO[bytes]:
 def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
     while chunk := stream.read(1 << 20):
         yield chunk
+
+
+def _skip(stream: IO[bytes], count: int) -> int:
+    """Reads past so many bytes, or to the end; how many there were.
+
+    A damaged header may ask for more than there is memory: a megabyte at a time.
+    """
+    skipped = 0
+    while chunk := stream.read(min(count - skipped, 1 << 20)):
+        skipped += len(chunk)
+    return skipped
 
 
 def _read_header(stream: IO[bytes]) -> Header | None:

@@ -13,6 +13,7 @@ from .volume import Grid, Volume, resample
 
 Mask = npt.NDArray[np.bool_]
 Box = tuple[slice, slice, slice]
+EVERYWHERE: Box = (slice(None), slice(None), slice(None))
 
 
 @dataclass(frozen=True)

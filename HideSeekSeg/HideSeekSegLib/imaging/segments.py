@@ -6,11 +6,17 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
+from .patches import EVERYWHERE, Box
 from .volume import Grid, Volume
+
+# Beyond it a list with a place for every number up to the largest costs more than numbering anew.
+MOST_LABELS = 1000
 
 _KEY = re.compile(r"Segment(\d+)_(\w+)")
 
@@ -41,9 +47,18 @@ class Segmentation:
     def grid(self) -> Grid:
         return self.layers[0].grid
 
-    def mask(self, segment: Segment) -> npt.NDArray[np.bool_]:
-        """Voxels (K, J, I) of the segment on ``grid``."""
-        return self.layers[segment.layer].array == segment.value
+    def mask(self, segment: Segment, box: Box = EVERYWHERE) -> npt.NDArray[np.bool_]:
+        """Voxels (K, J, I) of the segment in a box of ``grid``."""
+        return self.layers[segment.layer].array[box] == segment.value
+
+    def box(self, segment: Segment) -> Box | None:
+        """The smallest box that holds the segment; None where it has no voxel."""
+        return self._boxes[segment.layer].get(segment.value)
+
+    @cached_property
+    def _boxes(self) -> tuple[dict[int, Box], ...]:
+        """Per layer the boxes by value."""
+        return tuple(boxes_of_values(layer.array) for layer in self.layers)
 
 
 def segments_from_header(header: Mapping[str, str], layers: int) -> tuple[Segment, ...]:
@@ -72,6 +87,18 @@ def label_values(array: npt.NDArray[np.generic]) -> list[int]:
     """Values other than 0, ascending; slice by slice, as most of a slice is background."""
     found = {int(value) for part in array for value in np.unique(part[part != 0])}
     return sorted(found)
+
+
+def boxes_of_values(array: npt.NDArray[np.integer]) -> dict[int, Box]:
+    """The smallest box (k, j, i) around each value above 0, from one way through the voxels."""
+    largest = int(array.max(initial=0))
+    if largest > MOST_LABELS:
+        values = label_values(array)
+        array = np.searchsorted([0, *values], array)
+    else:
+        values = list(range(1, largest + 1))
+    boxes = ndimage.find_objects(array)
+    return {value: box for value, box in zip(values, boxes) if box is not None}
 
 
 def _segment(number: int, fields: Mapping[str, str], layers: int) -> Segment:

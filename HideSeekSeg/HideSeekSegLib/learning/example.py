@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from ..imaging.files import atomic, make_folder
 from ..imaging.patches import bounding_box
 from ..imaging.volume import Grid, Volume, to_sitk
 from .fields import Canvas, Field, Rng, blob, smooth_field
-from .phantom import example_spine, label_value
+from .phantom import Paint, example_spine, label_value
 
 FILES = ("ct.nii.gz", "vertebrae.nii.gz")
 
@@ -20,7 +22,7 @@ FILES = ("ct.nii.gz", "vertebrae.nii.gz")
 def write_example(folder: Path) -> list[Path]:
     """Write the CT and its whole vertebrae (TotalSegmentator's values); raises InputError."""
     make_folder(folder)
-    example = example_spine(paint=paint_lesions)
+    example = example_spine(paint=painter(LESIONS))
     paths = [folder / name for name in FILES]
     for path, volume in zip(paths, (example.ct, example.vertebrae)):
         write_volume(path, volume)
@@ -32,19 +34,37 @@ def write_volume(path: Path, volume: Volume) -> None:
         sitk.WriteImage(to_sitk(volume), str(temporary), useCompression=True)
 
 
-def paint_lesions(hu: Field, bodies: npt.NDArray[np.uint8], grid: Grid, rng: Rng) -> Field:
-    """A lytic lesion in the left half of T12 and a blastic one at the back of L1."""
-    hu = hu.copy()
-    for level, where, radius, replaced_by in (
-        ("T12", (0.5, 0.5, 0.7), 8.0, 45.0),
-        ("L1", (0.45, 0.72, 0.4), 7.0, 750.0),
-    ):
-        body = bodies == label_value(level)
-        box = bounding_box(body, margin=4)
-        spacing = tuple(float(s) for s in grid.spacing[::-1])
-        canvas = Canvas(hu[box], body[box], spacing)  # type: ignore[arg-type]
-        centre = np.array(where) * canvas.body.shape * spacing
-        weight = blob(rng, canvas, centre, radius, 0.25, 1.0) * canvas.soft_body
-        tissue = replaced_by * (1 + 0.1 * smooth_field(rng, canvas, 4.0))
-        hu[box] = canvas.hu + weight * (tissue - canvas.hu)
-    return hu
+@dataclass(frozen=True)
+class Spot:
+    """A lesion to draw: ``where`` in the body (shares of its extents along k, j, i), HU inside."""
+
+    level: str
+    where: tuple[float, float, float]
+    radius_mm: float
+    hu: float
+
+
+# A lytic lesion in the left half of T12 and a blastic one at the back of L1.
+LESIONS = (
+    Spot("T12", (0.5, 0.5, 0.7), 8.0, 45.0),
+    Spot("L1", (0.45, 0.72, 0.4), 7.0, 750.0),
+)
+
+
+def painter(spots: Sequence[Spot]) -> Paint:
+    """What draws these lesions into a clean spine."""
+
+    def paint(hu: Field, bodies: npt.NDArray[np.uint8], grid: Grid, rng: Rng) -> Field:
+        hu = hu.copy()
+        for spot in spots:
+            body = bodies == label_value(spot.level)
+            box = bounding_box(body, margin=4)
+            spacing = tuple(float(s) for s in grid.spacing[::-1])
+            canvas = Canvas(hu[box], body[box], spacing)  # type: ignore[arg-type]
+            centre = np.array(spot.where) * canvas.body.shape * spacing
+            weight = blob(rng, canvas, centre, spot.radius_mm, 0.25, 1.0) * canvas.soft_body
+            tissue = spot.hu * (1 + 0.1 * smooth_field(rng, canvas, 4.0))
+            hu[box] = canvas.hu + weight * (tissue - canvas.hu)
+        return hu
+
+    return paint

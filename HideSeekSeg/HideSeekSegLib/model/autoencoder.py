@@ -55,10 +55,11 @@ class DiffusionAutoencoder(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """Images x (N, 1, H, W) to latents z (N, latent)."""
-        z: Tensor = self.encoder(x)
         # While it learns, the encoder sees both ways round by chance, and one is half the work.
         if self.architecture.mirrored and not self.encoder.training:
-            z = (z + self.encoder(x.flip(-1))) / 2
+            one, other = self.encoder(torch.cat([x, x.flip(-1)])).chunk(2)
+            return (one + other) / 2
+        z: Tensor = self.encoder(x)
         return z
 
     def forward(self, x_t: Tensor, t: Tensor, z: Tensor) -> Tensor:

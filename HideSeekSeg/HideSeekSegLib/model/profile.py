@@ -81,9 +81,11 @@ class Intensity:
 class Schedule:
     """How the diffusion is run.
 
-    "render": DDIM inversion with ``invert_steps`` then rendering with ``render_steps`` (the paper).
+    "render": inversion with ``invert_steps`` then rendering with ``render_steps``, by ``solver``:
+    "ddim" (the paper), or "multistep", which comes as far with few steps (``model.solver``).
     "single-shot": the mean of x0-hat over ``draws`` seeded noises at diffusion time ``noise_level``
-    (0..1 of T).  ``projection`` is the same choice for the hide-and-seek projection, or "none".
+    (0..1 of T).  ``reconstruction``: rendered as the edit is (the paper), or the image itself.
+    ``projection`` of the pictures of hide and seek: by "render", or "none".
     """
 
     name: str = "exact"
@@ -94,6 +96,21 @@ class Schedule:
     render_steps: int = 100
     noise_level: float = 0.4
     draws: int = 4
+    solver: Literal["ddim", "multistep"] = "ddim"
+    reconstruction: Literal["render", "image"] = "render"
+
+    @property
+    def edit_calls(self) -> int:
+        """Network calls for the edit of one slice."""
+        if self.edit == "single-shot":
+            return 2 * self.draws
+        rendered = 2 if self.reconstruction == "render" else 1
+        return self.invert_steps + rendered * self.render_steps
+
+    @property
+    def projection_calls(self) -> int:
+        """Network calls to classify one picture in which candidates are hidden."""
+        return 1 if self.projection == "none" else 2 + self.invert_steps + self.render_steps
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import slicer
 import slicer.util
 from slicer.i18n import tr as _
 
-from ..learning.example import paint_lesions
+from ..learning.example import LESIONS, painter
 from ..learning.phantom import Phantom, example_spine
 from ..scene.geometry import asMatrix
 
@@ -36,4 +36,4 @@ def loadExample() -> tuple[Any, Any]:
 
 @cache
 def _draw() -> Phantom:
-    return example_spine(paint=paint_lesions)
+    return example_spine(paint=painter(LESIONS))

@@ -17,8 +17,8 @@ from ...findings import LesionType
 from ...joining import p_of_vertebra
 from ...model.autoencoder import DiffusionAutoencoder
 from ...model.diffusion import noised, predict_x0
-from ...model.passes import seeded_noises
 from ...model.profile import Architecture, Profile
+from ...model.single_shot import seeded_noises
 from ...model.weights import Model
 from ..dataset import Slices, make_batch
 from ..evaluation import Case, see

@@ -38,7 +38,7 @@ def _save(figure: Figure, path: Path) -> Path:
 def _free_response(data: Data) -> Figure:
     figure = new_figure(12, 5)
     for number, kind in enumerate(TYPES):
-        axes = _axes(figure, 1, 2, number + 1, f"{kind}, IoU >= {IOUS[0]}")
+        axes = plain_axes(figure, 1, 2, number + 1, f"{kind}, IoU >= {IOUS[0]}")
         for row, colour in zip(data["methods"], _colours(len(data["methods"]))):
             curve = row["free response"][kind][str(IOUS[0])]
             axes.step(
@@ -61,7 +61,7 @@ def _f1(data: Data) -> Figure:
     methods = data["methods"]
     figure = new_figure(12, 1.5 + 0.45 * len(methods))
     for number, iou in enumerate(IOUS):
-        axes = _axes(figure, 1, 2, number + 1, f"F1, IoU >= {iou}")
+        axes = plain_axes(figure, 1, 2, number + 1, f"F1, IoU >= {iou}")
         for shift, kind in ((-0.2, TYPES[0]), (0.2, TYPES[1])):
             ends = [_ends(row["metrics"][f"{kind} F1 (IoU >= {iou})"]) for row in methods]
             values = [value for _, value, _ in ends]
@@ -92,7 +92,7 @@ def _ends(figure: Data) -> tuple[float, float, float]:
 
 def _calibration(data: Data) -> Figure:
     figure = new_figure(6, 5.5)
-    axes = _axes(figure, 1, 1, 1, "calibration of P(malignant) of vertebrae")
+    axes = plain_axes(figure, 1, 1, 1, "calibration of P(malignant) of vertebrae")
     axes.plot([0, 1], [0, 1], color=DIM, linewidth=0.8)
     shown: set[str] = set()
     rows = data["methods"]
@@ -113,7 +113,8 @@ def _calibration(data: Data) -> Figure:
     return figure
 
 
-def _axes(figure: Figure, rows: int, columns: int, number: int, title: str) -> Axes:
+def plain_axes(figure: Figure, rows: int, columns: int, number: int, title: str) -> Axes:
+    """Dark axes at a place of a lattice of plots."""
     figure.set_layout_engine("constrained")
     axes: Axes = figure.add_subplot(rows, columns, number)
     axes.set_facecolor(BACKGROUND)

@@ -1,0 +1,44 @@
+"""How far voxels lie from a body's surface: several measures need it, and it costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from ..imaging.patches import bounding_box
+from ..imaging.volume import Volume
+from .crops import Mask
+
+REACH_MM = 10.0
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A body and ``REACH_MM`` around it, all (K, J, I).
+
+    ``inside`` is the body, ``values`` the CT as float32; ``outer`` is the distance in mm to the
+    body, ``inner`` that to what is no body.
+    """
+
+    inside: Mask
+    values: npt.NDArray[np.float32]
+    outer: npt.NDArray[np.float64]
+    inner: npt.NDArray[np.float64]
+    spacing: npt.NDArray[np.float64]
+
+
+def outline_of(ct: Volume, body: Mask) -> Outline:
+    """The outline of a body (bool, on the CT's grid)."""
+    spacing = ct.grid.spacing[::-1]
+    box = bounding_box(body, margin=int(np.ceil(REACH_MM / spacing.min())))
+    inside = body[box]
+    return Outline(
+        inside,
+        ct.array[box].astype(np.float32),
+        ndimage.distance_transform_edt(~inside, sampling=spacing),
+        ndimage.distance_transform_edt(inside, sampling=spacing),
+        spacing,
+    )

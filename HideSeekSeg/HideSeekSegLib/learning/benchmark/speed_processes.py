@@ -1,0 +1,149 @@
+"""Processes of ``hideseekseg segment``: seconds, first result, memory, and where time goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pstats
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...events import VertebraDone, from_line
+
+LIBRARY = Path(__file__).resolve().parents[3]
+START = "start and imports"
+# Functions of the library by file and name: what they cost with all they call.
+PARTS = {
+    "reading": (("files.py", "read_ct"), ("files.py", "read_segmentation")),
+    "weights": (("jobs.py", "_load"),),
+    "bodies": (("sites.py", "all_bodies"), ("sites.py", "find_site")),
+    "crops": (("preparation.py", "prepare"),),
+    "encoder": (("attribution.py", "encode"),),
+    "edit": (("attribution.py", "edit"),),
+    "hide and seek": (("attribution.py", "hide_and_seek"),),
+    "pictures": (("pictures.py", "overview"),),
+    "other files": (("segmentation.py", "write_segmentation"), ("tables.py", "write_json")),
+}
+WHOLE = ("jobs.py", "run")
+# As `python -m cProfile`, but by the processor's time.
+PROFILED = """
+import cProfile, sys, time
+from HideSeekSegLib.cli import main
+profile = cProfile.Profile(time.process_time)
+try:
+    status = profile.runcall(main, sys.argv[2:])
+finally:
+    profile.dump_stats(sys.argv[1])
+sys.exit(status)
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A call of ``segment``; ``library`` is the folder that holds the code to run."""
+
+    ct: Path
+    vertebrae: Path
+    weights: Path
+    out: Path
+    threads: int
+    levels: tuple[str, ...] = ()
+    library: Path = LIBRARY
+
+    def words(self) -> list[str]:
+        chosen = ["--levels", ",".join(self.levels)] if self.levels else []
+        files = [str(self.ct), str(self.vertebrae), "--out", str(self.out)]
+        how = ["--labels", "totalsegmentator", "--weights", str(self.weights), "--device", "cpu"]
+        return ["segment", *files, *how, "--threads", str(self.threads), *chosen]
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(self.library)}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall seconds from the start of the process, seconds of processor time, peak MiB."""
+
+    seconds: float
+    first: float
+    processor: float
+    peak_mib: float
+
+
+def run(job: Job) -> Timing:
+    """One process; raises RuntimeError where it fails."""
+    command = [sys.executable, "-m", "HideSeekSegLib", *job.words(), "--json-lines"]
+    began = time.monotonic()
+    process = subprocess.Popen(command, env=job.environment(), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    first = float("nan")
+    for line in process.stdout:
+        if first != first and isinstance(from_line(line), VertebraDone):
+            first = time.monotonic() - began
+    # Not Popen.wait: only wait4 tells the memory of this one child.
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.monotonic() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"segment ended with status {process.returncode}")
+    per_mib = 1024**2 if sys.platform == "darwin" else 1024
+    processor = usage.ru_utime + usage.ru_stime
+    return Timing(seconds, first, processor, usage.ru_maxrss / per_mib)
+
+
+def best(timings: Sequence[Timing]) -> Timing:
+    """The least of each: what else runs on a machine only ever adds to it."""
+    return Timing(
+        min(t.seconds for t in timings),
+        min(t.first for t in timings),
+        min(t.processor for t in timings),
+        max(t.peak_mib for t in timings),
+    )
+
+
+def counts(out: Path) -> dict[str, int]:
+    """What the run in ``out`` looked at and found."""
+    data = json.loads((out / "candidates.json").read_text(encoding="utf-8"))["vertebrae"]
+    return {
+        "vertebrae": len(data),
+        "slices": sum(len(v["slice_p"]) for v in data),
+        "with findings": sum(v["status"] == "findings" for v in data),
+    }
+
+
+def split(job: Job) -> dict[str, float]:
+    """Seconds of the processor by part of one process, under Python's profiler."""
+    job.out.mkdir(parents=True, exist_ok=True)
+    profile = job.out / "split.profile"
+    command = [sys.executable, "-c", PROFILED, str(profile), *job.words(), "--quiet"]
+    process = subprocess.Popen(command, env=job.environment())
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"segment ended with status {process.returncode}")
+    seconds = usage.ru_utime + usage.ru_stime
+    functions: Mapping[tuple[str, int, str], tuple[int, int, float, float]]
+    functions = pstats.Stats(str(profile)).stats  # type: ignore[attr-defined]
+    profile.unlink()
+    parts = {name: sum(_spent(functions, *which) for which in PARTS[name]) for name in PARTS}
+    whole = _spent(functions, *WHOLE)
+    parts["everything else"] = whole - sum(parts.values())
+    return {START: seconds - whole, **parts}
+
+
+def _spent(
+    functions: Mapping[tuple[str, int, str], tuple[int, int, float, float]], file: str, name: str
+) -> float:
+    """Seconds in a function of the library with all it calls; 0 where it was not called."""
+    return sum(
+        (
+            cost[3]
+            for (path, _, function), cost in functions.items()
+            if function == name and path.endswith(file) and "HideSeekSegLib" in path
+        ),
+        0.0,
+    )

@@ -1,0 +1,49 @@
+"""The schedules that a user may ask for by name, whatever the weights' own is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .profile import Schedule
+from .weights import Model
+
+NAMES = ("exact", "multistep", "fast")
+# Chosen by `hideseekseg benchmark speed`: the fewest steps whose edits are those of 250 and 100.
+MULTISTEP_STEPS = 12
+
+
+class ScheduleError(ValueError):
+    """The weights have no schedule of that name."""
+
+
+def scheduled(model: Model, name: str) -> Model:
+    """The same weights run by another schedule; thresholds stay those of the weights' own.
+
+    "exact" is the paper's.  "multistep" walks the same paths with a solver that needs few steps,
+    and projects nothing: inversion and rendering under one latent undo each other.  "fast" is the
+    weights' own, which must have one.  Raises ScheduleError.
+    """
+    own = model.profile.schedule
+    if name == own.name:
+        return model
+    if name == "exact":
+        chosen = Schedule("exact", timesteps=own.timesteps)
+    elif name == "multistep":
+        chosen = multistep(MULTISTEP_STEPS, own.timesteps)
+    elif name in NAMES:
+        raise ScheduleError(f"the weights {model.profile.name!r} have no {name} schedule")
+    else:
+        raise ScheduleError(f"no schedule {name!r}: choose {', '.join(NAMES)}")
+    return replace(model, profile=replace(model.profile, schedule=chosen))
+
+
+def multistep(steps: int, timesteps: int, name: str = "multistep") -> Schedule:
+    """The solver with so many steps either way, without projection."""
+    return Schedule(
+        name,
+        projection="none",
+        solver="multistep",
+        timesteps=timesteps,
+        invert_steps=steps,
+        render_steps=steps,
+    )

@@ -1,0 +1,58 @@
+"""The benchmark of speed runs anywhere, on what it draws itself, and says what it measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from HideSeekSegLib.cli import main
+from HideSeekSegLib.learning.benchmark.speed import Plan, measure
+from HideSeekSegLib.learning.benchmark.speed_network import published_calls
+from HideSeekSegLib.learning.benchmark.speed_table import to_markdown
+from HideSeekSegLib.learning.benchmark.subjects import draw_subjects
+from HideSeekSegLib.model.weights import BUNDLE, load_model
+
+
+def test_published_calls_are_the_papers() -> None:
+    assert [published_calls(k) for k in (0, 1, 11)] == [450, 800, 4300]
+
+
+@pytest.mark.slow
+def test_table_json_and_plots_of_two_drawn_vertebrae(tmp_path: Path) -> None:
+    model = load_model(BUNDLE, "cpu")
+    draw_subjects(tmp_path / "cases", 4, 7102, model.profile, lambda done, total: None)
+    levels = ("T12", "L1")
+    plan = Plan(BUNDLE, tmp_path / "out", tmp_path / "cases", 3, 1, 1, levels=levels)
+    said: list[str] = []
+    paths = measure(plan, said.append)
+    assert sorted(p.name for p in paths) == [
+        "speed-growth.png",
+        "speed-split.png",
+        "speed.json",
+        "speed.md",
+    ]
+    assert all(p.stat().st_size > 1000 for p in paths)
+    data = json.loads((tmp_path / "out" / "speed.json").read_text("utf-8"))
+    assert data["counts"]["vertebrae"] == 2
+    assert data["weights"]["hash"] == model.hash
+    assert data["one slice"]["parameters"] == 90_835_777
+    timing, split = data["now"]["timing"], data["now"]["split"]
+    assert 0 < timing["first"] < timing["seconds"]
+    assert 100 < timing["peak_mib"] < 2048
+    assert all(seconds >= 0 for seconds in split.values())
+    assert split["edit"] > 0 and split["bodies"] > 0 and split["pictures"] > 0
+    exact, own = data["agreement"]["rows"][:2]
+    assert (exact["name"], exact["identical"]) == ("exact", 1.0)
+    assert own["seconds"] < exact["seconds"] / 10
+    table = (tmp_path / "out" / "speed.md").read_text("utf-8")
+    assert "not measured on a GPU" in table
+    assert model.hash[:12] in table
+    assert table == to_markdown(data)
+
+
+def test_the_command_needs_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["benchmark", "speed"])
+    assert "--out" in capsys.readouterr().err
