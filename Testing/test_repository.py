@@ -27,15 +27,21 @@ FLOORS = (
     ("output",),
     ("pipeline", "scene"),
     ("learning",),
-    ("jobs", "panel"),
-    ("cli_published", "cli_benchmark", "cli_own_data"),
+    ("desk",),
+    ("jobs", "panel", "web"),
+    ("cli_published", "cli_benchmark", "cli_own_data", "cli_app"),
     ("cli",),
     ("__main__",),
 )
 FLOOR = {room: n for n, rooms in enumerate(FLOORS) for room in rooms}
 TORCH_ROOMS = {"model", "attribution", "learning", "pipeline", "jobs", "cli"}
 # What only some rooms may know: the scene knows MRML, the panel Qt as well.
-SLICER_ROOMS = {"scene": {"slicer", "vtk"}, "panel": {"slicer", "qt", "ctk"}}
+SLICER_ROOMS = {
+    "scene": {"slicer", "vtk"},
+    "desk": {"slicer"},
+    "panel": {"slicer", "qt", "ctk"},
+    "web": {"slicer", "vtk"},
+}
 HIDDEN = re.compile(r"/(work|home|root|opt|tmp)/|[a-z]:\\users", re.IGNORECASE)
 REGISTRY = re.compile(r"index-url|find-links|(pypi|pythonhosted|pytorch)\.org", re.IGNORECASE)
 

@@ -8,23 +8,26 @@ import slicer
 import slicer.util
 from slicer.i18n import tr as _
 
+from ..desk.run import Choices, MakeJob, Outcome, Run
+from ..desk.texts import told
 from ..events import Progress, Started
 from ..imaging.files import InputError
 from ..scene.reading import problems
 from ..scene.results import Results
 from ..scene.saving import restore
 from .flick import Flick
+from .folders import temporaryFolder
 from .handover import Handover
 from .job import Job
 from .keys import Keys
 from .levels import Levels
 from .lost import Lost
-from .messages import Messages, told
+from .messages import Messages
 from .review_pane import ReviewPane
-from .run import Choices, MakeJob, Outcome, Run
 from .settings import Settings
 from .state import State
 from .torch import Torch, runs_on
+from .weights import learn
 from .weights_import import WeightsImport
 
 
@@ -135,7 +138,9 @@ class Panel:
             levels,
             self.levels.corrections(),
         )
-        run = Run(ct, segmentation, choices, self.ui.bodiesSelector.currentNode())
+        run = Run(
+            *(ct, segmentation, choices, temporaryFolder), self.ui.bodiesSelector.currentNode()
+        )
         self._forget()
         self.review.clear()
         self.messages.show(_("Preparing…"))
@@ -188,7 +193,7 @@ class Panel:
             self.review.clear()
             self.lost.keep(run.review, run.results)
         if outcome == "finished":
-            run.learn()
+            learn(run)
             self.messages.show(_("Done: {summary}.").format(summary=run.review.summary()))
         else:
             self.messages.show(text, "error" if outcome == "failed" else "warning")
