@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import slicer.util
 
 from ..output.export import export_accepted, measured_item
 from ..review import Filter, Item, Review, Verdict
 from ..scene import views
 from ..scene.results import Results
-from ..scene.saving import store
+from ..scene.saving import restore, store
 from ..scene.segments import judgedElsewhere
 
 
@@ -92,3 +96,24 @@ class AtWork:
         return export_accepted(
             *(folder, self.review, results.patches(), results.grid, results.run, reviewer, when)
         )
+
+
+def latest(complain: Callable[[str], None], ctNode: Any = None) -> AtWork | None:
+    """The latest review in the scene, of a CT if one is given; None where there is none.
+
+    ``complain`` is told of each review that cannot be read.
+    """
+    for node in reversed(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")):
+        if not Results.isOne(node):
+            continue
+        results = Results.of(node)
+        if ctNode is not None and results.ctNode is not ctNode:
+            continue
+        try:
+            review = restore(node)
+        except ValueError as error:
+            complain(f"“{node.GetName()}”: {error}.")
+            continue
+        if review is not None:
+            return AtWork(review, results)
+    return None

@@ -18,7 +18,7 @@ CT, VERTEBRAE = _("Example CT"), _("Example vertebrae")
 
 def loadExample() -> tuple[Any, Any]:
     """The CT and the segmentation node; drawing them takes some seconds at first."""
-    example = _draw()
+    example = draw()
     ct = slicer.util.addVolumeFromArray(example.ct.array, asMatrix(example.ct.grid), CT)
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", VERTEBRAE)
     node.CreateDefaultDisplayNodes()
@@ -33,5 +33,6 @@ def loadExample() -> tuple[Any, Any]:
 
 
 @cache
-def _draw() -> Phantom:
+def draw() -> Phantom:
+    """Once for all: it needs no scene, so that another thread may do it."""
     return example_spine(paint=paint_lesions)

@@ -55,6 +55,11 @@ def not_kept(level: str) -> str:
     return text.format(level=level)
 
 
+def done(review: Review) -> str:
+    """A run is finished."""
+    return _("Done: {summary}.").format(summary=review.summary())
+
+
 def exported(count: int, folder: str, names: str) -> str:
     """What was written, and where."""
     text = _("Exported {count} accepted findings to {folder}: {names}.")

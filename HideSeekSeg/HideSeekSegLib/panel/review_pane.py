@@ -70,9 +70,9 @@ class ReviewPane:
         """The finding whose row is selected."""
         return self._item(self._table.current)
 
-    def show(self, review: Review, results: Results) -> None:
+    def show(self, work: AtWork) -> None:
         """Show a review from its best candidate on."""
-        self.work = AtWork(review, results)
+        self.work = work
         self.heed()
         self.renew()
         self._ui.reviewButton.setVisible(True)

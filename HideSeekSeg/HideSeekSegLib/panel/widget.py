@@ -8,13 +8,13 @@ import slicer
 import slicer.util
 from slicer.i18n import tr as _
 
+from ..desk.at_work import AtWork, latest
 from ..desk.run import Choices, MakeJob, Outcome, Run
-from ..desk.texts import told
+from ..desk.texts import done, told
 from ..events import Progress, Started
 from ..imaging.files import InputError
 from ..scene.reading import problems
 from ..scene.results import Results
-from ..scene.saving import restore
 from .flick import Flick
 from .folders import temporaryFolder
 from .handover import Handover
@@ -173,7 +173,7 @@ class Panel:
         if run is None or run.results is None:
             return
         if self.review.review is None:
-            self.review.show(run.review, run.results)
+            self.review.show(AtWork(run.review, run.results))
         else:
             self.review.renew()
             self.review.begin()
@@ -194,7 +194,7 @@ class Panel:
             self.lost.keep(run.review, run.results)
         if outcome == "finished":
             learn(run)
-            self.messages.show(_("Done: {summary}.").format(summary=run.review.summary()))
+            self.messages.show(done(run.review))
         else:
             self.messages.show(text, "error" if outcome == "failed" else "warning")
         self._check()
@@ -246,21 +246,10 @@ class Panel:
 
     def _restore(self, ct: Any = None) -> None:
         """Take up the latest review of the scene, of a CT if one is given."""
-        for node in reversed(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")):
-            if not Results.isOne(node):
-                continue
-            results = Results.of(node)
-            if ct is not None and results.ctNode is not ct:
-                continue
-            try:
-                review = restore(node)
-            except ValueError as error:
-                self.messages.show(f"“{node.GetName()}”: {error}.", "error")
-                continue
-            if review is not None:
-                self._forget()
-                self.review.show(review, results)
-                return
+        work = latest(lambda text: self.messages.show(text, "error"), ct)
+        if work is not None:
+            self._forget()
+            self.review.show(work)
 
     def _removed(self, *arguments: Any) -> None:
         """A node went: nothing may be done with it any more."""

@@ -1,0 +1,37 @@
+"""What a reader takes along: accepted findings as files, and the whole scene for Slicer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import slicer
+
+from ..desk.at_work import AtWork
+from ..imaging.files import InputError, atomic
+
+SCENE = "review.mrb"
+
+
+def save_all(work: AtWork, folder: Path, reviewer: str) -> tuple[Path, ...]:
+    """Accepted findings (.seg.nrrd, CSV, JSON) and the scene; returns their paths.
+
+    Raises InputError where the folder cannot be written, NoVoxelsError as ``export_accepted``.
+    """
+    files = work.export(folder, reviewer)
+    return (*files, save_scene(folder / SCENE))
+
+
+def save_scene(path: Path) -> Path:
+    """The scene as Slicer packs it, complete from the moment it has its name."""
+    scene = slicer.mrmlScene
+    before: tuple[Any, Any] = scene.GetURL(), scene.GetRootDirectory()
+    with atomic(path) as temporary:
+        temporary.unlink()  # Slicer does not write over a file
+        try:
+            if not scene.WriteToMRB(str(temporary)):
+                raise InputError(path, "cannot be written: Slicer could not pack the scene")
+        finally:
+            scene.SetURL(before[0] or "")
+            scene.SetRootDirectory(before[1] or "")
+    return path
