@@ -85,7 +85,7 @@ def _rim(mask: Mask, scale: int) -> Mask:
 
 
 def _over(picture: Picture, rim: Mask, colour: Colour) -> Picture:
-    return np.where(rim[..., None], np.float32(colour), picture)
+    return np.where(rim[..., None], np.array(colour, np.float32), picture)
 
 
 def _drawn(picture: Picture, rim: Mask, colour: Colour) -> Picture:

@@ -18,7 +18,7 @@ from .geometry import LABELMAP, arrayOfImage, asMatrix, gridOfImage, hasVoxels
 from .levels import LevelRow
 
 BONE = (0.86, 0.82, 0.73)
-OPACITY = 0.28
+OPACITY = 0.35
 ROLE = "HideSeekSeg.Surface"
 _STEP_MM = 1.0  # finer voxels are thinned out first: a surface to look through needs no more
 
@@ -58,7 +58,7 @@ def _model(surface: Any, name: str) -> Any:
     display.SetColor(*BONE)
     display.SetOpacity(OPACITY)
     display.SetVisibility2D(False)
-    display.SetBackfaceCulling(False)
+    display.SetBackfaceCulling(True)
     for part in (node, display):
         part.SetSaveWithScene(False)
     return node
@@ -76,8 +76,8 @@ def _surface(patch: Patch, grid: Grid) -> Any:
     edges.ComputeScalarsOff()
     smooth = vtk.vtkWindowedSincPolyDataFilter()
     smooth.SetInputConnection(edges.GetOutputPort())
-    smooth.SetNumberOfIterations(20)
-    smooth.SetPassBand(0.05)
+    smooth.SetNumberOfIterations(30)
+    smooth.SetPassBand(0.02)
     smooth.NormalizeCoordinatesOn()
     place = vtk.vtkTransformPolyDataFilter()
     place.SetInputConnection(smooth.GetOutputPort())

@@ -34,7 +34,8 @@ class Patient:
 
     @property
     def names(self) -> tuple[str, str]:
-        return tuple(node.GetName() if node else "" for node in (self.ct, self.vertebrae))  # type: ignore[return-value]
+        ct, vertebrae = self.ct, self.vertebrae
+        return ct.GetName() if ct else "", vertebrae.GetName() if vertebrae else ""
 
     def problems(self) -> list[str]:
         """Why no run can start, one line each."""
@@ -93,7 +94,7 @@ class Patient:
 
 
 async def load_files(ct: Path, vertebrae: Path) -> Patient:
-    """Files, or a folder of DICOM slices for the CT; raises InputError, the scene untouched then."""
+    """Files, or a folder of DICOM slices for the CT; InputError leaves the scene as it is."""
     volume = await asyncio.to_thread(read_ct, ct)
     labels = await asyncio.to_thread(read_segmentation, vertebrae)
     removeData()
@@ -108,8 +109,8 @@ async def load_example() -> Patient:
     return _shown(Patient(*sample.loadExample()))
 
 
-def load_scene(path: Path) -> tuple[Any, Any]:
-    """A saved scene replaces what is there; nodes of the patients are found by ``desk.at_work``.
+def load_scene(path: Path) -> None:
+    """A saved scene replaces what is there; ``desk.at_work.latest`` finds the review in it.
 
     Raises InputError where it is none.
     """
@@ -118,7 +119,6 @@ def load_scene(path: Path) -> tuple[Any, Any]:
     removeData()
     if not slicer.mrmlScene.ReadFromMRB(str(path), False):
         raise InputError(path, "is no scene of Slicer (.mrb), or is damaged")
-    return None, None
 
 
 def resumed(ct: Any, vertebrae: Any) -> Patient:

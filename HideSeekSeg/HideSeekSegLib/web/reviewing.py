@@ -21,6 +21,7 @@ from ..scene import views
 from .page import Page
 from .windows import Windows
 
+FILL = 0.2  # of a lesion's colour over the bone; none over the edit, which is to be seen
 SETTLE_SECONDS = 0.15  # the scene follows the slider once it rests
 PICTURES = ("healthy", "difference")  # besides the CT, in the order of ``evidenceVolumes``
 EMPTY: dict[str, Any] = {
@@ -63,6 +64,7 @@ class Reviewing:
     def show(self, work: AtWork) -> None:
         """A review, from its best candidate on."""
         self.work = work
+        views.fillLesions(work.results.node, FILL)
         self.work.heed()
         self.renew()
         self.begin()
@@ -125,6 +127,7 @@ class Reviewing:
         """A verdict on the chosen finding; on to the next that waits for one."""
         if self.work is None or not self.current or verdict not in ("accepted", "rejected"):
             return
+        self._page.say("")
         following = self.work.judge(self.current, verdict, self._wanted)  # type: ignore[arg-type]
         self._changed()
         if following is not None:
@@ -199,8 +202,9 @@ class Reviewing:
                 both = self.work.results.evidenceVolumes(evidence, item.level)
                 node = both[PICTURES.index(picture)]
         self._picture = picture
-        if node is not None:
+        if node is not None and self.work is not None:
             views.showBackground(node)
+            views.fillLesions(self.work.results.node, FILL if picture == "ct" else 0.0)
         self._page.show(picture=picture)
 
     def flush(self) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import slicer
 
 from ..desk.at_work import AtWork
-from ..imaging.files import InputError, atomic
+from ..imaging.files import InputError, together
+from .scene import hushed
 
 SCENE = "review.mrb"
 
@@ -23,13 +24,15 @@ def save_all(work: AtWork, folder: Path, reviewer: str) -> tuple[Path, ...]:
 
 
 def save_scene(path: Path) -> Path:
-    """The scene as Slicer packs it, complete from the moment it has its name."""
+    """The scene as Slicer packs it, complete from the moment it has its name.
+
+    Slicer names what is inside by the file, so that it is written under its own name elsewhere.
+    """
     scene = slicer.mrmlScene
     before: tuple[Any, Any] = scene.GetURL(), scene.GetRootDirectory()
-    with atomic(path) as temporary:
-        temporary.unlink()  # Slicer does not write over a file
+    with together(path.parent) as part, hushed():
         try:
-            if not scene.WriteToMRB(str(temporary)):
+            if not scene.WriteToMRB(str(part / path.name)):
                 raise InputError(path, "cannot be written: Slicer could not pack the scene")
         finally:
             scene.SetURL(before[0] or "")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import slicer
+import vtk
 
 if sys.platform == "linux" and not os.environ.get("DISPLAY"):
     # Without a screen VTK would try X first, and complain.
@@ -22,6 +25,17 @@ class Scene:
 
     slicer_app: Any
     keep: tuple[Any, ...]
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """VTK's warnings off: for what is known and harmless."""
+    before = vtk.vtkObject.GetGlobalWarningDisplay()
+    vtk.vtkObject.GlobalWarningDisplayOff()
+    try:
+        yield
+    finally:
+        vtk.vtkObject.SetGlobalWarningDisplay(before)
 
 
 def open_scene(cache: Path) -> Scene:

@@ -6,7 +6,6 @@ import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from aiohttp import web
 
@@ -93,8 +92,3 @@ def _is_image(path: Path, head: bytes) -> bool:
         or b"ObjectType" in head
         or head[128:132] == b"DICM"
     )
-
-
-def describe(files: dict[str, Path]) -> dict[str, Any]:
-    """Names by role, for the page."""
-    return {role: path.name for role, path in files.items()}

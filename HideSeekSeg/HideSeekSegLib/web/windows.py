@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,25 +14,17 @@ from trame_rca.view_adapter import RcaViewAdapter
 from trame_slicer.rca_view.rca_view_factory import RcaRenderStrategy
 from trame_slicer.views import SliceView, ThreeDView
 
+from .scene import hushed
+
 SLICES = {"sagittal": "Sagittal", "axial": "Axial", "coronal": "Coronal"}
 THREED = "threed"
-CLOSE_UP_MM = 150.0  # height of the sagittal view around a finding
+# Heights of the views around a finding, in mm: a vertebra with its neighbours.
+CLOSE_UP_MM = {"sagittal": 150.0, "axial": 110.0, "coronal": 110.0}
 # Words for both directions of each slice's normal in RAS: axis, negative, positive.
 _SIDES = {"sagittal": (0, "L", "R"), "axial": (2, "I", "S"), "coronal": (1, "P", "A")}
 _FROM = (-0.75, -0.62, 0.22)  # patient's left (RAS -x), behind (-y), a little above
 _DARK = (0.035, 0.043, 0.055)
 _FRAMES_PER_SECOND, _MOVING_QUALITY, _STILL_QUALITY = 30.0, 70, 95
-
-
-@contextmanager
-def _hushed() -> Iterator[None]:
-    """VTK warns of an event that trame-slicer still listens to, and that ``_Area`` sends."""
-    before = vtk.vtkObject.GetGlobalWarningDisplay()
-    vtk.vtkObject.GlobalWarningDisplayOff()
-    try:
-        yield
-    finally:
-        vtk.vtkObject.SetGlobalWarningDisplay(before)
 
 
 class _Area(VtkRemoteControlledArea):
@@ -98,14 +89,10 @@ class Windows:
 
     def close_up(self) -> None:
         """A vertebra and its neighbours fill the sagittal view, the others alike."""
-        for view in self.slices.values():
+        for name, view in self.slices.items():
             node = view.get_view_node()
             width, height, depth = node.GetFieldOfView()
-            factor = (
-                CLOSE_UP_MM / height
-                if view is self.slices["sagittal"]
-                else 0.75 * CLOSE_UP_MM / height
-            )
+            factor = CLOSE_UP_MM[name] / height
             node.SetFieldOfView(width * factor, height * factor, depth)
 
     def fit(self, name: str) -> None:
@@ -136,7 +123,8 @@ class Windows:
         return f"{positive if mm >= 0 else negative} {abs(mm):.1f} mm"
 
     def _slice(self, slicer_app: Any, name: str) -> SliceView:
-        with _hushed():
+        # trame-slicer listens to an event that VTK 9.6 no longer sends: ``_Area`` sends it.
+        with hushed():
             view = SliceView(slicer_app.scene, slicer_app.app_logic, name)
         view.set_orientation(SLICES[name])
         self._stream(view, name)
