@@ -27,7 +27,7 @@ ARGUMENTS = (
     *("--disable-background-networking", "--disable-component-update"),
 )
 SIZE = {"width": 1440, "height": 900}
-PATIENCE = 180_000  # milliseconds that a busy machine may need for what takes seconds
+PATIENCE = 240_000  # milliseconds that a busy machine may need for what takes seconds
 
 
 @cache
@@ -89,12 +89,13 @@ def serve(*words: str, env: dict[str, str] | None = None) -> Iterator[Served]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,  # a share of the processor of its own, beside the browser's
         )
         served = Served(process, "", Path(private), [])
         ready = threading.Event()
         threading.Thread(target=_listen, args=(served, ready), daemon=True).start()
         try:
-            assert ready.wait(120) and served.url, "\n".join(served.said)
+            assert ready.wait(PATIENCE / 1000) and served.url, "\n".join(served.said)
             yield served
         finally:
             served.stop()

@@ -139,6 +139,8 @@ def look(tab: Tab, walk: Walk) -> None:
     tab.page.mouse.click(box["x"] + 0.4 * box["width"], box["y"] + 0.3 * box["height"])
     tab.until("([old]) => window.trame.state.get('places').axial !== old", was["axial"])
     walk.seen["places"] = (was, tab.state("places"))
+    tab.page.mouse.wheel(0, 120)
+    tab.until("([old]) => window.trame.state.get('places').sagittal !== old", was["sagittal"])
     tab.page.locator("#threshold").fill("1")
     tab.until_rows(0)
     walk.seen["counts at 1"] = tab.text("#counts")

@@ -135,9 +135,11 @@ class Session:
         if first is None or sources[1] is None:
             raise InputError("", "choose a CT and a segmentation of its vertebrae")
         second = sources[1]
-        await self._load("Reading…", lambda: loading.load_files(first, second), labels)
-        for role in ROLES:  # what was read is in the scene now
-            self._uploads.forget(role)
+        try:
+            await self._load("Reading…", lambda: loading.load_files(first, second), labels)
+        finally:  # what was read is in the scene now, what is broken is no use
+            for role in ROLES:
+                self._uploads.forget(role)
 
     async def _load(self, text: str, read: Callable[[], Any], labels: str) -> None:
         if self.running.on:
