@@ -99,7 +99,7 @@ def _candidate(level: str, number: int) -> Candidate:
     centre = tuple(float(v) for v in (low + high) / 2)
     box = tuple(float(v) for v in (*np.minimum(low, high), *np.maximum(low, high)))
     patch = Patch(np.ones((SIDE, SIDE, SIDE), bool), start)
-    place: Any = (centre, box)
+    place: tuple[Any, Any] = (centre, box)
     score, volume = 1 - number / CANDIDATES, SIDE**3 * GRID.voxel_mm3
     return Candidate(f"{level}-{number}", kind, score, volume, *place, 0.01, 300.0, (5,), patch)
 

@@ -28,11 +28,34 @@ _FRAMES_PER_SECOND, _MOVING_QUALITY, _STILL_QUALITY = 30.0, 70, 95
 
 
 class _Area(VtkRemoteControlledArea):
-    """Tells the view of its new size, which VTK 9.6 no longer does by itself."""
+    """A view as pictures; ``drawing`` while one is made."""
+
+    drawing = False
 
     def process_resize_event(self, width: int, height: int) -> None:
+        """VTK 9.6 no longer tells the view of its new size by itself."""
         super().process_resize_event(width, height)
         self._iren.InvokeEvent(vtk.vtkCommand.WindowResizeEvent)
+
+    @property
+    def img_cols_rows(self) -> Any:
+        self.drawing = True
+        try:
+            return super().img_cols_rows
+        finally:
+            self.drawing = False
+
+
+class _Strategy(RcaRenderStrategy):
+    """Drawing changes cameras and planes, for which Slicer asks to draw again: without an end."""
+
+    def __init__(self, scheduler: Any, area: _Area) -> None:
+        super().__init__(scheduler)
+        self._area = area
+
+    def schedule_render(self) -> None:
+        if not self._area.drawing:
+            super().schedule_render()
 
 
 class Windows:
@@ -167,7 +190,7 @@ class Windows:
         self._adapters[name] = RcaViewAdapter(
             window, name, scheduler=scheduler, do_schedule_render_on_interaction=False
         )
-        view.set_scheduled_render(RcaRenderStrategy(scheduler))
+        view.set_scheduled_render(_Strategy(scheduler, window))
 
     def _register(self, **_: Any) -> None:
         for adapter in self._adapters.values():
