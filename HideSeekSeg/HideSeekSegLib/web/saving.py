@@ -9,7 +9,7 @@ import slicer
 
 from ..desk.at_work import AtWork
 from ..imaging.files import InputError, together
-from .scene import hushed
+from ..imaging.images import hushed
 
 SCENE = "review.mrb"
 
