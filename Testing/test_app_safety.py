@@ -197,6 +197,18 @@ def test_second_tab_shows_the_same_session(opened: Opened) -> None:
     opened.tab.until("() => document.querySelectorAll('#candidates tr.rejected').length === 0")
 
 
+def test_second_run_asks_before_it_replaces_verdicts(opened: Opened) -> None:
+    tab = opened.tab
+    tab.page.locator("#candidates tbody tr").first.click()
+    tab.press("a")
+    tab.until("() => document.querySelectorAll('#candidates tr.accepted').length === 1")
+    tab.page.click("#segment")
+    tab.until("() => document.querySelector('#message')?.innerText.includes('press again')")
+    assert tab.page.query_selector("#cancel") is None
+    tab.press("u")
+    tab.until("() => document.querySelectorAll('#candidates tr.accepted').length === 0")
+
+
 def test_saving_where_nothing_can_be_written_is_said(opened: Opened, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     tab = opened.tab

@@ -12,7 +12,8 @@ from vtk.util import numpy_support
 
 from ..imaging.segments import Segmentation
 from ..imaging.volume import Volume
-from .geometry import LABELMAP, asMatrix
+from .geometry import CT_REFERENCE, LABELMAP, asMatrix
+from .results import Results
 
 _DATA = (
     "vtkMRMLVolumeNode",
@@ -58,6 +59,18 @@ def removeData() -> None:
         for node in slicer.util.getNodesByClass(kind, scene):
             if not _isPartOfView(node):
                 scene.RemoveNode(node)
+
+
+def removeResults() -> None:
+    """Remove the results of earlier runs, their tables and pictures; the patient stays."""
+    scene = slicer.mrmlScene
+    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene):
+        if Results.isOne(node):
+            scene.RemoveNode(Results.of(node).tableNode)
+            scene.RemoveNode(node)
+    for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode", scene):
+        if node.GetNodeReferenceID(CT_REFERENCE):
+            scene.RemoveNode(node)
 
 
 def _isPartOfView(node: Any) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from aiohttp import web
 from trame_server import Server
 
+from ..imaging.files import InputError
 from .guard import LOOPBACK, Guard
 from .running import Settings
 from .scene import open_scene
@@ -52,7 +53,10 @@ def serve(
     open_browser: bool,
     say: Callable[[str], None],
 ) -> None:
-    """Serve until the process is stopped; all private files are removed then."""
+    """Serve until the process is stopped; all private files are removed then.
+
+    Raises InputError where the address cannot be used.
+    """
     with tempfile.TemporaryDirectory(prefix="hideseekseg-app-") as private:
         folder = Path(private)
         (folder / "uploads").mkdir()
@@ -75,6 +79,9 @@ def serve(
                 disable_logging=True,
                 timeout=0,
             )
+        except OSError as error:
+            cause = f"cannot be used: {error.strerror}"
+            raise InputError(f"{address.host}:{address.port}", cause) from error
         finally:
             session.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,9 +117,11 @@ def load_scene(path: Path) -> None:
     """
     if not path.is_file():
         raise InputError(path, "does not exist")
+    if not zipfile.is_zipfile(path):
+        raise InputError(path, "is no scene of Slicer (.mrb)")
     removeData()
     if not slicer.mrmlScene.ReadFromMRB(str(path), False):
-        raise InputError(path, "is no scene of Slicer (.mrb), or is damaged")
+        raise InputError(path, "is a damaged scene of Slicer")
 
 
 def resumed(ct: Any, vertebrae: Any) -> Patient:

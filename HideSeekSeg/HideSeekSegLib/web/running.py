@@ -12,6 +12,8 @@ from ..desk import texts
 from ..desk.at_work import AtWork
 from ..desk.run import Choices, Outcome, Run
 from ..events import Progress, Started
+from ..scene.loading import removeResults
+from ..scene.views import showBackground
 from .child import Child
 from .page import Kind, Page
 from .patient import Patient
@@ -48,7 +50,7 @@ class Running:
     def start(self, patient: Patient, idle: Callable[[], None]) -> None:
         """Write the inputs and start the process; raises InputError where that cannot be done.
 
-        ``idle`` is called when it is over.
+        The results of an earlier run are replaced.  ``idle`` is called when it is over.
         """
         chosen = self._settings
         choices = Choices(
@@ -57,6 +59,8 @@ class Running:
         )
         self.forget()
         self._reviewing.clear()
+        showBackground(patient.ct)
+        removeResults()
         run = Run(patient.ct, patient.vertebrae, choices, self._make_folder)
         run.start(Child, self)
         self._run, self._idle = run, idle

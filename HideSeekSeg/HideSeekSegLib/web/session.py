@@ -25,6 +25,7 @@ from .uploads import ROLES, Uploads
 from .windows import Windows
 
 SCENE_SUFFIX = ".mrb"
+REPLACED = "A new run replaces this review and its verdicts: save them first, or press again."
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Session:
         self._start, self._uploads = start, uploads
         self.patient = Patient()
         self.saved: dict[str, Path] = {}
+        self._warned = False
         self.page = Page(server, self.do)
         self.windows = Windows(server, slicer_app, lambda places: self.page.show(places=places))
         self.reviewing = Reviewing(self.page, self.windows)
@@ -92,6 +94,8 @@ class Session:
         action = self._actions.get(name)
         if action is None:
             return
+        if name != "segment":
+            self._warned = False
         try:
             done = action(*values)
             if inspect.isawaitable(done):
@@ -165,8 +169,10 @@ class Session:
     async def _load_scene(self, path: Path) -> None:
         async def read() -> Patient:
             loading.load_scene(path)
+            self.patient = Patient()
             work = latest(lambda text: self.page.say(text, "error"))
             if work is None or work.results.ctNode is None:
+                self._show_patient()
                 raise InputError(path, "holds no review of HideSeekSeg")
             return loading.resumed(work.results.ctNode, work.results.segmentationNode)
 
@@ -243,6 +249,11 @@ class Session:
         found = self.patient.problems()
         if found:
             raise InputError("", " ".join(found))
+        work = self.reviewing.work
+        if work is not None and work.review.can_undo and not self._warned:
+            self._warned = True
+            self.page.say(REPLACED, "warning")
+            return
         self.page.show(running=True, fraction=0.0, progress="Preparing…", saved=[])
         await asyncio.sleep(0.05)  # the page shows that, before the files are written
         try:
