@@ -137,7 +137,9 @@ def look(tab: Tab, walk: Walk) -> None:
     was = tab.state("places")
     box = tab.page.locator(".sagittal").bounding_box()
     tab.page.mouse.click(box["x"] + 0.4 * box["width"], box["y"] + 0.3 * box["height"])
-    tab.until("([old]) => window.trame.state.get('places').axial !== old", was["axial"])
+    for view in ("axial", "coronal"):
+        moved = "([view, old]) => window.trame.state.get('places')[view] !== old"
+        tab.until(moved, view, was[view])
     walk.seen["places"] = (was, tab.state("places"))
     tab.page.mouse.wheel(0, 120)
     tab.until("([old]) => window.trame.state.get('places').sagittal !== old", was["sagittal"])
