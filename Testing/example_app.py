@@ -27,7 +27,7 @@ ARGUMENTS = (
     *("--disable-background-networking", "--disable-component-update"),
 )
 SIZE = {"width": 1440, "height": 900}
-PATIENCE = 240_000  # milliseconds that a busy machine may need for what takes seconds
+PATIENCE = 120_000  # milliseconds that a busy machine may need for what takes seconds
 
 
 @cache

@@ -153,7 +153,7 @@ def test_uploaded_scan_is_loaded(opened: Opened, box_files: tuple[Path, Path]) -
 
 def test_levels_can_be_corrected(opened: Opened) -> None:
     tab = opened.tab
-    first = tab.page.locator("#levels tr").first.locator("select").first
+    first = tab.page.locator("#levels tr").last.locator("select").first
     first.select_option("T10")
     tab.until("() => document.querySelector('.levels summary').innerText.includes('T10 to L1')")
     first.select_option("T11")
