@@ -177,8 +177,9 @@ def test_filters_and_threshold_narrow_the_list(opened: Opened) -> None:
     tab = opened.tab
     everything = tab.rows()
     tab.page.select_option("#filter-type", "lytic")
-    tab.until("() => window.trame.state.get('wanted').type === 'lytic'")
-    assert [cells for cells in everything if cells[1] == "lytic"] == tab.rows()
+    wanted = [cells for cells in everything if cells[1] == "lytic"]
+    tab.until_rows(len(wanted))
+    assert tab.rows() == wanted
     tab.page.select_option("#filter-type", "")
     tab.until(
         "([n]) => document.querySelectorAll('#candidates tbody tr').length === n", len(everything)
