@@ -1,10 +1,11 @@
-"""Make the virtual environment that `make demo` and `make test` use.
+"""Make a virtual environment: the one of `make demo` and `make test`, or that of `make app`.
 
-    python3 .ci/set_up.py VENV STAMP
+    python3 .ci/set_up.py VENV STAMP [EXTRAS]
 
-Installs the package with its test tools, pinned by constraints.txt, and touches STAMP when all is
-done.  On a Linux machine without an NVIDIA card torch's CPU build is taken: the one pip finds by
-itself would bring gigabytes of CUDA.  Fails with one line; pip's own words go to VENV/set_up.log.
+Installs the package with its test tools, or with other extras, pinned by constraints.txt, and
+touches STAMP when all is done.  On a Linux machine without an NVIDIA card torch's CPU build is
+taken: the one pip finds by itself would bring gigabytes of CUDA.  Fails with one line; pip's own
+words go to VENV/set_up.log.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def say(line: str) -> None:
     print(f"set-up: {line}", flush=True)
 
 
-def main(folder: str, stamp: str) -> None:
+def main(folder: str, stamp: str, extras: str = "benchmark,test") -> None:
     if sys.version_info < OLDEST_PYTHON:
         raise SetUpError(
             f"Python 3.10 or newer is needed, this is {platform.python_version()}"
@@ -109,8 +110,8 @@ def main(folder: str, stamp: str) -> None:
     say(f"making {folder} with Python {platform.python_version()}")
     environment.create()
     install_torch(environment)
-    say("installing HideSeekSeg and its test tools")
-    environment.install("-e", ".[benchmark,test]")
+    say(f"installing HideSeekSeg ({extras})")
+    environment.install("-e", f".[{extras}]")
     Path(stamp).touch()
 
 

@@ -181,7 +181,7 @@ class HideSeekSegLogic(ScriptedLoadableModuleLogic):
 
         ``levels`` such as ("L1",) restricts to some vertebrae. Raises RuntimeError, one line.
         """
-        from HideSeekSegLib.panel.run import Choices
+        from HideSeekSegLib.desk.run import Choices
         from HideSeekSegLib.panel.waiting import segmentAndWait
 
         return segmentAndWait(ct, vertebrae, Choices(levels=levels), seconds)

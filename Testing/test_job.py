@@ -62,7 +62,7 @@ def python(tmp_path: Path, name: str, code: str) -> str:
 
 
 def gone(pid: int) -> bool:
-    from HideSeekSegLib.panel.processes import tree
+    from HideSeekSegLib.desk.processes import tree
 
     return not tree(pid)
 
@@ -206,7 +206,7 @@ def test_slicers_python_is_found_on_its_path(
 
 @posix
 def test_both_ways_to_list_processes_agree() -> None:
-    from HideSeekSegLib.panel import processes
+    from HideSeekSegLib.desk import processes
 
     if not (processes.PROC / "self" / "stat").exists():
         pytest.skip("no /proc here")
@@ -218,7 +218,7 @@ def test_both_ways_to_list_processes_agree() -> None:
 
 
 def test_windows_ends_the_tree() -> None:
-    from HideSeekSegLib.panel.processes import kill_words
+    from HideSeekSegLib.desk.processes import kill_words
 
     assert kill_words(42) == ["taskkill", "/F", "/T", "/PID", "42"]
 

@@ -44,7 +44,10 @@ def test_keys_are_free_in_slicer_and_stand_on_their_buttons(opened: Opened) -> N
 TOLD = {"show", "said", "setToolTip", "setFormat", "setText", "addItems", "infoDisplay"}
 
 
-@pytest.mark.parametrize("path", sorted(PANEL.glob("*.py")), ids=lambda path: path.stem)
+TOLD_IN = sorted([*PANEL.glob("*.py"), *(PANEL.parent / "desk").glob("*.py")])
+
+
+@pytest.mark.parametrize("path", TOLD_IN, ids=lambda path: path.stem)
 def test_what_a_user_reads_can_be_translated(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
@@ -94,7 +97,7 @@ def test_a_folder_without_weights_is_refused(
 
 
 def test_choices_become_the_command_line(opened: Opened, tiny_weights: Path) -> None:
-    from HideSeekSegLib.panel.run import Choices
+    from HideSeekSegLib.desk.run import Choices
     from HideSeekSegLib.scene.reading import Inputs
 
     inputs = Inputs(Path("ct.nrrd"), Path("v.seg.nrrd"))

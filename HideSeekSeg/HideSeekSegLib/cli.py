@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import __version__, cli_benchmark, cli_own_data, cli_published
+from . import __version__, cli_app, cli_benchmark, cli_own_data, cli_published
 from .commands import BAD_INPUT, FAILED, OK, STOPPED, Command
 from .events import Failed, to_line
 
@@ -270,6 +270,7 @@ COMMANDS = (
         _simulate,
     ),
     Command("train", "train a set of weights; stops and resumes", _train_arguments, _train),
+    *cli_app.COMMANDS,
     *cli_own_data.COMMANDS,
     *cli_benchmark.COMMANDS,
     *cli_published.COMMANDS,

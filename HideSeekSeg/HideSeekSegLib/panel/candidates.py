@@ -9,22 +9,11 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
-from ..output.terminology import TYPE_COLOURS
+from ..desk.texts import COLOURS, COLUMNS, cells
 from ..review import Item
 
-COLUMNS = (_("Level"), _("Type"), _("Score"), _("P(mal.)"), _("mL"), _("Status"))
-VERDICTS = {
-    "unreviewed": _("to review"),
-    "accepted": _("✓ accepted"),
-    "rejected": _("✗ rejected"),
-}
-TYPE_NAMES = {"lytic": _("lytic"), "blastic": _("blastic")}
 # Readable on a light and on a dark window.
 VERDICT_COLOURS = {"unreviewed": "#8a8a8a", "accepted": "#2e9e5b", "rejected": "#b0646a"}
-COLOURS = {
-    kind: "#" + "".join(f"{round(255 * part):02x}" for part in colour)
-    for kind, colour in TYPE_COLOURS.items()
-}
 CHIP, BAR = 10, 40  # pixels
 
 
@@ -114,14 +103,7 @@ class CandidateTable:
             self._chosen(self.current)
 
     def _write(self, row: int, item: Item) -> None:
-        p = "" if item.p_malignant is None else f"{item.p_malignant:.2f}"
-        score = _("added") if item.missed else f"{item.score:.2f}"
-        note = " ✎" if item.comment else ""
-        drawn = item.missed and item.verdict == "accepted"
-        status = _("✓ added") if drawn else VERDICTS[item.verdict]
-        size = f"{item.volume_mm3 / 1000:.2f}" if item.volume_mm3 else ""
-        cells = (item.level, TYPE_NAMES[item.type], score, p, size, status + note)
-        for column, text in enumerate(cells):
+        for column, text in enumerate(cells(item)):
             cell = self._table.item(row, column)
             if cell is None:
                 cell = qt.QTableWidgetItem()

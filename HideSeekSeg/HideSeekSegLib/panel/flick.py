@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from slicer.i18n import tr as _
-
+from ..desk.texts import not_kept
 from ..findings import Evidence
 from ..scene import views
 from .messages import Messages
@@ -52,11 +51,7 @@ class Flick:
         if number >= 0 and item is not None and results is not None and results.alive:
             evidence = self.evidence(item.level)
             if evidence is None:
-                gone = _(
-                    "The healthy edit of {level} was not kept: run “Segment metastases” again to"
-                    " see it."
-                )
-                self._messages.show(gone.format(level=item.level), "warning")
+                self._messages.show(not_kept(item.level), "warning")
             else:
                 node = results.evidenceVolumes(evidence, item.level)[number]
         self._level = item.level if node is not None and item is not None else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,9 @@ import slicer
 import slicer.util
 from slicer.i18n import tr as _
 
+from ..desk.texts import exported
 from ..imaging.files import InputError
-from ..output.export import EXPORTED, NoVoxelsError, export_accepted, measured_item
+from ..output.export import EXPORTED, NoVoxelsError
 from .messages import Messages
 from .review_pane import TYPES, ReviewPane
 
@@ -45,40 +45,23 @@ class Handover:
 
     def measure(self) -> None:
         """Size and place of the lesions that were drawn, as they are now."""
-        review, results = self._pane.review, self._pane.results
-        if review is None or results is None or not results.alive:
-            return
-        missed = [item for item in review.items if item.missed]
-        if not missed:
-            return
-        patches = results.patches()
-        for item in missed:
-            if item.id in patches:
-                now = measured_item(item, patches[item.id], results.grid)
-                review.measure_missed(item.id, now.volume_mm3, now.centroid_lps, now.box_lps)
-        self._pane.renew()
+        if self._pane.work is not None and self._pane.work.measure():
+            self._pane.renew()
 
     def export(self, folder: Path) -> bool:
         """Write the accepted findings to a folder; says what was written, or why not."""
-        review, results = self._pane.review, self._pane.results
-        if review is None or results is None or not results.alive:
+        work = self._pane.work
+        if work is None or not work.alive:
             return False
         self.measure()
-        accepted = sum(item.verdict == "accepted" for item in review.items)
-        when = datetime.datetime.now().astimezone()
-        reviewer = self._ui.reviewerEdit.text.strip()
         try:
-            files = export_accepted(
-                *(folder, review, results.patches(), results.grid, results.run, reviewer, when)
-            )
+            files = work.export(folder, self._ui.reviewerEdit.text.strip())
         except (InputError, NoVoxelsError) as error:
             self._messages.show(_("Nothing was exported: {error}.").format(error=error), "error")
             return False
+        accepted = sum(item.verdict == "accepted" for item in work.review.items)
         names = ", ".join(file.name for file in files)
-        text = _("Exported {count} accepted findings to {folder}: {names}.")
-        if accepted == 1:
-            text = _("Exported {count} accepted finding to {folder}: {names}.")
-        self._messages.show(text.format(count=accepted, folder=folder, names=names))
+        self._messages.show(exported(accepted, str(folder), names))
         return True
 
     def _chooseAndExport(self) -> None:

@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 import qt
 from slicer.i18n import tr as _
 
+from ..desk.processes import Process, interrupt, kill, tree
 from ..events import Event, Progress, from_line
 from ..imaging.files import InputError
-from .processes import Process, interrupt, kill, tree
 
 LIBRARY = Path(__file__).resolve().parents[1]
 LAUNCHER = "PythonSlicer"  # starts the real Python as a child of its own

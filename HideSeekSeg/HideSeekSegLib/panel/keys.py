@@ -10,23 +10,14 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
-# Widget and key. Slicer's slice views take arrows, f, b, g, r, t, v, s and brackets; Segment Editor
-# takes digits, q, w, z, y, i and space: none of these is used.
-KEYS = {
-    "acceptButton": "A",
-    "rejectButton": "X",
-    "previousButton": "P",
-    "nextButton": "N",
-    "undoButton": "U",
-    "redoButton": "Shift+U",
-    "switchTypeButton": "L",
-    "overlayButton": "O",
-    "healthyButton": "H",
-    "differenceButton": "D",
-    "missedButton": "M",
-    "exportButton": "E",
-    "commentEdit": "C",
+from ..desk.keys import KEYS as DESK_KEYS
+from ..desk.keys import shown
+
+# The widget that a key of the desk works.
+WIDGETS = {
+    action: f"{action}Edit" if action == "comment" else f"{action}Button" for action in DESK_KEYS
 }
+KEYS = {WIDGETS[action]: key for action, key in DESK_KEYS.items()}
 
 
 class Keys:
@@ -38,8 +29,7 @@ class Keys:
         for name, key in KEYS.items():
             widget = getattr(ui, name)
             if name != "commentEdit":
-                shown = key.replace("Shift+", "⇧")
-                widget.text = f"{widget.text}  [{shown}]"
+                widget.text = f"{widget.text}  [{shown(key)}]"
             widget.toolTip = f"{widget.toolTip} ({_('key')} {key})"
 
     @property

@@ -9,14 +9,21 @@ import qt
 from slicer.i18n import tr as _
 
 from ..anatomy.conventions import CONVENTIONS, LEVELS
+from ..desk.level_choices import (
+    CHOICES,
+    PARTS,
+    READ_BY,
+    TITLE,
+    as_read,
+    choice_of,
+    correction,
+    levels_of,
+    rank,
+    summary,
+)
 from ..scene.levels import LevelRow, levelRows
 
-NO_VERTEBRA, ALL_BODIES = _("none"), _("all bodies")
-CHOICES = (NO_VERTEBRA, ALL_BODIES, *LEVELS)
 WHOLE, BODY = 0, 1
-PARTS = _("whole"), _("body")
-BY_NAME = _("what their names and codes say")
-TITLE = _("Vertebra levels")
 
 
 class Levels:
@@ -36,15 +43,13 @@ class Levels:
         header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
         header.setSectionResizeMode(1, qt.QHeaderView.ResizeToContents)
         header.setSectionResizeMode(2, qt.QHeaderView.ResizeToContents)
-        self._convention.addItems(
-            [BY_NAME, *(_("values of {name}").format(name=name) for name in CONVENTIONS)]
-        )
+        self._convention.addItems(list(READ_BY))
         self._convention.connect("currentIndexChanged(int)", self._declare)
 
     def show(self, segmentationNode: Any) -> None:
         """Vertebrae first, then what was not understood, then the rest; corrections start anew."""
         self.node = segmentationNode
-        self._read = sorted(levelRows(segmentationNode), key=_rank) if segmentationNode else []
+        self._read = sorted(levelRows(segmentationNode), key=rank) if segmentationNode else []
         self._filling = True
         self._convention.setCurrentIndex(0)
         self._boxes = {}
@@ -58,27 +63,15 @@ class Levels:
     def corrections(self) -> dict[str, str]:
         """What the reader changed, by segment ID, as ``scene.levels.levelRows`` takes it."""
         said = ((row, self._chosen(row)) for row in self._read)
-        return {row.segmentID: text for row, text in said if text != _text(row)}
+        return {row.segmentID: text for row, text in said if text != as_read(row)}
 
     def levels(self) -> tuple[str, ...]:
         """Levels that will be analysed, from the head down."""
-        there = {row.level for row in self._rows() if row.level}
-        return tuple(level for level in LEVELS if level in there)
+        return levels_of(self._rows())
 
     def summary(self) -> str:
         """One line for the folded table."""
-        rows, levels = self._rows(), self.levels()
-        if not levels:
-            return _("none known, please set them") if rows else ""
-        kinds = {row.kind for row in rows if row.level}
-        words = {"vertebra": _("whole"), "body": _("bodies")}
-        parts = _(" and ").join(word for kind, word in words.items() if kind in kinds)
-        span = levels[0]
-        if len(levels) > 1:
-            span = _("{first} to {last}").format(first=levels[0], last=levels[-1])
-        unknown = sum(row.kind == "vertebra" and not row.level for row in rows)
-        more = _(", {count} unknown").format(count=unknown) if unknown else ""
-        return f"{span} ({parts}){more}"
+        return summary(self._rows())
 
     def _rows(self) -> list[LevelRow]:
         """As the run will see them: a level that was given to one segment is taken from others."""
@@ -93,7 +86,7 @@ class Levels:
         self._table.setItem(number, 0, item)
         level, part = qt.QComboBox(), qt.QComboBox()
         level.addItems(list(CHOICES))
-        part.addItems(list(PARTS))
+        part.addItems(list(PARTS.values()))
         for box in (level, part):
             box.setFrame(False)
             box.setToolTip(row.why)
@@ -106,15 +99,14 @@ class Levels:
 
     def _set(self, row: LevelRow) -> None:
         level, part = self._boxes[row.segmentID]
-        nameless = ALL_BODIES if row.kind == "body" else NO_VERTEBRA
-        level.setCurrentIndex(CHOICES.index(row.level or nameless))
+        level.setCurrentIndex(CHOICES.index(choice_of(row)))
         part.setCurrentIndex(BODY if row.kind == "body" else WHOLE)
         part.setEnabled(bool(row.level))
 
     def _chosen(self, row: LevelRow) -> str:
         level, part = self._boxes[row.segmentID]
         kind = "body" if part.currentIndex == BODY else "vertebra"
-        return _correction(CHOICES[level.currentIndex], kind)
+        return correction(CHOICES[level.currentIndex], kind)
 
     def _declare(self, index: int) -> None:
         """Read unnamed segments by a convention, or go back to names and codes."""
@@ -135,24 +127,6 @@ class Levels:
             self._tell()
 
     def _tell(self) -> None:
-        summary = self.summary()
-        self._fold.text = f"{TITLE}: {summary}" if summary else TITLE
+        said = self.summary()
+        self._fold.text = f"{TITLE}: {said}" if said else TITLE
         self._changed()
-
-
-def _text(row: LevelRow) -> str:
-    """The correction that would say what was read."""
-    nameless = ALL_BODIES if row.kind == "body" else NO_VERTEBRA
-    return _correction(row.level or nameless, row.kind)
-
-
-def _correction(choice: str, kind: str) -> str:
-    if choice == NO_VERTEBRA:
-        return ""
-    return "vertebral bodies" if choice == ALL_BODIES else f"{choice} {kind}"
-
-
-def _rank(row: LevelRow) -> tuple[int, int]:
-    if row.level:
-        return 0, LEVELS.index(row.level)
-    return (1, row.value) if row.kind != "other" else (2, row.value)

@@ -6,6 +6,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
+from ..desk.at_work import AtWork
 from ..review import Review
 from ..scene.results import Results, SceneError
 from .messages import Messages
@@ -41,7 +42,7 @@ class Lost:
         except SceneError as error:
             self._messages.show(str(error), "error")
             return
-        self._pane.show(kept[0], results)
+        self._pane.show(AtWork(kept[0], results))
         self._pane.flush()
         text = _("“{name}” is back, with all verdicts.")
         self._messages.show(text.format(name=results.node.GetName()))

@@ -6,19 +6,16 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import qt
-from slicer.i18n import tr as _
 
 from ..anatomy.conventions import LEVELS
+from ..desk.at_work import AtWork
+from ..desk.texts import ALL_LEVELS, ALL_TYPES, ALL_VERDICTS, TYPE_NAMES, VERDICTS, quiet
 from ..findings import LesionType
 from ..review import Filter, Item, Review, Verdict
 from ..scene import views
 from ..scene.results import Results
-from ..scene.saving import store
-from ..scene.segments import judgedElsewhere
-from .candidates import TYPE_NAMES, VERDICTS, CandidateTable
-from .messages import quietText
+from .candidates import CandidateTable
 
-ALL_LEVELS, ALL_TYPES, ALL_VERDICTS = _("All levels"), _("Both types"), _("Any status")
 TYPES: tuple[LesionType, ...] = ("lytic", "blastic")
 SETTLE_MS = 150  # the scene follows the slider once it rests
 
@@ -32,10 +29,8 @@ class ReviewPane:
 
     def __init__(self, ui: Any) -> None:
         self._ui = ui
-        self.review: Review | None = None
-        self.results: Results | None = None
+        self.work: AtWork | None = None
         self._showing = False
-        self._prepared = False
         self._followers: list[Callable[[], None]] = []
         self._table = CandidateTable(ui.candidatesTable, self._chosen)
         self._timer = qt.QTimer()
@@ -63,14 +58,21 @@ class ReviewPane:
         self.clear()
 
     @property
+    def review(self) -> Review | None:
+        return self.work.review if self.work is not None else None
+
+    @property
+    def results(self) -> Results | None:
+        return self.work.results if self.work is not None else None
+
+    @property
     def current(self) -> Item | None:
         """The finding whose row is selected."""
         return self._item(self._table.current)
 
-    def show(self, review: Review, results: Results) -> None:
+    def show(self, work: AtWork) -> None:
         """Show a review from its best candidate on."""
-        self.review, self.results = review, results
-        self._prepared = False
+        self.work = work
         self.heed()
         self.renew()
         self._ui.reviewButton.setVisible(True)
@@ -85,7 +87,7 @@ class ReviewPane:
     def clear(self) -> None:
         """Show nothing: the scene was closed or a new run begins."""
         self._timer.stop()
-        self.review = self.results = None
+        self.work = None
         self._table.fill((), ())
         self._ui.reviewButton.setVisible(False)
         self._tell()
@@ -118,23 +120,16 @@ class ReviewPane:
 
     def heed(self) -> None:
         """Take over verdicts that were given in Slicer's own table of segments."""
-        if self.review is None or self.results is None or not self.results.alive:
-            return
-        segmentation = self.results.node.GetSegmentation()
-        said = judgedElsewhere(segmentation, self.review.items)
-        for identity, verdict in said.items():
-            self.review.judge(identity, verdict)
-        if said:
+        if self.work is not None and self.work.heed():
             self.renew()
             self.flush()
 
     def judge(self, verdict: Verdict) -> None:
         """A verdict on the selected finding; on to the next that waits for one."""
         item = self.current
-        if self.review is None or item is None:
+        if self.work is None or item is None:
             return
-        following = self.review.next_to_review(item.id, self._filter())
-        self.review.judge(item.id, verdict)
+        following = self.work.judge(item.id, verdict, self._filter())
         self._changed([item.id])
         if following is not None:
             self._table.select(following)
@@ -149,17 +144,13 @@ class ReviewPane:
     def flush(self) -> None:
         """Bring the scene up to date: visibility, tags and the stored review."""
         self._timer.stop()
-        if self.review is None or self.results is None or not self.results.alive:
-            return
-        self.results.apply(self.review)
-        store(self.results.node, self.review)
-        self._isolate()
+        if self.work is not None:
+            self.work.flush(self._table.current)
 
     def _step(self, way: int) -> None:
-        if self.review is None:
+        if self.work is None:
             return
-        step = self.review.next_after if way > 0 else self.review.previous_before
-        there = step(self._table.current, self._filter())
+        there = self.work.step(self._table.current, way, self._filter())
         if there is not None:
             self._table.select(there)
 
@@ -212,24 +203,14 @@ class ReviewPane:
         self._tell()
         for follow in self._followers:
             follow()
-        self._isolate()
-        if item is None or self.results is None or not self.results.alive:
-            return
-        if not self._prepared:
-            views.boneWindow(self.results.ctNode)
-            views.showSagittal()
-            self._prepared = True
-        if item.volume_mm3 > 0:  # a missed lesion that is not drawn yet is nowhere
-            views.jumpTo(self.results.here(item.centroid_lps))
+        if self.work is not None:
+            self.work.isolate(identity)
+            if item is not None:
+                self.work.visit(item)
 
     def _overlay(self, shown: bool) -> None:
         if self.results is not None and self.results.alive:
             views.showOverlay(self.results.node, shown)
-
-    def _isolate(self) -> None:
-        """Only the selected finding is drawn; without one, all that are shown."""
-        if self.results is not None and self.results.alive:
-            views.isolate(self.results.node, self._table.current or None)
 
     def _item(self, identity: str) -> Item | None:
         return self.review.item(identity) if self.review is not None and identity else None
@@ -266,11 +247,10 @@ class ReviewPane:
         ui, review, item = self._ui, self.review, self.current
         ui.summaryLabel.text = review.summary() if review is not None else ""
         ui.countsLabel.text = review.counts(self._filter()) if review is not None else ""
-        ui.detailLabel.text = self._details(item)
+        ui.detailLabel.text = self.work.details(item) if self.work is not None and item else ""
         ui.commentEdit.text = item.comment if item is not None else ""
-        quiet = quietText(review) if review is not None else ""
-        ui.quietLabel.text = quiet
-        ui.quietLabel.setVisible(bool(quiet))
+        ui.quietLabel.text = quiet(review) if review is not None else ""
+        ui.quietLabel.setVisible(bool(ui.quietLabel.text))
         for name in ("acceptButton", "rejectButton", "switchTypeButton", "commentEdit"):
             getattr(ui, name).setEnabled(item is not None)
         rows = bool(self._table.shown())
@@ -281,10 +261,3 @@ class ReviewPane:
         if item is not None and item.level in LEVELS:
             place = ui.missedLevel.findText(item.level)
             ui.missedLevel.setCurrentIndex(max(place, 0))
-
-    def _details(self, item: Item | None) -> str:
-        if item is None or self.review is None:
-            return ""
-        vertebra = self.review.vertebrae[item.level]
-        flags = f" ({', '.join(vertebra.flags)})" if vertebra.flags else ""
-        return f"{item.name}{flags}"

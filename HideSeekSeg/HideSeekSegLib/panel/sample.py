@@ -1,39 +1,17 @@
-"""The embedded example in the scene: a drawn CT, its vertebrae named as by TotalSegmentator."""
+"""The embedded example in Slicer's views."""
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
-import slicer
 import slicer.util
-from slicer.i18n import tr as _
 
-from ..learning.example import LESIONS, painter
-from ..learning.phantom import Phantom, example_spine
-from ..scene.geometry import asMatrix
-
-CT, VERTEBRAE = _("Example CT"), _("Example vertebrae")
+from ..desk import sample
 
 
 def loadExample() -> tuple[Any, Any]:
-    """The CT and the segmentation node; the slice views show them. Some seconds at first."""
+    """The CT and the segmentation node, shown in the slice views."""
     with slicer.util.WaitCursor():
-        example = _draw()
-        ct = slicer.util.addVolumeFromArray(example.ct.array, asMatrix(example.ct.grid), CT)
-        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", VERTEBRAE)
-        node.CreateDefaultDisplayNodes()
-        node.SetReferenceImageGeometryParameterFromVolumeNode(ct)
-        for value, level in sorted(example.levels.items(), reverse=True):
-            identity = f"vertebrae_{level}"
-            node.GetSegmentation().AddEmptySegment(identity, f"{level} vertebra")
-            slicer.util.updateSegmentBinaryLabelmapFromArray(
-                (example.vertebrae.array == value).astype("uint8"), node, identity, ct
-            )
+        ct, node = sample.loadExample()
     slicer.util.setSliceViewerLayers(background=ct, fit=True)
     return ct, node
-
-
-@cache
-def _draw() -> Phantom:
-    return example_spine(paint=painter(LESIONS))

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from slicer.i18n import tr as _
-
+from ..desk.texts import CANCEL, START, STARTING, STOPPING, progress
 from ..events import Progress
-from ..terminal import duration
 
-START, CANCEL = _("Segment metastases"), _("Cancel")
 # What a run was started with stays as it was until it is over.
 INPUTS = ("ctSelector", "segmentationSelector", "levelsTable", "conventionSelector")
 
@@ -26,22 +23,19 @@ class State:
         self._stopping = False
         self._show(running=True)
         self._ui.progressBar.value = 0
-        self._ui.progressBar.setFormat(_("Starting…"))
+        self._ui.progressBar.setFormat(STARTING)
 
     def progress(self, event: Progress) -> None:
         """The vertebra at work, and the time that is left."""
-        left = ""
-        if event.seconds_left is not None:
-            left = _(" · about {time} left").format(time=duration(event.seconds_left))
         self._ui.progressBar.value = round(1000 * event.fraction)
         if not self._stopping:
-            self._ui.progressBar.setFormat(f"{event.level} · {event.step}{left}")
+            self._ui.progressBar.setFormat(progress(event))
 
     def stopping(self) -> None:
         """Cancel was pressed; the process may take a moment."""
         self._stopping = True
         self._ui.segmentButton.setEnabled(False)
-        self._ui.progressBar.setFormat(_("Stopping…"))
+        self._ui.progressBar.setFormat(STOPPING)
 
     def idle(self) -> None:
         """No run is going on; whether one can be started is not said by this."""

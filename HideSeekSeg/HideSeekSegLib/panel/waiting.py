@@ -8,9 +8,10 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from ..desk.run import Choices, MakeJob, Outcome, Run
 from ..events import Progress, Started
+from .folders import temporaryFolder
 from .job import Job
-from .run import Choices, MakeJob, Outcome, Run
 
 
 class _Waiting:
@@ -36,7 +37,7 @@ def segmentAndWait(
 
     Slicer's events are handled meanwhile.
     """
-    run, waiting = Run(ct, vertebrae, choices), _Waiting()
+    run, waiting = Run(ct, vertebrae, choices, temporaryFolder), _Waiting()
     run.start(makeJob, waiting)
     end = time.monotonic() + seconds
     while waiting.outcome is None:

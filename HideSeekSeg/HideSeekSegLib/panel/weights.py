@@ -11,6 +11,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from ..desk.run import Run
 from ..imaging.files import InputError
 from ..model.profile import Profile, from_json
 from ..terminal import duration
@@ -91,6 +92,14 @@ def describe(folder: Path) -> Weights:
 def remember(weights_hash: str, device: str, all_slices: bool, seconds: float) -> None:
     """Keep the seconds per vertebra that a run took, for the next estimate."""
     slicer.app.userSettings().setValue(_key(weights_hash, device, all_slices), round(seconds, 2))
+
+
+def learn(run: Run) -> None:
+    """Keep the pace of a finished run."""
+    pace = run.pace()
+    if pace is not None:
+        began, seconds = pace
+        remember(began.weights_hash, began.device, run.choices.allSlices, seconds)
 
 
 def remembered(weights_hash: str, device: str, all_slices: bool) -> float | None:

@@ -11,9 +11,9 @@ import slicer
 import slicer.util
 from slicer.i18n import tr as _
 
+from ..desk.run import MakeJob
 from ..model.sources import CODE, HUB, PUBLISHED
 from .messages import Messages
-from .run import MakeJob
 from .settings import Settings
 
 WEIGHTS = "weights"  # the folder that download-published makes

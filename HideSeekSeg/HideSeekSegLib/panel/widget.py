@@ -8,23 +8,26 @@ import slicer
 import slicer.util
 from slicer.i18n import tr as _
 
+from ..desk.at_work import AtWork, latest
+from ..desk.run import Choices, MakeJob, Outcome, Run
+from ..desk.texts import done, told
 from ..events import Progress, Started
 from ..imaging.files import InputError
 from ..scene.reading import problems
 from ..scene.results import Results
-from ..scene.saving import restore
 from .flick import Flick
+from .folders import temporaryFolder
 from .handover import Handover
 from .job import Job
 from .keys import Keys
 from .levels import Levels
 from .lost import Lost
-from .messages import Messages, told
+from .messages import Messages
 from .review_pane import ReviewPane
-from .run import Choices, MakeJob, Outcome, Run
 from .settings import Settings
 from .state import State
 from .torch import Torch, runs_on
+from .weights import learn
 from .weights_import import WeightsImport
 
 
@@ -135,7 +138,9 @@ class Panel:
             levels,
             self.levels.corrections(),
         )
-        run = Run(ct, segmentation, choices, self.ui.bodiesSelector.currentNode())
+        run = Run(
+            *(ct, segmentation, choices, temporaryFolder), self.ui.bodiesSelector.currentNode()
+        )
         self._forget()
         self.review.clear()
         self.messages.show(_("Preparing…"))
@@ -168,7 +173,7 @@ class Panel:
         if run is None or run.results is None:
             return
         if self.review.review is None:
-            self.review.show(run.review, run.results)
+            self.review.show(AtWork(run.review, run.results))
         else:
             self.review.renew()
             self.review.begin()
@@ -188,8 +193,8 @@ class Panel:
             self.review.clear()
             self.lost.keep(run.review, run.results)
         if outcome == "finished":
-            run.learn()
-            self.messages.show(_("Done: {summary}.").format(summary=run.review.summary()))
+            learn(run)
+            self.messages.show(done(run.review))
         else:
             self.messages.show(text, "error" if outcome == "failed" else "warning")
         self._check()
@@ -241,21 +246,10 @@ class Panel:
 
     def _restore(self, ct: Any = None) -> None:
         """Take up the latest review of the scene, of a CT if one is given."""
-        for node in reversed(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")):
-            if not Results.isOne(node):
-                continue
-            results = Results.of(node)
-            if ct is not None and results.ctNode is not ct:
-                continue
-            try:
-                review = restore(node)
-            except ValueError as error:
-                self.messages.show(f"“{node.GetName()}”: {error}.", "error")
-                continue
-            if review is not None:
-                self._forget()
-                self.review.show(review, results)
-                return
+        work = latest(lambda text: self.messages.show(text, "error"), ct)
+        if work is not None:
+            self._forget()
+            self.review.show(work)
 
     def _removed(self, *arguments: Any) -> None:
         """A node went: nothing may be done with it any more."""

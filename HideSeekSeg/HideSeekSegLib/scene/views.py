@@ -13,7 +13,15 @@ from ..output.views import window
 from .geometry import CT_REFERENCE, RAS_FROM_LPS
 from .showing import isolate
 
-__all__ = ["boneWindow", "isolate", "jumpTo", "showBackground", "showOverlay", "showSagittal"]
+__all__ = [
+    "boneWindow",
+    "fillLesions",
+    "isolate",
+    "jumpTo",
+    "showBackground",
+    "showOverlay",
+    "showSagittal",
+]
 
 # Voxels looked at to choose a window: a sample of a large CT is as good as all of it.
 _SAMPLE = 2_000_000
@@ -70,6 +78,16 @@ def showOverlay(segmentationNode: Any, shown: bool) -> None:
     display = segmentationNode.GetDisplayNode()
     if display is not None:
         display.SetVisibility(shown)
+
+
+def fillLesions(segmentationNode: Any, opacity: float) -> None:
+    """How much of a lesion's colour (0 to 1) lies over the slices; its outline stays."""
+    display = segmentationNode.GetDisplayNode()
+    if display is not None:
+        modifying = display.StartModify()
+        display.SetOpacity2DFill(opacity)
+        display.SetSliceIntersectionThickness(2)
+        display.EndModify(modifying)
 
 
 def showBackground(volumeNode: Any) -> None:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
-
-import slicer
-from slicer.i18n import tr as _
 
 from ..events import (
     Cancelled,
@@ -30,7 +26,7 @@ from ..review import Review
 from ..scene.levels import levelRows
 from ..scene.reading import Inputs, writeInputs
 from ..scene.results import Results, SceneError
-from .weights import remember
+from .translation import _
 
 Outcome = Literal["finished", "cancelled", "failed"]
 
@@ -68,20 +64,27 @@ class Listener(Protocol):
 
 
 MakeJob = Callable[..., Any]
+MakeFolder = Callable[[], Path]
 
 
 class Run:
     """From ``start`` to exactly one ``ended``; what is finished stays whatever ends it.
 
-    The folder with the child's files lives until ``discard``: it holds the healthy edits.
+    ``makeFolder`` makes an empty folder, or raises InputError: the child's files live there until
+    ``discard``, the healthy edits among them.
     """
 
     def __init__(
-        self, ctNode: Any, segmentationNode: Any, choices: Choices, bodiesNode: Any = None
+        self,
+        ctNode: Any,
+        segmentationNode: Any,
+        choices: Choices,
+        makeFolder: MakeFolder,
+        bodiesNode: Any = None,
     ) -> None:
         self.ctNode, self.segmentationNode, self.choices = ctNode, segmentationNode, choices
         self.names = ctNode.GetName(), segmentationNode.GetName()
-        self._bodiesNode = bodiesNode
+        self._makeFolder, self._bodiesNode = makeFolder, bodiesNode
         self.results: Results | None = None
         self.review = Review(choices.threshold if choices.threshold is not None else 0.5)
         self.began: Started | None = None
@@ -97,17 +100,7 @@ class Run:
     def start(self, makeJob: MakeJob, listener: Listener) -> None:
         """Write the inputs and start the process; raises InputError where that cannot be done."""
         self._listener = listener
-        parent = slicer.app.temporaryPath
-        try:
-            self._folder = Path(tempfile.mkdtemp(prefix="hideseekseg-", dir=parent))
-        except OSError as error:
-            raise InputError(
-                parent,
-                _(
-                    "the temporary folder cannot be written ({reason}); choose another one in"
-                    " Edit > Application Settings > Modules"
-                ).format(reason=error.strerror),
-            ) from error
+        self._folder = self._makeFolder()
         try:
             inputs = writeInputs(
                 self.ctNode,
@@ -206,12 +199,10 @@ class Run:
         self._clock = now
         self._listener.vertebra(event.level)
 
-    def learn(self) -> None:
-        """Keep how long a vertebra took; the first one's time holds the start of the process."""
+    def pace(self) -> tuple[Started, float] | None:
+        """Mean seconds per vertebra; the first one's time holds the start of the process."""
         times, began = list(self.seconds.values())[1:], self.began
-        if times and began is not None:
-            mean = sum(times) / len(times)
-            remember(began.weights_hash, began.device, self.choices.allSlices, mean)
+        return (began, sum(times) / len(times)) if times and began is not None else None
 
     def facts(self) -> dict[str, Any]:
         """What is needed to repeat the run, kept with its results."""

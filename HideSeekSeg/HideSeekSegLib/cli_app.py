@@ -1,0 +1,56 @@
+"""The command that opens the review in a browser."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from pathlib import Path
+
+from .commands import OK, Command
+
+MISSING = (
+    "needs trame-slicer, which is not installed here: `make app` sets it up, or"
+    " pip install 'hideseekseg[app]' in an environment of its own"
+)
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("ct", type=Path, nargs="?", metavar="CT", help="CT, DICOM folder, or a saved review.mrb")
+    add("segmentation", type=Path, nargs="?", metavar="SEGMENTATION", help="its vertebrae")
+    add("--labels", default="names", metavar="NAME|FILE", help="as of `segment`")
+    add("--out", type=Path, default=Path("hideseekseg-results"), metavar="DIR")
+    add("--port", type=int, default=0, help="0 (default): a free one")
+    add("--host", default="127.0.0.1", help="another than this computer can reach it: see README")
+    add("--no-browser", action="store_true", help="only print the address")
+    add("--upload-mb", type=int, default=2048, metavar="N", help="most that may be uploaded")
+    add("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
+    add("--threshold", type=float, metavar="X", help="start with this threshold (0 to 1)")
+    add("--weights", type=Path, metavar="DIR", help="other weights than those that come along")
+    add("--all-slices", action="store_true", help="also slices unlike those of the training")
+    parser.set_defaults(refuse=parser.error)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from .imaging.files import InputError
+
+    if args.ct is not None and args.segmentation is None and args.ct.suffix != ".mrb":
+        args.refuse("a CT needs its SEGMENTATION")
+    if importlib.util.find_spec("trame_slicer") is None:
+        raise InputError("app", MISSING)
+    from .web.app import Address, serve
+    from .web.running import Settings
+    from .web.session import Start
+
+    start = Start(args.ct, args.segmentation, args.labels, args.out)
+    settings = Settings(args.device, args.weights, args.threshold, args.all_slices)
+    address = Address(args.host, args.port)
+    serve(start, settings, address, args.upload_mb, not args.no_browser, _say)
+    return OK
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+COMMANDS = (Command("app", "review in a browser, on this computer", _arguments, _run),)

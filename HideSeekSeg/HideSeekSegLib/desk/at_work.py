@@ -1,0 +1,119 @@
+"""A review and its results in the scene: what every window does with the two."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import slicer.util
+
+from ..output.export import export_accepted, measured_item
+from ..review import Filter, Item, Review, Verdict
+from ..scene import views
+from ..scene.results import Results
+from ..scene.saving import restore, store
+from ..scene.segments import judgedElsewhere
+
+
+class AtWork:
+    """Carries out what the reader says; which finding is chosen is the window's to know."""
+
+    def __init__(self, review: Review, results: Results) -> None:
+        self.review, self.results = review, results
+        self._prepared = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether the results are still in their scene."""
+        return self.results.alive
+
+    def heed(self) -> bool:
+        """Take over verdicts that were given in Slicer's own table of segments."""
+        if not self.alive:
+            return False
+        said = judgedElsewhere(self.results.node.GetSegmentation(), self.review.items)
+        for identity, verdict in said.items():
+            self.review.judge(identity, verdict)
+        return bool(said)
+
+    def judge(self, identity: str, verdict: Verdict, wanted: Filter) -> str | None:
+        """A verdict; returns the id of the next finding that waits for one, None without one."""
+        following = self.review.next_to_review(identity, wanted)
+        self.review.judge(identity, verdict)
+        return following
+
+    def step(self, identity: str, way: int, wanted: Filter) -> str | None:
+        """Id of the next finding that is listed (``way`` 1), or of the one before (-1)."""
+        step = self.review.next_after if way > 0 else self.review.previous_before
+        return step(identity, wanted)
+
+    def flush(self, identity: str) -> None:
+        """Bring the scene up to date: visibility, tags and the stored review."""
+        if self.alive:
+            self.results.apply(self.review)
+            store(self.results.node, self.review)
+            self.isolate(identity)
+
+    def isolate(self, identity: str) -> None:
+        """Only the chosen finding is drawn; without one, all that are shown."""
+        if self.alive:
+            views.isolate(self.results.node, identity or None)
+
+    def visit(self, item: Item) -> None:
+        """All views go there; the first time, in a bone window and with a sagittal view."""
+        if not self.alive:
+            return
+        if not self._prepared:
+            views.boneWindow(self.results.ctNode)
+            views.showSagittal()
+            self._prepared = True
+        if item.volume_mm3 > 0:  # a missed lesion that is not drawn yet is nowhere
+            views.jumpTo(self.results.here(item.centroid_lps))
+
+    def details(self, item: Item) -> str:
+        """Its name, and what the run remarked on its vertebra."""
+        flags = self.review.vertebrae[item.level].flags
+        return f"{item.name} ({', '.join(flags)})" if flags else item.name
+
+    def measure(self) -> bool:
+        """Size and place of the lesions that the reader drew, as they are now; False: none."""
+        missed = [item for item in self.review.items if item.missed]
+        if not missed or not self.alive:
+            return False
+        patches = self.results.patches()
+        for item in missed:
+            if item.id in patches:
+                now = measured_item(item, patches[item.id], self.results.grid)
+                place = (now.volume_mm3, now.centroid_lps, now.box_lps)
+                self.review.measure_missed(item.id, *place)
+        return True
+
+    def export(self, folder: Path, reviewer: str) -> tuple[Path, ...]:
+        """Write the accepted findings and every verdict; raises InputError and NoVoxelsError."""
+        results, when = self.results, datetime.datetime.now().astimezone()
+        return export_accepted(
+            *(folder, self.review, results.patches(), results.grid, results.run, reviewer, when)
+        )
+
+
+def latest(complain: Callable[[str], None], ctNode: Any = None) -> AtWork | None:
+    """The latest review in the scene, of a CT if one is given; None where there is none.
+
+    ``complain`` is told of each review that cannot be read.
+    """
+    for node in reversed(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")):
+        if not Results.isOne(node):
+            continue
+        results = Results.of(node)
+        if ctNode is not None and results.ctNode is not ctNode:
+            continue
+        try:
+            review = restore(node)
+        except ValueError as error:
+            complain(f"“{node.GetName()}”: {error}.")
+            continue
+        if review is not None:
+            return AtWork(review, results)
+    return None

@@ -1,0 +1,80 @@
+"""What is said of findings, runs and vertebrae, in every window alike."""
+
+from __future__ import annotations
+
+from ..events import Progress
+from ..imaging.files import InputError
+from ..output.terminology import TYPE_COLOURS
+from ..review import Item, Review
+from ..terminal import duration
+from .translation import _
+
+COLUMNS = (_("Level"), _("Type"), _("Score"), _("P(mal.)"), _("mL"), _("Status"))
+VERDICTS = {
+    "unreviewed": _("to review"),
+    "accepted": _("✓ accepted"),
+    "rejected": _("✗ rejected"),
+}
+TYPE_NAMES = {"lytic": _("lytic"), "blastic": _("blastic")}
+ALL_LEVELS, ALL_TYPES, ALL_VERDICTS = _("All levels"), _("Both types"), _("Any status")
+START, CANCEL = _("Segment metastases"), _("Cancel")
+STARTING, STOPPING = _("Starting…"), _("Stopping…")
+COLOURS = {
+    kind: "#" + "".join(f"{round(255 * part):02x}" for part in colour)
+    for kind, colour in TYPE_COLOURS.items()
+}
+
+
+def cells(item: Item) -> tuple[str, ...]:
+    """The row of a finding under ``COLUMNS``."""
+    p = "" if item.p_malignant is None else f"{item.p_malignant:.2f}"
+    score = _("added") if item.missed else f"{item.score:.2f}"
+    note = " ✎" if item.comment else ""
+    drawn = item.missed and item.verdict == "accepted"
+    status = _("✓ added") if drawn else VERDICTS[item.verdict]
+    size = f"{item.volume_mm3 / 1000:.2f}" if item.volume_mm3 else ""
+    return item.level, TYPE_NAMES[item.type], score, p, size, status + note
+
+
+def progress(event: Progress) -> str:
+    """The vertebra at work, and the time that is left."""
+    left = ""
+    if event.seconds_left is not None:
+        left = _(" · about {time} left").format(time=duration(event.seconds_left))
+    return f"{event.level} · {event.step}{left}"
+
+
+def told(error: InputError) -> str:
+    """The error as a sentence's beginning, also where no file is at fault."""
+    return str(error) if error.path else error.cause[:1].upper() + error.cause[1:]
+
+
+def not_kept(level: str) -> str:
+    """Why there is no healthy edit to show."""
+    text = _("The healthy edit of {level} was not kept: run “Segment metastases” again to see it.")
+    return text.format(level=level)
+
+
+def done(review: Review) -> str:
+    """A run is finished."""
+    return _("Done: {summary}.").format(summary=review.summary())
+
+
+def exported(count: int, folder: str, names: str) -> str:
+    """What was written, and where."""
+    text = _("Exported {count} accepted findings to {folder}: {names}.")
+    if count == 1:
+        text = _("Exported {count} accepted finding to {folder}: {names}.")
+    return text.format(count=count, folder=folder, names=names)
+
+
+def quiet(review: Review) -> str:
+    """Vertebrae without a finding in one line, those that were not analysed in one each."""
+    said = review.quiet()
+    healthy = [level for level, text in said if text == "no finding"]
+    lines = []
+    if healthy:
+        lines = [_("No finding: {levels}").format(levels=", ".join(healthy))]
+    return "\n".join(
+        [*lines, *(f"{level}: {text}" for level, text in said if level not in healthy)]
+    )

@@ -1,0 +1,101 @@
+"""Images of the library as nodes of the scene, and the scene emptied for the next patient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import slicer
+import slicer.util
+import vtk
+from vtk.util import numpy_support
+
+from ..imaging.segments import Segmentation
+from ..imaging.volume import Volume
+from .geometry import CT_REFERENCE, LABELMAP, asMatrix
+from .results import Results
+
+_DATA = (
+    "vtkMRMLVolumeNode",
+    "vtkMRMLSegmentationNode",
+    "vtkMRMLTableNode",
+    "vtkMRMLModelNode",
+    "vtkMRMLTransformNode",
+    "vtkMRMLMarkupsNode",
+)
+
+
+def addCt(volume: Volume, name: str) -> Any:
+    """A CT as a volume node."""
+    array = np.ascontiguousarray(volume.array)
+    node = slicer.util.addVolumeFromArray(array, asMatrix(volume.grid), name)
+    node.CreateDefaultDisplayNodes()
+    return node
+
+
+def addSegmentation(segmentation: Segmentation, name: str, ctNode: Any) -> Any:
+    """A segmentation node whose segments keep their names, values, codes and shared layers."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    node.CreateDefaultDisplayNodes()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(ctNode)
+    images = [_image(layer) for layer in segmentation.layers]
+    modifying = node.StartModify()
+    for number, said in enumerate(segmentation.segments):
+        segment = slicer.vtkSegment()
+        segment.SetName(said.name or f"Segment_{said.value}")
+        segment.SetLabelValue(said.value)
+        if said.terminology:
+            segment.SetTerminology(said.terminology)
+        segment.AddRepresentation(LABELMAP, images[said.layer])
+        node.GetSegmentation().AddSegment(segment, said.id or f"Segment_{number}")
+    node.EndModify(modifying)
+    return node
+
+
+def removeData() -> None:
+    """Remove what belongs to a patient; views and their settings stay."""
+    scene = slicer.mrmlScene
+    for kind in _DATA:
+        for node in slicer.util.getNodesByClass(kind, scene):
+            if not _isPartOfView(node):
+                scene.RemoveNode(node)
+
+
+def removeResults() -> None:
+    """Remove the results of earlier runs, their tables and pictures; the patient stays."""
+    scene = slicer.mrmlScene
+    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene):
+        if Results.isOne(node):
+            scene.RemoveNode(Results.of(node).tableNode)
+            scene.RemoveNode(node)
+    for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode", scene):
+        if node.GetNodeReferenceID(CT_REFERENCE):
+            scene.RemoveNode(node)
+
+
+def _isPartOfView(node: Any) -> bool:
+    """The plane that a slice view draws in 3D is a model with its own transform."""
+    return (bool(node.GetHideFromEditors()) and not node.GetSaveWithScene()) or _ofSlice(node)
+
+
+def _ofSlice(node: Any) -> bool:
+    return (node.GetName() or "").endswith((" Volume Slice", " Slice Model", " Transform"))
+
+
+def _image(layer: Volume) -> Any:
+    """Labels (K, J, I) as Slicer keeps segments that share a layer."""
+    array = np.ascontiguousarray(layer.array)
+    array = array.astype(np.min_scalar_type(max(int(array.max()), 1)), copy=False)
+    image = slicer.vtkOrientedImageData()
+    image.SetDimensions(*array.shape[::-1])
+    image.SetImageToWorldMatrix(asMatrix(layer.grid))
+    image.AllocateScalars(_TYPES[array.dtype.name], 1)
+    numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())[:] = array.ravel()
+    return image
+
+
+_TYPES = {
+    "uint8": vtk.VTK_UNSIGNED_CHAR,
+    "uint16": vtk.VTK_UNSIGNED_SHORT,
+    "uint32": vtk.VTK_UNSIGNED_INT,
+}

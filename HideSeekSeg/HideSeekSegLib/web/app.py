@@ -1,0 +1,128 @@
+"""The server of one session: it starts, tells its address, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+import tempfile
+import webbrowser
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from trame_server import Server
+
+from ..imaging.files import InputError
+from .guard import LOOPBACK, Guard
+from .running import Settings
+from .scene import open_scene
+from .session import Session, Start
+from .uploads import Uploads
+
+WARNING = (
+    "Warning: --host {host} lets other computers reach this server. Whoever has the address with"
+    " its token sees the patient's images; nothing is encrypted on the way."
+)
+
+
+@dataclass(frozen=True)
+class Address:
+    """``port`` 0 takes a free one; ``token`` is what a request needs to be answered."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    token: str = ""
+
+    @property
+    def open_to_others(self) -> bool:
+        return self.host not in LOOPBACK
+
+    def url(self, port: int) -> str:
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}/?token={self.token}"
+
+
+def serve(
+    start: Start,
+    settings: Settings,
+    address: Address,
+    upload_mb: int,
+    open_browser: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Serve until the process is stopped; all private files are removed then.
+
+    Raises InputError where the address cannot be used.
+    """
+    with tempfile.TemporaryDirectory(prefix="hideseekseg-app-") as private:
+        folder = Path(private)
+        (folder / "uploads").mkdir()
+        (folder / "scenes").mkdir()
+        scene = open_scene(folder / "scenes")
+        server = Server(name="hideseekseg")
+        server.client_type = "vue3"
+        uploads = Uploads(folder / "uploads", upload_mb * 2**20)
+        session = Session(server, scene.slicer_app, start, settings, uploads)
+        address = Address(address.host, address.port, address.token or secrets.token_urlsafe(24))
+        _bind(server, session, uploads, address)
+        _tell(server, session, address, open_browser, say)
+        sys.argv = sys.argv[:1]  # trame reads options from there
+        try:
+            server.start(
+                port=address.port,
+                host=address.host,
+                open_browser=False,
+                show_connection_info=False,
+                disable_logging=True,
+                timeout=0,
+            )
+        except OSError as error:
+            cause = f"cannot be used: {error.strerror}"
+            raise InputError(f"{address.host}:{address.port}", cause) from error
+        finally:
+            session.close()
+
+
+def _bind(server: Any, session: Session, uploads: Uploads, address: Address) -> None:
+    """The guard before everything, and the few addresses of our own."""
+    hosts = frozenset() if address.open_to_others else LOOPBACK
+
+    async def saved(request: web.Request) -> web.StreamResponse:
+        path = session.saved.get(request.match_info["name"])
+        if path is None or not path.is_file():
+            return web.Response(status=404)
+        disposition = f'attachment; filename="{path.name}"'
+        return web.FileResponse(path, headers={"Content-Disposition": disposition})
+
+    def bind(running: Any) -> None:
+        app = running.app
+        app.middlewares.append(Guard(address.token, hosts).middleware())
+        app.router.add_post("/paraview/", _session_address)
+        app.router.add_get("/saved/{name}", saved)
+        app.router.add_put("/upload/{role}/{name}", uploads.receive)
+
+    server.controller.on_server_bind.add(bind)
+
+
+async def _session_address(request: web.Request) -> web.Response:
+    """The page asks a launcher first, which would start a server; here is one already."""
+    return web.json_response({"sessionURL": f"ws://{request.host}/ws"})
+
+
+def _tell(
+    server: Any, session: Session, address: Address, browser: bool, say: Callable[[str], None]
+) -> None:
+    def ready(**_: Any) -> None:
+        url = address.url(server.port)
+        if address.open_to_others:
+            say(WARNING.format(host=address.host))
+        say(f"HideSeekSeg is at {url}")
+        say("Ctrl-C ends it.")
+        if browser:
+            webbrowser.open(url)
+        session.task = asyncio.get_running_loop().create_task(session.begin())
+
+    server.controller.on_server_ready.add(ready)

@@ -1,0 +1,153 @@
+// What a template cannot do: single keys, a slider that is followed, text being typed, uploads.
+(function () {
+  "use strict";
+
+  const $ = (id) => document.getElementById(id);
+  const state = (name) => window.trame.state.get(name);
+  const act = (...words) => window.trame.trigger("do", words);
+
+  // Keys press the button that shows them; a dialog and a field that is typed in keep theirs.
+  function onKey(event) {
+    if (event.ctrlKey || event.altKey || event.metaKey || document.querySelector("dialog[open]")) return;
+    const typed = event.target.closest("input:not([type=range]), textarea, select");
+    if (typed) {
+      if (event.key === "Enter" || event.key === "Escape") typed.blur();
+      return;
+    }
+    const pressed = (event.shiftKey ? "⇧" : "") + event.key.toUpperCase();
+    const keys = state("keys") || {};
+    const action = Object.keys(keys).find((name) => keys[name] === pressed);
+    const button = action && document.querySelector(`[data-action="${action}"]`);
+    if (!button) return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (button.disabled || event.repeat && ["accept", "reject"].includes(action)) return;
+    if (action === "comment") button.focus();
+    else button.click();
+  }
+
+  // The slider: the newest value is sent as soon as the last one was answered, none in between.
+  const slider = { newest: null, sending: false, held: false };
+  async function slide() {
+    if (slider.sending) return;
+    slider.sending = true;
+    while (slider.newest !== null) {
+      const value = slider.newest;
+      slider.newest = null;
+      await act("threshold", value);
+    }
+    slider.sending = false;
+  }
+
+  // Fields that are typed in take the session's value only while nobody types.
+  function fill(id, value) {
+    const field = $(id);
+    if (field && document.activeElement !== field) field.value = value === undefined ? "" : value;
+  }
+  function follow() {
+    if (!slider.held && slider.newest === null) {
+      const field = $("threshold");
+      if (field) field.value = state("threshold");
+    }
+    fill("comment", state("comment"));
+    const chosen = document.querySelector("#candidates tr.chosen");
+    if (chosen && chosen.dataset.id !== follow.last) chosen.scrollIntoView({ block: "nearest" });
+    follow.last = chosen ? chosen.dataset.id : "";
+  }
+
+  // Uploads.
+  function complain(text) {
+    const line = $("open-error");
+    line.textContent = text;
+    line.hidden = !text;
+  }
+  function send(role, file, progress) {
+    return new Promise((resolve, reject) => {
+      const request = new XMLHttpRequest();
+      request.open("PUT", `upload/${role}/${encodeURIComponent(file.name)}`);
+      request.upload.onprogress = (event) => progress(event.loaded);
+      request.onload = () => (request.status === 200 ? resolve() : reject(new Error(request.responseText.trim())));
+      request.onerror = () => reject(new Error(`${file.name}: the connection was lost`));
+      request.send(file);
+    });
+  }
+  async function load() {
+    complain("");
+    const limit = state("limit_mb") * 2 ** 20;
+    const chosen = [
+      ...[...$("ct-file").files].map((file) => ["ct", file]),
+      ...($("ct-file").files.length ? [] : [...$("dicom-folder").files].map((file) => ["dicom", file])),
+      ...[...$("vertebrae-file").files].map((file) => ["vertebrae", file]),
+    ];
+    const total = chosen.reduce((sum, [, file]) => sum + file.size, 0);
+    const bar = $("open-bar");
+    try {
+      if (total > limit) throw new Error(`These files are larger than the limit of ${state("limit_mb")} MB.`);
+      bar.hidden = chosen.length === 0;
+      let sent = 0;
+      for (const [role, file] of chosen) {
+        await send(role, file, (part) => (bar.firstChild.style.width = `${(100 * (sent + part)) / total}%`));
+        sent += file.size;
+      }
+    } catch (error) {
+      complain(error.message);
+      return;
+    } finally {
+      bar.hidden = true;
+    }
+    $("open-dialog").close();
+    act("load", $("ct-path").value, $("vertebrae-path").value, $("labels").value);
+  }
+
+  function save() {
+    $("save-dialog").close();
+    act("save", $("save-folder").value, $("reviewer").value);
+  }
+
+  function onClick(event) {
+    const opener = event.target.closest("[data-dialog]");
+    if (opener && !opener.disabled) {
+      complain("");
+      fill("save-folder", state("folder"));
+      if (!$("reviewer").value) fill("reviewer", state("reviewer"));
+      $(opener.dataset.dialog).showModal();
+      return;
+    }
+    const closer = event.target.closest("[data-close]");
+    if (closer) closer.closest("dialog").close();
+    else if (event.target.id === "open-load") load();
+    else if (event.target.id === "save-now") save();
+    else if (event.target.id === "open-example") {
+      $("open-dialog").close();
+      act("example");
+    }
+  }
+
+  window.addEventListener("keydown", onKey, true);
+  document.addEventListener("click", onClick);
+  document.addEventListener("input", (event) => {
+    if (event.target.id !== "threshold") return;
+    slider.newest = Number(event.target.value);
+    $("threshold-value").textContent = slider.newest.toFixed(2);
+    slide();
+  });
+  document.addEventListener("pointerdown", (event) => (slider.held = event.target.id === "threshold"));
+  document.addEventListener("pointerup", () => (slider.held = false));
+  document.addEventListener("change", (event) => {
+    if (event.target.id === "comment") act("comment", event.target.value);
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || !(event.target.closest && event.target.closest("dialog"))) return;
+    if (event.target.id === "save-folder" || event.target.id === "reviewer") save();
+    if (event.target.id === "ct-path" || event.target.id === "vertebrae-path") load();
+  });
+  // After every change that came from the session, once Vue has drawn it.
+  const waiting = setInterval(() => {
+    if (!window.trame) return;
+    clearInterval(waiting);
+    window.trame.state.addListener(({ type }) => {
+      if (type === "dirty-state") window.requestAnimationFrame(follow);
+    });
+    follow();
+  }, 30);
+})();

@@ -1,0 +1,145 @@
+"""The CT and the vertebrae of a session: how they come in, and what levels they are read as."""
+
+from __future__ import annotations
+
+import asyncio
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import slicer
+
+from ..anatomy.conventions import CONVENTIONS
+from ..desk import level_choices, sample
+from ..imaging.files import InputError, read_ct, read_segmentation
+from ..scene.levels import LevelRow, levelRows
+from ..scene.loading import addCt, addSegmentation, removeData
+from ..scene.reading import problems
+from ..scene.surfaces import addSurfaces, removeSurfaces
+from ..scene.views import boneWindow
+
+
+@dataclass
+class Patient:
+    """Both nodes are None before anything is loaded.
+
+    ``corrections`` are what the reader says of segments, by their ids, as
+    ``scene.levels.levelRows`` takes them.
+    """
+
+    ct: Any = None
+    vertebrae: Any = None
+    corrections: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, str]:
+        ct, vertebrae = self.ct, self.vertebrae
+        return ct.GetName() if ct else "", vertebrae.GetName() if vertebrae else ""
+
+    def problems(self) -> list[str]:
+        """Why no run can start, one line each."""
+        return problems(self.ct, self.vertebrae, self.corrections)
+
+    def rows(self) -> list[LevelRow]:
+        """As the run will see them, vertebrae first."""
+        if self.vertebrae is None:
+            return []
+        order = {
+            row.segmentID: n for n, row in enumerate(sorted(self._read(), key=level_choices.rank))
+        }
+        return sorted(levelRows(self.vertebrae, self.corrections), key=lambda r: order[r.segmentID])
+
+    def correct(self, identity: str, choice: str, kind: str) -> None:
+        """The reader says what a segment is; what was read anyway needs no correction."""
+        text = level_choices.correction(choice, kind)
+        read = {row.segmentID: level_choices.as_read(row) for row in self._read()}
+        if read.get(identity) == text:
+            self.corrections.pop(identity, None)
+        elif identity in read:
+            self.corrections[identity] = text
+
+    def read_by(self, convention: str) -> None:
+        """Read unnamed segments by a convention; "names" goes back to what the file says.
+
+        Corrections start anew.  Raises InputError for an unknown one, or a file that is none.
+        """
+        self.corrections = {}
+        if self.vertebrae is None or convention in ("", "names"):
+            return
+        if convention not in CONVENTIONS and not Path(convention).is_file():
+            raise InputError(convention, f"is none of {', '.join(CONVENTIONS)} and no file")
+        read = {row.segmentID: level_choices.as_read(row) for row in self._read()}
+        for row in levelRows(self.vertebrae, {}, convention):
+            text = level_choices.as_read(row)
+            if read[row.segmentID] != text:
+                self.corrections[row.segmentID] = text
+
+    def surfaces(self) -> Iterator[Any]:
+        """Makes the vertebrae's surfaces anew, one at a time."""
+        removeSurfaces()
+        if self.vertebrae is not None:
+            yield from addSurfaces(self.vertebrae, self.rows())
+
+    def bounds(self) -> tuple[float, ...] | None:
+        """Box around the segmentation, RAS mm, or None."""
+        if self.vertebrae is None:
+            return None
+        bounds = [0.0] * 6
+        self.vertebrae.GetRASBounds(bounds)
+        return tuple(bounds) if bounds[0] <= bounds[1] else None
+
+    def _read(self) -> list[LevelRow]:
+        return levelRows(self.vertebrae) if self.vertebrae is not None else []
+
+
+async def load_files(ct: Path, vertebrae: Path) -> Patient:
+    """Files, or a folder of DICOM slices for the CT; InputError leaves the scene as it is."""
+    volume = await asyncio.to_thread(read_ct, ct)
+    labels = await asyncio.to_thread(read_segmentation, vertebrae)
+    removeData()
+    ct_node = addCt(volume, _bare(ct))
+    return _shown(Patient(ct_node, addSegmentation(labels, _bare(vertebrae), ct_node)))
+
+
+async def load_example() -> Patient:
+    """The drawn CT with a lytic and a blastic lesion."""
+    await asyncio.to_thread(sample.draw)
+    removeData()
+    return _shown(Patient(*sample.loadExample()))
+
+
+def load_scene(path: Path) -> None:
+    """A saved scene replaces what is there; ``desk.at_work.latest`` finds the review in it.
+
+    Raises InputError where it is none.
+    """
+    if not path.is_file():
+        raise InputError(path, "does not exist")
+    if not zipfile.is_zipfile(path):
+        raise InputError(path, "is no scene of Slicer (.mrb)")
+    removeData()
+    if not slicer.mrmlScene.ReadFromMRB(str(path), False):
+        raise InputError(path, "is a damaged scene of Slicer")
+
+
+def resumed(ct: Any, vertebrae: Any) -> Patient:
+    """The patient of a review that was found in the scene."""
+    return _shown(Patient(ct, vertebrae))
+
+
+def _shown(patient: Patient) -> Patient:
+    """The CT in a bone window; of the vertebrae nothing, for they would hide the bone."""
+    boneWindow(patient.ct)
+    if patient.vertebrae is not None:
+        patient.vertebrae.GetDisplayNode().SetVisibility(False)
+    return patient
+
+
+def _bare(path: Path) -> str:
+    """The name without what says the format."""
+    name = path.name
+    for suffix in (".gz", ".seg.nrrd", ".nii", ".nrrd", ".mha", ".mhd", ".nhdr"):
+        name = name.removesuffix(suffix)
+    return name or path.name

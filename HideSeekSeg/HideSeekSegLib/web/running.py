@@ -1,0 +1,118 @@
+"""A run in the page: the button, the bar, and vertebrae that appear one by one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..desk import texts
+from ..desk.at_work import AtWork
+from ..desk.run import Choices, Outcome, Run
+from ..events import Progress, Started
+from ..scene.loading import removeResults
+from ..scene.views import showBackground
+from .child import Child
+from .page import Kind, Page
+from .patient import Patient
+from .reviewing import Reviewing
+
+IDLE: dict[str, Any] = {"running": False, "stopping": False, "fraction": 0.0, "progress": ""}
+KINDS: dict[Outcome, Kind] = {"finished": "info", "cancelled": "warning", "failed": "error"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """As the options of ``hideseekseg segment``."""
+
+    device: str = "auto"
+    weights: Path | None = None
+    threshold: float | None = None
+    all_slices: bool = False
+
+
+class Running:
+    """At most one run at a time; its files live in ``folder`` until the next one begins."""
+
+    def __init__(self, page: Page, reviewing: Reviewing, settings: Settings, folder: Path) -> None:
+        self._page, self._reviewing = page, reviewing
+        self._settings, self._folder = settings, folder
+        self._run: Run | None = None
+        self._idle: Callable[[], None] = lambda: None
+        page.show(**IDLE, device="")
+
+    @property
+    def on(self) -> bool:
+        return self._run is not None and self._run.running
+
+    def start(self, patient: Patient, idle: Callable[[], None]) -> None:
+        """Write the inputs and start the process; raises InputError where that cannot be done.
+
+        The results of an earlier run are replaced.  ``idle`` is called when it is over.
+        """
+        chosen = self._settings
+        choices = Choices(
+            *(chosen.device, chosen.weights, chosen.threshold, chosen.all_slices),
+            corrections=dict(patient.corrections),
+        )
+        self.forget()
+        self._reviewing.clear()
+        showBackground(patient.ct)
+        removeResults()
+        run = Run(patient.ct, patient.vertebrae, choices, self._make_folder)
+        run.start(Child, self)
+        self._run, self._idle = run, idle
+        self._reviewing.evidence = run.evidence
+        self._page.show(running=True, stopping=False, fraction=0.0, progress=texts.STARTING)
+
+    def cancel(self) -> None:
+        """Stop the run; what is finished stays.  A second time: at once."""
+        if self._run is not None and self._run.running:
+            self._run.cancel()
+            self._page.show(stopping=True, progress=texts.STOPPING)
+
+    def forget(self) -> None:
+        """End a run and remove its files."""
+        if self._run is not None:
+            self._run.abandon()
+        self._run = None
+        self._reviewing.evidence = lambda level: None
+        self._page.show(**IDLE)
+
+    # What the run tells.
+
+    def started(self, event: Started) -> None:
+        self._page.say("")
+        self._page.show(device=f"{event.device} ({event.reason}) · weights “{event.weights}”")
+
+    def progress(self, event: Progress) -> None:
+        self._page.show(fraction=round(event.fraction, 3), progress=texts.progress(event))
+
+    def vertebra(self, level: str) -> None:
+        run = self._run
+        if run is None or run.results is None:
+            return
+        if self._reviewing.work is None:
+            self._reviewing.show(AtWork(run.review, run.results))
+        else:
+            self._reviewing.renew()
+            self._reviewing.begin()
+
+    def said(self, text: str) -> None:
+        self._page.say(text, "warning")
+
+    def ended(self, outcome: Outcome, text: str) -> None:
+        run = self._run
+        self._page.show(**IDLE)
+        if run is not None and run.results is not None and run.results.alive:
+            self.vertebra("")
+            self._reviewing.settle()
+        if outcome == "finished" and run is not None:
+            text = texts.done(run.review)
+        self._page.say(text, KINDS[outcome])
+        self._idle()
+
+    def _make_folder(self) -> Path:
+        return Path(tempfile.mkdtemp(prefix="run-", dir=self._folder))

@@ -1,0 +1,71 @@
+"""A scene with its logics, as Slicer has them when it starts, for the library's scene room."""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import slicer
+import vtk
+
+if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+    # Without a screen VTK would try X first, and complain.
+    os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """``slicer_app`` is trame-slicer's; all of it must live as long as the scene is used."""
+
+    slicer_app: Any
+    keep: tuple[Any, ...]
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """VTK's warnings off: for what is known and harmless."""
+    before = vtk.vtkObject.GetGlobalWarningDisplay()
+    vtk.vtkObject.GlobalWarningDisplayOff()
+    try:
+        yield
+    finally:
+        vtk.vtkObject.SetGlobalWarningDisplay(before)
+
+
+def open_scene(cache: Path) -> Scene:
+    """The scene becomes ``slicer.mrmlScene``; ``cache`` is a folder for unpacking scene files."""
+    from trame_slicer.core import SlicerApp
+
+    app = SlicerApp()
+    tables = app.register_module_logic(slicer.vtkSlicerTablesLogic())
+    slicer.mrmlScene = app.scene
+    logics = {
+        "volumes": app.volumes_logic,
+        "segmentations": app.segmentations_logic,
+        "terminologies": app.terminologies_logic,
+        "subjecthierarchy": app.subject_hierarchy_logic,
+        "tables": tables,
+    }
+    slicer.modules = types.SimpleNamespace(
+        **{name: types.SimpleNamespace(logic=lambda x=x: x) for name, x in logics.items()}
+    )
+    return Scene(app, (tables, *_files(app, cache)))
+
+
+def _files(app: Any, cache: Path) -> tuple[Any, ...]:
+    """What reads and writes the files that a scene consists of; nothing remote is ever read."""
+    remote, data = slicer.vtkMRMLRemoteIOLogic(), slicer.vtkDataIOManagerLogic()
+    remote.SetMRMLScene(app.scene)
+    remote.SetMRMLApplicationLogic(app.app_logic)
+    remote.GetCacheManager().SetRemoteCacheDirectory(str(cache))
+    data.SetMRMLScene(app.scene)
+    data.SetMRMLApplicationLogic(app.app_logic)
+    data.SetAndObserveDataIOManager(remote.GetDataIOManager())
+    remote.AddDataIOToScene()
+    return remote, data

@@ -1,0 +1,219 @@
+"""Slicer's four views in the page: three slices that follow one crosshair, and the surfaces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from trame_rca.rca import VtkRemoteControlledArea
+from trame_rca.schedulers import RcaImageRenderScheduler
+from trame_rca.view_adapter import RcaViewAdapter
+from trame_slicer.rca_view.rca_view_factory import RcaRenderStrategy
+from trame_slicer.views import SliceView, ThreeDView
+
+from .scene import hushed
+
+SLICES = {"sagittal": "Sagittal", "axial": "Axial", "coronal": "Coronal"}
+THREED = "threed"
+# Heights of the views around a finding, in mm: a vertebra with its neighbours.
+CLOSE_UP_MM = {"sagittal": 150.0, "axial": 110.0, "coronal": 110.0}
+# Words for both directions of each slice's normal in RAS: axis, negative, positive.
+_SIDES = {"sagittal": (0, "L", "R"), "axial": (2, "I", "S"), "coronal": (1, "P", "A")}
+_FROM = (-0.75, -0.62, 0.22)  # patient's left (RAS -x), behind (-y), a little above
+_DARK = (0.035, 0.043, 0.055)
+_FRAMES_PER_SECOND, _MOVING_QUALITY, _STILL_QUALITY = 30.0, 70, 95
+
+
+class _Area(VtkRemoteControlledArea):
+    """A view as pictures; ``drawing`` while one is made."""
+
+    drawing = False
+
+    def process_resize_event(self, width: int, height: int) -> None:
+        """VTK 9.6 no longer tells the view of its new size by itself."""
+        super().process_resize_event(width, height)
+        self._iren.InvokeEvent(vtk.vtkCommand.WindowResizeEvent)
+
+    @property
+    def img_cols_rows(self) -> Any:
+        self.drawing = True
+        try:
+            return super().img_cols_rows
+        finally:
+            self.drawing = False
+
+
+class _Strategy(RcaRenderStrategy):
+    """Drawing changes cameras and planes, for which Slicer asks to draw again: without an end."""
+
+    def __init__(self, scheduler: Any, area: _Area) -> None:
+        super().__init__(scheduler)
+        self._area = area
+
+    def schedule_render(self) -> None:
+        if not self._area.drawing:
+            super().schedule_render()
+
+
+class Windows:
+    """The views; ``moved`` hears where each of them is, in words, whenever one moved."""
+
+    def __init__(
+        self, server: Any, slicer_app: Any, moved: Callable[[dict[str, str]], None]
+    ) -> None:
+        self._server, self._scene, self._moved = server, slicer_app.scene, moved
+        self._adapters: dict[str, RcaViewAdapter] = {}
+        self._dragged: str | None = None
+        self.slices = {name: self._slice(slicer_app, name) for name in SLICES}
+        self.threed = self._threed(slicer_app)
+        self._crosshair = slicer_app.scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+        self._crosshair.SetCrosshairMode(slicer.vtkMRMLCrosshairNode.NoCrosshair)
+        self._crosshair.SetCrosshairThickness(slicer.vtkMRMLCrosshairNode.Fine)
+        server.controller.on_server_ready.add(self._register)
+
+    @property
+    def centre(self) -> tuple[float, float, float] | None:
+        """Where the crosshair is, RAS mm."""
+        ras = [0.0, 0.0, 0.0]
+        self._crosshair.GetCursorPositionRAS(ras)
+        return ras[0], ras[1], ras[2]
+
+    def show(self, volume_node: Any) -> None:
+        """Another patient: all of it in every view."""
+        for view in self.slices.values():
+            view.set_background_volume_id(volume_node.GetID())
+            view.set_foreground_volume_id(None)
+            view.fit_view_to_content()
+        self._crosshair.SetCrosshairMode(slicer.vtkMRMLCrosshairNode.NoCrosshair)
+        self.tell()
+
+    def centre_on(self, bounds: tuple[float, ...]) -> None:
+        """Slices through the middle of a box (RAS mm: least and largest of x, y and z)."""
+        low, high = np.array(bounds[::2]), np.array(bounds[1::2])
+        jump = slicer.vtkMRMLSliceNode.OffsetJumpSlice
+        slicer.vtkMRMLSliceNode.JumpAllSlices(self._scene, *(low + high) / 2, jump)
+        self.tell()
+
+    def look_around(self, bounds: tuple[float, ...]) -> None:
+        """The whole box in 3D, from behind and the left, where all of a spine is seen."""
+        renderer = self.threed.renderer()
+        centre = (np.array(bounds[::2]) + np.array(bounds[1::2])) / 2
+        camera = renderer.GetActiveCamera()
+        camera.SetFocalPoint(*centre)
+        camera.SetPosition(*(centre + 500 * np.array(_FROM)))
+        camera.SetViewUp(0.0, 0.0, 1.0)
+        renderer.ResetCamera(bounds)
+        camera.Zoom(1.3)
+        renderer.ResetCameraClippingRange()
+        self.threed.schedule_render()
+
+    def close_up(self) -> None:
+        """A vertebra and its neighbours fill the sagittal view, the others alike."""
+        for name, view in self.slices.items():
+            node = view.get_view_node()
+            width, height, depth = node.GetFieldOfView()
+            factor = CLOSE_UP_MM[name] / height
+            node.SetFieldOfView(width * factor, height * factor, depth)
+
+    def fit(self, name: str) -> None:
+        """All of the patient in one view."""
+        if name in self.slices:
+            self.slices[name].fit_view_to_content()
+        else:
+            self.threed.reset_view()
+
+    def mark(self, ras: tuple[float, float, float]) -> None:
+        """Put the crosshair there; the slices are moved by whoever chose the place."""
+        self._crosshair.SetCrosshairMode(slicer.vtkMRMLCrosshairNode.ShowBasic)
+        self._crosshair.SetCrosshairRAS(*ras)
+        self.tell()
+
+    def tell(self) -> None:
+        """Say where the views are."""
+        self._moved({name: self._place(name) for name in self.slices})
+
+    def render(self) -> None:
+        """Draw all views again."""
+        for view in (*self.slices.values(), self.threed):
+            view.schedule_render()
+
+    def _place(self, name: str) -> str:
+        axis, negative, positive = _SIDES[name]
+        mm = self.slices[name].get_view_node().GetSliceToRAS().GetElement(axis, 3)
+        return f"{positive if mm >= 0 else negative} {abs(mm):.1f} mm"
+
+    def _slice(self, slicer_app: Any, name: str) -> SliceView:
+        # trame-slicer listens to an event that VTK 9.6 no longer sends: ``_Area`` sends it.
+        with hushed():
+            view = SliceView(slicer_app.scene, slicer_app.app_logic, name)
+        view.set_orientation(SLICES[name])
+        self._stream(view, name)
+        node = view.get_view_node()
+        node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: self.tell())
+        interactor = view.interactor()
+        interactor.AddObserver("LeftButtonPressEvent", lambda *_: self._press(name))
+        interactor.AddObserver("MouseMoveEvent", lambda *_: self._drag(name))
+        interactor.AddObserver("LeftButtonReleaseEvent", lambda *_: self._release())
+        return view
+
+    def _threed(self, slicer_app: Any) -> ThreeDView:
+        view = ThreeDView(slicer_app.scene, slicer_app.app_logic, THREED)
+        node = view.get_view_node()
+        node.SetBoxVisible(False)
+        node.SetAxisLabelsVisible(False)
+        # Peeling the depths of translucent surfaces takes four times as long in software rendering;
+        # what is opaque shines through without it as well.
+        node.SetUseDepthPeeling(False)
+        view.renderer().SetUseDepthPeeling(False)
+        node.SetBackgroundColor(*_DARK)
+        node.SetBackgroundColor2(*_DARK)
+        self._stream(view, THREED, _STILL_QUALITY, fps=10.0)
+        return view
+
+    def _stream(
+        self, view: Any, name: str, moving: int = _MOVING_QUALITY, fps: float = _FRAMES_PER_SECOND
+    ) -> None:
+        """Pictures of the view go to the page's area of that name, its mouse comes back."""
+        # With multisampling, translucent surfaces draw nothing in software rendering.
+        view.render_window().SetMultiSamples(0)
+        window = _Area(view.render_window())
+        scheduler = RcaImageRenderScheduler(
+            window,
+            rca_encoder="jpeg",
+            target_fps=fps,
+            interactive_quality=moving,
+            still_quality=_STILL_QUALITY,
+        )
+        self._adapters[name] = RcaViewAdapter(
+            window, name, scheduler=scheduler, do_schedule_render_on_interaction=False
+        )
+        view.set_scheduled_render(_Strategy(scheduler, window))
+
+    def _register(self, **_: Any) -> None:
+        for adapter in self._adapters.values():
+            self._server.controller.rc_area_register(adapter)
+
+    def _press(self, name: str) -> None:
+        self._dragged = name
+        self._follow(name)
+
+    def _drag(self, name: str) -> None:
+        if self._dragged == name:
+            self._follow(name)
+
+    def _release(self) -> None:
+        self._dragged = None
+
+    def _follow(self, name: str) -> None:
+        """The other slices go where the mouse points."""
+        view = self.slices[name]
+        x, y = view.interactor().GetEventPosition()
+        node = view.get_view_node()
+        ras = node.GetXYToRAS().MultiplyPoint((x, y, 0.0, 1.0))[:3]
+        jump = slicer.vtkMRMLSliceNode.OffsetJumpSlice
+        group, own = node.GetViewGroup(), node
+        slicer.vtkMRMLSliceNode.JumpAllSlices(self._scene, *ras, jump, group, own)
+        self.mark(ras)

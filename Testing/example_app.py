@@ -1,0 +1,212 @@
+"""The review in a real browser: the server as a process of its own, Chromium without a window."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LIBRARY = ROOT / "HideSeekSeg"
+OWN = ROOT / ".venv-app" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+ARGUMENTS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+)
+SIZE = {"width": 1440, "height": 900}
+PATIENCE = 120_000  # milliseconds that a busy machine may need for what takes seconds
+
+
+@cache
+def app_python() -> str:
+    """The Python that has trame-slicer: that of `make app`, or the one that runs the tests."""
+    for python in (str(OWN), sys.executable):
+        words = [python, "-c", "import trame_slicer, slicer"]
+        if Path(python).exists() and subprocess.run(words, capture_output=True).returncode == 0:
+            return python
+    return ""
+
+
+def chromium() -> str:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next((path for name in names if (path := shutil.which(name))), "")
+
+
+def need_all() -> None:
+    """Skips, with the reason, where something is missing."""
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not chromium():
+        pytest.skip("Chromium is not installed")
+    if not app_python():
+        pytest.skip("trame-slicer is not installed: make .venv-app/ready")
+
+
+@dataclass
+class Served:
+    """A running server; ``private`` is where its temporary files are."""
+
+    process: subprocess.Popen[str]
+    url: str
+    private: Path
+    said: list[str]
+
+    @property
+    def origin(self) -> str:
+        return self.url.partition("/?")[0]
+
+    def stop(self) -> None:
+        """As Ctrl-C does."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(60)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(20)
+
+
+@contextmanager
+def serve(*words: str, env: dict[str, str] | None = None) -> Iterator[Served]:
+    """``hideseekseg app`` with these words, until the block ends."""
+    with tempfile.TemporaryDirectory() as private:
+        own = {"PYTHONPATH": str(LIBRARY), "TMPDIR": private, "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(
+            [app_python(), "-m", "HideSeekSegLib", "app", "--no-browser", *words],
+            env={**os.environ, **own, **(env or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,  # a share of the processor of its own, beside the browser's
+        )
+        served = Served(process, "", Path(private), [])
+        ready = threading.Event()
+        threading.Thread(target=_listen, args=(served, ready), daemon=True).start()
+        try:
+            assert ready.wait(PATIENCE / 1000) and served.url, "\n".join(served.said)
+            yield served
+        finally:
+            served.stop()
+
+
+def _listen(served: Served, ready: threading.Event) -> None:
+    assert served.process.stdout is not None
+    for line in served.process.stdout:
+        served.said.append(line.rstrip())
+        found = re.search(r"is at (http://\S+)", line)
+        if found:
+            served.url = found[1]
+            ready.set()
+    ready.set()
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=chromium(), args=list(ARGUMENTS))
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+@dataclass
+class Tab:
+    """A page, with all that it complained of and all that it asked for."""
+
+    page: Any
+    complaints: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def state(self, name: str) -> Any:
+        """What the session shows under this name."""
+        return self.page.evaluate("name => window.trame.state.get(name)", name)
+
+    def until(self, condition: str, *values: Any) -> None:
+        """Wait for a condition in JavaScript, a function of ``values``."""
+        self.page.wait_for_function(condition, arg=list(values), timeout=PATIENCE)
+
+    def until_state(self, name: str, value: Any) -> None:
+        self.until(
+            "([name, value]) => window.trame && window.trame.state.get(name) === value", name, value
+        )
+
+    def rows(self) -> list[list[str]]:
+        """The table of candidates as it is read."""
+        script = "rows => rows.map(r => [...r.cells].map(c => c.innerText.trim()))"
+        return list(self.page.eval_on_selector_all("#candidates tbody tr", script))
+
+    def chosen(self) -> str:
+        """Level and type of the chosen row."""
+        row = self.page.query_selector("#candidates tr.chosen")
+        return " ".join(row.inner_text().split()[:2]) if row else ""
+
+    def until_rows(self, count: int) -> None:
+        script = "([n]) => document.querySelectorAll('#candidates tbody tr').length === n"
+        self.until(script, count)
+
+    def choose(self, level: str, kind: str) -> None:
+        """Click the best finding of a type in a vertebra."""
+        row = next(n for n, cells in enumerate(self.rows()) if cells[:2] == [level, kind])
+        self.page.locator("#candidates tbody tr").nth(row).click()
+        script = "([name]) => document.querySelector('#detail').innerText.startsWith(name)"
+        self.until(script, f"{level} {kind}")
+
+    def press(self, key: str) -> None:
+        self.page.keyboard.press(key)
+
+    def text(self, selector: str) -> str:
+        return str(self.page.inner_text(selector, timeout=PATIENCE))
+
+
+def open_tab(opened: Any, url: str, ready: str = "#segment:not([disabled])") -> Tab:
+    """A fresh browser profile at this address, once what ``ready`` selects is there."""
+    page = opened.new_context(viewport=SIZE, accept_downloads=True).new_page()
+    tab = Tab(page)
+    page.on("console", lambda m: tab.complaints.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: tab.complaints.append(str(error)))
+    page.on("request", lambda request: tab.requests.append(request.url))
+    page.on("websocket", lambda socket: tab.requests.append(socket.url))
+    page.goto(url)
+    page.wait_for_selector(ready, timeout=PATIENCE)
+    return tab
+
+
+def picture(tab: Tab, selector: str) -> Any:
+    """What is seen of an element, as an array (H, W, 3)."""
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    data = tab.page.locator(selector).screenshot()
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+
+
+def count_of(tab: Tab, selector: str, fits: Callable[[Any], Any]) -> int:
+    """How many pixels of an element fit."""
+    return int(fits(picture(tab, selector)).sum())
+
+
+def is_lytic_blue(pixels: Any) -> Any:
+    red, green, blue = (pixels[..., n] for n in range(3))
+    return (blue > 150) & (blue - red > 60) & (green > red + 25)
+
+
+def is_blastic_orange(pixels: Any) -> Any:
+    red, green, blue = (pixels[..., n] for n in range(3))
+    return (red > 150) & (red - blue > 100) & (green > 0.5 * red) & (green < 0.75 * red)

@@ -1,0 +1,238 @@
+"""The server in the browser's tests: who is let in, what may be read, what is broken or stopped."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import example_app
+from example_app import PATIENCE, Served, Tab, open_tab
+
+
+@dataclass
+class Opened:
+    served: Served
+    browser: Any
+    tab: Tab
+
+
+@pytest.fixture(scope="module")
+def opened(
+    box_files: tuple[Path, Path], slow_weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Opened]:
+    """Three boxes of bone, and weights slow enough to be stopped; at most 2 MB may be uploaded."""
+    example_app.need_all()
+    out = tmp_path_factory.mktemp("out")
+    words = [*map(str, box_files), "--labels", "totalsegmentator", "--weights", str(slow_weights)]
+    words += ["--out", str(out), "--upload-mb", "2", "--threshold", "0"]
+    with example_app.browser() as browser, example_app.serve(*words) as served:
+        tab = open_tab(browser, served.url)
+        yield Opened(served, browser, tab)
+        assert tab.complaints == []
+
+
+def answer(url: str, headers: dict[str, str] | None = None, method: str = "GET") -> int:
+    request = urllib.request.Request(url, headers=headers or {}, method=method)
+    data = b"x" if method in ("PUT", "POST") else None
+    try:
+        with urllib.request.urlopen(request, data, timeout=30) as reply:
+            return int(reply.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def cookie(opened: Opened) -> str:
+    [found] = opened.tab.page.context.cookies()
+    assert found["httpOnly"] and found["sameSite"] == "Strict"
+    return f"{found['name']}={found['value']}"
+
+
+@pytest.mark.parametrize("path", ["/", "/index.html", "/ws", "/vue.global.js", "/saved/a.csv"])
+def test_without_the_token_nothing_is_answered(opened: Opened, path: str) -> None:
+    origin = opened.served.origin
+    assert answer(origin + path) == 403
+    assert answer(f"{origin}{path}?token=guessed") == 403
+    assert answer(origin + path, {"Cookie": "hideseekseg=guessed"}) == 403
+
+
+def test_uploads_need_the_token_as_well(opened: Opened) -> None:
+    assert answer(f"{opened.served.origin}/upload/ct/a.nii", method="PUT") == 403
+
+
+def test_foreign_pages_and_names_are_refused(opened: Opened) -> None:
+    right, origin = {"Cookie": cookie(opened)}, opened.served.origin
+    assert answer(f"{origin}/index.html", right) == 200
+    assert answer(f"{origin}/index.html", {**right, "Host": "evil.example"}) == 403
+    assert answer(f"{origin}/ws", {**right, "Origin": "http://evil.example"}) == 403
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/saved/..%2f..%2fetc%2fpasswd",
+        "/../../../etc/passwd",
+        "/hideseekseg/..%2f..%2fapp.py",
+        "/hideseekseg/../app.py",
+        "//etc/passwd",
+    ],
+)
+def test_no_other_file_can_be_read(opened: Opened, path: str) -> None:
+    assert answer(opened.served.origin + path, {"Cookie": cookie(opened)}) in (403, 404)
+
+
+def test_it_listens_on_this_computer_alone(opened: Opened) -> None:
+    assert opened.served.url.startswith("http://127.0.0.1:")
+    table = Path("/proc/net/tcp")
+    if not table.exists():
+        pytest.skip("needs Linux to look")
+    port = f":{int(opened.served.origin.rpartition(':')[2]):04X}"
+    local = [line.split()[1] for line in table.read_text().splitlines()[1:]]
+    assert {address for address in local if address.endswith(port)} == {f"0100007F{port}"}
+
+
+def upload(tab: Tab, ct: Path | None, vertebrae: Path | None) -> None:
+    tab.page.click("text=Open…")
+    for selector, file in (("#ct-file", ct), ("#vertebrae-file", vertebrae)):
+        tab.page.set_input_files(selector, [str(file)] if file else [])
+    tab.page.click("#open-load")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("notes.txt", b"no image at all", "notes.txt: is no NIfTI, NRRD, MHA or DICOM file"),
+        ("page.nii", b"<html>" * 200, "page.nii: is no NIfTI, NRRD, MHA or DICOM file"),
+        ("large.nii.gz", b"\x1f\x8b" + bytes(3 * 2**20), "larger than the limit of 2 MB"),
+    ],
+)
+def test_what_is_no_scan_is_refused_with_one_line(
+    opened: Opened, tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    path, tab = tmp_path / name, opened.tab
+    path.write_bytes(content)
+    before = len(tab.complaints)
+    upload(tab, path, None)
+    tab.page.wait_for_selector("#open-error:not([hidden])", timeout=PATIENCE)
+    assert said in tab.text("#open-error")
+    assert "\n" not in tab.text("#open-error")
+    tab.page.click("#open-dialog [data-close]")
+    # The browser itself notes that an upload was answered with 400; nothing else may complain.
+    assert all("400" in text for text in tab.complaints[before:])
+    del tab.complaints[before:]
+
+
+def test_broken_file_gives_one_line_and_the_old_scan_stays(
+    opened: Opened, box_files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    broken, tab = tmp_path / "broken.nii.gz", opened.tab
+    data = box_files[0].read_bytes()
+    broken.write_bytes(data[: len(data) // 2])
+    upload(tab, broken, box_files[1])
+    tab.page.wait_for_selector("#message.error", timeout=PATIENCE)
+    said = tab.text("#message span")
+    assert said.startswith("broken.nii.gz: ") and "\n" not in said and str(tmp_path) not in said
+    assert tab.text(".patient") == "ct"
+    assert not [p for p in opened.served.private.rglob("uploads/*/*")], "uploads pile up"
+
+
+def test_uploaded_scan_is_loaded(opened: Opened, box_files: tuple[Path, Path]) -> None:
+    tab = opened.tab
+    upload(tab, *box_files)
+    tab.until("() => document.querySelector('.levels summary').innerText.includes('none known')")
+    tab.page.wait_for_selector("#segment[disabled]", timeout=PATIENCE)
+    tab.page.select_option("#convention", "totalsegmentator")
+    tab.page.wait_for_selector("#segment:not([disabled])", timeout=PATIENCE)
+    assert "T11 to L1" in tab.text(".levels summary")
+
+
+def test_levels_can_be_corrected(opened: Opened) -> None:
+    tab = opened.tab
+    first = tab.page.locator("#levels tr").last.locator("select").first
+    first.select_option("T10")
+    tab.until("() => document.querySelector('.levels summary').innerText.includes('T10 to L1')")
+    first.select_option("T11")
+    tab.until("() => document.querySelector('.levels summary').innerText.includes('T11 to L1')")
+
+
+def test_cancel_keeps_what_is_finished(opened: Opened) -> None:
+    tab = opened.tab
+    tab.page.click("#segment")
+    tab.page.wait_for_selector("#candidates tbody tr", timeout=PATIENCE)
+    tab.page.click("#cancel")
+    tab.page.wait_for_selector("#segment", timeout=PATIENCE)
+    said = tab.text("#message span")
+    assert said.startswith("Stopped. Kept: T11")
+    assert "stopped before its turn" in tab.text("#quiet")
+    assert {cells[0] for cells in tab.rows()} <= {"T11", "T12"}
+    assert tab.rows()
+
+
+def test_filters_and_threshold_narrow_the_list(opened: Opened) -> None:
+    tab = opened.tab
+    everything = tab.rows()
+    tab.page.select_option("#filter-type", "lytic")
+    wanted = [cells for cells in everything if cells[1] == "lytic"]
+    tab.until_rows(len(wanted))
+    assert tab.rows() == wanted
+    tab.page.select_option("#filter-type", "")
+    tab.until(
+        "([n]) => document.querySelectorAll('#candidates tbody tr').length === n", len(everything)
+    )
+
+
+def test_second_tab_shows_the_same_session(opened: Opened) -> None:
+    other = open_tab(opened.browser, opened.served.url, "#candidates tbody tr")
+    assert other.rows() == opened.tab.rows()
+    opened.tab.page.locator("#candidates tbody tr").first.click()
+    opened.tab.press("x")
+    other.until("() => document.querySelectorAll('#candidates tr.rejected').length === 1")
+    assert other.complaints == []
+    other.page.context.close()
+    opened.tab.press("u")
+    opened.tab.until("() => document.querySelectorAll('#candidates tr.rejected').length === 0")
+
+
+def test_second_run_asks_before_it_replaces_verdicts(opened: Opened) -> None:
+    tab = opened.tab
+    tab.page.locator("#candidates tbody tr").first.click()
+    tab.press("a")
+    tab.until("() => document.querySelectorAll('#candidates tr.accepted').length === 1")
+    tab.page.click("#segment")
+    tab.until("() => document.querySelector('#message')?.innerText.includes('press again')")
+    assert tab.page.query_selector("#cancel") is None
+    tab.press("u")
+    tab.until("() => document.querySelectorAll('#candidates tr.accepted').length === 0")
+
+
+def test_saving_where_nothing_can_be_written_is_said(opened: Opened, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    tab = opened.tab
+    tab.press("e")
+    tab.page.fill("#save-folder", str(tmp_path / "file" / "folder"))
+    tab.page.click("#save-now")
+    tab.page.wait_for_selector("#message.error", timeout=PATIENCE)
+    assert "cannot be" in tab.text("#message span")
+
+
+def test_host_needs_a_word_of_warning(box_files: tuple[Path, Path]) -> None:
+    example_app.need_all()
+    with example_app.serve(*map(str, box_files), "--host", "0.0.0.0") as served:
+        assert any(line.startswith("Warning: --host 0.0.0.0") for line in served.said)
+        assert answer(served.origin + "/index.html") == 403
+
+
+def test_without_trame_slicer_it_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    import importlib.util
+
+    from HideSeekSegLib.cli import main
+
+    if importlib.util.find_spec("trame_slicer") is not None:
+        pytest.skip("trame-slicer is installed here")
+    assert main(["app"]) == 2
+    assert "make app" in capsys.readouterr().err
