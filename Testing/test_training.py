@@ -320,6 +320,24 @@ def test_training_goes_on_from_weights_that_are_there(tmp_path: Path) -> None:
     assert second.profile.provenance["training"]["start"] == start.hash
 
 
+def test_no_encoder_steps_keep_the_encoder_and_teach_the_decoder(tmp_path: Path) -> None:
+    """Latents are standardised on the new slices, and else those of the start."""
+    slices = toy_slices()
+    (tmp_path / "first").mkdir()
+    first = train(slices, TOY, QUICK, tmp_path / "first", silent)
+    save_model(tmp_path / "w", first.autoencoder, first.classifier, first.profile, half=False)
+    start = load_model(tmp_path / "w", "cpu")
+    settings = replace(QUICK, encoder_steps=0, decoder_steps=3, start=start.hash)
+    (tmp_path / "second").mkdir()
+    second = train(slices, TOY, settings, tmp_path / "second", silent, start=start)
+    before, after = (encode_all(m.autoencoder, slices, TOY) for m in (start, second))
+    np.testing.assert_allclose(after, (before - before.mean(0)) / before.std(0), atol=1e-3)
+    assert not (tmp_path / "second" / "encoder-losses.csv").exists()
+    drawn = [dict(m.autoencoder.named_parameters()) for m in (start, second)]
+    names = [n for n in drawn[0] if not n.startswith("encoder")]
+    assert any(not torch.equal(drawn[0][n], drawn[1][n]) for n in names)
+
+
 @pytest.mark.parametrize("stop", [1, 4, 6, 7, 9, 12])
 def test_training_stopped_in_either_stage_is_undisturbed(tmp_path: Path, stop: int) -> None:
     slices = toy_slices(16)

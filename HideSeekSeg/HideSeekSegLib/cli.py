@@ -169,7 +169,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--out", type=Path, required=True, metavar="DIR", help="checkpoints and weights; resumed")
     add("--supervision", choices=["labels", "twins"], default="labels")
-    add("--encoder-steps", type=_count, default=40_000, metavar="N")
+    add("--encoder-steps", type=_steps, default=40_000, metavar="N", help="0 keeps that of --start")
     add("--decoder-steps", type=_count, default=20_000, metavar="N")
     add("--encoder-rate", type=_rate, default=1e-3, metavar="RATE", help="learning rate")
     add("--decoder-rate", type=_rate, default=8e-4, metavar="RATE", help="learning rate")
@@ -242,6 +242,10 @@ def _rate(text: str) -> float:
     if not 0 < rate <= 0.1:
         raise argparse.ArgumentTypeError(f"{text!r} is no learning rate (above 0, up to 0.1)")
     return rate
+
+
+def _steps(text: str) -> int:
+    return 0 if text == "0" else _count(text)
 
 
 def _count(text: str) -> int:

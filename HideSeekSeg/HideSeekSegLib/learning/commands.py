@@ -136,6 +136,8 @@ def _require(slices: Slices, job: Training) -> None:
     if slices.label.min() == slices.label.max():
         only = "malignant" if slices.label[0] else "healthy"
         raise InputError(job.slices, f"holds {only} vertebrae alone: nothing to tell apart")
+    if job.start is None and not job.settings.encoder_steps:
+        raise InputError("--encoder-steps 0", "needs --start: there is no encoder to keep")
 
 
 def _start(job: Training, profile: Profile) -> tuple[Model | None, Settings]:
