@@ -15,7 +15,7 @@ from ..model.profile import Decision
 from ..model.weights import Model
 from .evaluation import TYPES, Case, Found, Seen, auc, join, scored_parts, see, tally
 
-FLOORS = (0.06, 0.09, 0.13, 0.18, 0.25)
+FLOORS = (0.04, 0.06, 0.09, 0.13, 0.18, 0.25)
 THRESHOLDS = tuple(np.round(np.arange(0.05, 0.96, 0.05), 2).tolist())
 MIN_SLICES = (2, 3)
 # Shares of lesion-bearing slices that the gate may lose.
