@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +19,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "HideSeekSeg"
@@ -28,6 +32,18 @@ ARGUMENTS = (
 )
 SIZE = {"width": 1440, "height": 900}
 PATIENCE = 120_000  # milliseconds that a busy machine may need for what takes seconds
+# The views send their sharper picture after a sixth of a second.
+REST = """() => new Promise(resolve => {
+  let timer = 0;
+  const done = () => { watch.disconnect(); resolve(); };
+  const wait = () => { clearTimeout(timer); timer = setTimeout(done, 400); };
+  const watch = new MutationObserver(wait);
+  const all = { subtree: true, attributes: true, childList: true };
+  document.querySelectorAll('.area').forEach(area => watch.observe(area, all));
+  wait();
+})"""
+
+Fits = Callable[[Any], Any]
 
 
 @cache
@@ -166,6 +182,33 @@ class Tab:
         script = "([name]) => document.querySelector('#detail').innerText.startsWith(name)"
         self.until(script, f"{level} {kind}")
 
+    def choose_first(self) -> None:
+        row = self.page.locator("#candidates tbody tr").first
+        row.click()
+        self.page.wait_for_selector("#candidates tbody tr.chosen:first-child", timeout=PATIENCE)
+
+    def picture(self, selector: str) -> Any:
+        """What is seen of an element, as an array (H, W, 3) of integers."""
+        data = self.page.locator(selector).screenshot()
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+
+    def until_seen(self, selector: str, fits: Fits, least: int) -> int:
+        """Wait until more pixels of an element fit; returns how many did."""
+        return self._count(selector, fits, lambda count: count > least)
+
+    def until_unseen(self, selector: str, fits: Fits, most: int) -> int:
+        return self._count(selector, fits, lambda count: count < most)
+
+    def _count(self, selector: str, fits: Fits, enough: Callable[[int], bool]) -> int:
+        end = time.monotonic() + PATIENCE / 1000
+        while not enough(count := int(fits(self.picture(selector)).sum())):
+            assert time.monotonic() < end, f"{fits.__name__}: {count} pixels of {selector}"
+        return count
+
+    def rest(self) -> None:
+        """Wait until no view sends another picture: the sharper one comes when all is still."""
+        self.page.evaluate(REST)
+
     def press(self, key: str) -> None:
         self.page.keyboard.press(key)
 
@@ -186,22 +229,6 @@ def open_tab(opened: Any, url: str, ready: str = "#segment:not([disabled])") -> 
     return tab
 
 
-def picture(tab: Tab, selector: str) -> Any:
-    """What is seen of an element, as an array (H, W, 3)."""
-    import io
-
-    import numpy as np
-    from PIL import Image
-
-    data = tab.page.locator(selector).screenshot()
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
-
-
-def count_of(tab: Tab, selector: str, fits: Callable[[Any], Any]) -> int:
-    """How many pixels of an element fit."""
-    return int(fits(picture(tab, selector)).sum())
-
-
 def is_lytic_blue(pixels: Any) -> Any:
     red, green, blue = (pixels[..., n] for n in range(3))
     return (blue > 150) & (blue - red > 60) & (green > red + 25)
@@ -210,3 +237,7 @@ def is_lytic_blue(pixels: Any) -> Any:
 def is_blastic_orange(pixels: Any) -> Any:
     red, green, blue = (pixels[..., n] for n in range(3))
     return (red > 150) & (red - blue > 100) & (green > 0.5 * red) & (green < 0.75 * red)
+
+
+def is_bright(pixels: Any) -> Any:
+    return pixels.min(axis=2) > 70
