@@ -2,47 +2,41 @@
 
 from __future__ import annotations
 
+import io
 import os
-import re
-import shutil
-import signal
-import subprocess
 import sys
-import tempfile
-import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
-LIBRARY = ROOT / "HideSeekSeg"
-OWN = ROOT / ".venv-app" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-ARGUMENTS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
+from HideSeekSegLib.web.benchmark.browser import (
+    PATIENCE,
+    REST,
+    Served,
+    browser,
+    can_serve,
+    chromium,
+    new_page,
 )
-SIZE = {"width": 1440, "height": 900}
-PATIENCE = 120_000  # milliseconds that a busy machine may need for what takes seconds
+from HideSeekSegLib.web.benchmark.browser import serve as serve_with
+
+__all__ = ["PATIENCE", "Served", "browser", "serve"]
+ROOT = Path(__file__).resolve().parents[1]
+OWN = ROOT / ".venv-app" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+Fits = Callable[[Any], Any]
 
 
-@cache
 def app_python() -> str:
     """The Python that has trame-slicer: that of `make app`, or the one that runs the tests."""
-    for python in (str(OWN), sys.executable):
-        words = [python, "-c", "import trame_slicer, slicer"]
-        if Path(python).exists() and subprocess.run(words, capture_output=True).returncode == 0:
-            return python
-    return ""
-
-
-def chromium() -> str:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    return next((path for name in names if (path := shutil.which(name))), "")
+    return next((python for python in (str(OWN), sys.executable) if can_serve(python)), "")
 
 
 def need_all() -> None:
@@ -54,74 +48,11 @@ def need_all() -> None:
         pytest.skip("trame-slicer is not installed: make .venv-app/ready")
 
 
-@dataclass
-class Served:
-    """A running server; ``private`` is where its temporary files are."""
-
-    process: subprocess.Popen[str]
-    url: str
-    private: Path
-    said: list[str]
-
-    @property
-    def origin(self) -> str:
-        return self.url.partition("/?")[0]
-
-    def stop(self) -> None:
-        """As Ctrl-C does."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-            try:
-                self.process.wait(60)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait(20)
-
-
 @contextmanager
-def serve(*words: str, env: dict[str, str] | None = None) -> Iterator[Served]:
+def serve(*words: str) -> Iterator[Served]:
     """``hideseekseg app`` with these words, until the block ends."""
-    with tempfile.TemporaryDirectory() as private:
-        own = {"PYTHONPATH": str(LIBRARY), "TMPDIR": private, "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(
-            [app_python(), "-m", "HideSeekSegLib", "app", "--no-browser", *words],
-            env={**os.environ, **own, **(env or {})},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,  # a share of the processor of its own, beside the browser's
-        )
-        served = Served(process, "", Path(private), [])
-        ready = threading.Event()
-        threading.Thread(target=_listen, args=(served, ready), daemon=True).start()
-        try:
-            assert ready.wait(PATIENCE / 1000) and served.url, "\n".join(served.said)
-            yield served
-        finally:
-            served.stop()
-
-
-def _listen(served: Served, ready: threading.Event) -> None:
-    assert served.process.stdout is not None
-    for line in served.process.stdout:
-        served.said.append(line.rstrip())
-        found = re.search(r"is at (http://\S+)", line)
-        if found:
-            served.url = found[1]
-            ready.set()
-    ready.set()
-
-
-@contextmanager
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=chromium(), args=list(ARGUMENTS))
-        try:
-            yield opened
-        finally:
-            opened.close()
+    with serve_with(app_python(), *words) as served:
+        yield served
 
 
 @dataclass
@@ -166,6 +97,33 @@ class Tab:
         script = "([name]) => document.querySelector('#detail').innerText.startsWith(name)"
         self.until(script, f"{level} {kind}")
 
+    def choose_first(self) -> None:
+        row = self.page.locator("#candidates tbody tr").first
+        row.click()
+        self.page.wait_for_selector("#candidates tbody tr.chosen:first-child", timeout=PATIENCE)
+
+    def picture(self, selector: str) -> Any:
+        """What is seen of an element, as an array (H, W, 3) of integers."""
+        data = self.page.locator(selector).screenshot()
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+
+    def until_seen(self, selector: str, fits: Fits, least: int) -> int:
+        """Wait until more pixels of an element fit; returns how many did."""
+        return self._count(selector, fits, lambda count: count > least)
+
+    def until_unseen(self, selector: str, fits: Fits, most: int) -> int:
+        return self._count(selector, fits, lambda count: count < most)
+
+    def _count(self, selector: str, fits: Fits, enough: Callable[[int], bool]) -> int:
+        end = time.monotonic() + PATIENCE / 1000
+        while not enough(count := int(fits(self.picture(selector)).sum())):
+            assert time.monotonic() < end, f"{fits.__name__}: {count} pixels of {selector}"
+        return count
+
+    def rest(self) -> None:
+        """Wait until no view sends another picture: the sharper one comes when all is still."""
+        self.page.evaluate(REST)
+
     def press(self, key: str) -> None:
         self.page.keyboard.press(key)
 
@@ -175,7 +133,7 @@ class Tab:
 
 def open_tab(opened: Any, url: str, ready: str = "#segment:not([disabled])") -> Tab:
     """A fresh browser profile at this address, once what ``ready`` selects is there."""
-    page = opened.new_context(viewport=SIZE, accept_downloads=True).new_page()
+    page = new_page(opened)
     tab = Tab(page)
     page.on("console", lambda m: tab.complaints.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda error: tab.complaints.append(str(error)))
@@ -186,22 +144,6 @@ def open_tab(opened: Any, url: str, ready: str = "#segment:not([disabled])") -> 
     return tab
 
 
-def picture(tab: Tab, selector: str) -> Any:
-    """What is seen of an element, as an array (H, W, 3)."""
-    import io
-
-    import numpy as np
-    from PIL import Image
-
-    data = tab.page.locator(selector).screenshot()
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
-
-
-def count_of(tab: Tab, selector: str, fits: Callable[[Any], Any]) -> int:
-    """How many pixels of an element fit."""
-    return int(fits(picture(tab, selector)).sum())
-
-
 def is_lytic_blue(pixels: Any) -> Any:
     red, green, blue = (pixels[..., n] for n in range(3))
     return (blue > 150) & (blue - red > 60) & (green > red + 25)
@@ -210,3 +152,7 @@ def is_lytic_blue(pixels: Any) -> Any:
 def is_blastic_orange(pixels: Any) -> Any:
     red, green, blue = (pixels[..., n] for n in range(3))
     return (red > 150) & (red - blue > 100) & (green > 0.5 * red) & (green < 0.75 * red)
+
+
+def is_bright(pixels: Any) -> Any:
+    return pixels.min(axis=2) > 70

@@ -181,15 +181,13 @@ def test_filters_and_threshold_narrow_the_list(opened: Opened) -> None:
     tab.until_rows(len(wanted))
     assert tab.rows() == wanted
     tab.page.select_option("#filter-type", "")
-    tab.until(
-        "([n]) => document.querySelectorAll('#candidates tbody tr').length === n", len(everything)
-    )
+    tab.until_rows(len(everything))
 
 
 def test_second_tab_shows_the_same_session(opened: Opened) -> None:
     other = open_tab(opened.browser, opened.served.url, "#candidates tbody tr")
     assert other.rows() == opened.tab.rows()
-    opened.tab.page.locator("#candidates tbody tr").first.click()
+    opened.tab.choose_first()
     opened.tab.press("x")
     other.until("() => document.querySelectorAll('#candidates tr.rejected').length === 1")
     assert other.complaints == []
@@ -200,7 +198,7 @@ def test_second_tab_shows_the_same_session(opened: Opened) -> None:
 
 def test_second_run_asks_before_it_replaces_verdicts(opened: Opened) -> None:
     tab = opened.tab
-    tab.page.locator("#candidates tbody tr").first.click()
+    tab.choose_first()
     tab.press("a")
     tab.until("() => document.querySelectorAll('#candidates tr.accepted').length === 1")
     tab.page.click("#segment")

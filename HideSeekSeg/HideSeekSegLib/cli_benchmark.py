@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from .commands import OK, Command
@@ -24,6 +25,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     review = kinds.add_parser("review", help="milliseconds of a threshold move, a verdict, an undo")
     review.add_argument("--candidates", type=int, default=500, metavar="N")
     review.set_defaults(measure=_review)
+    _app_arguments(kinds.add_parser("app", help="what a reader waits for in the browser"))
     _speed_arguments(kinds.add_parser("speed", help="seconds, memory, and what that costs"))
     _range_arguments(kinds.add_parser("range", help="alarms on unusual inputs, false and true"))
 
@@ -73,6 +75,21 @@ def _speed_arguments(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=int, default=2, metavar="N", help="threads of the processor")
     add("--before", type=Path, metavar="DIR", help="an earlier HideSeekSeg folder to time as well")
     parser.set_defaults(measure=_speed)
+
+
+def _app_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "A real server and a real Chromium: milliseconds from a click, a key and the slider to"
+        " what is seen, and the server's memory over runs of the embedded example. Needs"
+        " playwright here, and a Python with trame-slicer."
+    )
+    add = parser.add_argument
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for app.md and app.json")
+    add("--python", default=sys.executable, metavar="FILE", help="that of `make app`")
+    add("--candidates", type=int, default=500, metavar="N")
+    add("--runs", type=int, default=10, metavar="N", help="runs of the example, for the memory")
+    add("--rounds", type=int, default=21, metavar="N", help="clicks, keys and moves each")
+    parser.set_defaults(measure=_app)
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -150,6 +167,15 @@ def _review(args: argparse.Namespace) -> int:
     from .learning.benchmark.reviewing import report
 
     print(report(args.candidates))
+    return OK
+
+
+def _app(args: argparse.Namespace) -> int:
+    from .web.benchmark.measure import Plan, measure
+
+    plan = Plan(args.out, args.python, args.candidates, args.runs, args.rounds)
+    for path in measure(plan, _say):
+        print(path)
     return OK
 
 

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Callable
 from dataclasses import replace
-from io import BytesIO
 from typing import Any
-
-from PIL import Image
 
 from ..anatomy.conventions import LEVELS
 from ..desk import texts
@@ -19,10 +15,11 @@ from ..output.strip import make_strip
 from ..review import Filter, Item
 from ..scene import views
 from .page import Page
+from .plain import png, row
 from .windows import Windows
 
 FILL = 0.2  # of a lesion's colour over the bone; none over the edit, which is to be seen
-SETTLE_SECONDS = 0.15  # the scene follows the slider once it rests
+SETTLE_SECONDS = 0.15  # the scene follows slider and verdicts once they rest
 PICTURES = ("healthy", "difference")  # besides the CT, in the order of ``evidenceVolumes``
 EMPTY: dict[str, Any] = {
     "rows": {},
@@ -129,7 +126,9 @@ class Reviewing:
             return
         self._page.say("")
         following = self.work.judge(self.current, verdict, self._wanted)  # type: ignore[arg-type]
-        self._changed()
+        self._rows()
+        self._listed()
+        self._settle_later()
         if following is not None:
             self.choose(following)
 
@@ -171,8 +170,7 @@ class Reviewing:
         self.work.review.set_threshold(min(max(float(value), 0.0), 1.0))
         self._page.show(threshold=self.work.review.threshold)
         self._listed()
-        self._stop_waiting()
-        self._later = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self.flush)
+        self._settle_later()
 
     def filter(self, field: str, value: str) -> None:
         if field in ("level", "type", "verdict"):
@@ -207,6 +205,11 @@ class Reviewing:
             views.fillLesions(self.work.results.node, FILL if picture == "ct" else 0.0)
         self._page.show(picture=picture)
 
+    def _settle_later(self) -> None:
+        """The page first, the scene when the reader rests; ``flush`` for what cannot wait."""
+        self._stop_waiting()
+        self._later = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self.flush)
+
     def flush(self) -> None:
         """Bring the scene up to date."""
         self._stop_waiting()
@@ -229,7 +232,7 @@ class Reviewing:
 
     def _rows(self) -> None:
         assert self.work is not None
-        self._page.show(rows={item.id: _row(item) for item in self.work.review.items})
+        self._page.show(rows={item.id: row(item) for item in self.work.review.items})
 
     def _tell(self) -> None:
         """Everything that is said in words, and which buttons can be pressed."""
@@ -257,7 +260,7 @@ class Reviewing:
             if patch is not None:
                 strip = make_strip(evidence, patch, self.work.results.grid, item.type)
                 note = strip.note
-                pictures = [{"title": t, "src": _png(p)} for t, p in strip.pictures.items()]
+                pictures = [{"title": t, "src": png(p)} for t, p in strip.pictures.items()]
         self._page.show(strip=pictures, strip_note=note)
 
     def _evidence(self, level: str) -> Evidence | None:
@@ -280,20 +283,3 @@ class Reviewing:
         if self._later is not None:
             self._later.cancel()
         self._later = None
-
-
-def _row(item: Item) -> dict[str, Any]:
-    return {
-        "type": item.type,
-        "verdict": item.verdict,
-        "score": 0.0 if item.missed else round(item.score, 4),
-        "cells": list(texts.cells(item)),
-        "tip": f"{item.name}\n{item.comment}" if item.comment else item.name,
-    }
-
-
-def _png(picture: Any) -> str:
-    """Bytes (H, W, 3) as an address that holds the picture itself."""
-    buffer = BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,9 @@ CLOSE_UP_MM = {"sagittal": 150.0, "axial": 110.0, "coronal": 110.0}
 _SIDES = {"sagittal": (0, "L", "R"), "axial": (2, "I", "S"), "coronal": (1, "P", "A")}
 _FROM = (-0.75, -0.62, 0.22)  # patient's left (RAS -x), behind (-y), a little above
 _DARK = (0.035, 0.043, 0.055)
+# Seconds until a view is drawn: what is said comes first, then the large view, then the others, for
+# drawing holds up everything else.
+_TURNS = {"sagittal": 0.01, "axial": 0.07, "coronal": 0.07, THREED: 0.1}
 _FRAMES_PER_SECOND, _MOVING_QUALITY, _STILL_QUALITY = 30.0, 70, 95
 
 
@@ -49,13 +53,19 @@ class _Area(VtkRemoteControlledArea):
 class _Strategy(RcaRenderStrategy):
     """Drawing changes cameras and planes, for which Slicer asks to draw again: without an end."""
 
-    def __init__(self, scheduler: Any, area: _Area) -> None:
+    def __init__(self, scheduler: Any, area: _Area, turn: float) -> None:
         super().__init__(scheduler)
-        self._area = area
+        self._area, self._turn, self._waiting = area, turn, False
 
     def schedule_render(self) -> None:
-        if not self._area.drawing:
-            super().schedule_render()
+        if self._area.drawing or self._waiting:
+            return
+        self._waiting = True
+        asyncio.get_event_loop().call_later(self._turn, self._draw)
+
+    def _draw(self) -> None:
+        self._waiting = False
+        super().schedule_render()
 
 
 class Windows:
@@ -67,6 +77,7 @@ class Windows:
         self._server, self._scene, self._moved = server, slicer_app.scene, moved
         self._adapters: dict[str, RcaViewAdapter] = {}
         self._dragged: str | None = None
+        self._telling = False
         self.slices = {name: self._slice(slicer_app, name) for name in SLICES}
         self.threed = self._threed(slicer_app)
         self._crosshair = slicer_app.scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
@@ -132,7 +143,13 @@ class Windows:
         self.tell()
 
     def tell(self) -> None:
-        """Say where the views are."""
+        """Say where the views are, once for all that moves now."""
+        if not self._telling:
+            self._telling = True
+            asyncio.get_event_loop().call_soon(self._say)
+
+    def _say(self) -> None:
+        self._telling = False
         self._moved({name: self._place(name) for name in self.slices})
 
     def render(self) -> None:
@@ -190,7 +207,7 @@ class Windows:
         self._adapters[name] = RcaViewAdapter(
             window, name, scheduler=scheduler, do_schedule_render_on_interaction=False
         )
-        view.set_scheduled_render(_Strategy(scheduler, window))
+        view.set_scheduled_render(_Strategy(scheduler, window, _TURNS[name]))
 
     def _register(self, **_: Any) -> None:
         for adapter in self._adapters.values():

@@ -71,12 +71,14 @@
       request.send(file);
     });
   }
+  // What the system hides in a folder (.DS_Store) is none of its slices.
+  const inFolder = (id) => [...$(id).files].filter((file) => !file.name.startsWith("."));
   async function load() {
     complain("");
     const limit = state("limit_mb") * 2 ** 20;
     const chosen = [
       ...[...$("ct-file").files].map((file) => ["ct", file]),
-      ...($("ct-file").files.length ? [] : [...$("dicom-folder").files].map((file) => ["dicom", file])),
+      ...($("ct-file").files.length ? [] : inFolder("dicom-folder").map((file) => ["dicom", file])),
       ...[...$("vertebrae-file").files].map((file) => ["vertebrae", file]),
     ];
     const total = chosen.reduce((sum, [, file]) => sum + file.size, 0);

@@ -1,0 +1,208 @@
+"""A new user's walk in the browser, from the example to files on disk; a picture at each stage.
+
+``.venv/bin/python Testing/app_walk.py Resources/Pictures`` takes the README's pictures anew.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import example_app
+from example_app import PATIENCE, Served, Tab, is_blastic_orange, is_bright, is_lytic_blue, open_tab
+
+PICTURES = ("app-before.png", "app-review.png", "app-healthy.png")
+OUT = "Befunde für Jiří"
+TRUE = (("L1", "blastic", is_blastic_orange), ("T12", "lytic", is_lytic_blue))
+STATUS = (
+    "[...document.querySelectorAll('#candidates tbody tr')]"
+    ".find(r => r.cells[0].innerText === 'T12' && r.cells[1].innerText.trim() === 'lytic')"
+    "?.cells[5].innerText"
+)
+
+
+@dataclass
+class Walk:
+    """What was seen on the way."""
+
+    folder: Path
+    seen: dict[str, Any] = field(default_factory=dict)
+    complaints: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+    origin: str = ""
+
+    @property
+    def out(self) -> Path:
+        return self.folder / OUT
+
+
+def take(folder: Path) -> Walk:
+    """The whole walk; files and pictures go to ``folder``."""
+    walk = Walk(folder)
+    with example_app.browser() as browser, example_app.serve("--out", str(walk.out)) as served:
+        tab = open_tab(browser, served.url)
+        walk.origin = served.origin
+        before(tab, walk)
+        run(tab, walk)
+        review(tab, walk)
+        look(tab, walk)
+        save(tab, walk)
+        walk.complaints, walk.requests = tab.complaints, tab.requests
+        inside(served, walk)
+    return walk
+
+
+def shoot(tab: Tab, walk: Walk, name: str) -> None:
+    tab.rest()
+    tab.page.screenshot(path=str(walk.folder / name))
+
+
+def before(tab: Tab, walk: Walk) -> None:
+    """All four views show the patient before anything is pressed."""
+    tab.page.wait_for_selector("#levels tr")
+    walk.seen["levels"] = tab.text(".levels summary")
+    for view in (".sagittal", ".axial", ".coronal", ".threed"):
+        tab.until_seen(view, is_bright, 300)
+    shoot(tab, walk, PICTURES[0])
+
+
+def run(tab: Tab, walk: Walk) -> None:
+    tab.page.click("#segment")
+    tab.page.wait_for_selector("#progress", timeout=PATIENCE)
+    tab.until("() => / · /.test(document.querySelector('#progress')?.innerText || '')")
+    walk.seen["progress"] = tab.text("#progress")
+    tab.page.wait_for_selector("#candidates tbody tr", timeout=PATIENCE)
+    walk.seen["rows while it runs"] = tab.rows()
+    tab.page.wait_for_selector("#segment", timeout=PATIENCE)
+    walk.seen["rows"] = tab.rows()
+    walk.seen["first"] = tab.chosen()
+    walk.seen["summary"] = tab.text("#summary")
+    walk.seen["quiet"] = tab.text("#quiet")
+
+
+def review(tab: Tab, walk: Walk) -> None:
+    """Each true finding is looked at; then each key once."""
+    for level, kind, colour in TRUE:
+        tab.choose(level, kind)
+        tab.page.wait_for_selector("#strip img")
+        walk.seen[f"{kind} pixels"] = tab.until_seen(".sagittal", colour, 150)
+        walk.seen[f"{kind} pixels in 3D"] = tab.until_seen(".threed", colour, 20)
+        walk.seen[f"{kind} place"] = tab.state("places")
+    walk.seen["strip"] = tab.text("#strip")
+    tab.page.click("#message .plain")
+    tab.page.wait_for_selector("#message", state="detached")
+    shoot(tab, walk, PICTURES[1])
+    walk.seen["states"] = [state_after(tab, key) for key in ("a", "u", "Shift+U", "u")]
+    tab.until_state("can_redo", True)
+    walk.seen["types"] = [type_after(tab, kind) for kind in ("blastic", "lytic")]
+
+
+def state_after(tab: Tab, key: str) -> str:
+    """The status of T12's lytic lesion once the key has changed it."""
+    was = status(tab)
+    tab.press(key)
+    tab.until("([old]) => " + STATUS + " !== old", was)
+    return status(tab)
+
+
+def status(tab: Tab) -> str:
+    return str(tab.page.evaluate(STATUS))
+
+
+def type_after(tab: Tab, expected: str) -> str:
+    tab.press("l")
+    tab.until("([text]) => document.querySelector('#detail').innerText.includes(text)", expected)
+    return tab.text("#detail")
+
+
+def look(tab: Tab, walk: Walk) -> None:
+    """Flicking, outlines, the crosshair, the slider."""
+    flick(tab, walk)
+    cross(tab, walk)
+    tab.page.locator("#threshold").fill("1")
+    tab.until_rows(0)
+    walk.seen["counts at 1"] = tab.text("#counts")
+    tab.page.locator("#threshold").fill("0.5")
+    tab.until_rows(len(walk.seen["rows"]))
+
+
+def flick(tab: Tab, walk: Walk) -> None:
+    """What of the sagittal view differs from the CT; without outlines, which would differ too."""
+    tab.press("h")
+    tab.until_state("picture", "healthy")
+    shoot(tab, walk, PICTURES[2])
+    tab.press("h")
+    tab.until_state("picture", "ct")
+    tab.press("o")
+    tab.until_state("overlay", False)
+    tab.until_unseen(".sagittal", is_lytic_blue, walk.seen["lytic pixels"] // 5)
+    ct = tab.picture(".sagittal")
+    for key, shown in (("h", "healthy"), ("d", "difference"), ("d", "ct")):
+        tab.press(key)
+        tab.until_state("picture", shown)
+        tab.rest()
+        change = np.abs(tab.picture(".sagittal") - ct).max(axis=2)
+        walk.seen[f"changed in {shown}"] = int((change > 15).sum())
+    tab.press("o")
+    tab.until_state("overlay", True)
+
+
+def cross(tab: Tab, walk: Walk) -> None:
+    """A click in one slice moves the others, the wheel the slice itself."""
+    was = tab.state("places")
+    box = tab.page.locator(".sagittal").bounding_box()
+    tab.page.mouse.click(box["x"] + 0.4 * box["width"], box["y"] + 0.3 * box["height"])
+    for view in ("axial", "coronal"):
+        moved = "([view, old]) => window.trame.state.get('places')[view] !== old"
+        tab.until(moved, view, was[view])
+    walk.seen["places"] = (was, tab.state("places"))
+    tab.page.mouse.wheel(0, 120)
+    tab.until("([old]) => window.trame.state.get('places').sagittal !== old", was["sagittal"])
+
+
+def save(tab: Tab, walk: Walk) -> None:
+    for level, kind, _ in TRUE:
+        tab.choose(level, kind)
+        if level == "T12":
+            tab.press("c")
+            tab.page.keyboard.type("soft tissue, left half")
+            tab.press("Enter")
+            tab.until_state("comment", "soft tissue, left half")
+        tab.press("a")
+        accepted = (
+            "([level]) => [...document.querySelectorAll('#candidates tr.accepted')]"
+            ".some(r => r.cells[0].innerText === level)"
+        )
+        tab.until(accepted, level)
+    tab.press("e")
+    tab.page.fill("#reviewer", "A. Reader")
+    tab.page.click("#save-now")
+    tab.page.wait_for_selector(".links a", timeout=PATIENCE)
+    walk.seen["message"] = tab.text("#message")
+    with tab.page.expect_download() as download:
+        tab.page.click(".links a:has-text('accepted.csv')")
+    shutil.copy(download.value.path(), walk.folder / "downloaded.csv")
+    walk.seen["final summary"] = tab.text("#summary")
+
+
+def inside(served: Served, walk: Walk) -> None:
+    """The server's private files, before and after its end."""
+    [folder] = served.private.glob("hideseekseg-app-*")
+    walk.seen["private"] = folder.stat().st_mode & 0o077
+    served.stop()
+    walk.seen["left behind"] = [p.name for p in served.private.iterdir()]
+    walk.seen["exit"] = served.process.returncode
+    walk.seen["said"] = served.said
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as made:
+        taken = take(Path(made))
+        for name in PICTURES:
+            shutil.copy(taken.folder / name, Path(sys.argv[1]) / name)
