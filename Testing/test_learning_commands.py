@@ -134,6 +134,19 @@ def test_training_goes_on_from_weights_with_their_thresholds(
     assert "went on from" in said["thresholds"]
 
 
+def test_tuned_weights_are_the_same_networks_with_thresholds_of_their_own(
+    folder: Path, undisturbed: Path
+) -> None:
+    weights, out = undisturbed / "weights", folder / "tuned"
+    assert run(("tune", weights, folder / "whole", "--out", out, "--draws", "1")) == 0
+    before, after = load_model(weights, "cpu"), load_model(out, "cpu")
+    for name, values in after.autoencoder.state_dict().items():
+        assert torch.equal(values, before.autoencoder.state_dict()[name]), name
+    assert (before.profile.schedule.draws, after.profile.schedule.draws) == (4, 1)
+    assert after.profile.provenance["training"] == before.profile.provenance["training"]
+    assert after.profile.provenance["thresholds"] == "tuned on the validation set"
+
+
 def test_benchmark_writes_what_it_prints(
     folder: Path, undisturbed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -47,6 +47,22 @@ def _prepare(args: argparse.Namespace) -> int:
     return OK
 
 
+def _tune_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("weights", type=Path, metavar="DIR", help="weights, which stay as they are")
+    add("validation", type=Path, metavar="VALIDATION", help="what `simulate --whole` wrote")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for the tuned weights")
+    add("--draws", type=int, choices=range(1, 33), metavar="N", help="of noise for one edit")
+
+
+def _tune(args: argparse.Namespace) -> int:
+    from .learning.commands import run_tune
+
+    run_tune(args.weights, args.validation, args.out, _say, args.draws)
+    print(args.out)
+    return OK
+
+
 def _say(line: str) -> None:
     print(line, flush=True)
 
@@ -56,6 +72,12 @@ def _tell(line: str) -> None:
 
 
 COMMANDS = (
+    Command(
+        "tune",
+        "choose a weights folder's thresholds anew, on validation vertebrae",
+        _tune_arguments,
+        _tune,
+    ),
     Command("check", "say everything that is wrong with manifests", _check_arguments, _check),
     Command(
         "prepare",

@@ -123,7 +123,7 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
     if job.validation is None:
         say("no validation: the thresholds are not tuned, and nobody knows how good these are")
     elif tunable:
-        run_tune(weights, job.validation, say)
+        run_tune(weights, job.validation, weights, say)
     else:
         run_measure(weights, job.validation, say)
     return weights
@@ -182,16 +182,24 @@ def run_measure(weights: Path, validation: Path, say: Say) -> None:
     say("lesions are not known there: the thresholds are not tuned")
 
 
-def run_tune(weights: Path, validation: Path, say: Say) -> None:
-    """Choose gate, floors and threshold on validation cases and write them into the profile."""
+def run_tune(
+    weights: Path, validation: Path, out: Path, say: Say, draws: int | None = None
+) -> None:
+    """Choose gate, floors and threshold on validation cases; the same weights with them in ``out``.
+
+    ``draws`` of noise for a single-shot edit, where other than the weights have.
+    """
     model = _load(weights)
+    if draws is not None:
+        schedule = replace(model.profile.schedule, draws=draws)
+        model = replace(model, profile=replace(model.profile, schedule=schedule))
     cases = _validation(validation, model.profile)
     decision = tune(model, cases, counter(say, "floor"))
     figures = measure_weights(
         replace(model, profile=replace(model.profile, decision=decision)), cases
     )
     provenance = {**_with_figures(model, figures), "thresholds": "tuned on the validation set"}
-    _save(model, replace(model.profile, decision=decision, provenance=provenance), weights)
+    _save(model, replace(model.profile, decision=decision, provenance=provenance), out)
     say(format_figures(figures))
 
 
