@@ -164,6 +164,21 @@ def cross(tab: Tab, walk: Walk) -> None:
     walk.seen["places"] = (was, tab.state("places"))
     tab.page.mouse.wheel(0, 120)
     tab.until("([old]) => window.trame.state.get('places').sagittal !== old", was["sagittal"])
+    for button in ("right", "middle"):
+        tab.rest()
+        still = tab.picture(".sagittal")
+        drag(tab, box, button)
+        tab.rest()
+        change = np.abs(tab.picture(".sagittal") - still).max(axis=2)
+        walk.seen[f"changed by the {button} button"] = int((change > 15).sum())
+
+
+def drag(tab: Tab, box: dict[str, float], button: str) -> None:
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    tab.page.mouse.move(x, y)
+    tab.page.mouse.down(button=button)
+    tab.page.mouse.move(x, y + 60, steps=4)
+    tab.page.mouse.up(button=button)
 
 
 def save(tab: Tab, walk: Walk) -> None:

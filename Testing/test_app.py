@@ -76,6 +76,11 @@ def test_crosshair_links_the_views(walk: Walk) -> None:
     assert after["sagittal"] == before["sagittal"]
 
 
+@pytest.mark.parametrize("button", ["right", "middle"])
+def test_right_button_zooms_and_middle_one_moves(walk: Walk, button: str) -> None:
+    assert walk.seen[f"changed by the {button} button"] > 3000
+
+
 def test_threshold_hides_and_brings_back(walk: Walk) -> None:
     assert walk.seen["counts at 1"].startswith("0 of ")
 
