@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from ..desk import texts
 from ..desk.at_work import AtWork
 from ..desk.run import Choices, Outcome, Run
 from ..events import Progress, Started
+from ..imaging.files import InputError
+from ..model.profile import from_json
 from ..scene.loading import removeResults
 from ..scene.views import showBackground
 from .child import Child
@@ -19,6 +22,7 @@ from .page import Kind, Page
 from .patient import Patient
 from .reviewing import Reviewing
 
+BUNDLE = Path(__file__).resolve().parents[1] / "bundle"
 IDLE: dict[str, Any] = {"running": False, "stopping": False, "fraction": 0.0, "progress": ""}
 KINDS: dict[Outcome, Kind] = {"finished": "info", "cancelled": "warning", "failed": "error"}
 
@@ -31,6 +35,23 @@ class Settings:
     weights: Path | None = None
     threshold: float | None = None
     all_slices: bool = False
+
+    def begin_at(self) -> float:
+        """The threshold of a new review: the user's, else that of the weights' profile.
+
+        Raises InputError where that cannot be read.
+        """
+        if self.threshold is not None:
+            return self.threshold
+        path = (self.weights or BUNDLE) / "profile.json"
+        try:
+            data = json.loads(path.read_text("utf-8"))
+            profile = from_json({key: value for key, value in data.items() if key != "files"})
+        except OSError as error:
+            raise InputError(path, f"cannot be read: {error.strerror}") from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise InputError(path, f"is no profile of weights: {error}") from error
+        return profile.decision.threshold
 
 
 class Running:
@@ -54,7 +75,7 @@ class Running:
         """
         chosen = self._settings
         choices = Choices(
-            *(chosen.device, chosen.weights, chosen.threshold, chosen.all_slices),
+            *(chosen.device, chosen.weights, chosen.begin_at(), chosen.all_slices),
             corrections=dict(patient.corrections),
         )
         self.forget()

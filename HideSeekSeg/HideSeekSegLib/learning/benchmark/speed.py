@@ -135,7 +135,9 @@ def _spine(plan: Plan, say: Say) -> Data:
     job = Job(ct, vertebrae, plan.weights, plan.out / "result", plan.threads)
     versions = {"now": job}
     if plan.before is not None:
-        versions["before"] = replace(job, library=plan.before)
+        # With its own bundle: it may not know all that stands in a newer profile.
+        bundle = plan.before / "HideSeekSegLib" / "bundle"
+        versions["before"] = replace(job, library=plan.before, weights=bundle)
     timings: dict[str, list[Any]] = {name: [] for name in versions}
     for number in range(plan.repeats):
         for name, version in versions.items():
