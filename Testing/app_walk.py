@@ -83,6 +83,7 @@ def run(tab: Tab, walk: Walk) -> None:
     walk.seen["rows"] = tab.rows()
     walk.seen["first"] = tab.chosen()
     walk.seen["summary"] = tab.text("#summary")
+    walk.seen["threshold"] = tab.state("threshold")
     walk.seen["quiet"] = tab.text("#quiet")
 
 

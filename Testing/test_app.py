@@ -11,6 +11,7 @@ import example_app
 from app_walk import Walk, take
 from example_app import open_tab
 from example_scene import Slicer
+from HideSeekSegLib.model.weights import BUNDLE
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,11 @@ def test_summary_and_quiet_vertebrae_are_said(walk: Walk) -> None:
     assert "to review" in walk.seen["summary"]
     assert walk.seen["quiet"].startswith("No finding: ")
     assert "2 accepted" in walk.seen["final summary"]
+
+
+def test_review_begins_at_the_threshold_of_the_weights(walk: Walk) -> None:
+    profile = json.loads((BUNDLE / "profile.json").read_text("utf-8"))
+    assert walk.seen["threshold"] == profile["decision"]["threshold"]
 
 
 @pytest.mark.parametrize("kind", ["lytic", "blastic"])
