@@ -126,10 +126,12 @@ class Running:
 
     def ended(self, outcome: Outcome, text: str) -> None:
         run = self._run
-        self._page.show(**IDLE)
-        if run is not None and run.results is not None and run.results.alive:
-            self.vertebra("")
-            self._reviewing.settle()
+        try:
+            if run is not None and run.results is not None and run.results.alive:
+                self.vertebra("")
+                self._reviewing.settle()
+        finally:  # the button comes back when the best finding is chosen, not before
+            self._page.show(**IDLE)
         if outcome == "finished" and run is not None:
             text = texts.done(run.review)
         self._page.say(text, KINDS[outcome])
