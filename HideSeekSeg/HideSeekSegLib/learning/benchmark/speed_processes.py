@@ -80,8 +80,9 @@ def run(job: Job) -> Timing:
     began = time.monotonic()
     process = subprocess.Popen(command, env=job.environment(), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    first = float("nan")
+    first, high_water = float("nan"), 0.0
     for line in process.stdout:
+        high_water = max(high_water, _high_water_mib(process.pid))
         if first != first and isinstance(from_line(line), VertebraDone):
             first = time.monotonic() - began
     # Not Popen.wait: only wait4 tells the memory of this one child.
@@ -92,7 +93,20 @@ def run(job: Job) -> Timing:
         raise RuntimeError(f"segment ended with status {process.returncode}")
     per_mib = 1024**2 if sys.platform == "darwin" else 1024
     processor = usage.ru_utime + usage.ru_stime
-    return Timing(seconds, first, processor, usage.ru_maxrss / per_mib)
+    return Timing(seconds, first, processor, high_water or usage.ru_maxrss / per_mib)
+
+
+def _high_water_mib(pid: int) -> float:
+    """Peak memory of a process so far; 0 where the system has no such file.
+
+    What wait4 tells on Linux is at least the memory of the process that started it.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0.0
+    sizes = [line.split()[1] for line in lines.splitlines() if line.startswith("VmHWM")]
+    return float(sizes[0]) / 1024 if sizes else 0.0
 
 
 def best(timings: Sequence[Timing]) -> Timing:
