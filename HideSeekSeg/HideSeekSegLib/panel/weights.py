@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import slicer
 from slicer.i18n import tr as _
 
+from ..desk.profiles import BUNDLE, readProfile
 from ..desk.run import Run
-from ..imaging.files import InputError
-from ..model.profile import Profile, from_json
+from ..model.profile import Profile
 from ..terminal import duration
 
-BUNDLE = Path(__file__).resolve().parents[1] / "bundle"
-PROFILE, CARD = "profile.json", "MODEL-CARD.md"
+CARD = "MODEL-CARD.md"
 START_SECONDS = 5.0  # to start Python, load torch and the weights, and read the files
 # Seconds per vertebra where nothing was measured yet: on a processor, and on a graphics card.
 GUESSES = {"single-shot": (0.6, 0.3), "render": (1200.0, 60.0)}
@@ -72,20 +68,7 @@ class Weights:
 
 def describe(folder: Path) -> Weights:
     """Raises InputError, naming the file and the cause."""
-    path = folder / PROFILE
-    try:
-        data: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        profile = from_json({key: value for key, value in data.items() if key != "files"})
-    except OSError as error:
-        raise InputError(
-            path, _("cannot be read: {reason}").format(reason=error.strerror)
-        ) from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(
-            path, _("is no profile of weights: {reason}").format(reason=error)
-        ) from error
-    # As model.weights does, which needs torch: the profile names the tensors by their hashes.
-    found = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+    profile, found = readProfile(folder)
     return Weights(folder, profile, found)
 
 

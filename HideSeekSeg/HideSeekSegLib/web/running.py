@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,10 +10,9 @@ from typing import Any
 
 from ..desk import texts
 from ..desk.at_work import AtWork
+from ..desk.profiles import BUNDLE, readProfile
 from ..desk.run import Choices, Outcome, Run
 from ..events import Progress, Started
-from ..imaging.files import InputError
-from ..model.profile import from_json
 from ..scene.loading import removeResults
 from ..scene.views import showBackground
 from .child import Child
@@ -22,7 +20,6 @@ from .page import Kind, Page
 from .patient import Patient
 from .reviewing import Reviewing
 
-BUNDLE = Path(__file__).resolve().parents[1] / "bundle"
 IDLE: dict[str, Any] = {"running": False, "stopping": False, "fraction": 0.0, "progress": ""}
 KINDS: dict[Outcome, Kind] = {"finished": "info", "cancelled": "warning", "failed": "error"}
 
@@ -43,15 +40,7 @@ class Settings:
         """
         if self.threshold is not None:
             return self.threshold
-        path = (self.weights or BUNDLE) / "profile.json"
-        try:
-            data = json.loads(path.read_text("utf-8"))
-            profile = from_json({key: value for key, value in data.items() if key != "files"})
-        except OSError as error:
-            raise InputError(path, f"cannot be read: {error.strerror}") from error
-        except (ValueError, TypeError, AttributeError) as error:
-            raise InputError(path, f"is no profile of weights: {error}") from error
-        return profile.decision.threshold
+        return readProfile(self.weights or BUNDLE)[0].decision.threshold
 
 
 class Running:
