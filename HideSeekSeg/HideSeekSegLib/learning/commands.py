@@ -14,7 +14,7 @@ import numpy as np
 from .. import __version__
 from ..imaging.files import InputError, atomic, make_folder
 from ..model.profile import Profile
-from ..model.weights import DeviceError, Model, WeightsError, load_model, save_model
+from ..model.weights import DeviceError, Model, save_model
 from .canvases import Vertebra, drawn_vertebrae, load_vertebrae, read_sources
 from .dataset import Slices, load_slices
 from .devices import Team, open_team
@@ -26,6 +26,7 @@ from .telling import Say, counter, stage_teller
 from .train import COMPACT, Settings, train
 from .training import seconds_spent
 from .tuning import tune
+from .weights import load_weights
 
 THRESHOLDS_OF_START = "not tuned: those of the weights it went on from"
 
@@ -144,7 +145,7 @@ def _start(job: Training, profile: Profile) -> tuple[Model | None, Settings]:
     """The weights to go on from, and settings that name them; InputError where they do not fit."""
     if job.start is None:
         return None, job.settings
-    model = _load(job.start)
+    model = load_weights(job.start)
     if model.profile.architecture != profile.architecture:
         raise InputError(job.start, "has another architecture than what is to be trained")
     return model, replace(job.settings, start=model.hash)
@@ -175,7 +176,7 @@ def _team(device: str) -> Iterator[Team]:
 
 def run_measure(weights: Path, validation: Path, say: Say) -> None:
     """Measure P(malignant) on prepared patients, whose lesions nobody has drawn."""
-    model = _load(weights)
+    model = load_weights(weights)
     figures = measure_labels(model, load_slices(validation, model.profile))
     _save(model, replace(model.profile, provenance=_with_figures(model, figures)), weights)
     say(format_figures(figures))
@@ -189,7 +190,7 @@ def run_tune(
 
     ``draws`` of noise for a single-shot edit, where other than the weights have.
     """
-    model = _load(weights)
+    model = load_weights(weights)
     if draws is not None:
         schedule = replace(model.profile.schedule, draws=draws)
         model = replace(model, profile=replace(model.profile, schedule=schedule))
@@ -230,16 +231,9 @@ def _claim(folder: Path, settings: Settings) -> None:
         raise InputError(folder, "holds a training that was begun with other settings")
 
 
-def _load(weights: Path) -> Model:
-    try:
-        return load_model(weights)
-    except WeightsError as error:
-        raise InputError(error.path, error.cause) from error
-
-
 def run_benchmark(folder: Path, weights: Path, out: Path | None, say: Say) -> None:
     """Measure weights on a folder of whole simulated vertebrae; JSON and Markdown to ``out``."""
-    model = _load(weights)
+    model = load_weights(weights)
     figures = measure_weights(model, load_cases(folder, model.profile))
     table = format_figures(figures)
     say(table)

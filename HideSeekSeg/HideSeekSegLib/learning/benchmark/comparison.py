@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from ...imaging.files import InputError, atomic, make_folder
-from ...model.weights import Model, WeightsError, load_model
+from ...model.weights import Model
 from ..canvases import Source, read_sources
 from ..telling import Say, counter
+from ..weights import load_weights
 from .ablations import ablations, run_ablations
 from .anomaly import NAME as ANOMALY_NAME
 from .anomaly import change_map, difference_map
@@ -97,7 +98,7 @@ class Contest:
 def compare(plan: Plan, say: Say) -> list[Path]:
     """Write a table, a JSON file and plots per set to ``plan.out``; gives the tables' paths."""
     make_folder(plan.out)
-    model = load_model(plan.weights)
+    model = load_weights(plan.weights)
     contest = prepare(plan, model, say)
     real, drawn = split_drawn(load_simulated(plan.cases, model.profile))
     tables = []
@@ -153,10 +154,7 @@ def prepare(plan: Plan, model: Model, say: Say) -> Contest:
 
 def _alike(folder: Path, model: Model) -> Model:
     """Other weights that see the same crops as ``model``; raises InputError where they do not."""
-    try:
-        other = load_model(folder)
-    except WeightsError as error:
-        raise InputError(error.path, error.cause) from error
+    other = load_weights(folder)
     theirs, ours = other.profile, model.profile
     if (theirs.geometry, theirs.intensity) != (ours.geometry, ours.intensity):
         raise InputError(folder, "sees other crops than the weights it is to stand beside")

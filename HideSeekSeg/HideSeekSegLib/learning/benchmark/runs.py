@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..canvases import Source, read_sources
+from .measuring import wait_for
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,12 @@ def table(runs: Sequence[Run]) -> str:
 def _run(source: Source, out: Path, extra: Sequence[str]) -> Run:
     files = [str(source.ct), str(source.segmentation), "--labels", source.labels]
     command = [sys.executable, "-m", "HideSeekSegLib", "segment", *files, "--out", str(out)]
-    # Not Popen.wait: only wait4 tells the memory of this one child.
     process = subprocess.Popen([*command, "--quiet", *extra])
     began = time.monotonic()
-    _, status, usage = os.wait4(process.pid, 0)
+    usage = wait_for(process)
     seconds = time.monotonic() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
-    per_mib = 1024**2 if sys.platform == "darwin" else 1024
     counts = _counts(out / "candidates.json") if process.returncode == 0 else (0, 0, 0, 0)
-    return Run(source, process.returncode, seconds, usage.ru_maxrss / per_mib, *counts)
+    return Run(source, process.returncode, seconds, usage.peak_mib, *counts)
 
 
 def _counts(path: Path) -> tuple[int, int, int, int]:

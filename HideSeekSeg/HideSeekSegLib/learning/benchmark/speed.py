@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ... import __version__
 from ...imaging.files import atomic, make_folder
 from ...model.profile import Schedule
 from ...model.schedules import MULTISTEP_STEPS, multistep
-from ...model.weights import Model, load_model
+from ...model.weights import Model
 from ..evaluation import Case
+from ..telling import Say
 from ..vertebra_shapes import LEVELS
+from ..weights import load_weights
 from .agreement import Crops, choose_crops, compare_schedules
+from .measuring import machine
 from .speed_network import (
     by_candidates,
     by_slices,
@@ -33,7 +34,6 @@ from .speed_scene import write_spine
 from .speed_table import to_markdown
 from .subjects import draw_subjects, load_simulated
 
-Say = Callable[[str], None]
 Data = dict[str, Any]
 DRAWN, SEED = 16, 7101
 SLICES, CANDIDATES = (1, 2, 4, 8, 16, 32, 64), (1, 2, 4, 8, 16)
@@ -62,7 +62,7 @@ def measure(plan: Plan, say: Say) -> list[Path]:
     """Write speed.md, speed.json and plots to ``plan.out``; gives their paths."""
     make_folder(plan.out)
     torch.set_num_threads(1)  # whole processes have ``plan.threads``
-    model = load_model(plan.weights, "cpu")
+    model = load_weights(plan.weights, "cpu")
     cases = _cases(plan, model, say)
     crops = choose_crops(cases, model, plan.crops)
     data: Data = {
@@ -101,12 +101,9 @@ def _cases(plan: Plan, model: Model, say: Say) -> list[Case]:
 
 def _machine(plan: Plan) -> Data:
     return {
+        **machine(),
         "processor": _processor(),
-        "cores": os.cpu_count(),
         "threads": plan.threads,
-        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
-        "hideseekseg": __version__,
-        "python": platform.python_version(),
         "torch": torch.__version__,
     }
 

@@ -11,8 +11,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...events import VertebraDone, from_line
+from .measuring import Usage, memory_mib, wait_for
 
 LIBRARY = Path(__file__).resolve().parents[3]
 START = "start and imports"
@@ -82,35 +84,24 @@ def run(job: Job) -> Timing:
     assert process.stdout is not None
     first, high_water = float("nan"), 0.0
     for line in process.stdout:
-        high_water = max(high_water, _high_water_mib(process.pid))
+        # While it runs: afterwards our own memory would be in what is told of its.
+        high_water = max(high_water, memory_mib(process.pid, "VmHWM") or 0.0)
         if first != first and isinstance(from_line(line), VertebraDone):
             first = time.monotonic() - began
-    # Not Popen.wait: only wait4 tells the memory of this one child.
-    _, status, usage = os.wait4(process.pid, 0)
+    usage = _ended_well(process)
     seconds = time.monotonic() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
+    return Timing(seconds, first, usage.processor, high_water or usage.peak_mib)
+
+
+def _ended_well(process: subprocess.Popen[Any]) -> Usage:
+    usage = wait_for(process)
     if process.returncode:
         raise RuntimeError(f"segment ended with status {process.returncode}")
-    per_mib = 1024**2 if sys.platform == "darwin" else 1024
-    processor = usage.ru_utime + usage.ru_stime
-    return Timing(seconds, first, processor, high_water or usage.ru_maxrss / per_mib)
-
-
-def _high_water_mib(pid: int) -> float:
-    """Peak memory of a process so far; 0 where the system has no such file.
-
-    What wait4 tells on Linux is at least the memory of the process that started it.
-    """
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return 0.0
-    sizes = [line.split()[1] for line in lines.splitlines() if line.startswith("VmHWM")]
-    return float(sizes[0]) / 1024 if sizes else 0.0
+    return usage
 
 
 def best(timings: Sequence[Timing]) -> Timing:
-    """The least of each: what else runs on a machine only ever adds to it."""
+    """The least of each time, as what else runs on a machine only ever adds to it; the most memory."""
     return Timing(
         min(t.seconds for t in timings),
         min(t.first for t in timings),
@@ -134,12 +125,7 @@ def split(job: Job) -> dict[str, float]:
     job.out.mkdir(parents=True, exist_ok=True)
     profile = job.out / "split.profile"
     command = [sys.executable, "-c", PROFILED, str(profile), *job.words(), "--quiet"]
-    process = subprocess.Popen(command, env=job.environment())
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"segment ended with status {process.returncode}")
-    seconds = usage.ru_utime + usage.ru_stime
+    seconds = _ended_well(subprocess.Popen(command, env=job.environment())).processor
     functions: Mapping[tuple[str, int, str], tuple[int, int, float, float]]
     functions = pstats.Stats(str(profile)).stats  # type: ignore[attr-defined]
     profile.unlink()

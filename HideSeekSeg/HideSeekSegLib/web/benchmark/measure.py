@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -14,8 +13,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ... import __version__
 from ...imaging.files import InputError, atomic, make_folder
+from ...learning.benchmark.measuring import machine, memory_mib
 from ...output.tables import write_plain
 from .browser import LIBRARY, PATIENCE, REST, Served, browser, can_serve, chromium, new_page, serve
 from .crowd import MOST
@@ -143,40 +142,24 @@ def memory(opened: Any, served: Served, runs: int, say: Say) -> list[float]:
 
     Empty where the system does not tell.
     """
-    if not _status(served).exists():
+    pid = served.process.pid
+    if memory_mib(pid, "VmRSS") is None:
         return []
     page = new_page(opened)
     page.goto(served.url)
     page.wait_for_selector("#segment:not([disabled])", timeout=PATIENCE)
     page.evaluate(REST)
-    sizes = [resident(served)]
+    sizes = [memory_mib(pid, "VmRSS") or 0.0]
     for number in range(runs):
         page.click("#segment")
         page.wait_for_selector("#cancel", timeout=PATIENCE)
         page.wait_for_selector("#segment:not([disabled])", timeout=PATIENCE)
         page.evaluate(REST)
-        sizes.append(resident(served))
+        sizes.append(memory_mib(pid, "VmRSS") or 0.0)
         say(f"run {number + 1} of {runs}: {sizes[-1]:.0f} MiB")
     page.context.close()
     return sizes
 
 
-def resident(served: Served) -> float:
-    """MiB that the server keeps in memory."""
-    lines = _status(served).read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
-
-
-def _status(served: Served) -> Path:
-    return Path(f"/proc/{served.process.pid}/status")
-
-
 def _machine() -> Data:
-    load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
-    return {
-        "cores": os.cpu_count(),
-        "load": load,
-        "graphics card": any(Path(place).exists() for place in GRAPHICS),
-        "hideseekseg": __version__,
-        "python": platform.python_version(),
-    }
+    return {**machine(), "graphics card": any(Path(place).exists() for place in GRAPHICS)}
