@@ -15,6 +15,7 @@ from pathlib import Path
 from . import __version__, cli_app, cli_benchmark, cli_own_data, cli_published
 from .commands import BAD_INPUT, FAILED, OK, STOPPED, Command
 from .events import Failed, to_line
+from .model.profile import SCHEDULES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,7 +88,7 @@ def _segment_arguments(parser: argparse.ArgumentParser) -> None:
     add("--weights", type=Path, metavar="DIR", help="other weights than those that come along")
     add(
         "--schedule",
-        choices=["exact", "multistep", "fast"],
+        choices=SCHEDULES,
         help="how the diffusion is run, if not as the weights' own profile has it: exact is the"
         " paper's 250 and 100 steps, multistep comes as far in 12, fast needs weights made for it",
     )

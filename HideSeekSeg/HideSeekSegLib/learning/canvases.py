@@ -19,10 +19,10 @@ from ..model.profile import Geometry
 from .fields import Canvas, Rng, smooth_field
 from .phantom import draw_clean, label_value
 from .spine_settings import random_settings
+from .vertebra_shapes import LEVELS
 
 # Vertebrae with less body than this are cut by the field of view and no use as canvas.
 SMALLEST_MM3 = 2500.0
-DRAWN_LEVELS = tuple(f"T{n}" for n in range(1, 13)) + tuple(f"L{n}" for n in range(1, 6))
 DRAWN = "drawn"
 COLUMNS = ("ct", "segmentation", "labels", "patient", "split")
 SPACING_DRAWN_MM = (0.8, 0.8, 0.8)
@@ -110,7 +110,7 @@ def drawn_vertebrae(rng: Rng, count: int) -> list[Vertebra]:
     """Vertebrae drawn from scratch, T1 to L5, before blur and noise; each is its own patient."""
     vertebrae = []
     for number in range(count):
-        level = str(rng.choice(DRAWN_LEVELS))
+        level = str(rng.choice(LEVELS))
         settings = random_settings(rng, (level,), SPACING_DRAWN_MM)
         settings = replace(settings, field=(90.0, 90.0), margin=20.0)
         clean = draw_clean(settings, rng)

@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+# Those that a user may ask for: see model.schedules, which needs torch.
+SCHEDULES = ("exact", "multistep", "fast")
+
 
 @dataclass(frozen=True)
 class Architecture:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .profile import Schedule
+from .profile import SCHEDULES, Schedule
 from .weights import Model
 
-NAMES = ("exact", "multistep", "fast")
 # Chosen by `hideseekseg benchmark speed`: the fewest steps whose edits are those of 250 and 100.
 MULTISTEP_STEPS = 12
 
@@ -30,10 +29,10 @@ def scheduled(model: Model, name: str) -> Model:
         chosen = Schedule("exact", timesteps=own.timesteps)
     elif name == "multistep":
         chosen = multistep(MULTISTEP_STEPS, own.timesteps)
-    elif name in NAMES:
+    elif name in SCHEDULES:
         raise ScheduleError(f"the weights {model.profile.name!r} have no {name} schedule")
     else:
-        raise ScheduleError(f"no schedule {name!r}: choose {', '.join(NAMES)}")
+        raise ScheduleError(f"no schedule {name!r}: choose {', '.join(SCHEDULES)}")
     return replace(model, profile=replace(model.profile, schedule=chosen))
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from ...findings import Candidate, LesionType, Status, VertebraFinding
 from ...imaging.patches import Patch
 from ...imaging.volume import Grid, Volume
+from ...learning.vertebra_shapes import LEVELS
 
-LEVELS = (*(f"T{n}" for n in range(1, 13)), *(f"L{n}" for n in range(1, 6)))
 GRID = Grid((200, 120, 120), np.diag([1.0, 1.0, 1.5, 1.0]))
 SIDE, STEP = 5, 8  # voxels of a candidate, and from one to the next
 MOST = (GRID.shape[0] // STEP) * (GRID.shape[1] // STEP - 1) * (GRID.shape[2] // STEP - 1)
