@@ -101,7 +101,7 @@ def _ended_well(process: subprocess.Popen[Any]) -> Usage:
 
 
 def best(timings: Sequence[Timing]) -> Timing:
-    """The least of each time, as what else runs on a machine only ever adds to it; the most memory."""
+    """The least of each time, as other work on a machine only ever adds to it; the most memory."""
     return Timing(
         min(t.seconds for t in timings),
         min(t.first for t in timings),
