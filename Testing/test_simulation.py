@@ -402,7 +402,7 @@ def test_broken_sources_file_is_one_clear_line(
 
 
 def job(folder: Path, out: str = "out", **changed: object) -> Simulation:
-    settings = {"split": "training", "vertebrae": 4, "seed": 5, "whole": False, "drawn": 0}
+    settings = {"splits": ("training",), "vertebrae": 4, "seed": 5, "whole": False, "drawn": 0}
     return Simulation(
         folder / "sources.csv",
         folder,
@@ -455,7 +455,7 @@ def test_labels_follow_the_lesions(scan: Path) -> None:
 
 
 def test_whole_vertebrae_keep_every_slice_through_the_body(scan: Path) -> None:
-    shard, _ = run_simulate(job(scan, split="validation", whole=True), lambda line: None)
+    shard, _ = run_simulate(job(scan, splits=("validation",), whole=True), lambda line: None)
     data = columns(shard)
     assert (data["masks"] & BODY).any(axis=(1, 2)).all()
     for number in range(4):
@@ -465,8 +465,14 @@ def test_whole_vertebrae_keep_every_slice_through_the_body(scan: Path) -> None:
 
 
 def test_unknown_split_is_named(scan: Path) -> None:
-    with pytest.raises(InputError, match="'test'"):
-        run_simulate(job(scan, split="test"), lambda line: None)
+    with pytest.raises(InputError, match="split test or other"):
+        run_simulate(job(scan, splits=("test", "other")), lambda line: None)
+
+
+def test_patients_of_several_splits_are_drawn_together(scan: Path) -> None:
+    splits = ("training", "validation")
+    shard, _ = run_simulate(job(scan, splits=splits), lambda line: None)
+    assert set(columns(shard)["patient"]) == {"case 1", "case 3"}
 
 
 def test_output_folder_that_cannot_be_made_is_named(scan: Path) -> None:

@@ -139,7 +139,12 @@ def _simulate_arguments(parser: argparse.ArgumentParser) -> None:
         "sources", type=Path, metavar="SOURCES.csv", help="ct, segmentation, labels, patient, split"
     )
     add("--data", type=Path, required=True, metavar="DIR", help="folder the paths start from")
-    add("--split", default="training", help="which rows of the sources file (default: training)")
+    add(
+        "--split",
+        type=lambda text: tuple(text.split(",")),
+        default=("training",),
+        help="which rows of the sources file, e.g. training,validation (default: training)",
+    )
     add("--out", type=Path, required=True, metavar="DIR", help="folder for the shard")
     add("--vertebrae", type=_count, default=4000, metavar="N", help="half of them diseased")
     add("--drawn", type=int, default=0, metavar="N", help="add N vertebrae drawn from scratch")

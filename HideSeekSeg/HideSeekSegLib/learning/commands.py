@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,11 +33,11 @@ THRESHOLDS_OF_START = "not tuned: those of the weights it went on from"
 
 @dataclass(frozen=True)
 class Simulation:
-    """What to draw: patients of one ``split`` of a sources file, and some drawn from scratch."""
+    """What to draw: patients of some ``splits`` of a sources file, and some drawn from scratch."""
 
     sources: Path
     data: Path
-    split: str
+    splits: Sequence[str]
     out: Path
     vertebrae: int
     seed: int
@@ -47,9 +47,10 @@ class Simulation:
 
 def run_simulate(job: Simulation, say: Say) -> list[Path]:
     """Write a shard of simulated slices, its recipe, and a contact sheet to look at."""
-    sources = [s for s in read_sources(job.sources, job.data) if s.split == job.split]
+    known, asked = read_sources(job.sources, job.data), " or ".join(job.splits)
+    sources = [s for s in known if s.split in job.splits]
     if not sources:
-        raise InputError(job.sources, f"has no row with the split {job.split!r}")
+        raise InputError(job.sources, f"has no row with the split {asked}")
     canvases: list[Vertebra] = []
     for source in sources:
         canvases += load_vertebrae(source)
@@ -58,7 +59,7 @@ def run_simulate(job: Simulation, say: Say) -> list[Path]:
         canvases += drawn_vertebrae(np.random.default_rng(job.seed), job.drawn)
         say(f"{job.drawn} vertebrae drawn from scratch")
     if not canvases:
-        raise InputError(job.sources, f"leads to no whole vertebra in the split {job.split!r}")
+        raise InputError(job.sources, f"leads to no whole vertebra in the split {asked}")
     make_folder(job.out)
     names = tuple(s.patient for s in sources)
     recipe = Recipe(
