@@ -2,10 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from example_models import filled
 from example_vertebrae import TOY, toy_slices
 from HideSeekSegLib.learning.benchmark.subjects import Subject, subjects_of
+from HideSeekSegLib.learning.dataset import load_slices, make_batch
+from HideSeekSegLib.learning.train import COMPACT
+from HideSeekSegLib.model.classifier import LinearClassifier
+from HideSeekSegLib.model.weights import save_model
+
+SMALL = replace(
+    COMPACT,
+    name="useless",
+    architecture=replace(COMPACT.architecture, channels=8, latent=16, embedding=16),
+    geometry=replace(COMPACT.geometry, slice_mm=8.0),
+    decision=replace(COMPACT.decision, candidate_quantile=0.9),
+)
 
 
 def toys(count: int) -> list[Subject]:
     slices = toy_slices(count)
     return subjects_of(slices, {str(name): str(name) for name in slices.vertebra}, TOY)
+
+
+def save_useless(folder: Path, cases: Path, patients: tuple[str, ...] = ()) -> None:
+    """Untrained weights that score the crops of ``cases`` apart, and name whom they have seen."""
+    network = filled(SMALL.architecture)
+    slices = load_slices(cases, SMALL)
+    z = network.encode(make_batch(slices, np.arange(len(slices)), SMALL, None).x).double()
+    generator = torch.Generator().manual_seed(5)
+    coef = torch.randn(z.shape[1], generator=generator)
+    classifier = LinearClassifier(coef, 0.3, z.mean(0), z.std(0).clamp(min=1e-3))
+    profile = replace(SMALL, provenance={"patients": [*patients]})
+    save_model(folder, network, classifier, profile)

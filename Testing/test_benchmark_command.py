@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from example_models import filled
+from example_benchmark import SMALL, save_useless
 from HideSeekSegLib.cli import main
 from HideSeekSegLib.imaging.files import InputError
 from HideSeekSegLib.learning.benchmark.anomaly import NAME as ANOMALY_NAME
@@ -31,20 +30,10 @@ from HideSeekSegLib.learning.benchmark.subjects import (
 )
 from HideSeekSegLib.learning.benchmark.unet import NAME as UNET_NAME
 from HideSeekSegLib.learning.canvases import read_sources
-from HideSeekSegLib.learning.dataset import load_slices, make_batch
-from HideSeekSegLib.learning.train import COMPACT
 from HideSeekSegLib.model.autoencoder import DiffusionAutoencoder
-from HideSeekSegLib.model.classifier import LinearClassifier
 from HideSeekSegLib.model.weights import load_model, save_model
 
 LIBRARY = Path(__file__).resolve().parents[1] / "HideSeekSeg"
-SMALL = replace(
-    COMPACT,
-    name="useless",
-    architecture=replace(COMPACT.architecture, channels=8, latent=16, embedding=16),
-    geometry=replace(COMPACT.geometry, slice_mm=8.0),
-    decision=replace(COMPACT.decision, candidate_quantile=0.9),
-)
 BOX = "T12"  # of the box-shaped vertebrae: a dark block lies in it
 
 
@@ -58,13 +47,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def weights(cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("useless")
-    network = filled(SMALL.architecture)
-    slices = load_slices(cases, SMALL)
-    z = network.encode(make_batch(slices, np.arange(len(slices)), SMALL, None).x).double()
-    generator = torch.Generator().manual_seed(5)
-    coef = torch.randn(z.shape[1], generator=generator)
-    classifier = LinearClassifier(coef, 0.3, z.mean(0), z.std(0).clamp(min=1e-3))
-    save_model(folder, network, classifier, SMALL)
+    save_useless(folder, cases)
     return folder
 
 

@@ -134,6 +134,22 @@ def test_training_goes_on_from_weights_with_their_thresholds(
     assert "went on from" in said["thresholds"]
 
 
+def test_patients_kept_for_a_test_are_not_learnt_from(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("train", folder / "slices", *STEPS, "--out")
+    assert run((*words, folder / "kept", "--without", "drawn 0")) == 0
+    model = load_model(folder / "kept" / "weights", "cpu")
+    assert model.profile.provenance["patients"] == ["case 1"]
+    capsys.readouterr()
+    assert run((*words, folder / "kept")) == 2, "another training"
+    assert "begun with other settings" in capsys.readouterr().err
+    assert run((*words, folder / "whom", "--without", "drawn 0,nobody")) == 2
+    assert "has no patient nobody to leave out" in capsys.readouterr().err
+    assert run((*words, folder / "none", "--without", "case 1, drawn 0")) == 2
+    assert "no patient but those to leave out" in capsys.readouterr().err
+
+
 def test_tuned_weights_are_the_same_networks_with_thresholds_of_their_own(
     folder: Path, undisturbed: Path
 ) -> None:
@@ -142,7 +158,7 @@ def test_tuned_weights_are_the_same_networks_with_thresholds_of_their_own(
     before, after = load_model(weights, "cpu"), load_model(out, "cpu")
     for name, values in after.autoencoder.state_dict().items():
         assert torch.equal(values, before.autoencoder.state_dict()[name]), name
-    assert (before.profile.schedule.draws, after.profile.schedule.draws) == (4, 1)
+    assert (before.profile.schedule.draws, after.profile.schedule.draws) == (2, 1)
     assert after.profile.provenance["training"] == before.profile.provenance["training"]
     assert after.profile.provenance["thresholds"] == "tuned on the validation set"
 

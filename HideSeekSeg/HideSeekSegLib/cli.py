@@ -141,7 +141,7 @@ def _simulate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", type=Path, required=True, metavar="DIR", help="folder the paths start from")
     add(
         "--split",
-        type=lambda text: tuple(text.split(",")),
+        type=_names,
         default=("training",),
         help="which rows of the sources file, e.g. training,validation (default: training)",
     )
@@ -180,6 +180,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--encoder-rate", type=_rate, default=1e-3, metavar="RATE", help="learning rate")
     add("--decoder-rate", type=_rate, default=8e-4, metavar="RATE", help="learning rate")
     add("--start", type=Path, metavar="DIR", help="weights to go on from, instead of from nothing")
+    add("--without", type=_names, default=(), metavar="A,B", help="patients kept for a test")
     add("--central-slices", type=_count, metavar="N", help="learn from the N middle ones alone")
     add("--name", default="compact", help="name of the weights, shown to their users")
     add("--seed", type=int, default=1)
@@ -208,7 +209,7 @@ def _train(args: argparse.Namespace) -> int:
         )
         job = Training(
             *(args.slices, args.validation, args.out, settings, args.name),
-            *(args.device, args.central_slices, args.start),
+            *(args.device, args.central_slices, args.start, args.without),
         )
         weights = run_train(job, _say, should_stop)
         if weights is not None:
@@ -218,6 +219,10 @@ def _train(args: argparse.Namespace) -> int:
 
 def _say(line: str) -> None:
     print(line, flush=True)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _levels(text: str) -> tuple[str, ...]:

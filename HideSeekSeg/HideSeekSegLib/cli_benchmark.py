@@ -13,6 +13,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(title="what to measure", required=True, metavar="WHAT")
     _accuracy_arguments(kinds.add_parser("accuracy", help="what weights are worth"))
     _train_arguments(kinds.add_parser("train", help="networks that `accuracy` compares with"))
+    _folds_arguments(kinds.add_parser("folds", help="cross-validation by patient"))
     bodies = kinds.add_parser("bodies", help="the derived vertebral body against true ones")
     bodies.add_argument("--data", type=Path, required=True, metavar="DIR")
     bodies.set_defaults(measure=_bodies)
@@ -49,6 +50,19 @@ def _accuracy_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tuning", type=int, default=120, metavar="N", help="vertebrae to choose thresholds on")
     add("--ablated", type=int, default=60, metavar="N", help="vertebrae for ablations; 0: none")
     parser.set_defaults(measure=_accuracy, refuse=parser.error)
+
+
+def _folds_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Each patient judged by the weights that have not seen him, beside the baselines that need"
+        " no network of their own. `train --without` makes the weights of a fold."
+    )
+    add = parser.add_argument
+    add("cases", type=Path, metavar="DIR", help="what `simulate --whole` wrote, of all patients")
+    add("--weights", type=Path, action="append", required=True, metavar="DIR", help="of each fold")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for table, JSON and plots")
+    add("--tuning", type=int, default=60, metavar="N", help="vertebrae to choose thresholds on")
+    parser.set_defaults(measure=_folds)
 
 
 def _range_arguments(parser: argparse.ArgumentParser) -> None:
@@ -132,6 +146,14 @@ def _figures(args: argparse.Namespace, weights: Path) -> int:
     from .learning.commands import run_benchmark
 
     run_benchmark(args.cases, weights, args.out, _say)
+    return OK
+
+
+def _folds(args: argparse.Namespace) -> int:
+    from .learning.benchmark.folds import Plan, cross_validate
+
+    for path in cross_validate(Plan(args.cases, args.weights, args.out, args.tuning), _say):
+        print(path)
     return OK
 
 

@@ -16,7 +16,7 @@ from ..imaging.files import InputError, atomic, make_folder
 from ..model.profile import Profile
 from ..model.weights import DeviceError, Model, save_model
 from .canvases import Vertebra, drawn_vertebrae, load_vertebrae, read_sources
-from .dataset import Slices, load_slices
+from .dataset import Slices, load_slices, patients_of
 from .devices import Team, open_team
 from .evaluation import TYPES, Case, load_cases
 from .pictures import contact_sheet, loss_curves
@@ -76,7 +76,8 @@ class Training:
 
     ``validation`` holds whole simulated vertebrae, to choose thresholds on, or other prepared
     patients, to measure P(malignant) on.  ``central_slices`` of each vertebra are learned from, and
-    later analysed; all where it is None.  ``start`` holds weights to go on from.
+    later analysed; all where it is None.  ``start`` holds weights to go on from.  Patients named by
+    ``without`` are left out of everything, to be tested on.
     """
 
     slices: Path
@@ -87,6 +88,7 @@ class Training:
     device: str = "auto"
     central_slices: int | None = None
     start: Path | None = None
+    without: Sequence[str] = ()
 
 
 def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path | None:
@@ -98,18 +100,20 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
     """
     geometry = replace(COMPACT.geometry, central_slices=job.central_slices)
     profile = replace(COMPACT, name=job.name, geometry=geometry)
-    slices = load_slices(job.slices, profile)
+    _require_patients(job.slices, job.without)
+    slices = load_slices(job.slices, profile, job.without)
     _require(slices, job)
     start, settings = _start(job, profile)
     profile = profile if start is None else replace(profile, decision=start.profile.decision)
     tunable = job.validation is not None and not load_slices(job.validation, profile).label_only
     if job.validation is not None and tunable:
-        _validation(job.validation, profile)  # what is wrong with it is better known before
+        # what is wrong with it is better known before
+        _validation(job.validation, profile, job.without)
     weights = job.out / "weights"
     with _team(job.device) as team:
         if team.leads:
             make_folder(job.out)
-            _claim(job.out, settings)
+            _claim(job.out, {**asdict(settings), "without": sorted(job.without)})
             say(_described(slices, team))
         trained = train(
             slices, profile, settings, job.out, stage_teller(say), should_stop, team, start
@@ -125,10 +129,17 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
     if job.validation is None:
         say("no validation: the thresholds are not tuned, and nobody knows how good these are")
     elif tunable:
-        run_tune(weights, job.validation, weights, say)
+        run_tune(weights, job.validation, weights, say, without=job.without)
     else:
-        run_measure(weights, job.validation, say)
+        run_measure(weights, job.validation, say, job.without)
     return weights
+
+
+def _require_patients(slices: Path, without: Sequence[str]) -> None:
+    """Raises InputError where one who is to be left out is not there: a name may be misspelt."""
+    unknown = sorted({*without} - patients_of(slices)) if without else []
+    if unknown:
+        raise InputError(slices, f"has no patient {', '.join(unknown)} to leave out")
 
 
 def _require(slices: Slices, job: Training) -> None:
@@ -175,27 +186,33 @@ def _team(device: str) -> Iterator[Team]:
         raise InputError("--device", str(error)) from error
 
 
-def run_measure(weights: Path, validation: Path, say: Say) -> None:
+def run_measure(weights: Path, validation: Path, say: Say, without: Sequence[str] = ()) -> None:
     """Measure P(malignant) on prepared patients, whose lesions nobody has drawn."""
     model = load_weights(weights)
-    figures = measure_labels(model, load_slices(validation, model.profile))
+    figures = measure_labels(model, load_slices(validation, model.profile, without))
     _save(model, replace(model.profile, provenance=_with_figures(model, figures)), weights)
     say(format_figures(figures))
     say("lesions are not known there: the thresholds are not tuned")
 
 
 def run_tune(
-    weights: Path, validation: Path, out: Path, say: Say, draws: int | None = None
+    weights: Path,
+    validation: Path,
+    out: Path,
+    say: Say,
+    draws: int | None = None,
+    without: Sequence[str] = (),
 ) -> None:
     """Choose gate, floors and threshold on validation cases; the same weights with them in ``out``.
 
-    ``draws`` of noise for a single-shot edit, where other than the weights have.
+    ``draws`` of noise for a single-shot edit, where other than the weights have.  Patients named by
+    ``without`` are left out.
     """
     model = load_weights(weights)
     if draws is not None:
         schedule = replace(model.profile.schedule, draws=draws)
         model = replace(model, profile=replace(model.profile, schedule=schedule))
-    cases = _validation(validation, model.profile)
+    cases = _validation(validation, model.profile, without)
     decision = tune(model, cases, counter(say, "floor"))
     figures = measure_weights(
         replace(model, profile=replace(model.profile, decision=decision)), cases
@@ -213,18 +230,18 @@ def _save(model: Model, profile: Profile, weights: Path) -> None:
     save_model(weights, model.autoencoder, model.classifier, profile, half=True)
 
 
-def _validation(folder: Path, profile: Profile) -> list[Case]:
+def _validation(folder: Path, profile: Profile, without: Sequence[str]) -> list[Case]:
     """Cases to choose thresholds on; raises InputError where they show no lesion of a type."""
-    cases = load_cases(folder, profile)
+    cases = load_cases(folder, profile, without)
     for kind in TYPES:
         if not any(case.lesions(kind) for case in cases):
             raise InputError(folder, f"shows no {kind} lesion, so no threshold can be chosen")
     return cases
 
 
-def _claim(folder: Path, settings: Settings) -> None:
+def _claim(folder: Path, asked: dict[str, Any]) -> None:
     """Write down what a training was begun with, or refuse to go on with something else."""
-    path, asked = folder / "settings.json", asdict(settings)
+    path = folder / "settings.json"
     if not path.exists():
         with atomic(path) as temporary:
             temporary.write_text(json.dumps(asked, indent=1), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,12 +67,18 @@ class Batch:
         return Batch(*(part.to(device) for part in parts))
 
 
-def load_slices(folder: Path, profile: Profile) -> Slices:
+def load_slices(folder: Path, profile: Profile, without: Sequence[str] = ()) -> Slices:
     """All shards of a folder that ``simulate`` or ``prepare`` wrote, but not of both.
 
-    Where the profile wants central slices, only these.  Raises InputError where there is no shard.
+    Patients named by ``without`` are left out.  Where the profile wants central slices, only these.
+    Raises InputError where there is no shard, or no patient is left.
     """
     columns = _joined(folder)
+    if without:
+        kept = ~np.isin(columns["patient"], without)
+        if not kept.any():
+            raise InputError(folder, "has no patient but those to leave out")
+        columns = {key: column[kept] for key, column in columns.items()}
     if profile.geometry.central_slices is not None:
         kept = _central(columns["vertebra"], columns["slice"], profile.geometry.central_slices)
         columns = {key: column[kept] for key, column in columns.items()}
@@ -92,11 +99,25 @@ def load_slices(folder: Path, profile: Profile) -> Slices:
     )
 
 
-def _joined(folder: Path) -> dict[str, np.ndarray]:
-    """The columns of all shards; vertebrae of different shards get different names."""
+def patients_of(folder: Path) -> set[str]:
+    """All patients in the shards of a folder; raises InputError where there is no shard."""
+    patients: set[str] = set()
+    for shard in _shards(folder):
+        with np.load(shard, allow_pickle=False) as data:
+            patients.update(data["patient"].tolist())
+    return patients
+
+
+def _shards(folder: Path) -> list[Path]:
     shards = sorted(folder.glob("shard-*.npz"))
     if not shards:
         raise InputError(folder, "no shard-*.npz here: `hideseekseg simulate` or `prepare` make it")
+    return shards
+
+
+def _joined(folder: Path) -> dict[str, np.ndarray]:
+    """The columns of all shards; vertebrae of different shards get different names."""
+    shards = _shards(folder)
     parts: dict[str, list[np.ndarray]] = {}
     for shard in shards:
         with np.load(shard, allow_pickle=False) as data:

@@ -84,12 +84,13 @@ class Tally:
         return float(np.mean(self.dice)) if self.dice else float("nan")
 
 
-def load_cases(folder: Path, profile: Profile) -> list[Case]:
+def load_cases(folder: Path, profile: Profile, without: Sequence[str] = ()) -> list[Case]:
     """The vertebrae of a folder that ``simulate --whole`` wrote, as the pipeline would see them.
 
-    Raises InputError for slices of which only the labels are known.
+    Patients named by ``without`` are left out.  Raises InputError for slices of which only the
+    labels are known.
     """
-    slices = load_slices(folder, profile)
+    slices = load_slices(folder, profile, without)
     if slices.label_only:
         raise InputError(folder, "holds slices of patients, whose lesions are not known")
     starts = np.flatnonzero(np.r_[True, slices.vertebra[1:] != slices.vertebra[:-1]])

@@ -50,6 +50,13 @@ class Match:
         """Scores of the false candidates."""
         return self.scores[~(self.iou >= least_iou).any(axis=0)]
 
+    def lowered(self, threshold: float) -> Match:
+        """The same with scores told as what they exceed a threshold by."""
+        scores, inside, outside = (
+            values - threshold for values in (self.scores, self.inside, self.outside)
+        )
+        return Match(scores, self.iou, inside, outside, self.truth)
+
     def dice(self, threshold: float) -> float:
         """Overlap of truth and all candidates above the threshold; NaN without a true lesion."""
         if len(self.iou) == 0:

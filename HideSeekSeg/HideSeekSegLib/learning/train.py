@@ -46,7 +46,7 @@ COMPACT = Profile(
     ),
     geometry=COMPACT_GEOMETRY,
     intensity=Intensity("asinh"),
-    schedule=Schedule("fast", edit="single-shot", projection="none", noise_level=0.1, draws=4),
+    schedule=Schedule("fast", edit="single-shot", projection="none", noise_level=0.1, draws=2),
     decision=Decision(
         healthy_p=1e-4,
         candidate_quantile=0.0,

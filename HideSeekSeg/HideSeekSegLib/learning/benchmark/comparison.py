@@ -176,7 +176,7 @@ def _simulated(
     if plan.ablated:
         chosen = [subjects[i] for i in spread(len(subjects), plan.ablated)]
         data["ablations"] = _ablations(contest.model, chosen, say)
-    return _write(plan.out, stem, data)
+    return write_set(plan.out, stem, data)
 
 
 def _measured(contest: Contest, title: str, subjects: Sequence[Subject], say: Say) -> Data:
@@ -188,7 +188,7 @@ def _measured(contest: Contest, title: str, subjects: Sequence[Subject], say: Sa
         rows.append(Row(method.name, method.learnt_from, tuned, outcomes, ours))
         say(f"{title}: {method.name}, {time.monotonic() - began:.0f} s")
     about = About(title, contest.model.hash, contest.tuned_on, contest.not_run)
-    data = describe(about, rows, _weights(subjects))
+    data = describe(about, rows, bootstrap_of(subjects))
     if all(subject.twin_hu is not None for subject in subjects):
         lesions = [lesions_of(subject) for subject in subjects]
         data["recall by stratum"] = {
@@ -197,14 +197,15 @@ def _measured(contest: Contest, title: str, subjects: Sequence[Subject], say: Sa
     return data
 
 
-def _weights(subjects: Sequence[Subject]) -> np.ndarray:
+def bootstrap_of(subjects: Sequence[Subject]) -> np.ndarray:
+    """Weights (replicates, N) of N vertebrae."""
     return draw_weights([s.case.patient for s in subjects], [s.vertebra for s in subjects])
 
 
 def _ablations(model: Model, subjects: Sequence[Subject], say: Say) -> list[Data]:
     methods = ablations(model)
     outcomes = run_ablations(methods, subjects, counter(say, "ablated vertebra"))
-    weights = _weights(subjects)
+    weights = bootstrap_of(subjects)
     return [
         {
             "name": method.name,
@@ -224,7 +225,7 @@ def _real(plan: Plan, contest: Contest, sources: Sequence[Source], say: Say) -> 
     subjects = healthy_subjects(healthy, profile)
     if subjects:
         title = "Real vertebrae in which no lesion was noticed, as they are"
-        tables.append(_write(plan.out, "healthy", _measured(contest, title, subjects, say)))
+        tables.append(write_set(plan.out, "healthy", _measured(contest, title, subjects, say)))
         draw_failures(plan.out / "failures-healthy.png", contest.own, subjects)
     boxed = _boxed(sources, boxes, contest)
     if boxed:
@@ -246,7 +247,8 @@ def _boxed(sources: Sequence[Source], boxes: dict[str, Box], contest: Contest) -
     ]
 
 
-def _write(out: Path, stem: str, data: Data) -> Path:
+def write_set(out: Path, stem: str, data: Data) -> Path:
+    """JSON, plots and a table in Markdown, whose path it gives."""
     _write_text(out / f"{stem}.json", json.dumps(data, indent=1, allow_nan=False))
     draw_plots(data, out, stem)
     path = out / f"{stem}.md"

@@ -46,6 +46,7 @@ class Row:
 class About:
     """What a set is, the hash of the weights, and the patients on which thresholds were chosen.
 
+    The hashes of several weights have blanks between them.
     ``not_run`` says of methods that ought to be in the table why they are not.
     """
 

@@ -36,6 +36,8 @@ def to_markdown(data: Data) -> str:
         parts.append(_free_response_table(data))
     if data.get("recall by stratum"):
         parts += [_strata_table(kind, data["recall by stratum"]) for kind in TYPES]
+    if data.get("each patient"):
+        parts.append(_each_table(data["each patient"]))
     if data["findings per patient"]:
         parts.append(_patient_table(data["findings per patient"]))
     if data.get("realism"):
@@ -48,10 +50,11 @@ def to_markdown(data: Data) -> str:
 def _facts(data: Data) -> str:
     lesions = ", ".join(f"{n} {kind}" for kind, n in data["lesions"].items())
     shared = ", ".join(data["patients also used for thresholds"]) or "none"
+    hashes = ", ".join(whole[:12] for whole in data["weights"].split())
     lines = [
         f"{data['vertebrae']} vertebrae ({data['diseased']} diseased; {lesions} lesions) on"
         f" {data['anatomical vertebrae']} anatomical vertebrae of {len(data['patients'])} patients"
-        f" ({_shortened(data['patients'])}); weights {data['weights'][:12]}.",
+        f" ({_shortened(data['patients'])}); weights {hashes}.",
         f"Thresholds were chosen on {_shortened(data['thresholds chosen on'])}; patients of this"
         f" set among them: {shared}.",
         data["matching"]
@@ -78,6 +81,11 @@ def _main_table(data: Data) -> str:
 def _ablation_table(rows: Sequence[Data]) -> str:
     lines = _table(("ablation",), [(r["name"], r["metrics"]) for r in rows])
     return "\n".join(["## Ablations", "", f"On {rows[0]['vertebrae']} vertebrae.", "", *lines])
+
+
+def _each_table(patients: Data) -> str:
+    title = "## Each patient, judged by weights that have not seen him"
+    return "\n".join([title, "", *_table(("patient",), list(patients.items()))])
 
 
 def _table(heads: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> list[str]:

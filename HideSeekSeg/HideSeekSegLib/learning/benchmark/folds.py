@@ -1,0 +1,134 @@
+"""Cross-validation by patient: each patient is judged by weights that have not seen him.
+
+``train --without`` makes the weights of one fold; whom they have not seen, their provenance tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ...imaging.files import InputError, make_folder
+from ...model.weights import Model
+from ..evaluation import TYPES
+from ..telling import Say, counter
+from ..weights import load_weights
+from .anomaly import change_map, difference_map
+from .bootstrap import draw_weights
+from .choosing import choose
+from .comparison import OWN, bootstrap_of, write_set
+from .methods import HideAndSeek, Method, Tuned, run
+from .metrics import estimates
+from .otsu import OtsuHiding, otsu
+from .outcomes import Outcome, Thresholds
+from .results import About, Data, Row, describe, estimates_data
+from .rivals import spread
+from .strata import lesions_of, recall_by_stratum
+from .subjects import Subject, load_simulated, split_drawn
+
+TITLE = "Simulated lesions in real vertebrae, cross-validated by patient"
+TUNED_ON = "the other patients of each fold"
+AT_ZERO: Thresholds = dict.fromkeys(TYPES, 0.0)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure: ``cases`` that ``simulate --whole`` wrote, ``weights`` of all folds.
+
+    ``tuning`` vertebrae of the others choose the thresholds of the baselines in each fold.
+    """
+
+    cases: Path
+    weights: Sequence[Path]
+    out: Path
+    tuning: int = 60
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """Weights, the vertebrae of patients that they have not seen, and those of all others."""
+
+    model: Model
+    unseen: Sequence[Subject]
+    others: Sequence[Subject]
+
+
+def cross_validate(plan: Plan, say: Say) -> list[Path]:
+    """Write ``folds.md``, ``folds.json`` and plots to ``plan.out``; gives the table's path."""
+    make_folder(plan.out)
+    folds = read_folds(plan.weights, plan.cases)
+    subjects = [subject for fold in folds for subject in fold.unseen]
+    rows = _rows(folds, plan.tuning, say)
+    weights = " ".join(fold.model.hash for fold in folds)
+    data = describe(About(TITLE, weights, [TUNED_ON]), rows, bootstrap_of(subjects))
+    lesions = [lesions_of(subject) for subject in subjects]
+    data["recall by stratum"] = {
+        row.name: recall_by_stratum(lesions, row.outcomes, AT_ZERO) for row in rows
+    }
+    data["each patient"] = each_patient(rows[0].outcomes)
+    return [write_set(plan.out, "folds", data)]
+
+
+def read_folds(weights: Sequence[Path], cases: Path) -> list[Fold]:
+    """One fold per set of weights; raises InputError where not every patient is unseen by one."""
+    models = [load_weights(folder) for folder in weights]
+    subjects, _ = split_drawn(load_simulated(cases, models[0].profile))
+    folds = []
+    for folder, model in zip(weights, models):
+        seen = model.profile.provenance.get("patients")
+        if not seen:
+            raise InputError(folder, "does not tell which patients it was trained on")
+        unseen = [s for s in subjects if s.case.patient not in seen]
+        folds.append(Fold(model, unseen, [s for s in subjects if s.case.patient in seen]))
+    for patient in sorted({s.case.patient for s in subjects}):
+        times = sum(patient in {s.case.patient for s in fold.unseen} for fold in folds)
+        if times != 1:
+            raise InputError(cases, f"{patient} is unseen by {times} of the weights, not by one")
+    return folds
+
+
+def _rows(folds: Sequence[Fold], tuning: int, say: Say) -> list[Row]:
+    """A row per method with the outcomes of all folds, in their order.
+
+    Scores are told as what they exceed their fold's threshold by, so that they can be pooled.
+    """
+    pooled: dict[str, list[Outcome]] = {}
+    first: dict[str, Method] = {}
+    for number, fold in enumerate(folds, 1):
+        chosen = [fold.others[i] for i in spread(len(fold.others), tuning)]
+        for method in _methods(fold.model):
+            tuned = choose(method, chosen)
+            tell = counter(say, f"fold {number} of {len(folds)}, {method.name}: vertebra")
+            outcomes = run(method, fold.unseen, tuned.settings, tell)
+            first.setdefault(method.name, method)
+            pooled.setdefault(method.name, []).extend(_over(outcomes, tuned.thresholds))
+    at_zero = Tuned(dict.fromkeys(TYPES), AT_ZERO)
+    return [
+        Row(name, first[name].learnt_from, at_zero, outcomes, name == OWN)
+        for name, outcomes in pooled.items()
+    ]
+
+
+def _methods(model: Model) -> list[Method]:
+    """The method, and those baselines that need no network of their own."""
+    maps = [change_map(model)] if model.profile.architecture.change_map else []
+    return [HideAndSeek(OWN, model), difference_map(model), *maps, otsu(), OtsuHiding(model)]
+
+
+def _over(outcomes: Sequence[Outcome], thresholds: Thresholds) -> list[Outcome]:
+    return [
+        replace(one, matches={kind: one.matches[kind].lowered(thresholds[kind]) for kind in TYPES})
+        for one in outcomes
+    ]
+
+
+def each_patient(outcomes: Sequence[Outcome]) -> Data:
+    """All metrics per patient, with intervals over his vertebrae."""
+    result: Data = {}
+    for patient in sorted({one.patient for one in outcomes}):
+        own = [one for one in outcomes if one.patient == patient]
+        weights = draw_weights([one.patient for one in own], [one.vertebra for one in own])
+        name = f"{patient} (n = {len(own)})"
+        result[name] = estimates_data(estimates(own, AT_ZERO, weights))
+    return result
