@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -187,9 +188,19 @@ def test_benchmark_writes_what_it_prints(
         (("train", "slices", "--validation", "healthy"), "healthy: shows no lytic lesion"),
         (("train", "slices", "--start", "missing"), "cannot be read"),
         (("train", "slices", "--start", "tiny"), "tiny: has another architecture"),
+        (("tune", "tiny", "whole", "--draws", "2"), "tiny: edits by rendering"),
         (("benchmark", "accuracy", "whole", "--weights", "missing"), "cannot be read"),
     ],
-    ids=["simulate", "train", "validation", "healthy", "no start", "other start", "benchmark"],
+    ids=[
+        "simulate",
+        "train",
+        "validation",
+        "healthy",
+        "no start",
+        "other start",
+        "draws",
+        "benchmark",
+    ],
 )
 def test_bad_input_is_one_line_before_anything_is_computed(
     folder: Path,
@@ -204,7 +215,9 @@ def test_bad_input_is_one_line_before_anything_is_computed(
         recipe = Recipe(3, 1, slices=None)
         simulate(recipe, [plain_vertebra()], Path("healthy"), lambda *_: None)
     tiny = tiny_model()
-    save_model("tiny", tiny.autoencoder, tiny.classifier, tiny.profile)
+    rendering = replace(tiny.profile.schedule, edit="render")
+    profile = replace(tiny.profile, schedule=rendering)
+    save_model("tiny", tiny.autoencoder, tiny.classifier, profile)
     assert run((*command, "--out", "nothing")) == 2
     said = capsys.readouterr()
     assert said.err.count("\n") == 1 and said.err.startswith("hideseekseg: ")

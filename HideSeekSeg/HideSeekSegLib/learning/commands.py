@@ -210,6 +210,8 @@ def run_tune(
     """
     model = load_weights(weights)
     if draws is not None:
+        if model.profile.schedule.edit == "render":
+            raise InputError(weights, "edits by rendering: there are no draws of noise to choose")
         schedule = replace(model.profile.schedule, draws=draws)
         model = replace(model, profile=replace(model.profile, schedule=schedule))
     cases = _validation(validation, model.profile, without)
