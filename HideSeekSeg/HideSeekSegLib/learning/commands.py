@@ -206,7 +206,7 @@ def run_tune(
     """Choose gate, floors and threshold on validation cases; the same weights with them in ``out``.
 
     ``draws`` of noise for a single-shot edit, where other than the weights have.  Patients named by
-    ``without`` are left out.
+    ``without`` are left out.  Raises InputError where weights edit by rendering, without draws.
     """
     model = load_weights(weights)
     if draws is not None:
