@@ -63,7 +63,7 @@ def registerSampleData() -> None:
 
 def loadExample(source: Any = None) -> tuple[Any, Any]:
     """Draw the example and show it: the CT node, and the segmentation node of its vertebrae."""
-    from HideSeekSegLib.panel.sample import loadExample as load
+    from HideSeekSegLib.sample import loadExample as load
 
     return load()
 
@@ -90,8 +90,8 @@ class HideSeekSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setup(self) -> None:
         """Build the panel when the module is opened for the first time."""
-        from HideSeekSegLib.panel.widget import Panel
-        from HideSeekSegLib.scene.vocabulary import loadVertebrae
+        from hideseekseg.scene.terminologies import loadVertebrae
+        from HideSeekSegLib.widget import Panel
 
         ScriptedLoadableModuleWidget.setup(self)
         widget = slicer.util.loadUI(self.resourcePath("UI/HideSeekSeg.ui"))
@@ -170,7 +170,7 @@ class HideSeekSegLogic(ScriptedLoadableModuleLogic):
 
     def processes(self) -> dict[str, Any]:
         """What the panel computes with: Slicer's Python as child process, and its PyTorch."""
-        from HideSeekSegLib.panel.torch import Torch
+        from HideSeekSegLib.pytorch_check import Torch
 
         return {"torch": Torch()}
 
@@ -181,8 +181,8 @@ class HideSeekSegLogic(ScriptedLoadableModuleLogic):
 
         ``levels`` such as ("L1",) restricts to some vertebrae. Raises RuntimeError, one line.
         """
-        from HideSeekSegLib.desk.run import Choices
-        from HideSeekSegLib.panel.waiting import segmentAndWait
+        from hideseekseg.ui.segmentation_run import Choices
+        from HideSeekSegLib.logic import segmentAndWait
 
         return segmentAndWait(ct, vertebrae, Choices(levels=levels), seconds)
 
@@ -199,8 +199,8 @@ class HideSeekSegTest(ScriptedLoadableModuleTest):
 
     def test_sample_to_saved_review(self) -> None:
         """Of the example the blastic lesion of L1 is found, accepted, saved and read again."""
-        from HideSeekSegLib.scene.results import Results
-        from HideSeekSegLib.scene.saving import restore, store
+        from hideseekseg.scene.results import Results
+        from hideseekseg.scene.review_storage import restore, store
 
         ct, vertebrae = loadExample()
         run = HideSeekSegLogic().segment(ct, vertebrae, ("L1",))

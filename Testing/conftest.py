@@ -12,14 +12,14 @@ import SimpleITK as sitk
 import torch
 
 from desktop import Desktop, open_desktop
-from example_models import FAST, REFERENCE, TINY, filled, golden, published_network
-from example_published import FILES, write_checkpoint, write_classifier
-from example_scene import Slicer, open_scene
-from HideSeekSegLib.cli import main
-from HideSeekSegLib.imaging.volume import Grid, Volume, to_sitk
-from HideSeekSegLib.model.classifier import LinearClassifier
-from HideSeekSegLib.model.profile import Decision, Geometry, Intensity, Profile, Schedule
-from HideSeekSegLib.model.weights import Model, load_model, save_model
+from helpers.models import FAST, REFERENCE, TINY, filled, golden, published_network
+from helpers.published import FILES, write_checkpoint, write_classifier
+from helpers.scene import Slicer, open_scene
+from hideseekseg.cli.main import main
+from hideseekseg.imaging.volume import Grid, Volume, to_sitk
+from hideseekseg.model.classifier import LinearClassifier
+from hideseekseg.model.profile import Decision, Geometry, Intensity, Profile, Schedule
+from hideseekseg.model.weights import Model, load_model, save_model
 
 # Two threads that wait for each other beside a busy process are ten times slower than one.
 torch.set_num_threads(1)

@@ -9,8 +9,8 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
-from ..desk.texts import COLOURS, COLUMNS, cells
-from ..review import Item
+from hideseekseg.review.review import Item
+from hideseekseg.ui.texts import COLOURS, COLUMNS, cells
 
 # Readable on a light and on a dark window.
 VERDICT_COLOURS = {"unreviewed": "#8a8a8a", "accepted": "#2e9e5b", "rejected": "#b0646a"}

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..desk.texts import not_kept
-from ..findings import Evidence
-from ..scene import views
-from .messages import Messages
-from .review_pane import ReviewPane
+from hideseekseg.findings import Evidence
+from hideseekseg.scene import views
+from hideseekseg.ui.texts import not_kept
+
+from .review_view import ReviewPane
+from .status_bar import Messages
 
 
 class Flick:

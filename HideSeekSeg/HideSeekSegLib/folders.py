@@ -8,7 +8,7 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
-from ..imaging.files import InputError
+from hideseekseg.imaging.reading import InputError
 
 
 def temporaryFolder() -> Path:

@@ -8,8 +8,9 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
-from ..anatomy.conventions import CONVENTIONS, LEVELS
-from ..desk.level_choices import (
+from hideseekseg.anatomy.label_conventions import CONVENTIONS, LEVELS
+from hideseekseg.scene.level_rows import LevelRow, levelRows
+from hideseekseg.ui.level_choices import (
     CHOICES,
     PARTS,
     READ_BY,
@@ -21,7 +22,6 @@ from ..desk.level_choices import (
     rank,
     summary,
 )
-from ..scene.levels import LevelRow, levelRows
 
 WHOLE, BODY = 0, 1
 

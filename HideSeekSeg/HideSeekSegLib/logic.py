@@ -8,10 +8,11 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from ..desk.run import Choices, MakeJob, Outcome, Run
-from ..events import Progress, Started
+from hideseekseg.events import Progress, Started
+from hideseekseg.ui.segmentation_run import Choices, MakeJob, Outcome, Run
+
 from .folders import temporaryFolder
-from .job import Job
+from .qt_process import Job
 
 
 class _Waiting:

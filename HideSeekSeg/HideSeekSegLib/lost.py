@@ -6,11 +6,12 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from ..desk.at_work import AtWork
-from ..review import Review
-from ..scene.results import Results, SceneError
-from .messages import Messages
-from .review_pane import ReviewPane
+from hideseekseg.review.review import Review
+from hideseekseg.scene.results import Results, SceneError
+from hideseekseg.ui.review_session import AtWork
+
+from .review_view import ReviewPane
+from .status_bar import Messages
 
 
 class Lost:

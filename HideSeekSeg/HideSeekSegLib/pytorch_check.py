@@ -18,15 +18,16 @@ import qt
 import slicer.util
 from slicer.i18n import tr as _
 
-from ..imaging.files import InputError
-from .job import environment, findPython
+from hideseekseg.imaging.reading import InputError
+
+from .qt_process import environment, findPython
 
 LEAST = "2.2"
 LEAST_NUMPY_2 = "2.3"  # the first that works with NumPy 2, which Slicer has
 # Small packages that Slicer does not bring: weights are read with one, pictures drawn by the other.
 PACKAGES = {"safetensors": "0.4", "matplotlib": "3.7"}
 TRY = (
-    "import json; from HideSeekSegLib.model.weights import choose_device;"
+    "import json; from hideseekseg.model.weights import choose_device;"
     " device, why = choose_device(); print(json.dumps([str(device), why]))"
 )
 GET_EXTENSION = _(

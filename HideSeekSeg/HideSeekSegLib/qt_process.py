@@ -15,11 +15,12 @@ from typing import Any, ClassVar
 import qt
 from slicer.i18n import tr as _
 
-from ..desk.processes import Process, interrupt, kill, tree
-from ..events import Event, Progress, from_line
-from ..imaging.files import InputError
+import hideseekseg
+from hideseekseg.events import Event, Progress, from_line
+from hideseekseg.imaging.reading import InputError
+from hideseekseg.ui.process_tree import Process, interrupt, kill, tree
 
-LIBRARY = Path(__file__).resolve().parents[1]
+LIBRARY = Path(hideseekseg.__file__).resolve().parent
 LAUNCHER = "PythonSlicer"  # starts the real Python as a child of its own
 GRACE_MS = 15_000  # from the wish to stop, through writing the files, to the end by force
 LAST_LINES = 20

@@ -10,11 +10,12 @@ import slicer
 import slicer.util
 from slicer.i18n import tr as _
 
-from ..desk.texts import exported
-from ..imaging.files import InputError
-from ..output.export import EXPORTED, NoVoxelsError
-from .messages import Messages
-from .review_pane import TYPES, ReviewPane
+from hideseekseg.imaging.reading import InputError
+from hideseekseg.output.review_export import EXPORTED, NoVoxelsError
+from hideseekseg.ui.texts import exported
+
+from .review_view import TYPES, ReviewPane
+from .status_bar import Messages
 
 REVIEWER_KEY = "HideSeekSeg/reviewer"
 

@@ -7,14 +7,15 @@ from typing import Any
 
 import qt
 
-from ..anatomy.conventions import LEVELS
-from ..desk.at_work import AtWork
-from ..desk.texts import ALL_LEVELS, ALL_TYPES, ALL_VERDICTS, TYPE_NAMES, VERDICTS, quiet
-from ..findings import LesionType
-from ..review import Filter, Item, Review, Verdict
-from ..scene import views
-from ..scene.results import Results
-from .candidates import CandidateTable
+from hideseekseg.anatomy.label_conventions import LEVELS
+from hideseekseg.findings import LesionType
+from hideseekseg.review.review import Filter, Item, Review, Verdict
+from hideseekseg.scene import views
+from hideseekseg.scene.results import Results
+from hideseekseg.ui.review_session import AtWork
+from hideseekseg.ui.texts import ALL_LEVELS, ALL_TYPES, ALL_VERDICTS, TYPE_NAMES, VERDICTS, quiet
+
+from .candidate_table import CandidateTable
 
 TYPES: tuple[LesionType, ...] = ("lytic", "blastic")
 SETTLE_MS = 150  # the scene follows the slider once it rests

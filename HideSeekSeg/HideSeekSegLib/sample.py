@@ -6,7 +6,7 @@ from typing import Any
 
 import slicer.util
 
-from ..desk import sample
+from hideseekseg.ui import sample_data as sample
 
 
 def loadExample() -> tuple[Any, Any]:

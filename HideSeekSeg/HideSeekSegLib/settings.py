@@ -11,8 +11,9 @@ import slicer
 import slicer.util
 from slicer.i18n import tr as _
 
-from ..imaging.files import InputError
-from .messages import Messages
+from hideseekseg.imaging.reading import InputError
+
+from .status_bar import Messages
 from .weights import BUNDLE, describe
 
 DEVICES = {

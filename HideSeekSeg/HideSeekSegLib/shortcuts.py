@@ -10,8 +10,8 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
-from ..desk.keys import KEYS as DESK_KEYS
-from ..desk.keys import shown
+from hideseekseg.ui.shortcuts import KEYS as DESK_KEYS
+from hideseekseg.ui.shortcuts import shown
 
 # The widget that a key of the desk works.
 WIDGETS = {

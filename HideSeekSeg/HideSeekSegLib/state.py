@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..desk.texts import CANCEL, START, STARTING, STOPPING, progress
-from ..events import Progress
+from hideseekseg.events import Progress
+from hideseekseg.ui.texts import CANCEL, START, STARTING, STOPPING, progress
 
 # What a run was started with stays as it was until it is over.
 INPUTS = ("ctSelector", "segmentationSelector", "levelsTable", "conventionSelector")

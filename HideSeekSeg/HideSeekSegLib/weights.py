@@ -8,10 +8,10 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
-from ..desk.profiles import BUNDLE, readProfile
-from ..desk.run import Run
-from ..model.profile import Profile
-from ..terminal import duration
+from hideseekseg.model.profile import Profile
+from hideseekseg.progress import duration
+from hideseekseg.ui.profiles import BUNDLE, readProfile
+from hideseekseg.ui.segmentation_run import Run
 
 CARD = "MODEL-CARD.md"
 START_SECONDS = 5.0  # to start Python, load torch and the weights, and read the files

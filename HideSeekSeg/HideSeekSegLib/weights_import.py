@@ -11,10 +11,11 @@ import slicer
 import slicer.util
 from slicer.i18n import tr as _
 
-from ..desk.run import MakeJob
-from ..model.sources import CODE, HUB, PUBLISHED
-from .messages import Messages
+from hideseekseg.model.published.sources import CODE, HUB, PUBLISHED
+from hideseekseg.ui.segmentation_run import MakeJob
+
 from .settings import Settings
+from .status_bar import Messages
 
 WEIGHTS = "weights"  # the folder that download-published makes
 

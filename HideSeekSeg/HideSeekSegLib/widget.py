@@ -8,25 +8,26 @@ import slicer
 import slicer.util
 from slicer.i18n import tr as _
 
-from ..desk.at_work import AtWork, latest
-from ..desk.run import Choices, MakeJob, Outcome, Run
-from ..desk.texts import done, told
-from ..events import Progress, Started
-from ..imaging.files import InputError
-from ..scene.reading import problems
-from ..scene.results import Results
+from hideseekseg.events import Progress, Started
+from hideseekseg.imaging.reading import InputError
+from hideseekseg.scene.results import Results
+from hideseekseg.scene.validation import problems
+from hideseekseg.ui.review_session import AtWork, latest
+from hideseekseg.ui.segmentation_run import Choices, MakeJob, Outcome, Run
+from hideseekseg.ui.texts import done, told
+
 from .flick import Flick
 from .folders import temporaryFolder
-from .handover import Handover
-from .job import Job
-from .keys import Keys
-from .levels import Levels
+from .levels_table import Levels
 from .lost import Lost
-from .messages import Messages
-from .review_pane import ReviewPane
+from .pytorch_check import Torch, runs_on
+from .qt_process import Job
+from .review_actions import Handover
+from .review_view import ReviewPane
 from .settings import Settings
+from .shortcuts import Keys
 from .state import State
-from .torch import Torch, runs_on
+from .status_bar import Messages
 from .weights import learn
 from .weights_import import WeightsImport
 

@@ -1,8 +1,8 @@
-"""``python -m HideSeekSegLib``."""
+"""``python -m hideseekseg``."""
 
 import sys
 
-from .cli import main
+from .cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -21,7 +21,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from .model.batches import BATCH, in_batches
-from .model.passes import encoded, projected, rendered_edit
+from .model.inference import encoded, projected, rendered_edit
 from .model.profile import Decision
 from .model.single_shot import mean_change, seeded_noises
 from .model.weights import Model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .anatomy.crops import Crop
+from .anatomy.crop import Crop
 from .anatomy.intensity import Calibration
 from .attribution import Attribution
 from .findings import Evidence

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .imaging.patches import Patch
+from .imaging.patch import Patch
 from .imaging.volume import Grid
 
 SCHEMA_VERSION = "1.0"

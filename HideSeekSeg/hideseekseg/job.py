@@ -12,18 +12,18 @@ from pathlib import Path
 import torch
 
 from .anatomy.intensity import NotCTError
-from .anatomy.levels import LEVELS
+from .anatomy.labelling import LEVELS
 from .events import Cancelled, Event, Finished
 from .findings import Evidence, Result, VertebraFinding
-from .imaging.files import InputError, read_ct, read_segmentation, together
+from .imaging.reading import InputError, read_ct, read_segmentation, together
 from .imaging.volume import Volume
 from .model.batches import is_out_of_memory
 from .model.schedules import ScheduleError
 from .model.weights import BUNDLE, DeviceError, Model, WeightsError, load_model
-from .output.pictures import overview
-from .output.segmentation import write_segmentation
+from .output.figures.overview import overview
+from .output.seg_nrrd import write_segmentation
 from .output.tables import write_csv, write_json
-from .output.vertebrae import write_vertebra
+from .output.vertebra_file import write_vertebra
 from .pipeline import Options, SegmentationError, segment_spine
 
 EACH = "vertebrae"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .anatomy.crops import Mask, to_ct
+from .anatomy.crop import Mask, to_ct
 from .findings import Candidate, LesionType
 from .imaging.volume import Grid, Volume
 

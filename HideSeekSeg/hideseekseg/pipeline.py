@@ -22,22 +22,22 @@ from .anatomy.intensity import (
     network_input,
     surely_hounsfield,
 )
-from .anatomy.levels import Assignment, assign, format_mapping
+from .anatomy.labelling import Assignment, assign, format_mapping
+from .anatomy.localization import all_bodies, close_up, find_site, levels_of
+from .anatomy.preparation import Prepared, prepare, slices_of
 from .anatomy.quality import limits_of
-from .anatomy.sites import all_bodies, close_up, find_site, levels_of
 from .attribution import Attribution, attribute
 from .events import Event, Message, Started, VertebraDone
 from .evidence import make_evidence
 from .findings import Candidate, Evidence, Result, Status, VertebraFinding
-from .imaging.files import Segmentation
+from .imaging.reading import Segmentation
 from .imaging.volume import Volume
-from .joining import Part, join_slices, measure, p_of_vertebra
+from .lesions import Part, join_slices, measure, p_of_vertebra
 from .model.batches import is_out_of_memory
 from .model.schedules import scheduled
 from .model.weights import Model, on_cpu
 from .output.tables import to_json
-from .preparation import Prepared, prepare, slices_of
-from .watch import Stopped, Watch
+from .progress import Stopped, Watch
 
 STOPPED = "stopped before its turn"
 Analysed = tuple[VertebraFinding, Evidence | None]

@@ -55,3 +55,11 @@ class Watch:
         if self._should_stop():
             raise Stopped
         self._on_event(progress)
+
+
+def duration(seconds: float) -> str:
+    """How people say it: "40 s", "6 min", "2 h 10 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -15,16 +15,11 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from HideSeekSegLib.anatomy.bodies import CUT, NO_CANAL, find_body
-from HideSeekSegLib.imaging.files import InputError
-from HideSeekSegLib.imaging.patches import bounding_box
-from HideSeekSegLib.imaging.volume import Grid, Volume, from_sitk, resample
-from HideSeekSegLib.learning.benchmark.bodies import (
-    measure,
-    overlap,
-    report,
-    surface_distance_mm,
-)
+from hideseekseg.anatomy.body import CUT, NO_CANAL, find_body
+from hideseekseg.benchmark.body_accuracy import measure, overlap, report, surface_distance_mm
+from hideseekseg.imaging.patch import bounding_box
+from hideseekseg.imaging.reading import InputError
+from hideseekseg.imaging.volume import Grid, Volume, from_sitk, resample
 
 Mask = npt.NDArray[np.bool_]
 ORDERS = list(itertools.permutations(range(3)))

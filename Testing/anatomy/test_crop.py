@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from example_vertebrae import (
+from helpers.vertebrae import (
     CENTRE,
     DEPTH,
     HEIGHT,
@@ -23,7 +23,7 @@ from example_vertebrae import (
     reordered,
     tilted,
 )
-from HideSeekSegLib.anatomy.crops import (
+from hideseekseg.anatomy.crop import (
     Mask,
     body_axes,
     bounding_box,
@@ -32,8 +32,8 @@ from HideSeekSegLib.anatomy.crops import (
     take_crop,
     to_ct,
 )
-from HideSeekSegLib.imaging.volume import Grid, Volume
-from HideSeekSegLib.model.profile import Geometry
+from hideseekseg.imaging.volume import Grid, Volume
+from hideseekseg.model.profile import Geometry
 
 RAW = Geometry()
 ALIGNED = Geometry("aligned", 48, slice_mm=1.6, body_pixels=40.0)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from example_vertebrae import Mask, cylinder, cylinder_ct, grid_around, scanned, tilted
-from HideSeekSegLib.anatomy.crops import crop_grid, feathered, take_crop
-from HideSeekSegLib.anatomy.intensity import (
+from helpers.vertebrae import Mask, cylinder, cylinder_ct, grid_around, scanned, tilted
+from hideseekseg.anatomy.crop import crop_grid, feathered, take_crop
+from hideseekseg.anatomy.intensity import (
     DENSE_BONE_HU,
     SOFT_TISSUE_HU,
     Calibration,
@@ -22,9 +22,9 @@ from HideSeekSegLib.anatomy.intensity import (
     landmarks,
     network_input,
 )
-from HideSeekSegLib.imaging.volume import Volume
-from HideSeekSegLib.learning.canvases import load_vertebrae, read_sources
-from HideSeekSegLib.model.profile import Geometry, Intensity, Profile
+from hideseekseg.imaging.volume import Volume
+from hideseekseg.model.profile import Geometry, Intensity, Profile
+from hideseekseg.simulation.source_vertebrae import load_vertebrae, read_sources
 
 ASINH = Profile(
     geometry=Geometry("aligned", 48, slice_mm=1.6, body_pixels=40.0, margin_pixels=1.0),
@@ -115,7 +115,7 @@ def test_input_of_rescaled_ct_is_near_that_of_hu(name: str) -> None:
 
 def test_input_of_rescaled_real_ct_is_near_that_of_hu(shared: Path) -> None:
     """Measured: means of 0.10 to 0.18 on lidc0314, 0.03 to 0.09 on ts_aorta."""
-    table = Path(__file__).resolve().parents[1] / "Resources" / "Training" / "sources.csv"
+    table = Path(__file__).resolve().parents[2] / "Resources" / "Training" / "sources.csv"
     (source,) = [s for s in read_sources(table, shared / "data") if s.patient == "ts_aorta"]
     for vertebra in load_vertebrae(source):
         expected, inside = seen(vertebra.ct, vertebra.body)

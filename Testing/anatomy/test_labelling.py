@@ -11,17 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from HideSeekSegLib.anatomy.conventions import CONVENTIONS
-from HideSeekSegLib.anatomy.levels import (
-    LEVELS,
-    SNOMED,
-    Assignment,
-    assign,
-    format_mapping,
-    order,
-)
-from HideSeekSegLib.imaging.files import InputError, Segment, Segmentation
-from HideSeekSegLib.imaging.volume import Grid, Volume
+from hideseekseg.anatomy.label_conventions import CONVENTIONS
+from hideseekseg.anatomy.labelling import LEVELS, SNOMED, Assignment, assign, format_mapping, order
+from hideseekseg.imaging.reading import InputError, Segment, Segmentation
+from hideseekseg.imaging.volume import Grid, Volume
 
 ANATOMY = "SCT^123037004^Anatomical Structure"
 LESION = "SCT^49755003^Morphologically Altered Structure"

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from example_vertebrae import CENTRE, Mask, cylinder, cylinder_ct, grid_around, tilted
-from HideSeekSegLib.anatomy.crops import crop_grid, take_crop
-from HideSeekSegLib.anatomy.intensity import Calibration, calibrate, landmarks
-from HideSeekSegLib.anatomy.quality import (
+from helpers.vertebrae import CENTRE, Mask, cylinder, cylinder_ct, grid_around, tilted
+from hideseekseg.anatomy.crop import crop_grid, take_crop
+from hideseekseg.anatomy.intensity import Calibration, calibrate, landmarks
+from hideseekseg.anatomy.localization import Site
+from hideseekseg.anatomy.quality import (
     METAL_NEARBY,
     NO_BONE,
     NO_EDGE,
@@ -25,13 +26,12 @@ from HideSeekSegLib.anatomy.quality import (
     obstacles,
     remarks,
 )
-from HideSeekSegLib.anatomy.sites import Site
-from HideSeekSegLib.imaging.patches import patch_of
-from HideSeekSegLib.imaging.volume import Volume
-from HideSeekSegLib.learning.acquisition import Acquisition, draw_noise
-from HideSeekSegLib.learning.benchmark.degrading import DEGRADED, Scene
-from HideSeekSegLib.learning.benchmark.ranges import alarms, wilson
-from HideSeekSegLib.model.profile import Geometry, Intensity, Profile
+from hideseekseg.benchmark.degradations import DEGRADED, Scene
+from hideseekseg.benchmark.robustness import alarms, wilson
+from hideseekseg.imaging.patch import patch_of
+from hideseekseg.imaging.volume import Volume
+from hideseekseg.model.profile import Geometry, Intensity, Profile
+from hideseekseg.simulation.acquisition import Acquisition, draw_noise
 
 GEOMETRY = Geometry("aligned", 48, slice_mm=1.6, body_pixels=40.0, margin_pixels=1.0)
 HU = Calibration(1.0, 0.0, is_hu=True)

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-import example_app
-from HideSeekSegLib.cli import main
-from HideSeekSegLib.web.benchmark.report import growth, to_markdown
+from helpers import app
+from hideseekseg.benchmark.app.report import growth, to_markdown
+from hideseekseg.cli.main import main
 
 
 @pytest.mark.slow
 def test_waits_and_memory_of_a_small_review(tmp_path: Path) -> None:
-    example_app.need_all()
-    words = ["benchmark", "app", "--out", str(tmp_path), "--python", example_app.app_python()]
+    app.need_all()
+    words = ["benchmark", "app", "--out", str(tmp_path), "--python", app.app_python()]
     assert main([*words, "--candidates", "60", "--runs", "1", "--rounds", "3"]) == 0
     data = json.loads((tmp_path / "app.json").read_text("utf-8"))
     assert [len(wait["all_ms"]) for wait in data["waits"]] == [3, 3, 3]
@@ -45,12 +45,12 @@ def test_without_chromium_one_line_says_so(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skipif(example_app.can_serve(sys.executable), reason="trame-slicer is installed here")
+@pytest.mark.skipif(app.can_serve(sys.executable), reason="trame-slicer is installed here")
 def test_without_trame_slicer_one_line_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("playwright", reason="playwright is not installed")
-    if not example_app.chromium():
+    if not app.chromium():
         pytest.skip("Chromium is not installed")
     assert main(["benchmark", "app", "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err

@@ -13,14 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from example_benchmark import SMALL, save_useless
-from HideSeekSegLib.cli import main
-from HideSeekSegLib.imaging.files import InputError
-from HideSeekSegLib.learning.benchmark.anomaly import NAME as ANOMALY_NAME
-from HideSeekSegLib.learning.benchmark.anomaly import anomaly_architecture
-from HideSeekSegLib.learning.benchmark.networks import save_network
-from HideSeekSegLib.learning.benchmark.rivals import ANOMALY, UNET, trained_methods
-from HideSeekSegLib.learning.benchmark.subjects import (
+from helpers.benchmark import SMALL, save_useless
+from hideseekseg.benchmark.cases import (
     boxed_subjects,
     draw_subjects,
     healthy_subjects,
@@ -28,12 +22,18 @@ from HideSeekSegLib.learning.benchmark.subjects import (
     read_boxes,
     split_drawn,
 )
-from HideSeekSegLib.learning.benchmark.unet import NAME as UNET_NAME
-from HideSeekSegLib.learning.canvases import read_sources
-from HideSeekSegLib.model.autoencoder import DiffusionAutoencoder
-from HideSeekSegLib.model.weights import load_model, save_model
+from hideseekseg.benchmark.methods.anomaly import NAME as ANOMALY_NAME
+from hideseekseg.benchmark.methods.anomaly import anomaly_architecture
+from hideseekseg.benchmark.methods.networks import save_network
+from hideseekseg.benchmark.methods.trained import ANOMALY, UNET, trained_methods
+from hideseekseg.benchmark.methods.unet import NAME as UNET_NAME
+from hideseekseg.cli.main import main
+from hideseekseg.imaging.reading import InputError
+from hideseekseg.model.autoencoder import DiffusionAutoencoder
+from hideseekseg.model.weights import load_model, save_model
+from hideseekseg.simulation.source_vertebrae import read_sources
 
-LIBRARY = Path(__file__).resolve().parents[1] / "HideSeekSeg"
+LIBRARY = Path(__file__).resolve().parents[2] / "HideSeekSeg"
 BOX = "T12"  # of the box-shaped vertebrae: a dark block lies in it
 
 
@@ -105,7 +105,7 @@ def test_tables_plots_and_pictures_of_every_set(
     words += ["--boxes", real / "boxes.csv", "--drawn", "2", "--ablated", "1"]
     words += ["--beside", beside]
     done = subprocess.run(
-        [sys.executable, "-m", "HideSeekSegLib", "benchmark", *map(str, words)],
+        [sys.executable, "-m", "hideseekseg", "benchmark", *map(str, words)],
         env={**os.environ, "PYTHONPATH": str(LIBRARY), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

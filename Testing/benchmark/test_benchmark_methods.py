@@ -10,41 +10,42 @@ import numpy as np
 import pytest
 import torch
 
-from example_benchmark import toys
-from example_models import CPU
-from example_vertebrae import TOY, toy_slices
-from HideSeekSegLib.findings import LesionType
-from HideSeekSegLib.imaging.files import InputError
-from HideSeekSegLib.learning.benchmark.ablations import ablations, run_ablations
-from HideSeekSegLib.learning.benchmark.anomaly import (
+from helpers.benchmark import toys
+from helpers.models import CPU
+from helpers.vertebrae import TOY, toy_slices
+from hideseekseg.benchmark.ablations import ablations, run_ablations
+from hideseekseg.benchmark.cases import Subject
+from hideseekseg.benchmark.methods.activation_maps import (
+    NAMES,
+    Logit,
+    activations,
+    cams,
+    first_component,
+)
+from hideseekseg.benchmark.methods.anomaly import (
     anomaly_architecture,
     anomaly_method,
     change_map,
     difference_map,
     train_anomaly,
 )
-from HideSeekSegLib.learning.benchmark.cams import NAMES, Logit, activations, cams, first_component
-from HideSeekSegLib.learning.benchmark.choosing import choose
-from HideSeekSegLib.learning.benchmark.failures import SHOWN, draw_failures, failures
-from HideSeekSegLib.learning.benchmark.methods import (
-    HideAndSeek,
-    Method,
-    run,
-    with_profile,
-)
-from HideSeekSegLib.learning.benchmark.metrics import measure
-from HideSeekSegLib.learning.benchmark.networks import load_network, save_network
-from HideSeekSegLib.learning.benchmark.otsu import OtsuHiding, otsu
-from HideSeekSegLib.learning.benchmark.realism import realism, removed_share
-from HideSeekSegLib.learning.benchmark.subjects import Subject
-from HideSeekSegLib.learning.benchmark.unet import UNet, train_unet, unet_method
-from HideSeekSegLib.learning.evaluation import TYPES, Seen, find, see
-from HideSeekSegLib.learning.fields import Mask
-from HideSeekSegLib.learning.train import Settings, train
-from HideSeekSegLib.learning.training import Progress
-from HideSeekSegLib.model.autoencoder import DiffusionAutoencoder
-from HideSeekSegLib.model.profile import Decision, Schedule
-from HideSeekSegLib.model.weights import Model
+from hideseekseg.benchmark.methods.method import HideAndSeek, Method, run, with_profile
+from hideseekseg.benchmark.methods.networks import load_network, save_network
+from hideseekseg.benchmark.methods.otsu import OtsuHiding, otsu
+from hideseekseg.benchmark.methods.unet import UNet, train_unet, unet_method
+from hideseekseg.benchmark.metrics.detection import measure
+from hideseekseg.benchmark.realism import realism, removed_share
+from hideseekseg.benchmark.report.failures import SHOWN, draw_failures, failures
+from hideseekseg.benchmark.threshold_selection import choose
+from hideseekseg.findings import LesionType
+from hideseekseg.imaging.reading import InputError
+from hideseekseg.model.autoencoder import DiffusionAutoencoder
+from hideseekseg.model.profile import Decision, Schedule
+from hideseekseg.model.weights import Model
+from hideseekseg.simulation.random_fields import Mask
+from hideseekseg.training.evaluation import TYPES, Seen, find, see
+from hideseekseg.training.train import Settings, train
+from hideseekseg.training.trainer import Progress
 
 
 def silent(now: Progress) -> None:

@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from HideSeekSegLib.findings import LesionType
-from HideSeekSegLib.joining import Joined, Part
-from HideSeekSegLib.learning.benchmark.bootstrap import draw_weights, interval
-from HideSeekSegLib.learning.benchmark.metrics import (
+from hideseekseg.benchmark.metrics.bootstrap import draw_weights, interval
+from hideseekseg.benchmark.metrics.detection import (
     auc,
     estimates,
     free_response,
     measure,
     reliability,
 )
-from HideSeekSegLib.learning.benchmark.outcomes import Outcome, count
-from HideSeekSegLib.learning.evaluation import auc as plain_auc
-from HideSeekSegLib.learning.fields import Mask
-from HideSeekSegLib.learning.matching import Match, match
+from hideseekseg.benchmark.metrics.outcomes import Outcome, count
+from hideseekseg.findings import LesionType
+from hideseekseg.lesions import Joined, Part
+from hideseekseg.simulation.random_fields import Mask
+from hideseekseg.training.evaluation import auc as plain_auc
+from hideseekseg.training.lesion_matching import Match, match
 
 SHAPE = (4, 12, 12)
 HALF: dict[LesionType, float] = {"lytic": 0.5, "blastic": 0.5}

@@ -8,15 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from example_benchmark import toys
-from HideSeekSegLib.learning.benchmark.choosing import choose, worth
-from HideSeekSegLib.learning.benchmark.methods import ByMaps, Level, Maps, Tuned, run
-from HideSeekSegLib.learning.benchmark.outcomes import Outcome
-from HideSeekSegLib.learning.benchmark.results import About, Row, describe
-from HideSeekSegLib.learning.benchmark.strata import lesions_of, recall_by_stratum
-from HideSeekSegLib.learning.benchmark.subjects import Subject
-from HideSeekSegLib.learning.benchmark.table import to_markdown
-from HideSeekSegLib.learning.evaluation import TYPES
+from helpers.benchmark import toys
+from hideseekseg.benchmark.cases import Subject
+from hideseekseg.benchmark.methods.method import ByMaps, Level, Maps, Tuned, run
+from hideseekseg.benchmark.metrics.outcomes import Outcome
+from hideseekseg.benchmark.metrics.strata import lesions_of, recall_by_stratum
+from hideseekseg.benchmark.report.results import About, Row, describe
+from hideseekseg.benchmark.report.table import to_markdown
+from hideseekseg.benchmark.threshold_selection import choose, worth
+from hideseekseg.training.evaluation import TYPES
 
 
 @pytest.fixture(scope="module")

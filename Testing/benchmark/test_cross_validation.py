@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from example_benchmark import SMALL, save_useless
-from HideSeekSegLib.cli import main
-from HideSeekSegLib.learning.benchmark.folds import read_folds
-from HideSeekSegLib.learning.benchmark.subjects import draw_subjects
-from HideSeekSegLib.learning.matching import Match
-from HideSeekSegLib.model.weights import load_model
+from helpers.benchmark import SMALL, save_useless
+from hideseekseg.benchmark.cases import draw_subjects
+from hideseekseg.benchmark.cross_validation import read_folds
+from hideseekseg.cli.main import main
+from hideseekseg.model.weights import load_model
+from hideseekseg.training.lesion_matching import Match
 
 PATIENTS = ("Ada", "Ben", "Cyn")
 

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from HideSeekSegLib.attribution import Attribution, Proposal, Scored, edit, encode
-from HideSeekSegLib.learning.benchmark.agreement import (
+from hideseekseg.attribution import Attribution, Proposal, Scored, edit, encode
+from hideseekseg.benchmark.cases import draw_subjects
+from hideseekseg.benchmark.speed.schedule_agreement import (
     Crops,
     choose_crops,
     compare_schedules,
     judge,
 )
-from HideSeekSegLib.learning.benchmark.subjects import draw_subjects
-from HideSeekSegLib.model.schedules import scheduled
-from HideSeekSegLib.model.weights import BUNDLE, Model, load_model
+from hideseekseg.model.schedules import scheduled
+from hideseekseg.model.weights import BUNDLE, Model, load_model
 
 SHAPE = (16, 16)
 

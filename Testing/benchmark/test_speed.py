@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from HideSeekSegLib.cli import main
-from HideSeekSegLib.learning.benchmark.speed import Plan, measure
-from HideSeekSegLib.learning.benchmark.speed_network import published_calls
-from HideSeekSegLib.learning.benchmark.speed_table import to_markdown
-from HideSeekSegLib.learning.benchmark.subjects import draw_subjects
-from HideSeekSegLib.model.weights import BUNDLE, load_model
+from hideseekseg.benchmark.cases import draw_subjects
+from hideseekseg.benchmark.speed.network import published_calls
+from hideseekseg.benchmark.speed.speed import Plan, measure
+from hideseekseg.benchmark.speed.table import to_markdown
+from hideseekseg.cli.main import main
+from hideseekseg.model.weights import BUNDLE, load_model
 
 
 def test_published_calls_are_the_papers() -> None:

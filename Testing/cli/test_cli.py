@@ -16,25 +16,17 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from HideSeekSegLib import __version__
-from HideSeekSegLib.cli import main
-from HideSeekSegLib.events import (
-    Cancelled,
-    Event,
-    Failed,
-    Finished,
-    Started,
-    VertebraDone,
-    from_line,
-)
+from hideseekseg import __version__
+from hideseekseg.cli.main import main
+from hideseekseg.events import Cancelled, Event, Failed, Finished, Started, VertebraDone, from_line
 
 RESULTS = ["candidates.csv", "candidates.json", "lesions.seg.nrrd", "overview.png"]
-LIBRARY = Path(__file__).resolve().parents[1] / "HideSeekSeg"
+LIBRARY = Path(__file__).resolve().parents[2] / "HideSeekSeg"
 Words = list[str]
 
 
 def process(words: Sequence[str | Path], **options: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "HideSeekSegLib", *map(str, words)]
+    command = [sys.executable, "-m", "hideseekseg", *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": str(LIBRARY), "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
     return subprocess.Popen(
@@ -78,7 +70,9 @@ def test_help_answers_at_once() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys, HideSeekSegLib.cli; print({'torch', 'numpy', 'SimpleITK'} & {*sys.modules})"
+    code = (
+        "import sys, hideseekseg.cli.main; print({'torch', 'numpy', 'SimpleITK'} & {*sys.modules})"
+    )
     environment = {**os.environ, "PYTHONPATH": str(LIBRARY)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
     assert done.stdout.decode().strip() == "set()"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from example_scene import Slicer
+from helpers.scene import Slicer
 
 ANSWERS = ("confirmOkCancelDisplay", "confirmYesNoDisplay", "confirmRetryCloseDisplay")
 CHOOSERS = ("getExistingDirectory", "getOpenFileName", "getOpenFileNames", "getSaveFileName")

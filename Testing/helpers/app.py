@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from HideSeekSegLib.web.benchmark.browser import (
+from hideseekseg.benchmark.app.browser import (
     PATIENCE,
     REST,
     Served,
@@ -25,10 +25,10 @@ from HideSeekSegLib.web.benchmark.browser import (
     chromium,
     new_page,
 )
-from HideSeekSegLib.web.benchmark.browser import serve as serve_with
+from hideseekseg.benchmark.app.browser import serve as serve_with
 
 __all__ = ["PATIENCE", "Served", "browser", "serve"]
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 OWN = ROOT / ".venv-app" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 Fits = Callable[[Any], Any]

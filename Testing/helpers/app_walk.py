@@ -1,6 +1,6 @@
 """A new user's walk in the browser, from the example to files on disk; a picture at each stage.
 
-``.venv/bin/python Testing/app_walk.py Resources/Pictures`` takes the README's pictures anew.
+``python Testing/helpers/app_walk.py Resources/Pictures`` takes the README's pictures anew.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-import example_app
-from example_app import PATIENCE, Served, Tab, is_blastic_orange, is_bright, is_lytic_blue, open_tab
+from helpers import app
+from helpers.app import PATIENCE, Served, Tab, is_blastic_orange, is_bright, is_lytic_blue, open_tab
 
 PICTURES = ("app-before.png", "app-review.png", "app-healthy.png")
 OUT = "Befunde für Jiří"
@@ -45,7 +45,7 @@ class Walk:
 def take(folder: Path) -> Walk:
     """The whole walk; files and pictures go to ``folder``."""
     walk = Walk(folder)
-    with example_app.browser() as browser, example_app.serve("--out", str(walk.out)) as served:
+    with app.browser() as browser, app.serve("--out", str(walk.out)) as served:
         tab = open_tab(browser, served.url)
         walk.origin = served.origin
         before(tab, walk)

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from example_models import filled
-from example_vertebrae import TOY, toy_slices
-from HideSeekSegLib.learning.benchmark.subjects import Subject, subjects_of
-from HideSeekSegLib.learning.dataset import load_slices, make_batch
-from HideSeekSegLib.learning.train import COMPACT
-from HideSeekSegLib.model.classifier import LinearClassifier
-from HideSeekSegLib.model.weights import save_model
+from helpers.models import filled
+from helpers.vertebrae import TOY, toy_slices
+from hideseekseg.benchmark.cases import Subject, subjects_of
+from hideseekseg.model.classifier import LinearClassifier
+from hideseekseg.model.weights import save_model
+from hideseekseg.training.dataset import load_slices, make_batch
+from hideseekseg.training.train import COMPACT
 
 SMALL = replace(
     COMPACT,

@@ -5,16 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from HideSeekSegLib.findings import (
-    Candidate,
-    Evidence,
-    LesionType,
-    Result,
-    Status,
-    VertebraFinding,
-)
-from HideSeekSegLib.imaging.patches import Patch
-from HideSeekSegLib.imaging.volume import Grid, Volume
+from hideseekseg.findings import Candidate, Evidence, LesionType, Result, Status, VertebraFinding
+from hideseekseg.imaging.patch import Patch
+from hideseekseg.imaging.volume import Grid, Volume
 
 Floats = npt.NDArray[np.float64]
 RUN = {"weights": "example", "weights_hash": "0123456789abcdef" * 4, "device": "cpu"}

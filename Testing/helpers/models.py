@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 import torch
 
-from HideSeekSegLib.model.autoencoder import DiffusionAutoencoder
-from HideSeekSegLib.model.classifier import LinearClassifier
-from HideSeekSegLib.model.profile import Architecture, Decision, Profile, Schedule
-from HideSeekSegLib.model.weights import Model
+from hideseekseg.model.autoencoder import DiffusionAutoencoder
+from hideseekseg.model.classifier import LinearClassifier
+from hideseekseg.model.profile import Architecture, Decision, Profile, Schedule
+from hideseekseg.model.weights import Model
 
-REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
+REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference"
 CPU = torch.device("cpu")
 
 needs_reference = pytest.mark.skipif(

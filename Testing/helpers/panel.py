@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from desktop import Desktop
-from example_findings import RUN, make_ct
-from example_scene import add_ct, add_segmentation
-from HideSeekSegLib.findings import VertebraFinding
-from HideSeekSegLib.imaging.volume import Grid, Volume
-from HideSeekSegLib.review import Review
+from helpers.findings import RUN, make_ct
+from helpers.scene import add_ct, add_segmentation
+from hideseekseg.findings import VertebraFinding
+from hideseekseg.imaging.volume import Grid, Volume
+from hideseekseg.review.review import Review
 
-UI = Path(__file__).resolve().parents[1] / "HideSeekSeg" / "Resources" / "UI" / "HideSeekSeg.ui"
+UI = Path(__file__).resolve().parents[2] / "HideSeekSeg" / "Resources" / "UI" / "HideSeekSeg.ui"
 BOXES = {"vertebrae_T11": 33, "vertebrae_T12": 32, "vertebrae_L1": 31}
 WIDTH = 460
 
@@ -85,8 +85,8 @@ def open_panel(
     """
     import slicer
 
-    from HideSeekSegLib.panel.job import Job
-    from HideSeekSegLib.panel.widget import Panel
+    from HideSeekSegLib.qt_process import Job
+    from HideSeekSegLib.widget import Panel
 
     if fresh:
         slicer.app.userSettings().clear()
@@ -125,7 +125,7 @@ def open_panel(
 @cache
 def torch_of(program: str) -> Any:
     """It is tried once for all tests; without a program never."""
-    from HideSeekSegLib.panel.torch import Torch
+    from HideSeekSegLib.pytorch_check import Torch
 
     return Torch(program)
 
@@ -142,8 +142,8 @@ def add_boxes(spine: tuple[Volume, Volume], name: str = "Boxes") -> tuple[Any, A
 
 def add_review(vertebrae: Iterable[VertebraFinding], grid: Grid, name: str = "CT") -> Any:
     """A finished run in the scene, as one that was loaded with it; returns the CT."""
-    from HideSeekSegLib.scene.results import Results
-    from HideSeekSegLib.scene.saving import store
+    from hideseekseg.scene.results import Results
+    from hideseekseg.scene.review_storage import store
 
     ct = add_ct(make_ct(grid).array, grid.ijk_to_lps, name)
     results, review = Results.create(ct, None, RUN), Review(0.5)

@@ -1,6 +1,6 @@
 """Pictures of the panel before, during and after a run of the bundled weights on the example.
 
-``python Testing/panel_pictures.py Resources/Pictures`` draws those of the README.
+``python Testing/helpers/panel_pictures.py Resources/Pictures`` draws those of the README.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ import sys
 from pathlib import Path
 
 from desktop import Desktop, open_desktop
-from example_panel import Opened, open_panel
-from example_scene import open_scene
+from helpers.panel import Opened, open_panel
+from helpers.scene import open_scene
 
 NAMES = ("panel-before.png", "panel-during.png", "panel-after.png")
 
 
 def take(desktop: Desktop, folder: Path) -> Opened:
     """Load the sample, click, review, export to ``folder / "export"``; a picture at each stage."""
-    from HideSeekSegLib.panel.sample import loadExample
+    from HideSeekSegLib.sample import loadExample
 
     before, during, after = (folder / name for name in NAMES)
     ct, vertebrae = loadExample()

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from example_vertebrae import TOY, toy_slices
-from HideSeekSegLib.learning.devices import ALONE, Team, open_team
-from HideSeekSegLib.learning.train import Settings, train
-from HideSeekSegLib.learning.training import Losses, Progress, Stage, run_stage
+from helpers.vertebrae import TOY, toy_slices
+from hideseekseg.training.distributed import ALONE, Team, open_team
+from hideseekseg.training.train import Settings, train
+from hideseekseg.training.trainer import Losses, Progress, Stage, run_stage
 
 STAGE = Stage("line", steps=60, learning_rate=0.05, weight_decay=0.0, seed=3)
 SETTINGS = Settings(encoder_steps=6, decoder_steps=5, encoder_batch=8, decoder_batch=8)

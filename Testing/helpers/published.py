@@ -14,8 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from HideSeekSegLib.model.autoencoder import DiffusionAutoencoder
-from HideSeekSegLib.model.profile import Architecture
+from hideseekseg.model.autoencoder import DiffusionAutoencoder
+from hideseekseg.model.profile import Architecture
 
 FILES = ("last.ckpt", "classifier_lr.pkl", "scaler.pkl")
 

@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
-from example_models import TINY
-from HideSeekSegLib.anatomy.crops import feathered
-from HideSeekSegLib.imaging.volume import Grid, Volume
-from HideSeekSegLib.learning.canvases import Vertebra
-from HideSeekSegLib.learning.dataset import Slices
-from HideSeekSegLib.learning.phantom import draw_spine
-from HideSeekSegLib.learning.spine_settings import SpineSettings
-from HideSeekSegLib.model.profile import Geometry, Intensity, Profile
+from helpers.models import TINY
+from hideseekseg.anatomy.crop import feathered
+from hideseekseg.imaging.volume import Grid, Volume
+from hideseekseg.model.profile import Geometry, Intensity, Profile
+from hideseekseg.simulation.phantom.settings import SpineSettings
+from hideseekseg.simulation.phantom.spine import draw_spine
+from hideseekseg.simulation.source_vertebrae import Vertebra
+from hideseekseg.training.dataset import Slices
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]

@@ -22,11 +22,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from HideSeekSegLib.imaging.files import InputError, atomic, read_ct, read_segmentation
-from HideSeekSegLib.imaging.volume import Grid, Volume, to_sitk
+from hideseekseg.imaging.reading import InputError, atomic, read_ct, read_segmentation
+from hideseekseg.imaging.volume import Grid, Volume, to_sitk
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
-LIBRARY = Path(__file__).parents[1] / "HideSeekSeg"
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+LIBRARY = Path(__file__).parents[2] / "HideSeekSeg"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="shared/data is not here")
 
 SHAPE = (4, 5, 6)
@@ -678,7 +678,7 @@ def test_an_error_about_another_file_keeps_its_name(tmp_path: Path) -> None:
 SCRIPT = """
 import resource, signal, sys, time
 import numpy as np, SimpleITK as sitk
-from HideSeekSegLib.imaging.files import InputError, atomic
+from hideseekseg.imaging.reading import InputError, atomic
 task, path = sys.argv[1:]
 if task != "wait":  # a limit on the size of files fails just as a full disk does
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

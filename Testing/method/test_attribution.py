@@ -10,15 +10,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from example_models import (
-    FAST,
-    golden,
-    needs_reference,
-    tiny_images,
-    tiny_model,
-    two_threads,
-)
-from HideSeekSegLib.attribution import (
+from helpers.models import FAST, golden, needs_reference, tiny_images, tiny_model, two_threads
+from hideseekseg.attribution import (
     Edit,
     Latents,
     Mask,
@@ -34,8 +27,8 @@ from HideSeekSegLib.attribution import (
     score,
     select,
 )
-from HideSeekSegLib.model.profile import Decision
-from HideSeekSegLib.model.weights import Model
+from hideseekseg.model.profile import Decision
+from hideseekseg.model.weights import Model
 
 EVERY_THIRD = slice(None, None, 3)  # of the published candidates: each costs 22 network calls
 

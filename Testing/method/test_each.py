@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from example_findings import make_ct, make_evidence, make_grid, make_result
-from HideSeekSegLib.cli import main
-from HideSeekSegLib.events import Cancelled, Event, Finished, VertebraDone, from_line
-from HideSeekSegLib.findings import Evidence, Status, VertebraFinding
-from HideSeekSegLib.imaging.files import InputError, read_segmentation
-from HideSeekSegLib.output.tables import vertebra_to_json
-from HideSeekSegLib.output.vertebrae import read_vertebra, write_vertebra
+from helpers.findings import make_ct, make_evidence, make_grid, make_result
+from hideseekseg.cli.main import main
+from hideseekseg.events import Cancelled, Event, Finished, VertebraDone, from_line
+from hideseekseg.findings import Evidence, Status, VertebraFinding
+from hideseekseg.imaging.reading import InputError, read_segmentation
+from hideseekseg.output.tables import vertebra_to_json
+from hideseekseg.output.vertebra_file import read_vertebra, write_vertebra
 
 RESULTS = ["candidates.csv", "candidates.json", "lesions.seg.nrrd", "overview.png"]
 LEVELS = ["T11", "T12", "L1"]
-LIBRARY = Path(__file__).resolve().parents[1] / "HideSeekSeg"
+LIBRARY = Path(__file__).resolve().parents[2] / "HideSeekSeg"
 GRID = make_grid((75, 60, 50), (1.2, 1.1, 2.0))
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits are POSIX's")
 
@@ -143,7 +143,7 @@ def test_a_vertebra_that_was_not_analysed_says_so(tmp_path: Path) -> None:
 
 def child(words: list[str], **options: object) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(LIBRARY), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "HideSeekSegLib", *words]
+    command = [sys.executable, "-m", "hideseekseg", *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, env=environment, **pipes, **options)  # type: ignore[call-overload]
 

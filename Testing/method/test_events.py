@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from HideSeekSegLib.events import (
+from hideseekseg.events import (
     Cancelled,
     Event,
     Failed,

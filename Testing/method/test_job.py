@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from desktop import Desktop
-from HideSeekSegLib.events import Cancelled, Event, Failed, Finished, Started, VertebraDone
-from HideSeekSegLib.imaging.files import InputError
+from hideseekseg.events import Cancelled, Event, Failed, Finished, Started, VertebraDone
+from hideseekseg.imaging.reading import InputError
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no signals")
 
@@ -33,7 +33,7 @@ class Told:
 
 
 def make(told: Told, words: list[str], program: str = sys.executable) -> Any:
-    from HideSeekSegLib.panel.job import Job
+    from HideSeekSegLib.qt_process import Job
 
     return Job(words, told.events.append, told.end, told.lines.append, program)
 
@@ -46,7 +46,7 @@ def segment(files: tuple[Path, Path], weights: Path, out: Path) -> list[str]:
 @pytest.fixture
 def patient(desktop: Desktop, monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine may need longer to write the files than a user would wait."""
-    from HideSeekSegLib.panel import job
+    from HideSeekSegLib import qt_process as job
 
     monkeypatch.setattr(job, "GRACE_MS", 50_000)
 
@@ -62,7 +62,7 @@ def python(tmp_path: Path, name: str, code: str) -> str:
 
 
 def gone(pid: int) -> bool:
-    from HideSeekSegLib.desk.processes import tree
+    from hideseekseg.ui.process_tree import tree
 
     return not tree(pid)
 
@@ -126,7 +126,7 @@ time.sleep(600)
 def test_stubborn_tree_is_ended_by_force(
     desktop: Desktop, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from HideSeekSegLib.panel import job as module
+    from HideSeekSegLib import qt_process as module
 
     monkeypatch.setattr(module, "GRACE_MS", 200 if how == "grace" else 60_000)
     told = Told()
@@ -171,7 +171,7 @@ def test_odd_output_is_read(desktop: Desktop, tmp_path: Path) -> None:
     """Lines that come in pieces, bytes that are no UTF-8, words of libraries, no last line end."""
     code = """
 import sys, time
-from HideSeekSegLib.events import Message, to_line
+from hideseekseg.events import Message, to_line
 out, line = sys.stdout.buffer, to_line(Message("info", "in two")).encode()
 for piece in (b"library\\n", line[:9], line[9:] + b"\\r\\n", b"\\xff \\xc3\\xa4\\n", line):
     out.write(piece); out.flush(); time.sleep(0.05)
@@ -195,7 +195,7 @@ def test_program_that_cannot_be_started(desktop: Desktop, tmp_path: Path) -> Non
 def test_slicers_python_is_found_on_its_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, desktop: Desktop
 ) -> None:
-    from HideSeekSegLib.panel.job import findPython
+    from HideSeekSegLib.qt_process import findPython
 
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match="PythonSlicer: was not found"):
@@ -206,7 +206,7 @@ def test_slicers_python_is_found_on_its_path(
 
 @posix
 def test_both_ways_to_list_processes_agree() -> None:
-    from HideSeekSegLib.desk import processes
+    from hideseekseg.ui import process_tree as processes
 
     if not (processes.PROC / "self" / "stat").exists():
         pytest.skip("no /proc here")
@@ -218,7 +218,7 @@ def test_both_ways_to_list_processes_agree() -> None:
 
 
 def test_windows_ends_the_tree() -> None:
-    from HideSeekSegLib.desk.processes import kill_words
+    from hideseekseg.ui.process_tree import kill_words
 
     assert kill_words(42) == ["taskkill", "/F", "/T", "/PID", "42"]
 

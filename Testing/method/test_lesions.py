@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from example_vertebrae import cylinder, grid_around, tilted
-from HideSeekSegLib.anatomy.crops import crop_grid
-from HideSeekSegLib.findings import Candidate, LesionType
-from HideSeekSegLib.imaging.volume import Grid, Volume
-from HideSeekSegLib.joining import Part, join_slices, measure
-from HideSeekSegLib.model.profile import Geometry
+from helpers.vertebrae import cylinder, grid_around, tilted
+from hideseekseg.anatomy.crop import crop_grid
+from hideseekseg.findings import Candidate, LesionType
+from hideseekseg.imaging.volume import Grid, Volume
+from hideseekseg.lesions import Part, join_slices, measure
+from hideseekseg.model.profile import Geometry
 
 ALIGNED = Geometry("aligned", 48, slice_mm=1.6, body_pixels=40.0)
 GRID = grid_around((0.9, 0.9, 1.5), Rotation.from_rotvec([0.2, 0.1, -0.1]).as_matrix())

@@ -14,18 +14,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from HideSeekSegLib.anatomy.bodies import CUT
-from HideSeekSegLib.anatomy.intensity import NotCTError
-from HideSeekSegLib.anatomy.quality import METAL_NEARBY
-from HideSeekSegLib.anatomy.sites import move
-from HideSeekSegLib.events import Event, Message, Progress, Started, VertebraDone
-from HideSeekSegLib.findings import Evidence, Result, Status, VertebraFinding
-from HideSeekSegLib.imaging.files import InputError, Segment, Segmentation
-from HideSeekSegLib.imaging.volume import Grid, Volume, resample
-from HideSeekSegLib.joining import p_of_vertebra
-from HideSeekSegLib.model.autoencoder import DiffusionAutoencoder
-from HideSeekSegLib.model.weights import Model, load_model
-from HideSeekSegLib.pipeline import Options, SegmentationError, segment_spine
+from hideseekseg.anatomy.body import CUT
+from hideseekseg.anatomy.intensity import NotCTError
+from hideseekseg.anatomy.localization import move
+from hideseekseg.anatomy.quality import METAL_NEARBY
+from hideseekseg.events import Event, Message, Progress, Started, VertebraDone
+from hideseekseg.findings import Evidence, Result, Status, VertebraFinding
+from hideseekseg.imaging.reading import InputError, Segment, Segmentation
+from hideseekseg.imaging.volume import Grid, Volume, resample
+from hideseekseg.lesions import p_of_vertebra
+from hideseekseg.model.autoencoder import DiffusionAutoencoder
+from hideseekseg.model.weights import Model, load_model
+from hideseekseg.pipeline import Options, SegmentationError, segment_spine
 
 Spine = tuple[Volume, Volume]
 BY_VALUE = Options(labels="totalsegmentator")

@@ -7,20 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from example_models import (
-    CPU,
-    TINY,
-    filled,
-    golden,
-    manifest,
-    needs_reference,
-    tiny_images,
-)
-from HideSeekSegLib.model.autoencoder import DiffusionAutoencoder
-from HideSeekSegLib.model.blocks import norm
-from HideSeekSegLib.model.profile import Architecture, Schedule
-from HideSeekSegLib.model.single_shot import mean_change
-from HideSeekSegLib.model.weights import Model
+from helpers.models import CPU, TINY, filled, golden, manifest, needs_reference, tiny_images
+from hideseekseg.model.autoencoder import DiffusionAutoencoder
+from hideseekseg.model.layers import norm
+from hideseekseg.model.profile import Architecture, Schedule
+from hideseekseg.model.single_shot import mean_change
+from hideseekseg.model.weights import Model
 
 TOLERANCE = 1e-3
 

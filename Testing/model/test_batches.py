@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from example_models import CPU
-from HideSeekSegLib.model.batches import in_batches
+from helpers.models import CPU
+from hideseekseg.model.batches import in_batches
 
 
 def test_a_batch_that_does_not_fit_is_halved() -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from HideSeekSegLib.findings import LesionType, Result, Status
-from HideSeekSegLib.imaging.files import read_ct, read_segmentation
-from HideSeekSegLib.imaging.volume import Volume
-from HideSeekSegLib.learning.example import write_example
-from HideSeekSegLib.model.weights import BUNDLE, Model, load_model
-from HideSeekSegLib.pipeline import Options, segment_spine
+from hideseekseg.findings import LesionType, Result, Status
+from hideseekseg.imaging.reading import read_ct, read_segmentation
+from hideseekseg.imaging.volume import Volume
+from hideseekseg.model.weights import BUNDLE, Model, load_model
+from hideseekseg.pipeline import Options, segment_spine
+from hideseekseg.simulation.example import write_example
 
 MIB = 1024**2
 

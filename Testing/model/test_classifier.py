@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from HideSeekSegLib.model.classifier import LinearClassifier
+from hideseekseg.model.classifier import LinearClassifier
 
 
 @given(

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import pytest
 
-from HideSeekSegLib import cli_published
-from HideSeekSegLib.cli import main
-from HideSeekSegLib.model import sources
-from HideSeekSegLib.model.download import MEMORY, DownloadError, NoDowngrade, fetch
-from HideSeekSegLib.model.sources import PUBLISHED, Source
+from hideseekseg.cli import weights as cli_published
+from hideseekseg.cli.main import main
+from hideseekseg.model.published import sources
+from hideseekseg.model.published.download import MEMORY, DownloadError, NoDowngrade, fetch
+from hideseekseg.model.published.sources import PUBLISHED, Source
 
 CONTENT = bytes(range(256)) * 4000
 

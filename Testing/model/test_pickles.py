@@ -18,12 +18,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from example_pickles import PROTOCOLS, armed, fitted, joblib_bytes, refused
-from HideSeekSegLib.model.pickle_values import PickleError
-from HideSeekSegLib.model.pickles import Estimator, read_estimator
+from helpers.pickles import PROTOCOLS, armed, fitted, joblib_bytes, refused
+from hideseekseg.model.published.pickle_values import PickleError
+from hideseekseg.model.published.pickles import Estimator, read_estimator
 
 OLDER: dict[str, dict[str, Any]] = json.loads(
-    (Path(__file__).parent / "data" / "scikit_learn_pickles.json").read_text("utf-8")
+    (Path(__file__).resolve().parents[1] / "data" / "scikit_learn_pickles.json").read_text("utf-8")
 )["versions"]
 NAMES = {"LogisticRegression": ("coef_", "intercept_"), "StandardScaler": ("mean_", "scale_")}
 
@@ -149,14 +149,14 @@ def test_nothing_is_imported_for_it(tmp_path: Path) -> None:
     (tmp_path / "classifier.pkl").write_bytes(joblib_bytes(fitted()[0]))
     code = """
 import sys
-from HideSeekSegLib.model.pickles import read_estimator
+from hideseekseg.model.published.pickles import read_estimator
 forbidden = {"import", "exec", "pickle.find_class"}
 sys.addaudithook(lambda event, _: sys.exit(event) if event in forbidden else None)
 print(read_estimator(open(sys.argv[1], "rb").read()).name, "sklearn" in sys.modules)
 """
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "classifier.pkl")],
-        cwd=Path(__file__).resolve().parents[1] / "HideSeekSeg",
+        cwd=Path(__file__).resolve().parents[2] / "HideSeekSeg",
         capture_output=True,
         text=True,
     )

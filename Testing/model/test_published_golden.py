@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from example_models import golden, manifest, published_network
-from example_published import FILES
-from HideSeekSegLib.model.published import CARD, PROFILE
-from HideSeekSegLib.model.weights import Model
+from helpers.models import golden, manifest, published_network
+from helpers.published import FILES
+from hideseekseg.model.published.importer import CARD, PROFILE
+from hideseekseg.model.weights import Model
 
 
 @pytest.mark.slow

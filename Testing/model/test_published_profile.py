@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from example_models import TINY, filled
-from HideSeekSegLib.anatomy.crops import Crop, crop_grid
-from HideSeekSegLib.anatomy.intensity import Calibration, network_input
-from HideSeekSegLib.cli import main
-from HideSeekSegLib.imaging.files import Segment, Segmentation
-from HideSeekSegLib.imaging.volume import Grid, Volume
-from HideSeekSegLib.model.profile import Profile
-from HideSeekSegLib.model.published import PROFILE
-from HideSeekSegLib.model.weights import Model, load_model, save_model
-from HideSeekSegLib.pipeline import Options, segment_spine
-from HideSeekSegLib.preparation import LATERAL, slices_of
+from helpers.models import TINY, filled
+from hideseekseg.anatomy.crop import Crop, crop_grid
+from hideseekseg.anatomy.intensity import Calibration, network_input
+from hideseekseg.anatomy.preparation import LATERAL, slices_of
+from hideseekseg.cli.main import main
+from hideseekseg.imaging.reading import Segment, Segmentation
+from hideseekseg.imaging.volume import Grid, Volume
+from hideseekseg.model.profile import Profile
+from hideseekseg.model.published.importer import PROFILE
+from hideseekseg.model.weights import Model, load_model, save_model
+from hideseekseg.pipeline import Options, segment_spine
 
 ONLY_CENTRAL = "only the 5 central slices were analysed"
 

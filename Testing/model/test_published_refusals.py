@@ -20,11 +20,11 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from example_models import TINY
-from example_pickles import Call, fitted, with_coef
-from example_published import FILES, hollow, write_checkpoint, write_classifier
-from HideSeekSegLib.cli import main
-from HideSeekSegLib.model import published
+from helpers.models import TINY
+from helpers.pickles import Call, fitted, with_coef
+from helpers.published import FILES, hollow, write_checkpoint, write_classifier
+from hideseekseg.cli.main import main
+from hideseekseg.model.published import importer as published
 
 CHECKPOINT, CLASSIFIER, SCALER = FILES
 BIAS = "out.2.bias"  # the smallest tensor of the autoencoder
@@ -284,8 +284,8 @@ def test_full_disk_leaves_nothing(files: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 
     done = subprocess.run(
-        [sys.executable, "-m", "HideSeekSegLib", *words(files, out)],
-        cwd=Path(__file__).resolve().parents[1] / "HideSeekSeg",
+        [sys.executable, "-m", "hideseekseg", *words(files, out)],
+        cwd=Path(__file__).resolve().parents[2] / "HideSeekSeg",
         preexec_fn=limit,
         capture_output=True,
         text=True,

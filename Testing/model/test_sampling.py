@@ -10,13 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from example_models import (
-    TINY,
-    filled,
-    golden,
-    tiny_images,
-)
-from HideSeekSegLib.model.diffusion import (
+from helpers.models import TINY, filled, golden, tiny_images
+from hideseekseg.model.sampling import (
     alpha_bars,
     ddim_invert,
     ddim_render,
@@ -24,7 +19,7 @@ from HideSeekSegLib.model.diffusion import (
     predict_x0,
     subset,
 )
-from HideSeekSegLib.model.weights import Model
+from hideseekseg.model.weights import Model
 
 TOLERANCE = 1e-3
 

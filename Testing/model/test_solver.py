@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from example_models import FAST, tiny_images, tiny_model
-from HideSeekSegLib.attribution import edit, encode
-from HideSeekSegLib.model.diffusion import alpha_bars, ddim_invert
-from HideSeekSegLib.model.profile import Schedule
-from HideSeekSegLib.model.schedules import ScheduleError, multistep, scheduled
-from HideSeekSegLib.model.solver import solve_invert, solve_render, times_between
+from helpers.models import FAST, tiny_images, tiny_model
+from hideseekseg.attribution import edit, encode
+from hideseekseg.model.profile import Schedule
+from hideseekseg.model.sampling import alpha_bars, ddim_invert
+from hideseekseg.model.schedules import ScheduleError, multistep, scheduled
+from hideseekseg.model.solver import solve_invert, solve_render, times_between
 
 LAST, FIRST = 996, 990
 DEVIATION = 0.2

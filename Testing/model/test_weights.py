@@ -13,10 +13,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from example_models import tiny_images, tiny_model
-from HideSeekSegLib.attribution import encode
-from HideSeekSegLib.model.profile import Profile
-from HideSeekSegLib.model.weights import (
+from helpers.models import tiny_images, tiny_model
+from hideseekseg.attribution import encode
+from hideseekseg.model.profile import Profile
+from hideseekseg.model.weights import (
     DeviceError,
     WeightsError,
     choose_device,

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imread
 
-from example_findings import (
+from helpers.findings import (
     RUN,
     Floats,
     ball,
@@ -30,16 +30,17 @@ from example_findings import (
     make_grid,
     make_result,
 )
-from HideSeekSegLib.anatomy.levels import LEVELS, SNOMED
-from HideSeekSegLib.findings import Candidate, Evidence, LesionType, Result, Status, VertebraFinding
-from HideSeekSegLib.imaging.files import InputError, read_ct, read_segmentation
-from HideSeekSegLib.imaging.patches import Patch, move_patch
-from HideSeekSegLib.imaging.volume import Grid, Volume
-from HideSeekSegLib.output.drawing import DPI, Outline, Tile
-from HideSeekSegLib.output.pictures import overview, show_crops
-from HideSeekSegLib.output.segmentation import write_segmentation
-from HideSeekSegLib.output.spine import spine_view
-from HideSeekSegLib.output.tables import (
+from hideseekseg.anatomy.labelling import LEVELS, SNOMED
+from hideseekseg.findings import Candidate, Evidence, LesionType, Result, Status, VertebraFinding
+from hideseekseg.imaging.patch import Patch, move_patch
+from hideseekseg.imaging.reading import InputError, read_ct, read_segmentation
+from hideseekseg.imaging.volume import Grid, Volume
+from hideseekseg.output.figures.display import BONE_WINDOW, busiest_slice, window
+from hideseekseg.output.figures.drawing import DPI, Outline, Tile
+from hideseekseg.output.figures.overview import overview, show_crops
+from hideseekseg.output.figures.spine_view import spine_view
+from hideseekseg.output.seg_nrrd import write_segmentation
+from hideseekseg.output.tables import (
     format_table,
     result_from_json,
     summary,
@@ -47,10 +48,9 @@ from HideSeekSegLib.output.tables import (
     write_csv,
     write_json,
 )
-from HideSeekSegLib.output.terminology import TYPE_COLOURS, labels, terminology_entry
-from HideSeekSegLib.output.views import BONE_WINDOW, busiest_slice, window
+from hideseekseg.output.terminology import TYPE_COLOURS, labels, terminology_entry
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 SHARED = REPOSITORY.parent / "shared" / "data"
 SCHEMA = REPOSITORY / "Resources" / "candidates-schema.md"
 

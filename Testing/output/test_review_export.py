@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from example_findings import RUN, ball, make_grid, make_result
-from HideSeekSegLib.imaging.files import InputError, read_segmentation
-from HideSeekSegLib.imaging.patches import Patch
-from HideSeekSegLib.output.export import EXPORTED, NoVoxelsError, export_accepted
-from HideSeekSegLib.output.segmentation import write_segmentation
-from HideSeekSegLib.output.terminology import TYPE_COLOURS
-from HideSeekSegLib.review import Review
+from helpers.findings import RUN, ball, make_grid, make_result
+from hideseekseg.imaging.patch import Patch
+from hideseekseg.imaging.reading import InputError, read_segmentation
+from hideseekseg.output.review_export import EXPORTED, NoVoxelsError, export_accepted
+from hideseekseg.output.seg_nrrd import write_segmentation
+from hideseekseg.output.terminology import TYPE_COLOURS
+from hideseekseg.review.review import Review
 
 GRID = make_grid((75, 60, 50), (1.2, 1.1, 2.0))
 WHEN = datetime(2026, 11, 24, 9, 30, 12, 500, timezone.utc)

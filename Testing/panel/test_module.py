@@ -13,7 +13,7 @@ import pytest
 
 from desktop import Desktop
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "HideSeekSeg" / "HideSeekSeg.py"
 # The folder Base/Python of Slicer's sources, where a developer has them.
 SOURCES = "HIDESEEKSEG_SLICER_SOURCES"

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from desktop import Desktop
-from example_panel import Opened, add_boxes, open_panel
-from HideSeekSegLib.imaging.volume import Volume
 from test_panel_run import scripted
 
-PANEL = Path(__file__).resolve().parents[1] / "HideSeekSeg" / "HideSeekSegLib" / "panel"
+from desktop import Desktop
+from helpers.panel import Opened, add_boxes, open_panel
+from hideseekseg.imaging.volume import Volume
+
+PANEL = Path(__file__).resolve().parents[2] / "HideSeekSeg" / "HideSeekSegLib" / "panel"
 # Of Slicer's slice views, and of Segment Editor while it is open.
 TAKEN = {*"0123456789QWZYIGFBRTVS[]{}", "Space", "Esc", "Left", "Right", "Up", "Down"}
 
@@ -30,7 +30,7 @@ def opened(desktop: Desktop) -> Iterator[Opened]:
 
 
 def test_keys_are_free_in_slicer_and_stand_on_their_buttons(opened: Opened) -> None:
-    from HideSeekSegLib.panel.keys import KEYS
+    from HideSeekSegLib.shortcuts import KEYS
 
     assert not TAKEN & set(KEYS.values())
     assert len(set(KEYS.values())) == len(KEYS)
@@ -64,7 +64,7 @@ def test_it_says_what_it_is_not(opened: Opened) -> None:
 
 
 def test_weights_are_described_without_torch_as_torch_would(opened: Opened) -> None:
-    from HideSeekSegLib.model.weights import BUNDLE, load_model
+    from hideseekseg.model.weights import BUNDLE, load_model
 
     model = load_model(BUNDLE, "cpu")
     assert model.hash[:12] in opened.ui.weightsInfoLabel.text
@@ -97,8 +97,8 @@ def test_a_folder_without_weights_is_refused(
 
 
 def test_choices_become_the_command_line(opened: Opened, tiny_weights: Path) -> None:
-    from HideSeekSegLib.desk.run import Choices
-    from HideSeekSegLib.scene.reading import Inputs
+    from hideseekseg.scene.validation import Inputs
+    from hideseekseg.ui.segmentation_run import Choices
 
     inputs = Inputs(Path("ct.nrrd"), Path("v.seg.nrrd"))
     choices = Choices("cuda", tiny_weights, 0.35, True, ("T12", "L1"))
@@ -116,7 +116,7 @@ def test_choices_become_the_command_line(opened: Opened, tiny_weights: Path) -> 
 
 
 def test_estimate_knows_the_method_the_device_and_the_slices(slow_weights: Path) -> None:
-    from HideSeekSegLib.panel.weights import BUNDLE, describe
+    from HideSeekSegLib.weights import BUNDLE, describe
 
     bundled, heavy = describe(BUNDLE), describe(slow_weights)
     assert "a first guess" in bundled.estimate(3, "cpu", False)
@@ -194,11 +194,11 @@ def test_the_panel_needs_no_torch_in_slicers_process() -> None:
     import subprocess
 
     code = (
-        "import sys; sys.path[:0] = sys.argv[1:]; from example_scene import open_scene\n"
+        "import sys; sys.path[:0] = sys.argv[1:]; from helpers.scene import open_scene\n"
         "from desktop.running import start\nstart()\nwith open_scene():\n"
-        "    import HideSeekSegLib.panel.widget\n    print('torch' in sys.modules)"
+        "    import HideSeekSegLib.widget\n    print('torch' in sys.modules)"
     )
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     words = [sys.executable, "-c", code, str(root / "Testing"), str(root / "HideSeekSeg")]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert done.stdout.split()[-1] == "False"

@@ -7,8 +7,8 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from desktop import Desktop
-from HideSeekSegLib.imaging.files import read_segmentation
-from panel_pictures import NAMES, take
+from helpers.panel_pictures import NAMES, take
+from hideseekseg.imaging.reading import read_segmentation
 
 
 def test_from_the_sample_to_accepted_lesions_on_disk(desktop: Desktop, tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from desktop import Desktop
-from example_findings import make_evidence, make_grid, make_result
-from example_panel import Opened, add_review, open_panel
-from HideSeekSegLib.findings import Status, VertebraFinding
-from HideSeekSegLib.imaging.files import read_segmentation
+from helpers.findings import make_evidence, make_grid, make_result
+from helpers.panel import Opened, add_review, open_panel
+from hideseekseg.findings import Status, VertebraFinding
+from hideseekseg.imaging.reading import read_segmentation
 
 GRID = make_grid((70, 50, 50), (1.2, 1.1, 2.0))
 RESULT = make_result(GRID)
@@ -200,7 +200,7 @@ def test_flick_to_the_healthy_edit_and_back(opened: Opened) -> None:
 
 
 def make_ct_volume() -> Any:
-    from example_findings import make_ct
+    from helpers.findings import make_ct
 
     return make_ct(GRID)
 
@@ -270,7 +270,7 @@ def test_a_saved_scene_comes_back_with_verdicts_threshold_and_undo(
 ) -> None:
     import slicer
 
-    from HideSeekSegLib.scene.saving import restore
+    from hideseekseg.scene.review_storage import restore
 
     ct = add_review(RESULT.vertebrae, GRID)
     file = tmp_path / "scene.mrb"

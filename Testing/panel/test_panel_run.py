@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 
 from desktop import Desktop
-from example_findings import ball, make_candidate, make_grid, make_result
-from example_panel import Opened, add_boxes, add_review, open_panel
-from example_scene import add_ct, add_segmentation, add_transform, everything_of
-from HideSeekSegLib.events import Cancelled, Failed, Started, VertebraDone, to_line
-from HideSeekSegLib.findings import Status, VertebraFinding
-from HideSeekSegLib.imaging.volume import Volume
-from HideSeekSegLib.output.vertebrae import write_vertebra
+from helpers.findings import ball, make_candidate, make_grid, make_result
+from helpers.panel import Opened, add_boxes, add_review, open_panel
+from helpers.scene import add_ct, add_segmentation, add_transform, everything_of
+from hideseekseg.events import Cancelled, Failed, Started, VertebraDone, to_line
+from hideseekseg.findings import Status, VertebraFinding
+from hideseekseg.imaging.volume import Volume
+from hideseekseg.output.vertebra_file import write_vertebra
 
 Spine = tuple[Volume, Volume]
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no signals")
@@ -51,7 +51,7 @@ def slow(desktop: Desktop, slow_weights: Path, box_spine: Spine) -> Iterator[Ope
 def results_in_scene() -> list[Any]:
     import slicer
 
-    from HideSeekSegLib.scene.results import Results
+    from hideseekseg.scene.results import Results
 
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     return [node for node in nodes if Results.isOne(node)]
@@ -328,7 +328,7 @@ def mark_as_mr(node: Any) -> Any:
 
 
 def test_bodies_of_another_segmentation_are_used(desktop: Desktop, box_spine: Spine) -> None:
-    from HideSeekSegLib.imaging.files import read_segmentation
+    from hideseekseg.imaging.reading import read_segmentation
 
     labels = box_spine[1]
     node = add_segmentation({"vertebrae_body": labels.array == 31}, labels.grid.ijk_to_lps, "Pith")

@@ -32,7 +32,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, desktop: Desktop) -> P
 
 
 def make() -> Any:
-    from HideSeekSegLib.panel.torch import Torch
+    from HideSeekSegLib.pytorch_check import Torch
 
     return Torch(sys.executable)
 

@@ -11,36 +11,36 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "HideSeekSeg"
-LIBRARY = MODULE / "HideSeekSegLib"
+LIBRARY = MODULE / "hideseekseg"
+PANEL = MODULE / "HideSeekSegLib"
 SOURCES = sorted(LIBRARY.rglob("*.py"))
 PACKAGED = (".py", ".json", ".safetensors", ".ui", ".png", ".svg")
 
 # From the ground up: a room may import from its own floor's room and from lower floors.
 FLOORS = (
-    ("imaging", "model", "events", "stopping", "commands"),
-    ("findings", "terminal", "watch"),
-    ("anatomy", "attribution", "review_items"),
-    ("review_commands",),
-    ("joining", "evidence", "preparation", "review"),
+    ("events", "imaging", "model"),
+    ("progress", "findings"),
+    ("anatomy", "review", "attribution"),
+    ("lesions",),
     ("output",),
-    ("pipeline", "scene"),
-    ("learning",),
-    ("desk",),
-    ("jobs", "panel", "web"),
-    ("cli_published", "cli_benchmark", "cli_own_data", "cli_app"),
+    ("simulation", "pipeline", "scene"),
+    ("training", "job"),
+    ("ui",),
+    ("web",),
+    ("benchmark",),
     ("cli",),
     ("__main__",),
 )
 FLOOR = {room: n for n, rooms in enumerate(FLOORS) for room in rooms}
-TORCH_ROOMS = {"model", "attribution", "learning", "pipeline", "jobs", "cli"}
-# What only some rooms may know: the scene knows MRML, the panel Qt as well.
+TORCH_ROOMS = {"model", "attribution", "training", "benchmark", "pipeline", "job", "cli"}
+# What only some rooms may know: the scene knows MRML, the panel (a package of its own) Qt as well.
 SLICER_ROOMS = {
     "scene": {"slicer", "vtk"},
-    "desk": {"slicer"},
-    "panel": {"slicer", "qt", "ctk"},
+    "ui": {"slicer"},
     "web": {"slicer", "vtk"},
+    "benchmark": {"slicer", "vtk"},
 }
 HIDDEN = re.compile(r"/(work|home|root|opt|tmp)/|[a-z]:\\users", re.IGNORECASE)
 REGISTRY = re.compile(r"index-url|find-links|(pypi|pythonhosted|pytorch)\.org", re.IGNORECASE)
@@ -54,16 +54,54 @@ def listed(name: str) -> list[str]:
     return block[1].split()
 
 
+# Slicer's package leaves these out, but for what the embedded example is drawn with.
+RESEARCH = ("web", "simulation", "training", "benchmark")
+
+
+def research(path: Path) -> bool:
+    return LIBRARY in path.parents and room(path) in RESEARCH
+
+
 def test_cmake_packages_every_file_and_lists_no_missing_one() -> None:
     """Slicer's macro fails on a listed file that is missing and silently leaves out the others."""
-    scripts, resources = listed("MODULE_PYTHON_SCRIPTS"), listed("MODULE_PYTHON_RESOURCES")
     files = {
-        path.relative_to(MODULE).as_posix()
+        path
         for path in MODULE.rglob("*")
-        if path.suffix in PACKAGED and not {"__pycache__", "web"} & set(path.parts)
+        if path.suffix in PACKAGED and "__pycache__" not in path.parts and not research(path)
     }
-    assert sorted(scripts) == sorted(name for name in files if name.endswith(".py"))
-    assert sorted(resources) == sorted(name for name in files if not name.endswith(".py"))
+    # The command line imports its research commands when they are run: it may lack them.
+    todo = [
+        f for f in files if f.suffix == ".py" and (LIBRARY not in f.parents or room(f) != "cli")
+    ]
+    while todo:
+        new = {path for path in library_imports(todo.pop()) if path not in files}
+        files |= new
+        todo += new
+    expected = sorted(path.relative_to(MODULE).as_posix() for path in files)
+    listing = sorted([*listed("MODULE_PYTHON_SCRIPTS"), *listed("MODULE_PYTHON_RESOURCES")])
+    assert listing == expected
+    assert all(name.endswith(".py") for name in listed("MODULE_PYTHON_SCRIPTS"))
+
+
+def library_imports(path: Path) -> set[Path]:
+    """The library's files that a file imports anywhere, and the packages they lie in."""
+    found = set()
+    inside = path.relative_to(MODULE).parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        base = inside[: len(inside) - node.level + 1] if node.level else ()
+        module = [*base, *(node.module.split(".") if node.module else [])]
+        for name in (module, *([*module, alias.name] for alias in node.names)):
+            for file in (
+                MODULE.joinpath(*name).with_suffix(".py"),
+                MODULE.joinpath(*name, "__init__.py"),
+            ):
+                if file.is_file():
+                    found.add(file)
+                    packages = (parent / "__init__.py" for parent in file.parents)
+                    found |= {f for f in packages if f.is_file() and MODULE in f.parents}
+    return found
 
 
 def imports(path: Path) -> set[str]:
@@ -102,11 +140,6 @@ def test_file_imports_only_from_rooms_below(path: Path) -> None:
     assert "torch" not in roots or own in TORCH_ROOMS
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.relative_to(LIBRARY).as_posix())
-def test_file_fits_in_a_head(path: Path) -> None:
-    assert len(path.read_text("utf-8").splitlines()) <= 300
-
-
 def tracked() -> list[Path]:
     done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
@@ -135,7 +168,11 @@ def test_dependencies_are_those_that_the_library_imports() -> None:
         return set(re.findall(r'"([\w-]+)(?:\[\w+\])?[><=]', found[1])) if found else set()
 
     imported = {name.split(".")[0] for path in SOURCES for name in imports(path)} - {""}
-    foreign = {name for name in imported - set(sys.stdlib_module_names) if name != "HideSeekSegLib"}
+    foreign = {
+        name
+        for name in imported - set(sys.stdlib_module_names)
+        if name not in ("hideseekseg", "HideSeekSegLib")
+    }
     foreign -= {"slicer", "qt", "ctk", "vtk"}  # Slicer brings them: only its rooms may import them
     known = {"skimage": "scikit-image", "PIL": "pillow"}
     known |= {n: n.replace("_", "-") for n in ("trame_rca", "trame_server", "trame_slicer")}

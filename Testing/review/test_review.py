@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from HideSeekSegLib.findings import Candidate, LesionType, Status, VertebraFinding
-from HideSeekSegLib.review import VERDICTS, Filter, Item, Review
+from hideseekseg.findings import Candidate, LesionType, Status, VertebraFinding
+from hideseekseg.review.review import VERDICTS, Filter, Item, Review
 
 Step = Callable[[Review], Any]
 IDS = ("T10-blastic-1", "T10-lytic-1", "T10-lytic-2", "L1-lytic-1", "L1-blastic-1")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from example_findings import (
+from helpers.findings import (
     Floats,
     ball,
     body_centre,
@@ -22,7 +22,7 @@ from example_findings import (
     make_grid,
     make_result,
 )
-from example_scene import (
+from helpers.scene import (
     RAS_FROM_LPS,
     Slicer,
     add_ct,
@@ -30,19 +30,20 @@ from example_scene import (
     add_transform,
     everything_of,
 )
-from HideSeekSegLib.findings import Evidence, Result, Status, VertebraFinding
-from HideSeekSegLib.imaging.patches import Patch
-from HideSeekSegLib.imaging.volume import Grid, Volume
+from hideseekseg.findings import Evidence, Result, Status, VertebraFinding
+from hideseekseg.imaging.patch import Patch
+from hideseekseg.imaging.volume import Grid, Volume
 
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
 pytest.importorskip("slicer.util", reason="slicer-core is not installed")
 
-from HideSeekSegLib.anatomy.conventions import LEVELS, SNOMED, VERTEBRA_CODE  # noqa: E402
-from HideSeekSegLib.review import Review  # noqa: E402
-from HideSeekSegLib.scene import views, vocabulary  # noqa: E402
-from HideSeekSegLib.scene.results import Results, SceneError  # noqa: E402
-from HideSeekSegLib.scene.saving import restore, store  # noqa: E402
-from HideSeekSegLib.scene.segments import tag  # noqa: E402
+from hideseekseg.anatomy.label_conventions import LEVELS, SNOMED, VERTEBRA_CODE  # noqa: E402
+from hideseekseg.review.review import Review  # noqa: E402
+from hideseekseg.scene import terminologies as vocabulary  # noqa: E402
+from hideseekseg.scene import views  # noqa: E402
+from hideseekseg.scene.results import Results, SceneError  # noqa: E402
+from hideseekseg.scene.review_storage import restore, store  # noqa: E402
+from hideseekseg.scene.segments import tag  # noqa: E402
 
 
 def turned(degrees: float) -> Floats:
@@ -602,7 +603,7 @@ def test_patch_is_cut_where_the_segment_leaves_the_ct(ct: Any) -> None:
     results, review = run(ct)
     name = review.add_missed("T11", "lytic")
     results.apply(review)
-    from HideSeekSegLib.scene.geometry import imageOfPatch
+    from hideseekseg.scene.geometry import imageOfPatch
 
     over = Patch(np.ones((6, 4, 4), bool), (-3, 2, 48))
     segment(results, name).AddRepresentation("Binary labelmap", imageOfPatch(over, GRID))

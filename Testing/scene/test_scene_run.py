@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from example_scene import Slicer, add_ct, add_segmentation, add_transform, everything_of
-from HideSeekSegLib.cli import main
-from HideSeekSegLib.findings import Status
-from HideSeekSegLib.imaging.volume import Volume
-from HideSeekSegLib.output.vertebrae import read_vertebra
+from helpers.scene import Slicer, add_ct, add_segmentation, add_transform, everything_of
+from hideseekseg.cli.main import main
+from hideseekseg.findings import Status
+from hideseekseg.imaging.volume import Volume
+from hideseekseg.output.vertebra_file import read_vertebra
 
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
 pytest.importorskip("slicer.util", reason="slicer-core is not installed")
 
-from HideSeekSegLib.scene.reading import problems, writeInputs  # noqa: E402
-from HideSeekSegLib.scene.results import Results  # noqa: E402
+from hideseekseg.scene.results import Results  # noqa: E402
+from hideseekseg.scene.validation import problems, writeInputs  # noqa: E402
 
 NAMES = {33: "vertebrae_T11", 32: "vertebrae_T12", 31: "Segment_3"}
 

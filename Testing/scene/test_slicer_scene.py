@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from example_findings import Floats, make_grid, make_result
-from example_scene import Slicer
-from HideSeekSegLib.findings import Candidate, Result, Status
-from HideSeekSegLib.imaging.files import read_segmentation
-from HideSeekSegLib.imaging.volume import Grid
-from HideSeekSegLib.output.segmentation import write_segmentation
+from helpers.findings import Floats, make_grid, make_result
+from helpers.scene import Slicer
+from hideseekseg.findings import Candidate, Result, Status
+from hideseekseg.imaging.reading import read_segmentation
+from hideseekseg.imaging.volume import Grid
+from hideseekseg.output.seg_nrrd import write_segmentation
 
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
 pytest.importorskip("slicer.util", reason="slicer-core is not installed")

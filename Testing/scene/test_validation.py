@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from example_findings import Floats, body_centre, make_ct, make_grid, positions
-from example_scene import Slicer, add_ct, add_segmentation, add_transform, everything_of
-from HideSeekSegLib.anatomy.levels import assign
-from HideSeekSegLib.imaging.files import InputError, read_ct, read_segmentation
-from HideSeekSegLib.imaging.segments import Segmentation
-from HideSeekSegLib.imaging.volume import Grid
+from helpers.findings import Floats, body_centre, make_ct, make_grid, positions
+from helpers.scene import Slicer, add_ct, add_segmentation, add_transform, everything_of
+from hideseekseg.anatomy.labelling import assign
+from hideseekseg.imaging.reading import InputError, read_ct, read_segmentation
+from hideseekseg.imaging.segmentation import Segmentation
+from hideseekseg.imaging.volume import Grid
 
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
-reading = pytest.importorskip("HideSeekSegLib.scene.reading", reason="slicer-core is missing")
+reading = pytest.importorskip("hideseekseg.scene.validation", reason="slicer-core is missing")
 
 
 def turned(degrees: float) -> Floats:

@@ -9,8 +9,9 @@ import numpy.typing as npt
 import pytest
 from scipy import ndimage
 
-from HideSeekSegLib.imaging.volume import Grid
-from HideSeekSegLib.learning.phantom import (
+from hideseekseg.imaging.volume import Grid
+from hideseekseg.simulation.phantom.settings import SpineSettings, random_settings
+from hideseekseg.simulation.phantom.spine import (
     Labels,
     Phantom,
     draw_clean,
@@ -18,8 +19,7 @@ from HideSeekSegLib.learning.phantom import (
     example_spine,
     label_value,
 )
-from HideSeekSegLib.learning.spine_settings import SpineSettings, random_settings
-from HideSeekSegLib.learning.vertebra_shapes import LEVELS, Field, mean_shape
+from hideseekseg.simulation.phantom.vertebra import LEVELS, Field, mean_shape
 
 SMALL = SpineSettings(levels=("T12", "L1"), spacing_mm=(0.9, 0.9, 2.0), marrow_hu=150.0)
 

@@ -13,41 +13,19 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from example_vertebrae import (
-    CENTRE,
-    UPRIGHT,
-    cylinder,
-    dice,
-    grid_around,
-    plain_vertebra,
-    scanned,
-)
-from HideSeekSegLib.imaging.files import InputError
-from HideSeekSegLib.imaging.volume import Grid, Volume, to_sitk
-from HideSeekSegLib.learning import mimics
-from HideSeekSegLib.learning.acquisition import (
+from helpers.vertebrae import CENTRE, UPRIGHT, cylinder, dice, grid_around, plain_vertebra, scanned
+from hideseekseg.imaging.reading import InputError
+from hideseekseg.imaging.volume import Grid, Volume, to_sitk
+from hideseekseg.model.profile import Geometry
+from hideseekseg.simulation import benign_mimics as mimics
+from hideseekseg.simulation.acquisition import (
     Acquisition,
     acquire,
     draw_noise,
     random_acquisition,
     scale,
 )
-from HideSeekSegLib.learning.canvases import (
-    drawn_vertebrae,
-    load_vertebrae,
-    read_sources,
-    take_canvas,
-)
-from HideSeekSegLib.learning.commands import Simulation, run_simulate
-from HideSeekSegLib.learning.conspicuity import (
-    PLAIN_HU,
-    SMALLEST_MM3,
-    clutter,
-    outlined,
-    plain,
-)
-from HideSeekSegLib.learning.fields import Canvas, blob, log_uniform, random_point, smooth_field
-from HideSeekSegLib.learning.lesions import (
+from hideseekseg.simulation.metastases import (
     VISIBLE_HU,
     draw_kind,
     paint_blastic,
@@ -55,7 +33,14 @@ from HideSeekSegLib.learning.lesions import (
     paint_metastases,
     seed_point,
 )
-from HideSeekSegLib.learning.simulate import (
+from hideseekseg.simulation.random_fields import (
+    Canvas,
+    blob,
+    log_uniform,
+    random_point,
+    smooth_field,
+)
+from hideseekseg.simulation.simulate import (
     BLASTIC,
     BODY,
     LEAST_LESION_PIXELS,
@@ -65,7 +50,14 @@ from HideSeekSegLib.learning.simulate import (
     draw_sample,
     simulate,
 )
-from HideSeekSegLib.model.profile import Geometry
+from hideseekseg.simulation.source_vertebrae import (
+    drawn_vertebrae,
+    load_vertebrae,
+    read_sources,
+    take_canvas,
+)
+from hideseekseg.simulation.visibility import PLAIN_HU, SMALLEST_MM3, clutter, outlined, plain
+from hideseekseg.training.commands import Simulation, run_simulate
 
 SMALL = Geometry("aligned", 32, slice_mm=2.4, body_pixels=26.0, margin_pixels=1.0)
 SPACING = (1.6, 0.8, 0.9)

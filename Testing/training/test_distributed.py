@@ -14,12 +14,12 @@ import pytest
 import torch
 from torch import distributed
 
-from example_team import STAGE, error_on, fit_line, new_line
-from HideSeekSegLib.learning.devices import ALONE, Team, open_team
-from HideSeekSegLib.learning.training import Losses, run_stage
-from HideSeekSegLib.model.weights import DeviceError
+from helpers.process_group import STAGE, error_on, fit_line, new_line
+from hideseekseg.model.weights import DeviceError
+from hideseekseg.training.distributed import ALONE, Team, open_team
+from hideseekseg.training.trainer import Losses, run_stage
 
-HERE = Path(__file__).resolve().parent
+TESTING = Path(__file__).resolve().parents[1]
 
 needs_gloo = pytest.mark.skipif(
     not (distributed.is_available() and distributed.is_gloo_available()),
@@ -31,9 +31,9 @@ def launch(folder: Path, *task: str) -> list[dict[str, Any]]:
     """Run the example on two processes; what each of them saw."""
     folder.mkdir(exist_ok=True)
     words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    paths = os.pathsep.join([str(HERE.parent / "HideSeekSeg"), str(HERE)])
+    paths = os.pathsep.join([str(TESTING.parent / "HideSeekSeg"), str(TESTING)])
     running = subprocess.Popen(
-        [sys.executable, *words, str(HERE / "example_team.py"), str(folder), *task],
+        [sys.executable, *words, str(TESTING / "helpers" / "process_group.py"), str(folder), *task],
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         text=True,

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from example_vertebrae import TOY, Mask, plain_vertebra, toy_slices
-from HideSeekSegLib.findings import LesionType
-from HideSeekSegLib.joining import Joined, Part
-from HideSeekSegLib.learning.dataset import make_batch
-from HideSeekSegLib.learning.evaluation import (
+from helpers.vertebrae import TOY, Mask, plain_vertebra, toy_slices
+from hideseekseg.findings import LesionType
+from hideseekseg.lesions import Joined, Part
+from hideseekseg.model.profile import Decision, Schedule
+from hideseekseg.model.weights import Model
+from hideseekseg.simulation.simulate import Recipe, simulate
+from hideseekseg.training.dataset import make_batch
+from hideseekseg.training.evaluation import (
     Case,
     Found,
     auc,
@@ -25,12 +28,9 @@ from HideSeekSegLib.learning.evaluation import (
     tally,
     vertebra_auc,
 )
-from HideSeekSegLib.learning.reporting import format_figures, measure_weights
-from HideSeekSegLib.learning.simulate import Recipe, simulate
-from HideSeekSegLib.learning.train import Settings, train
-from HideSeekSegLib.learning.tuning import LOST_BY_GATE, choose_gate, slice_auc, tune
-from HideSeekSegLib.model.profile import Decision, Schedule
-from HideSeekSegLib.model.weights import Model
+from hideseekseg.training.reporting import format_figures, measure_weights
+from hideseekseg.training.threshold_tuning import LOST_BY_GATE, choose_gate, slice_auc, tune
+from hideseekseg.training.train import Settings, train
 
 SHAPE = (6, 20, 20)
 HALF = 0.5

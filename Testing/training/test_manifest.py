@@ -12,17 +12,17 @@ import numpy.typing as npt
 import pytest
 import SimpleITK as sitk
 
-from HideSeekSegLib.anatomy.crops import crop_grid, take_crop
-from HideSeekSegLib.cli import main
-from HideSeekSegLib.imaging.files import InputError
-from HideSeekSegLib.imaging.volume import Grid, Volume, to_sitk
-from HideSeekSegLib.learning.dataset import load_slices, make_batch
-from HideSeekSegLib.learning.evaluation import load_cases
-from HideSeekSegLib.learning.manifest import balance, overlap, read_manifest
-from HideSeekSegLib.learning.own_data import Outcome, cut_out, write_shards
-from HideSeekSegLib.learning.simulate import BODY, COMPACT_GEOMETRY
-from HideSeekSegLib.learning.train import COMPACT
-from HideSeekSegLib.preparation import central_slices
+from hideseekseg.anatomy.crop import crop_grid, take_crop
+from hideseekseg.anatomy.preparation import central_slices
+from hideseekseg.cli.main import main
+from hideseekseg.imaging.reading import InputError
+from hideseekseg.imaging.volume import Grid, Volume, to_sitk
+from hideseekseg.simulation.simulate import BODY, COMPACT_GEOMETRY
+from hideseekseg.training.dataset import load_slices, make_batch
+from hideseekseg.training.evaluation import load_cases
+from hideseekseg.training.manifest import balance, overlap, read_manifest
+from hideseekseg.training.prepare import Outcome, cut_out, write_shards
+from hideseekseg.training.train import COMPACT
 
 HEAD = "image,mask,label,patient,level,convention"
 GOOD = "ct.nii.gz,bodies.nii.gz,healthy,A,T11,totalsegmentator"

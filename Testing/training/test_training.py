@@ -13,29 +13,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from example_models import TINY
-from example_vertebrae import EVIDENCE, TOY, plain_vertebra, toy_slices
-from HideSeekSegLib.anatomy.crops import Crop, feathered
-from HideSeekSegLib.anatomy.intensity import Calibration, network_input
-from HideSeekSegLib.imaging.files import InputError
-from HideSeekSegLib.imaging.volume import Grid
-from HideSeekSegLib.learning.augmentation import bent
-from HideSeekSegLib.learning.dataset import Slices, load_slices, make_batch
-from HideSeekSegLib.learning.losses import (
-    EDITING_TIMES,
-    Supervision,
-    decoder_loss,
-    draw_times,
-)
-from HideSeekSegLib.learning.simulate import Recipe, draw_sample, simulate
-from HideSeekSegLib.learning.train import (
-    Settings,
-    encode_all,
-    fit_classifier,
-    standardise,
-    train,
-)
-from HideSeekSegLib.learning.training import (
+from helpers.models import TINY
+from helpers.vertebrae import EVIDENCE, TOY, plain_vertebra, toy_slices
+from hideseekseg.anatomy.crop import Crop, feathered
+from hideseekseg.anatomy.intensity import Calibration, network_input
+from hideseekseg.imaging.reading import InputError
+from hideseekseg.imaging.volume import Grid
+from hideseekseg.model.autoencoder import DiffusionAutoencoder
+from hideseekseg.model.classifier import LinearClassifier
+from hideseekseg.model.profile import Architecture
+from hideseekseg.model.weights import load_model, save_model
+from hideseekseg.simulation.simulate import Recipe, draw_sample, simulate
+from hideseekseg.training.augmentation import bent
+from hideseekseg.training.dataset import Slices, load_slices, make_batch
+from hideseekseg.training.losses import EDITING_TIMES, Supervision, decoder_loss, draw_times
+from hideseekseg.training.train import Settings, encode_all, fit_classifier, standardise, train
+from hideseekseg.training.trainer import (
     Losses,
     Progress,
     Stage,
@@ -43,10 +36,6 @@ from HideSeekSegLib.learning.training import (
     run_stage,
     seconds_spent,
 )
-from HideSeekSegLib.model.autoencoder import DiffusionAutoencoder
-from HideSeekSegLib.model.classifier import LinearClassifier
-from HideSeekSegLib.model.profile import Architecture
-from HideSeekSegLib.model.weights import load_model, save_model
 
 QUICK = Settings(encoder_steps=6, decoder_steps=6, encoder_batch=8, decoder_batch=8)
 

@@ -15,20 +15,20 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from example_models import tiny_model
-from example_vertebrae import plain_vertebra, scanned
-from HideSeekSegLib.cli import main
-from HideSeekSegLib.imaging.volume import Volume, to_sitk
-from HideSeekSegLib.learning.simulate import Recipe, simulate
-from HideSeekSegLib.model.weights import load_model, save_model
+from helpers.models import tiny_model
+from helpers.vertebrae import plain_vertebra, scanned
+from hideseekseg.cli.main import main
+from hideseekseg.imaging.volume import Volume, to_sitk
+from hideseekseg.model.weights import load_model, save_model
+from hideseekseg.simulation.simulate import Recipe, simulate
 
-LIBRARY = Path(__file__).resolve().parents[1] / "HideSeekSeg"
+LIBRARY = Path(__file__).resolve().parents[2] / "HideSeekSeg"
 STEPS = ("--encoder-steps", "8", "--decoder-steps", "2", "--supervision", "twins")
 Words = tuple[str | Path, ...]
 
 
 def start(words: Words) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "HideSeekSegLib", *map(str, words)]
+    command = [sys.executable, "-m", "hideseekseg", *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": str(LIBRARY), "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
     return subprocess.Popen(

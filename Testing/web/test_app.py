@@ -7,16 +7,16 @@ import json
 
 import pytest
 
-import example_app
-from app_walk import Walk, take
-from example_app import open_tab
-from example_scene import Slicer
-from HideSeekSegLib.model.weights import BUNDLE
+from helpers import app
+from helpers.app import open_tab
+from helpers.app_walk import Walk, take
+from helpers.scene import Slicer
+from hideseekseg.model.weights import BUNDLE
 
 
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
-    example_app.need_all()
+    app.need_all()
     return take(tmp_path_factory.mktemp("walk"))
 
 
@@ -109,7 +109,7 @@ def test_private_folder_is_private_and_goes(walk: Walk) -> None:
 
 
 def test_accepted_findings_are_on_disk(walk: Walk) -> None:
-    from HideSeekSegLib.imaging.files import read_segmentation
+    from hideseekseg.imaging.reading import read_segmentation
 
     out = walk.out
     names = ["accepted.csv", "accepted.seg.nrrd", "review.json", "review.mrb"]
@@ -132,9 +132,9 @@ def test_scene_opens_in_the_slicer_of_the_tests_with_everything_in_place(
     """Written by the app's slicer-core 5.11, read by 5.12: as when its user goes on in Slicer."""
     import slicer.util
 
-    from HideSeekSegLib.desk.at_work import latest
-    from HideSeekSegLib.output.looks import STATUS
-    from HideSeekSegLib.scene.segments import tag
+    from hideseekseg.output.segment_description import STATUS
+    from hideseekseg.scene.segments import tag
+    from hideseekseg.ui.review_session import latest
 
     mrml.scene.Clear(True)
     assert mrml.scene.ReadFromMRB(str(walk.out / "review.mrb"), True)
@@ -157,7 +157,7 @@ def test_scene_opens_in_the_slicer_of_the_tests_with_everything_in_place(
 
 def test_saved_scene_goes_on_in_the_browser(walk: Walk) -> None:
     path = walk.out / "review.mrb"
-    with example_app.browser() as browser, example_app.serve(str(path)) as served:
+    with app.browser() as browser, app.serve(str(path)) as served:
         tab = open_tab(browser, served.url, "#candidates tr.accepted")
         accepted = [cells for cells in tab.rows() if cells[5].startswith("✓ accepted")]
         assert {tuple(cells[:2]) for cells in accepted} == {("T12", "lytic"), ("L1", "blastic")}

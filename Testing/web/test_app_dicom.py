@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-import example_app
-from example_app import PATIENCE, Tab, is_bright, open_tab
+from helpers import app
+from helpers.app import PATIENCE, Tab, is_bright, open_tab
 
 
 @pytest.fixture
 def slices(shared: Path) -> Path:
-    example_app.need_all()
+    app.need_all()
     folder = shared / "data" / "lidc0314_dicom"
     if not folder.is_dir():
         pytest.skip("the DICOM slices of ../shared are not here")
@@ -35,7 +35,7 @@ def load(tab: Tab) -> None:
 
 @pytest.mark.slow
 def test_folder_of_slices_is_opened_by_path_and_by_upload(slices: Path, bodies: Path) -> None:
-    with example_app.browser() as browser, example_app.serve() as served:
+    with app.browser() as browser, app.serve() as served:
         tab = open_tab(browser, served.url)
         tab.page.click("text=Open…")
         tab.page.fill("#ct-path", str(slices))

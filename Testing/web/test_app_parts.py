@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from example_findings import make_ct, make_evidence, make_grid, make_result
-from example_scene import Slicer
-from HideSeekSegLib.imaging.files import read_ct, read_segmentation
-from HideSeekSegLib.output.strip import TITLES, make_strip
+from helpers.findings import make_ct, make_evidence, make_grid, make_result
+from helpers.scene import Slicer
+from hideseekseg.imaging.reading import read_ct, read_segmentation
+from hideseekseg.output.figures.evidence_strip import TITLES, make_strip
 
 GRID = make_grid((70, 50, 50), (1.2, 1.1, 2.0))
 RESULT = make_result(GRID)
@@ -40,8 +40,8 @@ def test_files_become_nodes_as_slicer_would_read_them(
 ) -> None:
     import slicer.util
 
-    from HideSeekSegLib.scene.levels import levelRows
-    from HideSeekSegLib.scene.loading import addCt, addSegmentation, removeData
+    from hideseekseg.scene.import_data import addCt, addSegmentation, removeData
+    from hideseekseg.scene.level_rows import levelRows
 
     mrml.scene.Clear(True)
     volume, labels = read_ct(box_files[0]), read_segmentation(box_files[1])
@@ -65,9 +65,9 @@ def test_surfaces_lie_where_the_vertebrae_are_and_are_not_saved(
 ) -> None:
     import slicer.util
 
-    from HideSeekSegLib.scene.levels import levelRows
-    from HideSeekSegLib.scene.loading import addCt, addSegmentation
-    from HideSeekSegLib.scene.surfaces import addSurfaces, removeSurfaces
+    from hideseekseg.scene.import_data import addCt, addSegmentation
+    from hideseekseg.scene.level_rows import levelRows
+    from hideseekseg.scene.surfaces import addSurfaces, removeSurfaces
 
     mrml.scene.Clear(True)
     labels = read_segmentation(box_files[1])
@@ -99,6 +99,6 @@ def test_surfaces_lie_where_the_vertebrae_are_and_are_not_saved(
 )
 def test_choices_become_corrections(choice: str, kind: str, said: str) -> None:
     pytest.importorskip("slicer.util", reason="slicer-core is not installed")
-    from HideSeekSegLib.desk.level_choices import correction
+    from hideseekseg.ui.level_choices import correction
 
     assert correction(choice, kind) == said

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-import example_app
-from example_app import PATIENCE, Served, Tab, open_tab
+from helpers import app
+from helpers.app import PATIENCE, Served, Tab, open_tab
 
 
 @dataclass
@@ -27,11 +27,11 @@ def opened(
     box_files: tuple[Path, Path], slow_weights: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Opened]:
     """Three boxes of bone, and weights slow enough to be stopped; at most 2 MB may be uploaded."""
-    example_app.need_all()
+    app.need_all()
     out = tmp_path_factory.mktemp("out")
     words = [*map(str, box_files), "--labels", "totalsegmentator", "--weights", str(slow_weights)]
     words += ["--out", str(out), "--upload-mb", "2", "--threshold", "0"]
-    with example_app.browser() as browser, example_app.serve(*words) as served:
+    with app.browser() as browser, app.serve(*words) as served:
         tab = open_tab(browser, served.url)
         yield Opened(served, browser, tab)
         assert tab.complaints == []
@@ -219,8 +219,8 @@ def test_saving_where_nothing_can_be_written_is_said(opened: Opened, tmp_path: P
 
 
 def test_host_needs_a_word_of_warning(box_files: tuple[Path, Path]) -> None:
-    example_app.need_all()
-    with example_app.serve(*map(str, box_files), "--host", "0.0.0.0") as served:
+    app.need_all()
+    with app.serve(*map(str, box_files), "--host", "0.0.0.0") as served:
         assert any(line.startswith("Warning: --host 0.0.0.0") for line in served.said)
         assert answer(served.origin + "/index.html") == 403
 
@@ -228,7 +228,7 @@ def test_host_needs_a_word_of_warning(box_files: tuple[Path, Path]) -> None:
 def test_without_trame_slicer_it_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     import importlib.util
 
-    from HideSeekSegLib.cli import main
+    from hideseekseg.cli.main import main
 
     if importlib.util.find_spec("trame_slicer") is not None:
         pytest.skip("trame-slicer is installed here")

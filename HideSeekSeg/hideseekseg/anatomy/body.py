@@ -15,9 +15,9 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ..findings import BodySource
-from ..imaging.patches import bounding_box
+from ..imaging.patch import bounding_box
 from ..imaging.volume import Grid, Volume, resample
-from .frame import STEP_MM, Frame, find_frame, solid_on, working_grid
+from .vertebra_frame import STEP_MM, Frame, find_frame, solid_on, working_grid
 
 Mask = npt.NDArray[np.bool_]
 Box = tuple[slice, ...]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ..imaging.patches import Patch, bounding_box, move_patch, patch_of, reach, triple
+from ..imaging.patch import Patch, bounding_box, move_patch, patch_of, reach, triple
 from ..imaging.volume import Grid, Volume, resample
 from ..model.profile import Geometry
 

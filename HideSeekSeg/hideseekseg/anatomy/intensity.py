@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from ..imaging.volume import Volume
 from ..model.profile import Intensity, Profile
-from .crops import Crop, Mask, feathered
-from .outlines import Outline, outline_of
+from .crop import Crop, Mask, feathered
+from .surface_distance import Outline, outline_of
 
 # Medians over the vertebrae of four CTs in HU: 60th percentile of the tissue 2-10 mm around the
 # body, 95th percentile inside it.

@@ -8,9 +8,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..imaging.files import InputError, Segment, Segmentation
-from .conventions import CONVENTIONS, LEVELS, OTHER, SNOMED, UNKNOWN, Convention, Kind, Meaning
-from .naming import is_unnamed, meaning_of_entry, meaning_of_name
+from ..imaging.reading import InputError, Segment, Segmentation
+from .label_conventions import (
+    CONVENTIONS,
+    LEVELS,
+    OTHER,
+    SNOMED,
+    UNKNOWN,
+    Convention,
+    Kind,
+    Meaning,
+)
+from .segment_names import is_unnamed, meaning_of_entry, meaning_of_name
 
 __all__ = ["LEVELS", "SNOMED", "Assignment", "assign", "format_mapping", "order"]
 

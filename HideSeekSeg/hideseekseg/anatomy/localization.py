@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..findings import BodySource
-from ..imaging.files import Segmentation
-from ..imaging.patches import EVERYWHERE, Box, Patch, move_patch, patch_of, triple
+from ..imaging.patch import EVERYWHERE, Box, Patch, move_patch, patch_of, triple
+from ..imaging.reading import Segmentation
 from ..imaging.volume import Grid, Volume
-from .bodies import CUT, find_body
-from .levels import Assignment, order
+from .body import CUT, find_body
+from .labelling import Assignment, order
 
 Mask = npt.NDArray[np.bool_]
 

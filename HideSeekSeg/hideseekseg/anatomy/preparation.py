@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from .anatomy.bodies import CUT
-from .anatomy.crops import Crop, crop_grid, take_crop
-from .anatomy.intensity import Calibration, Landmarks, landmarks
-from .anatomy.outlines import outline_of
-from .anatomy.quality import UNKNOWN, Limits, Quality, measure, obstacles, remarks
-from .anatomy.sites import Site, close_up
-from .imaging.volume import Volume
-from .model.profile import Geometry
+from ..imaging.volume import Volume
+from ..model.profile import Geometry
+from .body import CUT
+from .crop import Crop, crop_grid, take_crop
+from .intensity import Calibration, Landmarks, landmarks
+from .localization import Site, close_up
+from .quality import UNKNOWN, Limits, Quality, measure, obstacles, remarks
+from .surface_distance import outline_of
 
 LEAST_BODY_VOXELS = 100
 LEAST_EXTENT_MM = 6.0  # along each axis of the CT: less is a rim, not a body

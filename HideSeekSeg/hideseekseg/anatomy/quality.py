@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ..imaging.patches import bounding_box
+from ..imaging.patch import bounding_box
 from ..imaging.volume import Grid, Volume
 from ..model.profile import Geometry, Profile
-from .crops import Crop, Mask, feathered
+from .crop import Crop, Mask, feathered
 from .intensity import Calibration
-from .outlines import REACH_MM, Outline, outline_of
+from .surface_distance import REACH_MM, Outline, outline_of
 
 Floats = npt.NDArray[np.float32]
 

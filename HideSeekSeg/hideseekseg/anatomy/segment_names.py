@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .conventions import (
+from .label_conventions import (
     ALTERED_STRUCTURE_CODE,
     BODY_CODE,
     CONVENTIONS,

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ..imaging.patches import bounding_box
+from ..imaging.patch import bounding_box
 from ..imaging.volume import Volume
-from .crops import Mask
+from .crop import Mask
 
 REACH_MM = 10.0
 

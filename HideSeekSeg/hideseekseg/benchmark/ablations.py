@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ...model.weights import Model
-from .methods import HideAndSeek, with_profile
-from .outcomes import Outcome, outcome
-from .subjects import Subject
+from ..model.weights import Model
+from .cases import Subject
+from .methods.method import HideAndSeek, with_profile
+from .metrics.outcomes import Outcome, outcome
 
 RENDERED = {"invert_steps": 20, "render_steps": 10}
 QUANTILES = (0.25, 0.5, 0.75)

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ...anatomy.bodies import CUT, find_body
-from ...anatomy.levels import assign
-from ...imaging.files import InputError, read_segmentation
-from ...imaging.volume import Grid
+from ..anatomy.body import CUT, find_body
+from ..anatomy.labelling import assign
+from ..imaging.reading import InputError, read_segmentation
+from ..imaging.volume import Grid
 
 Mask = npt.NDArray[np.bool_]
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ...anatomy.crops import Crop, crop_grid, take_crop
-from ...anatomy.intensity import Calibration, network_input
-from ...imaging.files import InputError, make_folder
-from ...model.profile import Profile
-from ..canvases import DRAWN, Source, Vertebra, drawn_vertebrae, load_vertebrae
-from ..dataset import Slices, load_slices, make_batch
-from ..evaluation import Case
-from ..fields import Field, Mask
-from ..simulate import Recipe, simulate
+from ..anatomy.crop import Crop, crop_grid, take_crop
+from ..anatomy.intensity import Calibration, network_input
+from ..imaging.reading import InputError, make_folder
+from ..model.profile import Profile
+from ..simulation.random_fields import Field, Mask
+from ..simulation.simulate import Recipe, simulate
+from ..simulation.source_vertebrae import DRAWN, Source, Vertebra, drawn_vertebrae, load_vertebrae
+from ..training.dataset import Slices, load_slices, make_batch
+from ..training.evaluation import Case
 
 BOX_COLUMNS = ("patient", "x", "y", "z", "width", "depth", "height")
 

@@ -11,28 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ...imaging.files import InputError, atomic, make_folder
-from ...model.weights import Model
-from ..canvases import Source, read_sources
-from ..telling import Say, counter
-from ..weights import load_weights
+from ..imaging.reading import InputError, atomic, make_folder
+from ..model.weights import Model
+from ..simulation.source_vertebrae import Source, read_sources
+from ..training.telling import Say, counter
+from ..training.weights import load_weights
 from .ablations import ablations, run_ablations
-from .anomaly import NAME as ANOMALY_NAME
-from .anomaly import change_map, difference_map
-from .bootstrap import draw_weights
-from .boxed import RULE, boxes_to_markdown, draw_boxes, try_boxes
-from .cams import FROM_TORCHCAM, cams
-from .choosing import choose
-from .failures import draw_failures
-from .methods import HideAndSeek, Method, Tuned, run
-from .metrics import estimates
-from .otsu import OtsuHiding, otsu
-from .plots import draw_plots
-from .realism import realism
-from .results import About, Data, Row, describe, estimates_data
-from .rivals import AUDITOR, load_auditor, spread, trained_methods
-from .strata import lesions_of, recall_by_stratum
-from .subjects import (
+from .cases import (
     Box,
     Subject,
     boxed_subjects,
@@ -42,8 +27,23 @@ from .subjects import (
     read_boxes,
     split_drawn,
 )
-from .table import to_markdown
-from .unet import NAME as UNET_NAME
+from .methods.activation_maps import FROM_TORCHCAM, cams
+from .methods.anomaly import NAME as ANOMALY_NAME
+from .methods.anomaly import change_map, difference_map
+from .methods.method import HideAndSeek, Method, Tuned, run
+from .methods.otsu import OtsuHiding, otsu
+from .methods.trained import AUDITOR, load_auditor, spread, trained_methods
+from .methods.unet import NAME as UNET_NAME
+from .metrics.bootstrap import draw_weights
+from .metrics.detection import estimates
+from .metrics.strata import lesions_of, recall_by_stratum
+from .realism import realism
+from .report.boxes import RULE, boxes_to_markdown, draw_boxes, try_boxes
+from .report.failures import draw_failures
+from .report.plots import draw_plots
+from .report.results import About, Data, Row, describe, estimates_data
+from .report.table import to_markdown
+from .threshold_selection import choose
 
 OWN = "Hide-and-Seek Attribution"
 

@@ -9,23 +9,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...imaging.files import InputError, make_folder
-from ...model.weights import Model
-from ..evaluation import TYPES
-from ..telling import Say, counter
-from ..weights import load_weights
-from .anomaly import change_map, difference_map
-from .bootstrap import draw_weights
-from .choosing import choose
+from ..imaging.reading import InputError, make_folder
+from ..model.weights import Model
+from ..training.evaluation import TYPES
+from ..training.telling import Say, counter
+from ..training.weights import load_weights
+from .cases import Subject, load_simulated, split_drawn
 from .comparison import OWN, bootstrap_of, write_set
-from .methods import HideAndSeek, Method, Tuned, run
-from .metrics import estimates
-from .otsu import OtsuHiding, otsu
-from .outcomes import Outcome, Thresholds
-from .results import About, Data, Row, describe, estimates_data
-from .rivals import spread
-from .strata import lesions_of, recall_by_stratum
-from .subjects import Subject, load_simulated, split_drawn
+from .methods.anomaly import change_map, difference_map
+from .methods.method import HideAndSeek, Method, Tuned, run
+from .methods.otsu import OtsuHiding, otsu
+from .methods.trained import spread
+from .metrics.bootstrap import draw_weights
+from .metrics.detection import estimates
+from .metrics.outcomes import Outcome, Thresholds
+from .metrics.strata import lesions_of, recall_by_stratum
+from .report.results import About, Data, Row, describe, estimates_data
+from .threshold_selection import choose
 
 TITLE = "Simulated lesions in real vertebrae, cross-validated by patient"
 TUNED_ON = "the other patients of each fold"

@@ -8,17 +8,17 @@ from functools import partial
 
 import numpy as np
 
-from ...anatomy.bodies import CUT, cut_flags
-from ...anatomy.crops import PATIENT_AXES, Mask, crop_grid
-from ...anatomy.quality import measure
-from ...anatomy.sites import Site, close_up
-from ...imaging.patches import bounding_box, patch_of
-from ...imaging.volume import Grid, Volume
-from ...model.profile import Geometry
-from ...preparation import Prepared, prepare
-from ..acquisition import Acquisition, draw_noise
-from ..canvases import Vertebra
-from ..simulate import draw_sample
+from ..anatomy.body import CUT, cut_flags
+from ..anatomy.crop import PATIENT_AXES, Mask, crop_grid
+from ..anatomy.localization import Site, close_up
+from ..anatomy.preparation import Prepared, prepare
+from ..anatomy.quality import measure
+from ..imaging.patch import bounding_box, patch_of
+from ..imaging.volume import Grid, Volume
+from ..model.profile import Geometry
+from ..simulation.acquisition import Acquisition, draw_noise
+from ..simulation.simulate import draw_sample
+from ..simulation.source_vertebrae import Vertebra
 
 METAL_CLIPPED_HU = 3071.0  # the most that a scan stored in 12 bits can show
 AIR_FILL_HU = -1024.0

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..canvases import Source, read_sources
-from .measuring import wait_for
+from ..simulation.source_vertebrae import Source, read_sources
+from .speed.machine import wait_for
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def table(runs: Sequence[Run]) -> str:
 
 def _run(source: Source, out: Path, extra: Sequence[str]) -> Run:
     files = [str(source.ct), str(source.segmentation), "--labels", source.labels]
-    command = [sys.executable, "-m", "HideSeekSegLib", "segment", *files, "--out", str(out)]
+    command = [sys.executable, "-m", "hideseekseg", "segment", *files, "--out", str(out)]
     process = subprocess.Popen([*command, "--quiet", *extra])
     began = time.monotonic()
     usage = wait_for(process)

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ...attribution import encode
-from ...findings import LesionType
-from ...model.weights import Model
-from ..evaluation import TYPES, Seen, see
-from .bootstrap import Weights, draw_weights, interval
-from .metrics import Estimate, weighted_mean
-from .subjects import Subject
+from ..attribution import encode
+from ..findings import LesionType
+from ..model.weights import Model
+from ..training.evaluation import TYPES, Seen, see
+from .cases import Subject
+from .metrics.bootstrap import Weights, draw_weights, interval
+from .metrics.detection import Estimate, weighted_mean
 
 LEAST_PIXELS = 16  # of lesion, for a slice to count as crossed
 

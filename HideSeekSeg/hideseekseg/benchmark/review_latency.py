@@ -8,8 +8,8 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-from ...findings import Candidate, LesionType, Status, VertebraFinding
-from ...review import Review
+from ..findings import Candidate, LesionType, Status, VertebraFinding
+from ..review.review import Review
 
 LEVELS = 20
 ROUNDS = 51

@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ...anatomy.bodies import CUT
-from ...anatomy.intensity import Calibration, calibrate
-from ...anatomy.levels import assign
-from ...anatomy.quality import SIMULATED, obstacles, remarks
-from ...anatomy.sites import all_bodies, find_site, levels_of
-from ...imaging.files import atomic, make_folder, read_ct, read_segmentation
-from ...imaging.volume import Volume
-from ...preparation import Prepared
-from ..canvases import Source, read_sources
-from ..simulate import COMPACT_GEOMETRY
-from .degrading import DEGRADED, Scene, diseased, scene_of
+from ..anatomy.body import CUT
+from ..anatomy.intensity import Calibration, calibrate
+from ..anatomy.labelling import assign
+from ..anatomy.localization import all_bodies, find_site, levels_of
+from ..anatomy.preparation import Prepared
+from ..anatomy.quality import SIMULATED, obstacles, remarks
+from ..imaging.reading import atomic, make_folder, read_ct, read_segmentation
+from ..imaging.volume import Volume
+from ..simulation.simulate import COMPACT_GEOMETRY
+from ..simulation.source_vertebrae import Source, read_sources
+from .degradations import DEGRADED, Scene, diseased, scene_of
 
 # Every rule, as its alarms are counted, and what it looks at.
 RULES = {

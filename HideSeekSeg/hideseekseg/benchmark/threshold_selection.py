@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ...findings import LesionType
-from ..evaluation import TYPES
-from ..tuning import LEAST_IOU
-from ..tuning import worth as worth_of
-from .methods import Method, Setting, Tuned
-from .outcomes import Outcome, count, outcome
-from .subjects import Subject
+from ..findings import LesionType
+from ..training.evaluation import TYPES
+from ..training.threshold_tuning import LEAST_IOU
+from ..training.threshold_tuning import worth as worth_of
+from .cases import Subject
+from .methods.method import Method, Setting, Tuned
+from .metrics.outcomes import Outcome, count, outcome
 
 TRIED_THRESHOLDS = 20
 

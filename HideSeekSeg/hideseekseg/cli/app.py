@@ -6,7 +6,7 @@ import argparse
 import importlib.util
 from pathlib import Path
 
-from .commands import OK, Command
+from .arguments import OK, Command
 
 MISSING = (
     "needs trame-slicer, which is not installed here: `make app` sets it up, or"
@@ -32,15 +32,15 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from .imaging.files import InputError
+    from ..imaging.reading import InputError
 
     if args.ct is not None and args.segmentation is None and args.ct.suffix != ".mrb":
         args.refuse("a CT needs its SEGMENTATION")
     if importlib.util.find_spec("trame_slicer") is None:
         raise InputError("app", MISSING)
-    from .web.app import Address, serve
-    from .web.running import Settings
-    from .web.session import Start
+    from ..web.run_view import Settings
+    from ..web.server import Address, serve
+    from ..web.session import Start
 
     start = Start(args.ct, args.segmentation, args.labels, args.out)
     settings = Settings(args.device, args.weights, args.threshold, args.all_slices)

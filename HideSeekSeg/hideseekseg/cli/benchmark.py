@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .commands import OK, Command
+from .arguments import OK, Command
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,7 +121,7 @@ def _measure(args: argparse.Namespace) -> int:
 
 
 def _accuracy(args: argparse.Namespace) -> int:
-    from .model.weights import BUNDLE
+    from ..model.weights import BUNDLE
 
     weights = args.weights or BUNDLE
     if args.validation is None:
@@ -130,7 +130,7 @@ def _accuracy(args: argparse.Namespace) -> int:
         args.refuse("--validation needs --out")
     if (args.sources is None) != (args.data is None):
         args.refuse("--sources and --data go together")
-    from .learning.benchmark.comparison import Plan, compare
+    from ..benchmark.comparison import Plan, compare
 
     plan = Plan(
         *(args.cases, weights, args.out, args.validation, args.rivals),
@@ -143,14 +143,14 @@ def _accuracy(args: argparse.Namespace) -> int:
 
 
 def _figures(args: argparse.Namespace, weights: Path) -> int:
-    from .learning.commands import run_benchmark
+    from ..training.commands import run_benchmark
 
     run_benchmark(args.cases, weights, args.out, _say)
     return OK
 
 
 def _folds(args: argparse.Namespace) -> int:
-    from .learning.benchmark.folds import Plan, cross_validate
+    from ..benchmark.cross_validation import Plan, cross_validate
 
     for path in cross_validate(Plan(args.cases, args.weights, args.out, args.tuning), _say):
         print(path)
@@ -158,11 +158,11 @@ def _folds(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from .stopping import stop_on_signal
+    from .signals import stop_on_signal
 
     with stop_on_signal() as should_stop:
-        from .learning.benchmark.rivals import STEPS, train_rival
-        from .learning.telling import stage_teller
+        from ..benchmark.methods.trained import STEPS, train_rival
+        from ..training.telling import stage_teller
 
         steps = args.steps or STEPS[args.network]
         tell = stage_teller(_say)
@@ -172,28 +172,28 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _bodies(args: argparse.Namespace) -> int:
-    from .learning.benchmark.bodies import report
+    from ..benchmark.body_accuracy import report
 
     print(report(args.data))
     return OK
 
 
 def _runs(args: argparse.Namespace) -> int:
-    from .learning.benchmark.runs import run_all, table
+    from ..benchmark.real_scans import run_all, table
 
     print(table(run_all(args.sources, args.data, args.out, (), _say)))
     return OK
 
 
 def _review(args: argparse.Namespace) -> int:
-    from .learning.benchmark.reviewing import report
+    from ..benchmark.review_latency import report
 
     print(report(args.candidates))
     return OK
 
 
 def _app(args: argparse.Namespace) -> int:
-    from .web.benchmark.measure import Plan, measure
+    from ..benchmark.app.measure import Plan, measure
 
     plan = Plan(args.out, args.python, args.candidates, args.runs, args.rounds)
     for path in measure(plan, _say):
@@ -202,8 +202,8 @@ def _app(args: argparse.Namespace) -> int:
 
 
 def _speed(args: argparse.Namespace) -> int:
-    from .learning.benchmark.speed import Plan, measure
-    from .model.weights import BUNDLE
+    from ..benchmark.speed.speed import Plan, measure
+    from ..model.weights import BUNDLE
 
     how = (args.cases, args.crops, args.repeats, args.threads, args.before)
     for path in measure(Plan(args.weights or BUNDLE, args.out, *how), _say):
@@ -212,7 +212,7 @@ def _speed(args: argparse.Namespace) -> int:
 
 
 def _range(args: argparse.Namespace) -> int:
-    from .learning.benchmark.ranges import report
+    from ..benchmark.robustness import report
 
     print(report(args.sources, args.data, args.degraded, args.out, _say))
     return OK

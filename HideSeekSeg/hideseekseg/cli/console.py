@@ -6,16 +6,8 @@ import shutil
 from collections.abc import Callable
 from typing import TextIO
 
-from .events import (
-    Cancelled,
-    Event,
-    Finished,
-    Message,
-    Progress,
-    Started,
-    VertebraDone,
-    to_line,
-)
+from ..events import Cancelled, Event, Finished, Message, Progress, Started, VertebraDone, to_line
+from ..progress import duration
 
 Say = Callable[[Event], None]
 
@@ -83,14 +75,6 @@ def _outcome(event: VertebraDone) -> str:
         return f"{finding['status']}: {finding['reason']}"
     accepted = sum(c["accepted"] for c in finding["candidates"])
     return f"{finding['status']}, P(malignant) {finding['p_malignant']:.3f}, {accepted} accepted"
-
-
-def duration(seconds: float) -> str:
-    """How people say it: "40 s", "6 min", "2 h 10 min"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class _Bar:

@@ -12,10 +12,22 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import __version__, cli_app, cli_benchmark, cli_own_data, cli_published
-from .commands import BAD_INPUT, FAILED, OK, STOPPED, Command
-from .events import Failed, to_line
-from .model.profile import SCHEDULES
+from .. import __version__
+from ..events import Failed, to_line
+from ..model.profile import SCHEDULES
+from . import (
+    app as cli_app,
+)
+from . import (
+    benchmark as cli_benchmark,
+)
+from . import (
+    training as cli_own_data,
+)
+from . import (
+    weights as cli_published,
+)
+from .arguments import BAD_INPUT, FAILED, OK, STOPPED, Command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _fail(error: Exception, json_lines: bool) -> int:
     """Tell a known failure in one line; a bug says so and keeps its traceback."""
-    from .imaging.files import InputError
+    from ..imaging.reading import InputError
 
     if isinstance(error, InputError):
         failed, status = Failed(error.cause, error.path), BAD_INPUT
@@ -101,13 +113,13 @@ def _segment_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _segment(args: argparse.Namespace) -> int:
-    from .stopping import stop_on_signal
-    from .terminal import ForPeople, json_lines, quiet
+    from .console import ForPeople, json_lines, quiet
+    from .signals import stop_on_signal
 
     with stop_on_signal() as should_stop:
-        from .jobs import Job, run
-        from .output.tables import format_table
-        from .pipeline import Options
+        from ..job import Job, run
+        from ..output.tables import format_table
+        from ..pipeline import Options
 
         options = Options(args.labels, args.levels, args.threshold, args.all_slices, args.schedule)
         job = Job(
@@ -126,7 +138,7 @@ def _example_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _example(args: argparse.Namespace) -> int:
-    from .learning.example import write_example
+    from ..simulation.example import write_example
 
     for path in write_example(args.out):
         print(path)
@@ -153,7 +165,7 @@ def _simulate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _simulate(args: argparse.Namespace) -> int:
-    from .learning.commands import Simulation, run_simulate
+    from ..training.commands import Simulation, run_simulate
 
     job = Simulation(
         *(args.sources, args.data, args.split, args.out),
@@ -189,13 +201,13 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from .stopping import stop_on_signal
+    from .signals import stop_on_signal
 
     with stop_on_signal() as should_stop:
         import torch
 
-        from .learning.commands import Training, run_train
-        from .learning.train import Settings
+        from ..training.commands import Training, run_train
+        from ..training.train import Settings
 
         if args.threads:
             torch.set_num_threads(args.threads)
@@ -226,7 +238,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _levels(text: str) -> tuple[str, ...]:
-    from .anatomy.conventions import LEVELS
+    from ..anatomy.label_conventions import LEVELS
 
     levels = tuple(word.strip().upper() for word in text.split(",") if word.strip())
     for level in levels:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .commands import FAILED, OK, Command
+from .arguments import FAILED, OK, Command
 
 
 def _check_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,11 +20,11 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from .stopping import stop_on_signal
+    from .signals import stop_on_signal
 
     with stop_on_signal() as should_stop:
-        from .learning.own_commands import run_check
-        from .learning.simulate import COMPACT_GEOMETRY
+        from ..simulation.simulate import COMPACT_GEOMETRY
+        from ..training.own_commands import run_check
 
         wrong = run_check(args.manifests, COMPACT_GEOMETRY, _say, _tell, should_stop)
     return FAILED if wrong else OK
@@ -37,11 +37,11 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _prepare(args: argparse.Namespace) -> int:
-    from .stopping import stop_on_signal
+    from .signals import stop_on_signal
 
     with stop_on_signal() as should_stop:
-        from .learning.own_commands import run_prepare
-        from .learning.simulate import COMPACT_GEOMETRY
+        from ..simulation.simulate import COMPACT_GEOMETRY
+        from ..training.own_commands import run_prepare
 
         run_prepare(args.manifest, COMPACT_GEOMETRY, args.out, _say, should_stop)
     return OK
@@ -56,7 +56,7 @@ def _tune_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _tune(args: argparse.Namespace) -> int:
-    from .learning.commands import run_tune
+    from ..training.commands import run_tune
 
     run_tune(args.weights, args.validation, args.out, _say, args.draws)
     print(args.out)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .commands import FAILED, OK, Command
+from .arguments import FAILED, OK, Command
 
 WEIGHTS = "weights"
 
@@ -28,9 +28,9 @@ def _import(args: argparse.Namespace) -> int:
 
 
 def _write_weights(files: tuple[Path, Path, Path], out: Path, licence: str | None) -> None:
-    from .imaging.files import InputError
-    from .model.published import LICENCE, Published, import_published
-    from .model.weights import WeightsError
+    from ..imaging.reading import InputError
+    from ..model.published.importer import LICENCE, Published, import_published
+    from ..model.weights import WeightsError
 
     try:
         print(f"hash {import_published(Published(*files), out, licence or LICENCE)}")
@@ -47,9 +47,9 @@ def _download_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _download(args: argparse.Namespace) -> int:
-    from .imaging.files import InputError
-    from .model.download import DownloadError, fetch
-    from .model.sources import PUBLISHED
+    from ..imaging.reading import InputError
+    from ..model.published.download import DownloadError, fetch
+    from ..model.published.sources import PUBLISHED
 
     weights = args.out / WEIGHTS
     if weights.exists():
@@ -72,7 +72,7 @@ def _download(args: argparse.Namespace) -> int:
 
 def _agreed(folder: Path) -> bool:
     """Show what would be fetched from where, and ask."""
-    from .model.sources import CODE, HUB, PUBLISHED
+    from ..model.published.sources import CODE, HUB, PUBLISHED
 
     missing = [source for source in PUBLISHED if not (folder / source.name).exists()]
     if not missing:

@@ -18,7 +18,7 @@ import SimpleITK as sitk
 from . import nifti
 from .dicom import is_dicom, read_series
 from .images import InputError, is_folder, read_image
-from .segments import Segment, Segmentation, segments_from_header, segments_from_values
+from .segmentation import Segment, Segmentation, segments_from_header, segments_from_values
 from .volume import Volume, from_sitk
 
 __all__ = [

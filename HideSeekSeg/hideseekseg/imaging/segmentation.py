@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from .patches import EVERYWHERE, Box
+from .patch import EVERYWHERE, Box
 from .volume import Grid, Volume
 
 # Beyond it a list with a place for every number up to the largest costs more than numbering anew.

@@ -12,16 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .blocks import (
-    Attention,
-    Block,
-    ConditionedBlock,
-    Resample,
-    Stage,
-    TimeEmbedding,
-    norm,
-    zeroed,
-)
+from .layers import Attention, Block, ConditionedBlock, Resample, Stage, TimeEmbedding, norm, zeroed
 from .pooling import ChangeMap, EvidencePooling
 from .profile import Architecture
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from .autoencoder import DiffusionAutoencoder
 from .batches import Tick
-from .diffusion import ddim_invert, ddim_render
 from .profile import Schedule
+from .sampling import ddim_invert, ddim_render
 from .solver import solve_invert, solve_render
 
 # Their strides say where the paper's walks end and begin: the solver's do so, too.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .blocks import norm
+from .layers import norm
 
 EVIDENCE_CHANNELS = 96
 COARSE_CHANNELS = 48

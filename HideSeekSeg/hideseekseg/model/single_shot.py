@@ -13,8 +13,8 @@ from torch import Tensor
 
 from .autoencoder import DiffusionAutoencoder
 from .batches import Report, Tick, in_batches
-from .diffusion import noised, predict_x0
 from .profile import Schedule
+from .sampling import noised, predict_x0
 
 SEED = 2026
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .diffusion import TIMESTEPS, NoisePredictor, StepCallback, alpha_bars
+from .sampling import TIMESTEPS, NoisePredictor, StepCallback, alpha_bars
 
 
 def solve_invert(

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ..imaging.files import make_folder, together
-from ..imaging.patches import Patch
+from ..imaging.patch import Patch
+from ..imaging.reading import make_folder, together
 from ..imaging.volume import Grid
-from ..review import Item, Review
-from .looks import look_of_item
-from .segmentation import Outlined, write_segments
+from ..review.review import Item, Review
+from .seg_nrrd import Outlined, write_segments
+from .segment_description import look_of_item
 from .tables import POSITION_COLUMNS, write_plain, write_rows
 
 EXPORTED = ("accepted.seg.nrrd", "accepted.csv", "review.json")

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..findings import Result
-from ..imaging.files import atomic
-from ..imaging.patches import Patch
+from ..imaging.patch import Patch
+from ..imaging.reading import atomic
 from ..imaging.volume import Grid
-from .looks import Look, look_of_candidate, plain, tags
+from .segment_description import Look, look_of_candidate, plain, tags
 from .terminology import labels
 
 # Values of a layer are stored in one byte, and 0 is background.

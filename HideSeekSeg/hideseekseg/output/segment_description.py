@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from ..findings import Candidate, LesionType, VertebraFinding
-from ..review_items import Item, Verdict
+from ..review.items import Item, Verdict
 from .terminology import TYPE_COLOURS, Label, shade, terminology_entry
 
 PREFIX = "HideSeekSeg."

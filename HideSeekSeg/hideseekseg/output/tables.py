@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..findings import SCHEMA_VERSION, Candidate, Result, Status, VertebraFinding
-from ..imaging.files import atomic
+from ..imaging.reading import atomic
 from .terminology import head_to_tail, labels
 
 _CANDIDATE_KEYS = tuple(f.name for f in fields(Candidate) if f.name != "patch")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..anatomy.levels import LEVELS, SNOMED, order
+from ..anatomy.labelling import LEVELS, SNOMED, order
 from ..findings import LesionType, VertebraFinding
 
 Colour = tuple[float, float, float]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..findings import Evidence, VertebraFinding
-from ..imaging.files import InputError, atomic
-from ..imaging.patches import Patch, triple
+from ..imaging.patch import Patch, triple
+from ..imaging.reading import InputError, atomic
 from ..imaging.volume import Grid
 from .tables import vertebra_from_json, vertebra_to_json
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from .review_items import Lesion, Opinion, lesion_from_json, opinion_from_json
+from .items import Lesion, Opinion, lesion_from_json, opinion_from_json
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from .findings import LesionType, Status, VertebraFinding
+from ..findings import LesionType, Status, VertebraFinding
 
 Verdict = Literal["unreviewed", "accepted", "rejected"]
 Triple = tuple[float, float, float]

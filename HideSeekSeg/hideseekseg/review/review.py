@@ -10,8 +10,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from .findings import LesionType, Status, VertebraFinding
-from .review_commands import (
+from ..findings import LesionType, Status, VertebraFinding
+from .history import (
     AddMissed,
     Command,
     History,
@@ -21,7 +21,7 @@ from .review_commands import (
     history_from_json,
     state_from_json,
 )
-from .review_items import (
+from .items import (
     VERDICTS,
     Box,
     Filter,

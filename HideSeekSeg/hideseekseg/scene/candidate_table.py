@@ -7,7 +7,7 @@ from typing import Any
 
 import vtk
 
-from ..review import Item
+from ..review.review import Item
 
 _TEXTS: dict[str, Callable[[Item], str]] = {
     "name": lambda x: x.name,

@@ -14,9 +14,9 @@ import slicer
 import slicer.util
 import vtk
 
-from ..anatomy.conventions import VERTEBRA_CODE
-from ..imaging.files import InputError, atomic, make_folder
-from ..imaging.patches import move_patch, patch_of, triple
+from ..anatomy.label_conventions import VERTEBRA_CODE
+from ..imaging.patch import move_patch, patch_of, triple
+from ..imaging.reading import InputError, atomic, make_folder
 from ..imaging.volume import Grid, Volume, to_sitk
 from .geometry import (
     LABELMAP,
@@ -30,7 +30,7 @@ from .geometry import (
     startOn,
     toWorld,
 )
-from .levels import LevelRow, levelRows
+from .level_rows import LevelRow, levelRows
 
 # A segment that may be a vertebra but has no level: the run reports it as not analysed.
 _VERTEBRA = f"~SCT^123037004^Anatomical Structure~SCT^{VERTEBRA_CODE}^Vertebra~^^~~^^~^^"

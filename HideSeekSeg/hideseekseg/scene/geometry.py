@@ -11,7 +11,7 @@ import slicer.util
 import vtk
 from vtk.util import numpy_support
 
-from ..imaging.patches import Patch, move_patch, patch_of, triple
+from ..imaging.patch import Patch, move_patch, patch_of, triple
 from ..imaging.volume import Grid
 
 Matrix = npt.NDArray[np.float64]

@@ -10,7 +10,7 @@ import slicer.util
 import vtk
 from vtk.util import numpy_support
 
-from ..imaging.segments import Segmentation
+from ..imaging.segmentation import Segmentation
 from ..imaging.volume import Volume
 from .geometry import CT_REFERENCE, LABELMAP, asMatrix
 from .results import Results

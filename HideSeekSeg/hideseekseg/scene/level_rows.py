@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..anatomy.conventions import LEVELS, OTHER, UNKNOWN, Kind, Meaning
-from ..anatomy.levels import Assignment, assign
-from ..anatomy.naming import is_unnamed, meaning_of_entry, meaning_of_name
-from ..imaging.files import InputError
-from ..imaging.segments import Segment, Segmentation
+from ..anatomy.label_conventions import LEVELS, OTHER, UNKNOWN, Kind, Meaning
+from ..anatomy.labelling import Assignment, assign
+from ..anatomy.segment_names import is_unnamed, meaning_of_entry, meaning_of_name
+from ..imaging.reading import InputError
+from ..imaging.segmentation import Segment, Segmentation
 
 BY_USER = "set by you"
 _WHY = {

@@ -10,13 +10,13 @@ import numpy as np
 import slicer
 
 from ..findings import Evidence, VertebraFinding
-from ..imaging.patches import Patch
+from ..imaging.patch import Patch
 from ..imaging.volume import Grid
-from ..output.looks import PREFIX, Look, look_of_candidate, look_of_item
+from ..output.segment_description import PREFIX, Look, look_of_candidate, look_of_item
 from ..output.terminology import labels
-from ..review import Item, Review
+from ..review.review import Item, Review
 from .candidate_table import fillTable
-from .evidence import fillDifference, fillEdit
+from .evidence_volumes import fillDifference, fillEdit
 from .geometry import (
     CT_REFERENCE,
     LABELMAP,
@@ -30,7 +30,7 @@ from .geometry import (
     toWorld,
 )
 from .segments import dress, tag
-from .showing import show
+from .visibility import show
 
 # How much of a lesion's colour lies over the bone in slices; its outline is opaque.
 _FILL = 0.25

@@ -7,8 +7,8 @@ import json
 import zlib
 from typing import Any
 
-from ..output.looks import PREFIX
-from ..review import Review
+from ..output.segment_description import PREFIX
+from ..review.review import Review
 from .segments import tag
 
 _KEY = PREFIX + "Review"

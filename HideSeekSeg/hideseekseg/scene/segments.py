@@ -7,8 +7,8 @@ from typing import Any
 
 import vtk
 
-from ..output.looks import STATUS, STATUSES, Look, plain, tags
-from ..review import Item, Verdict
+from ..output.segment_description import STATUS, STATUSES, Look, plain, tags
+from ..review.review import Item, Verdict
 
 
 def dress(segment: Any, look: Look) -> None:

@@ -12,10 +12,10 @@ import slicer.util
 import vtk
 from vtk.util import numpy_support
 
-from ..imaging.patches import Patch, patch_of
+from ..imaging.patch import Patch, patch_of
 from ..imaging.volume import Grid
 from .geometry import LABELMAP, arrayOfImage, asMatrix, gridOfImage, hasVoxels
-from .levels import LevelRow
+from .level_rows import LevelRow
 
 BONE = (0.86, 0.82, 0.73)
 OPACITY = 0.35

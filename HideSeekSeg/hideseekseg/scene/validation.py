@@ -8,9 +8,9 @@ from typing import Any
 import slicer
 import vtk
 
+from .export_inputs import Inputs, writeInputs
 from .geometry import isRectangular, localGrid, moved, toWorld
-from .inputs import Inputs, writeInputs
-from .levels import LevelRow, levelRows
+from .level_rows import LevelRow, levelRows
 
 __all__ = ["Inputs", "LevelRow", "levelRows", "modality", "problems", "writeInputs"]
 

@@ -9,9 +9,9 @@ import numpy as np
 import slicer
 import slicer.util
 
-from ..output.views import window
+from ..output.figures.display import window
 from .geometry import CT_REFERENCE, RAS_FROM_LPS
-from .showing import isolate
+from .visibility import isolate
 
 __all__ = [
     "boneWindow",

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from ..output.looks import PREFIX
+from ..output.segment_description import PREFIX
 
 _SHOWN = PREFIX + "Shown"
 _ALONE = PREFIX + "Alone"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from .fields import Field, Rng, log_uniform
+from .random_fields import Field, Rng, log_uniform
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from .fields import Canvas, Field, Rng, blob, log_uniform, random_point, smooth_field
+from .random_fields import Canvas, Field, Rng, blob, log_uniform, random_point, smooth_field
 
 
 def marrow_density(rng: Rng, canvas: Canvas, hu: Field) -> Field:

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
-from ..imaging.files import atomic, make_folder
-from ..imaging.patches import bounding_box
+from ..imaging.patch import bounding_box
+from ..imaging.reading import atomic, make_folder
 from ..imaging.volume import Grid, Volume, to_sitk
-from .fields import Canvas, Field, Rng, blob, smooth_field
-from .phantom import Paint, example_spine, label_value
+from .phantom.spine import Paint, example_spine, label_value
+from .random_fields import Canvas, Field, Rng, blob, smooth_field
 
 FILES = ("ct.nii.gz", "vertebrae.nii.gz")
 

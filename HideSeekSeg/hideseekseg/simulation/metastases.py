@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from .fields import Canvas, Field, Mask, Rng, blob, log_uniform, random_point, smooth_field
+from .random_fields import Canvas, Field, Mask, Rng, blob, log_uniform, random_point, smooth_field
 
 # Change of density (HU, before blur) from which a voxel counts as lesion: below, no reader sees it.
 VISIBLE_HU = 60.0

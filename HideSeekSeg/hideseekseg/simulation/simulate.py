@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from ..imaging.files import atomic
+from ..imaging.reading import atomic
 from ..model.profile import Geometry
 from .acquisition import Acquisition, acquire, draw_noise, random_acquisition, scale
-from .canvases import Vertebra, take_canvas
-from .conspicuity import clutter, outlined, plain
-from .fields import Canvas, Field, Mask, Rng
-from .lesions import VISIBLE_HU, draw_kind, paint_metastases
-from .mimics import paint_mimics
+from .benign_mimics import paint_mimics
+from .metastases import VISIBLE_HU, draw_kind, paint_metastases
+from .random_fields import Canvas, Field, Mask, Rng
+from .source_vertebrae import Vertebra, take_canvas
+from .visibility import clutter, outlined, plain
 
 BODY, LYTIC, BLASTIC = 1, 2, 4
 Spacing = tuple[float, float, float]  # mm along (S, P, I)

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from ..anatomy.bodies import find_body
-from ..anatomy.crops import Mask, crop_grid, take_crop
-from ..anatomy.levels import assign
-from ..imaging.files import InputError, read_ct, read_segmentation
-from ..imaging.patches import bounding_box
+from ..anatomy.body import find_body
+from ..anatomy.crop import Mask, crop_grid, take_crop
+from ..anatomy.labelling import assign
+from ..imaging.patch import bounding_box
+from ..imaging.reading import InputError, read_ct, read_segmentation
 from ..imaging.volume import Grid, Volume
 from ..model.profile import Geometry
-from .fields import Canvas, Rng, smooth_field
-from .phantom import draw_clean, label_value
-from .spine_settings import random_settings
-from .vertebra_shapes import LEVELS
+from .phantom.settings import random_settings
+from .phantom.spine import draw_clean, label_value
+from .phantom.vertebra import LEVELS
+from .random_fields import Canvas, Rng, smooth_field
 
 # Vertebrae with less body than this are cut by the field of view and no use as canvas.
 SMALLEST_MM3 = 2500.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from .fields import Field, Mask
+from .random_fields import Field, Mask
 
 GAP_MM = 1.5  # holes of one lesion that lie nearer than twice this are outlined together
 SMALLEST_MM3 = 33.0  # a ball of 4 mm

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .fields import Field, Rng
+from ..simulation.random_fields import Field, Rng
 
 KNOTS = 5  # of the smooth fields that bend a slice and vary its density, along either axis
 

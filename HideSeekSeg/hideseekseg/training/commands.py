@@ -12,20 +12,20 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..imaging.files import InputError, atomic, make_folder
+from ..imaging.reading import InputError, atomic, make_folder
 from ..model.profile import Profile
 from ..model.weights import DeviceError, Model, save_model
-from .canvases import Vertebra, drawn_vertebrae, load_vertebrae, read_sources
+from ..simulation.simulate import Recipe, simulate
+from ..simulation.source_vertebrae import Vertebra, drawn_vertebrae, load_vertebrae, read_sources
 from .dataset import Slices, load_slices, patients_of
-from .devices import Team, open_team
+from .distributed import Team, open_team
 from .evaluation import TYPES, Case, load_cases
 from .pictures import contact_sheet, loss_curves
 from .reporting import Figures, format_figures, measure_labels, measure_weights
-from .simulate import Recipe, simulate
 from .telling import Say, counter, stage_teller
+from .threshold_tuning import tune
 from .train import COMPACT, Settings, train
-from .training import seconds_spent
-from .tuning import tune
+from .trainer import seconds_spent
 from .weights import load_weights
 
 THRESHOLDS_OF_START = "not tuned: those of the weights it went on from"

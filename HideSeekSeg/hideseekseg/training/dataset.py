@@ -11,13 +11,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..anatomy.crops import feathered
+from ..anatomy.crop import feathered
 from ..anatomy.intensity import blanked, compressed
-from ..imaging.files import InputError
+from ..anatomy.preparation import central_slices
+from ..imaging.reading import InputError
 from ..model.profile import Profile
-from ..preparation import central_slices
+from ..simulation.simulate import BLASTIC, BODY, LYTIC
 from .augmentation import bent, rescanned
-from .simulate import BLASTIC, BODY, LYTIC
 
 Bools = npt.NDArray[np.bool_]
 

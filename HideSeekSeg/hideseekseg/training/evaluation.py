@@ -13,13 +13,13 @@ from scipy import stats
 
 from ..attribution import Edit, Latents, edit, encode, hide_and_seek, propose
 from ..findings import LesionType
-from ..imaging.files import InputError
-from ..joining import Joined, Part, join_slices, p_of_vertebra
+from ..imaging.reading import InputError
+from ..lesions import Joined, Part, join_slices, p_of_vertebra
 from ..model.profile import Decision, Profile
 from ..model.weights import Model
+from ..simulation.random_fields import Mask
 from .dataset import load_slices, make_batch
-from .fields import Mask
-from .matching import match, true_lesions
+from .lesion_matching import match, true_lesions
 
 TYPES: tuple[LesionType, LesionType] = ("lytic", "blastic")
 

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ..joining import Joined
-from .fields import Mask
+from ..lesions import Joined
+from ..simulation.random_fields import Mask
 
 Floats = npt.NDArray[np.float64]
 

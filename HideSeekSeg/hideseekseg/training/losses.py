@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from ..model.autoencoder import DiffusionAutoencoder
 from ..model.classifier import LinearClassifier
-from ..model.diffusion import alpha_bars, noised
+from ..model.sampling import alpha_bars, noised
 from .dataset import Batch
 
 Supervision = Literal["labels", "twins"]

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..anatomy.naming import meaning_of_name
-from ..imaging.files import InputError
+from ..anatomy.segment_names import meaning_of_name
+from ..imaging.reading import InputError
 
 NEEDED = ("image", "mask", "label", "patient")
 OPTIONAL = ("level", "convention")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..imaging.files import InputError
+from ..imaging.reading import InputError
 from ..model.profile import Geometry
 from .manifest import Manifest, balance, overlap, read_manifest
-from .own_data import Outcome, cut_out, write_shards
+from .prepare import Outcome, cut_out, write_shards
 from .telling import Say, counter
 
 SHOWN_PATIENTS = 50

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..output.drawing import TYPE_COLOURS, Outline, Tile, save_figure
-from ..output.pictures import show_crops
-from .simulate import BLASTIC, LYTIC
+from ..output.figures.drawing import TYPE_COLOURS, Outline, Tile, save_figure
+from ..output.figures.overview import show_crops
+from ..simulation.simulate import BLASTIC, LYTIC
 
 ILL, WELL, ACROSS = 36, 12, 12
 WINDOW_HU = (-200.0, 900.0)

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ..anatomy.bodies import CUT
-from ..anatomy.crops import Crop, Mask
+from ..anatomy.body import CUT
+from ..anatomy.crop import Crop, Mask
 from ..anatomy.intensity import Calibration, NotCTError, calibrate
-from ..anatomy.levels import Assignment, assign
-from ..anatomy.naming import is_unnamed
-from ..anatomy.sites import all_bodies, find_site, levels_of
-from ..imaging.files import (
+from ..anatomy.labelling import Assignment, assign
+from ..anatomy.localization import all_bodies, find_site, levels_of
+from ..anatomy.preparation import Prepared, prepare
+from ..anatomy.segment_names import is_unnamed
+from ..imaging.reading import (
     InputError,
     Segmentation,
     atomic,
@@ -30,9 +31,8 @@ from ..imaging.files import (
 )
 from ..imaging.volume import Volume
 from ..model.profile import Geometry
-from ..preparation import Prepared, prepare
+from ..simulation.simulate import BODY, as_int16, broad_slices
 from .manifest import Manifest, Row
-from .simulate import BODY, as_int16, broad_slices
 
 THE_ONE = "the only label"
 # Slices with less of the body than this share of the broadest are left out: a lesion, of which the

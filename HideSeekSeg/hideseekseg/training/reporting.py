@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..joining import p_of_vertebra
+from ..lesions import p_of_vertebra
 from ..model.weights import Model
 from .dataset import Slices
 from .evaluation import TYPES, Case, auc, false_per_healthy, find, see, tally, vertebra_auc
+from .threshold_tuning import slice_auc
 from .train import encode_all
-from .tuning import slice_auc
 
 Figures = dict[str, float | int | None]
 

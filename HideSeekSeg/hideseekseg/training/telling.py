@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from .training import Progress
+from .trainer import Progress
 
 Say = Callable[[str], None]
 

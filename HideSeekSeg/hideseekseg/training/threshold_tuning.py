@@ -10,7 +10,7 @@ import torch
 
 from ..attribution import encode
 from ..findings import LesionType
-from ..joining import Part
+from ..lesions import Part
 from ..model.profile import Decision
 from ..model.weights import Model
 from .evaluation import TYPES, Case, Found, Seen, auc, join, scored_parts, see, tally

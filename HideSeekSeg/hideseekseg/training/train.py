@@ -20,11 +20,11 @@ from ..model.autoencoder import DiffusionAutoencoder
 from ..model.classifier import LinearClassifier
 from ..model.profile import Architecture, Decision, Intensity, Profile, Schedule
 from ..model.weights import Model
+from ..simulation.simulate import COMPACT_GEOMETRY
 from .dataset import Slices, make_batch
-from .devices import ALONE, Team
+from .distributed import ALONE, Team
 from .losses import Supervision, decoder_loss, encoder_loss, twin_encoder_loss
-from .simulate import COMPACT_GEOMETRY
-from .training import Losses, Progress, Stage, run_stage
+from .trainer import Losses, Progress, Stage, run_stage
 
 COMPACT = Profile(
     name="compact",

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..imaging.files import atomic
-from .devices import ALONE, Team
+from ..imaging.reading import atomic
+from .distributed import ALONE, Team
 
 # Losses of one step by name; the first is minimised.
 Losses = dict[str, torch.Tensor]

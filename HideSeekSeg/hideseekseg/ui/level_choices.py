@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..anatomy.conventions import CONVENTIONS, LEVELS
-from ..scene.levels import LevelRow
-from .translation import _
+from ..anatomy.label_conventions import CONVENTIONS, LEVELS
+from ..scene.level_rows import LevelRow
+from .i18n import _
 
 NO_VERTEBRA, ALL_BODIES = _("none"), _("all bodies")
 CHOICES = (NO_VERTEBRA, ALL_BODIES, *LEVELS)

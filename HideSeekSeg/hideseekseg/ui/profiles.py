@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..imaging.files import InputError
+from ..imaging.reading import InputError
 from ..model.profile import Profile, from_json
-from .translation import _
+from .i18n import _
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundle"
 PROFILE = "profile.json"

@@ -9,11 +9,11 @@ from typing import Any
 
 import slicer.util
 
-from ..output.export import export_accepted, measured_item
-from ..review import Filter, Item, Review, Verdict
+from ..output.review_export import export_accepted, measured_item
+from ..review.review import Filter, Item, Review, Verdict
 from ..scene import views
 from ..scene.results import Results
-from ..scene.saving import restore, store
+from ..scene.review_storage import restore, store
 from ..scene.segments import judgedElsewhere
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import slicer
 import slicer.util
 
-from ..learning.example import LESIONS, painter
-from ..learning.phantom import Phantom, example_spine
 from ..scene.geometry import asMatrix
-from .translation import _
+from ..simulation.example import LESIONS, painter
+from ..simulation.phantom.spine import Phantom, example_spine
+from .i18n import _
 
 CT, VERTEBRAE = _("Example CT"), _("Example vertebrae")
 

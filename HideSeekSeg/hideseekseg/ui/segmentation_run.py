@@ -9,24 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ..events import (
-    Cancelled,
-    Event,
-    Failed,
-    Finished,
-    Message,
-    Progress,
-    Started,
-    VertebraDone,
-)
+from ..events import Cancelled, Event, Failed, Finished, Message, Progress, Started, VertebraDone
 from ..findings import Evidence, Status, VertebraFinding
-from ..imaging.files import InputError
-from ..output.vertebrae import read_vertebra
-from ..review import Review
-from ..scene.levels import levelRows
-from ..scene.reading import Inputs, writeInputs
+from ..imaging.reading import InputError
+from ..output.vertebra_file import read_vertebra
+from ..review.review import Review
+from ..scene.level_rows import levelRows
 from ..scene.results import Results, SceneError
-from .translation import _
+from ..scene.validation import Inputs, writeInputs
+from .i18n import _
 
 Outcome = Literal["finished", "cancelled", "failed"]
 

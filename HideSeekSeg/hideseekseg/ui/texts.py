@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ..events import Progress
-from ..imaging.files import InputError
+from ..imaging.reading import InputError
 from ..output.terminology import TYPE_COLOURS
-from ..review import Item, Review
-from ..terminal import duration
-from .translation import _
+from ..progress import duration
+from ..review.review import Item, Review
+from .i18n import _
 
 COLUMNS = (_("Level"), _("Type"), _("Score"), _("P(mal.)"), _("mL"), _("Status"))
 VERDICTS = {

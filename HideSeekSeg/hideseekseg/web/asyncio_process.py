@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..desk.processes import Process, interrupt, kill, tree
 from ..events import Event, Progress, from_line
+from ..ui.process_tree import Process, interrupt, kill, tree
 
 LIBRARY = Path(__file__).resolve().parents[1]
 GRACE_SECONDS = 15.0  # from the wish to stop, through writing the files, to the end by force

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from trame.ui.html import DivLayout
 
-from ..anatomy.conventions import CONVENTIONS
-from ..desk import level_choices, texts
-from ..desk.keys import KEYS, shown
+from ..anatomy.label_conventions import CONVENTIONS
+from ..ui import level_choices, texts
+from ..ui.shortcuts import KEYS, shown
 
-FOLDER = Path(__file__).resolve().with_name("page")
+FOLDER = Path(__file__).resolve().with_name("static")
 ADDRESS = "hideseekseg"
 ICON = Path(__file__).resolve().parents[2] / "Resources" / "Icons" / "HideSeekSeg.png"
 # What the browser's page has no button for: lesions are drawn in Slicer, where the scene opens.

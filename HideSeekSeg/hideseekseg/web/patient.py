@@ -11,14 +11,15 @@ from typing import Any
 
 import slicer
 
-from ..anatomy.conventions import CONVENTIONS
-from ..desk import level_choices, sample
-from ..imaging.files import InputError, read_ct, read_segmentation
-from ..scene.levels import LevelRow, levelRows
-from ..scene.loading import addCt, addSegmentation, removeData
-from ..scene.reading import problems
+from ..anatomy.label_conventions import CONVENTIONS
+from ..imaging.reading import InputError, read_ct, read_segmentation
+from ..scene.import_data import addCt, addSegmentation, removeData
+from ..scene.level_rows import LevelRow, levelRows
 from ..scene.surfaces import addSurfaces, removeSurfaces
+from ..scene.validation import problems
 from ..scene.views import boneWindow
+from ..ui import level_choices
+from ..ui import sample_data as sample
 
 
 @dataclass

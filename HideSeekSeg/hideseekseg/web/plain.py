@@ -8,8 +8,8 @@ from typing import Any
 
 from PIL import Image
 
-from ..desk import texts
-from ..review import Item
+from ..review.review import Item
+from ..ui import texts
 
 
 def row(item: Item) -> dict[str, Any]:

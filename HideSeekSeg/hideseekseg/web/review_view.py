@@ -7,16 +7,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from ..anatomy.conventions import LEVELS
-from ..desk import texts
-from ..desk.at_work import AtWork
+from ..anatomy.label_conventions import LEVELS
 from ..findings import Evidence
-from ..output.strip import make_strip
-from ..review import Filter, Item
+from ..output.figures.evidence_strip import make_strip
+from ..review.review import Filter, Item
 from ..scene import views
-from .page import Page
+from ..ui import texts
+from ..ui.review_session import AtWork
+from .page_state import Page
 from .plain import png, row
-from .windows import Windows
+from .slice_views import Windows
 
 FILL = 0.2  # of a lesion's colour over the bone; none over the edit, which is to be seen
 SETTLE_SECONDS = 0.15  # the scene follows slider and verdicts once they rest

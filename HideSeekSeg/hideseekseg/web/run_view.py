@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..desk import texts
-from ..desk.at_work import AtWork
-from ..desk.profiles import BUNDLE, readProfile
-from ..desk.run import Choices, Outcome, Run
 from ..events import Progress, Started
-from ..scene.loading import removeResults
+from ..scene.import_data import removeResults
 from ..scene.views import showBackground
-from .child import Child
-from .page import Kind, Page
+from ..ui import texts
+from ..ui.profiles import BUNDLE, readProfile
+from ..ui.review_session import AtWork
+from ..ui.segmentation_run import Choices, Outcome, Run
+from .asyncio_process import Child
+from .page_state import Kind, Page
 from .patient import Patient
-from .reviewing import Reviewing
+from .review_view import Reviewing
 
 IDLE: dict[str, Any] = {"running": False, "stopping": False, "fraction": 0.0, "progress": ""}
 KINDS: dict[Outcome, Kind] = {"finished": "info", "cancelled": "warning", "failed": "error"}

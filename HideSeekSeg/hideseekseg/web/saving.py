@@ -7,9 +7,9 @@ from typing import Any
 
 import slicer
 
-from ..desk.at_work import AtWork
-from ..imaging.files import InputError, together
 from ..imaging.images import hushed
+from ..imaging.reading import InputError, together
+from ..ui.review_session import AtWork
 
 SCENE = "review.mrb"
 

@@ -15,11 +15,11 @@ from typing import Any
 from aiohttp import web
 from trame_server import Server
 
-from ..imaging.files import InputError
-from .guard import LOOPBACK, Guard
-from .running import Settings
-from .scene import open_scene
+from ..imaging.reading import InputError
+from .auth import LOOPBACK, Guard
+from .run_view import Settings
 from .session import Session, Start
+from .slicer_scene import open_scene
 from .uploads import Uploads
 
 WARNING = (

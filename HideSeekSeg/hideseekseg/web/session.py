@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..desk import level_choices, texts
-from ..desk.at_work import latest
-from ..imaging.files import InputError
-from ..output.export import NoVoxelsError
+from ..imaging.reading import InputError
+from ..output.review_export import NoVoxelsError
 from ..scene.results import SceneError
+from ..ui import level_choices, texts
+from ..ui.review_session import latest
 from . import patient as loading
-from .page import Page
+from .page_state import Page
 from .patient import Patient
-from .reviewing import Reviewing
-from .running import Running, Settings
+from .review_view import Reviewing
+from .run_view import Running, Settings
 from .saving import save_all
+from .slice_views import Windows
 from .uploads import ROLES, Uploads
-from .windows import Windows
 
 SCENE_SUFFIX = ".mrb"
 REPLACED = "A new run replaces this review and its verdicts: save them first, or press again."

@@ -15,7 +15,7 @@ from trame_rca.view_adapter import RcaViewAdapter
 from trame_slicer.rca_view.rca_view_factory import RcaRenderStrategy
 from trame_slicer.views import SliceView, ThreeDView
 
-from .scene import hushed
+from .slicer_scene import hushed
 
 SLICES = {"sagittal": "Sagittal", "axial": "Axial", "coronal": "Coronal"}
 THREED = "threed"

@@ -79,7 +79,7 @@ def serve(python: str, *words: str) -> Iterator[Served]:
     with tempfile.TemporaryDirectory() as private:
         own = {"PYTHONPATH": str(LIBRARY), "TMPDIR": private, "OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(
-            [python, "-m", "HideSeekSegLib", "app", "--no-browser", *words],
+            [python, "-m", "hideseekseg", "app", "--no-browser", *words],
             env={**os.environ, **own},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -13,12 +13,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ...imaging.files import InputError, atomic, make_folder
-from ...learning.benchmark.measuring import machine, memory_mib
+from ...imaging.reading import InputError, atomic, make_folder
 from ...output.tables import write_plain
+from ..speed.machine import machine, memory_mib
 from .browser import LIBRARY, PATIENCE, REST, Served, browser, can_serve, chromium, new_page, serve
-from .crowd import MOST
 from .report import to_markdown
+from .synthetic_scene import MOST
 
 Data = dict[str, Any]
 Say = Callable[[str], None]

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from ...findings import Candidate, LesionType, Status, VertebraFinding
-from ...imaging.patches import Patch
+from ...imaging.patch import Patch
 from ...imaging.volume import Grid, Volume
-from ...learning.vertebra_shapes import LEVELS
+from ...simulation.phantom.vertebra import LEVELS
 
 GRID = Grid((200, 120, 120), np.diag([1.0, 1.0, 1.5, 1.0]))
 SIDE, STEP = 5, 8  # voxels of a candidate, and from one to the next
@@ -23,12 +23,12 @@ MOST = (GRID.shape[0] // STEP) * (GRID.shape[1] // STEP - 1) * (GRID.shape[2] //
 
 def write_scene(path: Path, count: int, cache: Path) -> None:
     """``count`` candidates (at most MOST) on a CT of noise, as the app saves a review."""
-    from ...review import Review
-    from ...scene.loading import addCt
+    from ...review.review import Review
+    from ...scene.import_data import addCt
     from ...scene.results import Results
-    from ...scene.saving import store
-    from ..saving import save_scene
-    from ..scene import open_scene
+    from ...scene.review_storage import store
+    from ...web.saving import save_scene
+    from ...web.slicer_scene import open_scene
 
     opened = open_scene(cache)
     array = np.random.default_rng(1).normal(200, 60, GRID.shape).astype(np.int16)

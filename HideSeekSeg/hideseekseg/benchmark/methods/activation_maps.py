@@ -18,11 +18,11 @@ from torch.nn import functional
 
 from ...attribution import encode
 from ...findings import LesionType
-from ...joining import p_of_vertebra
+from ...lesions import p_of_vertebra
 from ...model.weights import Model
-from ..fields import Field
-from .methods import ByMaps, Maps, supervision
-from .subjects import Subject
+from ...simulation.random_fields import Field
+from ..cases import Subject
+from .method import ByMaps, Maps, supervision
 
 FROM_TORCHCAM = ("GradCAM", "GradCAM++", "LayerCAM")
 NAMES = (*FROM_TORCHCAM, "EigenCAM")

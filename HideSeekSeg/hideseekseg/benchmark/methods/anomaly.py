@@ -14,19 +14,19 @@ from torch import nn
 
 from ...attribution import encode
 from ...findings import LesionType
-from ...joining import p_of_vertebra
+from ...lesions import p_of_vertebra
 from ...model.autoencoder import DiffusionAutoencoder
-from ...model.diffusion import noised, predict_x0
 from ...model.profile import Architecture, Profile
+from ...model.sampling import noised, predict_x0
 from ...model.single_shot import seeded_noises
 from ...model.weights import Model
-from ..dataset import Slices, make_batch
-from ..evaluation import Case, see
-from ..fields import Field
-from ..losses import draw_times
-from ..training import Losses, Progress, Stage, run_stage
-from .methods import ByMaps, Maps, supervision
-from .subjects import Subject
+from ...simulation.random_fields import Field
+from ...training.dataset import Slices, make_batch
+from ...training.evaluation import Case, see
+from ...training.losses import draw_times
+from ...training.trainer import Losses, Progress, Stage, run_stage
+from ..cases import Subject
+from .method import ByMaps, Maps, supervision
 
 NAME = "anomaly detection (healthy-only autoencoder)"
 FLOORS = (0.02, 0.04, 0.06, 0.09, 0.13, 0.18, 0.25, 0.35)

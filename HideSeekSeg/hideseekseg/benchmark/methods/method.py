@@ -11,13 +11,13 @@ from scipy import ndimage
 
 from ...attribution import propose
 from ...findings import LesionType
-from ...joining import Joined, Part, join_slices, p_of_vertebra
+from ...lesions import Joined, Part, join_slices, p_of_vertebra
 from ...model.weights import Model
-from ..evaluation import TYPES, Case, Seen, scored_parts, see
-from ..fields import Field, Mask
-from ..tuning import MIN_SLICES
-from .outcomes import Outcome, Thresholds, outcome
-from .subjects import Subject
+from ...simulation.random_fields import Field, Mask
+from ...training.evaluation import TYPES, Case, Seen, scored_parts, see
+from ...training.threshold_tuning import MIN_SLICES
+from ..cases import Subject
+from ..metrics.outcomes import Outcome, Thresholds, outcome
 
 Setting = Any  # a method's own: what it tries on validation vertebrae
 Chosen = Mapping[LesionType, Setting]

@@ -14,7 +14,7 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from ...imaging.files import InputError, atomic
+from ...imaging.reading import InputError, atomic
 
 
 def save_network(path: Path, network: nn.Module, made_with: Mapping[str, Any]) -> None:

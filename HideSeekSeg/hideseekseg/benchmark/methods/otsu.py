@@ -15,12 +15,12 @@ from scipy import ndimage
 
 from ...attribution import encode, score
 from ...findings import LesionType
-from ...joining import Joined, Part, p_of_vertebra
+from ...lesions import Joined, Part, p_of_vertebra
 from ...model.weights import Model
-from ..evaluation import TYPES, Case
-from ..fields import Field, Mask
-from .methods import ByMaps, Chosen, Level, Maps, Tuned, joined, parts_above, supervision
-from .subjects import Subject
+from ...simulation.random_fields import Field, Mask
+from ...training.evaluation import TYPES, Case
+from ..cases import Subject
+from .method import ByMaps, Chosen, Level, Maps, Tuned, joined, parts_above, supervision
 
 SMOOTHING = 1.0  # pixels: noise is no lesion
 MARGINS = (1, 3)  # pixels of the body's rim left out: cortex and endplates are dense

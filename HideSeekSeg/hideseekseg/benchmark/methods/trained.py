@@ -10,16 +10,16 @@ from typing import Literal
 import numpy as np
 
 from ... import __version__
-from ...imaging.files import InputError, make_folder
+from ...imaging.reading import InputError, make_folder
 from ...model.autoencoder import DiffusionAutoencoder
 from ...model.profile import Architecture, Profile
 from ...model.weights import Model, WeightsError, load_model, save_model
-from ..dataset import Slices, load_slices
-from ..train import COMPACT, Settings, train
-from ..training import Progress
+from ...training.dataset import Slices, load_slices
+from ...training.train import COMPACT, Settings, train
+from ...training.trainer import Progress
 from .anomaly import NAME as ANOMALY_NAME
 from .anomaly import anomaly_architecture, anomaly_method, train_anomaly
-from .methods import ByMaps
+from .method import ByMaps
 from .networks import load_network, save_network
 from .unet import NAME as UNET_NAME
 from .unet import UNet, train_unet, unet_method

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...findings import LesionType
-from ...joining import p_of_vertebra
+from ...lesions import p_of_vertebra
 from ...model.profile import Profile
-from ..dataset import Slices, make_batch
-from ..evaluation import TYPES
-from ..fields import Field
-from ..training import Losses, Progress, Stage, run_stage
-from .methods import ByMaps, Maps
-from .subjects import Subject
+from ...simulation.random_fields import Field
+from ...training.dataset import Slices, make_batch
+from ...training.evaluation import TYPES
+from ...training.trainer import Losses, Progress, Stage, run_stage
+from ..cases import Subject
+from .method import ByMaps, Maps
 
 NAME = "U-Net (ceiling)"
 FLOORS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...findings import LesionType
-from ..evaluation import TYPES
-from ..matching import Floats
+from ...training.evaluation import TYPES
+from ...training.lesion_matching import Floats
 from .bootstrap import Weights, interval
 from .outcomes import Outcome, Thresholds, count
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...findings import LesionType
-from ...joining import Joined
-from ..evaluation import TYPES, Case
-from ..matching import Floats, Match, match
+from ...lesions import Joined
+from ...training.evaluation import TYPES, Case
+from ...training.lesion_matching import Floats, Match, match
 
 Thresholds = Mapping[LesionType, float]
 

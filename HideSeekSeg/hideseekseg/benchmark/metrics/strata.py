@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...findings import LesionType
-from ..evaluation import TYPES
-from .metrics import IOUS
+from ...training.evaluation import TYPES
+from ..cases import Subject
+from .detection import IOUS
 from .outcomes import Outcome, Thresholds
-from .subjects import Subject
 
 
 @dataclass(frozen=True)

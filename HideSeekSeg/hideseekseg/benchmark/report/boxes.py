@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ...joining import Joined
-from ...output.drawing import TYPE_COLOURS, Outline, Tile
-from ...output.pictures import show_crops
-from .methods import HideAndSeek, Method, Tuned
-from .subjects import Subject
+from ...lesions import Joined
+from ...output.figures.drawing import TYPE_COLOURS, Outline, Tile
+from ...output.figures.overview import show_crops
+from ..cases import Subject
+from ..methods.method import HideAndSeek, Method, Tuned
 
 LEAST_IOU = 0.1
 BOX_COLOUR = (1.0, 1.0, 1.0)

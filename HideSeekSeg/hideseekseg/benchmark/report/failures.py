@@ -10,14 +10,14 @@ from typing import Literal
 import numpy as np
 
 from ...findings import LesionType
-from ...joining import Joined
-from ...output.drawing import TYPE_COLOURS, Outline, Tile
-from ...output.pictures import show_crops
-from ..evaluation import TYPES, Seen
-from ..fields import Mask
-from ..matching import match, true_lesions
-from .methods import HideAndSeek
-from .subjects import Subject
+from ...lesions import Joined
+from ...output.figures.drawing import TYPE_COLOURS, Outline, Tile
+from ...output.figures.overview import show_crops
+from ...simulation.random_fields import Mask
+from ...training.evaluation import TYPES, Seen
+from ...training.lesion_matching import match, true_lesions
+from ..cases import Subject
+from ..methods.method import HideAndSeek
 
 LEAST_IOU = 0.1
 TRUTH_COLOUR = (1.0, 1.0, 1.0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...output.drawing import BACKGROUND, DIM, TEXT, TYPE_COLOURS, new_figure, save_figure
-from ..evaluation import TYPES
-from .metrics import IOUS
+from ...output.figures.drawing import BACKGROUND, DIM, TEXT, TYPE_COLOURS, new_figure, save_figure
+from ...training.evaluation import TYPES
+from ..metrics.detection import IOUS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,20 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..canvases import DRAWN
-from ..evaluation import TYPES
-from ..matching import RULE
-from .bootstrap import REPLICATES, Weights, interval
-from .methods import Tuned
-from .metrics import (
-    IOUS,
-    Estimate,
-    estimates,
-    free_response,
-    measure,
-    reliability,
-)
-from .outcomes import Outcome
+from ...simulation.source_vertebrae import DRAWN
+from ...training.evaluation import TYPES
+from ...training.lesion_matching import RULE
+from ..methods.method import Tuned
+from ..metrics.bootstrap import REPLICATES, Weights, interval
+from ..metrics.detection import IOUS, Estimate, estimates, free_response, measure, reliability
+from ..metrics.outcomes import Outcome
 
 CEILING = "full masks"
 NOT_RUN = {"MedSAM": "not run: its weights cannot be had here"}

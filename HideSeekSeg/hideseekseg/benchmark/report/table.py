@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..evaluation import TYPES
-from .metrics import FALSE_PER_VERTEBRA, IOUS
+from ...training.evaluation import TYPES
+from ..metrics.detection import FALSE_PER_VERTEBRA, IOUS
 from .results import Data
 
 COLUMNS = {

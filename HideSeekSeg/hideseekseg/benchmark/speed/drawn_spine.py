@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ...imaging.files import make_folder
-from ..example import FILES, Spot, painter, write_volume
-from ..phantom import draw_spine
-from ..spine_settings import SpineSettings
-from ..vertebra_shapes import LEVELS
+from ...imaging.reading import make_folder
+from ...simulation.example import FILES, Spot, painter, write_volume
+from ...simulation.phantom.settings import SpineSettings
+from ...simulation.phantom.spine import draw_spine
+from ...simulation.phantom.vertebra import LEVELS
 
 # Where in the body (share of its extents along k, j, i), radius in mm, HU.
 LESIONS = (

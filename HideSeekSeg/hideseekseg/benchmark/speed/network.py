@@ -14,7 +14,7 @@ from ...attribution import Proposal, Proposals, edit, encode, hide_and_seek, pro
 from ...model.autoencoder import DiffusionAutoencoder
 from ...model.profile import Architecture, Schedule
 from ...model.weights import Model
-from .agreement import Crops
+from .schedule_agreement import Crops
 
 PUBLISHED = Schedule()
 REPEATS, CALLS = 5, 3

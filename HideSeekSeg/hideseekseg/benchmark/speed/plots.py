@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...output.drawing import DIM, TEXT, new_figure, save_figure
-from .plots import plain_axes
+from ...output.figures.drawing import DIM, TEXT, new_figure, save_figure
+from ..report.plots import plain_axes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

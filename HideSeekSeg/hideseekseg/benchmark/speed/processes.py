@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...events import VertebraDone, from_line
-from .measuring import Usage, memory_mib, wait_for
+from .machine import Usage, memory_mib, wait_for
 
 LIBRARY = Path(__file__).resolve().parents[3]
 START = "start and imports"
@@ -34,7 +34,7 @@ WHOLE = ("jobs.py", "run")
 # As `python -m cProfile`, but by the processor's time.
 PROFILED = """
 import cProfile, sys, time
-from HideSeekSegLib.cli import main
+from hideseekseg.cli.main import main
 profile = cProfile.Profile(time.process_time)
 try:
     status = profile.runcall(main, sys.argv[2:])
@@ -78,7 +78,7 @@ class Timing:
 
 def run(job: Job) -> Timing:
     """One process; raises RuntimeError where it fails."""
-    command = [sys.executable, "-m", "HideSeekSegLib", *job.words(), "--json-lines"]
+    command = [sys.executable, "-m", "hideseekseg", *job.words(), "--json-lines"]
     began = time.monotonic()
     process = subprocess.Popen(command, env=job.environment(), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -143,7 +143,7 @@ def _spent(
         (
             cost[3]
             for (path, _, function), cost in functions.items()
-            if function == name and path.endswith(file) and "HideSeekSegLib" in path
+            if function == name and path.endswith(file) and "hideseekseg" in path
         ),
         0.0,
     )

@@ -13,9 +13,9 @@ from ...attribution import Attribution, Scored, attribute, encode
 from ...findings import LesionType
 from ...model.profile import Schedule
 from ...model.weights import Model
-from ..evaluation import TYPES, Case
-from ..fields import Mask
-from .rivals import spread
+from ...simulation.random_fields import Mask
+from ...training.evaluation import TYPES, Case
+from ..methods.trained import spread
 
 SAME_IOU = 0.5  # findings with at least this overlap are the same
 PAIR_IOU = 0.1  # candidates with less have nothing to do with each other

@@ -11,28 +11,22 @@ from typing import Any
 
 import torch
 
-from ...imaging.files import atomic, make_folder
+from ...imaging.reading import atomic, make_folder
 from ...model.profile import Schedule
 from ...model.schedules import MULTISTEP_STEPS, multistep
 from ...model.weights import Model
-from ..evaluation import Case
-from ..telling import Say
-from ..vertebra_shapes import LEVELS
-from ..weights import load_weights
-from .agreement import Crops, choose_crops, compare_schedules
-from .measuring import machine
-from .speed_network import (
-    by_candidates,
-    by_slices,
-    one_slice,
-    published_network,
-    seconds_per_call,
-)
-from .speed_plots import draw_plots
-from .speed_processes import Job, best, counts, run, split
-from .speed_scene import write_spine
-from .speed_table import to_markdown
-from .subjects import draw_subjects, load_simulated
+from ...simulation.phantom.vertebra import LEVELS
+from ...training.evaluation import Case
+from ...training.telling import Say
+from ...training.weights import load_weights
+from ..cases import draw_subjects, load_simulated
+from .drawn_spine import write_spine
+from .machine import machine
+from .network import by_candidates, by_slices, one_slice, published_network, seconds_per_call
+from .plots import draw_plots
+from .processes import Job, best, counts, run, split
+from .schedule_agreement import Crops, choose_crops, compare_schedules
+from .table import to_markdown
 
 Data = dict[str, Any]
 DRAWN, SEED = 16, 7101
@@ -133,7 +127,7 @@ def _spine(plan: Plan, say: Say) -> Data:
     versions = {"now": job}
     if plan.before is not None:
         # With its own bundle: it may not know all that stands in a newer profile.
-        bundle = plan.before / "HideSeekSegLib" / "bundle"
+        bundle = plan.before / "hideseekseg" / "bundle"
         versions["before"] = replace(job, library=plan.before, weights=bundle)
     timings: dict[str, list[Any]] = {name: [] for name in versions}
     for number in range(plan.repeats):

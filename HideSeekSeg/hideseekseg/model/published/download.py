@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from .. import __version__
+from ... import __version__
 from .sources import Source
 
 MEMORY = "downloads.json"

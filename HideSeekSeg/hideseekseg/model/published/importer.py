@@ -21,14 +21,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .. import __version__
-from .autoencoder import DiffusionAutoencoder
-from .classifier import LinearClassifier
+from ... import __version__
+from ..autoencoder import DiffusionAutoencoder
+from ..classifier import LinearClassifier
+from ..profile import Architecture, Decision, Geometry, Intensity, Profile, Schedule
+from ..weights import WeightsError, check_shapes, save_model
 from .pickle_values import PickleError
 from .pickles import MAX_BYTES, Estimator, read_estimator
-from .profile import Architecture, Decision, Geometry, Intensity, Profile, Schedule
 from .sources import CODE, HUB
-from .weights import WeightsError, check_shapes, save_model
 
 PREFIX = "ema_model."  # the averaged weights, which the authors use; "model." are the raw ones
 CARD = "MODEL-CARD.md"

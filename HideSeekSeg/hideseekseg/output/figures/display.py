@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..imaging.volume import Grid
+from ...imaging.volume import Grid
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..imaging.files import atomic
-from .terminology import TYPE_COLOURS, Colour
-from .views import reach, window
+from ...imaging.reading import atomic
+from ..terminology import TYPE_COLOURS, Colour
+from .display import reach, window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ..findings import Evidence, LesionType
-from ..imaging.patches import Patch, move_patch
-from ..imaging.volume import Grid
-from .terminology import TYPE_COLOURS, Colour
-from .views import Mask, busiest_slice, is_hounsfield, reach, window
+from ...findings import Evidence, LesionType
+from ...imaging.patch import Patch, move_patch
+from ...imaging.volume import Grid
+from ..terminology import TYPE_COLOURS, Colour
+from .display import Mask, busiest_slice, is_hounsfield, reach, window
 
 Picture = npt.NDArray[Any]  # bytes once finished, 0 to 1 before
 

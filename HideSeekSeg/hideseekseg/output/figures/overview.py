@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..findings import Evidence, Result, Status, VertebraFinding
-from ..imaging.volume import Volume
+from ...findings import Evidence, Result, Status, VertebraFinding
+from ...imaging.volume import Volume
+from ..tables import summary
+from ..terminology import TYPE_COLOURS, head_to_tail
 from .drawing import (
     DIM,
     TEXT,
@@ -24,10 +26,8 @@ from .drawing import (
     scale_of,
     write,
 )
-from .rows import ROW_HEIGHT, ROW_WIDTH, common_look, draw_heads, draw_row, make_row
-from .spine import STATUS_COLOURS, draw_spine
-from .tables import summary
-from .terminology import TYPE_COLOURS, head_to_tail
+from .spine_view import STATUS_COLOURS, draw_spine
+from .vertebra_row import ROW_HEIGHT, ROW_WIDTH, common_look, draw_heads, draw_row, make_row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ..findings import Evidence, Status, VertebraFinding
-from ..imaging.patches import Patch, move_patch
-from ..imaging.volume import Grid, Volume
+from ...findings import Evidence, Status, VertebraFinding
+from ...imaging.patch import Patch, move_patch
+from ...imaging.volume import Grid, Volume
+from ..terminology import TYPE_COLOURS
+from .display import Floats, Mask, bounds, window
 from .drawing import DIM, Outline, Tile, draw_outline, draw_tile, mark_sides, note
-from .terminology import TYPE_COLOURS
-from .views import Floats, Mask, bounds, window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..findings import Candidate, Evidence, VertebraFinding
-from ..imaging.patches import move_patch
-from ..imaging.volume import Grid
+from ...findings import Candidate, Evidence, VertebraFinding
+from ...imaging.patch import move_patch
+from ...imaging.volume import Grid
+from ..terminology import labels
+from .display import busiest_slice, is_hounsfield, reach, window
 from .drawing import DIM, TEXT, Colour, Mask, Outline, Tile, add_axes, draw_tile, mark_sides, write
-from .terminology import labels
-from .views import busiest_slice, is_hounsfield, reach, window
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from .vertebra_shapes import LEVELS, Field, Shape
+from .vertebra import LEVELS, Field, Shape
 
 Point = tuple[float, float, float]
 

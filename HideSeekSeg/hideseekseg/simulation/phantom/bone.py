@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from .spine_settings import SpineSettings
-from .vertebra_limbs import Limb, arch, ribs
-from .vertebra_shapes import Field, Shape, body_distances, smooth_min
+from .arch import Limb, arch, ribs
+from .settings import SpineSettings
+from .vertebra import Field, Shape, body_distances, smooth_min
 
 Slices = tuple[slice, slice, slice]
 FAR = 12.0  # mm; distances are not followed beyond

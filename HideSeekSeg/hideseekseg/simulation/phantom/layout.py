@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from .phantom_bone import Placed
-from .spine_settings import SpineSettings
-from .vertebra_shapes import LEVELS, Shape, mean_shape, vary
+from .bone import Placed
+from .settings import SpineSettings
+from .vertebra import LEVELS, Shape, mean_shape, vary
 
 
 def _shape(level: str, settings: SpineSettings, rng: np.random.Generator) -> Shape:

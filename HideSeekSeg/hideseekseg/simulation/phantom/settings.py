@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .vertebra_shapes import LEVELS
+from .vertebra import LEVELS
 
 
 @dataclass(frozen=True)

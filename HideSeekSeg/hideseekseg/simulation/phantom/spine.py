@@ -15,21 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ..imaging.volume import Grid, Volume
-from .phantom_bone import (
-    Axes,
-    Placed,
-    draw_disc,
-    draw_vertebra,
-    measure,
-    part_joints,
-    rib_distance,
-    shell,
-)
-from .phantom_tissue import Surroundings, draw_tissue
-from .spine_layout import stack
-from .spine_settings import SpineSettings
-from .vertebra_shapes import LEVELS, Field
+from ...imaging.volume import Grid, Volume
+from .bone import Axes, Placed, draw_disc, draw_vertebra, measure, part_joints, rib_distance, shell
+from .layout import stack
+from .settings import SpineSettings
+from .tissue import Surroundings, draw_tissue
+from .vertebra import LEVELS, Field
 
 # (clean HU float32, bodies as label values, their grid, rng) -> HU with lesions
 Labels = npt.NDArray[np.uint8]

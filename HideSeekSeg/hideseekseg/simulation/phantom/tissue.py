@@ -8,8 +8,8 @@ from functools import reduce
 import numpy as np
 import numpy.typing as npt
 
-from .spine_settings import SpineSettings
-from .vertebra_shapes import LEVELS, Field
+from .settings import SpineSettings
+from .vertebra import LEVELS, Field
 
 _T10, _T11, _L1, _L2 = (float(LEVELS.index(level)) for level in ("T10", "T11", "L1", "L2"))
 

@@ -1,0 +1,1 @@
+"""Builders of inputs, scenes, weights and processes that the tests share."""
