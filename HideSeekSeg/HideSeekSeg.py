@@ -63,7 +63,7 @@ def registerSampleData() -> None:
 
 def loadExample(source: Any = None) -> tuple[Any, Any]:
     """Draw the example and show it: the CT node, and the segmentation node of its vertebrae."""
-    from HideSeekSegLib.sample import loadExample as load
+    from HideSeekSegLib.logic import loadExample as load
 
     return load()
 
@@ -90,7 +90,7 @@ class HideSeekSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setup(self) -> None:
         """Build the panel when the module is opened for the first time."""
-        from hideseekseg.scene.terminologies import loadVertebrae
+        from hideseekseg.scene.import_data import loadVertebrae
         from HideSeekSegLib.widget import Panel
 
         ScriptedLoadableModuleWidget.setup(self)
@@ -170,9 +170,9 @@ class HideSeekSegLogic(ScriptedLoadableModuleLogic):
 
     def processes(self) -> dict[str, Any]:
         """What the panel computes with: Slicer's Python as child process, and its PyTorch."""
-        from HideSeekSegLib.pytorch_check import Torch
+        from HideSeekSegLib.pytorch_check import PyTorchCheck
 
-        return {"torch": Torch()}
+        return {"torch": PyTorchCheck()}
 
     def segment(
         self, ct: Any, vertebrae: Any, levels: tuple[str, ...] = (), seconds: float = 600.0

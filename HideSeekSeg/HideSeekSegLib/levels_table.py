@@ -26,7 +26,7 @@ from hideseekseg.ui.level_choices import (
 WHOLE, BODY = 0, 1
 
 
-class Levels:
+class LevelsTable:
     """The table of one segmentation; ``changed`` is called after every correction."""
 
     def __init__(self, ui: Any, changed: Callable[[], None]) -> None:

@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import slicer
+import slicer.util
 from slicer.i18n import tr as _
 
+from hideseekseg.errors import InputError
 from hideseekseg.events import Progress, Started
-from hideseekseg.ui.segmentation_run import Choices, MakeJob, Outcome, Run
+from hideseekseg.ui import sample_data as sample
+from hideseekseg.ui.segmentation_run import Choices, MakeJob, Outcome, SegmentationRun
 
-from .folders import temporaryFolder
-from .qt_process import Job
+from .qt_process import QtProcess
+
+
+def temporaryFolder() -> Path:
+    """An empty folder of its own; raises InputError where Slicer's temporary folder is no use."""
+    parent = slicer.app.temporaryPath
+    try:
+        return Path(tempfile.mkdtemp(prefix="hideseekseg-", dir=parent))
+    except OSError as error:
+        raise InputError(
+            parent,
+            _(
+                "the temporary folder cannot be written ({reason}); choose another one in"
+                " Edit > Application Settings > Modules"
+            ).format(reason=error.strerror),
+        ) from error
+
+
+def loadExample() -> tuple[Any, Any]:
+    """The CT and the segmentation node, shown in the slice views."""
+    with slicer.util.WaitCursor():
+        ct, node = sample.loadExample()
+    slicer.util.setSliceViewerLayers(background=ct, fit=True)
+    return ct, node
+
+
+pass
 
 
 class _Waiting:
@@ -32,13 +62,13 @@ class _Waiting:
 
 
 def segmentAndWait(
-    ct: Any, vertebrae: Any, choices: Choices, seconds: float, makeJob: MakeJob = Job
-) -> Run:
+    ct: Any, vertebrae: Any, choices: Choices, seconds: float, makeJob: MakeJob = QtProcess
+) -> SegmentationRun:
     """The finished run; RuntimeError, one line, where it fails or takes longer than ``seconds``.
 
     Slicer's events are handled meanwhile.
     """
-    run, waiting = Run(ct, vertebrae, choices, temporaryFolder), _Waiting()
+    run, waiting = SegmentationRun(ct, vertebrae, choices, temporaryFolder), _Waiting()
     run.start(makeJob, waiting)
     end = time.monotonic() + seconds
     while waiting.outcome is None:

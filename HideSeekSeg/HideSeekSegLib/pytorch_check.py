@@ -18,7 +18,7 @@ import qt
 import slicer.util
 from slicer.i18n import tr as _
 
-from hideseekseg.imaging.reading import InputError
+from hideseekseg.errors import InputError
 
 from .qt_process import environment, findPython
 
@@ -36,7 +36,7 @@ GET_EXTENSION = _(
 )
 
 
-class Torch:
+class PyTorchCheck:
     """What is known of PyTorch in this Slicer; ``program`` replaces Slicer's Python in tests."""
 
     def __init__(self, program: str = "") -> None:

@@ -16,8 +16,8 @@ import qt
 from slicer.i18n import tr as _
 
 import hideseekseg
+from hideseekseg.errors import InputError
 from hideseekseg.events import Event, Progress, from_line
-from hideseekseg.imaging.reading import InputError
 from hideseekseg.ui.process_tree import Process, interrupt, kill, tree
 
 LIBRARY = Path(hideseekseg.__file__).resolve().parent
@@ -38,7 +38,7 @@ def findPython() -> str:
     return found
 
 
-class Job:
+class QtProcess:
     """One run of one command, from ``start`` to exactly one ``onEnded`` (none after ``kill``).
 
     ``onEvent`` gets the events in order, ``onLine`` every other line. A finished vertebra is told
@@ -47,7 +47,7 @@ class Job:
     Only one job runs at a time.
     """
 
-    running_job: ClassVar[Job | None] = None
+    running_job: ClassVar[QtProcess | None] = None
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Job:
 
     def start(self) -> None:
         """Raises InputError where Slicer's Python is missing or another job is running."""
-        if Job.running_job is not None:
+        if QtProcess.running_job is not None:
             raise InputError("", _("another computation is running; wait for it or cancel it"))
         self._program = self._program or findPython()
         process = qt.QProcess()
@@ -82,7 +82,7 @@ class Job:
         process.connect("readyReadStandardError()", self._readErrors)
         process.connect("finished(int,QProcess::ExitStatus)", self._finished)
         process.connect("errorOccurred(QProcess::ProcessError)", self._failed)
-        self._process, Job.running_job = process, self
+        self._process, QtProcess.running_job = process, self
         process.start(self._program, ["-m", LIBRARY.name, *self._words])
 
     def cancel(self) -> None:
@@ -175,7 +175,7 @@ class Job:
         if self._timer is not None:
             self._timer.stop()
         self._process.deleteLater()
-        self._process = self._timer = Job.running_job = None
+        self._process = self._timer = QtProcess.running_job = None
 
 
 def environment() -> Any:

@@ -12,7 +12,7 @@ from hideseekseg.findings import LesionType
 from hideseekseg.review.review import Filter, Item, Review, Verdict
 from hideseekseg.scene import views
 from hideseekseg.scene.results import Results
-from hideseekseg.ui.review_session import AtWork
+from hideseekseg.ui.review_session import ReviewSession
 from hideseekseg.ui.texts import ALL_LEVELS, ALL_TYPES, ALL_VERDICTS, TYPE_NAMES, VERDICTS, quiet
 
 from .candidate_table import CandidateTable
@@ -21,7 +21,7 @@ TYPES: tuple[LesionType, ...] = ("lytic", "blastic")
 SETTLE_MS = 150  # the scene follows the slider once it rests
 
 
-class ReviewPane:
+class ReviewPanel:
     """Shows one review at a time and carries out what the reader says.
 
     The table follows every move at once; the scene (visibility, tags, the stored review) follows
@@ -30,7 +30,7 @@ class ReviewPane:
 
     def __init__(self, ui: Any) -> None:
         self._ui = ui
-        self.work: AtWork | None = None
+        self.work: ReviewSession | None = None
         self._showing = False
         self._followers: list[Callable[[], None]] = []
         self._table = CandidateTable(ui.candidatesTable, self._chosen)
@@ -71,10 +71,10 @@ class ReviewPane:
         """The finding whose row is selected."""
         return self._item(self._table.current)
 
-    def show(self, work: AtWork) -> None:
+    def show(self, work: ReviewSession) -> None:
         """Show a review from its best candidate on."""
         self.work = work
-        self.heed()
+        self.sync_verdicts_from_scene()
         self.renew()
         self._ui.reviewButton.setVisible(True)
         self.begin()
@@ -119,9 +119,9 @@ class ReviewPane:
             self._table.select(shown[0])
         self.flush()
 
-    def heed(self) -> None:
+    def sync_verdicts_from_scene(self) -> None:
         """Take over verdicts that were given in Slicer's own table of segments."""
-        if self.work is not None and self.work.heed():
+        if self.work is not None and self.work.sync_verdicts_from_scene():
             self.renew()
             self.flush()
 

@@ -11,9 +11,9 @@ import slicer
 import slicer.util
 from slicer.i18n import tr as _
 
-from hideseekseg.imaging.reading import InputError
+from hideseekseg.errors import InputError
 
-from .status_bar import Messages
+from .status_bar import StatusBar
 from .weights import BUNDLE, describe
 
 DEVICES = {
@@ -26,10 +26,10 @@ SLICES = (_("as in the training of the weights"), _("all slices of the body"))
 FOLDER_KEY = "HideSeekSeg/weights"
 
 
-class Settings:
+class AdvancedSettings:
     """What the reader chose; ``changed`` is called after every choice."""
 
-    def __init__(self, ui: Any, changed: Callable[[], None], messages: Messages) -> None:
+    def __init__(self, ui: Any, changed: Callable[[], None], messages: StatusBar) -> None:
         self._ui, self._changed, self._messages = ui, changed, messages
         ui.deviceSelector.addItems(list(DEVICES.values()))
         ui.slicesSelector.addItems(list(SLICES))

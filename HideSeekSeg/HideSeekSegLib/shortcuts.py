@@ -20,7 +20,7 @@ WIDGETS = {
 KEYS = {WIDGETS[action]: key for action, key in DESK_KEYS.items()}
 
 
-class Keys:
+class Shortcuts:
     """The keys of one panel; ``ui`` holds its widgets by name."""
 
     def __init__(self, ui: Any) -> None:

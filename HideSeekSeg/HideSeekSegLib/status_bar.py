@@ -4,11 +4,57 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from hideseekseg.events import Progress
+from hideseekseg.ui.texts import CANCEL, START, STARTING, STOPPING, progress
+
+# What a run was started with stays as it was until it is over.
+INPUTS = ("ctSelector", "segmentationSelector", "levelsTable", "conventionSelector")
+
+
+class RunButton:
+    """Which of the two it is, and how far the run has come."""
+
+    def __init__(self, ui: Any) -> None:
+        self._ui = ui
+        self._stopping = False
+
+    def busy(self) -> None:
+        """A run has begun."""
+        self._stopping = False
+        self._show(running=True)
+        self._ui.progressBar.value = 0
+        self._ui.progressBar.setFormat(STARTING)
+
+    def progress(self, event: Progress) -> None:
+        """The vertebra at work, and the time that is left."""
+        self._ui.progressBar.value = round(1000 * event.fraction)
+        if not self._stopping:
+            self._ui.progressBar.setFormat(progress(event))
+
+    def stopping(self) -> None:
+        """Cancel was pressed; the process may take a moment."""
+        self._stopping = True
+        self._ui.segmentButton.setEnabled(False)
+        self._ui.progressBar.setFormat(STOPPING)
+
+    def idle(self) -> None:
+        """No run is going on; whether one can be started is not said by this."""
+        self._show(running=False)
+
+    def _show(self, running: bool) -> None:
+        self._ui.segmentButton.text = CANCEL if running else START
+        self._ui.progressBar.setVisible(running)
+        self._ui.estimateLabel.setVisible(not running)
+        for name in INPUTS:
+            getattr(self._ui, name).setEnabled(not running)
+        self._ui.advancedButton.setEnabled(not running)
+
+
 Kind = Literal["info", "warning", "error"]
 COLOURS = {"info": "70, 130, 180", "warning": "214, 150, 30", "error": "200, 69, 59"}
 
 
-class Messages:
+class StatusBar:
     """The panel's message; a new one takes the place of the old."""
 
     def __init__(self, ui: Any) -> None:

@@ -8,28 +8,24 @@ import slicer
 import slicer.util
 from slicer.i18n import tr as _
 
+from hideseekseg.errors import InputError
 from hideseekseg.events import Progress, Started
-from hideseekseg.imaging.reading import InputError
 from hideseekseg.scene.results import Results
 from hideseekseg.scene.validation import problems
-from hideseekseg.ui.review_session import AtWork, latest
-from hideseekseg.ui.segmentation_run import Choices, MakeJob, Outcome, Run
+from hideseekseg.ui.review_session import ReviewSession, latest
+from hideseekseg.ui.segmentation_run import Choices, MakeJob, Outcome, SegmentationRun
 from hideseekseg.ui.texts import done, told
 
-from .flick import Flick
-from .folders import temporaryFolder
-from .levels_table import Levels
-from .lost import Lost
-from .pytorch_check import Torch, runs_on
-from .qt_process import Job
-from .review_actions import Handover
-from .review_view import ReviewPane
-from .settings import Settings
-from .shortcuts import Keys
-from .state import State
-from .status_bar import Messages
-from .weights import learn
-from .weights_import import WeightsImport
+from .levels_table import LevelsTable
+from .logic import temporaryFolder
+from .pytorch_check import PyTorchCheck, runs_on
+from .qt_process import QtProcess
+from .review_actions import EvidenceToggle, RemovedResults, ReviewActions
+from .review_view import ReviewPanel
+from .settings import AdvancedSettings
+from .shortcuts import Shortcuts
+from .status_bar import RunButton, StatusBar
+from .weights import WeightsImport, learn
 
 
 class Panel:
@@ -38,23 +34,25 @@ class Panel:
     ``makeJob(words, onEvent, onEnd)`` makes the child process of a run, see ``job.Job``.
     """
 
-    def __init__(self, uiWidget: Any, makeJob: MakeJob = Job, torch: Torch | None = None) -> None:
+    def __init__(
+        self, uiWidget: Any, makeJob: MakeJob = QtProcess, torch: PyTorchCheck | None = None
+    ) -> None:
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         self._makeJob = makeJob
-        self._torch = torch or Torch()
-        self._run: Run | None = None
+        self._torch = torch or PyTorchCheck()
+        self._run: SegmentationRun | None = None
         self._ready = False
         self._tags: list[int] = []
-        self.messages = Messages(self.ui)
-        self.state = State(self.ui)
-        self.levels = Levels(self.ui, self._check)
-        self.settings = Settings(self.ui, self._check, self.messages)
-        self.review = ReviewPane(self.ui)
-        self.flick = Flick(self.ui, self.review, self.messages)
-        self.handover = Handover(self.ui, self.review, self.messages)
-        self.lost = Lost(self.ui, self.review, self.messages)
+        self.messages = StatusBar(self.ui)
+        self.state = RunButton(self.ui)
+        self.levels = LevelsTable(self.ui, self._check)
+        self.settings = AdvancedSettings(self.ui, self._check, self.messages)
+        self.review = ReviewPanel(self.ui)
+        self.flick = EvidenceToggle(self.ui, self.review, self.messages)
+        self.handover = ReviewActions(self.ui, self.review, self.messages)
+        self.lost = RemovedResults(self.ui, self.review, self.messages)
         self.weightsImport = WeightsImport(self.ui, self.settings, self.messages, makeJob)
-        self.keys = Keys(self.ui)
+        self.keys = Shortcuts(self.ui)
         self.ui.ctSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._chosen)
         self.ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._chosen)
         self.ui.bodiesSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._check)
@@ -76,7 +74,7 @@ class Panel:
         """The module is shown: its keys work, and a review of the scene is taken up again."""
         self.keys.install(slicer.util.mainWindow())
         self._torch.look(self._check)
-        self.review.heed()
+        self.review.sync_verdicts_from_scene()
         self.handover.measure()
         if not self.running and self.review.review is None:
             self._restore()
@@ -139,7 +137,7 @@ class Panel:
             levels,
             self.levels.corrections(),
         )
-        run = Run(
+        run = SegmentationRun(
             *(ct, segmentation, choices, temporaryFolder), self.ui.bodiesSelector.currentNode()
         )
         self._forget()
@@ -174,7 +172,7 @@ class Panel:
         if run is None or run.results is None:
             return
         if self.review.review is None:
-            self.review.show(AtWork(run.review, run.results))
+            self.review.show(ReviewSession(run.review, run.results))
         else:
             self.review.renew()
             self.review.begin()

@@ -20,10 +20,16 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from .model.batches import BATCH, in_batches
-from .model.inference import encoded, projected, rendered_edit
+from .model.inference import (
+    BATCH,
+    encoded,
+    in_batches,
+    mean_change,
+    projected,
+    rendered_edit,
+    seeded_noises,
+)
 from .model.profile import Decision
-from .model.single_shot import mean_change, seeded_noises
 from .model.weights import Model
 
 LesionType = Literal["lytic", "blastic"]

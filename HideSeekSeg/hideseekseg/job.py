@@ -13,11 +13,13 @@ import torch
 
 from .anatomy.intensity import NotCTError
 from .anatomy.labelling import LEVELS
+from .errors import InputError
 from .events import Cancelled, Event, Finished
+from .files import together
 from .findings import Evidence, Result, VertebraFinding
-from .imaging.reading import InputError, read_ct, read_segmentation, together
+from .imaging.reading import read_ct, read_segmentation
 from .imaging.volume import Volume
-from .model.batches import is_out_of_memory
+from .model.inference import is_out_of_memory
 from .model.schedules import ScheduleError
 from .model.weights import BUNDLE, DeviceError, Model, WeightsError, load_model
 from .output.figures.overview import overview

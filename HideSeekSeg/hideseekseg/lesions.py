@@ -22,7 +22,7 @@ LESION_SLICES = 3  # neighbouring slices whose mean P stands for the vertebra
 
 
 @dataclass(frozen=True)
-class Part:
+class SliceCandidate:
     """A candidate of slice ``slice`` of the crop with its attribution score; ``mask`` is (P, I)."""
 
     slice: int
@@ -32,11 +32,11 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Joined:
+class Lesion3D:
     """Candidates of one type that continue each other from slice to slice."""
 
     type: LesionType
-    parts: tuple[Part, ...]
+    parts: tuple[SliceCandidate, ...]
 
     @property
     def score(self) -> float:
@@ -55,7 +55,7 @@ class Joined:
         return whole
 
 
-def join_slices(parts: Sequence[Part], min_slices: int = 1) -> list[Joined]:
+def join_slices(parts: Sequence[SliceCandidate], min_slices: int = 1) -> list[Lesion3D]:
     """Group the scored candidates of one vertebra's slices into lesions, best score first.
 
     Those that stand on fewer than ``min_slices`` slices are noise and dropped.
@@ -71,20 +71,25 @@ def join_slices(parts: Sequence[Part], min_slices: int = 1) -> list[Joined]:
                 old, new = group[b], group[a]
                 group = [new if g == old else g for g in group]
     joined = [
-        Joined(parts[g].type, tuple(p for p, own in zip(parts, group) if own == g))
+        Lesion3D(parts[g].type, tuple(p for p, own in zip(parts, group) if own == g))
         for g in dict.fromkeys(group)
     ]
     kept = [lesion for lesion in joined if len(lesion.slices) >= min_slices]
     return sorted(kept, key=lambda lesion: -lesion.score)
 
 
-def _overlap(a: Part, b: Part) -> bool:
+def _overlap(a: SliceCandidate, b: SliceCandidate) -> bool:
     shared = int((a.mask & b.mask).sum())
     return shared > 0 and shared >= LEAST_OVERLAP * min(int(a.mask.sum()), int(b.mask.sum()))
 
 
 def measure(
-    lesions: Sequence[Joined], level: str, crop_grid: Grid, ct: Volume, body: Mask, hounsfield: bool
+    lesions: Sequence[Lesion3D],
+    level: str,
+    crop_grid: Grid,
+    ct: Volume,
+    body: Mask,
+    hounsfield: bool,
 ) -> tuple[Candidate, ...]:
     """The lesions of one vertebra as candidates on the CT's grid, best score first.
 

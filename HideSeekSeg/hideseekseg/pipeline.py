@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from . import __version__
+from .anatomy.crop import Crop
 from .anatomy.intensity import (
     HOUNSFIELD,
     Calibration,
@@ -23,21 +24,71 @@ from .anatomy.intensity import (
     surely_hounsfield,
 )
 from .anatomy.labelling import Assignment, assign, format_mapping
-from .anatomy.localization import all_bodies, close_up, find_site, levels_of
+from .anatomy.localization import all_bodies, close_up, levels_of, locate_body
 from .anatomy.preparation import Prepared, prepare, slices_of
 from .anatomy.quality import limits_of
 from .attribution import Attribution, attribute
 from .events import Event, Message, Started, VertebraDone
-from .evidence import make_evidence
 from .findings import Candidate, Evidence, Result, Status, VertebraFinding
-from .imaging.reading import Segmentation
+from .imaging.segmentation import Segmentation
 from .imaging.volume import Volume
-from .lesions import Part, join_slices, measure, p_of_vertebra
-from .model.batches import is_out_of_memory
+from .lesions import SliceCandidate, join_slices, measure, p_of_vertebra
+from .model.inference import is_out_of_memory
+from .model.profile import Profile
 from .model.schedules import scheduled
 from .model.weights import Model, on_cpu
 from .output.tables import to_json
-from .progress import Stopped, Watch
+from .progress import ProgressReporter, Stopped
+
+Floats = npt.NDArray[np.float32]
+
+
+def make_evidence(
+    crop: Crop,
+    slices: npt.NDArray[np.intp],
+    seen: Attribution,
+    profile: Profile,
+    scale: Calibration,
+) -> Evidence:
+    """Pictures of one vertebra; ``seen`` holds the crop's slices numbered ``slices``, in order.
+
+    The healthy edit is the original plus what the method changed inside the body: so it keeps the
+    surroundings that the network was not shown, and the detail that it cannot draw.
+    """
+    difference = np.zeros(crop.image.shape, np.float32)
+    difference[slices] = _change(crop.image[slices], seen.edited, seen.difference, profile, scale)
+    difference[~crop.body] = 0
+    lytic, blastic = np.zeros(crop.body.shape, bool), np.zeros(crop.body.shape, bool)
+    for candidate in (scored.proposal for scored in seen.scored):
+        mask = lytic if candidate.type == "lytic" else blastic
+        mask[slices[candidate.slice]] |= candidate.mask
+    return Evidence(
+        crop.image, crop.image + difference, difference, crop.body, crop.grid, lytic, blastic
+    )
+
+
+def _change(
+    image: Floats, edited: Floats, difference: Floats, profile: Profile, scale: Calibration
+) -> Floats:
+    """Edit minus reconstruction (N, P, I) in the CT's intensities.
+
+    Undoes ``intensity.network_input``, whose scaling is not linear: so the edit and the
+    reconstruction go back, not their difference.
+    """
+    scaling = profile.intensity
+    if scaling.kind == "percentile":
+        limits = np.percentile(image, [scaling.lower, scaling.upper], axis=(1, 2), keepdims=True)
+        return np.asarray(difference * (limits[1] - limits[0]), np.float32)
+
+    def hounsfield(x: Floats) -> npt.NDArray[np.float64]:
+        stretched = np.clip(x, -1.0, 1.0).astype(float) * scaling.scale + scaling.offset
+        return np.asarray(scaling.centre + scaling.width * np.sinh(stretched))
+
+    change = hounsfield(edited) - hounsfield(edited - difference)
+    return np.asarray(change if scale.is_hu else change / scale.slope, np.float32)
+
+
+pass
 
 STOPPED = "stopped before its turn"
 Analysed = tuple[VertebraFinding, Evidence | None]
@@ -88,7 +139,7 @@ def segment_spine(
     chosen = model.profile.decision.threshold if options.threshold is None else options.threshold
     facts = _facts(model, assignments)
     on_event(_started(facts, levels))
-    watch = Watch(on_event, should_stop, levels)
+    watch = ProgressReporter(on_event, should_stop, levels)
     findings = {level: _not_analysed(level, STOPPED) for level in levels}
     evidence: dict[str, Evidence] = {}
     finished: list[str] = []
@@ -96,7 +147,7 @@ def segment_spine(
 
     @cache
     def prepared(level: str) -> Prepared:
-        site = find_site(level, segmentation, assignments, ct.grid, marked)
+        site = locate_body(level, segmentation, assignments, ct.grid, marked)
         return prepare(site, ct, model.profile.geometry)
 
     try:
@@ -129,7 +180,7 @@ def _wanted(present: Sequence[str], asked: Sequence[str]) -> tuple[str, ...]:
 
 
 def _scale(
-    ct: Volume, levels: Sequence[str], prepared: Callable[[str], Prepared], watch: Watch
+    ct: Volume, levels: Sequence[str], prepared: Callable[[str], Prepared], watch: ProgressReporter
 ) -> Calibration:
     """The intensity scale, known as soon as more than half of the vertebrae agree that it is HU.
 
@@ -176,7 +227,7 @@ def _analyse(
     scale: Calibration,
     threshold: float,
     all_slices: bool,
-    watch: Watch,
+    watch: ProgressReporter,
     model: Model,
 ) -> Analysed:
     """The five steps on the sagittal slices through the body, joined to 3D lesions."""
@@ -204,9 +255,9 @@ def _analyse(
     return finding.judged(threshold), make_evidence(crop, slices, seen, model.profile, scale)
 
 
-def _parts(seen: Attribution, slices: npt.NDArray[np.intp]) -> list[Part]:
+def _parts(seen: Attribution, slices: npt.NDArray[np.intp]) -> list[SliceCandidate]:
     return [
-        Part(int(slices[s.proposal.slice]), s.proposal.type, s.proposal.mask, s.score)
+        SliceCandidate(int(slices[s.proposal.slice]), s.proposal.type, s.proposal.mask, s.score)
         for s in seen.scored
     ]
 

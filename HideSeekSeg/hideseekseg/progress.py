@@ -16,7 +16,7 @@ class Stopped(Exception):  # noqa: N818 - no error, the user's wish
     """A stop was asked for in the middle of something."""
 
 
-class Watch:
+class ProgressReporter:
     """Turns steps done into Progress events; raises Stopped once a stop was asked for."""
 
     def __init__(

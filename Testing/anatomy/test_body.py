@@ -17,8 +17,8 @@ from scipy.spatial.transform import Rotation
 
 from hideseekseg.anatomy.body import CUT, NO_CANAL, find_body
 from hideseekseg.benchmark.body_accuracy import measure, overlap, report, surface_distance_mm
+from hideseekseg.errors import InputError
 from hideseekseg.imaging.patch import bounding_box
-from hideseekseg.imaging.reading import InputError
 from hideseekseg.imaging.volume import Grid, Volume, from_sitk, resample
 
 Mask = npt.NDArray[np.bool_]

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from hideseekseg.anatomy.label_conventions import CONVENTIONS
 from hideseekseg.anatomy.labelling import LEVELS, SNOMED, Assignment, assign, format_mapping, order
-from hideseekseg.imaging.reading import InputError, Segment, Segmentation
+from hideseekseg.errors import InputError
+from hideseekseg.imaging.segmentation import Segment, Segmentation
 from hideseekseg.imaging.volume import Grid, Volume
 
 ANATOMY = "SCT^123037004^Anatomical Structure"

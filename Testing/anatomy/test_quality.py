@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from helpers.vertebrae import CENTRE, Mask, cylinder, cylinder_ct, grid_around, tilted
 from hideseekseg.anatomy.crop import crop_grid, take_crop
 from hideseekseg.anatomy.intensity import Calibration, calibrate, landmarks
-from hideseekseg.anatomy.localization import Site
+from hideseekseg.anatomy.localization import LocatedBody
 from hideseekseg.anatomy.quality import (
     METAL_NEARBY,
     NO_BONE,
@@ -26,8 +26,7 @@ from hideseekseg.anatomy.quality import (
     obstacles,
     remarks,
 )
-from hideseekseg.benchmark.degradations import DEGRADED, Scene
-from hideseekseg.benchmark.robustness import alarms, wilson
+from hideseekseg.benchmark.robustness import DEGRADED, DegradationScene, alarms, wilson
 from hideseekseg.imaging.patch import patch_of
 from hideseekseg.imaging.volume import Volume
 from hideseekseg.model.profile import Geometry, Intensity, Profile
@@ -127,13 +126,13 @@ def test_metal_is_seen_beyond_the_crop_but_not_far_away() -> None:
         assert (METAL_NEARBY in said.values()) is seen
 
 
-SITE = Site("L1", patch_of(BODY), "given", ())
+SITE = LocatedBody("L1", patch_of(BODY), "given", ())
 
 
 @pytest.mark.parametrize("change", [name for name in DEGRADED if "stored as thin" not in name])
 def test_what_is_done_to_a_vertebra_is_noticed(change: str) -> None:
     degrade, expected = DEGRADED[change]
-    found = alarms(degrade(Scene(CT, BODY, SITE), GEOMETRY), HU)
+    found = alarms(degrade(DegradationScene(CT, BODY, SITE), GEOMETRY), HU)
     assert {*expected} & {*found}
 
 

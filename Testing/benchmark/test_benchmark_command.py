@@ -24,11 +24,10 @@ from hideseekseg.benchmark.cases import (
 )
 from hideseekseg.benchmark.methods.anomaly import NAME as ANOMALY_NAME
 from hideseekseg.benchmark.methods.anomaly import anomaly_architecture
-from hideseekseg.benchmark.methods.networks import save_network
-from hideseekseg.benchmark.methods.trained import ANOMALY, UNET, trained_methods
+from hideseekseg.benchmark.methods.trained import ANOMALY, UNET, save_network, trained_methods
 from hideseekseg.benchmark.methods.unet import NAME as UNET_NAME
 from hideseekseg.cli.main import main
-from hideseekseg.imaging.reading import InputError
+from hideseekseg.errors import InputError
 from hideseekseg.model.autoencoder import DiffusionAutoencoder
 from hideseekseg.model.weights import load_model, save_model
 from hideseekseg.simulation.source_vertebrae import read_sources

@@ -14,7 +14,7 @@ from helpers.benchmark import toys
 from helpers.models import CPU
 from helpers.vertebrae import TOY, toy_slices
 from hideseekseg.benchmark.ablations import ablations, run_ablations
-from hideseekseg.benchmark.cases import Subject
+from hideseekseg.benchmark.cases import BenchmarkCase
 from hideseekseg.benchmark.methods.activation_maps import (
     NAMES,
     Logit,
@@ -30,42 +30,42 @@ from hideseekseg.benchmark.methods.anomaly import (
     train_anomaly,
 )
 from hideseekseg.benchmark.methods.method import HideAndSeek, Method, run, with_profile
-from hideseekseg.benchmark.methods.networks import load_network, save_network
 from hideseekseg.benchmark.methods.otsu import OtsuHiding, otsu
+from hideseekseg.benchmark.methods.trained import load_network, save_network
 from hideseekseg.benchmark.methods.unet import UNet, train_unet, unet_method
 from hideseekseg.benchmark.metrics.detection import measure
 from hideseekseg.benchmark.realism import realism, removed_share
 from hideseekseg.benchmark.report.failures import SHOWN, draw_failures, failures
 from hideseekseg.benchmark.threshold_selection import choose
+from hideseekseg.errors import InputError
 from hideseekseg.findings import LesionType
-from hideseekseg.imaging.reading import InputError
 from hideseekseg.model.autoencoder import DiffusionAutoencoder
 from hideseekseg.model.profile import Decision, Schedule
 from hideseekseg.model.weights import Model
 from hideseekseg.simulation.random_fields import Mask
-from hideseekseg.training.evaluation import TYPES, Seen, find, see
-from hideseekseg.training.train import Settings, train
-from hideseekseg.training.trainer import Progress
+from hideseekseg.training.evaluation import TYPES, Edited, detect, edit_case
+from hideseekseg.training.train import TrainingSettings, train
+from hideseekseg.training.trainer import TrainingProgress
 
 
-def silent(now: Progress) -> None:
+def silent(now: TrainingProgress) -> None:
     pass
 
 
 @pytest.fixture(scope="module")
-def known() -> list[Subject]:
+def known() -> list[BenchmarkCase]:
     return toys(48)
 
 
 @pytest.fixture(scope="module")
-def unseen() -> list[Subject]:
+def unseen() -> list[BenchmarkCase]:
     return toys(32)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """Trained for seconds: it knows spots, if not well."""
-    settings = Settings(
+    settings = TrainingSettings(
         supervision="twins",
         encoder_steps=100,
         decoder_steps=140,
@@ -82,7 +82,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return Model(network, trained.classifier, trained.profile, CPU, hash="0123456789abcdef")
 
 
-def f1_of(method: Method, known: Sequence[Subject], unseen: Sequence[Subject]) -> dict[str, float]:
+def f1_of(
+    method: Method, known: Sequence[BenchmarkCase], unseen: Sequence[BenchmarkCase]
+) -> dict[str, float]:
     tuned = choose(method, known)
     outcomes = run(method, unseen, tuned.settings)
     figures = measure(outcomes, tuned.thresholds, np.ones((1, len(outcomes))))
@@ -92,7 +94,7 @@ def f1_of(method: Method, known: Sequence[Subject], unseen: Sequence[Subject]) -
 # ---- subjects
 
 
-def test_subjects_are_vertebrae_with_twins(known: list[Subject]) -> None:
+def test_subjects_are_vertebrae_with_twins(known: list[BenchmarkCase]) -> None:
     assert len(known) == 12
     for subject in known:
         assert subject.vertebra.startswith("A toy-")
@@ -106,20 +108,22 @@ def test_subjects_are_vertebrae_with_twins(known: list[Subject]) -> None:
 # ---- methods that learn nothing, or only what the weights know
 
 
-def test_otsu_finds_dark_and_dense_spots(known: list[Subject], unseen: list[Subject]) -> None:
+def test_otsu_finds_dark_and_dense_spots(
+    known: list[BenchmarkCase], unseen: list[BenchmarkCase]
+) -> None:
     scores = f1_of(otsu(), known, unseen)
     assert scores["lytic"] > 0.6 and scores["blastic"] > 0.6
 
 
-def test_otsu_knows_no_probability_and_survives_an_even_body(known: list[Subject]) -> None:
+def test_otsu_knows_no_probability_and_survives_an_even_body(known: list[BenchmarkCase]) -> None:
     even = replace(known[0], hu=np.full_like(known[0].hu, 100.0))
     method = otsu()
-    lesions, p = method.find(method.see(even), dict.fromkeys(TYPES, method.settings[0]))
+    lesions, p = method.detect(method.prepare(even), dict.fromkeys(TYPES, method.settings[0]))
     assert lesions == [] and np.isnan(p)
 
 
 def test_otsu_with_hiding_finds_spots(
-    model: Model, known: list[Subject], unseen: list[Subject]
+    model: Model, known: list[BenchmarkCase], unseen: list[BenchmarkCase]
 ) -> None:
     scores = f1_of(OtsuHiding(model), known, unseen)
     assert scores["lytic"] > 0.4 and scores["blastic"] > 0.4
@@ -127,13 +131,13 @@ def test_otsu_with_hiding_finds_spots(
 
 @pytest.mark.parametrize("min_slices", [1, 2])
 def test_hide_and_seek_is_what_evaluation_finds(
-    model: Model, unseen: list[Subject], min_slices: int
+    model: Model, unseen: list[BenchmarkCase], min_slices: int
 ) -> None:
     model = with_profile(model, {"min_slices": min_slices}, {})
     method = HideAndSeek("own", model)
     for subject in unseen[:4]:
-        expected = find(see(subject.case, model), model)
-        lesions, p = method.find(method.see(subject), method.fixed.settings)
+        expected = detect(edit_case(subject.case, model), model)
+        lesions, p = method.detect(method.prepare(subject), method.fixed.settings)
         assert p == expected.p
         assert [le.score for le in lesions] == [le.score for le in expected.lesions]
     assert choose(method, unseen) == method.fixed
@@ -153,16 +157,16 @@ def test_methods_say_that_their_encoder_has_seen_twins(model: Model) -> None:
 
 
 def test_difference_map_finds_spots(
-    model: Model, known: list[Subject], unseen: list[Subject]
+    model: Model, known: list[BenchmarkCase], unseen: list[BenchmarkCase]
 ) -> None:
     scores = f1_of(difference_map(model), known, unseen)
     assert max(scores.values()) > 0.4
 
 
 def test_change_map_of_the_encoder_finds_spots(
-    known: list[Subject], unseen: list[Subject], tmp_path: Path
+    known: list[BenchmarkCase], unseen: list[BenchmarkCase], tmp_path: Path
 ) -> None:
-    settings = Settings(
+    settings = TrainingSettings(
         "twins", encoder_steps=150, decoder_steps=0, encoder_batch=16, encoder_rate=5e-3
     )
     profile = replace(TOY, architecture=replace(TOY.architecture, change_map=True))
@@ -176,7 +180,7 @@ def test_change_map_of_the_encoder_finds_spots(
 # ---- class activation maps
 
 
-def test_logit_is_the_classifiers(model: Model, unseen: list[Subject]) -> None:
+def test_logit_is_the_classifiers(model: Model, unseen: list[BenchmarkCase]) -> None:
     x = unseen[1].case.x
     expected = model.classifier.logit(model.autoencoder.encode(x))
     with torch.inference_mode():
@@ -186,7 +190,7 @@ def test_logit_is_the_classifiers(model: Model, unseen: list[Subject]) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_activation_maps_light_up_where_the_spot_is(
-    name: str, model: Model, known: list[Subject]
+    name: str, model: Model, known: list[BenchmarkCase]
 ) -> None:
     pytest.importorskip("torchcam", reason="torchcam is not there: pip install .[benchmark]")
     method = next(m for m in cams(model) if m.name == name)
@@ -195,7 +199,9 @@ def test_activation_maps_light_up_where_the_spot_is(
         for kind in TYPES:
             lesion = subject.case.truth[kind]
             if lesion.any():
-                heat = [m.evidence["lytic"] + m.evidence["blastic"] for m in method.see(subject)]
+                heat = [
+                    m.evidence["lytic"] + m.evidence["blastic"] for m in method.prepare(subject)
+                ]
                 beside = subject.case.body & ~lesion
                 gains[kind].append([float(h[lesion].mean() - h[beside].mean()) for h in heat])
     # A gradient that is averaged over the picture can speak for one kind of spot at one level.
@@ -203,7 +209,7 @@ def test_activation_maps_light_up_where_the_spot_is(
 
 
 def test_activation_maps_are_shares_in_the_pictures_size(
-    model: Model, known: list[Subject]
+    model: Model, known: list[BenchmarkCase]
 ) -> None:
     pytest.importorskip("torchcam", reason="torchcam is not there: pip install .[benchmark]")
     x = known[1].case.x
@@ -229,7 +235,7 @@ def test_first_component_is_the_direction_that_varies_most() -> None:
 
 
 def test_unet_learns_the_masks_and_is_kept(
-    known: list[Subject], unseen: list[Subject], tmp_path: Path
+    known: list[BenchmarkCase], unseen: list[BenchmarkCase], tmp_path: Path
 ) -> None:
     trained = train_unet(toy_slices(), TOY, 60, 1, tmp_path, silent)
     path = tmp_path / "unet.safetensors"
@@ -241,7 +247,7 @@ def test_unet_learns_the_masks_and_is_kept(
 
 
 def test_healthy_only_autoencoder_is_blind_to_lesions_in_training(
-    known: list[Subject], tmp_path: Path
+    known: list[BenchmarkCase], tmp_path: Path
 ) -> None:
     """Diseased slices may hold anything: the numbers that come out are the same."""
     slices = toy_slices(16)
@@ -256,7 +262,7 @@ def test_healthy_only_autoencoder_is_blind_to_lesions_in_training(
     assert torch.equal(*weights)
 
 
-def test_anomaly_is_where_it_redraws_otherwise(known: list[Subject], tmp_path: Path) -> None:
+def test_anomaly_is_where_it_redraws_otherwise(known: list[BenchmarkCase], tmp_path: Path) -> None:
     network = train_anomaly(toy_slices(), TOY, 50, 1, tmp_path, silent)
     path = tmp_path / "anomaly.safetensors"
     save_network(path, network, {})
@@ -268,7 +274,7 @@ def test_anomaly_is_where_it_redraws_otherwise(known: list[Subject], tmp_path: P
         kind: LesionType = "lytic" if subject.case.truth["lytic"].any() else "blastic"
         lesion = subject.case.truth[kind]
         if lesion.any():
-            maps = [m.evidence[kind] for m in method.see(subject)]
+            maps = [m.evidence[kind] for m in method.prepare(subject)]
             beside = subject.case.body & ~lesion
             gains.append([float(m[lesion].mean() - m[beside].mean()) for m in maps])
     assert np.mean(gains, axis=0).max() > 0.05
@@ -288,14 +294,14 @@ def test_networks_that_are_missing_or_of_another_kind_are_named(tmp_path: Path) 
 # ---- realism
 
 
-def edited(subject: Subject, model: Model, picture: torch.Tensor) -> Seen:
-    seen = see(subject.case, model)
+def edited(subject: BenchmarkCase, model: Model, picture: torch.Tensor) -> Edited:
+    seen = edit_case(subject.case, model)
     healthy = replace(seen.healthy, reconstruction=subject.case.x, edited=picture)
     return replace(seen, healthy=healthy)
 
 
 def test_removed_share_is_one_for_the_twin_and_none_for_the_image(
-    model: Model, known: list[Subject]
+    model: Model, known: list[BenchmarkCase]
 ) -> None:
     subject = known[1]
     twin, x = subject.twin, subject.case.x
@@ -306,7 +312,7 @@ def test_removed_share_is_one_for_the_twin_and_none_for_the_image(
         assert np.isnan(removed_share(subject, seen, "blastic"))
 
 
-def test_realism_asks_own_classifier_and_auditor(model: Model, known: list[Subject]) -> None:
+def test_realism_asks_own_classifier_and_auditor(model: Model, known: list[BenchmarkCase]) -> None:
     figures = realism(known, model, model)
     for what in ("image", "edit", "twin"):
         own, audited = (figures[f"P of {what}, {j}"] for j in ("own classifier", "auditor"))
@@ -318,7 +324,7 @@ def test_realism_asks_own_classifier_and_auditor(model: Model, known: list[Subje
 # ---- ablations
 
 
-def test_ablations_change_one_thing(model: Model, unseen: list[Subject]) -> None:
+def test_ablations_change_one_thing(model: Model, unseen: list[BenchmarkCase]) -> None:
     methods = [m for m in ablations(model) if "rendering" not in m.name]
     assert len({m.name for m in methods}) == len(methods)
     outcomes = dict(zip([m.name for m in methods], run_ablations(methods, unseen[:2])))
@@ -331,7 +337,9 @@ def test_ablations_change_one_thing(model: Model, unseen: list[Subject]) -> None
             assert len(a.matches[kind].scores) == len(b.matches[kind].scores)
 
 
-def test_accepted_findings_fall_as_the_threshold_rises(model: Model, unseen: list[Subject]) -> None:
+def test_accepted_findings_fall_as_the_threshold_rises(
+    model: Model, unseen: list[BenchmarkCase]
+) -> None:
     methods = [m for m in ablations(model) if m.name.startswith("score threshold")]
     counts = [
         sum(one.accepted(m.fixed.thresholds) for one in run(m, unseen[:2], m.fixed.settings))
@@ -350,7 +358,7 @@ def test_variants_leave_the_model_as_it_is(model: Model) -> None:
 
 
 def test_failures_are_the_missed_and_the_false(
-    model: Model, unseen: list[Subject], tmp_path: Path
+    model: Model, unseen: list[BenchmarkCase], tmp_path: Path
 ) -> None:
     strict = HideAndSeek("own", with_profile(model, {"threshold": 1e9}, {}))
     missed = failures(strict, unseen)
@@ -368,5 +376,5 @@ def test_failures_are_the_missed_and_the_false(
     assert not (tmp_path / "none.png").exists()
 
 
-def none_of(subject: Subject) -> dict[LesionType, Mask]:
+def none_of(subject: BenchmarkCase) -> dict[LesionType, Mask]:
     return {kind: np.zeros_like(subject.case.body) for kind in TYPES}

@@ -9,17 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hideseekseg.benchmark.metrics.bootstrap import draw_weights, interval
 from hideseekseg.benchmark.metrics.detection import (
+    Outcome,
     auc,
+    count,
+    draw_weights,
     estimates,
     free_response,
+    interval,
     measure,
     reliability,
 )
-from hideseekseg.benchmark.metrics.outcomes import Outcome, count
 from hideseekseg.findings import LesionType
-from hideseekseg.lesions import Joined, Part
+from hideseekseg.lesions import Lesion3D, SliceCandidate
 from hideseekseg.simulation.random_fields import Mask
 from hideseekseg.training.evaluation import auc as plain_auc
 from hideseekseg.training.lesion_matching import Match, match
@@ -35,15 +37,17 @@ def block(rows: tuple[int, int], columns: tuple[int, int]) -> Mask:
     return mask
 
 
-def joined(mask: Mask, score: float) -> Joined:
-    return Joined("lytic", tuple(Part(s, "lytic", mask[s], score) for s in range(len(mask))))
+def joined(mask: Mask, score: float) -> Lesion3D:
+    return Lesion3D(
+        "lytic", tuple(SliceCandidate(s, "lytic", mask[s], score) for s in range(len(mask)))
+    )
 
 
 LEFT, RIGHT, BELOW = block((0, 4), (0, 4)), block((0, 4), (8, 12)), block((8, 12), (0, 6))
 
 
 def vertebra(
-    truth: Mask, *lesions: Joined, p: float = 0.5, patient: str = "A", name: str = "A L1"
+    truth: Mask, *lesions: Lesion3D, p: float = 0.5, patient: str = "A", name: str = "A L1"
 ) -> Outcome:
     matches = {"lytic": match(truth, lesions), "blastic": NOTHING}
     return Outcome(patient, name, bool(truth.any()), p, matches)  # type: ignore[arg-type]

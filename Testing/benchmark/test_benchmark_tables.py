@@ -9,22 +9,21 @@ import numpy as np
 import pytest
 
 from helpers.benchmark import toys
-from hideseekseg.benchmark.cases import Subject
+from hideseekseg.benchmark.cases import BenchmarkCase
 from hideseekseg.benchmark.methods.method import ByMaps, Level, Maps, Tuned, run
-from hideseekseg.benchmark.metrics.outcomes import Outcome
-from hideseekseg.benchmark.metrics.strata import lesions_of, recall_by_stratum
-from hideseekseg.benchmark.report.results import About, Row, describe
+from hideseekseg.benchmark.metrics.detection import Outcome, lesions_of, recall_by_stratum
+from hideseekseg.benchmark.report.results import About, MethodResult, describe
 from hideseekseg.benchmark.report.table import to_markdown
 from hideseekseg.benchmark.threshold_selection import choose, worth
 from hideseekseg.training.evaluation import TYPES
 
 
 @pytest.fixture(scope="module")
-def known() -> list[Subject]:
+def known() -> list[BenchmarkCase]:
     return toys(48)
 
 
-def truth_with_noise(subject: Subject) -> list[Maps]:
+def truth_with_noise(subject: BenchmarkCase) -> list[Maps]:
     """The truth at 0.6 and noise up to 0.5; a second variant that knows nothing."""
     rng = np.random.default_rng(len(subject.vertebra))
     noise = rng.uniform(0, 0.5, subject.case.body.shape).astype(np.float32)
@@ -35,7 +34,7 @@ def truth_with_noise(subject: Subject) -> list[Maps]:
     ]
 
 
-def test_chosen_setting_and_threshold_are_the_best_of_all(known: list[Subject]) -> None:
+def test_chosen_setting_and_threshold_are_the_best_of_all(known: list[BenchmarkCase]) -> None:
     method = ByMaps("seer", "the truth", truth_with_noise, (0.2, 0.4, 0.55), variants=2)
     tuned = choose(method, known)
     for kind in TYPES:
@@ -51,7 +50,7 @@ def test_chosen_setting_and_threshold_are_the_best_of_all(known: list[Subject]) 
 # ---- tables
 
 
-def rows_of(known: list[Subject]) -> list[Row]:
+def rows_of(known: list[BenchmarkCase]) -> list[MethodResult]:
     level = {kind: Level(1, 0.55) for kind in TYPES}
     blind = {kind: Level(0, 0.45) for kind in TYPES}
     rows = []
@@ -62,11 +61,11 @@ def rows_of(known: list[Subject]) -> list[Row]:
     ):
         method = ByMaps(name, learnt, truth_with_noise, (0.5,), variants=2)
         outcomes: list[Outcome] = run(method, known, setting)
-        rows.append(Row(name, learnt, Tuned(setting, dict.fromkeys(TYPES, 0.0)), outcomes))
+        rows.append(MethodResult(name, learnt, Tuned(setting, dict.fromkeys(TYPES, 0.0)), outcomes))
     return rows
 
 
-def test_table_says_what_was_measured_and_how(known: list[Subject]) -> None:
+def test_table_says_what_was_measured_and_how(known: list[BenchmarkCase]) -> None:
     rows = rows_of(known)
     weights = np.random.default_rng(1).multinomial(12, [1 / 12] * 12, 100).astype(float)
     data = describe(
@@ -88,7 +87,7 @@ def test_table_says_what_was_measured_and_how(known: list[Subject]) -> None:
     assert widths == {heads[0].count("|")}
 
 
-def test_healthy_set_has_no_lesion_columns(known: list[Subject]) -> None:
+def test_healthy_set_has_no_lesion_columns(known: list[BenchmarkCase]) -> None:
     healthy = [s for s in known if not s.case.diseased]
     data = describe(About("healthy", "00", []), rows_of(healthy), np.ones((10, len(healthy))))
     text = to_markdown(data)
@@ -97,7 +96,7 @@ def test_healthy_set_has_no_lesion_columns(known: list[Subject]) -> None:
     assert "| method | A (n = 6) |" in text
 
 
-def test_recall_is_told_by_size_and_by_how_plain_a_lesion_is(known: list[Subject]) -> None:
+def test_recall_is_told_by_size_and_by_how_plain_a_lesion_is(known: list[BenchmarkCase]) -> None:
     """A seer finds every lesion, in each stratum; the blind one none; every lesion is counted."""
     plain = []
     for number, subject in enumerate(known):

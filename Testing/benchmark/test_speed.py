@@ -9,7 +9,7 @@ import pytest
 
 from hideseekseg.benchmark.cases import draw_subjects
 from hideseekseg.benchmark.speed.network import published_calls
-from hideseekseg.benchmark.speed.speed import Plan, measure
+from hideseekseg.benchmark.speed.speed import SpeedPlan, measure
 from hideseekseg.benchmark.speed.table import to_markdown
 from hideseekseg.cli.main import main
 from hideseekseg.model.weights import BUNDLE, load_model
@@ -24,7 +24,7 @@ def test_table_json_and_plots_of_two_drawn_vertebrae(tmp_path: Path) -> None:
     model = load_model(BUNDLE, "cpu")
     draw_subjects(tmp_path / "cases", 4, 7102, model.profile, lambda done, total: None)
     levels = ("T12", "L1")
-    plan = Plan(BUNDLE, tmp_path / "out", tmp_path / "cases", 3, 1, 1, levels=levels)
+    plan = SpeedPlan(BUNDLE, tmp_path / "out", tmp_path / "cases", 3, 1, 1, levels=levels)
     said: list[str] = []
     paths = measure(plan, said.append)
     assert sorted(p.name for p in paths) == [

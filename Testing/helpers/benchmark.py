@@ -10,7 +10,7 @@ import torch
 
 from helpers.models import filled
 from helpers.vertebrae import TOY, toy_slices
-from hideseekseg.benchmark.cases import Subject, subjects_of
+from hideseekseg.benchmark.cases import BenchmarkCase, subjects_of
 from hideseekseg.model.classifier import LinearClassifier
 from hideseekseg.model.weights import save_model
 from hideseekseg.training.dataset import load_slices, make_batch
@@ -25,7 +25,7 @@ SMALL = replace(
 )
 
 
-def toys(count: int) -> list[Subject]:
+def toys(count: int) -> list[BenchmarkCase]:
     slices = toy_slices(count)
     return subjects_of(slices, {str(name): str(name) for name in slices.vertebra}, TOY)
 

@@ -85,7 +85,7 @@ def open_panel(
     """
     import slicer
 
-    from HideSeekSegLib.qt_process import Job
+    from HideSeekSegLib.qt_process import QtProcess
     from HideSeekSegLib.widget import Panel
 
     if fresh:
@@ -97,7 +97,7 @@ def open_panel(
         getattr(ui, name).setMRMLScene(slicer.mrmlScene)
     desktop.window.setCentralWidget(widget)
     desktop.show(desktop.window, WIDTH + 20, 900)
-    panel = Panel(widget, partial(Job, program=program), torch_of(program))
+    panel = Panel(widget, partial(QtProcess, program=program), torch_of(program))
     scene, events = slicer.mrmlScene, slicer.vtkMRMLScene
     tags = [
         scene.AddObserver(event, lambda *_, f=forward: f())
@@ -125,9 +125,9 @@ def open_panel(
 @cache
 def torch_of(program: str) -> Any:
     """It is tried once for all tests; without a program never."""
-    from HideSeekSegLib.pytorch_check import Torch
+    from HideSeekSegLib.pytorch_check import PyTorchCheck
 
-    return Torch(program)
+    return PyTorchCheck(program)
 
 
 def add_boxes(spine: tuple[Volume, Volume], name: str = "Boxes") -> tuple[Any, Any]:

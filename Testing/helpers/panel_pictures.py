@@ -17,7 +17,7 @@ NAMES = ("panel-before.png", "panel-during.png", "panel-after.png")
 
 def take(desktop: Desktop, folder: Path) -> Opened:
     """Load the sample, click, review, export to ``folder / "export"``; a picture at each stage."""
-    from HideSeekSegLib.sample import loadExample
+    from HideSeekSegLib.logic import loadExample
 
     before, during, after = (folder / name for name in NAMES)
     ct, vertebrae = loadExample()

@@ -16,12 +16,12 @@ import torch
 from torch import nn
 
 from helpers.vertebrae import TOY, toy_slices
-from hideseekseg.training.distributed import ALONE, Team, open_team
-from hideseekseg.training.train import Settings, train
-from hideseekseg.training.trainer import Losses, Progress, Stage, run_stage
+from hideseekseg.training.distributed import SINGLE, ProcessGroup, open_team
+from hideseekseg.training.train import TrainingSettings, train
+from hideseekseg.training.trainer import Losses, TrainingProgress, TrainingStage, run_stage
 
-STAGE = Stage("line", steps=60, learning_rate=0.05, weight_decay=0.0, seed=3)
-SETTINGS = Settings(encoder_steps=6, decoder_steps=5, encoder_batch=8, decoder_batch=8)
+STAGE = TrainingStage("line", steps=60, learning_rate=0.05, weight_decay=0.0, seed=3)
+SETTINGS = TrainingSettings(encoder_steps=6, decoder_steps=5, encoder_batch=8, decoder_batch=8)
 STOP_AT = 8  # the second step of the decoder
 
 
@@ -36,10 +36,10 @@ def new_line() -> nn.Module:
     return nn.Linear(3, 1)
 
 
-def fit_line(folder: Path, team: Team = ALONE) -> tuple[nn.Module, list[Progress]]:
+def fit_line(folder: Path, team: ProcessGroup = SINGLE) -> tuple[nn.Module, list[TrainingProgress]]:
     """A stage of which each process sees batches of its own."""
     line = new_line()
-    told: list[Progress] = []
+    told: list[TrainingProgress] = []
 
     def losses(step: int, rng: np.random.Generator, generator: torch.Generator) -> Losses:
         return {"error": error_on(line, rng)}
@@ -48,9 +48,9 @@ def fit_line(folder: Path, team: Team = ALONE) -> tuple[nn.Module, list[Progress
     return line, told
 
 
-def learn(folder: Path, team: Team, should_stop: Callable[[], bool]) -> dict[str, object]:
+def learn(folder: Path, team: ProcessGroup, should_stop: Callable[[], bool]) -> dict[str, object]:
     """Both stages of a training, and a digest of all numbers that it ends with."""
-    told: list[Progress] = []
+    told: list[TrainingProgress] = []
     try:
         trained = train(toy_slices(16), TOY, SETTINGS, folder, told.append, should_stop, team)
     except KeyboardInterrupt:
@@ -62,7 +62,7 @@ def learn(folder: Path, team: Team, should_stop: Callable[[], bool]) -> dict[str
     return {"weights": digest.hexdigest(), "told": len(told), "losses": losses}
 
 
-def stop_in(rank: int, team: Team) -> Callable[[], bool]:
+def stop_in(rank: int, team: ProcessGroup) -> Callable[[], bool]:
     """Ctrl-C that reaches a single process."""
     steps = 0
 
@@ -85,7 +85,7 @@ def main(folder: Path, task: str) -> None:
             seen = learn(folder, team, stop_in(1, team))
         else:
             seen = learn(folder, team, lambda: False)
-        seen |= {"size": team.size, "leads": team.leads}
+        seen |= {"size": team.size, "leads": team.is_main}
         (folder / f"rank-{team.rank}.json").write_text(json.dumps(seen), encoding="utf-8")
 
 

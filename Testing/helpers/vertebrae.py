@@ -14,9 +14,9 @@ from helpers.models import TINY
 from hideseekseg.anatomy.crop import feathered
 from hideseekseg.imaging.volume import Grid, Volume
 from hideseekseg.model.profile import Geometry, Intensity, Profile
-from hideseekseg.simulation.phantom.settings import SpineSettings
+from hideseekseg.simulation.phantom.layout import SpineSettings
 from hideseekseg.simulation.phantom.spine import draw_spine
-from hideseekseg.simulation.source_vertebrae import Vertebra
+from hideseekseg.simulation.source_vertebrae import SourceVertebra
 from hideseekseg.training.dataset import Slices
 
 Mask = npt.NDArray[np.bool_]
@@ -90,10 +90,10 @@ def reordered(
     return np.ascontiguousarray(moved), Grid(moved.shape, matrix)
 
 
-def plain_vertebra(patient: str = "A", level: str = "L1") -> Vertebra:
+def plain_vertebra(patient: str = "A", level: str = "L1") -> SourceVertebra:
     """A cylinder that is quick to simulate with."""
     grid = grid_around((1.2, 1.2, 1.2))
-    return Vertebra(cylinder_ct(grid), cylinder(grid), patient, level)
+    return SourceVertebra(cylinder_ct(grid), cylinder(grid), patient, level)
 
 
 @lru_cache

@@ -22,7 +22,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from hideseekseg.imaging.reading import InputError, atomic, read_ct, read_segmentation
+from hideseekseg.errors import InputError
+from hideseekseg.files import atomic
+from hideseekseg.imaging.reading import read_ct, read_segmentation
 from hideseekseg.imaging.volume import Grid, Volume, to_sitk
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -15,9 +15,10 @@ import pytest
 
 from helpers.findings import make_ct, make_evidence, make_grid, make_result
 from hideseekseg.cli.main import main
+from hideseekseg.errors import InputError
 from hideseekseg.events import Cancelled, Event, Finished, VertebraDone, from_line
 from hideseekseg.findings import Evidence, Status, VertebraFinding
-from hideseekseg.imaging.reading import InputError, read_segmentation
+from hideseekseg.imaging.reading import read_segmentation
 from hideseekseg.output.tables import vertebra_to_json
 from hideseekseg.output.vertebra_file import read_vertebra, write_vertebra
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from desktop import Desktop
+from hideseekseg.errors import InputError
 from hideseekseg.events import Cancelled, Event, Failed, Finished, Started, VertebraDone
-from hideseekseg.imaging.reading import InputError
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no signals")
 
@@ -33,9 +33,9 @@ class Told:
 
 
 def make(told: Told, words: list[str], program: str = sys.executable) -> Any:
-    from HideSeekSegLib.qt_process import Job
+    from HideSeekSegLib.qt_process import QtProcess
 
-    return Job(words, told.events.append, told.end, told.lines.append, program)
+    return QtProcess(words, told.events.append, told.end, told.lines.append, program)
 
 
 def segment(files: tuple[Path, Path], weights: Path, out: Path) -> list[str]:

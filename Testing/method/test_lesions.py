@@ -14,7 +14,7 @@ from helpers.vertebrae import cylinder, grid_around, tilted
 from hideseekseg.anatomy.crop import crop_grid
 from hideseekseg.findings import Candidate, LesionType
 from hideseekseg.imaging.volume import Grid, Volume
-from hideseekseg.lesions import Part, join_slices, measure
+from hideseekseg.lesions import SliceCandidate, join_slices, measure
 from hideseekseg.model.profile import Geometry
 
 ALIGNED = Geometry("aligned", 48, slice_mm=1.6, body_pixels=40.0)
@@ -24,11 +24,13 @@ WHERE = crop_grid(BODY, GRID, ALIGNED)
 CT = Volume(np.where(BODY, 300, 40).astype(np.int16), GRID)
 
 
-def part(slice: int, rows: tuple[int, int], score: float = 0.5, type: LesionType = "lytic") -> Part:
+def part(
+    slice: int, rows: tuple[int, int], score: float = 0.5, type: LesionType = "lytic"
+) -> SliceCandidate:
     """A candidate of ten columns."""
     mask = np.zeros((48, 48), bool)
     mask[rows[0] : rows[1], 20:30] = True
-    return Part(slice, type, mask, score)
+    return SliceCandidate(slice, type, mask, score)
 
 
 def test_score_is_the_mean_weighted_by_area() -> None:
@@ -67,7 +69,7 @@ def test_order_of_the_parts_does_not_matter(order: list[int]) -> None:
         part(2, (10, 16), 0.8, "blastic"),
     ]
 
-    def outcome(lesions: list[Part]) -> list[tuple[str, float, bytes]]:
+    def outcome(lesions: list[SliceCandidate]) -> list[tuple[str, float, bytes]]:
         joined = join_slices(lesions)
         return [(j.type, round(j.score, 12), j.mask((8, 48, 48)).tobytes()) for j in joined]
 
@@ -112,7 +114,7 @@ def test_volume_is_that_of_the_crops_mask() -> None:
 
 
 def test_what_leaves_no_voxel_in_the_body_is_dropped_and_not_counted() -> None:
-    outside = Part(10, "lytic", np.zeros((48, 48), bool), 0.9)
+    outside = SliceCandidate(10, "lytic", np.zeros((48, 48), bool), 0.9)
     outside.mask[:3, :3] = True
     lesions = join_slices([outside, part(10, (20, 24), 0.5)])
     found = measure(lesions, "L1", WHERE, CT, BODY, hounsfield=False)

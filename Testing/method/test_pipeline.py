@@ -18,9 +18,10 @@ from hideseekseg.anatomy.body import CUT
 from hideseekseg.anatomy.intensity import NotCTError
 from hideseekseg.anatomy.localization import move
 from hideseekseg.anatomy.quality import METAL_NEARBY
+from hideseekseg.errors import InputError
 from hideseekseg.events import Event, Message, Progress, Started, VertebraDone
 from hideseekseg.findings import Evidence, Result, Status, VertebraFinding
-from hideseekseg.imaging.reading import InputError, Segment, Segmentation
+from hideseekseg.imaging.segmentation import Segment, Segmentation
 from hideseekseg.imaging.volume import Grid, Volume, resample
 from hideseekseg.lesions import p_of_vertebra
 from hideseekseg.model.autoencoder import DiffusionAutoencoder

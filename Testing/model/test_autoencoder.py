@@ -9,9 +9,9 @@ import torch
 
 from helpers.models import CPU, TINY, filled, golden, manifest, needs_reference, tiny_images
 from hideseekseg.model.autoencoder import DiffusionAutoencoder
+from hideseekseg.model.inference import mean_change
 from hideseekseg.model.layers import norm
 from hideseekseg.model.profile import Architecture, Schedule
-from hideseekseg.model.single_shot import mean_change
 from hideseekseg.model.weights import Model
 
 TOLERANCE = 1e-3

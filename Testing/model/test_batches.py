@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers.models import CPU
-from hideseekseg.model.batches import in_batches
+from hideseekseg.model.inference import in_batches
 
 
 def test_a_batch_that_does_not_fit_is_halved() -> None:

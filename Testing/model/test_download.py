@@ -21,9 +21,15 @@ import pytest
 
 from hideseekseg.cli import weights as cli_published
 from hideseekseg.cli.main import main
-from hideseekseg.model.published import sources
-from hideseekseg.model.published.download import MEMORY, DownloadError, NoDowngrade, fetch
-from hideseekseg.model.published.sources import PUBLISHED, Source
+from hideseekseg.model.published import download as sources
+from hideseekseg.model.published.download import (
+    MEMORY,
+    PUBLISHED,
+    DownloadError,
+    NoDowngrade,
+    PublishedFile,
+    fetch,
+)
 
 CONTENT = bytes(range(256)) * 4000
 
@@ -42,8 +48,8 @@ class Site:
     asked: list[tuple[str, str | None]] = field(default_factory=list)  # path and Range
     address: str = ""
 
-    def source(self, name: str = "last.ckpt") -> Source:
-        return Source(name, f"{self.address}/{name}", 1000, 2_000_000)
+    def source(self, name: str = "last.ckpt") -> PublishedFile:
+        return PublishedFile(name, f"{self.address}/{name}", 1000, 2_000_000)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

@@ -19,8 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.pickles import PROTOCOLS, armed, fitted, joblib_bytes, refused
-from hideseekseg.model.published.pickle_values import PickleError
-from hideseekseg.model.published.pickles import Estimator, read_estimator
+from hideseekseg.model.published.pickles import Estimator, PickleError, read_estimator
 
 OLDER: dict[str, dict[str, Any]] = json.loads(
     (Path(__file__).resolve().parents[1] / "data" / "scikit_learn_pickles.json").read_text("utf-8")

@@ -13,7 +13,7 @@ from hideseekseg.anatomy.crop import Crop, crop_grid
 from hideseekseg.anatomy.intensity import Calibration, network_input
 from hideseekseg.anatomy.preparation import LATERAL, slices_of
 from hideseekseg.cli.main import main
-from hideseekseg.imaging.reading import Segment, Segmentation
+from hideseekseg.imaging.segmentation import Segment, Segmentation
 from hideseekseg.imaging.volume import Grid, Volume
 from hideseekseg.model.profile import Profile
 from hideseekseg.model.published.importer import PROFILE

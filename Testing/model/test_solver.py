@@ -15,9 +15,14 @@ from torch import Tensor
 from helpers.models import FAST, tiny_images, tiny_model
 from hideseekseg.attribution import edit, encode
 from hideseekseg.model.profile import Schedule
-from hideseekseg.model.sampling import alpha_bars, ddim_invert
+from hideseekseg.model.sampling import (
+    alpha_bars,
+    ddim_invert,
+    dpmpp_2m_invert,
+    dpmpp_2m_render,
+    times_between,
+)
 from hideseekseg.model.schedules import ScheduleError, multistep, scheduled
-from hideseekseg.model.solver import solve_invert, solve_render, times_between
 
 LAST, FIRST = 996, 990
 DEVIATION = 0.2
@@ -45,7 +50,7 @@ def test_the_solver_ends_nearer_to_the_exact_code_than_ddim_with_three_times_as_
 ) -> None:
     x, z = white()
     exact = x / DEVIATION
-    ours = error(solve_invert(gaussian_eps, x, z, steps, LAST), exact)
+    ours = error(dpmpp_2m_invert(gaussian_eps, x, z, steps, LAST), exact)
     assert ours < error(ddim_invert(gaussian_eps, x, z, 100 // (32 // steps)), exact)
     assert ours < error(ddim_invert(gaussian_eps, x, z, 10), exact) / 4
 
@@ -54,7 +59,8 @@ def test_twice_the_steps_leave_a_third_of_the_error_or_less() -> None:
     """Of second order: a quarter in the limit, but for whole timesteps and the ends of the way."""
     x, z = white()
     eight, sixteen, many = (
-        error(solve_invert(gaussian_eps, x, z, steps, LAST), x / DEVIATION) for steps in (8, 16, 32)
+        error(dpmpp_2m_invert(gaussian_eps, x, z, steps, LAST), x / DEVIATION)
+        for steps in (8, 16, 32)
     )
     assert sixteen < eight / 3
     assert many < sixteen / 3
@@ -62,8 +68,8 @@ def test_twice_the_steps_leave_a_third_of_the_error_or_less() -> None:
 
 def test_inversion_and_rendering_undo_each_other() -> None:
     x, z = white()
-    code = solve_invert(gaussian_eps, x, z, 24, LAST)
-    back = solve_render(gaussian_eps, code, z, 24, FIRST)
+    code = dpmpp_2m_invert(gaussian_eps, x, z, 24, LAST)
+    back = dpmpp_2m_render(gaussian_eps, code, z, 24, FIRST)
     assert error(back, x) < 0.02 * DEVIATION
 
 
@@ -90,7 +96,7 @@ def test_every_call_is_told_and_may_end_the_walk() -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        solve_render(gaussian_eps, x, z, 8, FIRST, callback=stop_at_three)
+        dpmpp_2m_render(gaussian_eps, x, z, 8, FIRST, callback=stop_at_three)
     assert told == [(1, 8), (2, 8), (3, 8)]
 
 

@@ -31,15 +31,23 @@ from helpers.findings import (
     make_result,
 )
 from hideseekseg.anatomy.labelling import LEVELS, SNOMED
+from hideseekseg.errors import InputError
 from hideseekseg.findings import Candidate, Evidence, LesionType, Result, Status, VertebraFinding
 from hideseekseg.imaging.patch import Patch, move_patch
-from hideseekseg.imaging.reading import InputError, read_ct, read_segmentation
+from hideseekseg.imaging.reading import read_ct, read_segmentation
 from hideseekseg.imaging.volume import Grid, Volume
-from hideseekseg.output.figures.display import BONE_WINDOW, busiest_slice, window
-from hideseekseg.output.figures.drawing import DPI, Outline, Tile
+from hideseekseg.output.figures.drawing import (
+    BONE_WINDOW,
+    DPI,
+    Outline,
+    Tile,
+    busiest_slice,
+    window,
+)
 from hideseekseg.output.figures.overview import overview, show_crops
 from hideseekseg.output.figures.spine_view import spine_view
 from hideseekseg.output.seg_nrrd import write_segmentation
+from hideseekseg.output.segment_description import TYPE_COLOURS, labels, terminology_entry
 from hideseekseg.output.tables import (
     format_table,
     result_from_json,
@@ -48,7 +56,6 @@ from hideseekseg.output.tables import (
     write_csv,
     write_json,
 )
-from hideseekseg.output.terminology import TYPE_COLOURS, labels, terminology_entry
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHARED = REPOSITORY.parent / "shared" / "data"

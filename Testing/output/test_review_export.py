@@ -14,11 +14,12 @@ import pytest
 import SimpleITK as sitk
 
 from helpers.findings import RUN, ball, make_grid, make_result
+from hideseekseg.errors import InputError
 from hideseekseg.imaging.patch import Patch
-from hideseekseg.imaging.reading import InputError, read_segmentation
+from hideseekseg.imaging.reading import read_segmentation
 from hideseekseg.output.review_export import EXPORTED, NoVoxelsError, export_accepted
 from hideseekseg.output.seg_nrrd import write_segmentation
-from hideseekseg.output.terminology import TYPE_COLOURS
+from hideseekseg.output.segment_description import TYPE_COLOURS
 from hideseekseg.review.review import Review
 
 GRID = make_grid((75, 60, 50), (1.2, 1.1, 2.0))

@@ -32,9 +32,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, desktop: Desktop) -> P
 
 
 def make() -> Any:
-    from HideSeekSegLib.pytorch_check import Torch
+    from HideSeekSegLib.pytorch_check import PyTorchCheck
 
-    return Torch(sys.executable)
+    return PyTorchCheck(sys.executable)
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,12 @@ MODULE = ROOT / "HideSeekSeg"
 LIBRARY = MODULE / "hideseekseg"
 PANEL = MODULE / "HideSeekSegLib"
 SOURCES = sorted(LIBRARY.rglob("*.py"))
-PACKAGED = (".py", ".json", ".safetensors", ".ui", ".png", ".svg")
 
 # From the ground up: a room may import from its own floor's room and from lower floors.
 FLOORS = (
-    ("events", "imaging", "model"),
+    ("errors", "events"),
+    ("files",),
+    ("imaging", "model"),
     ("progress", "findings"),
     ("anatomy", "review", "attribution"),
     ("lesions",),
@@ -42,66 +43,26 @@ SLICER_ROOMS = {
     "web": {"slicer", "vtk"},
     "benchmark": {"slicer", "vtk"},
 }
+sys.path.insert(0, str(ROOT / ".ci"))
+import package_files  # noqa: E402
+
 HIDDEN = re.compile(r"/(work|home|root|opt|tmp)/|[a-z]:\\users", re.IGNORECASE)
 REGISTRY = re.compile(r"index-url|find-links|(pypi|pythonhosted|pytorch)\.org", re.IGNORECASE)
 
 
-def listed(name: str) -> list[str]:
-    """The files that a ``set(name ...)`` of the module's CMakeLists.txt lists."""
-    text = (MODULE / "CMakeLists.txt").read_text("utf-8")
-    block = re.search(rf"set\({name}\b(.*?)\)", text, re.DOTALL)
-    assert block is not None
-    return block[1].split()
-
-
-# Slicer's package leaves these out, but for what the embedded example is drawn with.
-RESEARCH = ("web", "simulation", "training", "benchmark")
-
-
-def research(path: Path) -> bool:
-    return LIBRARY in path.parents and room(path) in RESEARCH
-
-
 def test_cmake_packages_every_file_and_lists_no_missing_one() -> None:
     """Slicer's macro fails on a listed file that is missing and silently leaves out the others."""
-    files = {
-        path
-        for path in MODULE.rglob("*")
-        if path.suffix in PACKAGED and "__pycache__" not in path.parts and not research(path)
-    }
-    # The command line imports its research commands when they are run: it may lack them.
-    todo = [
-        f for f in files if f.suffix == ".py" and (LIBRARY not in f.parents or room(f) != "cli")
-    ]
-    while todo:
-        new = {path for path in library_imports(todo.pop()) if path not in files}
-        files |= new
-        todo += new
-    expected = sorted(path.relative_to(MODULE).as_posix() for path in files)
-    listing = sorted([*listed("MODULE_PYTHON_SCRIPTS"), *listed("MODULE_PYTHON_RESOURCES")])
-    assert listing == expected
-    assert all(name.endswith(".py") for name in listed("MODULE_PYTHON_SCRIPTS"))
+    scripts, resources = package_files.packaged_files()
+    assert package_files.listed_files("MODULE_PYTHON_SCRIPTS") == scripts
+    assert package_files.listed_files("MODULE_PYTHON_RESOURCES") == resources
 
 
-def library_imports(path: Path) -> set[Path]:
-    """The library's files that a file imports anywhere, and the packages they lie in."""
-    found = set()
-    inside = path.relative_to(MODULE).parts[:-1]
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if not isinstance(node, ast.ImportFrom):
-            continue
-        base = inside[: len(inside) - node.level + 1] if node.level else ()
-        module = [*base, *(node.module.split(".") if node.module else [])]
-        for name in (module, *([*module, alias.name] for alias in node.names)):
-            for file in (
-                MODULE.joinpath(*name).with_suffix(".py"),
-                MODULE.joinpath(*name, "__init__.py"),
-            ):
-                if file.is_file():
-                    found.add(file)
-                    packages = (parent / "__init__.py" for parent in file.parents)
-                    found |= {f for f in packages if f.is_file() and MODULE in f.parents}
-    return found
+def test_slicers_package_has_the_product_and_not_the_research() -> None:
+    listed = package_files.listed_files("MODULE_PYTHON_SCRIPTS")
+    assert {"HideSeekSeg.py", "HideSeekSegLib/widget.py", "hideseekseg/attribution.py"} <= {*listed}
+    assert "hideseekseg/simulation/example.py" in listed, "the sample data draws the example"
+    for room in ("web", "training", "benchmark"):
+        assert not [name for name in listed if name.startswith(f"hideseekseg/{room}/")]
 
 
 def imports(path: Path) -> set[str]:

@@ -39,7 +39,7 @@ pytest.importorskip("slicer.util", reason="slicer-core is not installed")
 
 from hideseekseg.anatomy.label_conventions import LEVELS, SNOMED, VERTEBRA_CODE  # noqa: E402
 from hideseekseg.review.review import Review  # noqa: E402
-from hideseekseg.scene import terminologies as vocabulary  # noqa: E402
+from hideseekseg.scene import import_data as vocabulary  # noqa: E402
 from hideseekseg.scene import views  # noqa: E402
 from hideseekseg.scene.results import Results, SceneError  # noqa: E402
 from hideseekseg.scene.review_storage import restore, store  # noqa: E402

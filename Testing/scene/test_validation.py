@@ -12,7 +12,8 @@ import pytest
 from helpers.findings import Floats, body_centre, make_ct, make_grid, positions
 from helpers.scene import Slicer, add_ct, add_segmentation, add_transform, everything_of
 from hideseekseg.anatomy.labelling import assign
-from hideseekseg.imaging.reading import InputError, read_ct, read_segmentation
+from hideseekseg.errors import InputError
+from hideseekseg.imaging.reading import read_ct, read_segmentation
 from hideseekseg.imaging.segmentation import Segmentation
 from hideseekseg.imaging.volume import Grid
 

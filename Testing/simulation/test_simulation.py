@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from helpers.vertebrae import CENTRE, UPRIGHT, cylinder, dice, grid_around, plain_vertebra, scanned
-from hideseekseg.imaging.reading import InputError
+from hideseekseg.errors import InputError
 from hideseekseg.imaging.volume import Grid, Volume, to_sitk
 from hideseekseg.model.profile import Geometry
 from hideseekseg.simulation import benign_mimics as mimics
@@ -26,15 +26,20 @@ from hideseekseg.simulation.acquisition import (
     scale,
 )
 from hideseekseg.simulation.metastases import (
+    PLAIN_HU,
+    SMALLEST_MM3,
     VISIBLE_HU,
+    clutter,
     draw_kind,
+    outlined,
     paint_blastic,
     paint_lytic,
     paint_metastases,
+    plain,
     seed_point,
 )
 from hideseekseg.simulation.random_fields import (
-    Canvas,
+    VertebraPatch,
     blob,
     log_uniform,
     random_point,
@@ -56,7 +61,6 @@ from hideseekseg.simulation.source_vertebrae import (
     read_sources,
     take_canvas,
 )
-from hideseekseg.simulation.visibility import PLAIN_HU, SMALLEST_MM3, clutter, outlined, plain
 from hideseekseg.training.commands import Simulation, run_simulate
 
 SMALL = Geometry("aligned", 32, slice_mm=2.4, body_pixels=26.0, margin_pixels=1.0)
@@ -69,13 +73,13 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 @pytest.fixture(scope="module")
-def canvas() -> Canvas:
+def canvas() -> VertebraPatch:
     """A body of 180 HU in muscle of 50, (S, P, I) = (32, 56, 48) voxels."""
     grid = Grid((48, 56, 32), grid_around(SPACING).ijk_to_lps)
     matrix = grid.ijk_to_lps.copy()
     matrix[:3, 3] = CENTRE - matrix[:3, :3] @ (np.array([32, 56, 48]) - 1) / 2
     body = np.transpose(cylinder(Grid(grid.shape, matrix), UPRIGHT), (2, 1, 0))
-    return Canvas(np.where(body, 180, 50).astype(np.float32), body, SPACING)
+    return VertebraPatch(np.where(body, 180, 50).astype(np.float32), body, SPACING)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +89,9 @@ def diseased() -> list[Sample]:
 
 
 @pytest.mark.parametrize("length", [6.0, 10.0])
-def test_fields_have_unit_deviation_and_the_asked_length(canvas: Canvas, length: float) -> None:
+def test_fields_have_unit_deviation_and_the_asked_length(
+    canvas: VertebraPatch, length: float
+) -> None:
     field = smooth_field(rng(), canvas, length)
     assert field.mean() == pytest.approx(0, abs=1e-4)
     assert field.std() == pytest.approx(1, abs=1e-4)
@@ -97,7 +103,7 @@ def test_fields_have_unit_deviation_and_the_asked_length(canvas: Canvas, length:
             assert abs(np.corrcoef(lines[far:].ravel(), lines[:-far].ravel())[0, 1]) < 0.5
 
 
-def test_blobs_have_their_radius_in_millimetres(canvas: Canvas) -> None:
+def test_blobs_have_their_radius_in_millimetres(canvas: VertebraPatch) -> None:
     middle = np.array(canvas.body.shape) / 2 * SPACING
     volumes, extents = [], []
     for seed in range(20):
@@ -111,7 +117,7 @@ def test_blobs_have_their_radius_in_millimetres(canvas: Canvas) -> None:
     np.testing.assert_allclose(np.mean(extents, axis=0), 8 / np.sqrt(5), rtol=0.15)
 
 
-def test_points_are_drawn_from_their_weight(canvas: Canvas) -> None:
+def test_points_are_drawn_from_their_weight(canvas: VertebraPatch) -> None:
     weight = np.zeros(canvas.body.shape, np.float32)
     weight[10, 20, 30] = 2.0
     np.testing.assert_allclose(random_point(rng(), canvas, weight) / SPACING, [10, 20, 30])
@@ -127,7 +133,7 @@ def test_log_uniform_has_its_median_in_the_geometric_middle() -> None:
     assert np.median(drawn) == pytest.approx(10, rel=0.05)
 
 
-def test_posterior_third_is_seeded_twice_as_often(canvas: Canvas) -> None:
+def test_posterior_third_is_seeded_twice_as_often(canvas: VertebraPatch) -> None:
     generator = rng()
     rows = np.array([seed_point(generator, canvas)[1] / SPACING[1] for _ in range(1500)])
     hit = np.flatnonzero(canvas.body.any(axis=(0, 2)))
@@ -138,7 +144,7 @@ def test_posterior_third_is_seeded_twice_as_often(canvas: Canvas) -> None:
     assert (rows > border).mean() / voxels[behind].sum() / ahead_of_it == pytest.approx(2, abs=0.3)
 
 
-def test_lytic_darkens(canvas: Canvas) -> None:
+def test_lytic_darkens(canvas: VertebraPatch) -> None:
     """Where the weight is high bone is gone; only a sclerotic rim may be brighter than before."""
     brightened = 0
     for seed in range(40):
@@ -150,7 +156,7 @@ def test_lytic_darkens(canvas: Canvas) -> None:
     assert 0 < brightened < 20
 
 
-def test_blastic_brightens_and_does_not_become_metal(canvas: Canvas) -> None:
+def test_blastic_brightens_and_does_not_become_metal(canvas: VertebraPatch) -> None:
     for seed in range(40):
         hu, weight = paint_blastic(rng(seed), canvas, canvas.hu)
         assert (hu >= canvas.hu).all()
@@ -159,7 +165,7 @@ def test_blastic_brightens_and_does_not_become_metal(canvas: Canvas) -> None:
         assert (hu[weight == 0] == canvas.hu[weight == 0]).all()
 
 
-def test_lesions_come_in_both_types_alone_and_mixed(canvas: Canvas) -> None:
+def test_lesions_come_in_both_types_alone_and_mixed(canvas: VertebraPatch) -> None:
     kinds = set()
     for seed in range(30):
         painted = paint_metastases(rng(seed), canvas, draw_kind(rng(seed)))
@@ -174,7 +180,7 @@ MIMICS = [painter for painter, _ in mimics.MIMICS]
 
 @pytest.mark.parametrize("painter", MIMICS, ids=lambda painter: painter.__name__)
 def test_mimics_change_the_body_and_nothing_far_from_it(
-    canvas: Canvas, painter: Callable[..., np.ndarray]
+    canvas: VertebraPatch, painter: Callable[..., np.ndarray]
 ) -> None:
     # A Schmorl's node is made of the disc and reaches into it.
     reach = 8 if painter is mimics.schmorl_node else 1
@@ -187,14 +193,14 @@ def test_mimics_change_the_body_and_nothing_far_from_it(
         assert (painter(rng(seed), canvas, canvas.hu) == hu).all()
 
 
-def test_bone_islands_are_denser_than_metastases_and_small(canvas: Canvas) -> None:
+def test_bone_islands_are_denser_than_metastases_and_small(canvas: VertebraPatch) -> None:
     for seed in range(20):
         hu = mimics.bone_island(rng(seed), canvas, canvas.hu)
         assert hu.max() > 885, "the border that Ulano et al. found"
         assert (hu > 400).sum() * np.prod(SPACING) < 4 / 3 * np.pi * 7**3
 
 
-def test_marrow_takes_another_age_and_cortex_stays(canvas: Canvas) -> None:
+def test_marrow_takes_another_age_and_cortex_stays(canvas: VertebraPatch) -> None:
     cortex = canvas.hu.copy()
     cortex[canvas.body & (canvas.depth < 2)] = 700
     medians = []
@@ -289,7 +295,7 @@ def test_streaks_add_to_noise() -> None:
     assert noise.std() == pytest.approx(np.hypot(10, 30), rel=0.1)
 
 
-def test_scanner_is_linear_and_keeps_the_mean(canvas: Canvas) -> None:
+def test_scanner_is_linear_and_keeps_the_mean(canvas: VertebraPatch) -> None:
     """Else an image minus its twin would not be the scanned lesion."""
     how = plain_scan(sharpening=0.7)
     other = paint_lytic(rng(), canvas, canvas.hu)[0]
@@ -300,7 +306,7 @@ def test_scanner_is_linear_and_keeps_the_mean(canvas: Canvas) -> None:
     np.testing.assert_allclose(acquire(flat, SPACING, how), 77, atol=1e-3)
 
 
-def test_bone_kernel_overshoots_and_blur_softens(canvas: Canvas) -> None:
+def test_bone_kernel_overshoots_and_blur_softens(canvas: VertebraPatch) -> None:
     soft, sharp = (acquire(canvas.hu, SPACING, plain_scan(sharpening=s)) for s in (0.0, 1.0))
     assert soft.min() + 1e-3 >= 50 and soft.max() <= 180 + 1e-3
     assert sharp.max() > 190 and sharp.min() < 40
@@ -491,7 +497,7 @@ def test_patients_are_equally_likely_and_drawn_ones_count_as_one(tmp_path: Path)
     assert len(set(data["patient"])) == 7
 
 
-def test_outlines_close_gaps_and_leave_specks_alone(canvas: Canvas) -> None:
+def test_outlines_close_gaps_and_leave_specks_alone(canvas: VertebraPatch) -> None:
     holes = np.zeros_like(canvas.body)
     middle = tuple(n // 2 for n in holes.shape)
     s, p, i = middle
@@ -510,7 +516,7 @@ def test_outlines_close_gaps_and_leave_specks_alone(canvas: Canvas) -> None:
     assert not outlined(speck, canvas.body, canvas.spacing).any()
 
 
-def test_plain_lesions_stand_out_from_quiet_and_from_coarse_marrow(canvas: Canvas) -> None:
+def test_plain_lesions_stand_out_from_quiet_and_from_coarse_marrow(canvas: VertebraPatch) -> None:
     texture = smooth_field(rng(3), canvas, 3.0)
     lesion = blob(rng(1), canvas, np.array(canvas.body.shape) / 2 * SPACING, 6.0) > 0.5
     change = np.where(lesion, np.float32(-1.3 * PLAIN_HU), np.float32(0.0))

@@ -16,7 +16,7 @@ from torch import distributed
 
 from helpers.process_group import STAGE, error_on, fit_line, new_line
 from hideseekseg.model.weights import DeviceError
-from hideseekseg.training.distributed import ALONE, Team, open_team
+from hideseekseg.training.distributed import SINGLE, ProcessGroup, open_team
 from hideseekseg.training.trainer import Losses, run_stage
 
 TESTING = Path(__file__).resolve().parents[1]
@@ -59,7 +59,7 @@ def test_gradients_are_averaged(tmp_path: Path) -> None:
     line = new_line()
 
     def both(step: int, rng: np.random.Generator, generator: torch.Generator) -> Losses:
-        streams = [Team(rank=rank, size=2).random(STAGE.seed, step) for rank in range(2)]
+        streams = [ProcessGroup(rank=rank, size=2).random(STAGE.seed, step) for rank in range(2)]
         for stream in streams:  # as run_stage seeds torch from the stream first
             stream.integers(2**62, size=2)
         return {"error": (error_on(line, streams[0]) + error_on(line, streams[1])) / 2}
@@ -116,15 +116,15 @@ def test_stop_of_one_stops_all_and_resumes(
 
 def test_leader_draws_what_one_process_alone_does() -> None:
     alone = np.random.default_rng((5, 17)).integers(2**62, size=3)
-    assert (ALONE.random(5, 17).integers(2**62, size=3) == alone).all()
-    assert (Team(rank=0, size=4).random(5, 17).integers(2**62, size=3) == alone).all()
-    assert (Team(rank=1, size=4).random(5, 17).integers(2**62, size=3) != alone).any()
+    assert (SINGLE.random(5, 17).integers(2**62, size=3) == alone).all()
+    assert (ProcessGroup(rank=0, size=4).random(5, 17).integers(2**62, size=3) == alone).all()
+    assert (ProcessGroup(rank=1, size=4).random(5, 17).integers(2**62, size=3) != alone).any()
 
 
 def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with open_team("cpu") as team:
-        assert team == ALONE
+        assert team == SINGLE
     assert not distributed.is_initialized()
 
 

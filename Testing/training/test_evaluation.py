@@ -12,25 +12,26 @@ import torch
 
 from helpers.vertebrae import TOY, Mask, plain_vertebra, toy_slices
 from hideseekseg.findings import LesionType
-from hideseekseg.lesions import Joined, Part
+from hideseekseg.lesions import Lesion3D, SliceCandidate
 from hideseekseg.model.profile import Decision, Schedule
 from hideseekseg.model.weights import Model
 from hideseekseg.simulation.simulate import Recipe, simulate
 from hideseekseg.training.dataset import make_batch
 from hideseekseg.training.evaluation import (
     Case,
-    Found,
+    Detections,
     auc,
+    detect,
+    edit_case,
     false_per_healthy,
-    find,
+    format_figures,
     load_cases,
-    see,
+    measure_weights,
     tally,
     vertebra_auc,
 )
-from hideseekseg.training.reporting import format_figures, measure_weights
 from hideseekseg.training.threshold_tuning import LOST_BY_GATE, choose_gate, slice_auc, tune
-from hideseekseg.training.train import Settings, train
+from hideseekseg.training.train import TrainingSettings, train
 
 SHAPE = (6, 20, 20)
 HALF = 0.5
@@ -47,17 +48,17 @@ RIGHT = block((1, 4), (2, 6), (12, 16))
 NOTHING = np.zeros(SHAPE, bool)
 
 
-def joined(mask: Mask, score: float = 0.9, kind: LesionType = "lytic") -> Joined:
+def joined(mask: Mask, score: float = 0.9, kind: LesionType = "lytic") -> Lesion3D:
     slices = np.flatnonzero(mask.any(axis=(1, 2)))
-    return Joined(kind, tuple(Part(int(s), kind, mask[s], score) for s in slices))
+    return Lesion3D(kind, tuple(SliceCandidate(int(s), kind, mask[s], score) for s in slices))
 
 
 def found(
-    lytic: Mask, *lesions: Joined, blastic: Mask = NOTHING, p: float = 0.5, diseased: bool = True
-) -> Found:
+    lytic: Mask, *lesions: Lesion3D, blastic: Mask = NOTHING, p: float = 0.5, diseased: bool = True
+) -> Detections:
     truth: dict[LesionType, Mask] = {"lytic": lytic, "blastic": blastic}
     x = torch.zeros(len(lytic), 1, *SHAPE[1:])
-    return Found(Case(x, np.ones(SHAPE, bool), truth, diseased, "A"), lesions, p)
+    return Detections(Case(x, np.ones(SHAPE, bool), truth, diseased, "A"), lesions, p)
 
 
 def test_found_and_missed_and_false() -> None:
@@ -162,7 +163,7 @@ def cases() -> list[Case]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """Trained for seconds on toys: it knows spots, if not well."""
-    settings = Settings(
+    settings = TrainingSettings(
         supervision="twins",
         encoder_steps=100,
         decoder_steps=140,
@@ -182,7 +183,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 def worth(model: Model, cases: list[Case], decision: Decision) -> float:
     """Mean of F1 and Dice over both types, less a half for each false finding per healthy case."""
     tried = replace(model, profile=replace(model.profile, decision=decision))
-    several = [find(see(case, tried), tried) for case in cases]
+    several = [detect(edit_case(case, tried), tried) for case in cases]
     kinds: tuple[LesionType, LesionType] = ("lytic", "blastic")
     counts = [tally(several, kind, decision.threshold, 0.1) for kind in kinds]
     paid = 0.5 * false_per_healthy(several, decision) / len(kinds)
@@ -190,7 +191,7 @@ def worth(model: Model, cases: list[Case], decision: Decision) -> float:
 
 
 def test_gate_loses_few_slices_with_a_lesion(model: Model, cases: list[Case]) -> None:
-    seen = [see(case, model) for case in cases]
+    seen = [edit_case(case, model) for case in cases]
     p = np.concatenate([one.latents.p for one in seen if one.case.diseased])
     for lost in LOST_BY_GATE:
         assert (p < choose_gate(seen, lost)).sum() <= np.ceil(lost * len(p))

@@ -15,13 +15,13 @@ import SimpleITK as sitk
 from hideseekseg.anatomy.crop import crop_grid, take_crop
 from hideseekseg.anatomy.preparation import central_slices
 from hideseekseg.cli.main import main
-from hideseekseg.imaging.reading import InputError
+from hideseekseg.errors import InputError
 from hideseekseg.imaging.volume import Grid, Volume, to_sitk
 from hideseekseg.simulation.simulate import BODY, COMPACT_GEOMETRY
 from hideseekseg.training.dataset import load_slices, make_batch
 from hideseekseg.training.evaluation import load_cases
 from hideseekseg.training.manifest import balance, overlap, read_manifest
-from hideseekseg.training.prepare import Outcome, cut_out, write_shards
+from hideseekseg.training.prepare import PreparedRow, cut_out, write_shards
 from hideseekseg.training.train import COMPACT
 
 HEAD = "image,mask,label,patient,level,convention"
@@ -45,7 +45,7 @@ class Ward:
         volume = Volume(np.asarray(array), grid or self.ct.grid)
         sitk.WriteImage(to_sitk(volume), str(self.folder / name))
 
-    def one(self, line: str) -> Outcome:
+    def one(self, line: str) -> PreparedRow:
         """What becomes of the single row of a manifest."""
         (rows,) = read_manifest(self.table(line, name="one.csv")).by_image()
         (outcome,) = cut_out(rows, COMPACT_GEOMETRY)
@@ -62,7 +62,7 @@ def ward(box_spine: tuple[Volume, Volume], tmp_path: Path) -> Ward:
     return ward
 
 
-def silent(number: int, total: int, outcomes: Sequence[Outcome]) -> None:
+def silent(number: int, total: int, outcomes: Sequence[PreparedRow]) -> None:
     pass
 
 
@@ -310,7 +310,7 @@ def test_stopped_and_resumed_reads_only_what_is_missing(ward: Ward) -> None:
     manifest, out = read_manifest(full_table(ward)), ward.folder / "out"
     read: list[int] = []
 
-    def tell(number: int, total: int, outcomes: Sequence[Outcome]) -> None:
+    def tell(number: int, total: int, outcomes: Sequence[PreparedRow]) -> None:
         assert total == 2
         read.append(len(outcomes))
 

@@ -17,30 +17,35 @@ from helpers.models import TINY
 from helpers.vertebrae import EVIDENCE, TOY, plain_vertebra, toy_slices
 from hideseekseg.anatomy.crop import Crop, feathered
 from hideseekseg.anatomy.intensity import Calibration, network_input
-from hideseekseg.imaging.reading import InputError
+from hideseekseg.errors import InputError
 from hideseekseg.imaging.volume import Grid
 from hideseekseg.model.autoencoder import DiffusionAutoencoder
 from hideseekseg.model.classifier import LinearClassifier
 from hideseekseg.model.profile import Architecture
 from hideseekseg.model.weights import load_model, save_model
 from hideseekseg.simulation.simulate import Recipe, draw_sample, simulate
-from hideseekseg.training.augmentation import bent
-from hideseekseg.training.dataset import Slices, load_slices, make_batch
+from hideseekseg.training.dataset import Slices, bent, load_slices, make_batch
 from hideseekseg.training.losses import EDITING_TIMES, Supervision, decoder_loss, draw_times
-from hideseekseg.training.train import Settings, encode_all, fit_classifier, standardise, train
+from hideseekseg.training.train import (
+    TrainingSettings,
+    encode_all,
+    fit_classifier,
+    standardise,
+    train,
+)
 from hideseekseg.training.trainer import (
     Losses,
-    Progress,
-    Stage,
+    TrainingProgress,
+    TrainingStage,
     learning_rate,
     run_stage,
     seconds_spent,
 )
 
-QUICK = Settings(encoder_steps=6, decoder_steps=6, encoder_batch=8, decoder_batch=8)
+QUICK = TrainingSettings(encoder_steps=6, decoder_steps=6, encoder_batch=8, decoder_batch=8)
 
 
-def silent(now: Progress) -> None:
+def silent(now: TrainingProgress) -> None:
     pass
 
 
@@ -50,7 +55,7 @@ def weights_of(module: nn.Module) -> bytes:
 
 def learned(
     slices: Slices,
-    settings: Settings,
+    settings: TrainingSettings,
     folder: Path,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> bytes:
@@ -184,9 +189,9 @@ def line_losses(module: nn.Module) -> Callable[..., Losses]:
 
 
 def fit(
-    stage: Stage,
+    stage: TrainingStage,
     folder: Path,
-    tell: Callable[[Progress], None] = silent,
+    tell: Callable[[TrainingProgress], None] = silent,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[nn.Module, nn.Module]:
     folder.mkdir(exist_ok=True)
@@ -208,11 +213,11 @@ def stop_after(calls: int) -> Callable[[], bool]:
     return should_stop
 
 
-LINE = Stage("line", steps=120, learning_rate=0.2, weight_decay=0.0, seed=3, average=0.9)
+LINE = TrainingStage("line", steps=120, learning_rate=0.2, weight_decay=0.0, seed=3, average=0.9)
 
 
 def test_loss_falls_and_is_told(tmp_path: Path) -> None:
-    told: list[Progress] = []
+    told: list[TrainingProgress] = []
     fit(LINE, tmp_path, told.append)
     assert [now.step for now in told] == [50, 100, 120]
     errors = [now.losses["error"] for now in told]
@@ -259,13 +264,13 @@ def test_stopped_and_resumed_is_undisturbed(tmp_path: Path, stops: tuple[int, ..
 
 def test_finished_stage_is_not_repeated(tmp_path: Path) -> None:
     _, averaged = fit(LINE, tmp_path)
-    told: list[Progress] = []
+    told: list[TrainingProgress] = []
     assert weights_of(fit(LINE, tmp_path, told.append)[1]) == weights_of(averaged)
     assert told == []
 
 
 def test_learning_rate_warms_up_holds_and_falls() -> None:
-    stage = Stage("s", 10_000, 1e-3, 0.0, 1)
+    stage = TrainingStage("s", 10_000, 1e-3, 0.0, 1)
     rates = np.array([learning_rate(stage, step) for step in range(10_000)])
     assert rates[0] == pytest.approx(5e-6)
     np.testing.assert_allclose(rates[199:4000], 1e-3)
@@ -279,7 +284,7 @@ def test_learning_rate_warms_up_holds_and_falls() -> None:
 def test_toy_set_is_learned(tmp_path: Path) -> None:
     """Labels alone: P tells the spots apart, and the decoder comes to draw better."""
     slices = toy_slices()
-    told: list[Progress] = []
+    told: list[TrainingProgress] = []
     settings = replace(QUICK, encoder_steps=150, decoder_steps=150, encoder_rate=5e-3)
     trained = train(slices, TOY, settings, tmp_path, told.append)
     decoder = [now.losses["reconstruction"] for now in told if now.stage == "decoder"]
@@ -299,7 +304,7 @@ def test_training_goes_on_from_weights_that_are_there(tmp_path: Path) -> None:
     trained = train(slices, TOY, first, tmp_path / "first", silent)
     save_model(tmp_path / "w", trained.autoencoder, trained.classifier, trained.profile, half=False)
     start = load_model(tmp_path / "w", "cpu")
-    told: list[Progress] = []
+    told: list[TrainingProgress] = []
     (tmp_path / "second").mkdir()
     settings = replace(QUICK, encoder_steps=1, decoder_steps=1, start=start.hash)
     second = train(slices, TOY, settings, tmp_path / "second", told.append, start=start)

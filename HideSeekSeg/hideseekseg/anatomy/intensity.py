@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ..imaging.volume import Volume
 from ..model.profile import Intensity, Profile
 from .crop import Crop, Mask, feathered
-from .surface_distance import Outline, outline_of
+from .surface_distance import SurfaceDistance, surface_distance_of
 
 # Medians over the vertebrae of four CTs in HU: 60th percentile of the tissue 2-10 mm around the
 # body, 95th percentile inside it.
@@ -56,12 +56,12 @@ class Landmarks:
     rim: float
 
 
-def landmarks(ct: Volume, body: Mask, outline: Outline | None = None) -> Landmarks:
+def landmarks(ct: Volume, body: Mask, outline: SurfaceDistance | None = None) -> Landmarks:
     """Measure a body (bool, on the CT's grid); NaN are left out.
 
     ``outline`` is its outline where that is known already.
     """
-    at = outline or outline_of(ct, body)
+    at = outline or surface_distance_of(ct, body)
     values = np.where(np.isfinite(at.values), at.values, np.nan)
     shell = values[(at.outer > 2) & (at.outer < 10)]
     deep = values[at.inner > min(3.0, 0.6 * float(at.inner.max()))]

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..imaging.reading import InputError, Segment, Segmentation
+from ..errors import InputError
+from ..imaging.segmentation import Segment, Segmentation
 from .label_conventions import (
     CONVENTIONS,
     LEVELS,

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..findings import BodySource
 from ..imaging.patch import EVERYWHERE, Box, Patch, move_patch, patch_of, triple
-from ..imaging.reading import Segmentation
+from ..imaging.segmentation import Segmentation
 from ..imaging.volume import Grid, Volume
 from .body import CUT, find_body
 from .labelling import Assignment, order
@@ -24,7 +24,7 @@ WHOLE = 0.99
 
 
 @dataclass(frozen=True)
-class Site:
+class LocatedBody:
     """The body of one vertebra on the CT's grid; ``body`` is None where none of it is in the CT."""
 
     level: str
@@ -38,13 +38,13 @@ def levels_of(assignments: Sequence[Assignment]) -> tuple[str, ...]:
     return tuple(sorted({a.level for a in assignments if a.level and a.kind != "other"}, key=order))
 
 
-def find_site(
+def locate_body(
     level: str,
     segmentation: Segmentation,
     assignments: Sequence[Assignment],
     ct: Grid,
     bodies: Mask,
-) -> Site:
+) -> LocatedBody:
     """The body of one level, sought on the segmentation's grid and moved to the CT's.
 
     ``bodies`` (K, J, I) on the segmentation's grid marks bodies of any level, nothing where there
@@ -54,14 +54,14 @@ def find_site(
     given = [a for a in own if a.kind == "body"]
     box = _surroundings(segmentation, given or own)
     if box is None:
-        return Site(level, None, "given", (CUT,))
+        return LocatedBody(level, None, "given", (CUT,))
     start = triple(s.start for s in box)
     mask = _union(segmentation, given or own, box)
     part = segmentation.grid.cut(start, triple(mask.shape))
     body = find_body(mask, part, bodies[box], "body" if given else "vertebra")
     moved, share = _move(patch_of(body.mask, start), segmentation.grid, ct)
     cut = (CUT,) if share < WHOLE and CUT not in body.flags else ()
-    return Site(level, moved, body.source, (*body.flags, *cut))
+    return LocatedBody(level, moved, body.source, (*body.flags, *cut))
 
 
 def all_bodies(

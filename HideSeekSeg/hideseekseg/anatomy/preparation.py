@@ -12,9 +12,9 @@ from ..model.profile import Geometry
 from .body import CUT
 from .crop import Crop, crop_grid, take_crop
 from .intensity import Calibration, Landmarks, landmarks
-from .localization import Site, close_up
+from .localization import LocatedBody, close_up
 from .quality import UNKNOWN, Limits, Quality, measure, obstacles, remarks
-from .surface_distance import outline_of
+from .surface_distance import surface_distance_of
 
 LEAST_BODY_VOXELS = 100
 LEAST_EXTENT_MM = 6.0  # along each axis of the CT: less is a rim, not a body
@@ -25,7 +25,7 @@ LATERAL = "lateral slices were not in the training of these weights"
 class Prepared:
     """A vertebra, its crop, landmarks and quality; ``obstacle`` says why it has none."""
 
-    site: Site
+    site: LocatedBody
     obstacle: str = ""
     crop: Crop | None = None
     landmarks: Landmarks | None = None
@@ -47,7 +47,7 @@ class Prepared:
         return (*self.site.flags, *said.values())
 
 
-def prepare(site: Site, ct: Volume, geometry: Geometry) -> Prepared:
+def prepare(site: LocatedBody, ct: Volume, geometry: Geometry) -> Prepared:
     """Cut the vertebra out of the CT and look for what forbids an analysis."""
     if site.body is None:
         return Prepared(site, "outside the CT")
@@ -61,7 +61,7 @@ def prepare(site: Site, ct: Volume, geometry: Geometry) -> Prepared:
     crop = take_crop(view, body, crop_grid(body, view.grid, geometry))
     if not crop.body.any():
         return Prepared(site, "too few voxels of its body are in the CT")
-    outline = outline_of(view, body)
+    outline = surface_distance_of(view, body)
     return Prepared(
         site,
         crop=crop,

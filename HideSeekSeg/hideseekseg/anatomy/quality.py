@@ -17,7 +17,7 @@ from ..imaging.volume import Grid, Volume
 from ..model.profile import Geometry, Profile
 from .crop import Crop, Mask, feathered
 from .intensity import Calibration
-from .surface_distance import REACH_MM, Outline, outline_of
+from .surface_distance import REACH_MM, SurfaceDistance, surface_distance_of
 
 Floats = npt.NDArray[np.float32]
 
@@ -92,13 +92,13 @@ class Quality:
 
 
 def measure(
-    view: Volume, body: Mask, crop: Crop, geometry: Geometry, outline: Outline | None = None
+    view: Volume, body: Mask, crop: Crop, geometry: Geometry, outline: SurfaceDistance | None = None
 ) -> Quality:
     """Measure a vertebra: the CT around it without NaN, its body in it, and its crop.
 
     ``outline`` is that of the body where it is known already.
     """
-    at = outline or outline_of(view, body)
+    at = outline or surface_distance_of(view, body)
     own = at.values[at.inside]
     return Quality(
         noise=noise_of(crop.image, crop.body, crop.grid.spacing[::-1]),
@@ -140,7 +140,7 @@ def _differences(image: Floats, marrow: Mask, axis: int, spacing: float) -> floa
     return float(1.4826 * np.median(np.abs(curve)) / np.sqrt(6))
 
 
-def _edge(at: Outline) -> float:
+def _edge(at: SurfaceDistance) -> float:
     width = max(1.5, float(at.spacing.max()))
     rim = at.values[at.inside & (at.inner <= width)]
     around = at.values[(at.outer > width) & (at.outer <= 2 * width + 1)]

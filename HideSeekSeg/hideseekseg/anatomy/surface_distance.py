@@ -16,7 +16,7 @@ REACH_MM = 10.0
 
 
 @dataclass(frozen=True)
-class Outline:
+class SurfaceDistance:
     """A body and ``REACH_MM`` around it, all (K, J, I).
 
     ``inside`` is the body, ``values`` the CT as float32; ``outer`` is the distance in mm to the
@@ -30,12 +30,12 @@ class Outline:
     spacing: npt.NDArray[np.float64]
 
 
-def outline_of(ct: Volume, body: Mask) -> Outline:
+def surface_distance_of(ct: Volume, body: Mask) -> SurfaceDistance:
     """The outline of a body (bool, on the CT's grid)."""
     spacing = ct.grid.spacing[::-1]
     box = bounding_box(body, margin=int(np.ceil(REACH_MM / spacing.min())))
     inside = body[box]
-    return Outline(
+    return SurfaceDistance(
         inside,
         ct.array[box].astype(np.float32),
         ndimage.distance_transform_edt(~inside, sampling=spacing),

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from ..model.weights import Model
-from .cases import Subject
+from .cases import BenchmarkCase
 from .methods.method import HideAndSeek, with_profile
-from .metrics.outcomes import Outcome, outcome
+from .metrics.detection import Outcome, outcome
 
 RENDERED = {"invert_steps": 20, "render_steps": 10}
 QUANTILES = (0.25, 0.5, 0.75)
@@ -55,7 +55,7 @@ def _published() -> dict[str, float]:
 
 def run_ablations(
     methods: Sequence[HideAndSeek],
-    subjects: Sequence[Subject],
+    subjects: Sequence[BenchmarkCase],
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[list[Outcome]]:
     """The outcomes of each method; methods that edit alike share the edit."""
@@ -65,8 +65,8 @@ def run_ablations(
         for method, own in zip(methods, outcomes):
             key = replace(method.model.profile.schedule, projection="none")
             if key not in edits:
-                edits[key] = method.see(subject)
-            lesions, p = method.find(edits[key], method.fixed.settings)
+                edits[key] = method.prepare(subject)
+            lesions, p = method.detect(edits[key], method.fixed.settings)
             own.append(outcome(subject.case, subject.vertebra, lesions, p))
         tell(number + 1, len(subjects))
     return outcomes

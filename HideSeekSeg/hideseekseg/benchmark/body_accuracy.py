@@ -11,7 +11,8 @@ from scipy import ndimage
 
 from ..anatomy.body import CUT, find_body
 from ..anatomy.labelling import assign
-from ..imaging.reading import InputError, read_segmentation
+from ..errors import InputError
+from ..imaging.reading import read_segmentation
 from ..imaging.volume import Grid
 
 Mask = npt.NDArray[np.bool_]
@@ -21,7 +22,7 @@ CORPUS = (49, 50)  # SPINEPS: border and inside of the vertebral body
 
 
 @dataclass(frozen=True)
-class Row:
+class BodyAccuracy:
     """One vertebra: overlap with its true body, and the surfaces' mean distance in mm."""
 
     scan: str
@@ -31,7 +32,7 @@ class Row:
     whole: bool
 
 
-def measure(data: Path) -> list[Row]:
+def measure(data: Path) -> list[BodyAccuracy]:
     """Every vertebra of every scan under ``data`` that has whole vertebrae and true bodies.
 
     A scan is a folder with ``vertebrae.nii.gz`` (VerSe values) and ``subregions.nii.gz`` (SPINEPS
@@ -60,7 +61,7 @@ def _line(scan: str, level: str, dice: float, surface_mm: float) -> str:
     return f"{scan:<14}{level:<7}{dice:>7.3f}{surface_mm:>9.2f} mm"
 
 
-def _measure_scan(folder: Path) -> list[Row]:
+def _measure_scan(folder: Path) -> list[BodyAccuracy]:
     vertebrae = read_segmentation(folder / WHOLE)
     subregions = read_segmentation(folder / TRUTH)
     if not subregions.grid.matches(vertebrae.grid):
@@ -75,7 +76,9 @@ def _measure_scan(folder: Path) -> list[Row]:
         body = find_body(vertebra, vertebrae.grid)
         distance = surface_distance_mm(body.mask, truth, vertebrae.grid)
         dice = overlap(body.mask, truth)
-        rows.append(Row(folder.name, assignment.level, dice, distance, CUT not in body.flags))
+        rows.append(
+            BodyAccuracy(folder.name, assignment.level, dice, distance, CUT not in body.flags)
+        )
     return rows
 
 

@@ -12,11 +12,18 @@ import torch
 
 from ..anatomy.crop import Crop, crop_grid, take_crop
 from ..anatomy.intensity import Calibration, network_input
-from ..imaging.reading import InputError, make_folder
+from ..errors import InputError
+from ..files import make_folder
 from ..model.profile import Profile
 from ..simulation.random_fields import Field, Mask
 from ..simulation.simulate import Recipe, simulate
-from ..simulation.source_vertebrae import DRAWN, Source, Vertebra, drawn_vertebrae, load_vertebrae
+from ..simulation.source_vertebrae import (
+    DRAWN,
+    Source,
+    SourceVertebra,
+    drawn_vertebrae,
+    load_vertebrae,
+)
 from ..training.dataset import Slices, load_slices, make_batch
 from ..training.evaluation import Case
 
@@ -24,7 +31,7 @@ BOX_COLUMNS = ("patient", "x", "y", "z", "width", "depth", "height")
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class BenchmarkCase:
     """A case, the name of its vertebra, HU (S, P, I), and its healthy twin as network input.
 
     ``twin`` is (S, 1, P, I) and ``twin_hu`` (S, P, I), None where nobody knows how the vertebra
@@ -38,7 +45,7 @@ class Subject:
     twin_hu: Field | None = None
 
 
-def load_simulated(folder: Path, profile: Profile) -> list[Subject]:
+def load_simulated(folder: Path, profile: Profile) -> list[BenchmarkCase]:
     """The vertebrae of a folder that ``simulate --whole`` wrote; raises InputError."""
     slices = load_slices(folder, profile)
     if len(slices.twin) == 0:
@@ -46,7 +53,7 @@ def load_simulated(folder: Path, profile: Profile) -> list[Subject]:
     return subjects_of(slices, _levels(folder), profile)
 
 
-def subjects_of(slices: Slices, levels: Mapping[str, str], profile: Profile) -> list[Subject]:
+def subjects_of(slices: Slices, levels: Mapping[str, str], profile: Profile) -> list[BenchmarkCase]:
     """Slices that belong together become one vertebra; ``levels`` is by the vertebra's name."""
     starts = np.flatnonzero(np.r_[True, slices.vertebra[1:] != slices.vertebra[:-1]])
     subjects = []
@@ -63,7 +70,7 @@ def subjects_of(slices: Slices, levels: Mapping[str, str], profile: Profile) -> 
         hu = slices.image[rows].astype(np.float32)
         name = f"{patient} {levels[str(slices.vertebra[first])]}"
         twin_hu = slices.twin[rows].astype(np.float32)
-        subjects.append(Subject(case, name, hu, batch.twin, twin_hu))
+        subjects.append(BenchmarkCase(case, name, hu, batch.twin, twin_hu))
     return subjects
 
 
@@ -77,7 +84,9 @@ def _levels(folder: Path) -> dict[str, str]:
     return levels
 
 
-def split_drawn(subjects: Sequence[Subject]) -> tuple[list[Subject], list[Subject]]:
+def split_drawn(
+    subjects: Sequence[BenchmarkCase],
+) -> tuple[list[BenchmarkCase], list[BenchmarkCase]]:
     """Those with real anatomy, and those drawn from scratch: they share no table."""
     real = [s for s in subjects if not s.case.patient.startswith(f"{DRAWN} ")]
     return real, [s for s in subjects if s.case.patient.startswith(f"{DRAWN} ")]
@@ -85,7 +94,7 @@ def split_drawn(subjects: Sequence[Subject]) -> tuple[list[Subject], list[Subjec
 
 def draw_subjects(
     folder: Path, count: int, seed: int, profile: Profile, tell: Callable[[int, int], None]
-) -> list[Subject]:
+) -> list[BenchmarkCase]:
     """``count`` simulated vertebrae on bones drawn from scratch: needs no data at all."""
     make_folder(folder)
     canvases = drawn_vertebrae(np.random.default_rng(seed), max(count // 2, 1))
@@ -94,7 +103,7 @@ def draw_subjects(
     return load_simulated(folder, profile)
 
 
-def healthy_subjects(sources: Sequence[Source], profile: Profile) -> list[Subject]:
+def healthy_subjects(sources: Sequence[Source], profile: Profile) -> list[BenchmarkCase]:
     """Whole vertebrae of real CTs as they are; nothing is painted, and none is held diseased."""
     return [
         _real_subject(vertebra, profile, None)
@@ -133,7 +142,7 @@ def _triple(row: dict[str, str], names: Sequence[str]) -> tuple[float, float, fl
     return x, y, z
 
 
-def boxed_subjects(source: Source, box: Box, profile: Profile) -> list[Subject]:
+def boxed_subjects(source: Source, box: Box, profile: Profile) -> list[BenchmarkCase]:
     """The vertebrae whose bodies reach into a lesion's box; what of it lies in the body is "true".
 
     The box does not say of which type its lesion is, and is larger than the lesion.
@@ -142,7 +151,7 @@ def boxed_subjects(source: Source, box: Box, profile: Profile) -> list[Subject]:
     return [s for s in subjects if s.case.diseased]
 
 
-def _real_subject(vertebra: Vertebra, profile: Profile, box: Box | None) -> Subject:
+def _real_subject(vertebra: SourceVertebra, profile: Profile, box: Box | None) -> BenchmarkCase:
     grid = crop_grid(vertebra.body, vertebra.ct.grid, profile.geometry)
     crop = take_crop(vertebra.ct, vertebra.body, grid)
     slices = crop.analysed
@@ -153,7 +162,7 @@ def _real_subject(vertebra: Vertebra, profile: Profile, box: Box | None) -> Subj
     # One and the same truth for both types: a box has none.
     truth = {"lytic": boxed, "blastic": boxed}
     case = Case(x, body, truth, bool(boxed.any()), vertebra.patient)  # type: ignore[arg-type]
-    return Subject(case, f"{vertebra.patient} {vertebra.level}", crop.image[slices])
+    return BenchmarkCase(case, f"{vertebra.patient} {vertebra.level}", crop.image[slices])
 
 
 def _in_box(crop: Crop, box: Box) -> Mask:

@@ -11,15 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ..imaging.reading import InputError, atomic, make_folder
+from ..errors import InputError
+from ..files import atomic, make_folder
 from ..model.weights import Model
 from ..simulation.source_vertebrae import Source, read_sources
-from ..training.telling import Say, counter
+from ..training.trainer import Say, counter
 from ..training.weights import load_weights
 from .ablations import ablations, run_ablations
 from .cases import (
+    BenchmarkCase,
     Box,
-    Subject,
     boxed_subjects,
     draw_subjects,
     healthy_subjects,
@@ -34,14 +35,12 @@ from .methods.method import HideAndSeek, Method, Tuned, run
 from .methods.otsu import OtsuHiding, otsu
 from .methods.trained import AUDITOR, load_auditor, spread, trained_methods
 from .methods.unet import NAME as UNET_NAME
-from .metrics.bootstrap import draw_weights
-from .metrics.detection import estimates
-from .metrics.strata import lesions_of, recall_by_stratum
+from .metrics.detection import draw_weights, estimates, lesions_of, recall_by_stratum
 from .realism import realism
 from .report.boxes import RULE, boxes_to_markdown, draw_boxes, try_boxes
 from .report.failures import draw_failures
 from .report.plots import draw_plots
-from .report.results import About, Data, Row, describe, estimates_data
+from .report.results import About, Data, MethodResult, describe, estimates_data
 from .report.table import to_markdown
 from .threshold_selection import choose
 
@@ -49,7 +48,7 @@ OWN = "Hide-and-Seek Attribution"
 
 
 @dataclass(frozen=True)
-class Plan:
+class ComparisonPlan:
     """What to measure.
 
     ``cases`` and ``validation`` hold what ``simulate --whole`` wrote, ``rivals`` what ``benchmark
@@ -95,7 +94,7 @@ class Contest:
         return own
 
 
-def compare(plan: Plan, say: Say) -> list[Path]:
+def compare(plan: ComparisonPlan, say: Say) -> list[Path]:
     """Write a table, a JSON file and plots per set to ``plan.out``; gives the tables' paths."""
     make_folder(plan.out)
     model = load_weights(plan.weights)
@@ -116,7 +115,7 @@ def compare(plan: Plan, say: Say) -> list[Path]:
     return tables
 
 
-def prepare(plan: Plan, model: Model, say: Say) -> Contest:
+def prepare(plan: ComparisonPlan, model: Model, say: Say) -> Contest:
     """All methods, with thresholds chosen on validation vertebrae where they need any."""
     not_run: dict[str, str] = {}
     maps = cams(model)
@@ -162,7 +161,12 @@ def _alike(folder: Path, model: Model) -> Model:
 
 
 def _simulated(
-    plan: Plan, contest: Contest, title: str, stem: str, subjects: Sequence[Subject], say: Say
+    plan: ComparisonPlan,
+    contest: Contest,
+    title: str,
+    stem: str,
+    subjects: Sequence[BenchmarkCase],
+    say: Say,
 ) -> Path:
     """Methods, realism of the edit, ablations."""
     data = _measured(contest, title, subjects, say)
@@ -179,13 +183,13 @@ def _simulated(
     return write_set(plan.out, stem, data)
 
 
-def _measured(contest: Contest, title: str, subjects: Sequence[Subject], say: Say) -> Data:
+def _measured(contest: Contest, title: str, subjects: Sequence[BenchmarkCase], say: Say) -> Data:
     rows = []
     for method, tuned in contest.methods:
         began = time.monotonic()
         outcomes = run(method, subjects, tuned.settings)
         ours = isinstance(method, HideAndSeek)
-        rows.append(Row(method.name, method.learnt_from, tuned, outcomes, ours))
+        rows.append(MethodResult(method.name, method.learnt_from, tuned, outcomes, ours))
         say(f"{title}: {method.name}, {time.monotonic() - began:.0f} s")
     about = About(title, contest.model.hash, contest.tuned_on, contest.not_run)
     data = describe(about, rows, bootstrap_of(subjects))
@@ -197,12 +201,12 @@ def _measured(contest: Contest, title: str, subjects: Sequence[Subject], say: Sa
     return data
 
 
-def bootstrap_of(subjects: Sequence[Subject]) -> np.ndarray:
+def bootstrap_of(subjects: Sequence[BenchmarkCase]) -> np.ndarray:
     """Weights (replicates, N) of N vertebrae."""
     return draw_weights([s.case.patient for s in subjects], [s.vertebra for s in subjects])
 
 
-def _ablations(model: Model, subjects: Sequence[Subject], say: Say) -> list[Data]:
+def _ablations(model: Model, subjects: Sequence[BenchmarkCase], say: Say) -> list[Data]:
     methods = ablations(model)
     outcomes = run_ablations(methods, subjects, counter(say, "ablated vertebra"))
     weights = bootstrap_of(subjects)
@@ -216,7 +220,9 @@ def _ablations(model: Model, subjects: Sequence[Subject], say: Say) -> list[Data
     ]
 
 
-def _real(plan: Plan, contest: Contest, sources: Sequence[Source], say: Say) -> list[Path]:
+def _real(
+    plan: ComparisonPlan, contest: Contest, sources: Sequence[Source], say: Say
+) -> list[Path]:
     """Healthy vertebrae as they are, and lesions with boxes."""
     boxes = {box.patient: box for box in read_boxes(plan.boxes)} if plan.boxes else {}
     healthy = [s for s in sources if s.split != "training" and s.patient not in boxes]
@@ -238,7 +244,9 @@ def _real(plan: Plan, contest: Contest, sources: Sequence[Source], say: Say) -> 
     return tables
 
 
-def _boxed(sources: Sequence[Source], boxes: dict[str, Box], contest: Contest) -> list[Subject]:
+def _boxed(
+    sources: Sequence[Source], boxes: dict[str, Box], contest: Contest
+) -> list[BenchmarkCase]:
     return [
         subject
         for source in sources

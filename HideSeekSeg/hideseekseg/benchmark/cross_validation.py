@@ -9,22 +9,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..imaging.reading import InputError, make_folder
+from ..errors import InputError
+from ..files import make_folder
 from ..model.weights import Model
 from ..training.evaluation import TYPES
-from ..training.telling import Say, counter
+from ..training.trainer import Say, counter
 from ..training.weights import load_weights
-from .cases import Subject, load_simulated, split_drawn
+from .cases import BenchmarkCase, load_simulated, split_drawn
 from .comparison import OWN, bootstrap_of, write_set
 from .methods.anomaly import change_map, difference_map
 from .methods.method import HideAndSeek, Method, Tuned, run
 from .methods.otsu import OtsuHiding, otsu
 from .methods.trained import spread
-from .metrics.bootstrap import draw_weights
-from .metrics.detection import estimates
-from .metrics.outcomes import Outcome, Thresholds
-from .metrics.strata import lesions_of, recall_by_stratum
-from .report.results import About, Data, Row, describe, estimates_data
+from .metrics.detection import (
+    Outcome,
+    Thresholds,
+    draw_weights,
+    estimates,
+    lesions_of,
+    recall_by_stratum,
+)
+from .report.results import About, Data, MethodResult, describe, estimates_data
 from .threshold_selection import choose
 
 TITLE = "Simulated lesions in real vertebrae, cross-validated by patient"
@@ -33,7 +38,7 @@ AT_ZERO: Thresholds = dict.fromkeys(TYPES, 0.0)
 
 
 @dataclass(frozen=True)
-class Plan:
+class CrossValidationPlan:
     """What to measure: ``cases`` that ``simulate --whole`` wrote, ``weights`` of all folds.
 
     ``tuning`` vertebrae of the others choose the thresholds of the baselines in each fold.
@@ -50,11 +55,11 @@ class Fold:
     """Weights, the vertebrae of patients that they have not seen, and those of all others."""
 
     model: Model
-    unseen: Sequence[Subject]
-    others: Sequence[Subject]
+    unseen: Sequence[BenchmarkCase]
+    others: Sequence[BenchmarkCase]
 
 
-def cross_validate(plan: Plan, say: Say) -> list[Path]:
+def cross_validate(plan: CrossValidationPlan, say: Say) -> list[Path]:
     """Write ``folds.md``, ``folds.json`` and plots to ``plan.out``; gives the table's path."""
     make_folder(plan.out)
     folds = read_folds(plan.weights, plan.cases)
@@ -88,7 +93,7 @@ def read_folds(weights: Sequence[Path], cases: Path) -> list[Fold]:
     return folds
 
 
-def _rows(folds: Sequence[Fold], tuning: int, say: Say) -> list[Row]:
+def _rows(folds: Sequence[Fold], tuning: int, say: Say) -> list[MethodResult]:
     """A row per method with the outcomes of all folds, in their order.
 
     Scores are told as what they exceed their fold's threshold by, so that they can be pooled.
@@ -105,7 +110,7 @@ def _rows(folds: Sequence[Fold], tuning: int, say: Say) -> list[Row]:
             pooled.setdefault(method.name, []).extend(_over(outcomes, tuned.thresholds))
     at_zero = Tuned(dict.fromkeys(TYPES), AT_ZERO)
     return [
-        Row(name, first[name].learnt_from, at_zero, outcomes, name == OWN)
+        MethodResult(name, first[name].learnt_from, at_zero, outcomes, name == OWN)
         for name, outcomes in pooled.items()
     ]
 

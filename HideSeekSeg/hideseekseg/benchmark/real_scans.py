@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..simulation.source_vertebrae import Source, read_sources
-from .speed.machine import wait_for
+from .speed.processes import wait_for
 
 
 @dataclass(frozen=True)
-class Run:
+class ScanRun:
     """One process of ``hideseekseg segment``: wall seconds, peak resident memory in MiB."""
 
     source: Source
@@ -30,7 +30,7 @@ class Run:
 
 def run_all(
     sources: Path, data: Path, out: Path, extra: Sequence[str], say: Callable[[str], None]
-) -> list[Run]:
+) -> list[ScanRun]:
     """Segment each CT in a process of its own, with results in ``out/PATIENT``."""
     runs = []
     for source in read_sources(sources, data):
@@ -39,7 +39,7 @@ def run_all(
     return runs
 
 
-def table(runs: Sequence[Run]) -> str:
+def table(runs: Sequence[ScanRun]) -> str:
     """Markdown, a row per CT."""
     lines = [
         "| CT | split | vertebrae | not analysed | candidates | accepted | seconds | peak MiB |",
@@ -54,7 +54,7 @@ def table(runs: Sequence[Run]) -> str:
     return "\n".join(lines)
 
 
-def _run(source: Source, out: Path, extra: Sequence[str]) -> Run:
+def _run(source: Source, out: Path, extra: Sequence[str]) -> ScanRun:
     files = [str(source.ct), str(source.segmentation), "--labels", source.labels]
     command = [sys.executable, "-m", "hideseekseg", "segment", *files, "--out", str(out)]
     process = subprocess.Popen([*command, "--quiet", *extra])
@@ -62,7 +62,7 @@ def _run(source: Source, out: Path, extra: Sequence[str]) -> Run:
     usage = wait_for(process)
     seconds = time.monotonic() - began
     counts = _counts(out / "candidates.json") if process.returncode == 0 else (0, 0, 0, 0)
-    return Run(source, process.returncode, seconds, usage.peak_mib, *counts)
+    return ScanRun(source, process.returncode, seconds, usage.peak_mib, *counts)
 
 
 def _counts(path: Path) -> tuple[int, int, int, int]:

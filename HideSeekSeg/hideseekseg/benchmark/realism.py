@@ -14,15 +14,14 @@ import numpy.typing as npt
 from ..attribution import encode
 from ..findings import LesionType
 from ..model.weights import Model
-from ..training.evaluation import TYPES, Seen, see
-from .cases import Subject
-from .metrics.bootstrap import Weights, draw_weights, interval
-from .metrics.detection import Estimate, weighted_mean
+from ..training.evaluation import TYPES, Edited, edit_case
+from .cases import BenchmarkCase
+from .metrics.detection import Estimate, Weights, draw_weights, interval, weighted_mean
 
 LEAST_PIXELS = 16  # of lesion, for a slice to count as crossed
 
 
-def realism(subjects: Sequence[Subject], model: Model, auditor: Model) -> dict[str, Estimate]:
+def realism(subjects: Sequence[BenchmarkCase], model: Model, auditor: Model) -> dict[str, Estimate]:
     """Means over the diseased vertebrae with a twin, with bootstrap intervals, by name."""
     ill = [s for s in subjects if s.twin is not None and _crossed(s).any()]
     rows = [_of_vertebra(subject, model, auditor) for subject in ill]
@@ -36,8 +35,8 @@ def _estimate(values: npt.NDArray[np.float64], weights: Weights) -> Estimate:
     return Estimate(value, *interval(weighted_mean(values, weights)))
 
 
-def _of_vertebra(subject: Subject, model: Model, auditor: Model) -> dict[str, float]:
-    seen = see(subject.case, model)
+def _of_vertebra(subject: BenchmarkCase, model: Model, auditor: Model) -> dict[str, float]:
+    seen = edit_case(subject.case, model)
     figures = {f"{kind} signal removed": removed_share(subject, seen, kind) for kind in TYPES}
     figures["change beside the lesions (x)"] = _beside(subject, seen)
     crossed = _crossed(subject)
@@ -51,7 +50,7 @@ def _of_vertebra(subject: Subject, model: Model, auditor: Model) -> dict[str, fl
     return figures
 
 
-def removed_share(subject: Subject, seen: Seen, kind: LesionType) -> float:
+def removed_share(subject: BenchmarkCase, seen: Edited, kind: LesionType) -> float:
     """The part of the lesion's signal (image minus twin) that the edit takes away.
 
     1 where the edit is the twin, 0 where nothing was changed: the change's projection on the
@@ -65,7 +64,7 @@ def removed_share(subject: Subject, seen: Seen, kind: LesionType) -> float:
     return float((change * signal).sum()) / power if power > 0 else float("nan")
 
 
-def _beside(subject: Subject, seen: Seen) -> float:
+def _beside(subject: BenchmarkCase, seen: Edited) -> float:
     """Mean absolute change of x in the body where there is no lesion, on slices with one."""
     case = subject.case
     beside = case.body & ~case.truth["lytic"] & ~case.truth["blastic"]
@@ -74,6 +73,6 @@ def _beside(subject: Subject, seen: Seen) -> float:
     return float(change.mean()) if change.size else float("nan")
 
 
-def _crossed(subject: Subject) -> npt.NDArray[np.bool_]:
+def _crossed(subject: BenchmarkCase) -> npt.NDArray[np.bool_]:
     truth = subject.case.truth
     return np.asarray((truth["lytic"] | truth["blastic"]).sum(axis=(1, 2)) >= LEAST_PIXELS)

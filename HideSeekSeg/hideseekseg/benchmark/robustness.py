@@ -5,20 +5,195 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from ..anatomy.body import CUT
+import numpy as np
+
+from ..anatomy.body import CUT, cut_flags
+from ..anatomy.crop import PATIENT_AXES, Mask, crop_grid
 from ..anatomy.intensity import Calibration, calibrate
 from ..anatomy.labelling import assign
-from ..anatomy.localization import all_bodies, find_site, levels_of
-from ..anatomy.preparation import Prepared
-from ..anatomy.quality import SIMULATED, obstacles, remarks
-from ..imaging.reading import atomic, make_folder, read_ct, read_segmentation
-from ..imaging.volume import Volume
-from ..simulation.simulate import COMPACT_GEOMETRY
-from ..simulation.source_vertebrae import Source, read_sources
-from .degradations import DEGRADED, Scene, diseased, scene_of
+from ..anatomy.localization import LocatedBody, all_bodies, close_up, levels_of, locate_body
+from ..anatomy.preparation import Prepared, prepare
+from ..anatomy.quality import SIMULATED, measure, obstacles, remarks
+from ..files import atomic, make_folder
+from ..imaging.patch import bounding_box, patch_of
+from ..imaging.reading import read_ct, read_segmentation
+from ..imaging.volume import Grid, Volume
+from ..model.profile import Geometry
+from ..simulation.acquisition import Acquisition, draw_noise
+from ..simulation.simulate import COMPACT_GEOMETRY, draw_sample
+from ..simulation.source_vertebrae import Source, SourceVertebra, read_sources
+
+METAL_CLIPPED_HU = 3071.0  # the most that a scan stored in 12 bits can show
+AIR_FILL_HU = -1024.0
+ROD_MM = 3.0  # radius
+MARGIN_MM = 35.0  # around the body: as far as an outline may slip
+
+
+@dataclass(frozen=True)
+class DegradationScene:
+    """The CT around one vertebra, and its body (K, J, I) in it."""
+
+    ct: Volume
+    body: Mask
+    site: LocatedBody
+
+    def prepared(self, geometry: Geometry) -> Prepared:
+        """As the pipeline prepares it."""
+        flags = tuple(f for f in self.site.flags if f != CUT)
+        flags += (CUT,) if CUT in self.site.flags or cut_flags(self.body) else ()
+        site = LocatedBody(self.site.level, patch_of(self.body), self.site.source, flags)
+        return prepare(site, self.ct, geometry)
+
+
+Degraded = Callable[[DegradationScene, Geometry], Prepared]
+
+
+def scene_of(site: LocatedBody, ct: Volume) -> DegradationScene | None:
+    """The vertebra of a CT cut out; None where none of it is there."""
+    if site.body is None:
+        return None
+    view, body, _ = close_up(ct, site.body)
+    box = bounding_box(body, margin=int(np.ceil(MARGIN_MM / ct.grid.spacing.min())))
+    array = view.array[box].astype(np.float32)
+    grid = view.grid.cut([s.start for s in box], array.shape)
+    return DegradationScene(Volume(array, grid, ct.name), body[box], site)
+
+
+def noisy(noise_hu: float, scene: DegradationScene, geometry: Geometry) -> Prepared:
+    """Noise of that deviation and half a millimetre's correlation in the crop, as in training."""
+    prepared = scene.prepared(geometry)
+    crop = prepared.crop
+    if crop is None:
+        return prepared
+    s, p, i = (float(v) for v in crop.grid.spacing[::-1])
+    how = Acquisition((0.0, 0.0, 0.0), 0.0, noise_hu, 0.5, 0.0, 1.0, 0.0)
+    rng = np.random.default_rng(1)
+    noise = draw_noise(rng, crop.grid.shape, (s, p, i), how)
+    crop = replace(crop, image=crop.image + noise)
+    return replace(prepared, crop=crop, quality=measure(scene.ct, scene.body, crop, geometry))
+
+
+def with_rod(behind_mm: float, scene: DegradationScene, geometry: Geometry) -> Prepared:
+    """A vertical metal rod, its middle so far behind the body's back (negative: inside)."""
+    x, y, _ = _positions(scene)
+    back = float(np.quantile(y[scene.body], 0.98))
+    across = np.hypot(x - x[scene.body].mean(), y - back - behind_mm)
+    array = np.where(across < ROD_MM, METAL_CLIPPED_HU, scene.ct.array)
+    return _changed(scene, array).prepared(geometry)
+
+
+def cropped(share: float, axis: int, scene: DegradationScene, geometry: Geometry) -> Prepared:
+    """CT and outline end where that share of the body is cut off, along an LPS axis."""
+    along = _voxel_axis(scene.ct.grid, axis)
+    layers = np.flatnonzero(scene.body.any(axis=tuple(a for a in range(3) if a != along)))
+    stop = int(layers[0] + round((1 - share) * len(layers)))
+    keep = tuple(slice(0, stop) if a == along else slice(None) for a in range(3))
+    array, body = scene.ct.array[keep], scene.body[keep]
+    grid = scene.ct.grid.cut((0, 0, 0), array.shape)
+    return DegradationScene(Volume(array, grid), body, scene.site).prepared(geometry)
+
+
+def blanked(share: float, scene: DegradationScene, geometry: Geometry) -> Prepared:
+    """That share of the body, at its front, is air outside a round field of view."""
+    _, y, _ = _positions(scene)
+    array = np.where(y < np.quantile(y[scene.body], share), np.float32(AIR_FILL_HU), scene.ct.array)
+    return _changed(scene, array).prepared(geometry)
+
+
+def shifted(
+    lps: tuple[float, float, float], scene: DegradationScene, geometry: Geometry
+) -> Prepared:
+    """The outline has slipped by so many mm."""
+    inverse = np.linalg.inv(scene.ct.grid.ijk_to_lps[:3, :3])
+    at = np.argwhere(scene.body) + np.round(inverse @ np.array(lps)).astype(int)[::-1]
+    there = at[((at >= 0) & (at < scene.body.shape)).all(axis=1)]
+    body = np.zeros_like(scene.body)
+    body[tuple(there.T)] = True
+    return DegradationScene(scene.ct, body, scene.site).prepared(geometry)
+
+
+def thick(slice_mm: float, hidden: bool, scene: DegradationScene, geometry: Geometry) -> Prepared:
+    """Axial slices averaged to that thickness; ``hidden``: stored as thin ones again."""
+    along = _voxel_axis(scene.ct.grid, 2)
+    factor = max(int(np.ceil(slice_mm / scene.ct.grid.spacing[2 - along] - 1e-3)), 1)
+    count = scene.body.shape[along] // factor
+
+    def pooled(array: np.ndarray) -> np.ndarray:
+        moved = np.moveaxis(array, along, 0)[: count * factor]
+        mean = moved.reshape(count, factor, *moved.shape[1:]).mean(axis=1)
+        mean = np.repeat(mean, factor, axis=0) if hidden else mean
+        return np.ascontiguousarray(np.moveaxis(mean, 0, along))
+
+    array = pooled(scene.ct.array.astype(np.float32))
+    body = pooled(scene.body.astype(np.float32)) >= 0.5
+    matrix = scene.ct.grid.ijk_to_lps.copy()
+    if not hidden:
+        first = np.zeros(3)
+        first[2 - along] = (factor - 1) / 2
+        matrix[:3, 3] = scene.ct.grid.lps(first)
+        matrix[:3, 2 - along] *= factor
+    grid = Grid((array.shape[0], array.shape[1], array.shape[2]), matrix)
+    return DegradationScene(Volume(array, grid), body, scene.site).prepared(geometry)
+
+
+def diseased(seed: int, scene: DegradationScene, geometry: Geometry) -> Prepared:
+    """Simulated metastases, benign changes and a scanner, as in training: usual, if ill."""
+    vertebra = SourceVertebra(scene.ct, scene.body, "", scene.site.level)
+    sample = draw_sample(np.random.default_rng(seed), vertebra, geometry, True)
+    matrix = np.eye(4)
+    spacing = crop_grid(scene.body, scene.ct.grid, geometry).spacing
+    matrix[:3, :3] = PATIENT_AXES * spacing
+    s, p, i = sample.body.shape
+    ct = Volume(sample.image, Grid((s, p, i), matrix))
+    return DegradationScene(ct, sample.body, scene.site).prepared(geometry)
+
+
+def _positions(scene: DegradationScene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """LPS mm (x, y, z) of every voxel."""
+    at = np.moveaxis(np.indices(scene.body.shape), 0, -1)[..., ::-1]
+    x, y, z = np.moveaxis(scene.ct.grid.lps(at), -1, 0)
+    return x, y, z
+
+
+def _voxel_axis(grid: Grid, axis: int) -> int:
+    """Which array axis runs nearest to an LPS axis."""
+    return 2 - int(np.abs(grid.direction[axis]).argmax())
+
+
+def _changed(scene: DegradationScene, array: np.ndarray) -> DegradationScene:
+    return replace(scene, ct=replace(scene.ct, array=array.astype(np.float32)))
+
+
+# What is done, by name, and the rules of which one is expected to say so.
+DEGRADED: dict[str, tuple[Degraded, tuple[str, ...]]] = {
+    "noise of 100 HU added": (partial(noisy, 100.0), ("noise",)),
+    "noise of 150 HU added": (partial(noisy, 150.0), ("noise",)),
+    "metal rod through the body": (partial(with_rod, -12.0), ("metal in the body",)),
+    "metal rod 8 mm behind the body": (partial(with_rod, 8.0), ("metal nearby",)),
+    "CT ends, a quarter of the body lost": (partial(cropped, 0.25, 2), ("cut",)),
+    "CT ends, half of the body lost": (partial(cropped, 0.5, 2), ("cut",)),
+    "a fifth of the body filled with air": (partial(blanked, 0.2), ("air",)),
+    "outline 30 mm too far in front": (
+        partial(shifted, (0.0, -30.0, 0.0)),
+        ("no bone", "no edge", "air"),
+    ),
+    "outline half a vertebra too high": (
+        partial(shifted, (0.0, 0.0, 14.0)),
+        ("no bone", "no edge", "air"),
+    ),
+    "slices of 5 mm": (partial(thick, 5.0, False), ("thick slices", "few slices")),
+    "slices of 5 mm stored as thin ones": (
+        partial(thick, 5.0, True),
+        ("thick slices", "few slices"),
+    ),
+}
+
+
+pass
 
 # Every rule, as its alarms are counted, and what it looks at.
 RULES = {
@@ -42,7 +217,7 @@ Z = 1.959964  # of a two-sided 95 % interval
 
 
 @dataclass(frozen=True)
-class Seen:
+class VertebraCheck:
     """One vertebra, what was done to it, and the rules that spoke."""
 
     patient: str
@@ -76,7 +251,7 @@ def report(
     sources: Path, data: Path, degraded: int, out: Path | None, say: Callable[[str], None]
 ) -> str:
     """The table in Markdown; with ``out`` also as range.md and range.json in that folder."""
-    seen: list[Seen] = []
+    seen: list[VertebraCheck] = []
     for source in read_sources(sources, data):
         seen += look_at(source, degraded)
         say(f"{source.patient}: {sum(s.patient == source.patient for s in seen)} looked at")
@@ -90,7 +265,7 @@ def report(
     return text
 
 
-def look_at(source: Source, degraded: int) -> Iterator[Seen]:
+def look_at(source: Source, degraded: int) -> Iterator[VertebraCheck]:
     """Every vertebra of a CT as it is, and so many of its whole ones degraded in every way."""
     ct = read_ct(source.ct)
     scenes = _scenes(source, ct)
@@ -98,25 +273,25 @@ def look_at(source: Source, degraded: int) -> Iterator[Seen]:
     landmarks = [p.landmarks for p in usual.values() if p.landmarks]
     scale = calibrate(ct, landmarks)
     for level, prepared in usual.items():
-        yield Seen(source.patient, source.split, level, AS_IT_IS, alarms(prepared, scale))
+        yield VertebraCheck(source.patient, source.split, level, AS_IT_IS, alarms(prepared, scale))
     whole = [level for level, p in usual.items() if p.crop and CUT not in p.site.flags]
     chosen = [whole[n * len(whole) // degraded] for n in range(degraded)] if degraded else []
     for level in dict.fromkeys(chosen):
         for change, (degrade, _) in DEGRADED.items():
             found = alarms(degrade(scenes[level], COMPACT_GEOMETRY), scale)
-            yield Seen(source.patient, source.split, level, change, found)
+            yield VertebraCheck(source.patient, source.split, level, change, found)
         for seed in range(DRAWS):
             found = alarms(diseased(seed, scenes[level], COMPACT_GEOMETRY), scale)
-            yield Seen(source.patient, source.split, level, ILL, found)
+            yield VertebraCheck(source.patient, source.split, level, ILL, found)
 
 
-def _scenes(source: Source, ct: Volume) -> dict[str, Scene]:
+def _scenes(source: Source, ct: Volume) -> dict[str, DegradationScene]:
     segmentation = read_segmentation(source.segmentation)
     assignments = assign(segmentation, source.labels)
     marked = all_bodies(segmentation, assignments, None)
     scenes = {}
     for level in levels_of(assignments):
-        scene = scene_of(find_site(level, segmentation, assignments, ct.grid, marked), ct)
+        scene = scene_of(locate_body(level, segmentation, assignments, ct.grid, marked), ct)
         if scene is not None:
             scenes[level] = scene
     return scenes
@@ -131,7 +306,7 @@ def alarms(prepared: Prepared, scale: Calibration) -> tuple[str, ...]:
     return tuple(said)
 
 
-def to_data(seen: Sequence[Seen]) -> Mapping[str, object]:
+def to_data(seen: Sequence[VertebraCheck]) -> Mapping[str, object]:
     """Rates by split, rule and change, and every single vertebra."""
     return {
         "rules": RULES,
@@ -152,7 +327,7 @@ def to_data(seen: Sequence[Seen]) -> Mapping[str, object]:
 
 
 def _by_split(
-    seen: Sequence[Seen], change: str, rules: Sequence[str]
+    seen: Sequence[VertebraCheck], change: str, rules: Sequence[str]
 ) -> Iterator[tuple[str, Rate]]:
     own = [one for one in seen if one.change == change]
     for split in dict.fromkeys(one.split for one in seen):
@@ -160,7 +335,7 @@ def _by_split(
         yield split, wilson(sum(bool(set(rules) & set(one.alarms)) for one in part), len(part))
 
 
-def to_markdown(seen: Sequence[Seen]) -> str:
+def to_markdown(seen: Sequence[VertebraCheck]) -> str:
     """Two tables, and the names of the vertebrae behind the alarms."""
     splits = list(dict.fromkeys(one.split for one in seen))
     heads = " | ".join(splits)

@@ -14,16 +14,16 @@ from ..findings import LesionType
 from ..training.evaluation import TYPES
 from ..training.threshold_tuning import LEAST_IOU
 from ..training.threshold_tuning import worth as worth_of
-from .cases import Subject
+from .cases import BenchmarkCase
 from .methods.method import Method, Setting, Tuned
-from .metrics.outcomes import Outcome, count, outcome
+from .metrics.detection import Outcome, count, outcome
 
 TRIED_THRESHOLDS = 20
 
 
 def choose(
     method: Method,
-    subjects: Sequence[Subject],
+    subjects: Sequence[BenchmarkCase],
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tuned:
     """The method's own thresholds where they are fixed, else the best on the subjects."""
@@ -31,9 +31,9 @@ def choose(
         return method.fixed
     outcomes: list[list[Outcome]] = [[] for _ in method.settings]
     for number, subject in enumerate(subjects):
-        seen = method.see(subject)
+        seen = method.prepare(subject)
         for own, setting in zip(outcomes, method.settings):
-            lesions, p = method.find(seen, dict.fromkeys(TYPES, setting))
+            lesions, p = method.detect(seen, dict.fromkeys(TYPES, setting))
             own.append(outcome(subject.case, subject.vertebra, lesions, p))
         tell(number + 1, len(subjects))
     settings: dict[LesionType, Setting] = {}

@@ -32,18 +32,18 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from ..imaging.reading import InputError
+    from ..errors import InputError
 
     if args.ct is not None and args.segmentation is None and args.ct.suffix != ".mrb":
         args.refuse("a CT needs its SEGMENTATION")
     if importlib.util.find_spec("trame_slicer") is None:
         raise InputError("app", MISSING)
-    from ..web.run_view import Settings
+    from ..web.run_view import RunSettings
     from ..web.server import Address, serve
     from ..web.session import Start
 
     start = Start(args.ct, args.segmentation, args.labels, args.out)
-    settings = Settings(args.device, args.weights, args.threshold, args.all_slices)
+    settings = RunSettings(args.device, args.weights, args.threshold, args.all_slices)
     address = Address(args.host, args.port)
     serve(start, settings, address, args.upload_mb, not args.no_browser, _say)
     return OK

@@ -130,9 +130,9 @@ def _accuracy(args: argparse.Namespace) -> int:
         args.refuse("--validation needs --out")
     if (args.sources is None) != (args.data is None):
         args.refuse("--sources and --data go together")
-    from ..benchmark.comparison import Plan, compare
+    from ..benchmark.comparison import ComparisonPlan, compare
 
-    plan = Plan(
+    plan = ComparisonPlan(
         *(args.cases, weights, args.out, args.validation, args.rivals),
         *(args.sources, args.data, args.boxes, args.drawn, args.tuning, args.ablated),
         beside=args.beside,
@@ -150,9 +150,11 @@ def _figures(args: argparse.Namespace, weights: Path) -> int:
 
 
 def _folds(args: argparse.Namespace) -> int:
-    from ..benchmark.cross_validation import Plan, cross_validate
+    from ..benchmark.cross_validation import CrossValidationPlan, cross_validate
 
-    for path in cross_validate(Plan(args.cases, args.weights, args.out, args.tuning), _say):
+    for path in cross_validate(
+        CrossValidationPlan(args.cases, args.weights, args.out, args.tuning), _say
+    ):
         print(path)
     return OK
 
@@ -161,13 +163,13 @@ def _train(args: argparse.Namespace) -> int:
     from .signals import stop_on_signal
 
     with stop_on_signal() as should_stop:
-        from ..benchmark.methods.trained import STEPS, train_rival
-        from ..training.telling import stage_teller
+        from ..benchmark.methods.trained import STEPS, train_baseline
+        from ..training.trainer import stage_teller
 
         steps = args.steps or STEPS[args.network]
         tell = stage_teller(_say)
         work = (args.network, args.slices, args.out, steps, args.seed)
-        print(train_rival(*work, tell, should_stop))
+        print(train_baseline(*work, tell, should_stop))
     return OK
 
 
@@ -193,20 +195,20 @@ def _review(args: argparse.Namespace) -> int:
 
 
 def _app(args: argparse.Namespace) -> int:
-    from ..benchmark.app.measure import Plan, measure
+    from ..benchmark.app.measure import AppBenchmarkPlan, measure
 
-    plan = Plan(args.out, args.python, args.candidates, args.runs, args.rounds)
+    plan = AppBenchmarkPlan(args.out, args.python, args.candidates, args.runs, args.rounds)
     for path in measure(plan, _say):
         print(path)
     return OK
 
 
 def _speed(args: argparse.Namespace) -> int:
-    from ..benchmark.speed.speed import Plan, measure
+    from ..benchmark.speed.speed import SpeedPlan, measure
     from ..model.weights import BUNDLE
 
     how = (args.cases, args.crops, args.repeats, args.threads, args.before)
-    for path in measure(Plan(args.weights or BUNDLE, args.out, *how), _say):
+    for path in measure(SpeedPlan(args.weights or BUNDLE, args.out, *how), _say):
         print(path)
     return OK
 

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _fail(error: Exception, json_lines: bool) -> int:
     """Tell a known failure in one line; a bug says so and keeps its traceback."""
-    from ..imaging.reading import InputError
+    from ..errors import InputError
 
     if isinstance(error, InputError):
         failed, status = Failed(error.cause, error.path), BAD_INPUT
@@ -207,11 +207,11 @@ def _train(args: argparse.Namespace) -> int:
         import torch
 
         from ..training.commands import Training, run_train
-        from ..training.train import Settings
+        from ..training.train import TrainingSettings
 
         if args.threads:
             torch.set_num_threads(args.threads)
-        settings = Settings(
+        settings = TrainingSettings(
             supervision=args.supervision,
             encoder_steps=args.encoder_steps,
             decoder_steps=args.decoder_steps,

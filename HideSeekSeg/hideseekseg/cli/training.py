@@ -24,7 +24,7 @@ def _check(args: argparse.Namespace) -> int:
 
     with stop_on_signal() as should_stop:
         from ..simulation.simulate import COMPACT_GEOMETRY
-        from ..training.own_commands import run_check
+        from ..training.commands import run_check
 
         wrong = run_check(args.manifests, COMPACT_GEOMETRY, _say, _tell, should_stop)
     return FAILED if wrong else OK
@@ -41,7 +41,7 @@ def _prepare(args: argparse.Namespace) -> int:
 
     with stop_on_signal() as should_stop:
         from ..simulation.simulate import COMPACT_GEOMETRY
-        from ..training.own_commands import run_prepare
+        from ..training.commands import run_prepare
 
         run_prepare(args.manifest, COMPACT_GEOMETRY, args.out, _say, should_stop)
     return OK

@@ -28,7 +28,7 @@ def _import(args: argparse.Namespace) -> int:
 
 
 def _write_weights(files: tuple[Path, Path, Path], out: Path, licence: str | None) -> None:
-    from ..imaging.reading import InputError
+    from ..errors import InputError
     from ..model.published.importer import LICENCE, Published, import_published
     from ..model.weights import WeightsError
 
@@ -47,9 +47,8 @@ def _download_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _download(args: argparse.Namespace) -> int:
-    from ..imaging.reading import InputError
-    from ..model.published.download import DownloadError, fetch
-    from ..model.published.sources import PUBLISHED
+    from ..errors import InputError
+    from ..model.published.download import PUBLISHED, DownloadError, fetch
 
     weights = args.out / WEIGHTS
     if weights.exists():
@@ -72,7 +71,7 @@ def _download(args: argparse.Namespace) -> int:
 
 def _agreed(folder: Path) -> bool:
     """Show what would be fetched from where, and ask."""
-    from ..model.published.sources import CODE, HUB, PUBLISHED
+    from ..model.published.download import CODE, HUB, PUBLISHED
 
     missing = [source for source in PUBLISHED if not (folder / source.name).exists()]
     if not missing:

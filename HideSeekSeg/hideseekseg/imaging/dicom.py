@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
-from .images import InputError, first_bytes, hushed, read_image
+from ..errors import InputError
+from .image_file import first_bytes, hushed, read_image
 
 MIN_SLICES = 4
 GAP_TOLERANCE = 0.1

@@ -1,4 +1,4 @@
-"""Reading what users have, and writing so that nobody ever sees half a file.
+"""Read CT volumes and segmentations from the files that users have.
 
 Every failure is an InputError: one line that names the file and the cause.
 """
@@ -6,31 +6,18 @@ Every failure is an InputError: one line that names the file and the cause.
 from __future__ import annotations
 
 import os
-import secrets
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+from ..errors import InputError
 from . import nifti
 from .dicom import is_dicom, read_series
-from .images import InputError, is_folder, read_image
-from .segmentation import Segment, Segmentation, segments_from_header, segments_from_values
+from .image_file import is_folder, read_image
+from .segmentation import Segmentation, segments_from_header, segments_from_values
 from .volume import Volume, from_sitk
-
-__all__ = [
-    "InputError",
-    "Segment",
-    "Segmentation",
-    "atomic",
-    "make_folder",
-    "read_ct",
-    "read_segmentation",
-    "together",
-]
 
 COMPLEX = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
 
@@ -85,65 +72,6 @@ def read_segmentation(path: str | os.PathLike[str]) -> Segmentation:
         names = nifti.label_names(path) if nifti.is_nifti(path) else {}
         segments = segments_from_values(layers[0], names)
     return Segmentation(layers, segments, path.name)
-
-
-@contextmanager
-def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A name to write to, beside ``path`` and with its suffixes; moved to ``path`` on success.
-
-    On any failure, Ctrl-C included, nothing is left behind and an older ``path`` is untouched.
-    A folder that is missing or write-protected and a full disk raise InputError, the first two
-    before anything is computed inside the block.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
-    try:
-        temporary.open("xb").close()
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        if error.filename not in (None, str(temporary)):  # not about this file: not ours to name
-            raise
-        raise _unwritable(path, error) from error
-    except RuntimeError as error:
-        if "SimpleITK ImageFileWriter" not in str(error):
-            raise
-        raise InputError(path, "cannot be written: is the disk full?") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def together(folder: Path) -> Iterator[Path]:
-    """A folder to write several files to, inside ``folder``; all are moved there on success.
-
-    Every file is complete before the first one replaces an older one; on any failure, Ctrl-C
-    included, the older ones are untouched.  Raises InputError naming ``folder``.
-    """
-    try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".hideseekseg-") as name:
-            yield Path(name)
-            for file in sorted(Path(name).iterdir()):
-                file.replace(folder / file.name)
-    except InputError as error:
-        raise InputError(folder, error.cause) from error
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder and those above it, where they are not there yet; raises InputError."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(path, f"cannot be made: {error.strerror or error}") from error
-
-
-def _unwritable(path: Path, error: OSError) -> InputError:
-    return InputError(path, f"cannot be written: {error.strerror or error}")
 
 
 def _as_3d(path: Path, image: sitk.Image) -> sitk.Image:

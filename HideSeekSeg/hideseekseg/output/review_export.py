@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from ..files import make_folder, together
 from ..imaging.patch import Patch
-from ..imaging.reading import make_folder, together
 from ..imaging.volume import Grid
 from ..review.review import Item, Review
 from .seg_nrrd import Outlined, write_segments
-from .segment_description import look_of_item
+from .segment_description import describe_item
 from .tables import POSITION_COLUMNS, write_plain, write_rows
 
 EXPORTED = ("accepted.seg.nrrd", "accepted.csv", "review.json")
@@ -56,7 +56,7 @@ def export_accepted(
     folder, at = Path(folder), when.isoformat(timespec="seconds")
     make_folder(folder)
     with together(folder) as part:
-        lesions = [Outlined(x.id, look_of_item(x), patches[x.id]) for x in measured]
+        lesions = [Outlined(x.id, describe_item(x), patches[x.id]) for x in measured]
         write_segments(part / EXPORTED[0], ct_grid, lesions)
         rows = ({**_row(item), "reviewer": reviewer, "reviewed": at} for item in measured)
         write_rows(part / EXPORTED[1], _COLUMNS, rows)

@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..files import atomic
 from ..findings import Result
 from ..imaging.patch import Patch
-from ..imaging.reading import atomic
 from ..imaging.volume import Grid
-from .segment_description import Look, look_of_candidate, plain, tags
-from .terminology import labels
+from .segment_description import SegmentDescription, describe_candidate, labels, plain, tags
 
 # Values of a layer are stored in one byte, and 0 is background.
 _SEGMENTS_PER_LAYER = 255
@@ -26,7 +25,7 @@ class Outlined:
     """A lesion to write: ``patch`` is on the CT's grid."""
 
     id: str
-    look: Look
+    look: SegmentDescription
     patch: Patch
 
 
@@ -35,7 +34,7 @@ class _Placed:
     """A lesion and where in the file it goes."""
 
     id: str
-    look: Look
+    look: SegmentDescription
     patch: Patch
     layer: int
     value: int
@@ -52,7 +51,7 @@ def write_segmentation(path: str | Path, ct_grid: Grid, result: Result) -> None:
         for candidate in vertebra.accepted(result.threshold):
             if candidate.patch is None:
                 raise ValueError(f"{candidate.id}: has no voxels to write")
-            look = look_of_candidate(vertebra, candidate, names[candidate.id])
+            look = describe_candidate(vertebra, candidate, names[candidate.id])
             outlined.append(Outlined(candidate.id, look, candidate.patch))
     write_segments(path, ct_grid, outlined)
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from ..files import atomic
 from ..findings import SCHEMA_VERSION, Candidate, Result, Status, VertebraFinding
-from ..imaging.reading import atomic
-from .terminology import head_to_tail, labels
+from .segment_description import head_to_tail, labels
 
 _CANDIDATE_KEYS = tuple(f.name for f in fields(Candidate) if f.name != "patch")
 _VERTEBRA_KEYS = tuple(f.name for f in fields(VertebraFinding) if f.name != "candidates")

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
+from ..files import atomic
 from ..findings import Evidence, VertebraFinding
 from ..imaging.patch import Patch, triple
-from ..imaging.reading import InputError, atomic
 from ..imaging.volume import Grid
 from .tables import vertebra_from_json, vertebra_to_json
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from .items import Lesion, Opinion, lesion_from_json, opinion_from_json
+from .items import Assessment, Lesion, lesion_from_json, opinion_from_json
 
 
 @dataclass
@@ -18,7 +18,7 @@ class State:
 
     threshold: float
     lesions: dict[str, Lesion] = field(default_factory=dict)
-    opinions: dict[str, Opinion] = field(default_factory=dict)
+    opinions: dict[str, Assessment] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -30,12 +30,12 @@ class State:
 
 
 @dataclass(frozen=True)
-class Opine:
+class SetAssessment:
     """A verdict, a switched type or a comment."""
 
     id: str
-    before: Opinion
-    after: Opinion
+    before: Assessment
+    after: Assessment
 
     def apply(self, state: State) -> tuple[str, ...]:
         state.opinions[self.id] = self.after
@@ -70,7 +70,7 @@ class AddMissed:
 
     def apply(self, state: State) -> tuple[str, ...]:
         state.lesions[self.lesion.id] = self.lesion
-        state.opinions[self.lesion.id] = Opinion("accepted")
+        state.opinions[self.lesion.id] = Assessment("accepted")
         return (self.lesion.id,)
 
     def revert(self, state: State) -> tuple[str, ...]:
@@ -78,14 +78,14 @@ class AddMissed:
         return (self.lesion.id,)
 
 
-Command = Opine | SetThreshold | AddMissed
+Command = SetAssessment | SetThreshold | AddMissed
 
 
 def concerns(command: Command, identity: str) -> bool:
     """Whether a command is about this lesion."""
     if isinstance(command, AddMissed):
         return command.lesion.id == identity
-    return isinstance(command, Opine) and command.id == identity
+    return isinstance(command, SetAssessment) and command.id == identity
 
 
 def command_to_json(command: Command) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def command_from_json(data: Mapping[str, Any]) -> Command:
     """Raises KeyError, TypeError or ValueError for what ``command_to_json`` did not write."""
     if data["do"] == "opine":
         before, after = (opinion_from_json(data[key]) for key in ("before", "after"))
-        return Opine(str(data["id"]), before, after)
+        return SetAssessment(str(data["id"]), before, after)
     if data["do"] == "threshold":
         return SetThreshold(float(data["before"]), float(data["after"]))
     if data["do"] == "add":
@@ -105,7 +105,11 @@ def command_from_json(data: Mapping[str, Any]) -> Command:
     raise ValueError(f"{data['do']!r} is no command")
 
 
-_NAMES: dict[type[Command], str] = {Opine: "opine", SetThreshold: "threshold", AddMissed: "add"}
+_NAMES: dict[type[Command], str] = {
+    SetAssessment: "opine",
+    SetThreshold: "threshold",
+    AddMissed: "add",
+}
 
 
 class History:

@@ -36,7 +36,7 @@ class Lesion:
 
 
 @dataclass(frozen=True)
-class Opinion:
+class Assessment:
     """What the reader thinks of a lesion; ``switched``: its type is the other one."""
 
     verdict: Verdict = "unreviewed"
@@ -68,7 +68,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Vertebra:
+class ReviewedVertebra:
     """What is said of a vertebra; ``flags`` are remarks for the reader."""
 
     level: str
@@ -77,7 +77,7 @@ class Vertebra:
     p_malignant: float | None
     flags: tuple[str, ...]
 
-    def judged(self, found: bool) -> Vertebra:
+    def judged(self, found: bool) -> ReviewedVertebra:
         """The same, now that there is a finding in it or none."""
         if self.status is Status.NOT_ANALYSED and not found:
             return self
@@ -119,7 +119,7 @@ def lesions_of(finding: VertebraFinding) -> Iterator[Lesion]:
         yield Lesion(c.id, finding.level, c.type, c.score, *place, both)
 
 
-def item_of(lesion: Lesion, opinion: Opinion, p_malignant: float | None) -> Item:
+def item_of(lesion: Lesion, opinion: Assessment, p_malignant: float | None) -> Item:
     """The lesion with what the reader thinks of it."""
     kind = OTHER[lesion.type] if opinion.switched else lesion.type
     number = lesion.numbers[0 if kind == "lytic" else 1]
@@ -141,30 +141,32 @@ def item_of(lesion: Lesion, opinion: Opinion, p_malignant: float | None) -> Item
     )
 
 
-def vertebra_of(finding: VertebraFinding) -> Vertebra:
+def vertebra_of(finding: VertebraFinding) -> ReviewedVertebra:
     """What the run said of a vertebra, without its candidates."""
     said = (finding.status, finding.reason, finding.p_malignant, finding.flags)
-    return Vertebra(finding.level, *said)
+    return ReviewedVertebra(finding.level, *said)
 
 
-def meet(a: Box, b: Box) -> bool:
+def boxes_overlap(a: Box, b: Box) -> bool:
     """Whether two boxes share a point."""
     return all(a[n] <= b[n + 3] and b[n] <= a[n + 3] for n in range(3))
 
 
-def vertebra_to_json(vertebra: Vertebra) -> dict[str, Any]:
+def vertebra_to_json(vertebra: ReviewedVertebra) -> dict[str, Any]:
     return {**asdict(vertebra), "status": vertebra.status.value, "flags": list(vertebra.flags)}
 
 
-def vertebra_from_json(data: Mapping[str, Any]) -> Vertebra:
-    return Vertebra(**{**data, "status": Status(data["status"]), "flags": tuple(data["flags"])})
+def vertebra_from_json(data: Mapping[str, Any]) -> ReviewedVertebra:
+    return ReviewedVertebra(
+        **{**data, "status": Status(data["status"]), "flags": tuple(data["flags"])}
+    )
 
 
-def opinion_from_json(data: Mapping[str, Any]) -> Opinion:
+def opinion_from_json(data: Mapping[str, Any]) -> Assessment:
     """What ``asdict`` made of an opinion."""
     if data["verdict"] not in VERDICTS:
         raise ValueError(f"{data['verdict']!r} is no verdict")
-    return Opinion(data["verdict"], bool(data["switched"]), str(data["comment"]))
+    return Assessment(data["verdict"], bool(data["switched"]), str(data["comment"]))
 
 
 def lesion_from_json(data: Mapping[str, Any]) -> Lesion:

@@ -15,7 +15,7 @@ from .history import (
     AddMissed,
     Command,
     History,
-    Opine,
+    SetAssessment,
     SetThreshold,
     State,
     history_from_json,
@@ -23,23 +23,23 @@ from .history import (
 )
 from .items import (
     VERDICTS,
+    Assessment,
     Box,
     Filter,
     Item,
     Lesion,
-    Opinion,
+    ReviewedVertebra,
     Triple,
     Verdict,
-    Vertebra,
+    boxes_overlap,
     item_of,
     lesions_of,
-    meet,
     vertebra_from_json,
     vertebra_of,
     vertebra_to_json,
 )
 
-__all__ = ["VERDICTS", "Filter", "Item", "Review", "Verdict", "Vertebra"]
+__all__ = ["VERDICTS", "Filter", "Item", "Review", "ReviewedVertebra", "Verdict"]
 
 SCHEMA = 1
 ALL = Filter()
@@ -55,7 +55,7 @@ class Review:
 
     def __init__(self, threshold: float = 0.5) -> None:
         self._state = State(threshold)
-        self._vertebrae: dict[str, Vertebra] = {}
+        self._vertebrae: dict[str, ReviewedVertebra] = {}
         self._history = History()
 
     @property
@@ -77,7 +77,7 @@ class Review:
         return self._by_id[identity][1]
 
     @property
-    def vertebrae(self) -> dict[str, Vertebra]:
+    def vertebrae(self) -> dict[str, ReviewedVertebra]:
         """By level, with the status that threshold and verdicts give them now."""
         found = {item.level for item in self.items if self.is_finding(item)}
         return {level: v.judged(level in found) for level, v in self._vertebrae.items()}
@@ -152,7 +152,7 @@ class Review:
         old = {x.id: x for x in self._found_in(finding.level)}
         new = {x.id: x for x in lesions_of(finding)}
         for identity, lesion in old.items():
-            if identity not in new or not meet(lesion.box_lps, new[identity].box_lps):
+            if identity not in new or not boxes_overlap(lesion.box_lps, new[identity].box_lps):
                 self._forget(identity)
         for identity in old:
             self._state.lesions.pop(identity, None)
@@ -262,10 +262,10 @@ class Review:
         p = getattr(self._vertebrae.get(lesion.level), "p_malignant", None)
         return item_of(lesion, self._opinion(lesion.id), p)
 
-    def _opinion(self, identity: str) -> Opinion:
+    def _opinion(self, identity: str) -> Assessment:
         if identity not in self._state.lesions:
             raise KeyError(identity)
-        return self._state.opinions.get(identity, Opinion())
+        return self._state.opinions.get(identity, Assessment())
 
     def _found_in(self, level: str) -> list[Lesion]:
         lesions = self._state.lesions.values()
@@ -277,9 +277,9 @@ class Review:
         self._state.opinions.pop(identity, None)
         self._history.forget(identity)
 
-    def _opine(self, identity: str, after: Opinion) -> tuple[str, ...]:
+    def _opine(self, identity: str, after: Assessment) -> tuple[str, ...]:
         before = self._opinion(identity)
-        return () if after == before else self._do(Opine(identity, before, after))
+        return () if after == before else self._do(SetAssessment(identity, before, after))
 
     def _do(self, command: Command) -> tuple[str, ...]:
         return self._changed(self._history.do(command, self._state)) or ()

@@ -10,8 +10,8 @@ import slicer.util
 
 from ..findings import Evidence
 from ..imaging.volume import Grid
-from ..output.figures.display import reach, window
-from ..output.terminology import TYPE_COLOURS
+from ..output.figures.drawing import reach, window
+from ..output.segment_description import TYPE_COLOURS
 from .geometry import asMatrix
 from .views import setWindow
 

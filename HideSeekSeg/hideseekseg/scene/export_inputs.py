@@ -15,8 +15,9 @@ import slicer.util
 import vtk
 
 from ..anatomy.label_conventions import VERTEBRA_CODE
+from ..errors import InputError
+from ..files import atomic, make_folder
 from ..imaging.patch import move_patch, patch_of, triple
-from ..imaging.reading import InputError, atomic, make_folder
 from ..imaging.volume import Grid, Volume, to_sitk
 from .geometry import (
     LABELMAP,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,16 @@ from ..imaging.segmentation import Segmentation
 from ..imaging.volume import Volume
 from .geometry import CT_REFERENCE, LABELMAP, asMatrix
 from .results import Results
+
+# Beside the library, as the module's other resources.
+FILE = Path(__file__).resolve().parents[2] / "Resources" / "Terminologies" / "vertebrae.term.json"
+
+
+def loadVertebrae() -> str:
+    """Add the vertebrae to Slicer's regions; the list's name, empty where Slicer refused it."""
+    logic = slicer.modules.terminologies.logic()
+    return str(logic.LoadRegionContextFromFile(str(FILE)))
+
 
 _DATA = (
     "vtkMRMLVolumeNode",

@@ -9,7 +9,7 @@ from typing import Any
 from ..anatomy.label_conventions import LEVELS, OTHER, UNKNOWN, Kind, Meaning
 from ..anatomy.labelling import Assignment, assign
 from ..anatomy.segment_names import is_unnamed, meaning_of_entry, meaning_of_name
-from ..imaging.reading import InputError
+from ..errors import InputError
 from ..imaging.segmentation import Segment, Segmentation
 
 BY_USER = "set by you"

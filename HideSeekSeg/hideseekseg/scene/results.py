@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import slicer
+import vtk
 
 from ..findings import Evidence, VertebraFinding
 from ..imaging.patch import Patch
 from ..imaging.volume import Grid
-from ..output.segment_description import PREFIX, Look, look_of_candidate, look_of_item
-from ..output.terminology import labels
+from ..output.segment_description import (
+    PREFIX,
+    SegmentDescription,
+    describe_candidate,
+    describe_item,
+    labels,
+)
 from ..review.review import Item, Review
-from .candidate_table import fillTable
 from .evidence_volumes import fillDifference, fillEdit
 from .geometry import (
     CT_REFERENCE,
@@ -29,8 +34,46 @@ from .geometry import (
     patchOfSegment,
     toWorld,
 )
-from .segments import dress, tag
-from .visibility import show
+from .segments import dress, show, tag
+
+_TEXTS: dict[str, Callable[[Item], str]] = {
+    "name": lambda x: x.name,
+    "id": lambda x: x.id,
+    "level": lambda x: x.level,
+    "type": lambda x: x.type,
+    "verdict": lambda x: x.verdict,
+    "comment": lambda x: x.comment,
+}
+_NUMBERS: dict[str, Callable[[Item], float | None]] = {
+    "score": lambda x: None if x.missed else x.score,
+    "P(malignant)": lambda x: x.p_malignant,
+    "volume (mm3)": lambda x: x.volume_mm3,
+    "R (mm)": lambda x: -x.centroid_lps[0],
+    "A (mm)": lambda x: -x.centroid_lps[1],
+    "S (mm)": lambda x: x.centroid_lps[2],
+}
+
+
+def fillTable(tableNode: Any, items: Sequence[Item]) -> None:
+    """One row per candidate; positions are RAS mm in the world; what is not known is NaN."""
+    table = vtk.vtkTable()
+    for name, text in _TEXTS.items():
+        table.AddColumn(_column(vtk.vtkStringArray(), name, [text(item) for item in items]))
+    for name, number in _NUMBERS.items():
+        values = [float("nan") if (x := number(item)) is None else x for item in items]
+        table.AddColumn(_column(vtk.vtkDoubleArray(), name, values))
+    tableNode.SetUseColumnTitleAsColumnHeader(True)
+    tableNode.SetAndObserveTable(table)
+
+
+def _column(array: Any, name: str, values: Sequence[Any]) -> Any:
+    array.SetName(name)
+    for value in values:
+        array.InsertNextValue(value)
+    return array
+
+
+pass
 
 # How much of a lesion's colour lies over the bone in slices; its outline is opaque.
 _FILL = 0.25
@@ -153,7 +196,7 @@ class Results:
         first = segmentation.GetNumberOfSegments() == 0
         names = labels(finding)
         for candidate in finding.candidates:
-            look = look_of_candidate(finding, candidate, names[candidate.id])
+            look = describe_candidate(finding, candidate, names[candidate.id])
             self._add(candidate.id, look, candidate.patch)
         if first and not segmentation.ContainsRepresentation(SURFACE):
             # Those that follow get theirs as well, unless the user switches 3D off.
@@ -190,9 +233,9 @@ class Results:
         for item in changed:
             segment = segmentation.GetSegment(item.id)
             if segment is not None:
-                dress(segment, look_of_item(item))
+                dress(segment, describe_item(item))
             elif item.missed:
-                self._add(item.id, look_of_item(item), None)
+                self._add(item.id, describe_item(item), None)
         self._applied = {item.id: item for item in review.items}
         if (changed or gone) and self.tableNode is not None:
             fillTable(self.tableNode, review.items)
@@ -256,7 +299,7 @@ class Results:
             if tag(segment, PREFIX + "Level") == level and tag(segment, PREFIX + "Score")
         ]
 
-    def _add(self, identity: str, look: Look, patch: Patch | None) -> None:
+    def _add(self, identity: str, look: SegmentDescription, patch: Patch | None) -> None:
         segment = slicer.vtkSegment()
         dress(segment, look)
         if patch is not None:

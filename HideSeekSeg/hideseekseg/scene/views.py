@@ -9,9 +9,9 @@ import numpy as np
 import slicer
 import slicer.util
 
-from ..output.figures.display import window
+from ..output.figures.drawing import window
 from .geometry import CT_REFERENCE, RAS_FROM_LPS
-from .visibility import isolate
+from .segments import isolate
 
 __all__ = [
     "boneWindow",

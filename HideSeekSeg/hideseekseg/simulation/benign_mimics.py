@@ -8,10 +8,18 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from .random_fields import Canvas, Field, Rng, blob, log_uniform, random_point, smooth_field
+from .random_fields import (
+    Field,
+    Rng,
+    VertebraPatch,
+    blob,
+    log_uniform,
+    random_point,
+    smooth_field,
+)
 
 
-def marrow_density(rng: Rng, canvas: Canvas, hu: Field) -> Field:
+def marrow_density(rng: Rng, canvas: VertebraPatch, hu: Field) -> Field:
     """Another age: trabecular density of 40 (osteoporosis) to 300 HU (young), cortex kept.
 
     Cited range: Pickhardt et al., Ann Intern Med 2013;158:588-595.
@@ -23,14 +31,14 @@ def marrow_density(rng: Rng, canvas: Canvas, hu: Field) -> Field:
     return np.asarray(hu + (target - now) * marrow, np.float32)
 
 
-def heterogeneous_marrow(rng: Rng, canvas: Canvas, hu: Field) -> Field:
+def heterogeneous_marrow(rng: Rng, canvas: VertebraPatch, hu: Field) -> Field:
     """Red and fatty marrow in patches, coarse and fine."""
     coarse = smooth_field(rng, canvas, rng.uniform(6, 14)) * rng.uniform(0, 18)
     fine = smooth_field(rng, canvas, rng.uniform(1.5, 4)) * rng.uniform(0, 16)
     return np.asarray(hu + canvas.soft_body * (coarse + fine), np.float32)
 
 
-def endplate_sclerosis(rng: Rng, canvas: Canvas, hu: Field) -> Field:
+def endplate_sclerosis(rng: Rng, canvas: VertebraPatch, hu: Field) -> Field:
     """A dense band along one endplate, patchy, thicker on one side (degenerative, Modic 3)."""
     depth = _from_endplate(canvas, upper=rng.random() < 0.5)
     band = np.exp(-((depth / rng.uniform(1.5, 6.0)) ** 2))
@@ -38,7 +46,7 @@ def endplate_sclerosis(rng: Rng, canvas: Canvas, hu: Field) -> Field:
     return np.asarray(hu + canvas.soft_body * band * patches * rng.uniform(80, 450), np.float32)
 
 
-def bone_island(rng: Rng, canvas: Canvas, hu: Field) -> Field:
+def bone_island(rng: Rng, canvas: VertebraPatch, hu: Field) -> Field:
     """Enostosis: small, very dense (above 885 HU: Ulano et al. 2016), sharp, a bit spiculated."""
     where = random_point(rng, canvas, canvas.depth > 1.0)
     island = blob(rng, canvas, where, log_uniform(rng, 1.2, 3.5), rng.uniform(0.05, 0.3), 0.3)
@@ -46,7 +54,7 @@ def bone_island(rng: Rng, canvas: Canvas, hu: Field) -> Field:
     return np.asarray(hu + island * canvas.soft_body * np.maximum(target - hu, 0.0), np.float32)
 
 
-def schmorl_node(rng: Rng, canvas: Canvas, hu: Field) -> Field:
+def schmorl_node(rng: Rng, canvas: VertebraPatch, hu: Field) -> Field:
     """Disc herniated through an endplate: a rounded notch of disc density in a sclerotic shell."""
     depth = _from_endplate(canvas, upper=rng.random() < 0.5)
     where = random_point(rng, canvas, canvas.body & (depth < 1.5) & (canvas.depth < 3.0))
@@ -59,7 +67,7 @@ def schmorl_node(rng: Rng, canvas: Canvas, hu: Field) -> Field:
     return np.asarray(hu + node * (rng.uniform(40, 110) - hu), np.float32)
 
 
-def haemangioma(rng: Rng, canvas: Canvas, hu: Field) -> Field:
+def haemangioma(rng: Rng, canvas: VertebraPatch, hu: Field) -> Field:
     """Coarse vertical trabeculae in a fatty or vascular bed ("corduroy", "polka dots").
 
     Thick and far enough apart to survive a common scan: one that shows none is, to a reader of
@@ -74,7 +82,7 @@ def haemangioma(rng: Rng, canvas: Canvas, hu: Field) -> Field:
     return np.asarray(hu + 0.85 * region * (texture - hu), np.float32)
 
 
-def basivertebral_cleft(rng: Rng, canvas: Canvas, hu: Field) -> Field:
+def basivertebral_cleft(rng: Rng, canvas: VertebraPatch, hu: Field) -> Field:
     """The vein's channel: a flat cleft from the middle of the posterior wall forwards."""
     s, p, i = canvas.coordinates()
     rows, columns, slices = _extent(canvas, 1), _extent(canvas, 2), _extent(canvas, 0)
@@ -86,7 +94,7 @@ def basivertebral_cleft(rng: Rng, canvas: Canvas, hu: Field) -> Field:
     return np.asarray(hu + cleft * rng.uniform(0.5, 1.0) * (rng.uniform(10, 70) - hu), np.float32)
 
 
-def osteophyte(rng: Rng, canvas: Canvas, hu: Field) -> Field:
+def osteophyte(rng: Rng, canvas: VertebraPatch, hu: Field) -> Field:
     """A dense corner: sclerotic lipping where an endplate meets the wall."""
     depth = np.minimum(_from_endplate(canvas, True), _from_endplate(canvas, False))
     corner = canvas.body & (depth < 3.0) & (canvas.depth < 2.0)
@@ -96,14 +104,14 @@ def osteophyte(rng: Rng, canvas: Canvas, hu: Field) -> Field:
     return np.asarray(hu + lip * np.maximum(target - hu, 0.0) * canvas.soft_body, np.float32)
 
 
-def fatty_island(rng: Rng, canvas: Canvas, hu: Field) -> Field:
+def fatty_island(rng: Rng, canvas: VertebraPatch, hu: Field) -> Field:
     """Focal fatty marrow: darker, but with its trabeculae left and no hard edge."""
     where = random_point(rng, canvas, canvas.depth > 2.0)
     region = blob(rng, canvas, where, rng.uniform(3, 9), 0.3, 3.0) * canvas.soft_body
     return np.asarray(hu - region * rng.uniform(15, 55), np.float32)
 
 
-def impaction_band(rng: Rng, canvas: Canvas, hu: Field) -> Field:
+def impaction_band(rng: Rng, canvas: VertebraPatch, hu: Field) -> Field:
     """A healing compression fracture: a dense line parallel to an endplate, a few mm below it."""
     depth = _from_endplate(canvas, upper=rng.random() < 0.7)
     wavy = depth - rng.uniform(3, 8) - 0.8 * smooth_field(rng, canvas, 8.0)
@@ -126,7 +134,7 @@ MIMICS = (
 )
 
 
-def paint_mimics(rng: Rng, canvas: Canvas) -> Field:
+def paint_mimics(rng: Rng, canvas: VertebraPatch) -> Field:
     """HU of the vertebra with a random set of benign changes."""
     hu = canvas.hu
     for painter, chance in MIMICS:
@@ -135,12 +143,12 @@ def paint_mimics(rng: Rng, canvas: Canvas) -> Field:
     return hu
 
 
-def _extent(canvas: Canvas, axis: int) -> tuple[float, float]:
+def _extent(canvas: VertebraPatch, axis: int) -> tuple[float, float]:
     hit = np.flatnonzero(canvas.body.any(axis=tuple(a for a in range(3) if a != axis)))
     return float(hit[0] * canvas.spacing[axis]), float(hit[-1] * canvas.spacing[axis])
 
 
-def _from_endplate(canvas: Canvas, upper: bool) -> Field:
+def _from_endplate(canvas: VertebraPatch, upper: bool) -> Field:
     """Distance in mm along the columns from an endplate; large outside the body."""
     body = canvas.body if upper else canvas.body[:, :, ::-1]
     first = np.where(body.any(axis=2), body.argmax(axis=2), body.shape[2])

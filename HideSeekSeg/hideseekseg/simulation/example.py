@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
+from ..files import atomic, make_folder
 from ..imaging.patch import bounding_box
-from ..imaging.reading import atomic, make_folder
 from ..imaging.volume import Grid, Volume, to_sitk
 from .phantom.spine import Paint, example_spine, label_value
-from .random_fields import Canvas, Field, Rng, blob, smooth_field
+from .random_fields import Field, Rng, VertebraPatch, blob, smooth_field
 
 FILES = ("ct.nii.gz", "vertebrae.nii.gz")
 
@@ -60,7 +60,7 @@ def painter(spots: Sequence[Spot]) -> Paint:
             body = bodies == label_value(spot.level)
             box = bounding_box(body, margin=4)
             spacing = tuple(float(s) for s in grid.spacing[::-1])
-            canvas = Canvas(hu[box], body[box], spacing)  # type: ignore[arg-type]
+            canvas = VertebraPatch(hu[box], body[box], spacing)  # type: ignore[arg-type]
             centre = np.array(spot.where) * canvas.body.shape * spacing
             weight = blob(rng, canvas, centre, spot.radius_mm, 0.25, 1.0) * canvas.soft_body
             tissue = spot.hu * (1 + 0.1 * smooth_field(rng, canvas, 4.0))

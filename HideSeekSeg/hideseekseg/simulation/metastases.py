@@ -18,7 +18,55 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from .random_fields import Canvas, Field, Mask, Rng, blob, log_uniform, random_point, smooth_field
+from .random_fields import (
+    Field,
+    Mask,
+    Rng,
+    VertebraPatch,
+    blob,
+    log_uniform,
+    random_point,
+    smooth_field,
+)
+
+GAP_MM = 1.5  # holes of one lesion that lie nearer than twice this are outlined together
+SMALLEST_MM3 = 33.0  # a ball of 4 mm
+PLAIN_HU = 100.0  # mean contrast of a plain lesion
+PLAIN_CLUTTER = 1.5  # and the same in deviations of the marrow around it
+
+
+def outlined(mask: Mask, body: Mask, spacing: tuple[float, float, float]) -> Mask:
+    """The mask (S, P, I) as a reader outlines it: gaps closed, specks left out, inside the body."""
+    if not mask.any():
+        return mask
+    reach = [int(GAP_MM // step) + 1 for step in spacing]
+    padded = np.pad(mask, [(n, n) for n in reach])
+    near = ndimage.distance_transform_edt(~padded, sampling=spacing) <= GAP_MM
+    closed = ndimage.distance_transform_edt(near, sampling=spacing) > GAP_MM
+    inner = tuple(slice(n, -n) for n in reach)
+    parts, count = ndimage.label((closed[inner] | mask) & body)
+    sizes = np.bincount(parts.ravel(), minlength=count + 1) * np.prod(spacing)
+    sizes[0] = 0.0
+    return np.asarray((sizes >= SMALLEST_MM3)[parts])
+
+
+def clutter(hu: Field, depth: Field) -> float:
+    """Robust deviation of the marrow of a healthy vertebra, noise and texture alike, in HU."""
+    inside = hu[depth > 3.0]
+    if inside.size == 0:
+        return 0.0
+    return 1.4826 * float(np.median(np.abs(inside - np.median(inside))))
+
+
+def plain(change: Field, lesions: Mask, clutter_hu: float) -> bool:
+    """Whether every lesion (joined by faces) stands out from the marrow by its mean change."""
+    parts, count = ndimage.label(lesions)
+    if count == 0:
+        return False
+    means = ndimage.mean(np.abs(change), parts, range(1, count + 1))
+    least = max(PLAIN_HU, PLAIN_CLUTTER * clutter_hu)
+    return bool((np.asarray(means) >= least).all())
+
 
 # Change of density (HU, before blur) from which a voxel counts as lesion: below, no reader sees it.
 VISIBLE_HU = 60.0
@@ -35,7 +83,7 @@ class Painted:
     blastic: Mask
 
 
-def seed_point(rng: Rng, canvas: Canvas) -> npt.NDArray[np.float64]:
+def seed_point(rng: Rng, canvas: VertebraPatch) -> npt.NDArray[np.float64]:
     """Where a metastasis starts (mm): anywhere in the body, the posterior third twice as often."""
     rows = np.flatnonzero(canvas.body.any(axis=(0, 2)))
     behind = rows[0] + (rows[-1] - rows[0]) * 2 / 3
@@ -43,12 +91,12 @@ def seed_point(rng: Rng, canvas: Canvas) -> npt.NDArray[np.float64]:
     return random_point(rng, canvas, weight)
 
 
-def body_radius(canvas: Canvas) -> float:
+def body_radius(canvas: VertebraPatch) -> float:
     """Radius in mm of the ball as large as the body: the scale of sizes below."""
     return float(np.cbrt(canvas.body.sum() * np.prod(canvas.spacing) * 3 / (4 * np.pi)))
 
 
-def lytic_lesion(rng: Rng, canvas: Canvas, radius: float | None = None) -> Field:
+def lytic_lesion(rng: Rng, canvas: VertebraPatch, radius: float | None = None) -> Field:
     """Weight 0..1 of bone replaced by tumour, in one of the three patterns of destruction."""
     largest = 0.9 * body_radius(canvas)
     radius = radius or log_uniform(rng, 3.0, largest)
@@ -67,7 +115,7 @@ def lytic_lesion(rng: Rng, canvas: Canvas, radius: float | None = None) -> Field
     return np.asarray(region * speckle, np.float32)
 
 
-def paint_lytic(rng: Rng, canvas: Canvas, hu: Field) -> tuple[Field, Field]:
+def paint_lytic(rng: Rng, canvas: VertebraPatch, hu: Field) -> tuple[Field, Field]:
     """HU after one lytic lesion, and the lesion's weight.
 
     Bone gives way to tumour tissue.  A third of the lesions break through the cortex; some carry a
@@ -88,7 +136,7 @@ def paint_lytic(rng: Rng, canvas: Canvas, hu: Field) -> tuple[Field, Field]:
     return np.asarray(hu + weight * np.minimum(tumour - hu, 0.0), np.float32), weight
 
 
-def blastic_lesion(rng: Rng, canvas: Canvas) -> tuple[Field, float]:
+def blastic_lesion(rng: Rng, canvas: VertebraPatch) -> tuple[Field, float]:
     """Weight 0..1 of new bone and its density in HU, for one of the patterns of sclerosis."""
     size = body_radius(canvas)
     pattern = rng.choice(
@@ -119,7 +167,7 @@ def blastic_lesion(rng: Rng, canvas: Canvas) -> tuple[Field, float]:
     return np.asarray(weight * texture, np.float32), log_uniform(rng, 200, 850)
 
 
-def paint_blastic(rng: Rng, canvas: Canvas, hu: Field) -> tuple[Field, Field]:
+def paint_blastic(rng: Rng, canvas: VertebraPatch, hu: Field) -> tuple[Field, Field]:
     """HU after one blastic lesion (or group), and its weight.  New bone adds to what is there."""
     weight, density = blastic_lesion(rng, canvas)
     weight = weight * canvas.soft_body
@@ -134,13 +182,13 @@ def draw_kind(rng: Rng) -> Kind:
     return kinds[int(rng.choice(3, p=[0.45, 0.4, 0.15]))]
 
 
-def paint_metastases(rng: Rng, canvas: Canvas, kind: Kind) -> Painted:
+def paint_metastases(rng: Rng, canvas: VertebraPatch, kind: Kind) -> Painted:
     """One diseased vertebra, one to three lesions of a kind.
 
     A lesion that overlaps an earlier one of the other type takes its voxels where it changes them
     more.  The masks are where the density changed by at least VISIBLE_HU.
     """
-    steps: list[Callable[[Rng, Canvas, Field], tuple[Field, Field]]] = []
+    steps: list[Callable[[Rng, VertebraPatch, Field], tuple[Field, Field]]] = []
     if kind != "blastic":
         steps += [paint_lytic] * int(rng.choice([1, 2, 3], p=[0.65, 0.25, 0.1]))
     if kind != "lytic":

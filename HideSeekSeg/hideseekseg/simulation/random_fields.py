@@ -18,7 +18,7 @@ Rng = np.random.Generator
 
 
 @dataclass(frozen=True)
-class Canvas:
+class VertebraPatch:
     """One vertebra to paint on: HU (float32), its body, and the voxel size (S, P, I) in mm."""
 
     hu: Field
@@ -44,7 +44,7 @@ class Canvas:
         return s[:, None, None], p[None, :, None], i[None, None, :]
 
 
-def smooth_field(rng: Rng, canvas: Canvas, length_mm: float) -> Field:
+def smooth_field(rng: Rng, canvas: VertebraPatch, length_mm: float) -> Field:
     """A Gaussian random field of zero mean, unit deviation and about that correlation length."""
     shape = canvas.body.shape
     extent = np.array(shape) * canvas.spacing
@@ -73,7 +73,7 @@ def smooth_field(rng: Rng, canvas: Canvas, length_mm: float) -> Field:
 
 def blob(
     rng: Rng,
-    canvas: Canvas,
+    canvas: VertebraPatch,
     centre_mm: npt.ArrayLike,
     radius_mm: float,
     irregularity: float = 0.2,
@@ -101,7 +101,7 @@ def blob(
     return np.asarray(np.clip(0.5 + (1 - distance) / (2 * sharp), 0.0, 1.0), np.float32)
 
 
-def random_point(rng: Rng, canvas: Canvas, weight: Field | Mask) -> npt.NDArray[np.float64]:
+def random_point(rng: Rng, canvas: VertebraPatch, weight: Field | Mask) -> npt.NDArray[np.float64]:
     """A position in mm drawn from the weight (any shape-like non-negative array)."""
     flat = np.asarray(weight, np.float64).ravel()
     total = flat.sum()

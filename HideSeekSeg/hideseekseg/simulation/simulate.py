@@ -16,14 +16,13 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from ..imaging.reading import atomic
+from ..files import atomic
 from ..model.profile import Geometry
 from .acquisition import Acquisition, acquire, draw_noise, random_acquisition, scale
 from .benign_mimics import paint_mimics
-from .metastases import VISIBLE_HU, draw_kind, paint_metastases
-from .random_fields import Canvas, Field, Mask, Rng
-from .source_vertebrae import Vertebra, take_canvas
-from .visibility import clutter, outlined, plain
+from .metastases import VISIBLE_HU, clutter, draw_kind, outlined, paint_metastases, plain
+from .random_fields import Field, Mask, Rng, VertebraPatch
+from .source_vertebrae import SourceVertebra, take_canvas
 
 BODY, LYTIC, BLASTIC = 1, 2, 4
 Spacing = tuple[float, float, float]  # mm along (S, P, I)
@@ -52,7 +51,7 @@ class Sample:
         return np.asarray((self.lytic | self.blastic).sum(axis=(1, 2)))
 
 
-def draw_sample(rng: Rng, vertebra: Vertebra, geometry: Geometry, diseased: bool) -> Sample:
+def draw_sample(rng: Rng, vertebra: SourceVertebra, geometry: Geometry, diseased: bool) -> Sample:
     """Draw benign changes, then lesions, then scan.
 
     What is painted is blurred as the vertebra's own scan was before it is added to it: the canvas
@@ -68,7 +67,7 @@ def draw_sample(rng: Rng, vertebra: Vertebra, geometry: Geometry, diseased: bool
         none = np.zeros_like(canvas.body)
         image = scale(twin + noise, how)
         return Sample(image, image, canvas.body, none, none)
-    marrow = Canvas(benign, canvas.body, canvas.spacing)
+    marrow = VertebraPatch(benign, canvas.body, canvas.spacing)
     lesions = _draw_lesions(rng, marrow, own_blur, how, clutter(twin + noise, canvas.depth))
     grain = _grain_lost(rng, canvas, lesions.lost)
     return Sample(
@@ -91,7 +90,7 @@ class _Lesions:
 
 
 def _draw_lesions(
-    rng: Rng, marrow: Canvas, own_blur: Spacing, how: Acquisition, clutter_hu: float
+    rng: Rng, marrow: VertebraPatch, own_blur: Spacing, how: Acquisition, clutter_hu: float
 ) -> _Lesions:
     """Metastases of one kind, drawn again until they are plain, but for a known share.
 
@@ -111,14 +110,14 @@ def _draw_lesions(
     return _Lesions(change, lytic & ~blastic, blastic, painted.lytic)
 
 
-def _blurred(change: Field, canvas: Canvas, sigma_mm: Spacing) -> Field:
+def _blurred(change: Field, canvas: VertebraPatch, sigma_mm: Spacing) -> Field:
     return np.asarray(
         ndimage.gaussian_filter(change, np.array(sigma_mm) / canvas.spacing, truncate=3.0),
         np.float32,
     )
 
 
-def _grain_lost(rng: Rng, canvas: Canvas, lytic: Mask) -> Field:
+def _grain_lost(rng: Rng, canvas: VertebraPatch, lytic: Mask) -> Field:
     """Noise for voxels where bone was replaced: the scan's own noise went with the bone there.
 
     The finest detail of marrow is noise and trabeculae; a third of it stands for the noise.
@@ -163,7 +162,10 @@ class Recipe:
 
 
 def simulate(
-    recipe: Recipe, canvases: Sequence[Vertebra], folder: Path, progress: Callable[[int, int], None]
+    recipe: Recipe,
+    canvases: Sequence[SourceVertebra],
+    folder: Path,
+    progress: Callable[[int, int], None],
 ) -> Path:
     """Draw ``recipe.vertebrae`` vertebrae, half of them diseased; write their slices as a shard.
 
@@ -173,7 +175,7 @@ def simulate(
     vertebra, slice) and the recipe as JSON beside it.
     """
     rng = np.random.default_rng(recipe.seed)
-    groups: dict[str, list[Vertebra]] = {}
+    groups: dict[str, list[SourceVertebra]] = {}
     for vertebra in canvases:
         groups.setdefault(vertebra.group, []).append(vertebra)
     columns: dict[str, list[np.ndarray]] = {}

@@ -12,14 +12,15 @@ from scipy import ndimage
 from ..anatomy.body import find_body
 from ..anatomy.crop import Mask, crop_grid, take_crop
 from ..anatomy.labelling import assign
+from ..errors import InputError
 from ..imaging.patch import bounding_box
-from ..imaging.reading import InputError, read_ct, read_segmentation
+from ..imaging.reading import read_ct, read_segmentation
 from ..imaging.volume import Grid, Volume
 from ..model.profile import Geometry
-from .phantom.settings import random_settings
+from .phantom.layout import random_settings
 from .phantom.spine import draw_clean, label_value
 from .phantom.vertebra import LEVELS
-from .random_fields import Canvas, Rng, smooth_field
+from .random_fields import Rng, VertebraPatch, smooth_field
 
 # Vertebrae with less body than this are cut by the field of view and no use as canvas.
 SMALLEST_MM3 = 2500.0
@@ -29,7 +30,7 @@ SPACING_DRAWN_MM = (0.8, 0.8, 0.8)
 
 
 @dataclass(frozen=True)
-class Vertebra:
+class SourceVertebra:
     """One real (or drawn) vertebra: HU around it, its body, and whose it is."""
 
     ct: Volume
@@ -86,7 +87,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def load_vertebrae(source: Source, margin_mm: float = 15.0) -> list[Vertebra]:
+def load_vertebrae(source: Source, margin_mm: float = 15.0) -> list[SourceVertebra]:
     """All whole bodies of a source, each with some of the CT around it."""
     ct = read_ct(source.ct)
     segmentation = read_segmentation(source.segmentation)
@@ -102,11 +103,11 @@ def load_vertebrae(source: Source, margin_mm: float = 15.0) -> list[Vertebra]:
         if cut or body.mask.sum() * grid.voxel_mm3 < SMALLEST_MM3:
             continue
         hu = Volume(ct.array[box].astype(np.float32), grid)
-        vertebrae.append(Vertebra(hu, body.mask, source.patient, found.level))
+        vertebrae.append(SourceVertebra(hu, body.mask, source.patient, found.level))
     return vertebrae
 
 
-def drawn_vertebrae(rng: Rng, count: int) -> list[Vertebra]:
+def drawn_vertebrae(rng: Rng, count: int) -> list[SourceVertebra]:
     """Vertebrae drawn from scratch, T1 to L5, before blur and noise; each is its own patient."""
     vertebrae = []
     for number in range(count):
@@ -115,13 +116,15 @@ def drawn_vertebrae(rng: Rng, count: int) -> list[Vertebra]:
         settings = replace(settings, field=(90.0, 90.0), margin=20.0)
         clean = draw_clean(settings, rng)
         body = clean.bodies == label_value(level)
-        vertebrae.append(Vertebra(Volume(clean.hu, clean.grid), body, f"{DRAWN} {number}", level))
+        vertebrae.append(
+            SourceVertebra(Volume(clean.hu, clean.grid), body, f"{DRAWN} {number}", level)
+        )
     return vertebrae
 
 
 def take_canvas(
-    rng: Rng, vertebra: Vertebra, geometry: Geometry
-) -> tuple[Canvas, tuple[float, float, float]]:
+    rng: Rng, vertebra: SourceVertebra, geometry: Geometry
+) -> tuple[VertebraPatch, tuple[float, float, float]]:
     """A fresh view of the vertebra, and the scan's own blur (Gaussian sigma in mm along S, P, I).
 
     Turned by some degrees, stretched by some percent and with the body's outline off by up to a
@@ -131,8 +134,8 @@ def take_canvas(
     crop = take_crop(vertebra.ct, vertebra.body, grid)
     # From here on sizes are those of the undistorted vertebra, stretched with it.
     s, p, i = (float(v) for v in grid.spacing[::-1])
-    canvas = Canvas(crop.image, crop.body, (s, p, i))
-    canvas = Canvas(canvas.hu, _redrawn(rng, canvas), canvas.spacing)
+    canvas = VertebraPatch(crop.image, crop.body, (s, p, i))
+    canvas = VertebraPatch(canvas.hu, _redrawn(rng, canvas), canvas.spacing)
     blur = 0.42 * np.abs(grid.direction.T @ vertebra.ct.grid.direction) @ vertebra.ct.grid.spacing
     return canvas, (float(blur[2]), float(blur[1]), float(blur[0]))
 
@@ -162,7 +165,7 @@ def _rotation(angles: np.ndarray) -> np.ndarray:
     return turn
 
 
-def _redrawn(rng: Rng, canvas: Canvas) -> Mask:
+def _redrawn(rng: Rng, canvas: VertebraPatch) -> Mask:
     """The body's outline, moved by a smooth error of up to about a pixel."""
     pixel = canvas.spacing[1]
     inside = ndimage.distance_transform_edt(canvas.body, sampling=canvas.spacing)

@@ -12,21 +12,146 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..imaging.reading import InputError, atomic, make_folder
-from ..model.profile import Profile
+from ..errors import InputError
+from ..files import atomic, make_folder
+from ..model.profile import Geometry, Profile
 from ..model.weights import DeviceError, Model, save_model
 from ..simulation.simulate import Recipe, simulate
-from ..simulation.source_vertebrae import Vertebra, drawn_vertebrae, load_vertebrae, read_sources
+from ..simulation.source_vertebrae import (
+    SourceVertebra,
+    drawn_vertebrae,
+    load_vertebrae,
+    read_sources,
+)
 from .dataset import Slices, load_slices, patients_of
-from .distributed import Team, open_team
-from .evaluation import TYPES, Case, load_cases
+from .distributed import ProcessGroup, open_team
+from .evaluation import (
+    TYPES,
+    Case,
+    Figures,
+    format_figures,
+    load_cases,
+    measure_labels,
+    measure_weights,
+)
+from .manifest import Manifest, balance, overlap, read_manifest
 from .pictures import contact_sheet, loss_curves
-from .reporting import Figures, format_figures, measure_labels, measure_weights
-from .telling import Say, counter, stage_teller
+from .prepare import PreparedRow, cut_out, write_shards
 from .threshold_tuning import tune
-from .train import COMPACT, Settings, train
-from .trainer import seconds_spent
+from .train import COMPACT, TrainingSettings, train
+from .trainer import Say, counter, seconds_spent, stage_teller
 from .weights import load_weights
+
+SHOWN_PATIENTS = 50
+
+
+def run_check(
+    paths: Sequence[Path],
+    geometry: Geometry,
+    say: Say,
+    tell: Say,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> int:
+    """Say everything that is wrong in manifests that are meant to be kept apart; gives how much.
+
+    ``say`` hears the report, ``tell`` how far it is.  ``should_stop`` ends in KeyboardInterrupt.
+    """
+    manifests = [read_manifest(path) for path in paths]
+    wrong = sum(_check(manifest, geometry, say, tell, should_stop) for manifest in manifests)
+    for number, first in enumerate(manifests):
+        for second in manifests[number + 1 :]:
+            shared = overlap(first, second)
+            wrong += len(shared)
+            for line in shared:
+                say(line)
+    say("nothing is wrong" if not wrong else f"wrong: {wrong}")
+    return wrong
+
+
+def _check(
+    manifest: Manifest, geometry: Geometry, say: Say, tell: Say, should_stop: Callable[[], bool]
+) -> int:
+    for problem in manifest.problems:
+        say(str(problem))
+    wrong = len(manifest.problems)
+    groups = manifest.by_image()
+    count = counter(tell, "image")
+    for number, rows in enumerate(groups, start=1):
+        if should_stop():
+            raise KeyboardInterrupt
+        outcomes = cut_out(rows, geometry)
+        wrong += sum(bool(outcome.obstacle) for outcome in outcomes)
+        _say_outcomes(manifest.path, outcomes, say)
+        count(number, len(groups))
+    counts = balance(manifest.rows)
+    healthy, malignant = (sum(pair[n] for pair in counts.values()) for n in (0, 1))
+    if not healthy or not malignant:
+        only = "malignant" if malignant else "healthy"
+        say(f"{manifest.path}: holds {only} vertebrae alone: there is nothing to tell apart")
+        wrong += 1
+    for line in _summary(manifest, counts):
+        say(line)
+    return wrong
+
+
+def _say_outcomes(path: Path, outcomes: Sequence[PreparedRow], say: Say) -> None:
+    for outcome in outcomes:
+        where = f"{path}, line {outcome.row.line}"
+        if outcome.obstacle:
+            say(f"{where}: {outcome.obstacle}")
+        elif outcome.notes:
+            say(f"{where}: usable, but note: {'; '.join(outcome.notes)}")
+
+
+def _summary(manifest: Manifest, counts: dict[str, tuple[int, int]]) -> list[str]:
+    """Classes of each patient, most vertebrae first."""
+    healthy, malignant = (sum(pair[n] for pair in counts.values()) for n in (0, 1))
+    lines = [
+        f"{manifest.path}: {healthy} healthy and {malignant} malignant vertebrae"
+        f" of {len(counts)} patients in {len(manifest.by_image())} images"
+    ]
+    if manifest.unused:
+        lines.append(f"columns that are not read: {', '.join(manifest.unused)}")
+    order = sorted(counts.items(), key=lambda item: -sum(item[1]))
+    width = max([len(patient) for patient in counts] + [7])
+    lines.append(f"{'patient':{width}}  healthy  malignant")
+    lines += [f"{name:{width}}  {h:7}  {m:9}" for name, (h, m) in order[:SHOWN_PATIENTS]]
+    if len(order) > SHOWN_PATIENTS:
+        lines.append(f"and {len(order) - SHOWN_PATIENTS} more patients")
+    return lines
+
+
+def run_prepare(
+    path: Path,
+    geometry: Geometry,
+    out: Path,
+    say: Say,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> int:
+    """Write a manifest's shards to ``out`` and say what was left out; gives how many there are.
+
+    Raises InputError where the table is wrong or no vertebra is usable.
+    """
+    manifest = read_manifest(path)
+    if manifest.problems:
+        first, more = manifest.problems[0], len(manifest.problems) - 1
+        others = f"; and {more} more, which `hideseekseg check` tells" if more else ""
+        raise InputError(path, f"line {first.line}: {first.cause}{others}")
+    count = counter(say, "image")
+    left_out = 0
+
+    def tell(number: int, total: int, outcomes: Sequence[PreparedRow]) -> None:
+        nonlocal left_out
+        left_out += sum(bool(outcome.obstacle) for outcome in outcomes)
+        _say_outcomes(path, outcomes, say)
+        count(number, total)
+
+    shards = write_shards(manifest, geometry, out, tell, should_stop)
+    if not shards:
+        raise InputError(path, "leads to no usable vertebra")
+    say(f"{shards} shards in {out}; vertebrae left out: {left_out} of {len(manifest.rows)}")
+    return shards
+
 
 THRESHOLDS_OF_START = "not tuned: those of the weights it went on from"
 
@@ -51,7 +176,7 @@ def run_simulate(job: Simulation, say: Say) -> list[Path]:
     sources = [s for s in known if s.split in job.splits]
     if not sources:
         raise InputError(job.sources, f"has no row with the split {asked}")
-    canvases: list[Vertebra] = []
+    canvases: list[SourceVertebra] = []
     for source in sources:
         canvases += load_vertebrae(source)
         say(f"{source.patient}: {sum(v.patient == source.patient for v in canvases)} vertebrae")
@@ -83,7 +208,7 @@ class Training:
     slices: Path
     validation: Path | None
     out: Path
-    settings: Settings
+    settings: TrainingSettings
     name: str
     device: str = "auto"
     central_slices: int | None = None
@@ -111,14 +236,14 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
         _validation(job.validation, profile, job.without)
     weights = job.out / "weights"
     with _team(job.device) as team:
-        if team.leads:
+        if team.is_main:
             make_folder(job.out)
             _claim(job.out, {**asdict(settings), "without": sorted(job.without)})
             say(_described(slices, team))
         trained = train(
             slices, profile, settings, job.out, stage_teller(say), should_stop, team, start
         )
-    if not team.leads:
+    if not team.is_main:
         return None
     facts = {**_facts(slices), "seconds": round(seconds_spent(job.out))}
     if start is not None:
@@ -153,7 +278,7 @@ def _require(slices: Slices, job: Training) -> None:
         raise InputError("--encoder-steps 0", "needs --start: there is no encoder to keep")
 
 
-def _start(job: Training, profile: Profile) -> tuple[Model | None, Settings]:
+def _start(job: Training, profile: Profile) -> tuple[Model | None, TrainingSettings]:
     """The weights to go on from, and settings that name them; InputError where they do not fit."""
     if job.start is None:
         return None, job.settings
@@ -163,7 +288,7 @@ def _start(job: Training, profile: Profile) -> tuple[Model | None, Settings]:
     return model, replace(job.settings, start=model.hash)
 
 
-def _described(slices: Slices, team: Team) -> str:
+def _described(slices: Slices, team: ProcessGroup) -> str:
     patients = len(np.unique(slices.patient))
     ill = f"{slices.label.mean():.0%} ill"
     where = f"{team.device}" + (f" and {team.size - 1} more" if team.size > 1 else "")
@@ -178,7 +303,7 @@ def _facts(slices: Slices) -> dict[str, Any]:
 
 
 @contextmanager
-def _team(device: str) -> Iterator[Team]:
+def _team(device: str) -> Iterator[ProcessGroup]:
     try:
         with open_team(device) as team:
             yield team

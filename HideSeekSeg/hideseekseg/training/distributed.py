@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """The processes that train one model together, seen from the one with this ``rank``.
 
     Each has a device, draws batches of its own, and holds the same weights as all others: they
@@ -29,7 +29,7 @@ class Team:
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that writes and speaks."""
         return self.rank == 0
 
@@ -66,11 +66,11 @@ class Team:
         return tensor
 
 
-ALONE = Team()
+SINGLE = ProcessGroup()
 
 
 @contextmanager
-def open_team(device: str = "auto") -> Iterator[Team]:
+def open_team(device: str = "auto") -> Iterator[ProcessGroup]:
     """This process, or its team where ``torchrun`` started several (its variables say so).
 
     ``device`` is "auto", "cpu", "cuda" or "mps"; of several processes on CUDA each takes the GPU of
@@ -79,13 +79,13 @@ def open_team(device: str = "auto") -> Iterator[Team]:
     chosen, _ = choose_device(device)
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield Team(chosen)
+        yield ProcessGroup(chosen)
         return
     if chosen.type == "cuda":
         chosen = _own_gpu(int(os.environ.get("LOCAL_RANK", "0")))
     distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
-        yield Team(chosen, distributed.get_rank(), size)
+        yield ProcessGroup(chosen, distributed.get_rank(), size)
         distributed.barrier()  # nobody hangs up while another is still in its last step
     finally:
         distributed.destroy_process_group()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +13,71 @@ import torch
 from scipy import stats
 
 from ..attribution import Edit, Latents, edit, encode, hide_and_seek, propose
+from ..errors import InputError
 from ..findings import LesionType
-from ..imaging.reading import InputError
-from ..lesions import Joined, Part, join_slices, p_of_vertebra
+from ..lesions import Lesion3D, SliceCandidate, join_slices, p_of_vertebra
 from ..model.profile import Decision, Profile
 from ..model.weights import Model
 from ..simulation.random_fields import Mask
-from .dataset import load_slices, make_batch
+from .dataset import Slices, load_slices, make_batch
 from .lesion_matching import match, true_lesions
+from .threshold_tuning import slice_auc
+from .train import encode_all
+
+Figures = dict[str, float | int | None]
+
+
+def measure_weights(model: Model, cases: Sequence[Case]) -> Figures:
+    """Plain figures of one set of weights on simulated cases, by name; None where undefined."""
+    found = [detect(edit_case(case, model), model) for case in cases]
+    decision = model.profile.decision
+    figures: Figures = {
+        "vertebrae": len(cases),
+        "diseased": sum(case.diseased for case in cases),
+        "patients": len({case.patient for case in cases}),
+        "slice AUC": slice_auc(model, cases),
+        "vertebra AUC": vertebra_auc(found),
+        "false findings per healthy vertebra": false_per_healthy(found, decision),
+    }
+    for kind in TYPES:
+        for least_iou in (0.1, 0.5):
+            counts = tally(found, kind, decision.threshold, least_iou)
+            figures[f"{kind} F1 (IoU >= {least_iou})"] = counts.f1
+            if least_iou == 0.1:
+                figures[f"{kind} precision"] = counts.precision
+                figures[f"{kind} recall"] = counts.recall
+                figures[f"{kind} Dice"] = counts.mean_dice
+    return {name: _plain(value) for name, value in figures.items()}
+
+
+def measure_labels(model: Model, slices: Slices) -> Figures:
+    """How well P(malignant) agrees with the labels of vertebrae whose lesions are not known."""
+    z = encode_all(model.autoencoder, slices, model.profile, len(slices))
+    p = model.classifier.probability(z).numpy()
+    _, first, own = np.unique(slices.vertebra, return_index=True, return_inverse=True)
+    ill = slices.label[first] == 1
+    of_vertebra = np.array([p_of_vertebra(p[own == n]) for n in range(len(first))])
+    figures: Figures = {
+        "vertebrae": len(first),
+        "diseased": int(ill.sum()),
+        "patients": len(np.unique(slices.patient)),
+        "vertebra AUC": auc(of_vertebra[ill], of_vertebra[~ill]),
+    }
+    return {name: _plain(value) for name, value in figures.items()}
+
+
+def _plain(value: float | int | None) -> float | int | None:
+    """Rounded; None instead of NaN, which JSON does not know."""
+    if value is None or isinstance(value, int):
+        return value
+    return None if math.isnan(value) else round(float(value), 3)
+
+
+def format_figures(figures: Figures) -> str:
+    """Two columns in Markdown."""
+    rows = [f"| {name} | {'-' if value is None else value} |" for name, value in figures.items()]
+    return "\n".join(["| what | value |", "|---|---|", *rows])
+
 
 TYPES: tuple[LesionType, LesionType] = ("lytic", "blastic")
 
@@ -40,7 +98,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Edited:
     """Steps 1 and 2 of a case, kept while thresholds are tried."""
 
     case: Case
@@ -49,11 +107,11 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Found:
+class Detections:
     """The outcome of one case: candidates joined in 3D, P(malignant) of the vertebra."""
 
     case: Case
-    lesions: tuple[Joined, ...]
+    lesions: tuple[Lesion3D, ...]
     p: float
 
 
@@ -106,30 +164,34 @@ def load_cases(folder: Path, profile: Profile, without: Sequence[str] = ()) -> l
     return cases
 
 
-def see(case: Case, model: Model) -> Seen:
+def edit_case(case: Case, model: Model) -> Edited:
     latents = encode(case.x, model)
-    return Seen(case, latents, edit(case.x, latents, model))
+    return Edited(case, latents, edit(case.x, latents, model))
 
 
-def find(seen: Seen, model: Model) -> Found:
+def detect(seen: Edited, model: Model) -> Detections:
     """Steps 3 and 4, and the join; ``model.profile.decision`` is what is being tried."""
     return join(seen, scored_parts(seen, model), model.profile.decision.min_slices)
 
 
-def join(seen: Seen, parts: Sequence[Part], min_slices: int) -> Found:
+def join(seen: Edited, parts: Sequence[SliceCandidate], min_slices: int) -> Detections:
     """The join alone."""
     lesions = join_slices(parts, min_slices)
-    return Found(seen.case, tuple(lesions), p_of_vertebra(seen.latents.p.numpy()))
+    return Detections(seen.case, tuple(lesions), p_of_vertebra(seen.latents.p.numpy()))
 
 
-def scored_parts(seen: Seen, model: Model) -> list[Part]:
+def scored_parts(seen: Edited, model: Model) -> list[SliceCandidate]:
     """Steps 3 and 4: the candidates of all slices with their scores."""
     proposals = propose(seen.healthy, seen.case.body, model.profile.decision)
     scored = hide_and_seek(seen.latents, seen.healthy, proposals, model)
-    return [Part(s.proposal.slice, s.proposal.type, s.proposal.mask, s.score) for s in scored]
+    return [
+        SliceCandidate(s.proposal.slice, s.proposal.type, s.proposal.mask, s.score) for s in scored
+    ]
 
 
-def tally(found: Iterable[Found], kind: LesionType, threshold: float, least_iou: float) -> Tally:
+def tally(
+    found: Iterable[Detections], kind: LesionType, threshold: float, least_iou: float
+) -> Tally:
     """Match candidates above the threshold with true lesions of one type."""
     hits = false = missed = 0
     dice = []
@@ -154,12 +216,12 @@ def auc(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float:
     return float((ranks.sum() - len(a) * (len(a) + 1) / 2) / (len(a) * len(b)))
 
 
-def vertebra_auc(found: Sequence[Found]) -> float:
+def vertebra_auc(found: Sequence[Detections]) -> float:
     """AUC of P(malignant) over vertebrae."""
     return auc([f.p for f in found if f.case.diseased], [f.p for f in found if not f.case.diseased])
 
 
-def false_per_healthy(found: Sequence[Found], decision: Decision) -> float:
+def false_per_healthy(found: Sequence[Detections], decision: Decision) -> float:
     """Accepted candidates per vertebra without a lesion."""
     healthy = [f for f in found if not f.case.diseased]
     count = sum(lesion.score > decision.threshold for f in healthy for lesion in f.lesions)

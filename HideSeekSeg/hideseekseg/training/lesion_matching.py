@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ..lesions import Joined
+from ..lesions import Lesion3D
 from ..simulation.random_fields import Mask
 
 Floats = npt.NDArray[np.float64]
@@ -72,7 +72,7 @@ def true_lesions(truth: Mask) -> list[Mask]:
     return [part for part in parts if part.sum() >= LEAST_TRUE_VOXELS]
 
 
-def match(truth: Mask, lesions: Sequence[Joined]) -> Match:
+def match(truth: Mask, lesions: Sequence[Lesion3D]) -> Match:
     """Compare candidates of one type with the true voxels (S, P, I) of that type."""
     true = true_lesions(truth)
     shape = (truth.shape[0], truth.shape[1], truth.shape[2])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..anatomy.segment_names import meaning_of_name
-from ..imaging.reading import InputError
+from ..errors import InputError
 
 NEEDED = ("image", "mask", "label", "patient")
 OPTIONAL = ("level", "convention")
@@ -17,7 +17,7 @@ LABELS = {"healthy": False, "0": False, "malignant": True, "1": True}
 
 
 @dataclass(frozen=True)
-class Row:
+class ManifestRow:
     """One vertebra: its image, a mask of it, its label, whose it is.
 
     ``level`` and ``convention`` ("" where not given) say which vertebra of a label map it is.
@@ -55,13 +55,13 @@ class Manifest:
     """The rows that can be understood, what is wrong in the table, and columns nobody reads."""
 
     path: Path
-    rows: tuple[Row, ...]
+    rows: tuple[ManifestRow, ...]
     problems: tuple[Problem, ...]
     unused: tuple[str, ...]
 
-    def by_image(self) -> list[list[Row]]:
+    def by_image(self) -> list[list[ManifestRow]]:
         """The rows of each image together, so that it is read but once; in the table's order."""
-        groups: dict[Path, list[Row]] = defaultdict(list)
+        groups: dict[Path, list[ManifestRow]] = defaultdict(list)
         for row in self.rows:
             groups[row.image].append(row)
         return list(groups.values())
@@ -100,7 +100,7 @@ def overlap(a: Manifest, b: Manifest) -> list[str]:
     return lines
 
 
-def balance(rows: Iterable[Row]) -> dict[str, tuple[int, int]]:
+def balance(rows: Iterable[ManifestRow]) -> dict[str, tuple[int, int]]:
     """Healthy and malignant vertebrae of each patient."""
     counts = Counter((row.patient, row.malignant) for row in rows)
     patients = dict.fromkeys(patient for patient, _ in counts)
@@ -129,7 +129,7 @@ def _read_table(path: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]
     return table, names
 
 
-def _row(folder: Path, line: int, cells: Mapping[str, str]) -> Row:
+def _row(folder: Path, line: int, cells: Mapping[str, str]) -> ManifestRow:
     """Raises ValueError saying what is wrong with the cells."""
     if None in cells:  # what DictReader calls values beyond the last column
         raise ValueError("has more values than there are columns")
@@ -144,7 +144,9 @@ def _row(folder: Path, line: int, cells: Mapping[str, str]) -> Row:
     if convention.lower().endswith(".json"):
         convention = str(folder / convention)
     image, mask = folder / values["image"], folder / values["mask"]
-    return Row(line, image, mask, label, values["patient"], _level(values["level"]), convention)
+    return ManifestRow(
+        line, image, mask, label, values["patient"], _level(values["level"]), convention
+    )
 
 
 def _level(text: str) -> str:
@@ -157,10 +159,10 @@ def _level(text: str) -> str:
     return meaning.level
 
 
-def _contradictions(rows: Sequence[Row]) -> Iterable[tuple[int, str]]:
+def _contradictions(rows: Sequence[ManifestRow]) -> Iterable[tuple[int, str]]:
     """Vertebrae that stand there twice, and images of two patients."""
-    seen: dict[tuple[Path, Path, str], Row] = {}
-    owner: dict[Path, Row] = {}
+    seen: dict[tuple[Path, Path, str], ManifestRow] = {}
+    owner: dict[Path, ManifestRow] = {}
     for row in rows:
         first = seen.setdefault(row.vertebra, row)
         if first is not row:

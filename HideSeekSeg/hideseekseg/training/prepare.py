@@ -18,21 +18,17 @@ from ..anatomy.body import CUT
 from ..anatomy.crop import Crop, Mask
 from ..anatomy.intensity import Calibration, NotCTError, calibrate
 from ..anatomy.labelling import Assignment, assign
-from ..anatomy.localization import all_bodies, find_site, levels_of
+from ..anatomy.localization import all_bodies, levels_of, locate_body
 from ..anatomy.preparation import Prepared, prepare
 from ..anatomy.segment_names import is_unnamed
-from ..imaging.reading import (
-    InputError,
-    Segmentation,
-    atomic,
-    make_folder,
-    read_ct,
-    read_segmentation,
-)
+from ..errors import InputError
+from ..files import atomic, make_folder
+from ..imaging.reading import read_ct, read_segmentation
+from ..imaging.segmentation import Segmentation
 from ..imaging.volume import Volume
 from ..model.profile import Geometry
 from ..simulation.simulate import BODY, as_int16, broad_slices
-from .manifest import Manifest, Row
+from .manifest import Manifest, ManifestRow
 
 THE_ONE = "the only label"
 # Slices with less of the body than this share of the broadest are left out: a lesion, of which the
@@ -41,21 +37,21 @@ BROAD_SHARE = 0.35
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PreparedRow:
     """What became of a row: its crop in HU, or the ``obstacle``; ``notes`` are no obstacle."""
 
-    row: Row
+    row: ManifestRow
     obstacle: str = ""
     crop: Crop | None = None
     notes: tuple[str, ...] = ()
 
 
-def cut_out(rows: Sequence[Row], geometry: Geometry) -> list[Outcome]:
+def cut_out(rows: Sequence[ManifestRow], geometry: Geometry) -> list[PreparedRow]:
     """The vertebrae of one image, whose rows these are."""
     try:
         ct = read_ct(rows[0].image)
     except InputError as error:
-        return [Outcome(row, f"image: {error.cause}") for row in rows]
+        return [PreparedRow(row, f"image: {error.cause}") for row in rows]
     found = sorted(_each(rows, ct, geometry), key=lambda pair: pair[0].row.line)
     usable = [prepared.landmarks for _, prepared in found if prepared and prepared.landmarks]
     if not usable:
@@ -69,15 +65,15 @@ def cut_out(rows: Sequence[Row], geometry: Geometry) -> list[Outcome]:
 
 
 def _each(
-    rows: Sequence[Row], ct: Volume, geometry: Geometry
-) -> Iterator[tuple[Outcome, Prepared | None]]:
+    rows: Sequence[ManifestRow], ct: Volume, geometry: Geometry
+) -> Iterator[tuple[PreparedRow, Prepared | None]]:
     """Every row cut out, not yet in HU; each mask is read once."""
     for mask in dict.fromkeys(row.mask for row in rows):
         own = [row for row in rows if row.mask == mask]
         try:
             segmentation = read_segmentation(mask)
         except InputError as error:
-            yield from ((Outcome(row, f"mask: {error.cause}"), None) for row in own)
+            yield from ((PreparedRow(row, f"mask: {error.cause}"), None) for row in own)
             continue
         same = segmentation.grid.matches(ct.grid)
         notes = () if same else ("the mask has another grid than the image: it is resampled",)
@@ -85,18 +81,20 @@ def _each(
             try:
                 prepared = _prepared(row, segmentation, ct, geometry)
             except InputError as error:
-                yield Outcome(row, f"mask: {error.cause}", notes=notes), None
+                yield PreparedRow(row, f"mask: {error.cause}", notes=notes), None
             else:
-                yield Outcome(row, prepared.obstacle, prepared.crop, notes), prepared
+                yield PreparedRow(row, prepared.obstacle, prepared.crop, notes), prepared
 
 
-def _prepared(row: Row, segmentation: Segmentation, ct: Volume, geometry: Geometry) -> Prepared:
+def _prepared(
+    row: ManifestRow, segmentation: Segmentation, ct: Volume, geometry: Geometry
+) -> Prepared:
     assignments = _assigned(row, segmentation)
     marked = all_bodies(segmentation, assignments, None)
-    return prepare(find_site(row.level, segmentation, assignments, ct.grid, marked), ct, geometry)
+    return prepare(locate_body(row.level, segmentation, assignments, ct.grid, marked), ct, geometry)
 
 
-def _assigned(row: Row, segmentation: Segmentation) -> list[Assignment]:
+def _assigned(row: ManifestRow, segmentation: Segmentation) -> list[Assignment]:
     """Which label is meant: that of the level, or the only one; raises InputError."""
     segments = segmentation.segments
     if len(segments) == 1 and not row.convention:
@@ -112,7 +110,9 @@ def _assigned(row: Row, segmentation: Segmentation) -> list[Assignment]:
     return assignments
 
 
-def _in_hounsfield(outcome: Outcome, prepared: Prepared | None, scale: Calibration) -> Outcome:
+def _in_hounsfield(
+    outcome: PreparedRow, prepared: Prepared | None, scale: Calibration
+) -> PreparedRow:
     """The outcome with its crop in HU; not with a body that only a part of is seen."""
     if prepared is None or outcome.crop is None:
         return outcome
@@ -129,7 +129,7 @@ def write_shards(
     manifest: Manifest,
     geometry: Geometry,
     out: Path,
-    tell: Callable[[int, int, Sequence[Outcome]], None],
+    tell: Callable[[int, int, Sequence[PreparedRow]], None],
     should_stop: Callable[[], bool] = lambda: False,
 ) -> int:
     """Write one ``shard-*.npz`` for each image with usable rows; gives how many there are.
@@ -158,12 +158,12 @@ def write_shards(
     return sum(shard.exists() for shard in groups)
 
 
-def _digest(rows: Sequence[Row]) -> str:
+def _digest(rows: Sequence[ManifestRow]) -> str:
     """Tells the rows of one image from all others."""
     return sha256(repr([replace(row, line=0) for row in rows]).encode()).hexdigest()[:12]
 
 
-def _is_finished(shard: Path, rows: Sequence[Row]) -> bool:
+def _is_finished(shard: Path, rows: Sequence[ManifestRow]) -> bool:
     """Whether it holds every row, and nothing was changed since."""
     if not shard.exists():
         return False
@@ -174,7 +174,7 @@ def _is_finished(shard: Path, rows: Sequence[Row]) -> bool:
     return count == len(rows) and newest < shard.stat().st_mtime
 
 
-def _columns(outcomes: Sequence[Outcome]) -> dict[str, np.ndarray]:
+def _columns(outcomes: Sequence[PreparedRow]) -> dict[str, np.ndarray]:
     """The columns of a shard; a vertebra's number is that of its row among its image's."""
     parts: dict[str, list[np.ndarray]] = {}
     for number, outcome in enumerate(outcomes):

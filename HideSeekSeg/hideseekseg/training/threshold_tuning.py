@@ -10,10 +10,20 @@ import torch
 
 from ..attribution import encode
 from ..findings import LesionType
-from ..lesions import Part
+from ..lesions import SliceCandidate
 from ..model.profile import Decision
 from ..model.weights import Model
-from .evaluation import TYPES, Case, Found, Seen, auc, join, scored_parts, see, tally
+from .evaluation import (
+    TYPES,
+    Case,
+    Detections,
+    Edited,
+    auc,
+    edit_case,
+    join,
+    scored_parts,
+    tally,
+)
 
 FLOORS = (0.04, 0.06, 0.09, 0.13, 0.18, 0.25)
 THRESHOLDS = tuple(np.round(np.arange(0.05, 0.96, 0.05), 2).tolist())
@@ -25,7 +35,7 @@ LEAST_IOU = 0.1
 # reader has to reject each of them, and most vertebrae are healthy.
 FALSE_COST = 0.5
 
-Scored = Sequence[Sequence[Part]]  # the candidates of each case
+Scored = Sequence[Sequence[SliceCandidate]]  # the candidates of each case
 
 
 def worth(f1: float, dice: float, false_per_healthy: float) -> float:
@@ -42,7 +52,7 @@ def tune(
     threshold, which costs nothing to move.  Everything else stays as the profile has it.
     """
     open_model = _with(model, replace(model.profile.decision, gate_p=0.0))
-    seen = [see(case, open_model) for case in cases]
+    seen = [edit_case(case, open_model) for case in cases]
     trials: list[tuple[float, Decision]] = []
     total = len(LOST_BY_GATE) * (len(FLOORS) + 1)
     for number, lost in enumerate(LOST_BY_GATE):
@@ -68,7 +78,7 @@ def tune(
 
 
 def _best_floor(
-    seen: Sequence[Seen], scored: dict[float, Scored], kind: LesionType, min_slices: int
+    seen: Sequence[Edited], scored: dict[float, Scored], kind: LesionType, min_slices: int
 ) -> float:
     """The floor that serves a type best, each with the threshold that suits it."""
     values = {}
@@ -79,7 +89,7 @@ def _best_floor(
 
 
 def _best_threshold(
-    seen: Sequence[Seen], parts: Scored, decision: Decision
+    seen: Sequence[Edited], parts: Scored, decision: Decision
 ) -> tuple[float, Decision]:
     found = [join(one, own, decision.min_slices) for one, own in zip(seen, parts)]
     values = [sum(_worth(found, kind, threshold) for kind in TYPES) for threshold in THRESHOLDS]
@@ -87,7 +97,7 @@ def _best_threshold(
     return values[best], replace(decision, threshold=THRESHOLDS[best])
 
 
-def close_gate(seen: Seen, gate: float) -> Seen:
+def close_gate(seen: Edited, gate: float) -> Edited:
     """The same case as if slices below the gate had not been edited."""
     ill = (seen.latents.p >= gate)[:, None, None, None]
     healthy = replace(
@@ -96,7 +106,7 @@ def close_gate(seen: Seen, gate: float) -> Seen:
     return replace(seen, healthy=healthy)
 
 
-def choose_gate(seen: Sequence[Seen], lost: float) -> float:
+def choose_gate(seen: Sequence[Edited], lost: float) -> float:
     """The P(malignant) that all but a share of the slices with a lesion exceed."""
     ill = [
         one.latents.p.numpy()[
@@ -125,7 +135,7 @@ def _with(model: Model, decision: Decision) -> Model:
     return replace(model, profile=replace(model.profile, decision=decision))
 
 
-def _worth(found: Sequence[Found], kind: LesionType, threshold: float) -> float:
+def _worth(found: Sequence[Detections], kind: LesionType, threshold: float) -> float:
     counts = tally(found, kind, threshold, LEAST_IOU)
     healthy = [one for one in found if not one.case.diseased]
     false = tally(healthy, kind, threshold, LEAST_IOU).false_positives / max(len(healthy), 1)

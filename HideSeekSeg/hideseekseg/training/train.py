@@ -22,9 +22,9 @@ from ..model.profile import Architecture, Decision, Intensity, Profile, Schedule
 from ..model.weights import Model
 from ..simulation.simulate import COMPACT_GEOMETRY
 from .dataset import Slices, make_batch
-from .distributed import ALONE, Team
+from .distributed import SINGLE, ProcessGroup
 from .losses import Supervision, decoder_loss, encoder_loss, twin_encoder_loss
-from .trainer import Losses, Progress, Stage, run_stage
+from .trainer import Losses, TrainingProgress, TrainingStage, run_stage
 
 COMPACT = Profile(
     name="compact",
@@ -63,7 +63,7 @@ CHANGE_WEIGHT = 0.3
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingSettings:
     """What decides a training run, beside the data and the profile."""
 
     supervision: Supervision = "labels"
@@ -89,11 +89,11 @@ class Trained:
 def train(
     slices: Slices,
     profile: Profile,
-    settings: Settings,
+    settings: TrainingSettings,
     folder: Path,
-    on_progress: Callable[[Progress], None],
+    on_progress: Callable[[TrainingProgress], None],
     should_stop: Callable[[], bool] = lambda: False,
-    team: Team = ALONE,
+    team: ProcessGroup = SINGLE,
     start: Model | None = None,
 ) -> Trained:
     """Train on ``slices``; checkpoints and losses go to ``folder`` and are resumed from.
@@ -136,11 +136,11 @@ def _train_encoder(
     head: nn.Linear,
     slices: Slices,
     profile: Profile,
-    settings: Settings,
+    settings: TrainingSettings,
     folder: Path,
-    on_progress: Callable[[Progress], None],
+    on_progress: Callable[[TrainingProgress], None],
     should_stop: Callable[[], bool],
-    team: Team,
+    team: ProcessGroup,
 ) -> None:
     """Train the encoder with a linear head on labels; the model keeps the averaged weights."""
     module = nn.ModuleDict({"encoder": model.encoder, "head": head})
@@ -155,7 +155,9 @@ def _train_encoder(
         label, seen = twin_encoder_loss(model, head, batch)
         return {"total": label + CHANGE_WEIGHT * seen, "cross entropy": label, "change": seen}
 
-    stage = Stage("encoder", settings.encoder_steps, settings.encoder_rate, 0.05, settings.seed)
+    stage = TrainingStage(
+        "encoder", settings.encoder_steps, settings.encoder_rate, 0.05, settings.seed
+    )
     averaged = run_stage(
         stage, module, module.parameters(), losses, folder, on_progress, should_stop, team
     )
@@ -167,11 +169,11 @@ def _train_decoder(
     classifier: LinearClassifier,
     slices: Slices,
     profile: Profile,
-    settings: Settings,
+    settings: TrainingSettings,
     folder: Path,
-    on_progress: Callable[[Progress], None],
+    on_progress: Callable[[TrainingProgress], None],
     should_stop: Callable[[], bool],
-    team: Team,
+    team: ProcessGroup,
 ) -> DiffusionAutoencoder:
     """Train everything but the encoder, which stays as it is."""
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -185,13 +187,17 @@ def _train_decoder(
         loss = decoder_loss(model, classifier, batch, settings.supervision, generator)
         return {"total": loss.total, "reconstruction": loss.reconstruction, "edit": loss.edit}
 
-    stage = Stage("decoder", settings.decoder_steps, settings.decoder_rate, 0.01, settings.seed + 1)
+    stage = TrainingStage(
+        "decoder", settings.decoder_steps, settings.decoder_rate, 0.01, settings.seed + 1
+    )
     averaged = run_stage(stage, model, trained, losses, folder, on_progress, should_stop, team)
     assert isinstance(averaged, DiffusionAutoencoder)
     return averaged
 
 
-def _encoder_rows(slices: Slices, settings: Settings, rng: np.random.Generator) -> np.ndarray:
+def _encoder_rows(
+    slices: Slices, settings: TrainingSettings, rng: np.random.Generator
+) -> np.ndarray:
     """Rows of one batch; with twins half as many, all diseased: each brings its twin."""
     count = settings.encoder_batch
     if settings.supervision == "labels":

@@ -14,8 +14,35 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..imaging.reading import atomic
-from .distributed import ALONE, Team
+from ..files import atomic
+from .distributed import SINGLE, ProcessGroup
+
+Say = Callable[[str], None]
+
+
+def counter(say: Say, what: str) -> Callable[[int, int], None]:
+    """Says a line at every tenth of the way, with the time left."""
+    began = time.monotonic()
+
+    def count(done: int, total: int) -> None:
+        if done == total or done % max(total // 10, 1) == 0:
+            left = (time.monotonic() - began) / done * (total - done)
+            say(f"{what} {done} of {total}, {left:.0f} s left")
+
+    return count
+
+
+def stage_teller(say: Say) -> Callable[[TrainingProgress], None]:
+    """Says a line at every 200th step of training, and at the last."""
+
+    def tell(now: TrainingProgress) -> None:
+        if now.step % 200 == 0 or now.step == now.steps:
+            losses = ", ".join(f"{name} {value:.4f}" for name, value in now.losses.items())
+            left = f"{now.seconds_left / 60:.0f} min left"
+            say(f"{now.stage} step {now.step} of {now.steps}: {losses}; {left}")
+
+    return tell
+
 
 # Losses of one step by name; the first is minimised.
 Losses = dict[str, torch.Tensor]
@@ -23,7 +50,7 @@ Step = Callable[[int, np.random.Generator, torch.Generator], Losses]
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """What a stage says after a step: where it is, its recent mean losses, seconds left."""
 
     stage: str
@@ -34,7 +61,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingStage:
     """How long and how fast to train.  ``average`` is the decay of the averaged weights."""
 
     name: str
@@ -46,7 +73,7 @@ class Stage:
     checkpoint_seconds: float = 180.0
 
 
-def learning_rate(stage: Stage, step: int) -> float:
+def learning_rate(stage: TrainingStage, step: int) -> float:
     """Warm up over 200 steps, hold to 40 %, then a half cosine down to 1 %."""
     warm = min(1.0, (step + 1) / 200)
     done = step / stage.steps
@@ -55,14 +82,14 @@ def learning_rate(stage: Stage, step: int) -> float:
 
 
 def run_stage(
-    stage: Stage,
+    stage: TrainingStage,
     module: nn.Module,
     trained: Iterable[nn.Parameter],
     step_losses: Step,
     folder: Path,
-    on_progress: Callable[[Progress], None],
+    on_progress: Callable[[TrainingProgress], None],
     should_stop: Callable[[], bool] = lambda: False,
-    team: Team = ALONE,
+    team: ProcessGroup = SINGLE,
 ) -> nn.Module:
     """Train ``trained`` parameters of ``module``; gives a copy with the averaged weights.
 
@@ -101,10 +128,10 @@ def run_stage(
             history.append({"step": step + 1, **mean})
             recent = []
             left = (time.monotonic() - began) / (step + 1 - first) * (stage.steps - step - 1)
-            if team.leads:
-                on_progress(Progress(stage.name, step + 1, stage.steps, mean, left))
+            if team.is_main:
+                on_progress(TrainingProgress(stage.name, step + 1, stage.steps, mean, left))
         stopping = team.any(should_stop())
-        if team.leads and (
+        if team.is_main and (
             stopping
             or time.monotonic() - saved > stage.checkpoint_seconds
             or step + 1 == stage.steps
@@ -117,7 +144,7 @@ def run_stage(
     return averaged
 
 
-def _means(recent: list[dict[str, float]], team: Team) -> dict[str, float]:
+def _means(recent: list[dict[str, float]], team: ProcessGroup) -> dict[str, float]:
     """The mean losses of some steps, by name."""
     names = list(recent[0])
     return dict(zip(names, team.means([float(np.mean([r[n] for r in recent])) for n in names])))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..imaging.reading import InputError
+from ..errors import InputError
 from ..model.weights import Model, WeightsError, load_model
 
 

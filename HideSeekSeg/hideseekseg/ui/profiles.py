@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..imaging.reading import InputError
+from ..errors import InputError
 from ..model.profile import Profile, from_json
 from .i18n import _
 

@@ -17,7 +17,7 @@ from ..scene.review_storage import restore, store
 from ..scene.segments import judgedElsewhere
 
 
-class AtWork:
+class ReviewSession:
     """Carries out what the reader says; which finding is chosen is the window's to know."""
 
     def __init__(self, review: Review, results: Results) -> None:
@@ -29,7 +29,7 @@ class AtWork:
         """Whether the results are still in their scene."""
         return self.results.alive
 
-    def heed(self) -> bool:
+    def sync_verdicts_from_scene(self) -> bool:
         """Take over verdicts that were given in Slicer's own table of segments."""
         if not self.alive:
             return False
@@ -98,7 +98,7 @@ class AtWork:
         )
 
 
-def latest(complain: Callable[[str], None], ctNode: Any = None) -> AtWork | None:
+def latest(complain: Callable[[str], None], ctNode: Any = None) -> ReviewSession | None:
     """The latest review in the scene, of a CT if one is given; None where there is none.
 
     ``complain`` is told of each review that cannot be read.
@@ -115,5 +115,5 @@ def latest(complain: Callable[[str], None], ctNode: Any = None) -> AtWork | None
             complain(f"“{node.GetName()}”: {error}.")
             continue
         if review is not None:
-            return AtWork(review, results)
+            return ReviewSession(review, results)
     return None

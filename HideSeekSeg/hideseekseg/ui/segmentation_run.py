@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from ..errors import InputError
 from ..events import Cancelled, Event, Failed, Finished, Message, Progress, Started, VertebraDone
 from ..findings import Evidence, Status, VertebraFinding
-from ..imaging.reading import InputError
 from ..output.vertebra_file import read_vertebra
 from ..review.review import Review
 from ..scene.level_rows import levelRows
@@ -58,7 +58,7 @@ MakeJob = Callable[..., Any]
 MakeFolder = Callable[[], Path]
 
 
-class Run:
+class SegmentationRun:
     """From ``start`` to exactly one ``ended``; what is finished stays whatever ends it.
 
     ``makeFolder`` makes an empty folder, or raises InputError: the child's files live there until

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ..errors import InputError
 from ..events import Progress
-from ..imaging.reading import InputError
-from ..output.terminology import TYPE_COLOURS
+from ..output.segment_description import TYPE_COLOURS
 from ..progress import duration
 from ..review.review import Item, Review
 from .i18n import _

@@ -19,7 +19,7 @@ LAST_LINES = 20
 LONGEST_LINE = 2**24  # bytes: a vertebra with hundreds of candidates is one line
 
 
-class Child:
+class AsyncioProcess:
     """One run of one command, from ``start`` to exactly one ``on_ended`` (none after ``kill``).
 
     As ``panel.job.Job``, for a program with an event loop of Python's instead of Qt's: events come

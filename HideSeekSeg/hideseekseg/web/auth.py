@@ -28,7 +28,7 @@ HEADERS = {
 
 
 @dataclass(frozen=True)
-class Guard:
+class Authentication:
     """``hosts`` are the names that a request may call this server by; empty: any."""
 
     token: str

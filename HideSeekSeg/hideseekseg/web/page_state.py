@@ -22,7 +22,7 @@ NOT_HERE = ("missed",)
 Kind = Literal["info", "warning", "error"]
 
 
-class Page:
+class PageState:
     """What every open tab shows; all of them share one state."""
 
     def __init__(self, server: Any, do: Callable[..., Any]) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import slicer
 
 from ..anatomy.label_conventions import CONVENTIONS
-from ..imaging.reading import InputError, read_ct, read_segmentation
+from ..errors import InputError
+from ..imaging.reading import read_ct, read_segmentation
 from ..scene.import_data import addCt, addSegmentation, removeData
 from ..scene.level_rows import LevelRow, levelRows
 from ..scene.surfaces import addSurfaces, removeSurfaces

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Callable
 from dataclasses import replace
+from io import BytesIO
 from typing import Any
+
+from PIL import Image
 
 from ..anatomy.label_conventions import LEVELS
 from ..findings import Evidence
@@ -13,10 +17,29 @@ from ..output.figures.evidence_strip import make_strip
 from ..review.review import Filter, Item
 from ..scene import views
 from ..ui import texts
-from ..ui.review_session import AtWork
-from .page_state import Page
-from .plain import png, row
-from .slice_views import Windows
+from ..ui.review_session import ReviewSession
+from .page_state import PageState
+from .slice_views import SliceViews
+
+
+def row(item: Item) -> dict[str, Any]:
+    return {
+        "type": item.type,
+        "verdict": item.verdict,
+        "score": 0.0 if item.missed else round(item.score, 4),
+        "cells": list(texts.cells(item)),
+        "tip": f"{item.name}\n{item.comment}" if item.comment else item.name,
+    }
+
+
+def png(picture: Any) -> str:
+    """Bytes (H, W, 3) as an address that holds the picture itself."""
+    buffer = BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+pass
 
 FILL = 0.2  # of a lesion's colour over the bone; none over the edit, which is to be seen
 SETTLE_SECONDS = 0.15  # the scene follows slider and verdicts once they rest
@@ -41,12 +64,12 @@ EMPTY: dict[str, Any] = {
 }
 
 
-class Reviewing:
+class ReviewPage:
     """One review at a time; ``evidence`` gives what the method saw of a vertebra, or None."""
 
-    def __init__(self, page: Page, windows: Windows) -> None:
+    def __init__(self, page: PageState, windows: SliceViews) -> None:
         self._page, self._windows = page, windows
-        self.work: AtWork | None = None
+        self.work: ReviewSession | None = None
         self.current = ""
         self.evidence: Callable[[str], Evidence | None] = lambda level: None
         self._wanted = Filter()
@@ -58,11 +81,11 @@ class Reviewing:
 
     # What there is to review.
 
-    def show(self, work: AtWork) -> None:
+    def show(self, work: ReviewSession) -> None:
         """A review, from its best candidate on."""
         self.work = work
         views.fillLesions(work.results.node, FILL)
-        self.work.heed()
+        self.work.sync_verdicts_from_scene()
         self.renew()
         self.begin()
         self.flush()

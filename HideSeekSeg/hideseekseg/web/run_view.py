@@ -13,19 +13,19 @@ from ..scene.import_data import removeResults
 from ..scene.views import showBackground
 from ..ui import texts
 from ..ui.profiles import BUNDLE, readProfile
-from ..ui.review_session import AtWork
-from ..ui.segmentation_run import Choices, Outcome, Run
-from .asyncio_process import Child
-from .page_state import Kind, Page
+from ..ui.review_session import ReviewSession
+from ..ui.segmentation_run import Choices, Outcome, SegmentationRun
+from .asyncio_process import AsyncioProcess
+from .page_state import Kind, PageState
 from .patient import Patient
-from .review_view import Reviewing
+from .review_view import ReviewPage
 
 IDLE: dict[str, Any] = {"running": False, "stopping": False, "fraction": 0.0, "progress": ""}
 KINDS: dict[Outcome, Kind] = {"finished": "info", "cancelled": "warning", "failed": "error"}
 
 
 @dataclass(frozen=True)
-class Settings:
+class RunSettings:
     """As the options of ``hideseekseg segment``."""
 
     device: str = "auto"
@@ -43,13 +43,15 @@ class Settings:
         return readProfile(self.weights or BUNDLE)[0].decision.threshold
 
 
-class Running:
+class RunView:
     """At most one run at a time; its files live in ``folder`` until the next one begins."""
 
-    def __init__(self, page: Page, reviewing: Reviewing, settings: Settings, folder: Path) -> None:
+    def __init__(
+        self, page: PageState, reviewing: ReviewPage, settings: RunSettings, folder: Path
+    ) -> None:
         self._page, self._reviewing = page, reviewing
         self._settings, self._folder = settings, folder
-        self._run: Run | None = None
+        self._run: SegmentationRun | None = None
         self._idle: Callable[[], None] = lambda: None
         page.show(**IDLE, device="")
 
@@ -71,8 +73,8 @@ class Running:
         self._reviewing.clear()
         showBackground(patient.ct)
         removeResults()
-        run = Run(patient.ct, patient.vertebrae, choices, self._make_folder)
-        run.start(Child, self)
+        run = SegmentationRun(patient.ct, patient.vertebrae, choices, self._make_folder)
+        run.start(AsyncioProcess, self)
         self._run, self._idle = run, idle
         self._reviewing.evidence = run.evidence
         self._page.show(running=True, stopping=False, fraction=0.0, progress=texts.STARTING)
@@ -105,7 +107,7 @@ class Running:
         if run is None or run.results is None:
             return
         if self._reviewing.work is None:
-            self._reviewing.show(AtWork(run.review, run.results))
+            self._reviewing.show(ReviewSession(run.review, run.results))
         else:
             self._reviewing.renew()
             self._reviewing.begin()

@@ -15,9 +15,9 @@ from typing import Any
 from aiohttp import web
 from trame_server import Server
 
-from ..imaging.reading import InputError
-from .auth import LOOPBACK, Guard
-from .run_view import Settings
+from ..errors import InputError
+from .auth import LOOPBACK, Authentication
+from .run_view import RunSettings
 from .session import Session, Start
 from .slicer_scene import open_scene
 from .uploads import Uploads
@@ -47,7 +47,7 @@ class Address:
 
 def serve(
     start: Start,
-    settings: Settings,
+    settings: RunSettings,
     address: Address,
     upload_mb: int,
     open_browser: bool,
@@ -99,7 +99,7 @@ def _bind(server: Any, session: Session, uploads: Uploads, address: Address) -> 
 
     def bind(running: Any) -> None:
         app = running.app
-        app.middlewares.append(Guard(address.token, hosts).middleware())
+        app.middlewares.append(Authentication(address.token, hosts).middleware())
         app.router.add_post("/paraview/", _session_address)
         app.router.add_get("/saved/{name}", saved)
         app.router.add_put("/upload/{role}/{name}", uploads.receive)

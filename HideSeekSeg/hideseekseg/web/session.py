@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..imaging.reading import InputError
+from ..errors import InputError
 from ..output.review_export import NoVoxelsError
 from ..scene.results import SceneError
 from ..ui import level_choices, texts
 from ..ui.review_session import latest
 from . import patient as loading
-from .page_state import Page
+from .page_state import PageState
 from .patient import Patient
-from .review_view import Reviewing
-from .run_view import Running, Settings
-from .saving import save_all
-from .slice_views import Windows
+from .review_view import ReviewPage
+from .run_view import RunSettings, RunView
+from .slice_views import SliceViews
+from .slicer_scene import save_all
 from .uploads import ROLES, Uploads
 
 SCENE_SUFFIX = ".mrb"
@@ -42,16 +42,16 @@ class Session:
     """The page's other half; ``private`` is a folder that goes with the session."""
 
     def __init__(
-        self, server: Any, slicer_app: Any, start: Start, settings: Settings, uploads: Uploads
+        self, server: Any, slicer_app: Any, start: Start, settings: RunSettings, uploads: Uploads
     ) -> None:
         self._start, self._uploads = start, uploads
         self.patient = Patient()
         self.saved: dict[str, Path] = {}
         self._warned = False
-        self.page = Page(server, self.do)
-        self.windows = Windows(server, slicer_app, lambda places: self.page.show(places=places))
-        self.reviewing = Reviewing(self.page, self.windows)
-        self.running = Running(self.page, self.reviewing, settings, uploads.folder.parent)
+        self.page = PageState(server, self.do)
+        self.windows = SliceViews(server, slicer_app, lambda places: self.page.show(places=places))
+        self.reviewing = ReviewPage(self.page, self.windows)
+        self.running = RunView(self.page, self.reviewing, settings, uploads.folder.parent)
         self.task: asyncio.Task[None] | None = None
         self._drawing: asyncio.Task[None] | None = None
         self.page.show(

@@ -15,7 +15,7 @@ from trame_rca.view_adapter import RcaViewAdapter
 from trame_slicer.rca_view.rca_view_factory import RcaRenderStrategy
 from trame_slicer.views import SliceView, ThreeDView
 
-from .slicer_scene import hushed
+from .slicer_scene import quiet_vtk
 
 SLICES = {"sagittal": "Sagittal", "axial": "Axial", "coronal": "Coronal"}
 THREED = "threed"
@@ -68,7 +68,7 @@ class _Strategy(RcaRenderStrategy):
         super().schedule_render()
 
 
-class Windows:
+class SliceViews:
     """The views; ``moved`` hears where each of them is, in words, whenever one moved."""
 
     def __init__(
@@ -164,7 +164,7 @@ class Windows:
 
     def _slice(self, slicer_app: Any, name: str) -> SliceView:
         # trame-slicer listens to an event that VTK 9.6 no longer sends: ``_Area`` sends it.
-        with hushed():
+        with quiet_vtk():
             view = SliceView(slicer_app.scene, slicer_app.app_logic, name)
         view.set_orientation(SLICES[name])
         self._stream(view, name)

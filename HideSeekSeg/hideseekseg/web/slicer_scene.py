@@ -14,13 +14,47 @@ from typing import Any
 import slicer
 import vtk
 
+from ..errors import InputError
+from ..files import together
+from ..imaging.image_file import hushed
+from ..ui.review_session import ReviewSession
+
+SCENE = "review.mrb"
+
+
+def save_all(work: ReviewSession, folder: Path, reviewer: str) -> tuple[Path, ...]:
+    """Accepted findings (.seg.nrrd, CSV, JSON) and the scene; returns their paths.
+
+    Raises InputError where the folder cannot be written, NoVoxelsError as ``export_accepted``.
+    """
+    files = work.export(folder, reviewer)
+    return (*files, save_scene(folder / SCENE))
+
+
+def save_scene(path: Path) -> Path:
+    """The scene as Slicer packs it, complete from the moment it has its name.
+
+    Slicer names what is inside by the file, so that it is written under its own name elsewhere.
+    """
+    scene = slicer.mrmlScene
+    before: tuple[Any, Any] = scene.GetURL(), scene.GetRootDirectory()
+    with together(path.parent) as part, hushed():
+        try:
+            if not scene.WriteToMRB(str(part / path.name)):
+                raise InputError(path, "cannot be written: Slicer could not pack the scene")
+        finally:
+            scene.SetURL(before[0] or "")
+            scene.SetRootDirectory(before[1] or "")
+    return path
+
+
 if sys.platform == "linux" and not os.environ.get("DISPLAY"):
     # Without a screen VTK would try X first, and complain.
     os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
 
 
 @dataclass(frozen=True)
-class Scene:
+class SlicerScene:
     """``slicer_app`` is trame-slicer's; all of it must live as long as the scene is used."""
 
     slicer_app: Any
@@ -28,7 +62,7 @@ class Scene:
 
 
 @contextmanager
-def hushed() -> Iterator[None]:
+def quiet_vtk() -> Iterator[None]:
     """VTK's warnings off: for what is known and harmless."""
     before = vtk.vtkObject.GetGlobalWarningDisplay()
     vtk.vtkObject.GlobalWarningDisplayOff()
@@ -38,7 +72,7 @@ def hushed() -> Iterator[None]:
         vtk.vtkObject.SetGlobalWarningDisplay(before)
 
 
-def open_scene(cache: Path) -> Scene:
+def open_scene(cache: Path) -> SlicerScene:
     """The scene becomes ``slicer.mrmlScene``; ``cache`` is a folder for unpacking scene files."""
     from trame_slicer.core import SlicerApp
 
@@ -55,7 +89,7 @@ def open_scene(cache: Path) -> Scene:
     slicer.modules = types.SimpleNamespace(
         **{name: types.SimpleNamespace(logic=lambda x=x: x) for name, x in logics.items()}
     )
-    return Scene(app, (tables, *_files(app, cache)))
+    return SlicerScene(app, (tables, *_files(app, cache)))
 
 
 def _files(app: Any, cache: Path) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from ..imaging.reading import InputError
+from ..errors import InputError
 
 SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".dcm", ".ima", "")
 _HEAD = 512  # bytes that tell what a file is

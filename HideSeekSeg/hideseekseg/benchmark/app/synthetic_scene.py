@@ -27,8 +27,7 @@ def write_scene(path: Path, count: int, cache: Path) -> None:
     from ...scene.import_data import addCt
     from ...scene.results import Results
     from ...scene.review_storage import store
-    from ...web.saving import save_scene
-    from ...web.slicer_scene import open_scene
+    from ...web.slicer_scene import open_scene, save_scene
 
     opened = open_scene(cache)
     array = np.random.default_rng(1).normal(200, 60, GRID.shape).astype(np.int16)

@@ -21,7 +21,7 @@ from ...findings import LesionType
 from ...lesions import p_of_vertebra
 from ...model.weights import Model
 from ...simulation.random_fields import Field
-from ..cases import Subject
+from ..cases import BenchmarkCase
 from .method import ByMaps, Maps, supervision
 
 FROM_TORCHCAM = ("GradCAM", "GradCAM++", "LayerCAM")
@@ -54,7 +54,7 @@ def cams(model: Model) -> list[ByMaps]:
     ]
 
 
-def _draw(model: Model, network: Logit, name: str, subject: Subject) -> Sequence[Maps]:
+def _draw(model: Model, network: Logit, name: str, subject: BenchmarkCase) -> Sequence[Maps]:
     """A map knows no type: what is darker than the body's median is lytic, what is denser blastic.
 
     Each slice's map, which the library scales to 0..1, is weighted with the slice's P, so that a

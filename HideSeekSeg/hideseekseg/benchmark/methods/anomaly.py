@@ -16,16 +16,16 @@ from ...attribution import encode
 from ...findings import LesionType
 from ...lesions import p_of_vertebra
 from ...model.autoencoder import DiffusionAutoencoder
+from ...model.inference import seeded_noises
 from ...model.profile import Architecture, Profile
 from ...model.sampling import noised, predict_x0
-from ...model.single_shot import seeded_noises
 from ...model.weights import Model
 from ...simulation.random_fields import Field
 from ...training.dataset import Slices, make_batch
-from ...training.evaluation import Case, see
+from ...training.evaluation import Case, edit_case
 from ...training.losses import draw_times
-from ...training.trainer import Losses, Progress, Stage, run_stage
-from ..cases import Subject
+from ...training.trainer import Losses, TrainingProgress, TrainingStage, run_stage
+from ..cases import BenchmarkCase
 from .method import ByMaps, Maps, supervision
 
 NAME = "anomaly detection (healthy-only autoencoder)"
@@ -40,8 +40,8 @@ SMOOTHING = 1.0
 def difference_map(model: Model) -> ByMaps:
     """The weights' healthy edit alone: every difference above a floor, scored by its size."""
 
-    def draw(subject: Subject) -> list[Maps]:
-        seen = see(subject.case, model)
+    def draw(subject: BenchmarkCase) -> list[Maps]:
+        seen = edit_case(subject.case, model)
         p = p_of_vertebra(seen.latents.p.numpy())
         pixels = model.profile.decision.smooth_pixels
         return [_signed(subject.case, _smooth(seen.healthy.difference, pixels), p)]
@@ -53,7 +53,7 @@ def change_map(model: Model) -> ByMaps:
     """What the encoder itself sees as change: no diffusion, nothing hidden."""
 
     @torch.inference_mode()
-    def draw(subject: Subject) -> list[Maps]:
+    def draw(subject: BenchmarkCase) -> list[Maps]:
         maps, _ = model.autoencoder.encoder.features(subject.case.x)
         change = model.autoencoder.encoder.change_seen(maps)
         assert change is not None
@@ -88,7 +88,7 @@ def train_anomaly(
     steps: int,
     seed: int,
     folder: Path,
-    on_progress: Callable[[Progress], None],
+    on_progress: Callable[[TrainingProgress], None],
     should_stop: Callable[[], bool] = lambda: False,
 ) -> nn.Module:
     """A diffusion autoencoder that sees slices of healthy vertebrae alone."""
@@ -103,7 +103,7 @@ def train_anomaly(
         error = network(noised(x, t, noise, TIMESTEPS), t, network.encode(x)) - noise
         return {"error": error.square().mean()}
 
-    stage = Stage("anomaly", steps, 8e-4, 0.01, seed)
+    stage = TrainingStage("anomaly", steps, 8e-4, 0.01, seed)
     return run_stage(stage, network, network.parameters(), losses, folder, on_progress, should_stop)
 
 
@@ -113,7 +113,7 @@ def anomaly_method(network: DiffusionAutoencoder) -> ByMaps:
     There is no P(malignant): nothing was learnt from labels but which slices are healthy.
     """
 
-    def draw(subject: Subject) -> list[Maps]:
+    def draw(subject: BenchmarkCase) -> list[Maps]:
         x = subject.case.x
         return [
             _signed(

@@ -11,13 +11,13 @@ from scipy import ndimage
 
 from ...attribution import propose
 from ...findings import LesionType
-from ...lesions import Joined, Part, join_slices, p_of_vertebra
+from ...lesions import Lesion3D, SliceCandidate, join_slices, p_of_vertebra
 from ...model.weights import Model
 from ...simulation.random_fields import Field, Mask
-from ...training.evaluation import TYPES, Case, Seen, scored_parts, see
+from ...training.evaluation import TYPES, Case, Edited, edit_case, scored_parts
 from ...training.threshold_tuning import MIN_SLICES
-from ..cases import Subject
-from ..metrics.outcomes import Outcome, Thresholds, outcome
+from ..cases import BenchmarkCase
+from ..metrics.detection import Outcome, Thresholds, outcome
 
 Setting = Any  # a method's own: what it tries on validation vertebrae
 Chosen = Mapping[LesionType, Setting]
@@ -50,23 +50,23 @@ class Method(Protocol):
     @property
     def fixed(self) -> Tuned | None: ...
 
-    def see(self, subject: Subject) -> Any: ...
+    def prepare(self, subject: BenchmarkCase) -> Any: ...
 
-    def find(self, seen: Any, chosen: Chosen) -> tuple[list[Joined], float]:
+    def detect(self, seen: Any, chosen: Chosen) -> tuple[list[Lesion3D], float]:
         """Scored candidates of a vertebra, and its P(malignant) (NaN where there is none)."""
         ...
 
 
 def run(
     method: Method,
-    subjects: Sequence[Subject],
+    subjects: Sequence[BenchmarkCase],
     chosen: Chosen,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Outcome]:
     """One method on all subjects."""
     outcomes = []
     for number, subject in enumerate(subjects):
-        lesions, p = method.find(method.see(subject), chosen)
+        lesions, p = method.detect(method.prepare(subject), chosen)
         outcomes.append(outcome(subject.case, subject.vertebra, lesions, p))
         tell(number + 1, len(subjects))
     return outcomes
@@ -95,16 +95,16 @@ class HideAndSeek:
         threshold = self.model.profile.decision.threshold
         return Tuned(dict.fromkeys(TYPES), dict.fromkeys(TYPES, threshold))
 
-    def see(self, subject: Subject) -> Seen:
-        return see(subject.case, self.model)
+    def prepare(self, subject: BenchmarkCase) -> Edited:
+        return edit_case(subject.case, self.model)
 
-    def find(self, seen: Seen, chosen: Chosen) -> tuple[list[Joined], float]:
+    def detect(self, seen: Edited, chosen: Chosen) -> tuple[list[Lesion3D], float]:
         decision = self.model.profile.decision
         if self.hiding:
             parts = scored_parts(seen, self.model)
         else:
             proposals = propose(seen.healthy, seen.case.body, decision)
-            parts = [Part(c.slice, c.type, c.mask, 1.0) for c in proposals.candidates]
+            parts = [SliceCandidate(c.slice, c.type, c.mask, 1.0) for c in proposals.candidates]
         if not self.pooled:
             parts = [part for part in parts if part.score > decision.threshold]
         return join_slices(parts, decision.min_slices), p_of_vertebra(seen.latents.p.numpy())
@@ -142,7 +142,7 @@ class ByMaps:
 
     name: str
     learnt_from: str
-    draw: Callable[[Subject], Sequence[Maps]]
+    draw: Callable[[BenchmarkCase], Sequence[Maps]]
     floors: Sequence[float]
     variants: int = 1
     fixed: Tuned | None = None
@@ -152,10 +152,10 @@ class ByMaps:
         choices = product(range(self.variants), self.floors, LEAST_SLICES)
         return [Level(*choice) for choice in choices]
 
-    def see(self, subject: Subject) -> Sequence[Maps]:
+    def prepare(self, subject: BenchmarkCase) -> Sequence[Maps]:
         return self.draw(subject)
 
-    def find(self, seen: Sequence[Maps], chosen: Chosen) -> tuple[list[Joined], float]:
+    def detect(self, seen: Sequence[Maps], chosen: Chosen) -> tuple[list[Lesion3D], float]:
         parts = [
             part
             for kind in TYPES
@@ -164,7 +164,7 @@ class ByMaps:
         return joined(parts, chosen), seen[0].p
 
 
-def joined(parts: Sequence[Part], chosen: Mapping[LesionType, Level]) -> list[Joined]:
+def joined(parts: Sequence[SliceCandidate], chosen: Mapping[LesionType, Level]) -> list[Lesion3D]:
     """Each type joined by its own least number of slices."""
     return [
         lesion
@@ -173,13 +173,13 @@ def joined(parts: Sequence[Part], chosen: Mapping[LesionType, Level]) -> list[Jo
     ]
 
 
-def parts_above(maps: Maps, kind: LesionType, floor: float) -> list[Part]:
+def parts_above(maps: Maps, kind: LesionType, floor: float) -> list[SliceCandidate]:
     """Components per slice of what exceeds the floor inside the body."""
     evidence = maps.evidence[kind]
     parts = []
     for index in range(len(evidence)):
         for mask in components((evidence[index] > floor) & maps.case.body[index]):
-            parts.append(Part(index, kind, mask, float(evidence[index][mask].mean())))
+            parts.append(SliceCandidate(index, kind, mask, float(evidence[index][mask].mean())))
     return parts
 
 

@@ -15,11 +15,11 @@ from scipy import ndimage
 
 from ...attribution import encode, score
 from ...findings import LesionType
-from ...lesions import Joined, Part, p_of_vertebra
+from ...lesions import Lesion3D, SliceCandidate, p_of_vertebra
 from ...model.weights import Model
 from ...simulation.random_fields import Field, Mask
 from ...training.evaluation import TYPES, Case
-from ..cases import Subject
+from ..cases import BenchmarkCase
 from .method import ByMaps, Chosen, Level, Maps, Tuned, joined, parts_above, supervision
 
 SMOOTHING = 1.0  # pixels: noise is no lesion
@@ -31,7 +31,7 @@ def otsu() -> ByMaps:
     return ByMaps("Otsu in the body", "nothing", draw, CONTRASTS_HU, len(MARGINS))
 
 
-def draw(subject: Subject) -> list[Maps]:
+def draw(subject: BenchmarkCase) -> list[Maps]:
     """Evidence: HU below (lytic) or above (blastic) the body's median, in Otsu's outer classes.
 
     Three classes, so that the marrow between both kinds of lesion is neither.  One variant per
@@ -78,12 +78,12 @@ class OtsuHiding:
     def settings(self) -> Sequence[Level]:
         return otsu().settings
 
-    def see(self, subject: Subject) -> tuple[Sequence[Maps], npt.NDArray[np.float64]]:
+    def prepare(self, subject: BenchmarkCase) -> tuple[Sequence[Maps], npt.NDArray[np.float64]]:
         return draw(subject), encode(subject.case.x, self.model).p.numpy()
 
-    def find(
+    def detect(
         self, seen: tuple[Sequence[Maps], npt.NDArray[np.float64]], chosen: Chosen
-    ) -> tuple[list[Joined], float]:
+    ) -> tuple[list[Lesion3D], float]:
         maps, p = seen
         gate = self.model.profile.decision.gate_p
         parts = [
@@ -94,7 +94,9 @@ class OtsuHiding:
         ]
         return joined(self._scored(maps[0].case, parts, p), chosen), p_of_vertebra(p)
 
-    def _scored(self, case: Case, parts: Sequence[Part], p: npt.NDArray[np.float64]) -> list[Part]:
+    def _scored(
+        self, case: Case, parts: Sequence[SliceCandidate], p: npt.NDArray[np.float64]
+    ) -> list[SliceCandidate]:
         """All candidates of a vertebra, each alone left to see, and each slice with none."""
         if not parts:
             return []
@@ -107,7 +109,7 @@ class OtsuHiding:
         hidden: Mapping[int, float] = dict(zip(slices, revealed[len(parts) :].tolist()))
         least = self.model.profile.decision.least_span
         return [
-            Part(
+            SliceCandidate(
                 *(part.slice, part.type, part.mask),
                 score(float(own), float(p[part.slice]), hidden[part.slice], least),
             )
@@ -115,7 +117,7 @@ class OtsuHiding:
         ]
 
 
-def _changed(shape: tuple[int, ...], parts: Sequence[Part]) -> Mask:
+def _changed(shape: tuple[int, ...], parts: Sequence[SliceCandidate]) -> Mask:
     changed = np.zeros(shape, bool)
     for part in parts:
         changed[part.slice] |= part.mask

@@ -2,27 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from ... import __version__
-from ...imaging.reading import InputError, make_folder
+from ...errors import InputError
+from ...files import atomic, make_folder
 from ...model.autoencoder import DiffusionAutoencoder
 from ...model.profile import Architecture, Profile
 from ...model.weights import Model, WeightsError, load_model, save_model
 from ...training.dataset import Slices, load_slices
-from ...training.train import COMPACT, Settings, train
-from ...training.trainer import Progress
+from ...training.train import COMPACT, TrainingSettings, train
+from ...training.trainer import TrainingProgress
 from .anomaly import NAME as ANOMALY_NAME
 from .anomaly import anomaly_architecture, anomaly_method, train_anomaly
 from .method import ByMaps
-from .networks import load_network, save_network
 from .unet import NAME as UNET_NAME
 from .unet import UNet, train_unet, unet_method
+
+
+def save_network(path: Path, network: nn.Module, made_with: Mapping[str, Any]) -> None:
+    """Write tensors and facts; moved into place when complete."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
+    with atomic(path) as temporary:
+        data = safetensors.torch.save(tensors, {"made_with": json.dumps(made_with)})
+        temporary.write_bytes(data)
+
+
+def load_network(path: Path, network: nn.Module) -> dict[str, Any]:
+    """Fill a network and freeze it; gives what it was made with.  Raises InputError."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        network.load_state_dict(safetensors.torch.load_file(path))
+        made_with: dict[str, Any] = json.loads(metadata["made_with"])
+    except FileNotFoundError as error:
+        raise InputError(
+            path, "is not there: make it with `hideseekseg benchmark train`"
+        ) from error
+    except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
+        raise InputError(path, "is no network of this kind") from error
+    network.eval().requires_grad_(False)
+    return made_with
+
+
+pass
 
 Rival = Literal["unet", "anomaly", "auditor"]
 RIVALS: tuple[Rival, ...] = ("unet", "anomaly", "auditor")
@@ -46,13 +78,13 @@ AUDITOR_ARCHITECTURE = Architecture(
 )
 
 
-def train_rival(
+def train_baseline(
     rival: Rival,
     folder: Path,
     out: Path,
     steps: int,
     seed: int,
-    on_progress: Callable[[Progress], None],
+    on_progress: Callable[[TrainingProgress], None],
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Path:
     """Train one network on the simulated slices of ``folder``; checkpoints in ``out/RIVAL``."""
@@ -76,13 +108,13 @@ def train_auditor(
     steps: int,
     seed: int,
     out: Path,
-    on_progress: Callable[[Progress], None],
+    on_progress: Callable[[TrainingProgress], None],
     should_stop: Callable[[], bool] = lambda: False,
     architecture: Architecture = AUDITOR_ARCHITECTURE,
 ) -> Path:
     """Encoder and classifier from labels alone, as weights without a trained decoder."""
     profile = replace(profile, name="auditor", architecture=architecture)
-    settings = Settings("labels", encoder_steps=steps, decoder_steps=0, seed=seed)
+    settings = TrainingSettings("labels", encoder_steps=steps, decoder_steps=0, seed=seed)
     trained = train(slices, profile, settings, out, on_progress, should_stop)
     save_model(out, trained.autoencoder, trained.classifier, trained.profile)
     return out
@@ -97,7 +129,7 @@ def load_auditor(folder: Path) -> Model:
 
 
 def trained_methods(folder: Path, profile: Profile) -> tuple[list[ByMaps], dict[str, str]]:
-    """Anomaly detection and the U-Net from a folder of ``train_rival``, and why one is missing.
+    """Anomaly detection and the U-Net from a folder of ``train_baseline``, and why one is missing.
 
     Raises InputError where none is there, or one cannot be used.
     """

@@ -18,8 +18,8 @@ from ...model.profile import Profile
 from ...simulation.random_fields import Field
 from ...training.dataset import Slices, make_batch
 from ...training.evaluation import TYPES
-from ...training.trainer import Losses, Progress, Stage, run_stage
-from ..cases import Subject
+from ...training.trainer import Losses, TrainingProgress, TrainingStage, run_stage
+from ..cases import BenchmarkCase
 from .method import ByMaps, Maps
 
 NAME = "U-Net (ceiling)"
@@ -62,7 +62,7 @@ def train_unet(
     steps: int,
     seed: int,
     folder: Path,
-    on_progress: Callable[[Progress], None],
+    on_progress: Callable[[TrainingProgress], None],
     should_stop: Callable[[], bool] = lambda: False,
 ) -> nn.Module:
     """Cross entropy and soft Dice against the masks; resumable like all training."""
@@ -74,7 +74,7 @@ def train_unet(
         x, masks = _batch(slices, rows, profile, int(rng.integers(2**31)))
         return {"error": _loss(network(x), masks)}
 
-    stage = Stage("unet", steps, 2e-3, 0.01, seed)
+    stage = TrainingStage("unet", steps, 2e-3, 0.01, seed)
     return run_stage(stage, network, network.parameters(), losses, folder, on_progress, should_stop)
 
 
@@ -97,7 +97,7 @@ def _loss(logits: Tensor, masks: Tensor) -> Tensor:
 def unet_method(network: nn.Module) -> ByMaps:
     """P(malignant) of a slice is its most certain voxel; of a vertebra as for all methods."""
 
-    def draw(subject: Subject) -> list[Maps]:
+    def draw(subject: BenchmarkCase) -> list[Maps]:
         with torch.inference_mode():
             p = torch.sigmoid(network(subject.case.x)).numpy()
         p = p * subject.case.body[:, None]

@@ -6,17 +6,168 @@ where it is not defined.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ...findings import LesionType
-from ...training.evaluation import TYPES
-from ...training.lesion_matching import Floats
-from .bootstrap import Weights, interval
-from .outcomes import Outcome, Thresholds, count
+from ...lesions import Lesion3D
+from ...training.evaluation import TYPES, Case
+from ...training.lesion_matching import Floats, Match, match
+from ..cases import BenchmarkCase
+
+Thresholds = Mapping[LesionType, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """Candidates of one vertebra against the truth; ``p`` is P(malignant), NaN where not asked.
+
+    ``vertebra`` names the patient's own vertebra, of which a simulation may show many versions.
+    """
+
+    patient: str
+    vertebra: str
+    diseased: bool
+    p: float
+    matches: Mapping[LesionType, Match]
+
+    def accepted(self, thresholds: Thresholds) -> int:
+        """Candidates of both types above their thresholds."""
+        return sum(int((self.matches[k].scores > thresholds[k]).sum()) for k in TYPES)
+
+
+def outcome(case: Case, vertebra: str, lesions: Sequence[Lesion3D], p: float) -> Outcome:
+    matches = {
+        kind: match(case.truth[kind], [lesion for lesion in lesions if lesion.type == kind])
+        for kind in TYPES
+    }
+    return Outcome(case.patient, vertebra, case.diseased, p, matches)
+
+
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """Per vertebra (N,) of one type: lesions found and missed, false findings, Dice (or NaN)."""
+
+    found: Floats
+    missed: Floats
+    false: Floats
+    dice: Floats
+
+
+def count(
+    outcomes: Sequence[Outcome], kind: LesionType, threshold: float, least_iou: float
+) -> Counts:
+    """Counts at one threshold of the scores."""
+    matches = [one.matches[kind] for one in outcomes]
+    found = np.array([(m.found_at(least_iou) > threshold).sum() for m in matches], float)
+    true = np.array([len(m.iou) for m in matches], float)
+    false = np.array([(m.false_at(least_iou) > threshold).sum() for m in matches], float)
+    return Counts(found, true - found, false, np.array([m.dice(threshold) for m in matches]))
+
+
+Weights = npt.NDArray[np.float64]
+DrawCounts = npt.NDArray[np.int64]
+
+REPLICATES = 1000
+LEVEL = 0.95
+
+
+def draw_weights(
+    patients: Sequence[str],
+    vertebrae: Sequence[str],
+    replicates: int = REPLICATES,
+    seed: int = 1,
+) -> Weights:
+    """Weights (replicates, N): the times each of N cases is drawn.
+
+    Patients are drawn with replacement, then each drawn patient's vertebrae, then each drawn
+    vertebra's cases (a simulation shows a vertebra many times): what is alike stays together.  One
+    patient stands for himself alone, and only his vertebrae are drawn.
+    """
+    rng = np.random.default_rng(seed)
+    tree: dict[str, dict[str, list[int]]] = {}
+    for case, (patient, vertebra) in enumerate(zip(patients, vertebrae)):
+        tree.setdefault(patient, {}).setdefault(vertebra, []).append(case)
+    weights = np.zeros((replicates, len(patients)))
+    drawn = _redraw(rng, np.ones(replicates, int), len(tree))
+    for patient, own in zip(drawn.T, tree.values()):
+        for vertebra, cases in zip(_redraw(rng, patient, len(own)).T, own.values()):
+            weights[:, cases] = _redraw(rng, vertebra, len(cases))
+    return weights
+
+
+def _redraw(rng: np.random.Generator, times: DrawCounts, size: int) -> DrawCounts:
+    """Draw ``size`` of ``size`` things with replacement, ``times`` (B,) times over: (B, size)."""
+    return rng.multinomial(times * size, np.full(size, 1 / size))
+
+
+def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """The middle 95 % of a metric's replicates; NaN where most of them are undefined."""
+    known = values[np.isfinite(values)]
+    if len(known) <= len(values) / 2:
+        return float("nan"), float("nan")
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+pass
+
+
+@dataclass(frozen=True)
+class TrueLesion:
+    """A true lesion: its share of the body, and the mean of its |HU - HU of the twin|."""
+
+    type: LesionType
+    share: float
+    contrast_hu: float
+
+
+STRATA: dict[str, Callable[[TrueLesion], bool]] = {
+    "below 3 % of the body": lambda one: one.share < 0.03,
+    "3 to 15 %": lambda one: 0.03 <= one.share < 0.15,
+    "15 % and more": lambda one: one.share >= 0.15,
+    "below 120 HU": lambda one: one.contrast_hu < 120,
+    "120 to 200 HU": lambda one: 120 <= one.contrast_hu < 200,
+    "200 HU and more": lambda one: one.contrast_hu >= 200,
+}
+
+
+def lesions_of(subject: BenchmarkCase) -> list[TrueLesion]:
+    """The true lesions of a simulated vertebra, in the order in which they are matched."""
+    assert subject.twin_hu is not None
+    change = np.abs(subject.hu - subject.twin_hu)
+    body = float(subject.case.body.sum())
+    return [
+        TrueLesion(kind, float(mask.sum()) / body, float(change[mask].mean()))
+        for kind in TYPES
+        for mask in subject.case.lesions(kind)
+    ]
+
+
+def recall_by_stratum(
+    lesions: Sequence[Sequence[TrueLesion]], outcomes: Sequence[Outcome], thresholds: Thresholds
+) -> dict[str, dict[str, tuple[int, int]]]:
+    """Per type and stratum (lesions found at the lowest IoU, lesions): of one method.
+
+    ``lesions`` are those of each outcome's vertebra.
+    """
+    counts = {kind: dict.fromkeys(STRATA, (0, 0)) for kind in TYPES}
+    for own, one in zip(lesions, outcomes):
+        for kind in TYPES:
+            found = one.matches[kind].found_at(IOUS[0]) > thresholds[kind]
+            for lesion, hit in zip((o for o in own if o.type == kind), found):
+                for name, within in STRATA.items():
+                    if within(lesion):
+                        hits, total = counts[kind][name]
+                        counts[kind][name] = hits + int(hit), total + 1
+    return {str(kind): own for kind, own in counts.items()}
+
+
+pass
+pass
 
 IOUS = (0.1, 0.5)
 FALSE_PER_VERTEBRA = (0.125, 0.25, 0.5, 1.0)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...lesions import Joined
+from ...lesions import Lesion3D
 from ...output.figures.drawing import TYPE_COLOURS, Outline, Tile
 from ...output.figures.overview import show_crops
-from ..cases import Subject
+from ..cases import BenchmarkCase
 from ..methods.method import HideAndSeek, Method, Tuned
 
 LEAST_IOU = 0.1
@@ -38,17 +38,17 @@ class Hit:
         return self.best_iou >= LEAST_IOU
 
 
-def try_boxes(method: Method, tuned: Tuned, subjects: Sequence[Subject]) -> list[Hit]:
+def try_boxes(method: Method, tuned: Tuned, subjects: Sequence[BenchmarkCase]) -> list[Hit]:
     """How a method fares with each boxed vertebra."""
     return [_hit(method.name, s, _accepted(method, tuned, s)) for s in subjects]
 
 
-def _accepted(method: Method, tuned: Tuned, subject: Subject) -> list[Joined]:
-    lesions, _ = method.find(method.see(subject), tuned.settings)
+def _accepted(method: Method, tuned: Tuned, subject: BenchmarkCase) -> list[Lesion3D]:
+    lesions, _ = method.detect(method.prepare(subject), tuned.settings)
     return [le for le in lesions if le.score > tuned.thresholds[le.type]]
 
 
-def _hit(name: str, subject: Subject, accepted: Sequence[Joined]) -> Hit:
+def _hit(name: str, subject: BenchmarkCase, accepted: Sequence[Lesion3D]) -> Hit:
     boxed = subject.case.truth["lytic"]
     shape = (boxed.shape[0], boxed.shape[1], boxed.shape[2])
     shares = []
@@ -78,11 +78,11 @@ def boxes_to_markdown(hits: Sequence[Hit], weights: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw_boxes(path: Path, method: HideAndSeek, subjects: Sequence[Subject]) -> Path:
+def draw_boxes(path: Path, method: HideAndSeek, subjects: Sequence[BenchmarkCase]) -> Path:
     """Per vertebra the slice with most of the box: image and findings, edit, difference."""
     rows, titles = [], []
     for subject in subjects:
-        seen = method.see(subject)
+        seen = method.prepare(subject)
         accepted = _accepted(method, method.fixed, subject)
         boxed = subject.case.truth["lytic"]
         shape = (boxed.shape[0], boxed.shape[1], boxed.shape[2])

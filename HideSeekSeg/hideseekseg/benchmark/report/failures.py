@@ -10,13 +10,13 @@ from typing import Literal
 import numpy as np
 
 from ...findings import LesionType
-from ...lesions import Joined
+from ...lesions import Lesion3D
 from ...output.figures.drawing import TYPE_COLOURS, Outline, Tile
 from ...output.figures.overview import show_crops
 from ...simulation.random_fields import Mask
-from ...training.evaluation import TYPES, Seen
+from ...training.evaluation import TYPES, Edited
 from ...training.lesion_matching import match, true_lesions
-from ..cases import Subject
+from ..cases import BenchmarkCase
 from ..methods.method import HideAndSeek
 
 LEAST_IOU = 0.1
@@ -33,12 +33,12 @@ class Failure:
     type: LesionType
     where: Mask
     weight: float
-    subject: Subject
-    seen: Seen
-    accepted: tuple[Joined, ...]
+    subject: BenchmarkCase
+    seen: Edited
+    accepted: tuple[Lesion3D, ...]
 
 
-def failures(method: HideAndSeek, subjects: Sequence[Subject]) -> list[Failure]:
+def failures(method: HideAndSeek, subjects: Sequence[BenchmarkCase]) -> list[Failure]:
     """The worst of a set, half of them missed and half of them false, at most one a vertebra."""
     every = [failure for subject in subjects for failure in _of_vertebra(method, subject)]
     worst: list[Failure] = []
@@ -51,9 +51,9 @@ def failures(method: HideAndSeek, subjects: Sequence[Subject]) -> list[Failure]:
     return worst
 
 
-def _of_vertebra(method: HideAndSeek, subject: Subject) -> Iterator[Failure]:
-    seen = method.see(subject)
-    lesions, _ = method.find(seen, method.fixed.settings)
+def _of_vertebra(method: HideAndSeek, subject: BenchmarkCase) -> Iterator[Failure]:
+    seen = method.prepare(subject)
+    lesions, _ = method.detect(seen, method.fixed.settings)
     thresholds = method.fixed.thresholds
     accepted = tuple(le for le in lesions if le.score > thresholds[le.type])
     body = subject.case.body
@@ -71,7 +71,9 @@ def _of_vertebra(method: HideAndSeek, subject: Subject) -> Iterator[Failure]:
                 yield Failure("false", kind, mask, found.score, subject, seen, accepted)
 
 
-def draw_failures(path: Path, method: HideAndSeek, subjects: Sequence[Subject]) -> Path | None:
+def draw_failures(
+    path: Path, method: HideAndSeek, subjects: Sequence[BenchmarkCase]
+) -> Path | None:
     """A row per failure, on the slice that shows most of it; None where nothing went wrong."""
     worst = failures(method, subjects)
     if not worst:

@@ -11,9 +11,18 @@ from ...simulation.source_vertebrae import DRAWN
 from ...training.evaluation import TYPES
 from ...training.lesion_matching import RULE
 from ..methods.method import Tuned
-from ..metrics.bootstrap import REPLICATES, Weights, interval
-from ..metrics.detection import IOUS, Estimate, estimates, free_response, measure, reliability
-from ..metrics.outcomes import Outcome
+from ..metrics.detection import (
+    IOUS,
+    REPLICATES,
+    Estimate,
+    Outcome,
+    Weights,
+    estimates,
+    free_response,
+    interval,
+    measure,
+    reliability,
+)
 
 CEILING = "full masks"
 NOT_RUN = {"MedSAM": "not run: its weights cannot be had here"}
@@ -22,7 +31,7 @@ Data = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class MethodResult:
     """A method's outcomes on a set, with the thresholds that it was used with.
 
     ``ours``: Hide-and-Seek Attribution itself, with whatever weights: no baseline.
@@ -49,7 +58,7 @@ class About:
     not_run: Mapping[str, str] = field(default_factory=dict)
 
 
-def describe(about: About, rows: Sequence[Row], weights: Weights) -> Data:
+def describe(about: About, rows: Sequence[MethodResult], weights: Weights) -> Data:
     """Everything that is known of a set; the first row is the method under test."""
     outcomes = rows[0].outcomes
     patients = sorted({one.patient for one in outcomes})
@@ -77,7 +86,7 @@ def _shared(patients: Sequence[str], others: Sequence[str]) -> list[str]:
     return sorted(p for p in {*patients} & {*others} if not p.startswith(f"{DRAWN} "))
 
 
-def per_patient(rows: Sequence[Row]) -> Data:
+def per_patient(rows: Sequence[MethodResult]) -> Data:
     """Accepted findings per vertebra of each patient, by method."""
     counts: Data = {}
     for row in rows:
@@ -99,7 +108,7 @@ def explain_intervals(patients: int) -> str:
     return f"95 % bootstrap, {REPLICATES} replicates that redraw {drawn}"
 
 
-def _row_data(row: Row, weights: Weights) -> Data:
+def _row_data(row: MethodResult, weights: Weights) -> Data:
     curves = {
         kind: {str(iou): asdict(free_response(row.outcomes, [kind], iou)) for iou in IOUS}
         for kind in TYPES
@@ -126,7 +135,7 @@ def estimates_data(figures: Mapping[str, Estimate]) -> Data:
     }
 
 
-def over_best(rows: Sequence[Row], weights: Weights) -> Data:
+def over_best(rows: Sequence[MethodResult], weights: Weights) -> Data:
     """Per metric the baseline that is best in it, and the paired difference to the first row.
 
     What learnt from full masks is no baseline but a ceiling.

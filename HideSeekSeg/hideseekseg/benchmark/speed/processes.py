@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import pstats
 import subprocess
 import sys
@@ -13,8 +14,87 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ... import __version__
 from ...events import VertebraDone, from_line
-from .machine import Usage, memory_mib, wait_for
+from ...files import make_folder
+from ...simulation.example import FILES, Spot, painter, write_volume
+from ...simulation.phantom.layout import SpineSettings
+from ...simulation.phantom.spine import draw_spine
+from ...simulation.phantom.vertebra import LEVELS
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process that has ended took: seconds of processor time, peak resident MiB.
+
+    On Linux the memory is at least that of the process that started it, when it did.
+    """
+
+    processor: float
+    peak_mib: float
+
+
+def wait_for(process: subprocess.Popen[Any]) -> Usage:
+    """Wait for the end of a process; its status is in ``process.returncode`` then.
+
+    Not Popen.wait: only wait4 tells the time and memory of this one child.
+    """
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    per_mib = 1024**2 if sys.platform == "darwin" else 1024
+    return Usage(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / per_mib)
+
+
+def memory_mib(pid: int, field: str) -> float | None:
+    """Memory of a running process: VmRSS is what it keeps now, VmHWM the most so far.
+
+    None where the system does not tell, or the process has given its memory back.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text("ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    sizes = [float(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:")]
+    return sizes[0] if sizes else None
+
+
+def machine() -> dict[str, Any]:
+    """What figures depend on, whatever is measured; ``load`` is None where nobody knows it."""
+    return {
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+        "hideseekseg": __version__,
+        "python": platform.python_version(),
+    }
+
+
+# Where in the body (share of its extents along k, j, i), radius in mm, HU.
+LESIONS = (
+    Spot("T4", (0.5, 0.5, 0.6), 7.0, 700.0),
+    Spot("T12", (0.5, 0.5, 0.7), 8.0, 45.0),
+    Spot("L3", (0.45, 0.7, 0.4), 8.0, 750.0),
+)
+SEED = 7
+
+
+def write_spine(folder: Path, levels: tuple[str, ...] = LEVELS) -> tuple[Path, Path]:
+    """Draw CT and whole vertebrae (TotalSegmentator's values) into a folder, if not there yet."""
+    make_folder(folder)
+    ct, vertebrae = (folder / name for name in FILES)
+    if not (ct.exists() and vertebrae.exists()):
+        settings = SpineSettings(
+            levels, marrow_hu=165.0, fat=0.18, osteophyte=1.2, contrast=0.5, scoliosis=4.0
+        )
+        own = [spot for spot in LESIONS if spot.level in levels]
+        drawn = draw_spine(settings, np.random.default_rng(SEED), painter(own))
+        write_volume(ct, drawn.ct)
+        write_volume(vertebrae, drawn.vertebrae)
+    return ct, vertebrae
+
+
+pass
 
 LIBRARY = Path(__file__).resolve().parents[3]
 START = "start and imports"
@@ -45,7 +125,7 @@ sys.exit(status)
 
 
 @dataclass(frozen=True)
-class Job:
+class SegmentProcess:
     """A call of ``segment``; ``library`` is the folder that holds the code to run."""
 
     ct: Path
@@ -76,7 +156,7 @@ class Timing:
     peak_mib: float
 
 
-def run(job: Job) -> Timing:
+def run(job: SegmentProcess) -> Timing:
     """One process; raises RuntimeError where it fails."""
     command = [sys.executable, "-m", "hideseekseg", *job.words(), "--json-lines"]
     began = time.monotonic()
@@ -120,7 +200,7 @@ def counts(out: Path) -> dict[str, int]:
     }
 
 
-def split(job: Job) -> dict[str, float]:
+def split(job: SegmentProcess) -> dict[str, float]:
     """Seconds of the processor by part of one process, under Python's profiler."""
     job.out.mkdir(parents=True, exist_ok=True)
     profile = job.out / "split.profile"

@@ -11,20 +11,18 @@ from typing import Any
 
 import torch
 
-from ...imaging.reading import atomic, make_folder
+from ...files import atomic, make_folder
 from ...model.profile import Schedule
 from ...model.schedules import MULTISTEP_STEPS, multistep
 from ...model.weights import Model
 from ...simulation.phantom.vertebra import LEVELS
 from ...training.evaluation import Case
-from ...training.telling import Say
+from ...training.trainer import Say
 from ...training.weights import load_weights
 from ..cases import draw_subjects, load_simulated
-from .drawn_spine import write_spine
-from .machine import machine
 from .network import by_candidates, by_slices, one_slice, published_network, seconds_per_call
 from .plots import draw_plots
-from .processes import Job, best, counts, run, split
+from .processes import SegmentProcess, best, counts, machine, run, split, write_spine
 from .schedule_agreement import Crops, choose_crops, compare_schedules
 from .table import to_markdown
 
@@ -34,7 +32,7 @@ SLICES, CANDIDATES = (1, 2, 4, 8, 16, 32, 64), (1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True)
-class Plan:
+class SpeedPlan:
     """What to measure.
 
     ``cases`` holds what ``simulate --whole`` wrote; drawn vertebrae where it is None.  ``crops``
@@ -52,7 +50,7 @@ class Plan:
     levels: tuple[str, ...] = LEVELS
 
 
-def measure(plan: Plan, say: Say) -> list[Path]:
+def measure(plan: SpeedPlan, say: Say) -> list[Path]:
     """Write speed.md, speed.json and plots to ``plan.out``; gives their paths."""
     make_folder(plan.out)
     torch.set_num_threads(1)  # whole processes have ``plan.threads``
@@ -81,7 +79,7 @@ def measure(plan: Plan, say: Say) -> list[Path]:
     return paths + draw_plots(data, plan.out)
 
 
-def _cases(plan: Plan, model: Model, say: Say) -> list[Case]:
+def _cases(plan: SpeedPlan, model: Model, say: Say) -> list[Case]:
     if plan.cases is not None:
         return [subject.case for subject in load_simulated(plan.cases, model.profile)]
     folder = plan.out / "drawn"
@@ -93,7 +91,7 @@ def _cases(plan: Plan, model: Model, say: Say) -> list[Case]:
     return [s.case for s in draw_subjects(folder, DRAWN, SEED, model.profile, tell)]
 
 
-def _machine(plan: Plan) -> Data:
+def _machine(plan: SpeedPlan) -> Data:
     return {
         **machine(),
         "processor": _processor(),
@@ -120,10 +118,10 @@ def _one_slice(model: Model, crops: Crops, say: Say) -> Data:
     return {"parameters": parameters, "seconds per call": per_call, "rows": rows}
 
 
-def _spine(plan: Plan, say: Say) -> Data:
+def _spine(plan: SpeedPlan, say: Say) -> Data:
     """Whole processes on the drawn spine, in turn with those of an earlier version."""
     ct, vertebrae = write_spine(plan.out / "spine", plan.levels)
-    job = Job(ct, vertebrae, plan.weights, plan.out / "result", plan.threads)
+    job = SegmentProcess(ct, vertebrae, plan.weights, plan.out / "result", plan.threads)
     versions = {"now": job}
     if plan.before is not None:
         # With its own bundle: it may not know all that stands in a newer profile.
@@ -148,7 +146,7 @@ def _spine(plan: Plan, say: Say) -> Data:
     return {**data, "counts": found, "growth": {"vertebrae": by_vertebrae, "threads": by_threads}}
 
 
-def _agreement(plan: Plan, model: Model, crops: Crops, say: Say) -> Data:
+def _agreement(plan: SpeedPlan, model: Model, crops: Crops, say: Say) -> Data:
     own = model.profile.schedule
     few = multistep(MULTISTEP_STEPS, own.timesteps)
     tried = [

@@ -18,7 +18,41 @@ from pathlib import Path
 from typing import IO, Any
 
 from ... import __version__
-from .sources import Source
+
+CODE = "https://github.com/matanat/hide_and_seek"
+HUB = "https://huggingface.co/matanatad/dae_verts"
+# The two pickles are part of the authors' code; this is its commit of the paper.
+COMMIT = "8b8c647c4d1434c94df696a405456902d741dbf2"
+PICKLES = f"https://raw.githubusercontent.com/matanat/hide_and_seek/{COMMIT}/checkpoints"
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file to fetch, and the fewest and most bytes that it can have.
+
+    Exact sizes and hashes were not to be had when this was written: hence bounds, which keep out an
+    error page as well as an endless stream.
+    """
+
+    name: str
+    address: str
+    least: int
+    most: int
+
+
+CHECKPOINT = PublishedFile(
+    # The averaged weights alone are 363 MB; beside them stand the raw ones and the optimiser's.
+    "last.ckpt",
+    f"{HUB}/resolve/main/last.ckpt",
+    363_000_000,
+    4_000_000_000,
+)
+CLASSIFIER = PublishedFile("classifier_lr.pkl", f"{PICKLES}/classifier_lr.pkl", 2_000, 100_000)
+SCALER = PublishedFile("scaler.pkl", f"{PICKLES}/scaler.pkl", 4_000, 100_000)
+PUBLISHED = (CHECKPOINT, CLASSIFIER, SCALER)
+
+
+pass
 
 MEMORY = "downloads.json"
 SECONDS = 30.0  # without a byte, before a connection counts as cut
@@ -50,7 +84,7 @@ class _CutError(Exception):
     """The connection ended early."""
 
 
-def fetch(source: Source, folder: Path, on_progress: OnProgress | None = None) -> Fetched:
+def fetch(source: PublishedFile, folder: Path, on_progress: OnProgress | None = None) -> Fetched:
     """The file in ``folder``, fetched unless it is there already.
 
     ``on_progress(bytes, total)`` is called after each block; what it raises ends the fetching, and
@@ -72,7 +106,7 @@ def fetch(source: Source, folder: Path, on_progress: OnProgress | None = None) -
         raise DownloadError(target, f"cannot be written: {error.strerror or error}") from error
 
 
-def _there_already(source: Source, target: Path) -> Fetched:
+def _there_already(source: PublishedFile, target: Path) -> Fetched:
     size = target.stat().st_size
     _check_size(source, target, size)
     found, remembered = _sha256(target), _remembered(target.parent, source).get("sha256")
@@ -85,7 +119,7 @@ def _there_already(source: Source, target: Path) -> Fetched:
     return Fetched(target, size, found, known=remembered is not None)
 
 
-def _fetch_part(source: Source, part: Path, on_progress: OnProgress) -> None:
+def _fetch_part(source: PublishedFile, part: Path, on_progress: OnProgress) -> None:
     """Go on until the file is complete, as long as every connection brings it further."""
     reached = -1
     while True:
@@ -98,7 +132,7 @@ def _fetch_part(source: Source, part: Path, on_progress: OnProgress) -> None:
             reached = size
 
 
-def _go_on(source: Source, part: Path, on_progress: OnProgress) -> None:
+def _go_on(source: PublishedFile, part: Path, on_progress: OnProgress) -> None:
     version = _remembered(part.parent, source).get("etag")
     have = part.stat().st_size if version and part.exists() else 0
     with _answer(source, part, have, version) as response:
@@ -119,7 +153,7 @@ def _go_on(source: Source, part: Path, on_progress: OnProgress) -> None:
         raise _CutError(f"the connection was cut after {done} of {total} bytes")
 
 
-def _answer(source: Source, part: Path, have: int, version: str | None) -> Any:
+def _answer(source: PublishedFile, part: Path, have: int, version: str | None) -> Any:
     """The server's answer, from byte ``have`` on if it still has the same ``version``."""
     headers = {"User-Agent": f"hideseekseg/{__version__}", "Accept-Encoding": "identity"}
     if have and version:
@@ -183,7 +217,7 @@ def _strong(etag: str | None) -> str | None:
     return etag if etag and etag.startswith('"') else None
 
 
-def _check_size(source: Source, path: Path, size: int) -> None:
+def _check_size(source: PublishedFile, path: Path, size: int) -> None:
     if not source.least <= size <= source.most:
         raise DownloadError(
             path,
@@ -192,20 +226,20 @@ def _check_size(source: Source, path: Path, size: int) -> None:
         )
 
 
-def _by_hand(source: Source, cause: str) -> str:
+def _by_hand(source: PublishedFile, cause: str) -> str:
     return (
         f"cannot be fetched ({cause}); run the command again to go on, or fetch"
         f" {source.address} on a machine with a network, put it here and run the command again"
     )
 
 
-def _remembered(folder: Path, source: Source) -> dict[str, Any]:
+def _remembered(folder: Path, source: PublishedFile) -> dict[str, Any]:
     """What is known of a file that came from this very address."""
     known = _memory(folder).get(source.name, {})
     return known if known.get("address") == source.address else {}
 
 
-def _remember(folder: Path, source: Source, **facts: str | None) -> None:
+def _remember(folder: Path, source: PublishedFile, **facts: str | None) -> None:
     known = {"address": source.address, **_remembered(folder, source), **facts}
     text = json.dumps({**_memory(folder), source.name: known}, indent=2) + "\n"
     temporary = folder / f".{MEMORY}"

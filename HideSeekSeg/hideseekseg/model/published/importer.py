@@ -26,9 +26,8 @@ from ..autoencoder import DiffusionAutoencoder
 from ..classifier import LinearClassifier
 from ..profile import Architecture, Decision, Geometry, Intensity, Profile, Schedule
 from ..weights import WeightsError, check_shapes, save_model
-from .pickle_values import PickleError
-from .pickles import MAX_BYTES, Estimator, read_estimator
-from .sources import CODE, HUB
+from .download import CODE, HUB
+from .pickles import MAX_BYTES, Estimator, PickleError, read_estimator
 
 PREFIX = "ema_model."  # the averaged weights, which the authors use; "model." are the raw ones
 CARD = "MODEL-CARD.md"

@@ -12,8 +12,8 @@ from scipy import ndimage
 from ...findings import Evidence, LesionType
 from ...imaging.patch import Patch, move_patch
 from ...imaging.volume import Grid
-from ..terminology import TYPE_COLOURS, Colour
-from .display import Mask, busiest_slice, is_hounsfield, reach, window
+from ..segment_description import TYPE_COLOURS, Colour
+from .drawing import Mask, busiest_slice, is_hounsfield, reach, window
 
 Picture = npt.NDArray[Any]  # bytes once finished, 0 to 1 before
 

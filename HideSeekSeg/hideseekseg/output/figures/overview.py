@@ -12,8 +12,8 @@ import numpy as np
 
 from ...findings import Evidence, Result, Status, VertebraFinding
 from ...imaging.volume import Volume
+from ..segment_description import TYPE_COLOURS, head_to_tail
 from ..tables import summary
-from ..terminology import TYPE_COLOURS, head_to_tail
 from .drawing import (
     DIM,
     TEXT,

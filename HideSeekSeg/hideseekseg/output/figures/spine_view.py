@@ -13,9 +13,20 @@ from scipy import ndimage
 from ...findings import Evidence, Status, VertebraFinding
 from ...imaging.patch import Patch, move_patch
 from ...imaging.volume import Grid, Volume
-from ..terminology import TYPE_COLOURS
-from .display import Floats, Mask, bounds, window
-from .drawing import DIM, Outline, Tile, draw_outline, draw_tile, mark_sides, note
+from ..segment_description import TYPE_COLOURS
+from .drawing import (
+    DIM,
+    Floats,
+    Mask,
+    Outline,
+    Tile,
+    bounds,
+    draw_outline,
+    draw_tile,
+    mark_sides,
+    note,
+    window,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,9 +12,23 @@ import numpy as np
 from ...findings import Candidate, Evidence, VertebraFinding
 from ...imaging.patch import move_patch
 from ...imaging.volume import Grid
-from ..terminology import labels
-from .display import busiest_slice, is_hounsfield, reach, window
-from .drawing import DIM, TEXT, Colour, Mask, Outline, Tile, add_axes, draw_tile, mark_sides, write
+from ..segment_description import labels
+from .drawing import (
+    DIM,
+    TEXT,
+    Colour,
+    Mask,
+    Outline,
+    Tile,
+    add_axes,
+    busiest_slice,
+    draw_tile,
+    is_hounsfield,
+    mark_sides,
+    reach,
+    window,
+    write,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +40,7 @@ _BODY = (0.6, 0.6, 0.6)
 
 
 @dataclass(frozen=True)
-class Look:
+class RowStyle:
     """What rows share so that they can be compared: grey window, size of the difference, unit."""
 
     limits: tuple[float, float]
@@ -34,16 +48,16 @@ class Look:
     unit: str
 
 
-def common_look(evidence: Sequence[Evidence]) -> Look:
+def common_look(evidence: Sequence[Evidence]) -> RowStyle:
     """One window for all originals and edits, one scale for all differences inside bodies."""
     images = np.concatenate([e.image.ravel() for e in evidence])
     inside = np.concatenate([e.difference[e.body] for e in evidence])
     unit = "HU" if is_hounsfield(images) else "a.u."
-    return Look(window(images), reach(inside), unit)
+    return RowStyle(window(images), reach(inside), unit)
 
 
 @dataclass(frozen=True)
-class Row:
+class VertebraRow:
     """A vertebra, its candidates' masks (S, P, I) on the crop, and the slice that shows most."""
 
     vertebra: VertebraFinding
@@ -53,7 +67,9 @@ class Row:
     slice: int
 
 
-def make_row(vertebra: VertebraFinding, evidence: Evidence, ct: Grid, threshold: float) -> Row:
+def make_row(
+    vertebra: VertebraFinding, evidence: Evidence, ct: Grid, threshold: float
+) -> VertebraRow:
     """Bring the candidates from the CT's grid to the crop's."""
     masks: dict[str, Mask] = {}
     for candidate in vertebra.candidates:
@@ -63,10 +79,10 @@ def make_row(vertebra: VertebraFinding, evidence: Evidence, ct: Grid, threshold:
             moved.paint(masks[candidate.id])
     accepted = vertebra.accepted(threshold)
     chosen = busiest_slice([masks[c.id] for c in accepted], evidence.body)
-    return Row(vertebra, evidence, accepted, masks, chosen)
+    return VertebraRow(vertebra, evidence, accepted, masks, chosen)
 
 
-def draw_heads(figure: Figure, left: float, base: float, look: Look) -> None:
+def draw_heads(figure: Figure, left: float, base: float, look: RowStyle) -> None:
     """Titles over the pictures of a column of rows."""
     largest = f"\N{PLUS-MINUS SIGN}{look.difference:.3g} {look.unit}"
     heads = ("original", "healthy edit", f"difference, {largest}")
@@ -74,7 +90,7 @@ def draw_heads(figure: Figure, left: float, base: float, look: Look) -> None:
         write(figure, left + _panel_left(n) + _PANEL / 2, base, head, TEXT, 8.5, ha="center")
 
 
-def draw_row(figure: Figure, left: float, top: float, row: Row, look: Look) -> None:
+def draw_row(figure: Figure, left: float, top: float, row: VertebraRow, look: RowStyle) -> None:
     """The row at (left, top), in inches from the figure's upper left corner."""
     seen, s = row.evidence, row.slice
     mm = (float(seen.grid.spacing[1]), float(seen.grid.spacing[0]))
@@ -99,7 +115,9 @@ def _panel_left(n: int) -> float:
     return _TEXT + n * (_PANEL + _GAP)
 
 
-def _outlines(row: Row, candidates: Sequence[Candidate], scores: bool = True) -> list[Outline]:
+def _outlines(
+    row: VertebraRow, candidates: Sequence[Candidate], scores: bool = True
+) -> list[Outline]:
     names = labels(row.vertebra)
     return [
         Outline(
@@ -113,7 +131,7 @@ def _outlines(row: Row, candidates: Sequence[Candidate], scores: bool = True) ->
     ]
 
 
-def _write_findings(figure: Figure, x: float, y: float, row: Row) -> None:
+def _write_findings(figure: Figure, x: float, y: float, row: VertebraRow) -> None:
     vertebra, names = row.vertebra, labels(row.vertebra)
     write(figure, x, y, vertebra.level, TEXT, 15, weight="bold")
     p = "unknown" if vertebra.p_malignant is None else f"{vertebra.p_malignant:.3f}"
@@ -132,7 +150,7 @@ def _write_findings(figure: Figure, x: float, y: float, row: Row) -> None:
         write(figure, x, y + 0.25 + 0.19 * n, text, colour, 8.5)
 
 
-def _place(row: Row) -> str:
+def _place(row: VertebraRow) -> str:
     """Where the slice lies, as a sagittal picture cannot show left and right."""
     through = np.flatnonzero(row.evidence.body.any(axis=(1, 2)))
     middle = through.mean() if len(through) else (len(row.evidence.body) - 1) / 2

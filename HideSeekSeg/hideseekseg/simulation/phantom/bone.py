@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from .arch import Limb, arch, ribs
-from .settings import SpineSettings
-from .vertebra import Field, Shape, body_distances, smooth_min
+from .layout import SpineSettings
+from .vertebra import Field, Limb, Shape, arch, body_distances, ribs, smooth_min
 
 Slices = tuple[slice, slice, slice]
 FAR = 12.0  # mm; distances are not followed beyond
@@ -61,7 +60,7 @@ class Placed:
 
 
 @dataclass
-class Vertebra:
+class DrawnVertebra:
     """Distances of a placed vertebra: ``whole`` in ``box``; ``side``, ``cap`` in ``body_box``."""
 
     placed: Placed
@@ -100,7 +99,7 @@ def _union(into: Field, box: Slices, placed: Placed, limbs: list[Limb], axes: Ax
         into[here] = smooth_min(into[here], limb.distance(*placed.local(axes, near)), 2.5)
 
 
-def measure(placed: Placed, axes: Axes) -> Vertebra:
+def measure(placed: Placed, axes: Axes) -> DrawnVertebra:
     """Distances of one vertebra to its surface."""
     shape, limbs = placed.shape, arch(placed.shape)
     w, d, h = max(shape.width) / 2, max(shape.depth) / 2, shape.height / 2
@@ -115,13 +114,13 @@ def measure(placed: Placed, axes: Axes) -> Vertebra:
     canal = np.hypot(u / (shape.canal[0] / 2), (v - middle) / (shape.canal[1] / 2)) - 1
     whole = np.maximum(whole, -canal * (min(shape.canal) / 2))
     side, cap = body_distances(shape, *placed.local(axes, body_box))
-    vertebra = Vertebra(placed, box, whole, body_box, side, cap)
+    vertebra = DrawnVertebra(placed, box, whole, body_box, side, cap)
     inner = vertebra.body_in_box
     whole[inner] = smooth_min(whole[inner], vertebra.body, 3.0)
     return vertebra
 
 
-def part_joints(upper: Vertebra, lower: Vertebra, gap: float = 1.4) -> None:
+def part_joints(upper: DrawnVertebra, lower: DrawnVertebra, gap: float = 1.4) -> None:
     """Open a joint space of ``gap`` mm wherever two neighbours touch or overlap (in place)."""
     shared = tuple(
         slice(max(a.start, b.start), min(a.stop, b.stop))
@@ -141,7 +140,7 @@ def part_joints(upper: Vertebra, lower: Vertebra, gap: float = 1.4) -> None:
     views[1][...] = np.maximum(views[1], gap / 2 - split)
 
 
-def rib_distance(vertebrae: list[Vertebra], axes: Axes) -> Field:
+def rib_distance(vertebrae: list[DrawnVertebra], axes: Axes) -> Field:
     """Distances (K, J, I) to the ribs, which keep 1.2 mm from every vertebra."""
     shape = (len(axes.z), len(axes.y), len(axes.x))
     distance = np.full(shape, FAR, np.float32)
@@ -189,7 +188,7 @@ def _vein(shape: Shape, u: Field, v: Field, w: Field) -> Field:
 
 
 def _body_material(
-    vertebra: Vertebra, axes: Axes, settings: SpineSettings, rng: np.random.Generator
+    vertebra: DrawnVertebra, axes: Axes, settings: SpineSettings, rng: np.random.Generator
 ) -> tuple[Field, Field]:
     """Marrow HU and cortex thickness (mm) in the body box.
 
@@ -213,7 +212,11 @@ def _body_material(
 
 
 def draw_vertebra(
-    hu: Field, vertebra: Vertebra, axes: Axes, settings: SpineSettings, rng: np.random.Generator
+    hu: Field,
+    vertebra: DrawnVertebra,
+    axes: Axes,
+    settings: SpineSettings,
+    rng: np.random.Generator,
 ) -> None:
     """Lay one vertebra over the clean HU field in place."""
     fine, broad = _texture(vertebra.whole.shape, axes, rng)

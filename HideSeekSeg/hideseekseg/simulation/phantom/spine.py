@@ -17,8 +17,7 @@ from scipy import ndimage
 
 from ...imaging.volume import Grid, Volume
 from .bone import Axes, Placed, draw_disc, draw_vertebra, measure, part_joints, rib_distance, shell
-from .layout import stack
-from .settings import SpineSettings
+from .layout import SpineSettings, stack
 from .tissue import Surroundings, draw_tissue
 from .vertebra import LEVELS, Field
 

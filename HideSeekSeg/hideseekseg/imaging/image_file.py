@@ -1,4 +1,4 @@
-"""One image from one file, or one clear line that says why not."""
+"""Read one image from one file, or say in one line why it cannot be read."""
 
 from __future__ import annotations
 
@@ -12,18 +12,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from ..errors import InputError
 from . import nifti
 
 MAX_COSINE = 1e-3
-
-
-class InputError(Exception):
-    """Bad input or an output that cannot be written: ``str()`` is the line ``<path>: <cause>``."""
-
-    def __init__(self, path: str | os.PathLike[str], cause: str) -> None:
-        super().__init__(f"{os.fspath(path)}: {cause}")
-        self.path = os.fspath(path)
-        self.cause = cause
 
 
 @contextmanager
