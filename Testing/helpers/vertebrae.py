@@ -14,7 +14,7 @@ from helpers.models import TINY
 from hideseekseg.anatomy.crop import feathered
 from hideseekseg.imaging.volume import Grid, Volume
 from hideseekseg.model.profile import Geometry, Intensity, Profile
-from hideseekseg.simulation.phantom.layout import SpineSettings
+from hideseekseg.simulation.phantom.settings import SpineSettings
 from hideseekseg.simulation.phantom.spine import draw_spine
 from hideseekseg.simulation.source_vertebrae import SourceVertebra
 from hideseekseg.training.dataset import Slices

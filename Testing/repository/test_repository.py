@@ -187,3 +187,24 @@ def test_set_up_refuses_an_old_python(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "Python 3.10 or newer is needed" in done.stderr
     assert not (tmp_path / "venv").exists()
+
+
+@pytest.mark.slow
+def test_every_module_can_be_imported_first() -> None:
+    """Circles of imports show only when their modules come in another order."""
+    names = [
+        ".".join(path.relative_to(MODULE).with_suffix("").parts).removesuffix(".__init__")
+        for path in SOURCES
+        if room(path) not in SLICER_ROOMS and path.name != "__main__.py"
+    ]
+    code = (
+        "import importlib, sys\nsys.path.insert(0, sys.argv[1])\nimport torch, SimpleITK\n"
+        "for name in sys.argv[2:]:\n"
+        "    for loaded in [m for m in sys.modules if m.split('.')[0] == 'hideseekseg']:\n"
+        "        del sys.modules[loaded]\n"
+        "    importlib.import_module(name)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(MODULE), *names], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-500:]

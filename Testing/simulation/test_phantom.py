@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from hideseekseg.imaging.volume import Grid
-from hideseekseg.simulation.phantom.layout import SpineSettings, random_settings
+from hideseekseg.simulation.phantom.settings import SpineSettings, random_settings
 from hideseekseg.simulation.phantom.spine import (
     Labels,
     Phantom,

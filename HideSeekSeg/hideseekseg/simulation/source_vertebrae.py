@@ -17,7 +17,7 @@ from ..imaging.patch import bounding_box
 from ..imaging.reading import read_ct, read_segmentation
 from ..imaging.volume import Grid, Volume
 from ..model.profile import Geometry
-from .phantom.layout import random_settings
+from .phantom.settings import random_settings
 from .phantom.spine import draw_clean, label_value
 from .phantom.vertebra import LEVELS
 from .random_fields import Rng, VertebraPatch, smooth_field

@@ -20,7 +20,7 @@ from ... import __version__
 from ...events import VertebraDone, from_line
 from ...files import make_folder
 from ...simulation.example import FILES, Spot, painter, write_volume
-from ...simulation.phantom.layout import SpineSettings
+from ...simulation.phantom.settings import SpineSettings
 from ...simulation.phantom.spine import draw_spine
 from ...simulation.phantom.vertebra import LEVELS
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from .layout import SpineSettings
+from .settings import SpineSettings
 from .vertebra import Field, Limb, Shape, arch, body_distances, ribs, smooth_min
 
 Slices = tuple[slice, slice, slice]

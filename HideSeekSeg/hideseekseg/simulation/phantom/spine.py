@@ -17,7 +17,8 @@ from scipy import ndimage
 
 from ...imaging.volume import Grid, Volume
 from .bone import Axes, Placed, draw_disc, draw_vertebra, measure, part_joints, rib_distance, shell
-from .layout import SpineSettings, stack
+from .layout import stack
+from .settings import SpineSettings
 from .tissue import Surroundings, draw_tissue
 from .vertebra import LEVELS, Field
 

@@ -8,7 +8,7 @@ from functools import reduce
 import numpy as np
 import numpy.typing as npt
 
-from .layout import SpineSettings
+from .settings import SpineSettings
 from .vertebra import LEVELS, Field
 
 _T10, _T11, _L1, _L2 = (float(LEVELS.index(level)) for level in ("T10", "T11", "L1", "L2"))
