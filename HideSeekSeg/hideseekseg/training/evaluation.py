@@ -21,7 +21,6 @@ from ..model.weights import Model
 from ..simulation.random_fields import Mask
 from .dataset import Slices, load_slices, make_batch
 from .lesion_matching import match, true_lesions
-from .threshold_tuning import slice_auc
 from .train import encode_all
 
 Figures = dict[str, float | int | None]
@@ -214,6 +213,20 @@ def auc(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float:
         return float("nan")
     ranks = stats.rankdata(np.concatenate([a, b]))[: len(a)]
     return float((ranks.sum() - len(a) * (len(a) + 1) / 2) / (len(a) * len(b)))
+
+
+def slice_auc(model: Model, cases: Sequence[Case]) -> float:
+    """AUC over slices: those that a lesion crosses against all slices of healthy vertebrae.
+
+    NaN where there are none of either.
+    """
+    none = np.empty(0)
+    ill, well = [none], [none]
+    for case in cases:
+        p = encode(case.x, model).p.numpy()
+        crossed = np.any([case.truth[k].sum(axis=(1, 2)) >= 16 for k in TYPES], axis=0)
+        (ill if case.diseased else well).append(p[crossed] if case.diseased else p)
+    return auc(np.concatenate(ill), np.concatenate(well))
 
 
 def vertebra_auc(found: Sequence[Detections]) -> float:

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ..attribution import encode
 from ..findings import LesionType
 from ..lesions import SliceCandidate
 from ..model.profile import Decision
@@ -18,7 +17,6 @@ from .evaluation import (
     Case,
     Detections,
     Edited,
-    auc,
     edit_case,
     join,
     scored_parts,
@@ -115,20 +113,6 @@ def choose_gate(seen: Sequence[Edited], lost: float) -> float:
         for one in seen
     ]
     return float(np.quantile(np.concatenate(ill), lost))
-
-
-def slice_auc(model: Model, cases: Sequence[Case]) -> float:
-    """AUC over slices: those that a lesion crosses against all slices of healthy vertebrae.
-
-    NaN where there are none of either.
-    """
-    none = np.empty(0)
-    ill, well = [none], [none]
-    for case in cases:
-        p = encode(case.x, model).p.numpy()
-        crossed = np.any([case.truth[k].sum(axis=(1, 2)) >= 16 for k in TYPES], axis=0)
-        (ill if case.diseased else well).append(p[crossed] if case.diseased else p)
-    return auc(np.concatenate(ill), np.concatenate(well))
 
 
 def _with(model: Model, decision: Decision) -> Model:
