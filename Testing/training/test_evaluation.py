@@ -27,10 +27,11 @@ from hideseekseg.training.evaluation import (
     format_figures,
     load_cases,
     measure_weights,
+    slice_auc,
     tally,
     vertebra_auc,
 )
-from hideseekseg.training.threshold_tuning import LOST_BY_GATE, choose_gate, slice_auc, tune
+from hideseekseg.training.threshold_tuning import LOST_BY_GATE, choose_gate, tune
 from hideseekseg.training.train import TrainingSettings, train
 
 SHAPE = (6, 20, 20)
