@@ -15,26 +15,35 @@ import numpy.typing as npt
 from .imaging.patch import Patch
 from .imaging.volume import Grid
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 LesionType = Literal["lytic", "blastic"]
 BodySource = Literal["given", "intersected", "derived"]
 
 
 class Status(str, Enum):
-    """What can be said of a vertebra; silence is not an option."""
+    """What can be said of a vertebra; every vertebra has a status.
+
+    FINDINGS: a lesion is outlined.  SUSPICIOUS: the vertebra is probably diseased, but no candidate
+    is sure enough to be outlined: look yourself.  NO_FINDING: unremarkable.
+    """
 
     FINDINGS = "findings"
+    SUSPICIOUS = "suspicious"
     NO_FINDING = "no finding"
     NOT_ANALYSED = "not analysed"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A lytic or blastic candidate in 3D with its attribution score.
+    """A lytic or blastic candidate in 3D.
 
-    Positions are LPS mm; ``box_lps`` is ``(x_min, y_min, z_min, x_max, y_max, z_max)``; ``slices``
-    are indices of sagittal slices of the crop; ``mean_hu`` is None where the CT is not in HU.
+    ``score`` is what the threshold is compared with: with calibrated weights the ``probability``
+    that the candidate is a lesion, with others the ``attribution_score`` (step 4 of the method).
+    ``stability`` is the share of small changes of the input (other noise, mirrored, shifted) under
+    which the candidate is found again.  What was not computed is None.  Positions are LPS mm;
+    ``box_lps`` is ``(x_min, y_min, z_min, x_max, y_max, z_max)``; ``slices`` are indices of
+    sagittal slices of the crop; ``mean_hu`` is None where the CT is not in HU.
     ``patch`` holds the voxels and stays out of the JSON.
     """
 
@@ -47,6 +56,9 @@ class Candidate:
     share_of_body: float
     mean_hu: float | None
     slices: tuple[int, ...]
+    attribution_score: float | None = None
+    probability: float | None = None
+    stability: float | None = None
     patch: Patch | None = field(default=None, repr=False, compare=False)
 
 
@@ -56,6 +68,9 @@ class VertebraFinding:
 
     ``reason`` says why a vertebra was not analysed; ``flags`` are remarks for the reader, such as
     "cut by the field of view".  ``body_source`` says how the vertebral body was found.
+    ``p_malignant`` is calibrated where the weights are; ``suspicious`` says that it is so high that
+    a vertebra without an accepted candidate is not called unremarkable.  ``distance_from_training``
+    is 1 at the edge of what the weights were trained on, and more beyond it.
     """
 
     level: str
@@ -66,6 +81,8 @@ class VertebraFinding:
     body_mm3: float | None = None
     flags: tuple[str, ...] = ()
     slice_p: tuple[float, ...] = ()
+    suspicious: bool = False
+    distance_from_training: float | None = None
     candidates: tuple[Candidate, ...] = ()
 
     def accepted(self, threshold: float) -> tuple[Candidate, ...]:
@@ -76,9 +93,8 @@ class VertebraFinding:
         """The same vertebra with the status it has at this threshold."""
         if self.status is Status.NOT_ANALYSED:
             return self
-        return replace(
-            self, status=Status.FINDINGS if self.accepted(threshold) else Status.NO_FINDING
-        )
+        silent = Status.SUSPICIOUS if self.suspicious else Status.NO_FINDING
+        return replace(self, status=Status.FINDINGS if self.accepted(threshold) else silent)
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,7 @@ def measure(
                 id=f"{level}-{lesion.type}-{counts[lesion.type]}",
                 type=lesion.type,
                 score=lesion.score,
+                attribution_score=lesion.score,
                 volume_mm3=float(len(at) * ct.grid.voxel_mm3),
                 centroid_lps=_triple(positions.mean(axis=0)),
                 box_lps=(*_triple(low), *_triple(high)),

@@ -218,6 +218,29 @@ def test_json_has_exactly_the_documented_keys(tmp_path: Path, result: Result) ->
             assert sorted(candidate) == sorted(documented("A candidate"))
 
 
+def test_findings_of_schema_1_0_are_still_read(result: Result) -> None:
+    data = to_json(result)
+    data["schema"] = "1.0"
+    for vertebra in data["vertebrae"]:
+        del vertebra["suspicious"], vertebra["distance_from_training"]
+        for candidate in vertebra["candidates"]:
+            del candidate["attribution_score"], candidate["probability"], candidate["stability"]
+    again = result_from_json(data)
+    assert [v.status for v in again.vertebrae] == [v.status for v in result.vertebrae]
+    assert all(c.probability is None for v in again.vertebrae for c in v.candidates)
+
+
+def test_a_suspicious_vertebra_is_never_called_unremarkable(result: Result) -> None:
+    finding = replace(result.vertebrae[0], suspicious=True)
+    scores = [c.score for c in finding.candidates]
+    assert finding.judged(min(scores) / 2).status is Status.FINDINGS
+    silent = finding.judged(max(scores)).status
+    assert silent is Status.SUSPICIOUS
+    strict = Result((finding, *result.vertebrae[1:]), 0.5, {}).with_threshold(max(scores))
+    assert "1 more suspicious" in summary(strict)
+    assert "suspicious, nothing outlined" in format_table(strict)
+
+
 def test_the_documented_example_is_a_result() -> None:
     text = SCHEMA.read_text(encoding="utf-8")
     example = json.loads(text.split("```json\n")[1].split("```")[0])

@@ -74,7 +74,9 @@ def _outcome(event: VertebraDone) -> str:
     if finding["reason"]:
         return f"{finding['status']}: {finding['reason']}"
     accepted = sum(c["accepted"] for c in finding["candidates"])
-    return f"{finding['status']}, P(malignant) {finding['p_malignant']:.3f}, {accepted} accepted"
+    said = f"{finding['status']}, P(malignant) {finding['p_malignant']:.3f}, {accepted} accepted"
+    distance = finding.get("distance_from_training")
+    return said if distance is None or distance <= 1 else f"{said}; unlike what was trained on"
 
 
 class _Bar:

@@ -21,10 +21,15 @@ from .segment_description import head_to_tail, labels
 
 _CANDIDATE_KEYS = tuple(f.name for f in fields(Candidate) if f.name != "patch")
 _VERTEBRA_KEYS = tuple(f.name for f in fields(VertebraFinding) if f.name != "candidates")
+# Since schema 1.1.
+_LATER_KEYS = frozenset(
+    ("suspicious", "distance_from_training", "attribution_score", "probability", "stability")
+)
 POSITION_COLUMNS = ("x_lps_mm", "y_lps_mm", "z_lps_mm")
 _CSV_COLUMNS = (
     *("level", "status", "reason", "p_malignant", "body_source", "body_mm3", "flags"),
     *("name", "id", "type", "score", "accepted", "volume_mm3", "share_of_body", "mean_hu"),
+    *("attribution_score", "probability", "stability", "distance_from_training"),
     *POSITION_COLUMNS,
 )
 
@@ -89,12 +94,15 @@ def result_from_json(data: dict[str, Any]) -> Result:
 
 def vertebra_from_json(data: dict[str, Any]) -> VertebraFinding:
     """The vertebra that ``vertebra_to_json`` described; raises KeyError for a missing key."""
-    values = {key: _hashable(data[key]) for key in _VERTEBRA_KEYS}
+    values = _known(data, _VERTEBRA_KEYS)
     values["status"] = Status(values["status"])
-    candidates = tuple(
-        Candidate(**{key: _hashable(c[key]) for key in _CANDIDATE_KEYS}) for c in data["candidates"]
-    )
+    candidates = tuple(Candidate(**_known(c, _CANDIDATE_KEYS)) for c in data["candidates"])
     return VertebraFinding(**values, candidates=candidates)
+
+
+def _known(data: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    """The values of these keys; those that came with a later minor version may be missing."""
+    return {key: _hashable(data[key]) for key in keys if key in data or key not in _LATER_KEYS}
 
 
 def _hashable(value: Any) -> Any:
@@ -168,7 +176,8 @@ def _table_lines(vertebra: VertebraFinding, threshold: float) -> list[_Line]:
         )
         for c in sorted(vertebra.accepted(threshold), key=lambda c: -c.score)
     ]
-    nothing = _Line((vertebra.level,), f"no finding, P(malignant) {p}{flags}")
+    words = "suspicious, nothing outlined" if vertebra.suspicious else "no finding"
+    nothing = _Line((vertebra.level,), f"{words}, P(malignant) {p}{flags}")
     return [_Line(cells, flags.strip()) for cells in lesions] or [nothing]
 
 
@@ -190,7 +199,9 @@ def summary(result: Result) -> str:
         if accepted
         else "no finding in "
     )
-    rest = f"; {skipped} not analysed" if skipped else ""
+    suspicious = sum(v.suspicious and not v.accepted(result.threshold) for v in analysed)
+    rest = f"; {suspicious} more suspicious" if suspicious else ""
+    rest += f"; {skipped} not analysed" if skipped else ""
     vertebrae = _count(len(analysed), "vertebra", "vertebrae")
     return f"{found}{vertebrae}{rest}; threshold {result.threshold:g}"
 

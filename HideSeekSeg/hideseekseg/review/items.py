@@ -13,6 +13,7 @@ Triple = tuple[float, float, float]
 Box = tuple[float, float, float, float, float, float]
 
 VERDICTS: tuple[Verdict, ...] = ("unreviewed", "accepted", "rejected")
+SUSPICIOUS = "suspicious, nothing outlined"
 OTHER: dict[LesionType, LesionType] = {"lytic": "blastic", "blastic": "lytic"}
 
 
@@ -76,17 +77,21 @@ class ReviewedVertebra:
     reason: str
     p_malignant: float | None
     flags: tuple[str, ...]
+    suspicious: bool = False
 
     def judged(self, found: bool) -> ReviewedVertebra:
         """The same, now that there is a finding in it or none."""
         if self.status is Status.NOT_ANALYSED and not found:
             return self
-        return replace(self, status=Status.FINDINGS if found else Status.NO_FINDING)
+        silent = Status.SUSPICIOUS if self.suspicious else Status.NO_FINDING
+        return replace(self, status=Status.FINDINGS if found else silent)
 
     def why_quiet(self) -> str:
         """Such as "no finding" or "not analysed, because ..."; empty where there are findings."""
         if self.status is Status.FINDINGS:
             return ""
+        if self.status is Status.SUSPICIOUS:
+            return SUSPICIOUS
         return f"{self.status.value}, because {self.reason}" if self.reason else self.status.value
 
 
@@ -143,7 +148,7 @@ def item_of(lesion: Lesion, opinion: Assessment, p_malignant: float | None) -> I
 
 def vertebra_of(finding: VertebraFinding) -> ReviewedVertebra:
     """What the run said of a vertebra, without its candidates."""
-    said = (finding.status, finding.reason, finding.p_malignant, finding.flags)
+    said = (finding.status, finding.reason, finding.p_malignant, finding.flags, finding.suspicious)
     return ReviewedVertebra(finding.level, *said)
 
 

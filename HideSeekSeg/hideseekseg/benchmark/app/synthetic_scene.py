@@ -60,7 +60,9 @@ def _candidate(level: str, number: int, count: int) -> Candidate:
     patch = Patch(np.ones((SIDE, SIDE, SIDE), bool), start)
     volume = SIDE**3 * GRID.voxel_mm3
     name, score = f"{level}-{number}", 1 - number / count
-    return Candidate(name, kind, score, volume, (x, y, z), (*box, *far), 0.01, 300.0, (5,), patch)
+    return Candidate(
+        name, kind, score, volume, (x, y, z), (*box, *far), 0.01, 300.0, (5,), patch=patch
+    )
 
 
 if __name__ == "__main__":

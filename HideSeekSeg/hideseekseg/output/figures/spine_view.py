@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 STATUS_COLOURS = {
     Status.FINDINGS: "#ff79a8",
+    Status.SUSPICIOUS: "#ffc857",
     Status.NO_FINDING: "#8fcf8f",
     Status.NOT_ANALYSED: DIM,
 }
