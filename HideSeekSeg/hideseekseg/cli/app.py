@@ -36,6 +36,7 @@ def _run(args: argparse.Namespace) -> int:
 
     if args.ct is not None and args.segmentation is None and args.ct.suffix != ".mrb":
         args.refuse("a CT needs its SEGMENTATION")
+    importlib.import_module("..web", __package__)
     if importlib.util.find_spec("trame_slicer") is None:
         raise InputError("app", MISSING)
     from ..web.run_view import RunSettings

@@ -29,6 +29,8 @@ from . import (
 )
 from .arguments import BAD_INPUT, FAILED, OK, STOPPED, Command
 
+PACKAGE = __package__.partition(".")[0] + "."
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns 0, 1 (failed), 2 (bad input) or 130 (stopped by Ctrl-C)."""
@@ -46,7 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith(PACKAGE):
+            error = _missing_part(args.command)
         return _fail(error, getattr(args, "json_lines", False))
+
+
+def _missing_part(command: str) -> Exception:
+    """Return what to tell of a command whose files Slicer's package leaves out."""
+    from ..errors import InputError
+
+    cause = "is not part of this installation (Slicer's package): pip install hideseekseg has it"
+    return InputError(command, cause)
 
 
 def _fail(error: Exception, json_lines: bool) -> int:
@@ -78,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         own = commands.add_parser(command.name, help=command.help, description=command.help)
         command.add_arguments(own)
-        own.set_defaults(run=command.run)
+        own.set_defaults(run=command.run, command=command.name)
     return parser
 
 

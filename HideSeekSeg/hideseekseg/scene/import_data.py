@@ -16,14 +16,13 @@ from ..imaging.volume import Volume
 from .geometry import CT_REFERENCE, LABELMAP, asMatrix
 from .results import Results
 
-# Beside the library, as the module's other resources.
-FILE = Path(__file__).resolve().parents[2] / "Resources" / "Terminologies" / "vertebrae.term.json"
+TERMINOLOGY = Path(__file__).resolve().with_name("vertebrae.term.json")
 
 
 def loadVertebrae() -> str:
     """Add the vertebrae to Slicer's regions; the list's name, empty where Slicer refused it."""
     logic = slicer.modules.terminologies.logic()
-    return str(logic.LoadRegionContextFromFile(str(FILE)))
+    return str(logic.LoadRegionContextFromFile(str(TERMINOLOGY)))
 
 
 _DATA = (

@@ -15,7 +15,7 @@ from ..ui.shortcuts import KEYS, shown
 
 FOLDER = Path(__file__).resolve().with_name("static")
 ADDRESS = "hideseekseg"
-ICON = Path(__file__).resolve().parents[2] / "Resources" / "Icons" / "HideSeekSeg.png"
+ICON = FOLDER / "icon.png"
 # What the browser's page has no button for: lesions are drawn in Slicer, where the scene opens.
 NOT_HERE = ("missed",)
 

@@ -74,10 +74,14 @@ class Served:
 
 
 @contextmanager
-def serve(python: str, *words: str) -> Iterator[Served]:
-    """``hideseekseg app`` with these words, until the block ends; RuntimeError where it fails."""
+def serve(python: str, *words: str, library: Path = LIBRARY) -> Iterator[Served]:
+    """Run ``hideseekseg app`` with these words until the block ends.
+
+    ``library`` is the folder that ``hideseekseg`` is imported from. Raises RuntimeError where the
+    server does not start.
+    """
     with tempfile.TemporaryDirectory() as private:
-        own = {"PYTHONPATH": str(LIBRARY), "TMPDIR": private, "OMP_NUM_THREADS": "1"}
+        own = {"PYTHONPATH": str(library), "TMPDIR": private, "OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(
             [python, "-m", "hideseekseg", "app", "--no-browser", *words],
             env={**os.environ, **own},
