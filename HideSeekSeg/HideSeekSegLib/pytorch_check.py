@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import qt
+import slicer
 import slicer.util
 from slicer.i18n import tr as _
 
@@ -75,9 +76,10 @@ class PyTorchCheck:
             program = self._program or findPython()
         except InputError:
             return  # said when a run is started
-        self._told, self._process = told, qt.QProcess()
+        self._told, self._process = told, qt.QProcess(slicer.app)  # a parent: see QtProcess
         self._process.setProcessEnvironment(environment())
         self._process.connect("finished(int,QProcess::ExitStatus)", self._looked)
+        self._process.connect("errorOccurred(QProcess::ProcessError)", self._failed)
         self._process.start(program, ["-c", TRY])
 
     def stop(self) -> None:
@@ -86,6 +88,15 @@ class PyTorchCheck:
         if process is not None:
             process.kill()
             process.waitForFinished(1000)
+            process.deleteLater()
+
+    def _failed(self, error: Any) -> None:
+        """Handle a start that failed; after any other error, ``finished`` follows."""
+        process = self._process
+        if process is not None and error == qt.QProcess.FailedToStart:
+            self._process, self._broken = None, broken(process.errorString())
+            process.deleteLater()
+            self._told()
 
     def _looked(self, code: int, _status: Any = None) -> None:
         process, self._process = self._process, None

@@ -1,188 +1,94 @@
-"""A command of ``hideseekseg`` as a process of its own, beside Slicer.
-
-Slicer stays free, and what the command says comes back while it runs.
-"""
+"""A command of ``hideseekseg`` as a child process, in Qt's event loop: Slicer stays responsive."""
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections import deque
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any
 
 import qt
+import slicer
 from slicer.i18n import tr as _
 
-import hideseekseg
 from hideseekseg.errors import InputError
-from hideseekseg.events import Event, Progress, from_line
-from hideseekseg.ui.process_tree import Process, interrupt, kill, tree
-
-LIBRARY = Path(hideseekseg.__file__).resolve().parent
-LAUNCHER = "PythonSlicer"  # starts the real Python as a child of its own
-GRACE_MS = 15_000  # from the wish to stop, through writing the files, to the end by force
-LAST_LINES = 20
-
-OnEvent = Callable[[Event], None]
-OnEnded = Callable[[int, bool, str], None]
-OnLine = Callable[[str], None]
+from hideseekseg.ui.child_process import LAUNCHER, ChildProcess, library_environment
 
 
 def findPython() -> str:
-    """Slicer's Python, which is on its PATH; InputError where it is not."""
+    """Return Slicer's Python, which is on its PATH; raise InputError where it is not."""
     found = shutil.which(LAUNCHER)
     if found is None:
         raise InputError(LAUNCHER, _("was not found; reinstall Slicer"))
     return found
 
 
-class QtProcess:
-    """One run of one command, from ``start`` to exactly one ``onEnded`` (none after ``kill``).
+class QtProcess(ChildProcess):
+    """A child process of Slicer."""
 
-    ``onEvent`` gets the events in order, ``onLine`` every other line. A finished vertebra is told
-    of also after ``cancel``, as long as the process lives; progress is not. ``onEnded`` gets the
-    exit status, whether the process crashed or was killed, and the last lines that it wrote.
-    Only one job runs at a time.
-    """
-
-    running_job: ClassVar[QtProcess | None] = None
-
-    def __init__(
-        self,
-        words: Sequence[str],
-        onEvent: OnEvent,
-        onEnded: OnEnded,
-        onLine: OnLine | None = None,
-        program: str = "",
-    ) -> None:
-        self.cancelled = False
-        self._words, self._program = list(words), program
-        self._onEvent, self._onEnded, self._onLine = onEvent, onEnded, onLine
-        self._process: Any = None
-        self._timer: Any = None
-        self._asked: list[Process] = []
-        self._quiet = False
-        self._out = self._err = b""
-        self._last: deque[str] = deque(maxlen=LAST_LINES)
+    _process: Any = None
+    _timer: Any = None
 
     @property
-    def running(self) -> bool:
-        return self._process is not None
+    def pid(self) -> int:
+        return int(self._process.processId()) if self._process is not None else 0
 
-    def start(self) -> None:
-        """Raises InputError where Slicer's Python is missing or another job is running."""
-        if QtProcess.running_job is not None:
-            raise InputError("", _("another computation is running; wait for it or cancel it"))
+    def _start(self) -> None:
         self._program = self._program or findPython()
-        process = qt.QProcess()
+        # With a parent: PythonQt deletes an object without one as soon as Python forgets it, which
+        # here may happen inside one of the object's own signals.
+        process = qt.QProcess(slicer.app)
         process.setProcessEnvironment(environment())
-        process.connect("readyReadStandardOutput()", self._readOutput)
-        process.connect("readyReadStandardError()", self._readErrors)
+        process.connect("readyReadStandardOutput()", self._read)
+        process.connect("readyReadStandardError()", self._read)
         process.connect("finished(int,QProcess::ExitStatus)", self._finished)
         process.connect("errorOccurred(QProcess::ProcessError)", self._failed)
-        self._process, QtProcess.running_job = process, self
-        process.start(self._program, ["-m", LIBRARY.name, *self._words])
-
-    def cancel(self) -> None:
-        """Ask the process to stop, and end it with all that it started if it does not.
-
-        A second call ends it at once. Windows has no way to ask.
-        """
-        if not self.running:
-            return
-        again, self.cancelled = self.cancelled, True
-        if again or os.name == "nt":
-            self._force()
-            return
-        self._asked = tree(self._process.processId())
-        launched = Path(self._program).stem == LAUNCHER and len(self._asked) > 1
-        interrupt(self._asked[1:] if launched else self._asked)
-        self._timer = qt.QTimer()
-        self._timer.setSingleShot(True)
-        self._timer.connect("timeout()", self._force)
-        self._timer.start(GRACE_MS)
+        self._process = process
+        process.start(self._program, self._arguments())
 
     def kill(self) -> None:
-        """End the process with all that it started; nobody is told any more."""
-        if not self.running:
-            return
-        self._quiet = self.cancelled = True
+        """End the process with all that it started, without any further call-back."""
         process = self._process
-        self._force()
-        process.waitForFinished(2000)  # so that its files can be removed
-        if self.running:
+        super().kill()
+        if process is not None:
+            process.waitForFinished(2000)  # so that its files can be removed
             self._forget()
 
-    def _force(self) -> None:
-        if self.running and self._process.processId():
-            kill(self._process.processId(), self._asked)
+    def _call_later(self, seconds: float, action: Callable[[], None]) -> None:
+        self._timer = qt.QTimer(slicer.app)
+        self._timer.setSingleShot(True)
+        self._timer.connect("timeout()", action)
+        self._timer.start(round(1000 * seconds))
 
-    def _readOutput(self) -> None:
-        if self.running:
-            self._out += bytes(self._process.readAllStandardOutput().data())
-            *lines, self._out = self._out.split(b"\n")
-            for line in lines:
-                self._take(line)
-
-    def _readErrors(self) -> None:
-        if self.running:
-            self._err += bytes(self._process.readAllStandardError().data())
-            *lines, self._err = self._err.replace(b"\r", b"\n").split(b"\n")
-            for line in lines:
-                self._keep(line)
-
-    def _take(self, line: bytes) -> None:
-        """A line of the output: an event, or something that a library printed."""
-        event = from_line(line.decode("utf-8", "replace"))
-        if event is None:
-            self._keep(line)
-        elif not (self._quiet or (self.cancelled and isinstance(event, Progress))):
-            self._onEvent(event)
-
-    def _keep(self, line: bytes) -> None:
-        text = line.decode("utf-8", "replace").rstrip()
-        if text:
-            self._last.append(text)
-            if self._onLine is not None and not self._quiet:
-                self._onLine(text)
+    def _read(self) -> None:
+        if self._process is not None:
+            self._take_output(bytes(self._process.readAllStandardOutput().data()))
+        if self._process is not None:  # an event may have ended it
+            self._take_errors(bytes(self._process.readAllStandardError().data()))
 
     def _finished(self, code: int, _status: Any = None) -> None:
-        if not self.running:
-            return
-        self._readOutput()
-        self._readErrors()
-        self._take(self._out)
-        self._keep(self._err)
-        crashed = self._process.exitStatus() == qt.QProcess.CrashExit
-        self._end(code, crashed)
+        self._read()
+        if self._process is not None:
+            crashed = self._process.exitStatus() == qt.QProcess.CrashExit
+            self._forget()
+            self._finish(code, crashed)
 
     def _failed(self, error: Any) -> None:
-        """Only where it never started does nothing else follow."""
-        if self.running and error == qt.QProcess.FailedToStart:
-            text = _("{program} cannot be started: {reason}")
+        """Handle a start that failed; after any other error, ``finished`` follows."""
+        if self._process is not None and error == qt.QProcess.FailedToStart:
             reason = self._process.errorString()
-            self._last.append(text.format(program=self._program, reason=reason))
-            self._end(-1, True)
-
-    def _end(self, code: int, crashed: bool) -> None:
-        self._forget()
-        if not self._quiet:
-            self._onEnded(code, crashed, "\n".join(self._last))
+            self._forget()
+            self._cannot_start(self._program, reason)
 
     def _forget(self) -> None:
-        if self._timer is not None:
-            self._timer.stop()
-        self._process.deleteLater()
-        self._process = self._timer = QtProcess.running_job = None
+        for thing in (self._timer, self._process):
+            if thing is not None:
+                thing.deleteLater()
+        self._process = self._timer = None
 
 
 def environment() -> Any:
-    """Ours, and the library where Python finds it; text in UTF-8 whatever the system's habit."""
+    """Return Slicer's environment with the library where Python finds it."""
     environment = qt.QProcessEnvironment.systemEnvironment()
-    before = environment.value("PYTHONPATH")
-    paths = [str(LIBRARY.parent), *([before] if before else [])]
-    environment.insert("PYTHONPATH", os.pathsep.join(paths))
-    environment.insert("PYTHONUTF8", "1")
+    for name, value in library_environment(environment.value("PYTHONPATH")).items():
+        environment.insert(name, value)
     return environment

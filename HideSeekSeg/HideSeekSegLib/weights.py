@@ -2,115 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import qt
 import slicer
-import slicer.util
 from slicer.i18n import tr as _
 
 from hideseekseg.model.profile import Profile
-from hideseekseg.model.published.download import CODE, HUB, PUBLISHED
 from hideseekseg.progress import duration
 from hideseekseg.ui.profiles import BUNDLE, readProfile
-from hideseekseg.ui.segmentation_run import MakeJob, SegmentationRun
-
-from .settings import AdvancedSettings
-from .status_bar import StatusBar
-
-WEIGHTS = "weights"  # the folder that download-published makes
-
-
-class WeightsImport:
-    """Two buttons of the advanced part; the work is done by the library's command line."""
-
-    def __init__(
-        self, ui: Any, settings: AdvancedSettings, messages: StatusBar, makeJob: MakeJob
-    ) -> None:
-        self._ui, self._settings, self._messages = ui, settings, messages
-        self._makeJob = makeJob
-        self._job: Any = None
-        self._weights = Path()
-        ui.downloadWeightsButton.connect("clicked()", self._download)
-        ui.importWeightsButton.connect("clicked()", self._import)
-
-    def cancel(self) -> None:
-        """The panel goes: what was fetched stays, and the next try goes on from there."""
-        if self._job is not None:
-            self._job.kill()
-            self._job = None
-
-    def _download(self) -> None:
-        folder = self._folder(_("Folder to keep the published weights in"))
-        if folder is None:
-            return
-        text = _("{name} (at least {size} MB) from {address}")
-        lines = [
-            text.format(name=s.name, size=f"{s.least / 1e6:.1f}", address=s.address)
-            for s in PUBLISHED
-        ]
-        terms = _("They are their authors' work; the terms of use stand at {hub} and {code}.")
-        terms = terms.format(hub=HUB, code=CODE)
-        if slicer.util.confirmOkCancelDisplay(
-            "\n".join([_("Fetch these files from the network?"), "", *lines, "", terms]),
-            windowTitle=_("Published weights"),
-        ):
-            self._weights = folder / WEIGHTS
-            self._start(
-                ["download-published", "--out", str(folder), "--yes"],
-                _(
-                    "Fetching the published weights; this may take many minutes. A cut download"
-                    " goes on when the button is pressed again."
-                ),
-            )
-
-    def _import(self) -> None:
-        names = [source.name for source in PUBLISHED]
-        chosen = qt.QFileDialog.getOpenFileNames(
-            slicer.util.mainWindow(),
-            _("The authors' three files: {names}").format(names=", ".join(names)),
-        )
-        files = {Path(file).name: file for file in chosen}
-        if not files:
-            return
-        missing = [name for name in names if name not in files]
-        if missing:
-            text = _("Choose all three files together: no {names}.")
-            self._messages.show(text.format(names=", ".join(missing)), "error")
-            return
-        folder = self._folder(_("Folder to write the weights to"))
-        if folder is not None:
-            self._weights = folder / WEIGHTS
-            words = [*(files[name] for name in names), "--out", str(self._weights)]
-            self._start(["import-published", *words], _("Converting the published weights."))
-
-    def _folder(self, title: str) -> Path | None:
-        folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title)
-        return Path(folder) if folder else None
-
-    def _start(self, words: Sequence[str], text: str) -> None:
-        self._buttons(False)
-        self._messages.show(text)
-        self._job = self._makeJob(list(words), lambda event: None, self._ended, self._messages.show)
-        self._job.start()
-
-    def _ended(self, code: int, crashed: bool, tail: str) -> None:
-        self._job = None
-        self._buttons(True)
-        if code or crashed:
-            last = tail.strip().splitlines()[-1:] or [_("no reason was given")]
-            text = _("The published weights are not there: {reason}").format(reason=last[0])
-            self._messages.show(text, "error")
-        elif self._settings.use(self._weights):
-            self._messages.show(_("The published weights are ready and chosen."))
-
-    def _buttons(self, on: bool) -> None:
-        self._ui.downloadWeightsButton.setEnabled(on)
-        self._ui.importWeightsButton.setEnabled(on)
-
+from hideseekseg.ui.segmentation_run import SegmentationRun
 
 CARD = "MODEL-CARD.md"
 START_SECONDS = 5.0  # to start Python, load torch and the weights, and read the files

@@ -22,10 +22,10 @@ from .pytorch_check import PyTorchCheck, runs_on
 from .qt_process import QtProcess
 from .review_actions import EvidenceToggle, RemovedResults, ReviewActions
 from .review_view import ReviewPanel
-from .settings import AdvancedSettings
+from .settings import AdvancedSettings, WeightsImport
 from .shortcuts import Shortcuts
 from .status_bar import RunButton, StatusBar
-from .weights import WeightsImport, learn
+from .weights import learn
 
 
 class Panel:

@@ -4,22 +4,29 @@ What differs, and is brought over: a property is read and written as an attribut
 never ``label.text()``), its setter stays callable; signals are connected by their C++ signature,
 which must exist; a slot gets as many of the signal's arguments as it takes; a wrong attribute is an
 error. Errors in slots, which Qt only prints, are kept in ``slot_errors``.
+
+As there, an object without a parent is deleted with its last reference in Python. Inside one of its
+own signals that crashes Slicer: here it is an error, and the object is kept.
 """
 
 from __future__ import annotations
 
+import gc
 import inspect
 import re
 import traceback
 import types
+import weakref
 from collections.abc import Callable
 from typing import Any
 
+import shiboken6
 from PySide6 import QtCore, QtGui, QtWidgets
 
 # PySide6's own, which PythonQt has not (or has otherwise).
 ABSENT = {"Signal", "Slot", "Property", "ClassInfo", "QEnum", "QFlag", "QtMsgType"}
 slot_errors: list[str] = []
+_crashed: list[Any] = []  # objects that PythonQt would have deleted under Qt's feet
 _properties: dict[tuple[type, str], frozenset[str]] = {}
 _asked: set[tuple[int, str]] = set()
 _originals: dict[type, Callable[[Any, str], Any]] = {}
@@ -138,21 +145,33 @@ def connect(self: Any, *words: Any) -> Any:
     if not callable(slot):
         raise TypeError(f"{slot!r} cannot be connected to {signature}")
     signal, count = _signal(self, signature)
-    taken = _wanted(slot, count)
+    taken, sender = _wanted(slot, count), weakref.ref(self)
 
     def call(*arguments: Any) -> None:
+        thing = sender()
+        kept = is_kept(thing)
         try:
             slot(*arguments[:taken])
         except Exception:
             slot_errors.append(traceback.format_exc())
+        if kept and not is_kept(thing):
+            _crashed.append(thing)
+            slot_errors.append(f"{type(thing).__name__} deleted inside its signal {signature}")
 
     # PySide6 asks a slot for its signature, too: a fixed number of arguments is what it gets.
     def fixed(a: Any = None, b: Any = None, c: Any = None, d: Any = None) -> None:
         call(a, b, c, d)
 
     signal.connect(fixed)
-    self.__dict__.setdefault("_slots", []).append((signature, slot, signal, fixed))
+    self.__dict__.setdefault("_slots", []).append((signature, slot, fixed))
     return True
+
+
+def is_kept(thing: Any) -> bool:
+    """Whether something owns the object beside the functions that run now."""
+    if thing is None or not shiboken6.isValid(thing) or _get(thing, "parent")() is not None:
+        return True
+    return any(not isinstance(x, types.FrameType) for x in gc.get_referrers(thing))
 
 
 def disconnect(self: Any, *words: Any) -> Any:
@@ -163,7 +182,7 @@ def disconnect(self: Any, *words: Any) -> Any:
     kept, gone = [], False
     for entry in self.__dict__.get("_slots", []):
         if entry[0] == words[0] and (len(words) == 1 or entry[1] == words[1]):
-            entry[2].disconnect(entry[3])
+            _signal(self, entry[0])[0].disconnect(entry[2])
             gone = True
         else:
             kept.append(entry)

@@ -85,3 +85,35 @@ def test_views_jump(desktop: Desktop) -> None:
     node = manager.sliceWidget("Red").mrmlSliceNode()
     slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, 1.0, 2.0, 3.0, 1)
     assert node.GetSliceToRAS().GetElement(2, 3) == 3.0
+
+
+def test_object_without_a_parent_dies_with_its_last_reference(desktop: Desktop) -> None:
+    import qt
+
+    hit: list[str] = []
+    parent = qt.QObject()
+    for name, timer in (("alone", qt.QTimer()), ("owned", qt.QTimer(parent))):
+        timer.connect("timeout()", lambda name=name: hit.append(name))
+        timer.setSingleShot(True)
+        timer.start(20)
+    del timer
+    desktop.wait(lambda: hit, 2)
+    desktop.settle()
+    assert hit == ["owned"]
+
+
+@pytest.mark.parametrize("owned", [True, False])
+def test_object_that_is_forgotten_inside_its_own_signal(desktop: Desktop, owned: bool) -> None:
+    """In Slicer, PythonQt would delete it there, and Slicer would crash."""
+    import qt
+
+    from desktop.pythonqt import slot_errors
+
+    parent = qt.QObject()
+    kept = [qt.QTimer(parent) if owned else qt.QTimer()]
+    kept[0].setSingleShot(True)
+    kept[0].connect("timeout()", kept.clear)
+    kept[0].start(0)
+    desktop.wait(lambda: not kept, 2)
+    assert slot_errors == ([] if owned else ["QTimer deleted inside its signal timeout()"])
+    slot_errors.clear()

@@ -24,6 +24,8 @@ def install(folder: Path, name: str, version: str, code: str | None = "") -> Non
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, desktop: Desktop) -> Path:
     """A place for packages, in which alone installed ones are looked for."""
+    import HideSeekSegLib.pytorch_check  # noqa: F401  (cannot be found afterwards)
+
     folder = tmp_path / "site"
     for name, version in (("numpy", "2.4.6"), ("safetensors", "0.8.0"), ("matplotlib", "3.11.2")):
         install(folder, name, version)
@@ -144,3 +146,14 @@ def test_torch_that_cannot_be_loaded(
     assert not torch.ready()
     assert "cannot be used (ImportError: DLL load failed" in torch.line("auto")
     assert "Open the module PyTorch Utils" in torch.problem()
+
+
+def test_python_that_cannot_be_started(desktop: Desktop, tmp_path: Path) -> None:
+    from HideSeekSegLib.pytorch_check import PyTorchCheck
+
+    told: list[int] = []
+    torch = PyTorchCheck(str(tmp_path / "nothing"))
+    torch.look(lambda: told.append(1))
+    desktop.wait(lambda: told, 10)
+    assert not torch.ready()
+    assert "PyTorch is installed but cannot be used (" in torch.problem()

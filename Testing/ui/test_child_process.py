@@ -1,10 +1,12 @@
-"""A command in a process of its own: events come back, and Cancel ends all of it."""
+"""A command in a child process, in both event loops: events come back, and Cancel ends all."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,61 @@ import pytest
 from desktop import Desktop
 from hideseekseg.errors import InputError
 from hideseekseg.events import Cancelled, Event, Failed, Finished, Started, VertebraDone
+from hideseekseg.ui import child_process
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no signals")
+
+
+class QtLoop:
+    """Child processes of the panel, in the event loop of the test desktop."""
+
+    def __init__(self, desktop: Desktop) -> None:
+        self.wait = desktop.wait
+
+    def make(self, *words: Any) -> Any:
+        from HideSeekSegLib.qt_process import QtProcess
+
+        return QtProcess(*words)
+
+    def call(self, action: Callable[[], None]) -> None:
+        action()
+
+
+class PythonLoop:
+    """Child processes of the browser's server, in an event loop of Python."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+
+    def make(self, *words: Any) -> Any:
+        from hideseekseg.web.asyncio_process import AsyncioProcess
+
+        return AsyncioProcess(*words)
+
+    def call(self, action: Callable[[], None]) -> None:
+        async def inside() -> None:
+            action()
+
+        self.loop.run_until_complete(inside())
+
+    def wait(self, until: Callable[[], Any], seconds: float = 10.0) -> None:
+        async def inside() -> None:
+            end = time.monotonic() + seconds
+            while not until():
+                assert time.monotonic() < end, f"nothing happened within {seconds} s"
+                await asyncio.sleep(0.005)
+
+        self.loop.run_until_complete(inside())
+
+
+@pytest.fixture(params=["panel", "browser"])
+def loop(request: pytest.FixtureRequest) -> Iterator[Any]:
+    if request.param == "panel":
+        yield QtLoop(request.getfixturevalue("desktop"))
+        return
+    made = PythonLoop()
+    yield made
+    made.loop.close()
 
 
 class Told:
@@ -32,10 +87,8 @@ class Told:
         return [event for event in self.events if isinstance(event, kind)]
 
 
-def make(told: Told, words: list[str], program: str = sys.executable) -> Any:
-    from HideSeekSegLib.qt_process import QtProcess
-
-    return QtProcess(words, told.events.append, told.end, told.lines.append, program)
+def make(loop: Any, told: Told, words: list[str], program: str = sys.executable) -> Any:
+    return loop.make(words, told.events.append, told.end, told.lines.append, program)
 
 
 def segment(files: tuple[Path, Path], weights: Path, out: Path) -> list[str]:
@@ -44,11 +97,9 @@ def segment(files: tuple[Path, Path], weights: Path, out: Path) -> list[str]:
 
 
 @pytest.fixture
-def patient(desktop: Desktop, monkeypatch: pytest.MonkeyPatch) -> None:
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine may need longer to write the files than a user would wait."""
-    from HideSeekSegLib import qt_process as job
-
-    monkeypatch.setattr(job, "GRACE_MS", 50_000)
+    monkeypatch.setattr(child_process, "GRACE_SECONDS", 50.0)
 
 
 def python(tmp_path: Path, name: str, code: str) -> str:
@@ -68,14 +119,14 @@ def gone(pid: int) -> bool:
 
 
 def test_run_tells_every_vertebra(
-    desktop: Desktop, box_files: tuple[Path, Path], tiny_weights: Path, tmp_path: Path
+    loop: Any, box_files: tuple[Path, Path], tiny_weights: Path, tmp_path: Path
 ) -> None:
     told, out = Told(), tmp_path / "Ergebnisse für Jiří"
-    job = make(told, segment(box_files, tiny_weights, out))
-    job.start()
+    job = make(loop, told, segment(box_files, tiny_weights, out))
+    loop.call(job.start)
     with pytest.raises(InputError, match="another computation is running"):
-        make(Told(), ["example"]).start()
-    desktop.wait(lambda: told.ended, 60)
+        loop.call(make(loop, Told(), ["example"]).start)
+    loop.wait(lambda: told.ended, 60)
     assert told.ended == [(0, False, told.ended[0][2])]
     assert isinstance(told.events[0], Started) and isinstance(told.events[-1], Finished)
     done = told.kinds(VertebraDone)
@@ -86,7 +137,7 @@ def test_run_tells_every_vertebra(
 
 @posix
 def test_cancel_keeps_what_is_finished_also_behind_a_launcher(
-    desktop: Desktop,
+    loop: Any,
     box_files: tuple[Path, Path],
     slow_weights: Path,
     tmp_path: Path,
@@ -98,11 +149,11 @@ def test_cancel_keeps_what_is_finished_also_behind_a_launcher(
     )
     told = Told()
     words = segment(box_files, slow_weights, tmp_path / "out")
-    job = make(told, words, python(tmp_path, "PythonSlicer", script))
-    job.start()
-    desktop.wait(lambda: told.kinds(VertebraDone), 60)
-    job.cancel()
-    desktop.wait(lambda: told.ended, 60)
+    job = make(loop, told, words, python(tmp_path, "PythonSlicer", script))
+    loop.call(job.start)
+    loop.wait(lambda: told.kinds(VertebraDone), 60)
+    loop.call(job.cancel)
+    loop.wait(lambda: told.ended, 60)
     code, crashed, _ = told.ended[0]
     last = told.events[-1]
     assert (code, crashed, job.cancelled) == (130, False, True)
@@ -124,50 +175,47 @@ time.sleep(600)
 @posix
 @pytest.mark.parametrize("how", ["twice", "grace", "kill"])
 def test_stubborn_tree_is_ended_by_force(
-    desktop: Desktop, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+    loop: Any, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from HideSeekSegLib import qt_process as module
-
-    monkeypatch.setattr(module, "GRACE_MS", 200 if how == "grace" else 60_000)
+    monkeypatch.setattr(child_process, "GRACE_SECONDS", 0.2 if how == "grace" else 60.0)
     told = Told()
-    job = make(told, [], python(tmp_path, "stubborn", STUBBORN))
-    job.start()
-    desktop.wait(lambda: told.lines, 20)
-    child, own = int(told.lines[0]), job._process.processId()
+    job = make(loop, told, [], python(tmp_path, "stubborn", STUBBORN))
+    loop.call(job.start)
+    loop.wait(lambda: told.lines, 20)
+    child, own = int(told.lines[0]), job.pid
     if how == "kill":
-        job.kill()
+        loop.call(job.kill)
     else:
-        job.cancel()
+        loop.call(job.cancel)
         if how == "twice":
-            job.cancel()
-        desktop.wait(lambda: told.ended, 10)
-    desktop.wait(lambda: gone(child) and gone(own), 5)
+            loop.call(job.cancel)
+        loop.wait(lambda: told.ended, 10)
+    loop.wait(lambda: gone(child) and gone(own), 5)
     assert [ended[1] for ended in told.ended] == ([] if how == "kill" else [True])
     assert not job.running
 
 
-def test_killed_from_outside(desktop: Desktop, tmp_path: Path) -> None:
+def test_killed_from_outside(loop: Any, tmp_path: Path) -> None:
     code = "import os, signal, sys\nprint('before', file=sys.stderr, flush=True)\nos.abort()"
     told = Told()
-    make(told, [], python(tmp_path, "crash", code)).start()
-    desktop.wait(lambda: told.ended, 20)
+    loop.call(make(loop, told, [], python(tmp_path, "crash", code)).start)
+    loop.wait(lambda: told.ended, 20)
     _, crashed, tail = told.ended[0]
     assert crashed and "before" in tail
 
 
-def test_traceback_comes_back(desktop: Desktop, tmp_path: Path) -> None:
+def test_traceback_comes_back(loop: Any, tmp_path: Path) -> None:
     told = Told()
-    make(
-        told, ["segment", str(tmp_path / "no"), "x", "--out", str(tmp_path), "--json-lines"]
-    ).start()
-    desktop.wait(lambda: told.ended, 30)
+    words = ["segment", str(tmp_path / "no"), "x", "--out", str(tmp_path), "--json-lines"]
+    loop.call(make(loop, told, words).start)
+    loop.wait(lambda: told.ended, 30)
     assert told.ended[0][0] == 2
     failed = told.kinds(Failed)[0]
     assert failed.file.endswith("no")
     assert failed.cause in told.ended[0][2]
 
 
-def test_odd_output_is_read(desktop: Desktop, tmp_path: Path) -> None:
+def test_odd_output_is_read(loop: Any, tmp_path: Path) -> None:
     """Lines that come in pieces, bytes that are no UTF-8, words of libraries, no last line end."""
     code = """
 import sys, time
@@ -177,17 +225,17 @@ for piece in (b"library\\n", line[:9], line[9:] + b"\\r\\n", b"\\xff \\xc3\\xa4\
     out.write(piece); out.flush(); time.sleep(0.05)
 """
     told = Told()
-    make(told, [], python(tmp_path, "odd", code)).start()
-    desktop.wait(lambda: told.ended, 20)
+    loop.call(make(loop, told, [], python(tmp_path, "odd", code)).start)
+    loop.wait(lambda: told.ended, 20)
     assert [event.text for event in told.events] == ["in two", "in two"]  # type: ignore[union-attr]
     assert told.lines == ["library", "\ufffd ä"]
 
 
-def test_program_that_cannot_be_started(desktop: Desktop, tmp_path: Path) -> None:
+def test_program_that_cannot_be_started(loop: Any, tmp_path: Path) -> None:
     told = Told()
-    job = make(told, [], str(tmp_path / "none"))
-    job.start()
-    desktop.wait(lambda: told.ended, 10)
+    job = make(loop, told, [], str(tmp_path / "none"))
+    loop.call(job.start)
+    loop.wait(lambda: told.ended, 10)
     assert told.ended[0][1] and "cannot be started" in told.ended[0][2]
     assert not job.running
 
@@ -223,10 +271,10 @@ def test_windows_ends_the_tree() -> None:
     assert kill_words(42) == ["taskkill", "/F", "/T", "/PID", "42"]
 
 
-def test_wait_is_not_blocking(desktop: Desktop, tmp_path: Path) -> None:
+def test_wait_is_not_blocking(loop: Any, tmp_path: Path) -> None:
     """The event loop runs while the child computes."""
     told = Told()
     began = time.monotonic()
-    make(told, [], python(tmp_path, "slow", "import time\ntime.sleep(1)")).start()
+    loop.call(make(loop, told, [], python(tmp_path, "slow", "import time\ntime.sleep(1)")).start)
     assert time.monotonic() - began < 0.9
-    desktop.wait(lambda: told.ended, 10)
+    loop.wait(lambda: told.ended, 10)

@@ -1,0 +1,175 @@
+"""A command of ``hideseekseg`` as a child process: its lines, its cancellation, its environment.
+
+Nothing here knows an event loop: ``HideSeekSegLib.qt_process`` and ``web.asyncio_process`` start
+the process and pass on what it writes.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from ..errors import InputError
+from ..events import Event, Progress, from_line
+from .i18n import _
+from .process_tree import Process, interrupt, kill, tree
+
+LIBRARY = Path(__file__).resolve().parents[1]
+LAUNCHER = "PythonSlicer"  # starts the real Python as a child of its own
+GRACE_SECONDS = (
+    15.0  # between a request to stop, which still writes the files, and the end by force
+)
+LAST_LINES = 20
+
+OnEvent = Callable[[Event], None]
+OnEnded = Callable[[int, bool, str], None]
+OnLine = Callable[[str], None]
+
+
+class ChildProcess(ABC):
+    """One run of one command, from ``start`` to exactly one ``on_ended`` (none after ``kill``).
+
+    ``on_event`` receives the events in order, ``on_line`` every other line. Finished vertebrae are
+    still reported after ``cancel``, as long as the process lives; progress is not. ``on_ended``
+    receives the exit status, whether the process crashed or was killed, and its last lines. Only
+    one runs at a time.
+    """
+
+    current: ClassVar[ChildProcess | None] = None
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        on_event: OnEvent,
+        on_ended: OnEnded,
+        on_line: OnLine | None = None,
+        program: str = "",
+    ) -> None:
+        self.cancelled = False
+        self._words, self._program = list(words), program
+        self._on_event, self._on_ended, self._on_line = on_event, on_ended, on_line
+        self._out, self._err = _Lines(), _Lines()
+        self._asked: list[Process] = []
+        self._quiet = False
+        self._last: deque[str] = deque(maxlen=LAST_LINES)
+
+    @property
+    def running(self) -> bool:
+        """Whether the end of the process is still to come."""
+        return ChildProcess.current is self
+
+    @property
+    @abstractmethod
+    def pid(self) -> int:
+        """Process number, 0 while no process is running."""
+
+    def start(self) -> None:
+        """Start and return at once; a program that cannot be started ends with status -1.
+
+        Raises InputError where another one is running, or there is no program to start.
+        """
+        if ChildProcess.current is not None:
+            raise InputError("", _("another computation is running; wait for it or cancel it"))
+        self._start()
+        ChildProcess.current = self
+
+    @abstractmethod
+    def _start(self) -> None:
+        """Start the process; raise InputError where there is no program to start."""
+
+    @abstractmethod
+    def _call_later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Call ``action`` once after so many seconds, from the event loop."""
+
+    def cancel(self) -> None:
+        """Ask the process to stop, and after a grace period end it with all that it started.
+
+        A second call ends it at once. Windows has no way to ask.
+        """
+        again, self.cancelled = self.cancelled, True
+        if not self.pid:
+            return
+        if again or os.name == "nt":
+            self._force()
+            return
+        self._asked = tree(self.pid)
+        launched = Path(self._program).stem == LAUNCHER and len(self._asked) > 1
+        interrupt(self._asked[1:] if launched else self._asked)
+        self._call_later(GRACE_SECONDS, self._force)
+
+    def kill(self) -> None:
+        """End the process with all that it started, without any further call-back."""
+        self._quiet = self.cancelled = True
+        self._force()
+        self._release()
+
+    def _arguments(self) -> list[str]:
+        """What follows the name of the program."""
+        return ["-m", LIBRARY.name, *self._words]
+
+    def _force(self) -> None:
+        if self.pid:
+            kill(self.pid, self._asked)
+
+    def _take_output(self, data: bytes) -> None:
+        """Pass on the complete lines of the standard output: events, or prints of a library."""
+        for line in self._out.feed(data):
+            event = from_line(line)
+            if event is None:
+                self._keep(line)
+            elif not (self._quiet or (self.cancelled and isinstance(event, Progress))):
+                self._on_event(event)
+
+    def _take_errors(self, data: bytes) -> None:
+        """Keep the complete lines of the standard error; progress bars end theirs with CR."""
+        for line in self._err.feed(data.replace(b"\r", b"\n")):
+            self._keep(line)
+
+    def _keep(self, line: str) -> None:
+        text = line.rstrip()
+        if text:
+            self._last.append(text)
+            if self._on_line is not None and not self._quiet:
+                self._on_line(text)
+
+    def _cannot_start(self, program: str, reason: str) -> None:
+        text = _("{program} cannot be started: {reason}")
+        self._last.append(text.format(program=program, reason=reason))
+        self._finish(-1, True)
+
+    def _release(self) -> None:
+        if self.running:
+            ChildProcess.current = None
+
+    def _finish(self, code: int, crashed: bool) -> None:
+        """Handle the end of the process; what it wrote without a line break counts as a line."""
+        self._take_output(b"\n")
+        self._take_errors(b"\n")
+        self._release()
+        if not self._quiet:
+            self._on_ended(code, crashed, "\n".join(self._last))
+
+
+class _Lines:
+    """Bytes as they come, cut into lines of text; bytes that are not UTF-8 are replaced."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[str]:
+        """Return the lines that are complete now."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        return [line.decode("utf-8", "replace") for line in lines]
+
+
+def library_environment(python_path: str) -> dict[str, str]:
+    """Return the variables that let any Python find this library and write UTF-8.
+
+    ``python_path`` is the PYTHONPATH there is, which stays in force behind the library.
+    """
+    paths = [str(LIBRARY.parent), *([python_path] if python_path else [])]
+    return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUTF8": "1"}
