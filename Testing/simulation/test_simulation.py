@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +22,7 @@ from hideseekseg.errors import InputError
 from hideseekseg.imaging.volume import Grid, Volume, to_sitk
 from hideseekseg.model.profile import Geometry
 from hideseekseg.simulation import benign_mimics as mimics
+from hideseekseg.simulation import commands
 from hideseekseg.simulation.acquisition import (
     Acquisition,
     acquire,
@@ -25,11 +30,13 @@ from hideseekseg.simulation.acquisition import (
     random_acquisition,
     scale,
 )
+from hideseekseg.simulation.commands import Simulation, run_simulate
 from hideseekseg.simulation.metastases import (
     PLAIN_HU,
     SMALLEST_MM3,
     VISIBLE_HU,
     clutter,
+    diameters,
     draw_kind,
     outlined,
     paint_blastic,
@@ -38,6 +45,8 @@ from hideseekseg.simulation.metastases import (
     plain,
     seed_point,
 )
+from hideseekseg.simulation.packed_vertebrae import pack, unpack
+from hideseekseg.simulation.patient import draw_patient
 from hideseekseg.simulation.random_fields import (
     VertebraPatch,
     blob,
@@ -56,12 +65,12 @@ from hideseekseg.simulation.simulate import (
     simulate,
 )
 from hideseekseg.simulation.source_vertebrae import (
+    SourceVertebra,
     drawn_vertebrae,
     load_vertebrae,
     read_sources,
     take_canvas,
 )
-from hideseekseg.training.commands import Simulation, run_simulate
 
 SMALL = Geometry("aligned", 32, slice_mm=2.4, body_pixels=26.0, margin_pixels=1.0)
 SPACING = (1.6, 0.8, 0.9)
@@ -175,15 +184,12 @@ def test_lesions_come_in_both_types_alone_and_mixed(canvas: VertebraPatch) -> No
     assert kinds >= {(True, False), (False, True), (True, True)}
 
 
-MIMICS = [painter for painter, _ in mimics.MIMICS]
-
-
-@pytest.mark.parametrize("painter", MIMICS, ids=lambda painter: painter.__name__)
+@pytest.mark.parametrize("painter", mimics.MIMICS, ids=lambda painter: painter.__name__)
 def test_mimics_change_the_body_and_nothing_far_from_it(
     canvas: VertebraPatch, painter: Callable[..., np.ndarray]
 ) -> None:
-    # A Schmorl's node is made of the disc and reaches into it.
-    reach = 8 if painter is mimics.schmorl_node else 1
+    # A Schmorl node opens to the disc, and ossified ligament lies on the wall.
+    reach = {mimics.schmorl_node: 2, mimics.flowing_ossification: 4}.get(painter, 1)
     near = ndimage.binary_dilation(canvas.body, np.ones((3, 3, 3)), reach)
     for seed in range(5):
         hu = painter(rng(seed), canvas, canvas.hu)
@@ -328,11 +334,11 @@ def test_views_are_turned_and_stretched_a_little() -> None:
     expected = vertebra.body.sum() * vertebra.ct.grid.voxel_mm3
     volumes = []
     for seed in range(20):
-        canvas, blur = take_canvas(rng(seed), vertebra, SMALL)
-        again, _ = take_canvas(rng(seed), vertebra, SMALL)
+        view = take_canvas(rng(seed), vertebra, SMALL)
+        canvas, again = view.patch, take_canvas(rng(seed), vertebra, SMALL).patch
         assert (canvas.hu == again.hu).all() and (canvas.body == again.body).all()
         assert canvas.hu.shape[1:] == (32, 32)
-        np.testing.assert_allclose(blur, 0.5, atol=0.2)
+        np.testing.assert_allclose(view.own_blur, 0.5, atol=0.2)
         volumes.append(canvas.body.sum() * np.prod(canvas.spacing))
     assert np.mean(volumes) == pytest.approx(expected, rel=0.1)
     assert 0.03 < np.std(volumes) / expected < 0.3
@@ -448,7 +454,8 @@ def test_labels_follow_the_lesions(scan: Path) -> None:
     assert np.bincount(data["vertebra"]).max() <= 12
     healthy = data["label"] == 0
     assert (data["image"][healthy] == data["twin"][healthy]).all()
-    assert (data["vertebra"] % 2 == data["label"]).all()
+    assert ((data["kind"] != "none") == data["label"]).all()
+    assert ((data["diameter_mm"] > 0) == data["label"]).all()
     assert data["image"].dtype == np.int16
 
 
@@ -485,16 +492,21 @@ def test_source_without_a_whole_body_is_named(scan: Path) -> None:
         run_simulate(job(scan), lambda line: None)
 
 
-def test_patients_are_equally_likely_and_drawn_ones_count_as_one(tmp_path: Path) -> None:
-    """One vertebra of "case 1", nine of "case 2", five drawn ones: a third of the set each."""
+def test_long_scans_lend_more_but_not_in_proportion_and_drawn_ones_count_as_one(
+    tmp_path: Path,
+) -> None:
+    """One vertebra of "case 1", nine of "case 2", five drawn ones: shares of 1, 3 and 1."""
     canvases = [plain_vertebra("case 1")] + [plain_vertebra("case 2")] * 9
     canvases += [plain_vertebra(f"drawn {n}") for n in range(5)]
-    recipe = Recipe(1, 90, slices=1, geometry=SMALL)
+    recipe = Recipe(1, 120, slices=1, geometry=SMALL)
     data = columns(simulate(recipe, canvases, tmp_path, lambda done, total: None))
     count = {name: int((data["patient"] == name).sum()) for name in ("case 1", "case 2")}
-    assert all(18 <= n <= 42 for n in count.values())
-    assert 18 <= len(data["patient"]) - sum(count.values()) <= 42
-    assert len(set(data["patient"])) == 7
+    drawn = len(data["patient"]) - sum(count.values())
+    assert 12 <= count["case 1"] <= 38 and 12 <= drawn <= 38
+    assert 50 <= count["case 2"] <= 90
+    for person in np.unique(data["simulated_patient"]):
+        own = data["simulated_patient"] == person
+        assert len(set(data["patient"][own])) == 1, "vertebrae of several people in one"
 
 
 def test_outlines_close_gaps_and_leave_specks_alone(canvas: VertebraPatch) -> None:
@@ -537,3 +549,193 @@ def test_most_diseased_vertebrae_show_a_plain_lesion(diseased: list[Sample]) -> 
     ]
     assert len(contrast) >= 0.9 * len(diseased)
     assert np.mean(np.array(contrast) > 0.8 * PLAIN_HU) >= 0.7
+
+
+def spine(count: int = 6, marrow: float = 180.0) -> list[SourceVertebra]:
+    """The same vertebra as T6, T7, ... of one patient."""
+    one = plain_vertebra("case 1")
+    return [SourceVertebra(one.ct, one.body, "case 1", f"T{6 + n}") for n in range(count)]
+
+
+def test_a_patients_marrow_varies_less_than_that_of_patients(tmp_path: Path) -> None:
+    recipe = Recipe(2, 60, slices=1, geometry=SMALL, unmodified=0.0)
+    data = columns(simulate(recipe, spine(), tmp_path, lambda *_: None))
+    healthy = data["label"] == 0
+    marrow = data["marrow_hu"][healthy]
+    people = data["simulated_patient"][healthy]
+    means = [marrow[people == n].mean() for n in np.unique(people)]
+    within = [marrow[people == n].std() for n in np.unique(people) if (people == n).sum() > 1]
+    assert np.std(means) > 1.5 * np.mean(within)
+
+
+def test_patients_have_metastases_in_no_one_several_or_all_vertebrae() -> None:
+    people = [draw_patient(rng(n), ["T6", "T7", "T8", "T9"], [150.0] * 4, 1.0) for n in range(120)]
+    sick = [sum(body.disease is not None for body in person.bodies) for person in people]
+    assert set(sick) == {0, 1, 2, 3, 4}
+    assert 0.25 < np.mean(sick) / 4 < 0.55
+    kinds = [[b.kind for b in p.bodies] for p in people if p.bodies[0].disease is not None]
+    alike = np.mean([max(own.count(kind) for kind in own) / len(own) for own in kinds])
+    assert alike > 0.85, "metastases of one patient are mostly of one kind"
+
+
+def test_neighbours_share_what_a_disc_does_to_them() -> None:
+    """Schmorl nodes of facing endplates come together far oftener than by chance."""
+    together, alone = 0, 0
+    for seed in range(300):
+        above, below = draw_patient(rng(seed), ["T8", "T9"], [150.0] * 2, 1.0).bodies
+        names = [
+            [paint for name, paint in body.changes if name == "endplate"] for body in (above, below)
+        ]
+        lower = any(not paint.keywords["upper"] for paint in names[0])  # type: ignore[attr-defined]
+        upper = any(paint.keywords["upper"] for paint in names[1])  # type: ignore[attr-defined]
+        together, alone = together + (lower and upper), alone + (lower != upper)
+    assert together > 0.5 * alone > 0
+
+
+def test_thin_marrow_is_not_made_negative_and_density_falls_as_asked() -> None:
+    for seed in range(60):
+        person = draw_patient(rng(seed), ["T4", "T12"], [200.0, 160.0], 1.0)
+        for body, own in zip(person.bodies, (200.0, 160.0)):
+            assert 20 <= own + body.shift_hu < 520
+
+
+def test_unmodified_vertebrae_are_as_the_scan_shows_them(tmp_path: Path) -> None:
+    recipe = Recipe(1, 6, slices=None, geometry=SMALL, unmodified=1.0)
+    data = columns(simulate(recipe, spine(3), tmp_path, lambda *_: None))
+    assert set(data["mimics"]) == {"unmodified"} and not data["label"].any()
+    assert (data["image"] == data["twin"]).all()
+    inside = (data["masks"] & BODY) > 0
+    ct = plain_vertebra().ct.array
+    assert data["image"][inside].min() >= ct.min() and data["image"][inside].max() <= ct.max() + 1
+
+
+def test_diameters_are_the_longest_across_the_axis_of_the_body() -> None:
+    mask = np.zeros((20, 40, 40), bool)
+    mask[5:15, 18:22, 3:37] = True  # 10 slices of 2 mm, 4 rows and 34 columns of 0.5 mm
+    mask[2:4, 2:4, 2:4] = True
+    long, short = sorted(diameters(mask, (2.0, 0.5, 0.5)), reverse=True)
+    assert long == pytest.approx(20, abs=2) and short == pytest.approx(4, abs=2)
+    assert diameters(np.zeros_like(mask), (2.0, 0.5, 0.5)) == []
+
+
+def test_thick_slices_average_and_follow_their_tilt() -> None:
+    hu = np.zeros((4, 40, 40), np.float32)
+    hu[:, :, 20:] = 200
+    spacing = (1.6, 0.5, 0.5)
+    flat = acquire(hu, spacing, sliced_scan(0.0))
+    steps = np.abs(np.diff(flat, axis=2)).max()
+    assert steps < 40, "an edge is spread over a slice"
+    assert (flat == flat[:, :1]).all()
+    tilted = acquire(hu, spacing, sliced_scan(0.5))
+    assert np.abs(np.diff(tilted, axis=1)).max() > 1, "steps run across tilted slices"
+    np.testing.assert_allclose(acquire(hu * 0 + 90, spacing, sliced_scan(0.5)), 90, atol=1e-3)
+    np.testing.assert_allclose(tilted.mean(), hu.mean(), atol=6)
+
+
+def sliced_scan(tilt: float) -> Acquisition:
+    return replace(plain_scan(slices_mm=5.0, tilt=tilt), blur_mm=(0.0, 0.0, 0.0))
+
+
+def test_old_fractures_lower_the_front_more_than_the_back(canvas: VertebraPatch) -> None:
+    pressed = mimics.wedged(canvas, 0.4, 0.1, upper=True)
+    rows = np.flatnonzero(canvas.body.any(axis=(0, 2)))
+    middle = canvas.body.shape[0] // 2
+
+    def height(patch: VertebraPatch, row: int) -> int:
+        return int(patch.body[middle, row].sum())
+
+    front, back = rows[3], rows[-4]
+    assert height(pressed, front) == pytest.approx(0.63 * height(canvas, front), abs=2)
+    assert height(pressed, back) == pytest.approx(0.87 * height(canvas, back), abs=2)
+    deep = pressed.depth > 3
+    assert np.median(pressed.hu[deep]) > np.median(canvas.hu[canvas.depth > 3])
+
+
+def test_schmorl_nodes_open_to_the_disc_and_have_a_rim(canvas: VertebraPatch) -> None:
+    for seed in range(10):
+        options = {"upper": True, "site": (0.0, 0.0), "radius_mm": 4.0, "rim_hu": 300.0}
+        hu = mimics.schmorl_node(rng(seed), canvas, canvas.hu, **options)  # type: ignore[arg-type]
+        s, p = (n // 2 for n in canvas.body.shape[:2])
+        column = hu[s, p][canvas.body[s, p]]
+        assert column[0] < 120, "open to the disc"
+        assert column.max() > 240, "a dense rim at its floor"
+
+
+def test_haemangiomas_have_fat_and_trabeculae(canvas: VertebraPatch) -> None:
+    for seed in range(10):
+        hu = mimics.haemangioma(rng(seed), canvas, canvas.hu)
+        changed = canvas.body & (np.abs(hu - canvas.hu) > 30)
+        assert np.percentile(hu[changed], 10) < 40 and hu[changed].max() > 250
+
+
+def test_packed_vertebrae_are_the_same_near_the_body(tmp_path: Path) -> None:
+    one = plain_vertebra("case 1")
+    pack([one], tmp_path / "bodies.npz")
+    (again,) = unpack(tmp_path / "bodies.npz")
+    assert (again.patient, again.level) == (one.patient, one.level)
+    assert again.body.sum() == one.body.sum()
+    near, far = (take_canvas(rng(1), v, SMALL).patch for v in (one, again))
+    np.testing.assert_allclose(near.hu[near.body], far.hu[near.body], atol=1.01)
+    assert again.marrow_hu == pytest.approx(one.marrow_hu, abs=1)
+    (tmp_path / "other.npz").write_bytes(b"no such file")
+    for name in ("other.npz", "missing.npz"):
+        with pytest.raises(InputError, match=name):
+            unpack(tmp_path / name)
+
+
+def test_levels_to_leave_out_are_left_out(scan: Path) -> None:
+    head = HEADER.strip() + ",leave_out,reason\n"
+    row = "ct.nii.gz,bodies.nii.gz,totalsegmentator,case 1,training,T10 L1,not sure"
+    (scan / "sources.csv").write_text(head + row + "\n", encoding="utf-8")
+    (source,) = read_sources(scan / "sources.csv", scan)
+    assert source.leave_out == ("T10", "L1")
+    assert load_vertebrae(source) == []
+
+
+def test_several_workers_write_the_same_shards_as_one(scan: Path) -> None:
+    """Also where the first run was stopped on its way."""
+    shards, asked_so_far = [], 0
+
+    def after_four() -> bool:
+        nonlocal asked_so_far
+        asked_so_far += 1
+        return asked_so_far > 3
+
+    for out, workers in (("one", 1), ("two", 2)):
+        asked = job(scan, out, vertebrae=6, workers=workers, unmodified=0.3)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(commands, "IN_PART", 2)
+            patch.setattr(commands, "MOST_IN_SHARD", 2)
+            if workers == 1:
+                with pytest.raises(KeyboardInterrupt):
+                    run_simulate(asked, lambda line: None, after_four)
+                assert len(list((scan / out).glob("*.npz"))) == 1
+            said: list[str] = []
+            *made, _ = run_simulate(asked, said.append)
+        assert ("1 of 3 shards are there already" in said) == (workers == 1)
+        shards.append([path.read_bytes() for path in made])
+    assert len(shards[0]) == 3 and shards[0] == shards[1]
+
+
+def test_shards_of_another_recipe_stand_in_the_way(scan: Path) -> None:
+    run_simulate(job(scan, vertebrae=1), lambda line: None)
+    with pytest.raises(InputError, match="holds another recipe"):
+        run_simulate(job(scan, vertebrae=2), lambda line: None)
+
+
+def test_simulation_needs_no_simpleitk(tmp_path: Path) -> None:
+    """Machines that train may have none: what is packed is simulated without."""
+    pack([plain_vertebra("case 1")], tmp_path / "bodies.npz")
+    table = HEADER + "a,b,totalsegmentator,case 1,training\n"
+    (tmp_path / "sources.csv").write_text(table, encoding="utf-8")
+    script = "import sys; sys.modules['SimpleITK'] = None; from hideseekseg.cli.main import main; "
+    script += "sys.exit(main(sys.argv[1:]))"
+    asked = [tmp_path / "sources.csv", "--data", tmp_path / "bodies.npz", "--out", tmp_path / "out"]
+    run = subprocess.run(
+        [sys.executable, "-c", script, "simulate", *map(str, asked), "--vertebrae", "2"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "out" / "shard-00001.npz").exists()

@@ -121,20 +121,20 @@ def take_crop(ct: Volume, body: Mask, grid: Grid) -> Crop:
     in a thicker slice and nothing between two samples is missed.  Outside the CT the crop repeats
     the lowest intensity of its inside.
     """
-    fine, factors = _oversampled(grid, ct.grid.spacing)
+    fine, factors = oversampled(grid, ct.grid.spacing)
     box = reach(fine, ct.grid)
     part = ct.grid.cut([s.start for s in box], triple(s.stop - s.start for s in box))
     image = Volume(ct.array[box].astype(np.float32), part)
     mask = Volume(body[box].astype(np.float32), part)
     low = float(np.nanmin(image.array)) if image.array.size else 0.0
     return Crop(
-        _pool(resample(image, fine, 1, low).array, factors),
-        _pool(resample(mask, fine, 1, 0.0).array, factors) >= 0.5,
+        pooled(resample(image, fine, 1, low).array, factors),
+        pooled(resample(mask, fine, 1, 0.0).array, factors) >= 0.5,
         grid,
     )
 
 
-def _oversampled(grid: Grid, spacing: Floats) -> tuple[Grid, tuple[int, int, int]]:
+def oversampled(grid: Grid, spacing: Floats) -> tuple[Grid, tuple[int, int, int]]:
     """The grid split so finely that every CT voxel is sampled, and the factors (k, j, i)."""
     factors = np.clip(np.round(grid.spacing / spacing.min()), 1, 4).astype(int)
     matrix = grid.ijk_to_lps.copy()
@@ -144,7 +144,9 @@ def _oversampled(grid: Grid, spacing: Floats) -> tuple[Grid, tuple[int, int, int
     return Grid((k, j, i), matrix), (int(factors[2]), int(factors[1]), int(factors[0]))
 
 
-def _pool(array: npt.NDArray[np.float32], factors: tuple[int, int, int]) -> npt.NDArray[np.float32]:
+def pooled(
+    array: npt.NDArray[np.float32], factors: tuple[int, int, int]
+) -> npt.NDArray[np.float32]:
     k, j, i = (n // f for n, f in zip(array.shape, factors))
     split = array.reshape(k, factors[0], j, factors[1], i, factors[2])
     return np.asarray(split.mean(axis=(1, 3, 5)), np.float32)

@@ -162,7 +162,13 @@ def _simulate_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "sources", type=Path, metavar="SOURCES.csv", help="ct, segmentation, labels, patient, split"
     )
-    add("--data", type=Path, required=True, metavar="DIR", help="folder the paths start from")
+    add(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder the paths start from, or what `pack` wrote",
+    )
     add(
         "--split",
         type=_names,
@@ -170,21 +176,48 @@ def _simulate_arguments(parser: argparse.ArgumentParser) -> None:
         help="which rows of the sources file, e.g. training,validation (default: training)",
     )
     add("--out", type=Path, required=True, metavar="DIR", help="folder for the shard")
-    add("--vertebrae", type=_count, default=4000, metavar="N", help="half of them diseased")
+    add("--vertebrae", type=_count, default=4000, metavar="N", help="two in five are diseased")
     add("--drawn", type=int, default=0, metavar="N", help="add N vertebrae drawn from scratch")
     add("--seed", type=int, default=1)
     add("--whole", action="store_true", help="keep every slice, as tuning and benchmarks need")
+    add(
+        "--unmodified",
+        type=float,
+        default=0.07,
+        metavar="SHARE",
+        help="of patients whose real vertebrae stay as they are, healthy (default: 0.07)",
+    )
+    add("--without", type=_names, default=(), metavar="A,B", help="patients to leave out")
+    add("--workers", type=_count, default=1, metavar="N", help="processes that draw")
 
 
 def _simulate(args: argparse.Namespace) -> int:
-    from ..training.commands import Simulation, run_simulate
+    from .signals import stop_on_signal
 
-    job = Simulation(
-        *(args.sources, args.data, args.split, args.out),
-        *(args.vertebrae, args.seed, args.whole, args.drawn),
-    )
-    for path in run_simulate(job, _say):
-        print(path)
+    with stop_on_signal() as should_stop:
+        from ..simulation.commands import Simulation, run_simulate
+
+        job = Simulation(
+            *(args.sources, args.data, args.split, args.out),
+            *(args.vertebrae, args.seed, args.whole, args.drawn),
+            *(args.unmodified, args.workers, args.without),
+        )
+        for path in run_simulate(job, _say, should_stop):
+            print(path)
+    return OK
+
+
+def _pack_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("sources", type=Path, metavar="SOURCES.csv", help="as `simulate` wants it")
+    add("--data", type=Path, required=True, metavar="DIR", help="folder the paths start from")
+    add("--out", type=Path, required=True, metavar="FILE.npz")
+
+
+def _pack(args: argparse.Namespace) -> int:
+    from ..simulation.commands import run_pack
+
+    print(run_pack(args.sources, args.data, args.out, _say))
     return OK
 
 
@@ -307,6 +340,12 @@ COMMANDS = (
         "draw training data: real and drawn vertebrae with simulated metastases",
         _simulate_arguments,
         _simulate,
+    ),
+    Command(
+        "pack",
+        "put the vertebrae of scans into one small file, to simulate without the scans",
+        _pack_arguments,
+        _pack,
     ),
     Command("train", "train a set of weights; stops and resumes", _train_arguments, _train),
     *cli_app.COMMANDS,

@@ -2,16 +2,19 @@
 
 Arrays are in numpy order ``(k, j, i)``, as SimpleITK and Slicer give them.  Positions are
 millimetres in LPS (x to the patient's Left, y Posterior, z Superior), the frame of DICOM and ITK.
+SimpleITK is imported where it is used: machines that only simulate and train may have none.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
 
 Array = npt.NDArray[Any]
 
@@ -79,6 +82,8 @@ class Volume:
 
 def from_sitk(image: sitk.Image, name: str = "") -> Volume:
     """Take over a 3D scalar SimpleITK image (its array is copied)."""
+    import SimpleITK as sitk
+
     matrix = np.eye(4)
     spacing = np.array(image.GetSpacing())
     matrix[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * spacing
@@ -89,6 +94,8 @@ def from_sitk(image: sitk.Image, name: str = "") -> Volume:
 
 def to_sitk(volume: Volume) -> sitk.Image:
     """The same voxels and geometry as a SimpleITK image (booleans become uint8)."""
+    import SimpleITK as sitk
+
     array = volume.array.astype(np.uint8) if volume.array.dtype == bool else volume.array
     image = sitk.GetImageFromArray(array)
     _place(image, volume.grid)
@@ -109,6 +116,8 @@ def resample(volume: Volume, grid: Grid, order: int = 1, fill: float = 0.0) -> V
     ``order`` 0 is nearest neighbour (labels), 1 linear (CT, and masks as float32).  Voxels outside
     the volume get ``fill``.  Coarser grids are not smoothed first: see ``crops.take_crop``.
     """
+    import SimpleITK as sitk
+
     interpolator = {0: sitk.sitkNearestNeighbor, 1: sitk.sitkLinear}[order]
     like = sitk.Image([int(n) for n in grid.shape[::-1]], sitk.sitkUInt8)
     _place(like, grid)

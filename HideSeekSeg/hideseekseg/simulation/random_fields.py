@@ -7,6 +7,7 @@ Arrays are (S, P, I) on a crop's grid: slices to the right, rows posterior, colu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -25,23 +26,50 @@ class VertebraPatch:
     body: Mask
     spacing: tuple[float, float, float]
 
-    @property
+    @cached_property
     def depth(self) -> Field:
         """Distance in mm from each body voxel to the body's surface; 0 outside."""
         return np.asarray(
             ndimage.distance_transform_edt(self.body, sampling=self.spacing), np.float32
         )
 
-    @property
+    @cached_property
     def soft_body(self) -> Field:
         """The body as a weight with an edge of one pixel, as partial volume makes it."""
         return np.asarray(ndimage.uniform_filter(self.body.astype(np.float32), 3), np.float32)
+
+    @cached_property
+    def extent(self) -> npt.NDArray[np.float64]:
+        """First and last position of the body in mm (3, 2) along S, P, I."""
+        ends = []
+        for axis, step in enumerate(self.spacing):
+            hit = np.flatnonzero(self.body.any(axis=tuple(a for a in range(3) if a != axis)))
+            ends.append((hit[0] * step, hit[-1] * step) if len(hit) else (0.0, 0.0))
+        return np.array(ends)
+
+    @cached_property
+    def from_upper(self) -> Field:
+        """Distance in mm below the upper endplate, along the columns; large outside the body."""
+        return _below_endplate(self.body, self.spacing[2])
+
+    @cached_property
+    def from_lower(self) -> Field:
+        """Distance in mm above the lower endplate, along the columns; large outside the body."""
+        return _below_endplate(self.body[:, :, ::-1], self.spacing[2])[:, :, ::-1]
 
     def coordinates(self) -> tuple[Field, Field, Field]:
         """Positions in mm along (S, P, I) as broadcastable arrays, from the first voxel."""
         axes = [np.arange(n) * s for n, s in zip(self.body.shape, self.spacing)]
         s, p, i = (a.astype(np.float32) for a in axes)
         return s[:, None, None], p[None, :, None], i[None, None, :]
+
+
+def _below_endplate(body: Mask, step: float) -> Field:
+    first = np.where(body.any(axis=2), body.argmax(axis=2), body.shape[2])
+    # Endplates are smooth: single voxels of the mask's staircase should not show in the density.
+    first = ndimage.median_filter(first, 3)
+    depth = (np.arange(body.shape[2])[None, None] - first[..., None]) * step
+    return np.where(body, np.maximum(depth, 0.0), 1e3).astype(np.float32)
 
 
 def smooth_field(rng: Rng, canvas: VertebraPatch, length_mm: float) -> Field:
@@ -99,6 +127,14 @@ def blob(
         distance = distance + irregularity * smooth_field(rng, canvas, max(radius_mm, 3.0))
     sharp = max(edge_mm / radius_mm, 1e-3)
     return np.asarray(np.clip(0.5 + (1 - distance) / (2 * sharp), 0.0, 1.0), np.float32)
+
+
+def columns_field(rng: Rng, canvas: VertebraPatch, length_mm: float) -> Field:
+    """A random field (S, P, 1) of zero mean and unit deviation: the same all along I."""
+    shape = canvas.body.shape[:2]
+    sigma = 0.35 * length_mm / np.array(canvas.spacing[:2])
+    field = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma)
+    return np.asarray((field - field.mean()) / (field.std() + 1e-6), np.float32)[:, :, None]
 
 
 def random_point(rng: Rng, canvas: VertebraPatch, weight: Field | Mask) -> npt.NDArray[np.float64]:

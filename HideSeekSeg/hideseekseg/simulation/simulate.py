@@ -1,4 +1,4 @@
-"""Simulated training data: real (and drawn) vertebrae, benign changes, metastases, scanners.
+"""Simulated training data: patients with real (or drawn) vertebrae, benign changes, metastases.
 
 Every vertebra is drawn twice with everything equal but the metastases: the image and its healthy
 twin.  Slices that a lesion crosses are labelled malignant, all slices of healthy vertebrae healthy;
@@ -9,8 +9,8 @@ the labels: label-only training does not read them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,64 +18,132 @@ from scipy import ndimage
 
 from ..files import atomic
 from ..model.profile import Geometry
-from .acquisition import Acquisition, acquire, draw_noise, random_acquisition, scale
-from .benign_mimics import paint_mimics
-from .metastases import VISIBLE_HU, clutter, draw_kind, outlined, paint_metastases, plain
+from .acquisition import Acquisition, Spacing, acquire, draw_noise, scale
+from .benign_mimics import marrow_density, wedged
+from .metastases import (
+    PLAIN_CLUTTER,
+    PLAIN_HU,
+    Kind,
+    clutter,
+    diameters,
+    outlined,
+    paint_metastases,
+    plain,
+    seen_bounds,
+)
+from .patient import BodyPlan, draw_patient, place
 from .random_fields import Field, Mask, Rng, VertebraPatch
-from .source_vertebrae import SourceVertebra, take_canvas
+from .source_vertebrae import DEEP_MM, DRAWN, SourceVertebra, View, take_canvas
 
 BODY, LYTIC, BLASTIC = 1, 2, 4
-Spacing = tuple[float, float, float]  # mm along (S, P, I)
 LEAST_LESION_PIXELS = 20
-# Diseased vertebrae whose lesions may be fainter than a reader asks for, and how often the others
-# are drawn before one that is faint has to do (in thin bone nothing lytic is plain).
-FAINT_SHARE, PLAIN_TRIES = 0.15, 8
+# How often lesions are drawn anew until they are plain, and what faint ones must have.
+PLAIN_TRIES = 3
+FAINT_HU, FAINT_CLUTTER = 60.0, 1.0
 # Slices with less of the body than this share of the largest are its rims.
 RIM_SHARE = 0.12
+MOST_BODIES = 8  # that a simulated patient has
+MOST_SHARE = 3.0  # of a set, in shares of a scan with one vertebra
+SLICED_MM = 2.0  # scans with slices so far apart are sliced, not blurred
+UNMODIFIED = "unmodified"
 COMPACT_GEOMETRY = Geometry("aligned", 48, slice_mm=1.6, body_pixels=40.0, margin_pixels=1.0)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One simulated vertebra, (S, P, I): HU with lesions, HU of the healthy twin, masks."""
+    """One simulated vertebra, (S, P, I): HU with lesions, HU of the healthy twin, masks.
+
+    ``kind`` of its metastases is "none" where it has none; ``mimics`` names its benign changes.
+    """
 
     image: Field
     twin: Field
     body: Mask
     lytic: Mask
     blastic: Mask
+    spacing: Spacing
+    kind: str
+    mimics: tuple[str, ...] = ()
 
     @property
     def lesion_pixels(self) -> np.ndarray:
         """Lesion pixels per slice."""
         return np.asarray((self.lytic | self.blastic).sum(axis=(1, 2)))
 
+    @property
+    def diameter_mm(self) -> float:
+        """Longest axial diameter of its largest lesion, 0 without one."""
+        lesions = self.lytic, self.blastic
+        return max((d for m in lesions for d in diameters(m, self.spacing)), default=0.0)
+
 
 def draw_sample(rng: Rng, vertebra: SourceVertebra, geometry: Geometry, diseased: bool) -> Sample:
+    """Draw one vertebra of a simulated patient who has no other."""
+    patient = draw_patient(
+        rng, [vertebra.level], [vertebra.marrow_hu], vertebra.slices_mm, diseased
+    )
+    return draw_body(rng, vertebra, geometry, patient.how, patient.bodies[0])
+
+
+def draw_body(
+    rng: Rng, vertebra: SourceVertebra, geometry: Geometry, how: Acquisition, plan: BodyPlan
+) -> Sample:
     """Draw benign changes, then lesions, then scan.
 
-    What is painted is blurred as the vertebra's own scan was before it is added to it: the canvas
+    What is painted is blurred as the vertebra's own scan was before it is added to it: the patch
     is a picture already, the paint is not.
     """
-    canvas, own_blur = take_canvas(rng, vertebra, geometry)
-    how = random_acquisition(rng)
-    benign = paint_mimics(rng, canvas)
-    healthy = canvas.hu + _blurred(benign - canvas.hu, canvas, own_blur)
-    noise = draw_noise(rng, canvas.body.shape, canvas.spacing, how)
-    twin = acquire(healthy, canvas.spacing, how)
-    if not diseased:
-        none = np.zeros_like(canvas.body)
-        image = scale(twin + noise, how)
-        return Sample(image, image, canvas.body, none, none)
-    marrow = VertebraPatch(benign, canvas.body, canvas.spacing)
-    lesions = _draw_lesions(rng, marrow, own_blur, how, clutter(twin + noise, canvas.depth))
-    grain = _grain_lost(rng, canvas, lesions.lost)
-    return Sample(
-        scale(twin + lesions.change + noise + grain, how),
-        scale(twin + noise, how),
-        canvas.body,
-        lesions.lytic,
-        lesions.blastic,
+    view = take_canvas(rng, vertebra, geometry)
+    patch = view.patch
+    own, how = _scanners(rng, view, how)
+    if plan.wedge is not None:
+        patch = wedged(patch, plan.wedge.front, plan.wedge.back, plan.wedge.upper)
+    benign = marrow_density(rng, patch, patch.hu, shift_hu=plan.shift_hu)
+    for _, paint in plan.changes:
+        benign = paint(rng, patch, benign)
+    healthy = patch.hu + acquire(benign - patch.hu, patch.spacing, own)
+    noise = draw_noise(rng, patch.body.shape, patch.spacing, how)
+    twin = acquire(healthy, patch.spacing, how)
+    names = tuple(sorted({name for name, _ in plan.changes} | ({"wedge"} if plan.wedge else set())))
+    none = np.zeros_like(patch.body)
+    image = scale(twin + noise, how)
+    unchanged = Sample(image, image, patch.body, none, none, patch.spacing, "none", names)
+    if plan.disease is None:
+        return unchanged
+    marrow = VertebraPatch(benign, patch.body, patch.spacing)
+    # A reader looks over some millimetres: noise from voxel to voxel hides little.
+    smooth = ndimage.gaussian_filter(twin + noise, 1.0 / np.array(patch.spacing))
+    hidden_by = clutter(smooth, patch.depth)
+    lesions = _draw_lesions(rng, marrow, own, how, plan, hidden_by)
+    if lesions is None:
+        return unchanged
+    grain = _grain_lost(rng, patch, lesions.lost)
+    return replace(
+        unchanged,
+        image=scale(twin + lesions.change + noise + grain, how),
+        lytic=lesions.lytic,
+        blastic=lesions.blastic,
+        kind=lesions.kind,
+    )
+
+
+def draw_unmodified(rng: Rng, vertebra: SourceVertebra, geometry: Geometry) -> Sample:
+    """Return a healthy vertebra as its scan shows it, with nothing painted and nothing added."""
+    patch = take_canvas(rng, vertebra, geometry).patch
+    none = np.zeros_like(patch.body)
+    return Sample(patch.hu, patch.hu, patch.body, none, none, patch.spacing, "none", (UNMODIFIED,))
+
+
+def _scanners(rng: Rng, view: View, how: Acquisition) -> tuple[Acquisition, Acquisition]:
+    """Return the scan's own blur as an acquisition, and the patient's, laid over this vertebra."""
+    own = Acquisition(view.own_blur, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    if view.slices_mm >= SLICED_MM:
+        s, p, i = view.own_blur
+        own = replace(own, blur_mm=(s, p, min(i, p)), slices_mm=view.slices_mm)
+    phases = rng.uniform(0.0, 5.0, 2)
+    return (
+        replace(own, tilt=view.tilt, phase_mm=float(phases[0])),
+        replace(how, tilt=view.tilt, phase_mm=float(phases[1])),
     )
 
 
@@ -87,34 +155,42 @@ class _Lesions:
     lytic: Mask
     blastic: Mask
     lost: Mask
+    kind: Kind
 
 
 def _draw_lesions(
-    rng: Rng, marrow: VertebraPatch, own_blur: Spacing, how: Acquisition, clutter_hu: float
-) -> _Lesions:
-    """Metastases of one kind, drawn again until they are plain, but for a known share.
+    rng: Rng,
+    marrow: VertebraPatch,
+    own: Acquisition,
+    how: Acquisition,
+    plan: BodyPlan,
+    clutter_hu: float,
+) -> _Lesions | None:
+    """Draw metastases until they are plain; then larger ones, then sclerotic ones, then none.
 
-    The kind stays: lytic disease is harder to see and would else become rare.
+    What nobody can see teaches nothing, and where marrow is as thin as tumour nothing lytic can be
+    seen.
     """
-    kind = draw_kind(rng)
-    tries = 1 if rng.random() < FAINT_SHARE else PLAIN_TRIES
-    for _ in range(tries):
-        painted = paint_metastases(rng, marrow, kind)
-        change = acquire(_blurred(painted.hu - marrow.hu, marrow, own_blur), marrow.spacing, how)
+    assert plan.disease is not None
+    least = (FAINT_HU, FAINT_CLUTTER) if plan.faint else (PLAIN_HU, PLAIN_CLUTTER)
+    last: Kind = "blastic"
+    tries = ((plan.kind, 1.0), (plan.kind, 1.5), (plan.kind, 2.2), (last, 1.0), (last, 2.0))
+    for kind, larger in (one for one in tries for _ in range(PLAIN_TRIES)):
+        diameter = larger * plan.diameter_mm
+        painted = paint_metastases(rng, marrow, kind, plan.disease, diameter)
+        change = acquire(acquire(painted.hu - marrow.hu, marrow.spacing, own), marrow.spacing, how)
+        below, above = seen_bounds(np.where(marrow.body, change, np.float32(0.0)))
         lytic, blastic = (
             outlined(marrow.body & seen, marrow.body, marrow.spacing)
-            for seen in (change <= -VISIBLE_HU, change >= VISIBLE_HU)
+            for seen in (change <= below, change >= above)
         )
-        if plain(change, lytic | blastic, clutter_hu):
-            break
-    return _Lesions(change, lytic & ~blastic, blastic, painted.lytic)
-
-
-def _blurred(change: Field, canvas: VertebraPatch, sigma_mm: Spacing) -> Field:
-    return np.asarray(
-        ndimage.gaussian_filter(change, np.array(sigma_mm) / canvas.spacing, truncate=3.0),
-        np.float32,
-    )
+        lytic = lytic & ~blastic
+        voxel = float(np.prod(marrow.spacing))
+        if plain(change, lytic | blastic, clutter_hu, *least, voxel):
+            found: Kind = "mixed" if lytic.any() and blastic.any() else kind
+            found = found if found == "mixed" else "lytic" if lytic.any() else "blastic"
+            return _Lesions(change, lytic, blastic, painted.lytic, found)
+    return None
 
 
 def _grain_lost(rng: Rng, canvas: VertebraPatch, lytic: Mask) -> Field:
@@ -125,7 +201,7 @@ def _grain_lost(rng: Rng, canvas: VertebraPatch, lytic: Mask) -> Field:
     detail = canvas.hu - ndimage.gaussian_filter(canvas.hu, 1.0)
     inside = canvas.depth > 2.0
     deviation = 0.35 * float(detail[inside].std()) if inside.any() else 0.0
-    fresh = ndimage.gaussian_filter(rng.standard_normal(canvas.body.shape).astype(np.float32), 0.7)
+    fresh = ndimage.gaussian_filter(rng.standard_normal(canvas.body.shape, dtype=np.float32), 0.7)
     where = ndimage.gaussian_filter(lytic.astype(np.float32), 1.0)
     return np.asarray(fresh / (fresh.std() + 1e-6) * deviation * where, np.float32)
 
@@ -151,7 +227,11 @@ def broad_slices(body: Mask, least_share: float) -> Mask:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides a simulated set; ``slices`` as in ``choose_slices``."""
+    """All that decides a simulated set; ``slices`` as in ``choose_slices``.
+
+    ``unmodified`` is the share of patients whose real vertebrae stay as they are, as healthy ones.
+    ``part`` numbers one of several shards of a set.
+    """
 
     seed: int
     vertebrae: int
@@ -159,6 +239,13 @@ class Recipe:
     geometry: Geometry = COMPACT_GEOMETRY
     sources: tuple[str, ...] = ()
     drawn: int = 0
+    unmodified: float = 0.07
+    part: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the shard's file, without its ending."""
+        return f"shard-{self.seed:05d}" + ("" if self.part is None else f"-{self.part:03d}")
 
 
 def simulate(
@@ -167,44 +254,106 @@ def simulate(
     folder: Path,
     progress: Callable[[int, int], None],
 ) -> Path:
-    """Draw ``recipe.vertebrae`` vertebrae, half of them diseased; write their slices as a shard.
+    """Draw patients until there are ``recipe.vertebrae`` vertebrae; write their slices as a shard.
 
-    Patients are drawn with equal chances (then one of their vertebrae), so that the patient with
-    the longest scan does not make the set; all drawn vertebrae together count as one patient.
-    Writes ``shard-SEED.npz`` (image and twin int16 HU, masks as bits, label, patient, level,
-    vertebra, slice) and the recipe as JSON beside it.
+    Patients with more vertebrae lend more, by the square root of their number and at most
+    MOST_SHARE times what one does, so that the longest scan does not make the set; all drawn
+    vertebrae together count as one.
+
+    Writes ``shard-SEED.npz`` and the recipe as JSON beside it.  Columns, a row for each slice:
+    ``image`` and ``twin`` (int16 HU), ``masks`` (bits), ``label`` (of the vertebra), ``patient``
+    (who lent it), ``level``, ``vertebra`` (number), ``slice``, ``simulated_patient`` (number),
+    ``kind`` of the metastases, ``diameter_mm`` of the largest, ``mimics`` (names of benign
+    changes), ``spacing`` (mm along S, P, I), and ``marrow_hu`` and ``dense_hu``, the median of the
+    marrow and the 95th percentile of the body, with lesions, which neighbours are compared by.
     """
-    rng = np.random.default_rng(recipe.seed)
-    groups: dict[str, list[SourceVertebra]] = {}
-    for vertebra in canvases:
-        groups.setdefault(vertebra.group, []).append(vertebra)
+    rng = np.random.default_rng(recipe.seed if recipe.part is None else (recipe.seed, recipe.part))
     columns: dict[str, list[np.ndarray]] = {}
-    for number in range(recipe.vertebrae):
-        own = list(groups.values())[int(rng.integers(len(groups)))]
-        vertebra = own[int(rng.integers(len(own)))]
-        diseased = bool(number % 2)
-        sample = draw_sample(rng, vertebra, recipe.geometry, diseased)
-        slices = choose_slices(rng, sample, diseased, recipe.slices)
-        masks = BODY * sample.body + LYTIC * sample.lytic + BLASTIC * sample.blastic
-        row = {
-            "image": as_int16(sample.image[slices]),
-            "twin": as_int16(sample.twin[slices]),
-            "masks": masks[slices].astype(np.uint8),
-            "label": np.full(len(slices), diseased, np.uint8),
-            "patient": np.full(len(slices), vertebra.patient),
-            "level": np.full(len(slices), vertebra.level),
-            "vertebra": np.full(len(slices), number, np.int32),
-            "slice": slices.astype(np.int16),
-        }
-        for key, value in row.items():
-            columns.setdefault(key, []).append(value)
-        progress(number + 1, recipe.vertebrae)
-    path = folder / f"shard-{recipe.seed:05d}.npz"
+    number = 0
+    for person, (own, samples) in enumerate(_patients(rng, recipe, canvases)):
+        for vertebra, sample in zip(own, samples):
+            slices = choose_slices(rng, sample, sample.kind != "none", recipe.slices)
+            for key, value in _rows(sample, vertebra, slices, number, person).items():
+                columns.setdefault(key, []).append(value)
+            number += 1
+            progress(number, recipe.vertebrae)
+            if number == recipe.vertebrae:
+                break
+        if number == recipe.vertebrae:
+            break
+    path = folder / f"{recipe.name}.npz"
     with atomic(path) as temporary:
         np.savez(temporary, **{k: np.concatenate(v) for k, v in columns.items()})  # type: ignore[arg-type]
     with atomic(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(asdict(recipe), indent=1), encoding="utf-8")
     return path
+
+
+def _patients(
+    rng: Rng, recipe: Recipe, canvases: Sequence[SourceVertebra]
+) -> Iterator[tuple[list[SourceVertebra], Iterator[Sample]]]:
+    """Draw patients without end: the vertebrae that each was lent, and what became of them."""
+    groups: dict[str, list[SourceVertebra]] = {}
+    for vertebra in canvases:
+        groups.setdefault(vertebra.group, []).append(vertebra)
+    lenders = [sorted(own, key=lambda v: place(v.level)) for own in groups.values()]
+    shares = np.array([_share(own) / _longest(own) for own in lenders])
+    chances = shares / shares.sum()
+    while True:
+        own = lenders[int(rng.choice(len(lenders), p=chances))]
+        count = _longest(own)
+        first = int(rng.integers(len(own) - count + 1))
+        run = own[first : first + count]
+        real = not run[0].patient.startswith(DRAWN)
+        yield run, _samples(rng, recipe, run, real and rng.random() < recipe.unmodified)
+
+
+def _longest(own: Sequence[SourceVertebra]) -> int:
+    """How many vertebrae of a real patient a simulated one has; drawn ones stand alone."""
+    return 1 if own[0].group == DRAWN else min(len(own), MOST_BODIES)
+
+
+def _share(own: Sequence[SourceVertebra]) -> float:
+    """How much of a set comes from one patient: more from a long scan, yet not in proportion."""
+    return 1.0 if own[0].group == DRAWN else min(np.sqrt(len(own)), MOST_SHARE)
+
+
+def _samples(
+    rng: Rng, recipe: Recipe, run: Sequence[SourceVertebra], unmodified: bool
+) -> Iterator[Sample]:
+    if unmodified:
+        yield from (draw_unmodified(rng, vertebra, recipe.geometry) for vertebra in run)
+        return
+    levels, marrow = [v.level for v in run], [v.marrow_hu for v in run]
+    patient = draw_patient(rng, levels, marrow, max(v.slices_mm for v in run))
+    for vertebra, plan in zip(run, patient.bodies):
+        yield draw_body(rng, vertebra, recipe.geometry, patient.how, plan)
+
+
+def _rows(
+    sample: Sample, vertebra: SourceVertebra, slices: np.ndarray, number: int, person: int
+) -> dict[str, np.ndarray]:
+    masks = BODY * sample.body + LYTIC * sample.lytic + BLASTIC * sample.blastic
+    deep = ndimage.distance_transform_edt(sample.body, sampling=sample.spacing)
+    deep = deep > min(DEEP_MM, 0.6 * float(deep.max()))
+    count = len(slices)
+    return {
+        "image": as_int16(sample.image[slices]),
+        "twin": as_int16(sample.twin[slices]),
+        "masks": masks[slices].astype(np.uint8),
+        "label": np.full(count, sample.kind != "none", np.uint8),
+        "patient": np.full(count, vertebra.patient),
+        "level": np.full(count, vertebra.level),
+        "vertebra": np.full(count, number, np.int32),
+        "slice": slices.astype(np.int16),
+        "simulated_patient": np.full(count, person, np.int32),
+        "kind": np.full(count, sample.kind),
+        "diameter_mm": np.full(count, sample.diameter_mm, np.float32),
+        "mimics": np.full(count, " | ".join(sample.mimics)),
+        "spacing": np.tile(np.array(sample.spacing, np.float32), (count, 1)),
+        "marrow_hu": np.full(count, np.median(sample.image[deep]), np.float32),
+        "dense_hu": np.full(count, np.percentile(sample.image[sample.body], 95), np.float32),
+    }
 
 
 def as_int16(hu: Field) -> np.ndarray:

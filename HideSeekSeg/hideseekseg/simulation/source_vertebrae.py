@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
-from ..anatomy.body import find_body
-from ..anatomy.crop import Mask, crop_grid, take_crop
-from ..anatomy.labelling import assign
+from ..anatomy.crop import Mask, crop_grid, oversampled, pooled
 from ..errors import InputError
 from ..imaging.patch import bounding_box
-from ..imaging.reading import read_ct, read_segmentation
 from ..imaging.volume import Grid, Volume
 from ..model.profile import Geometry
 from .phantom.settings import random_settings
 from .phantom.spine import draw_clean, label_value
 from .phantom.vertebra import LEVELS
-from .random_fields import Rng, VertebraPatch, smooth_field
+from .random_fields import Field, Rng, VertebraPatch, smooth_field
 
 # Vertebrae with less body than this are cut by the field of view and no use as canvas.
 SMALLEST_MM3 = 2500.0
 DRAWN = "drawn"
 COLUMNS = ("ct", "segmentation", "labels", "patient", "split")
+DEEP_MM = 3.0  # from here on inwards there is marrow and no cortex
 SPACING_DRAWN_MM = (0.8, 0.8, 0.8)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SourceVertebra:
     """One real (or drawn) vertebra: HU around it, its body, and whose it is."""
 
@@ -43,29 +42,64 @@ class SourceVertebra:
         """Whose chances it shares: those of its patient, or of all drawn vertebrae together."""
         return DRAWN if self.patient.startswith(f"{DRAWN} ") else self.patient
 
+    @cached_property
+    def marrow_hu(self) -> float:
+        """Median density of its marrow, in HU."""
+        depth = ndimage.distance_transform_edt(self.body, sampling=self.ct.grid.spacing[::-1])
+        deep = depth > min(DEEP_MM, 0.6 * float(depth.max()))
+        return float(np.median(self.ct.array[deep]))
+
+    @property
+    def slices_mm(self) -> float:
+        """Distance in mm between the scan's axial slices."""
+        up = np.abs(self.ct.grid.direction[2])
+        return float(self.ct.grid.spacing[int(np.argmax(up))])
+
+
+@dataclass(frozen=True)
+class View:
+    """A vertebra as it is cut out: HU and body, and how its scan lies to the crop (S, P, I).
+
+    ``own_blur`` is the scan's own blur as Gaussian deviations in mm along S, P, I; ``slices_mm``
+    the distance of its axial slices, and ``tilt`` how far these rise per mm towards posterior, in
+    mm along I.
+    """
+
+    patch: VertebraPatch
+    own_blur: tuple[float, float, float]
+    slices_mm: float
+    tilt: float
+
 
 @dataclass(frozen=True)
 class Source:
-    """A row of a sources file: a CT, its segmentation, how to read its values, whose it is."""
+    """A row of a sources file: a CT, its segmentation, how to read its values, whose it is.
+
+    Levels in ``leave_out`` are not to be used.
+    """
 
     ct: Path
     segmentation: Path
     labels: str
     patient: str
     split: str
+    leave_out: tuple[str, ...] = ()
 
 
 def read_sources(path: Path, data: Path) -> list[Source]:
-    """A CSV with the columns ct, segmentation, labels, patient, split; raises InputError.
+    """Return the rows of a CSV with the columns ct, segmentation, labels, patient, split.
 
-    Paths are below ``data``; a label map in JSON stands beside the CSV.
+    Paths are below ``data``; a label map in JSON stands beside the CSV.  A column ``leave_out`` may
+    name levels that are not to be used, separated by spaces; other columns are for people.  Raises
+    InputError where the file cannot be read.
     """
     sources = []
     for row in _rows(path):
         own_map = path.parent / row["labels"]
         labels = str(own_map) if own_map.suffix == ".json" else row["labels"]
         files = data / row["ct"], data / row["segmentation"]
-        sources.append(Source(*files, labels, row["patient"], row["split"]))
+        left_out = tuple((row.get("leave_out") or "").split())
+        sources.append(Source(*files, labels, row["patient"], row["split"], left_out))
     return sources
 
 
@@ -88,12 +122,17 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def load_vertebrae(source: Source, margin_mm: float = 15.0) -> list[SourceVertebra]:
-    """All whole bodies of a source, each with some of the CT around it."""
+    """Return the whole bodies of a source that are to be used, each with the CT around it."""
+    # SimpleITK reads them: packed vertebrae do without, on machines that have none.
+    from ..anatomy.body import find_body
+    from ..anatomy.labelling import assign
+    from ..imaging.reading import read_ct, read_segmentation
+
     ct = read_ct(source.ct)
     segmentation = read_segmentation(source.segmentation)
     vertebrae = []
     for found in assign(segmentation, source.labels):
-        if found.level is None or found.kind == "other":
+        if found.level is None or found.kind == "other" or found.level in source.leave_out:
             continue
         mask = segmentation.mask(found.segment)
         box = bounding_box(mask, margin=int(np.ceil(margin_mm / ct.grid.spacing.min())))
@@ -122,22 +161,44 @@ def drawn_vertebrae(rng: Rng, count: int) -> list[SourceVertebra]:
     return vertebrae
 
 
-def take_canvas(
-    rng: Rng, vertebra: SourceVertebra, geometry: Geometry
-) -> tuple[VertebraPatch, tuple[float, float, float]]:
-    """A fresh view of the vertebra, and the scan's own blur (Gaussian sigma in mm along S, P, I).
+@lru_cache(maxsize=4096)
+def _crop_grid(vertebra: SourceVertebra, geometry: Geometry) -> Grid:
+    """Where the crop lies before it is turned: slow, and the same every time."""
+    return crop_grid(vertebra.body, vertebra.ct.grid, geometry)
+
+
+def take_canvas(rng: Rng, vertebra: SourceVertebra, geometry: Geometry) -> View:
+    """Return a fresh view of the vertebra.
 
     Turned by some degrees, stretched by some percent and with the body's outline off by up to a
     pixel, as other people's segmentations are.
     """
-    grid = _jittered(rng, crop_grid(vertebra.body, vertebra.ct.grid, geometry))
-    crop = take_crop(vertebra.ct, vertebra.body, grid)
+    grid = _jittered(rng, _crop_grid(vertebra, geometry))
+    hu = _sampled(vertebra.ct.array, vertebra.ct.grid, grid, "nearest")
+    body = _sampled(vertebra.body, vertebra.ct.grid, grid, "constant") >= 0.5
     # From here on sizes are those of the undistorted vertebra, stretched with it.
     s, p, i = (float(v) for v in grid.spacing[::-1])
-    canvas = VertebraPatch(crop.image, crop.body, (s, p, i))
+    canvas = VertebraPatch(hu, body, (s, p, i))
     canvas = VertebraPatch(canvas.hu, _redrawn(rng, canvas), canvas.spacing)
     blur = 0.42 * np.abs(grid.direction.T @ vertebra.ct.grid.direction) @ vertebra.ct.grid.spacing
-    return canvas, (float(blur[2]), float(blur[1]), float(blur[0]))
+    own_blur = (float(blur[2]), float(blur[1]), float(blur[0]))
+    inferior, posterior = grid.direction[2, 0], grid.direction[2, 1]
+    return View(canvas, own_blur, vertebra.slices_mm, float(posterior / inferior))
+
+
+def _sampled(array: np.ndarray, own: Grid, grid: Grid, outside: str) -> Field:
+    """Read an array (K, J, I) linearly on a crop's grid, averaged where that is coarser."""
+    fine, factors = oversampled(grid, own.spacing)
+    to_own = np.linalg.inv(own.ijk_to_lps) @ fine.ijk_to_lps
+    read = ndimage.affine_transform(
+        np.asarray(array, np.float32),
+        to_own[:3, :3][::-1, ::-1],
+        to_own[:3, 3][::-1],
+        output_shape=fine.shape,
+        order=1,
+        mode=outside,
+    )
+    return pooled(read, factors)
 
 
 def _jittered(rng: Rng, grid: Grid) -> Grid:

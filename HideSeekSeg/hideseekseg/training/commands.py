@@ -1,4 +1,4 @@
-"""The work behind ``hideseekseg simulate``, ``train`` and ``benchmark``: files to files."""
+"""The work behind ``hideseekseg train`` and ``benchmark``: files to files."""
 
 from __future__ import annotations
 
@@ -16,13 +16,6 @@ from ..errors import InputError
 from ..files import atomic, make_folder
 from ..model.profile import Geometry, Profile
 from ..model.weights import DeviceError, Model, save_model
-from ..simulation.simulate import Recipe, simulate
-from ..simulation.source_vertebrae import (
-    SourceVertebra,
-    drawn_vertebrae,
-    load_vertebrae,
-    read_sources,
-)
 from .dataset import Slices, load_slices, patients_of
 from .distributed import ProcessGroup, open_team
 from .evaluation import (
@@ -35,7 +28,7 @@ from .evaluation import (
     measure_weights,
 )
 from .manifest import Manifest, balance, overlap, read_manifest
-from .pictures import contact_sheet, loss_curves
+from .pictures import loss_curves
 from .prepare import PreparedRow, cut_out, write_shards
 from .threshold_tuning import tune
 from .train import COMPACT, TrainingSettings, train
@@ -154,45 +147,6 @@ def run_prepare(
 
 
 THRESHOLDS_OF_START = "not tuned: those of the weights it went on from"
-
-
-@dataclass(frozen=True)
-class Simulation:
-    """What to draw: patients of some ``splits`` of a sources file, and some drawn from scratch."""
-
-    sources: Path
-    data: Path
-    splits: Sequence[str]
-    out: Path
-    vertebrae: int
-    seed: int
-    whole: bool
-    drawn: int
-
-
-def run_simulate(job: Simulation, say: Say) -> list[Path]:
-    """Write a shard of simulated slices, its recipe, and a contact sheet to look at."""
-    known, asked = read_sources(job.sources, job.data), " or ".join(job.splits)
-    sources = [s for s in known if s.split in job.splits]
-    if not sources:
-        raise InputError(job.sources, f"has no row with the split {asked}")
-    canvases: list[SourceVertebra] = []
-    for source in sources:
-        canvases += load_vertebrae(source)
-        say(f"{source.patient}: {sum(v.patient == source.patient for v in canvases)} vertebrae")
-    if job.drawn:
-        canvases += drawn_vertebrae(np.random.default_rng(job.seed), job.drawn)
-        say(f"{job.drawn} vertebrae drawn from scratch")
-    if not canvases:
-        raise InputError(job.sources, f"leads to no whole vertebra in the split {asked}")
-    make_folder(job.out)
-    names = tuple(s.patient for s in sources)
-    recipe = Recipe(
-        job.seed, job.vertebrae, None if job.whole else 12, sources=names, drawn=job.drawn
-    )
-    shard = simulate(recipe, canvases, job.out, counter(say, "vertebra"))
-    sheet = contact_sheet(shard, shard.with_suffix(".png"))
-    return [shard, sheet]
 
 
 @dataclass(frozen=True)

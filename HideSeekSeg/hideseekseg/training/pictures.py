@@ -1,37 +1,11 @@
-"""Pictures of training data and of training."""
+"""Pictures of training."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
 
-import numpy as np
-
-from ..output.figures.drawing import TYPE_COLOURS, Outline, Tile, save_figure
-from ..output.figures.overview import show_crops
-from ..simulation.simulate import BLASTIC, LYTIC
-
-ILL, WELL, ACROSS = 36, 12, 12
-WINDOW_HU = (-200.0, 900.0)
-
-
-def contact_sheet(shard: Path, path: Path) -> Path:
-    """Slices of a shard beside their healthy twins, lesions outlined; evenly spread over it."""
-    with np.load(shard, allow_pickle=False) as data:
-        ill = np.flatnonzero((data["masks"] & (LYTIC | BLASTIC)).any(axis=(1, 2)))
-        well = np.flatnonzero(data["label"] == 0)
-        images, twins, masks = (data[key] for key in ("image", "twin", "masks"))
-        names = [f"{patient} {level}" for patient, level in zip(data["patient"], data["level"])]
-    tiles = []
-    for row in (*_spread(ill, ILL), *_spread(well, WELL)):
-        outlines = [
-            Outline(masks[row] & LYTIC > 0, TYPE_COLOURS["lytic"]),
-            Outline(masks[row] & BLASTIC > 0, TYPE_COLOURS["blastic"]),
-        ]
-        tiles.append(Tile(images[row], outlines, names[row], WINDOW_HU))
-        tiles.append(Tile(twins[row], (), "healthy twin", WINDOW_HU))
-    show_crops(path, [tiles[start : start + ACROSS] for start in range(0, len(tiles), ACROSS)])
-    return path
+from ..output.figures.drawing import save_figure
 
 
 def loss_curves(folder: Path, path: Path) -> Path:
@@ -50,9 +24,3 @@ def loss_curves(folder: Path, path: Path) -> Path:
         axes.legend(frameon=False)
     save_figure(path, figure)
     return path
-
-
-def _spread(rows: np.ndarray, count: int) -> np.ndarray:
-    if len(rows) == 0:
-        return rows
-    return rows[np.unique(np.linspace(0, len(rows) - 1, count).astype(int))]

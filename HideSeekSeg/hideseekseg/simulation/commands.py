@@ -1,0 +1,216 @@
+"""The work behind ``hideseekseg simulate`` and ``pack``: files to files."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..files import make_folder
+from .contact_sheet import contact_sheet
+from .packed_vertebrae import pack, unpack
+from .simulate import Recipe, simulate
+from .source_vertebrae import SourceVertebra, drawn_vertebrae, load_vertebrae, read_sources
+
+Say = Callable[[str], None]
+
+MOST_IN_SHARD = 4000  # vertebrae of a set that one process draws
+IN_PART = 250  # vertebrae in each shard that several processes draw
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What to draw: patients of some ``splits`` of a sources file, and some drawn from scratch.
+
+    ``data`` is the folder of the scans, or a file of packed vertebrae.  ``without`` names patients
+    to leave out.  With more than one of ``workers`` the set comes in several shards.
+    """
+
+    sources: Path
+    data: Path
+    splits: Sequence[str]
+    out: Path
+    vertebrae: int
+    seed: int
+    whole: bool
+    drawn: int
+    unmodified: float = Recipe.unmodified
+    workers: int = 1
+    without: Sequence[str] = ()
+
+
+def run_simulate(
+    job: Simulation, say: Say, should_stop: Callable[[], bool] = lambda: False
+) -> list[Path]:
+    """Write shards of simulated slices, their recipes, and a contact sheet to look at.
+
+    Shards that are there already, by the same recipe, are kept: a run that was stopped goes on.
+    Raises InputError, also where a shard of another recipe stands in the way, and KeyboardInterrupt
+    once ``should_stop`` says so.
+    """
+    vertebrae, names = _vertebrae(job, say)
+    if job.drawn:
+        vertebrae += drawn_vertebrae(np.random.default_rng(job.seed), job.drawn)
+        say(f"{job.drawn} vertebrae drawn from scratch")
+    if not vertebrae:
+        asked = " or ".join(job.splits)
+        raise InputError(job.sources, f"leads to no whole vertebra in the split {asked}")
+    make_folder(job.out)
+    whole = Recipe(
+        job.seed,
+        job.vertebrae,
+        None if job.whole else 12,
+        sources=names,
+        drawn=job.drawn,
+        unmodified=job.unmodified,
+    )
+    recipes = [whole] if job.workers == 1 and job.vertebrae <= MOST_IN_SHARD else _parts(whole)
+    kept = [recipe for recipe in recipes if _is_there(job.out, recipe)]
+    if kept:
+        say(f"{len(kept)} of {len(recipes)} shards are there already")
+    missing = [recipe for recipe in recipes if recipe not in kept]
+    _draw(missing, vertebrae, job, say, should_stop)
+    shards = [job.out / f"{recipe.name}.npz" for recipe in recipes]
+    return [*shards, contact_sheet(shards[0], shards[0].with_suffix(".png"))]
+
+
+def run_pack(sources: Path, data: Path, out: Path, say: Say) -> Path:
+    """Pack all vertebrae of a sources file, to simulate where the scans are not."""
+    vertebrae = _loaded(read_sources(sources, data), say)
+    pack(vertebrae, out)
+    say(f"{len(vertebrae)} vertebrae in {out.stat().st_size / 2**20:.1f} MiB")
+    return out
+
+
+def _vertebrae(job: Simulation, say: Say) -> tuple[list[SourceVertebra], tuple[str, ...]]:
+    """Return the real vertebrae of a job and the names of their patients, in the file's order."""
+    known = read_sources(job.sources, job.data)
+    sources = [s for s in known if s.split in job.splits and s.patient not in job.without]
+    if not sources:
+        raise InputError(job.sources, f"has no row with the split {' or '.join(job.splits)}")
+    names = tuple(dict.fromkeys(source.patient for source in sources))
+    unknown = sorted({*job.without} - {source.patient for source in known})
+    if unknown:
+        raise InputError(job.sources, f"has no patient {', '.join(unknown)} to leave out")
+    if job.data.suffix != ".npz":
+        return _loaded(sources, say), names
+    vertebrae = [v for v in unpack(job.data) if v.patient in names]
+    for name in names:
+        say(f"{name}: {sum(v.patient == name for v in vertebrae)} vertebrae")
+    return vertebrae, names
+
+
+def _loaded(sources: Sequence[Any], say: Say) -> list[SourceVertebra]:
+    vertebrae: list[SourceVertebra] = []
+    for source in sources:
+        own = load_vertebrae(source)
+        say(f"{source.patient}: {len(own)} vertebrae")
+        vertebrae += own
+    return vertebrae
+
+
+def _parts(recipe: Recipe) -> list[Recipe]:
+    """Split a set into shards, which no number of processes changes."""
+    starts = range(0, recipe.vertebrae, IN_PART)
+    return [
+        replace(recipe, part=n, vertebrae=min(IN_PART, recipe.vertebrae - start))
+        for n, start in enumerate(starts)
+    ]
+
+
+def _is_there(folder: Path, recipe: Recipe) -> bool:
+    """Whether a shard was written by this very recipe; InputError where by another one."""
+    path = folder / f"{recipe.name}.json"
+    if not path.exists():
+        return False
+    written = json.loads(path.read_text(encoding="utf-8"))
+    if written != json.loads(json.dumps(asdict(recipe))):
+        raise InputError(path, "holds another recipe: choose another seed or folder")
+    return path.with_suffix(".npz").exists()
+
+
+def _draw(
+    recipes: Sequence[Recipe],
+    vertebrae: Sequence[SourceVertebra],
+    job: Simulation,
+    say: Say,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Write the shards of some recipes, with as many processes as the job asks for."""
+    total = sum(recipe.vertebrae for recipe in recipes)
+    count = _counter(say)
+    if job.workers == 1:
+        before = 0
+        for recipe in recipes:
+
+            def tell(done: int, _: int, before: int = before) -> None:
+                if should_stop():
+                    raise KeyboardInterrupt
+                count(before + done, total)
+
+            simulate(recipe, vertebrae, job.out, tell)
+            before += recipe.vertebrae
+        return
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    stop, done = context.Event(), context.Value("q", 0)
+    shared = (vertebrae, job.out, stop, done)
+    with context.Pool(min(job.workers, max(len(recipes), 1)), _begin, shared) as pool:
+        running = [pool.apply_async(_work, (recipe,)) for recipe in recipes]
+        while not all(result.ready() for result in running):
+            time.sleep(POLL_SECONDS)
+            count(done.value, total)
+            if should_stop():
+                stop.set()
+        for result in running:
+            result.get()
+        count(total, total)
+
+
+_shared: tuple[Sequence[SourceVertebra], Path, Any, Any]  # of a worker process
+
+
+def _begin(vertebrae: Sequence[SourceVertebra], folder: Path, stop: Any, done: Any) -> None:
+    """Make a worker ready: the process that started it hears Ctrl-C for all."""
+    global _shared
+    _shared = (vertebrae, folder, stop, done)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _work(recipe: Recipe) -> None:
+    vertebrae, folder, stop, done = _shared
+
+    def tell(number: int, total: int) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        with done.get_lock():
+            done.value += 1
+
+    if stop.is_set():
+        raise KeyboardInterrupt
+    simulate(recipe, vertebrae, folder, tell)
+
+
+def _counter(say: Say) -> Callable[[int, int], None]:
+    """Say a line at every tenth of the way, with the time left."""
+    began, told = time.monotonic(), 0
+
+    def count(done: int, total: int) -> None:
+        nonlocal told
+        tenth = 10 * done // max(total, 1)
+        if tenth == told or done == 0:
+            return
+        told = tenth
+        left = (time.monotonic() - began) / done * (total - done)
+        say(f"vertebra {done} of {total}, {left:.0f} s left")
+
+    return count
