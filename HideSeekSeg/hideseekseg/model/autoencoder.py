@@ -44,13 +44,14 @@ class DiffusionAutoencoder(nn.Module):
             norm(width), nn.SiLU(), zeroed(nn.Conv2d(width, a.patch**2, 3, padding=1))
         )
 
-    def encode(self, x: Tensor) -> Tensor:
-        """Images x (N, 1, H, W) to latents z (N, latent)."""
+    def encode(self, x: Tensor, reference: Tensor | None = None) -> Tensor:
+        """Images x (N, 1, H, W) to latents z (N, latent); ``reference`` as in ``relative``."""
         # While it learns, the encoder sees both ways round by chance, and one is half the work.
         if self.architecture.mirrored and not self.encoder.training:
-            one, other = self.encoder(torch.cat([x, x.flip(-1)])).chunk(2)
+            both = None if reference is None else torch.cat([reference, reference])
+            one, other = self.encoder(torch.cat([x, x.flip(-1)]), both).chunk(2)
             return (one + other) / 2
-        z: Tensor = self.encoder(x)
+        z: Tensor = self.encoder(x, reference)
         return z
 
     def forward(self, x_t: Tensor, t: Tensor, z: Tensor) -> Tensor:
@@ -73,7 +74,7 @@ class SemanticEncoder(nn.Module):
     def __init__(self, architecture: Architecture, dropout: float = DROPOUT) -> None:
         super().__init__()
         self.architecture = a = architecture
-        channels = a.patch**2 * (2 if a.contrast else 1)
+        channels = a.patch**2 * (1 + a.contrast + a.context)
         self.input_blocks, widths = _downward(a, a.encoder_mult, Block, nn.Sequential, channels)
         self.middle_block = _middle(widths[-1], Block, nn.Sequential)
         level_widths = [widths[_last_of_level(a, level)] for level in self.levels]
@@ -96,15 +97,21 @@ class SemanticEncoder(nn.Module):
                 nn.Flatten(),
             )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, reference: Tensor | None = None) -> Tensor:
         """Images x (N, 1, H, W) to latents z (N, latent)."""
-        maps, coarse = self.features(x)
+        maps, coarse = self.features(x, reference)
         return self.pooled(maps, coarse, self.change_seen(maps))
 
-    def features(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+    def features(
+        self, x: Tensor, reference: Tensor | None = None
+    ) -> tuple[list[Tensor], Tensor]:
         """The last map of each level, finest first, and the middle block's (N, C, h, w)."""
+        channels = [x]
         if self.architecture.contrast:
-            x = torch.cat([x, contrast(x)], dim=1)
+            channels.append(contrast(x))
+        if self.architecture.context:
+            channels.append(relative(x, reference))
+        x = torch.cat(channels, dim=1)
         h = functional.pixel_unshuffle(x, self.architecture.patch)
         maps = []
         for stage in self.input_blocks:
@@ -145,6 +152,27 @@ def contrast(x: Tensor) -> Tensor:
     inside = x > BLANK
     median = torch.where(inside, x, torch.nan).flatten(1).nanmedian(dim=1).values.nan_to_num(0.0)
     return torch.tanh(CONTRAST_GAIN * (x - median[:, None, None, None])) * inside
+
+
+LEAST_SPREAD = 0.05  # of the reference, in units of x
+
+
+def relative(x: Tensor, reference: Tensor | None) -> Tensor:
+    """x (N, 1, H, W) in deviations of the marrow of the patient's other vertebrae; 0 where blanked.
+
+    ``reference`` (N, 2) holds their median and deviation in units of x; where it is NaN or None the
+    vertebra is on its own and stands for them.
+    """
+    inside = x > BLANK
+    values = torch.where(inside, x, torch.nan).flatten(1)
+    middle = values.nanmedian(dim=1).values.nan_to_num(0.0)
+    spread = 1.4826 * (values - middle[:, None]).abs().nanmedian(dim=1).values.nan_to_num(0.0)
+    if reference is not None:
+        known = reference.isfinite().all(dim=1)
+        middle = torch.where(known, reference[:, 0], middle)
+        spread = torch.where(known, reference[:, 1], spread)
+    scale = 3 * spread.clamp(min=LEAST_SPREAD)
+    return torch.tanh((x - middle[:, None, None, None]) / scale[:, None, None, None]) * inside
 
 
 def _last_of_level(a: Architecture, level: int) -> int:

@@ -39,6 +39,7 @@ class Architecture:
     evidence_levels: tuple[int, ...] = ()
     contrast: bool = False
     change_map: bool = False
+    context: bool = False
     mirrored: bool = False
 
 

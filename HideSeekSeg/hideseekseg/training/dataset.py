@@ -1,108 +1,81 @@
-"""Sagittal slices with labels, as training reads them."""
+"""Sagittal slices with labels, as training reads them, and their random changes.
+
+A few patients are all the source vertebrae there are; without random changes of shape, marrow,
+calibration, kernel and noise their anatomy and grain is memorised.  Image and twin share every
+change, so that their difference stays the lesion.  All is drawn and computed on the device of the
+slices.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from scipy import ndimage
+from torch import Generator, Tensor
 from torch.nn import functional
 
-from ..anatomy.crop import feathered
-from ..anatomy.intensity import blanked, compressed
 from ..anatomy.preparation import central_slices
 from ..errors import InputError
 from ..model.profile import Profile
-from ..simulation.random_fields import Field, Rng
-from ..simulation.simulate import BLASTIC, BODY, LYTIC
-
-KNOTS = 5  # of the smooth fields that bend a slice and vary its density, along either axis
-
-
-def bent(rng: Rng, layers: Tensor) -> Tensor:
-    """Layers (N, C, H, W) of N slices, each slice flipped, turned, stretched and bent on its own.
-
-    Flips run along S-I, as published; turns and stretches are within what segmentations and people
-    differ by.
-    """
-    count, _, height, width = layers.shape
-    turn = rng.normal(0.0, np.radians(4.0), count)
-    zoom = np.exp(rng.normal(0.0, 0.06, (count, 2)) + rng.normal(0.0, 0.04, (count, 1)))
-    shear, shift = rng.normal(0.0, 0.05, count), rng.normal(0.0, 0.05, (count, 2))
-    flip = np.where(rng.random(count) < 0.5, -1.0, 1.0)
-    # Rows of an affine matrix in grid_sample's coordinates: x along I, y along P, -1 to 1.
-    matrix = np.stack(
-        [
-            np.stack([flip * zoom[:, 0] * np.cos(turn), -np.sin(turn) + shear, shift[:, 0]], 1),
-            np.stack([flip * np.sin(turn), zoom[:, 1] * np.cos(turn), shift[:, 1]], 1),
-        ],
-        axis=1,
-    )
-    grid = functional.affine_grid(
-        torch.from_numpy(matrix).float(), [count, 1, height, width], align_corners=False
-    )
-    grid = grid + 0.02 * _smooth_fields(rng, count, 2, (height, width)).movedim(1, -1)
-    return functional.grid_sample(layers, grid, align_corners=False)
-
-
-def rescanned(rng: Rng, hu: Field) -> Field:
-    """HU (pictures, N, H, W) with another marrow, calibration, kernel and noise, slice by slice."""
-    shape = hu.shape[1:]
-    each = (len(hu[0]), 1, 1)
-    patchy = (rng.random(each) < 0.5) * rng.uniform(0.0, 30.0, each)
-    density = _smooth_fields(rng, shape[0], 1, shape[1:])[:, 0].numpy() * patchy
-    gain, shift = np.exp(rng.normal(0.0, 0.08, each)), rng.normal(0.0, 15.0, each)
-    share = np.where(rng.random(each) < 0.4, rng.uniform(-0.5, 0.7, each), 0.0).astype(np.float32)
-    noisy = (rng.random(each) < 0.4) * rng.uniform(0, 25, each)
-    noise = rng.standard_normal(shape, dtype=np.float32) * noisy.astype(np.float32)
-    # A share of what blurring takes away: positive softens, negative is a sharper kernel.
-    tensor = torch.from_numpy(np.asarray(hu, np.float32))
-    soft = functional.avg_pool2d(tensor, 3, 1, 1, count_include_pad=False).numpy()
-    result = hu + share * (soft - hu)
-    return np.asarray(result * gain + shift + density + noise, np.float32)
-
-
-def _smooth_fields(rng: Rng, count: int, channels: int, size: tuple[int, ...]) -> Tensor:
-    """Smooth random fields (N, C, H, W) of about unit deviation."""
-    coarse: npt.NDArray[np.float32] = rng.standard_normal(
-        (count, channels, KNOTS, KNOTS), dtype=np.float32
-    )
-    knots = torch.from_numpy(coarse)
-    return functional.interpolate(knots, size=size, mode="bicubic", align_corners=True)
-
-
-pass
+from ..simulation.simulate import BLASTIC, BODY, LEAST_LESION_PIXELS, LYTIC
 
 Bools = npt.NDArray[np.bool_]
 
-COLUMNS = {"image", "twin", "masks", "label", "patient", "slice"}
+LEAST_OTHERS = 2  # vertebrae that make a patient's reference
+KNOTS = 5  # of the smooth fields that bend a slice and vary its density, along either axis
+LONE_SHARE = 0.25  # of training slices whose patient's other vertebrae are kept from the network
+
+COLUMNS = {"image", "twin", "masks", "label", "patient", "slice", "simulated_patient"}
 
 
 @dataclass(frozen=True)
 class Slices:
     """N slices: HU (int16, N P I) with lesions and of the healthy twin, masks, labels and origin.
 
-    ``weight`` (uint8, 255 = 1) is the feathered body that blanking uses.  Of prepared patients the
-    label is all that is known: ``twin``, ``lytic`` and ``blastic`` then hold no slice, which is not
-    the same as no lesion.
+    Of prepared patients the label is all that is known: ``twin``, ``lytic`` and ``blastic`` then
+    hold no slice, which is not the same as no lesion.  ``crossed`` tells the slices with enough of
+    a lesion to see.  ``reference`` (N, 2) is the marrow of the patient's other vertebrae in HU,
+    median and deviation, NaN where there are too few; ``patient_group`` names those vertebrae that
+    belong together.
     """
 
     image: npt.NDArray[np.int16]
     twin: npt.NDArray[np.int16]
-    weight: npt.NDArray[np.uint8]
     body: Bools
     lytic: Bools
     blastic: Bools
     label: npt.NDArray[np.uint8]
     patient: npt.NDArray[np.str_]
     vertebra: npt.NDArray[np.str_]
+    crossed: npt.NDArray[np.bool_]
+    reference: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 2), np.float32))
 
     def __len__(self) -> int:
         return len(self.label)
+
+    def on(self, device: torch.device) -> Slices:
+        """The same with pictures, masks and labels as tensors on a device."""
+        columns = ("image", "twin", "body", "lytic", "blastic")
+        return replace(
+            self, **{c: torch.as_tensor(getattr(self, c)).to(device) for c in columns}
+        )
+
+    @cached_property
+    def ill(self) -> npt.NDArray[np.intp]:
+        """Rows that a lesion crosses; all of diseased vertebrae where lesions are not known."""
+        return np.flatnonzero(self.label > 0 if self.label_only else self.crossed)
+
+    @cached_property
+    def well(self) -> npt.NDArray[np.intp]:
+        """Rows of healthy vertebrae."""
+        return np.flatnonzero(self.label == 0)
 
     @property
     def label_only(self) -> bool:
@@ -112,16 +85,23 @@ class Slices:
 
 @dataclass(frozen=True)
 class Batch:
-    """Network inputs (N, 1, P, I) of images and twins (none where unknown), body, labels (N,)."""
+    """Network inputs (N, 1, P, I) of images and twins (none where unknown), body, labels (N,).
+
+    ``reference`` (N, 2) is the marrow of the patient's other vertebrae in units of x, NaN where
+    they are not known; ``lesions`` (N, 2, P, I) the lytic and blastic masks, without channels where
+    unknown.
+    """
 
     x: Tensor
     twin: Tensor
     body: Tensor
     label: Tensor
+    reference: Tensor
+    lesions: Tensor
 
     def on(self, device: torch.device) -> Batch:
         """The same on another device."""
-        parts = (self.x, self.twin, self.body, self.label)
+        parts = (self.x, self.twin, self.body, self.label, self.reference, self.lesions)
         return Batch(*(part.to(device) for part in parts))
 
 
@@ -142,18 +122,18 @@ def load_slices(folder: Path, profile: Profile, without: Sequence[str] = ()) -> 
         columns = {key: column[kept] for key, column in columns.items()}
     masks = columns["masks"]
     body = (masks & BODY) > 0
-    weight = feathered(body, profile.geometry.margin_pixels)
     known = masks if "twin" in columns else masks[:0]
     return Slices(
         columns["image"],
         columns.get("twin", columns["image"][:0]),
-        np.round(255 * weight).astype(np.uint8),
         body,
         (known & LYTIC) > 0,
         (known & BLASTIC) > 0,
         columns["label"],
         columns["patient"],
         columns["vertebra"],
+        ((known & (LYTIC | BLASTIC)) > 0).sum(axis=(1, 2)) >= LEAST_LESION_PIXELS,
+        _patient_references(columns),
     )
 
 
@@ -183,6 +163,9 @@ def _joined(folder: Path) -> dict[str, np.ndarray]:
                 parts.setdefault(key, []).append(data[key])
             number = data["vertebra"].astype(str)
         parts.setdefault("vertebra", []).append(np.char.add(f"{shard.stem}-", number))
+        if "simulated_patient" in parts:
+            own = parts["simulated_patient"]
+            own[-1] = np.char.add(f"{shard.stem}-", own[-1].astype(str))
     if len(parts.get("twin", shards)) < len(shards):
         raise InputError(folder, "mixes simulated slices with those of patients: keep them apart")
     return {key: np.concatenate(part) for key, part in parts.items()}
@@ -197,6 +180,80 @@ def _central(vertebra: np.ndarray, number: np.ndarray, count: int) -> npt.NDArra
     return kept
 
 
+def bent(generator: Generator, layers: Tensor) -> Tensor:
+    """Return layers (N, C, H, W) of N slices, each slice flipped, turned, stretched and bent.
+
+    Flips run along S-I, as published; turns and stretches are within what segmentations and people
+    differ by.
+    """
+    count, _, height, width = layers.shape
+    normal, uniform = _draws(generator, count)
+    turn = normal(1)[:, 0] * math.radians(4.0)
+    zoom = torch.exp(0.06 * normal(2) + 0.04 * normal(1))
+    shear, shift = 0.05 * normal(1)[:, 0], 0.05 * normal(2)
+    flip = torch.where(uniform(1)[:, 0] < 0.5, -1.0, 1.0)
+    # Rows of an affine matrix in grid_sample's coordinates: x along I, y along P, -1 to 1.
+    matrix = torch.stack(
+        [
+            torch.stack([flip * zoom[:, 0] * turn.cos(), shear - turn.sin(), shift[:, 0]], 1),
+            torch.stack([flip * turn.sin(), zoom[:, 1] * turn.cos(), shift[:, 1]], 1),
+        ],
+        dim=1,
+    )
+    grid = functional.affine_grid(matrix, [count, 1, height, width], align_corners=False)
+    grid = grid + 0.02 * _smooth_fields(generator, count, 2, (height, width)).movedim(1, -1)
+    return functional.grid_sample(layers, grid, align_corners=False)
+
+
+def rescanned(generator: Generator, hu: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return HU (N, pictures, H, W) as another scanner shows them, with gain and shift (N, 1).
+
+    Marrow, calibration, kernel and noise vary from slice to slice; gain and shift are those of the
+    whole slice, which the patient's other vertebrae share.
+    """
+    count, size = len(hu), hu.shape[-2:]
+    normal, uniform = _draws(generator, count)
+    patchy = (uniform(1) < 0.5) * 30.0 * uniform(1)
+    density = _smooth_fields(generator, count, 1, size) * _each(patchy)
+    gain, shift = torch.exp(0.08 * normal(1)), 15.0 * normal(1)
+    share = torch.where(uniform(1) < 0.4, 1.2 * uniform(1) - 0.5, 0.0)
+    noisy = (uniform(1) < 0.4) * 25.0 * uniform(1)
+    noise = torch.randn((count, 1, *size), generator=generator, device=hu.device) * _each(noisy)
+    # A share of what blurring takes away: positive softens, negative is a sharper kernel.
+    soft = functional.avg_pool2d(hu, 3, 1, 1, count_include_pad=False)
+    result = hu + _each(share) * (soft - hu)
+    return result * _each(gain) + _each(shift) + density + noise, gain, shift
+
+
+def _draws(
+    generator: Generator, count: int
+) -> tuple[Callable[[int], Tensor], Callable[[int], Tensor]]:
+    """Return functions that draw (N, columns) normal and uniform numbers."""
+
+    def normal(columns: int) -> Tensor:
+        return torch.randn((count, columns), generator=generator, device=generator.device)
+
+    def uniform(columns: int) -> Tensor:
+        return torch.rand((count, columns), generator=generator, device=generator.device)
+
+    return normal, uniform
+
+
+def _each(values: Tensor) -> Tensor:
+    """One number per slice (N, 1), to be used with pictures (N, C, H, W)."""
+    return values[:, :, None, None]
+
+
+def _smooth_fields(
+    generator: Generator, count: int, channels: int, size: tuple[int, ...]
+) -> Tensor:
+    """Smooth random fields (N, C, H, W) of about unit deviation."""
+    knots = torch.randn(
+        (count, channels, KNOTS, KNOTS), generator=generator, device=generator.device
+    )
+    return functional.interpolate(knots, size=size, mode="bicubic", align_corners=True)
+
+
 def make_batch(
     slices: Slices, rows: npt.NDArray[np.intp], profile: Profile, rng: np.random.Generator | None
 ) -> Batch:
@@ -204,19 +261,98 @@ def make_batch(
 
     Image and twin share every change: their difference is the lesion and nothing else.
     """
-    pictures = [slices.image] if slices.label_only else [slices.image, slices.twin]
-    weight = np.asarray(slices.weight[rows] / 255, dtype=np.float32)
-    hu = np.stack([picture[rows] for picture in pictures]).astype(np.float32)
-    body = slices.body[rows]
+    names = ("image",) if slices.label_only else ("image", "twin")
+    at = torch.as_tensor(rows)
+
+    def take(name: str) -> Tensor:
+        column = torch.as_tensor(getattr(slices, name))
+        return column[at.to(column.device)].float()
+
+    hu = torch.stack([take(name) for name in names], dim=1)
+    masks = ["body"] if slices.label_only else ["body", "lytic", "blastic"]
+    shown = torch.stack([take(m) for m in masks], dim=1)
+    weight = feathered_tensor(shown[:, :1], profile.geometry.margin_pixels)
+    reference = _references(slices, rows).to(hu.device)
     if rng is not None:
-        layers = np.stack([*hu, weight, body], axis=1, dtype=np.float32)
-        *moved, weight, shown = np.moveaxis(bent(rng, torch.from_numpy(layers)).numpy(), 1, 0)
-        hu, body = rescanned(rng, np.stack(moved)), shown > 0.5
-    x = blanked(compressed(hu, profile.intensity), weight)
-    tensors = torch.from_numpy(np.ascontiguousarray(x))[:, :, None]
+        generator = torch.Generator(hu.device).manual_seed(int(rng.integers(2**62)))
+        moved = bent(generator, torch.cat([hu, weight, shown], dim=1))
+        hu, weight, shown = moved.split([len(names), 1, len(masks)], dim=1)
+        hu, gain, shift = rescanned(generator, hu)
+        reference = torch.cat([gain * reference[:, :1] + shift, gain * reference[:, 1:]], dim=1)
+        lone = torch.from_numpy(rng.random((len(at), 1)) < LONE_SHARE).to(hu.device)
+        reference = reference.masked_fill(lone, torch.nan)
+    x = (compressed_tensor(hu, profile) + 1) * weight - 1
+    body = shown[:, :1] > 0.5
     return Batch(
-        tensors[0],
-        tensors[0][:0] if slices.label_only else tensors[1],
-        torch.from_numpy(np.ascontiguousarray(body))[:, None],
-        torch.from_numpy(slices.label[rows].astype(np.float32)),
+        x[:, :1],
+        x[:0] if slices.label_only else x[:, 1:],
+        body,
+        torch.from_numpy(slices.label[rows].astype(np.float32)).to(hu.device),
+        relative_reference(reference, profile),
+        shown[:, 1:] > 0.5,
     )
+
+
+def compressed_tensor(hu: Tensor, profile: Profile) -> Tensor:
+    """As ``anatomy.intensity.compressed``, on the tensor's device."""
+    s = profile.intensity
+    return ((torch.asinh((hu - s.centre) / s.width) - s.offset) / s.scale).clamp(-1.0, 1.0)
+
+
+def feathered_tensor(body: Tensor, margin: float) -> Tensor:
+    """As ``anatomy.crops.feathered``, for bodies (N, 1, H, W) of 0 and 1 on the tensor's device."""
+    reach = int(margin + 1.5)
+    padded = functional.pad(body, [reach] * 4)
+    height, width = body.shape[-2:]
+    weight = body.clone()
+    for dy in range(-reach, reach + 1):
+        for dx in range(-reach, reach + 1):
+            near = margin + 1.5 - (dy * dy + dx * dx) ** 0.5
+            if near > 0:
+                y, x = reach + dy, reach + dx
+                moved = padded[..., y : y + height, x : x + width]
+                weight = torch.maximum(weight, min(near, 1.0) * moved)
+    return weight
+
+
+def marrow(image: npt.NDArray[np.int16], body: Bools) -> tuple[float, float]:
+    """Median and robust deviation (HU) of a body's inside; NaN where it has none."""
+    inside = image[ndimage.binary_erosion(body, np.ones((1, 5, 5)))]
+    if inside.size == 0:
+        return np.nan, np.nan
+    middle = float(np.median(inside))
+    return middle, 1.4826 * float(np.median(np.abs(inside - middle)))
+
+
+def _patient_references(columns: dict[str, np.ndarray]) -> npt.NDArray[np.float32]:
+    """Marrow (N, 2) of the other vertebrae of each slice's patient, NaN where there are none."""
+    reference = np.full((len(columns["label"]), 2), np.nan, np.float32)
+    if "simulated_patient" not in columns:
+        return reference
+    starts = np.flatnonzero(np.r_[True, columns["vertebra"][1:] != columns["vertebra"][:-1]])
+    ends = np.r_[starts[1:], len(reference)]
+    body = (columns["masks"] & BODY) > 0
+    own = np.array([marrow(columns["image"][a:b], body[a:b]) for a, b in zip(starts, ends)])
+    whose = columns["simulated_patient"][starts]
+    order = np.argsort(whose, kind="stable")
+    for group in np.split(order, np.flatnonzero(whose[order][1:] != whose[order][:-1]) + 1):
+        for number in group:
+            others = own[group[group != number]]
+            if len(others) >= LEAST_OTHERS:
+                reference[starts[number] : ends[number]] = np.nanmedian(others, axis=0)
+    return reference
+
+
+def relative_reference(reference: Tensor, profile: Profile) -> Tensor:
+    """The patient's marrow, HU (N, 2: median, deviation), in units of x."""
+    middle, spread = reference[:, 0], reference[:, 1]
+    x = compressed_tensor(middle, profile)
+    upper = compressed_tensor(middle + spread, profile)
+    lower = compressed_tensor(middle - spread, profile)
+    return torch.stack([x, (upper - lower) / 2], dim=1)
+
+
+def _references(slices: Slices, rows: npt.NDArray[np.intp]) -> Tensor:
+    if len(slices.reference) == 0:
+        return torch.full((len(rows), 2), torch.nan)
+    return torch.from_numpy(slices.reference[rows])

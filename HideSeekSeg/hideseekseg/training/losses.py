@@ -40,7 +40,7 @@ class DecoderLoss:
 
 def encoder_loss(model: DiffusionAutoencoder, head: nn.Module, batch: Batch) -> Tensor:
     """Labels only: cross entropy of a linear head on z, and a small pull that keeps z bounded."""
-    return _label_loss(model.encode(batch.x), head, batch.label)
+    return _label_loss(model.encode(batch.x, batch.reference), head, batch.label)
 
 
 def twin_encoder_loss(
@@ -49,13 +49,14 @@ def twin_encoder_loss(
     """With twins: the label loss, and the error of the change map.
 
     Every diseased slice brings its healthy twin: what the two have in common, which is everything
-    but the lesion, cancels.
+    but the lesion, cancels.  Slices of healthy vertebrae stand beside them.
     """
     ill = batch.label > 0
     x = torch.cat([batch.x, batch.twin[ill]])
+    reference = torch.cat([batch.reference, batch.reference[ill]])
     label = torch.cat([batch.label, torch.zeros_like(batch.label[ill])])
     change = torch.cat([batch.x - batch.twin, torch.zeros_like(batch.x[ill])])
-    maps, coarse = model.encoder.features(x)
+    maps, coarse = model.encoder.features(x, reference)
     seen = model.encoder.change_seen(maps)
     loss = _label_loss(model.encoder.pooled(maps, coarse, seen), head, label)
     if seen is None:
@@ -66,7 +67,7 @@ def twin_encoder_loss(
 
 def _label_loss(z: Tensor, head: nn.Module, label: Tensor) -> Tensor:
     z = z.float()
-    logit = head(z)[:, 0]
+    logit = head(z)[:, 0].float()
     return functional.binary_cross_entropy_with_logits(logit, label) + 1e-4 * z.square().mean()
 
 
@@ -100,7 +101,7 @@ def decoder_loss(
     t = draw_times(count, len(alpha_bars()), generator).to(batch.x.device)
     noise = torch.randn(batch.x.shape, generator=generator).to(batch.x.device)
     with torch.no_grad():
-        z = model.encode(batch.x).float()
+        z = model.encode(batch.x, batch.reference).float()
     x_t = noised(batch.x, t, noise)
     if supervision == "labels":
         eps = model(x_t, t, _shaken(z, generator))
@@ -140,7 +141,7 @@ def _weighted_error(
 
     Where image and twin differ the weight is higher: lesions are few pixels of the picture.
     """
-    level = alpha_bars()[t.cpu()].to(x_t)[:, None, None, None]
+    level = alpha_bars().to(x_t.device)[t].to(x_t)[:, None, None, None]
     x0 = (x_t - (1 - level).sqrt() * eps.float()) / level.sqrt()
     # 1 / sigma^2 in the image's units, but never more than four times the plain eps loss: near T
     # the image is a guess and its error without bound.

@@ -21,7 +21,7 @@ from ..model.classifier import LinearClassifier
 from ..model.profile import Architecture, Decision, Intensity, Profile, Schedule
 from ..model.weights import Model
 from ..simulation.simulate import COMPACT_GEOMETRY
-from .dataset import Slices, make_batch
+from .dataset import Batch, Slices, make_batch
 from .distributed import SINGLE, ProcessGroup
 from .losses import Supervision, decoder_loss, encoder_loss, twin_encoder_loss
 from .trainer import Losses, TrainingProgress, TrainingStage, run_stage
@@ -198,11 +198,12 @@ def _train_decoder(
 def _encoder_rows(
     slices: Slices, settings: TrainingSettings, rng: np.random.Generator
 ) -> np.ndarray:
-    """Rows of one batch; with twins half as many, all diseased: each brings its twin."""
+    """Rows of one batch; with twins two in five diseased, which bring their twins, one healthy."""
     count = settings.encoder_batch
     if settings.supervision == "labels":
         return rng.integers(0, len(slices), count)
-    return rng.choice(np.flatnonzero(slices.label), count // 2)
+    ill = rng.choice(slices.ill, 2 * count // 5)
+    return np.concatenate([ill, rng.choice(slices.well, count - 2 * len(ill))])
 
 
 def encode_all(
@@ -214,10 +215,14 @@ def encode_all(
     rows = np.arange(min(len(slices), most))
     with torch.inference_mode():
         parts = [
-            model.encode(make_batch(slices, part, profile, None).x.to(device)).float()
+            _encode(model, make_batch(slices, part, profile, None).on(device))
             for part in np.array_split(rows, max(len(rows) // 500, 1))
         ]
     return torch.cat(parts).clone()
+
+
+def _encode(model: DiffusionAutoencoder, batch: Batch) -> Tensor:
+    return model.encode(batch.x, batch.reference).float()
 
 
 def standardise(model: DiffusionAutoencoder, latents: Tensor) -> None:

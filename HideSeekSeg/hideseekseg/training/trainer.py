@@ -101,7 +101,11 @@ def run_stage(
     """
     parameters = list(trained)
     optimiser = torch.optim.AdamW(
-        parameters, stage.learning_rate, betas=(0.9, 0.99), weight_decay=stage.weight_decay
+        parameters,
+        stage.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=stage.weight_decay,
+        fused=team.device.type == "cuda" or None,
     )
     averaged = copy.deepcopy(module).eval().requires_grad_(False)
     checkpoint = folder / f"{stage.name}-checkpoint.pt"
@@ -115,14 +119,15 @@ def run_stage(
         rng = team.random(stage.seed, step)
         torch.manual_seed(int(rng.integers(2**62)))
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        losses = step_losses(step, rng, generator)
+        with torch.autocast(team.device.type, torch.bfloat16, team.device.type == "cuda"):
+            losses = step_losses(step, rng, generator)
         optimiser.zero_grad(set_to_none=True)
         next(iter(losses.values())).backward()
         team.average([p.grad for p in parameters if p.grad is not None])
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         _average(averaged, module, min(stage.average, (step + 1) / (step + 20)))
-        recent.append({name: float(value.detach()) for name, value in losses.items()})
+        recent.append({name: value.detach() for name, value in losses.items()})
         if (step + 1) % 50 == 0 or step + 1 == stage.steps:
             mean = _means(recent, team)
             history.append({"step": step + 1, **mean})
@@ -144,16 +149,15 @@ def run_stage(
     return averaged
 
 
-def _means(recent: list[dict[str, float]], team: ProcessGroup) -> dict[str, float]:
+def _means(recent: list[Losses], team: ProcessGroup) -> dict[str, float]:
     """The mean losses of some steps, by name."""
     names = list(recent[0])
-    return dict(zip(names, team.means([float(np.mean([r[n] for r in recent])) for n in names])))
+    return dict(zip(names, team.means([float(torch.stack([r[n] for r in recent]).mean()) for n in names])))
 
 
 def _average(averaged: nn.Module, module: nn.Module, decay: float) -> None:
     with torch.no_grad():
-        for mean, value in zip(averaged.parameters(), module.parameters()):
-            mean.lerp_(value, 1 - decay)
+        torch._foreach_lerp_(list(averaged.parameters()), list(module.parameters()), 1 - decay)
 
 
 def _resume(
