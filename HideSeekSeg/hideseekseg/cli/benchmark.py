@@ -113,6 +113,9 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, metavar="DIR", help="folder for all rivals; resumed")
     add("--steps", type=int, metavar="N", help="how long (default: what suits the network)")
     add("--seed", type=int, default=101, help="another than that of the weights to be judged")
+    add("--batch", type=int, default=32, metavar="N", help="slices of one step")
+    add("--without", default="", metavar="A,B", help="patients kept for a test")
+    add("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
     parser.set_defaults(measure=_train)
 
 
@@ -164,12 +167,15 @@ def _train(args: argparse.Namespace) -> int:
 
     with stop_on_signal() as should_stop:
         from ..benchmark.methods.trained import STEPS, train_baseline
+        from ..training.distributed import open_team
         from ..training.trainer import stage_teller
 
         steps = args.steps or STEPS[args.network]
         tell = stage_teller(_say)
         work = (args.network, args.slices, args.out, steps, args.seed)
-        print(train_baseline(*work, tell, should_stop))
+        without = [name for name in args.without.split(",") if name]
+        with open_team(args.device) as team:
+            print(train_baseline(*work, tell, should_stop, team, args.batch, without))
     return OK
 
 

@@ -240,6 +240,10 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--without", type=_names, default=(), metavar="A,B", help="patients kept for a test")
     add("--central-slices", type=_count, metavar="N", help="learn from the N middle ones alone")
     add("--name", default="compact", help="name of the weights, shown to their users")
+    add("--encoder-batch", type=_count, default=32, metavar="N", help="slices of one step")
+    add("--decoder-batch", type=_count, default=32, metavar="N", help="slices of one step")
+    add("--no-context", action="store_true", help="judge each vertebra without the others")
+    add("--untuned", action="store_true", help="measure on VALIDATION, but choose no thresholds")
     add("--seed", type=int, default=1)
     add("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
     add("--threads", type=_count, metavar="N", help="threads of the processor to use")
@@ -260,6 +264,8 @@ def _train(args: argparse.Namespace) -> int:
             supervision=args.supervision,
             encoder_steps=args.encoder_steps,
             decoder_steps=args.decoder_steps,
+            encoder_batch=args.encoder_batch,
+            decoder_batch=args.decoder_batch,
             encoder_rate=args.encoder_rate,
             decoder_rate=args.decoder_rate,
             seed=args.seed,
@@ -267,6 +273,7 @@ def _train(args: argparse.Namespace) -> int:
         job = Training(
             *(args.slices, args.validation, args.out, settings, args.name),
             *(args.device, args.central_slices, args.start, args.without),
+            *(not args.no_context, not args.untuned),
         )
         weights = run_train(job, _say, should_stop)
         if weights is not None:

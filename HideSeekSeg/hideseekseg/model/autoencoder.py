@@ -102,9 +102,7 @@ class SemanticEncoder(nn.Module):
         maps, coarse = self.features(x, reference)
         return self.pooled(maps, coarse, self.change_seen(maps))
 
-    def features(
-        self, x: Tensor, reference: Tensor | None = None
-    ) -> tuple[list[Tensor], Tensor]:
+    def features(self, x: Tensor, reference: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
         """The last map of each level, finest first, and the middle block's (N, C, h, w)."""
         channels = [x]
         if self.architecture.contrast:

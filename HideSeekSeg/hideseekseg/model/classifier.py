@@ -56,5 +56,11 @@ class LinearClassifier:
         moved = self._standardised(z) + steps[:, None] * self.coef
         return (moved * self.scale + self.mean).to(z.dtype).to(z.device)
 
+    def along(self, z: Tensor) -> Tensor:
+        """The part of latents z (N, latent) along the normal: their logit and nothing else."""
+        steps = (self._standardised(z) @ self.coef) / self.coef.square().sum()
+        only = steps[:, None] * self.coef
+        return (only * self.scale + self.mean).to(z.dtype).to(z.device)
+
     def _standardised(self, z: Tensor) -> Tensor:
         return (z.detach().cpu().double() - self.mean) / self.scale

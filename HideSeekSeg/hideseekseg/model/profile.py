@@ -22,6 +22,7 @@ class Architecture:
     maximum and log-sum-exp of the maps named by ``evidence_levels``, so that a small focus can
     speak for the whole crop.  ``contrast`` shows the encoder, beside x, x relative to its median.
     ``change_map`` joins to z what a dense map of the encoder's sees as change (evidence only).
+    ``context`` shows it x relative to the marrow of the patient's other vertebrae, too.
     ``mirrored``: z is the mean of those of x and of its mirror image along S-I, and noises of a
     single-shot edit see the one and the other in turn; what a vertebra has does not depend on it.
     """
@@ -89,6 +90,8 @@ class Schedule:
     "ddim" (the paper), or "multistep", which comes as far with few steps (``model.solver``).
     "single-shot": the mean of x0-hat over ``draws`` seeded noises at diffusion time ``noise_level``
     (0..1 of T).  ``reconstruction``: rendered as the edit is (the paper), or the image itself.
+    ``condition``: the decoder is told z, or only its logit (weights that learned from labels
+    alone); ``guidance`` multiplies the change of a single-shot edit.
     ``projection`` of the pictures of hide and seek: by "render", or "none".
     """
 
@@ -102,6 +105,8 @@ class Schedule:
     draws: int = 4
     solver: Literal["ddim", "multistep"] = "ddim"
     reconstruction: Literal["render", "image"] = "render"
+    condition: Literal["latent", "logit"] = "latent"
+    guidance: float = 1.0
 
     @property
     def edit_calls(self) -> int:

@@ -98,8 +98,8 @@ def _levels(steps: int, timesteps: int) -> list[tuple[int, float]]:
 
 def _level_of(t: Tensor, like: Tensor, timesteps: int) -> Tensor:
     # To float32 first: not every device knows float64.
-    level = alpha_bars(timesteps)[t.cpu()].to(like.dtype)
-    return level.to(like.device)[:, None, None, None]
+    level = alpha_bars(timesteps).to(like.dtype).to(like.device)
+    return level[t][:, None, None, None]
 
 
 def _walk(

@@ -31,7 +31,7 @@ from .manifest import Manifest, balance, overlap, read_manifest
 from .pictures import loss_curves
 from .prepare import PreparedRow, cut_out, write_shards
 from .threshold_tuning import tune
-from .train import COMPACT, TrainingSettings, train
+from .train import COMPACT, LABELS_DECISION, LABELS_SCHEDULE, TrainingSettings, train
 from .trainer import Say, counter, seconds_spent, stage_teller
 from .weights import load_weights
 
@@ -156,7 +156,9 @@ class Training:
     ``validation`` holds whole simulated vertebrae, to choose thresholds on, or other prepared
     patients, to measure P(malignant) on.  ``central_slices`` of each vertebra are learned from, and
     later analysed; all where it is None.  ``start`` holds weights to go on from.  Patients named by
-    ``without`` are left out of everything, to be tested on.
+    ``without`` are left out of everything, to be tested on.  ``context``: the encoder sees how a
+    vertebra stands to the patient's others.  Not ``tuned``: validation is measured on the way, but
+    no threshold is chosen on it.
     """
 
     slices: Path
@@ -168,6 +170,8 @@ class Training:
     central_slices: int | None = None
     start: Path | None = None
     without: Sequence[str] = ()
+    context: bool = True
+    tuned: bool = True
 
 
 def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path | None:
@@ -178,13 +182,19 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
     others give None.
     """
     geometry = replace(COMPACT.geometry, central_slices=job.central_slices)
-    profile = replace(COMPACT, name=job.name, geometry=geometry)
+    architecture = replace(COMPACT.architecture, context=job.context)
+    profile = replace(COMPACT, name=job.name, geometry=geometry, architecture=architecture)
+    if job.settings.supervision == "labels":
+        profile = replace(profile, schedule=LABELS_SCHEDULE, decision=LABELS_DECISION)
     _require_patients(job.slices, job.without)
     slices = load_slices(job.slices, profile, job.without)
     _require(slices, job)
     start, settings = _start(job, profile)
     profile = profile if start is None else replace(profile, decision=start.profile.decision)
-    tunable = job.validation is not None and not load_slices(job.validation, profile).label_only
+    validation = None
+    if job.validation is not None:
+        validation = load_slices(job.validation, profile, job.without)
+    tunable = job.tuned and validation is not None and not validation.label_only
     if job.validation is not None and tunable:
         # what is wrong with it is better known before
         _validation(job.validation, profile, job.without)
@@ -195,7 +205,15 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
             _claim(job.out, {**asdict(settings), "without": sorted(job.without)})
             say(_described(slices, team))
         trained = train(
-            slices, profile, settings, job.out, stage_teller(say), should_stop, team, start
+            slices,
+            profile,
+            settings,
+            job.out,
+            stage_teller(say),
+            should_stop,
+            team,
+            start,
+            validation,
         )
     if not team.is_main:
         return None
@@ -209,7 +227,7 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
         say("no validation: the thresholds are not tuned, and nobody knows how good these are")
     elif tunable:
         run_tune(weights, job.validation, weights, say, without=job.without)
-    else:
+    elif job.tuned:
         run_measure(weights, job.validation, say, job.without)
     return weights
 

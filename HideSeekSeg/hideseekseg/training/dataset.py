@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -61,11 +62,12 @@ class Slices:
         return len(self.label)
 
     def on(self, device: torch.device) -> Slices:
-        """The same with pictures, masks and labels as tensors on a device."""
+        """The same with pictures and masks as tensors on a device, for ``make_batch``."""
         columns = ("image", "twin", "body", "lytic", "blastic")
-        return replace(
-            self, **{c: torch.as_tensor(getattr(self, c)).to(device) for c in columns}
-        )
+        moved: dict[str, Any] = {
+            name: torch.as_tensor(getattr(self, name)).to(device) for name in columns
+        }
+        return replace(self, **moved)
 
     @cached_property
     def ill(self) -> npt.NDArray[np.intp]:

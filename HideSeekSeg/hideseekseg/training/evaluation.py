@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from scipy import stats
 
 from ..attribution import Edit, Latents, edit, encode, hide_and_seek, propose
 from ..errors import InputError
@@ -20,7 +18,7 @@ from ..model.profile import Decision, Profile
 from ..model.weights import Model
 from ..simulation.random_fields import Mask
 from .dataset import Slices, load_slices, make_batch
-from .lesion_matching import match, true_lesions
+from .lesion_matching import auc, match, true_lesions
 from .train import encode_all
 
 Figures = dict[str, float | int | None]
@@ -51,7 +49,7 @@ def measure_weights(model: Model, cases: Sequence[Case]) -> Figures:
 
 def measure_labels(model: Model, slices: Slices) -> Figures:
     """How well P(malignant) agrees with the labels of vertebrae whose lesions are not known."""
-    z = encode_all(model.autoencoder, slices, model.profile, len(slices))
+    z = encode_all(model.autoencoder, slices, model.profile)
     p = model.classifier.probability(z).numpy()
     _, first, own = np.unique(slices.vertebra, return_index=True, return_inverse=True)
     ill = slices.label[first] == 1
@@ -204,15 +202,6 @@ def tally(
         if len(right):
             dice.append(matched.dice(threshold))
     return Tally(hits, false, missed, tuple(dice))
-
-
-def auc(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float:
-    """Area under the ROC curve: the chance that a positive scores above a negative."""
-    a, b = np.asarray(positive, float), np.asarray(negative, float)
-    if len(a) == 0 or len(b) == 0:
-        return float("nan")
-    ranks = stats.rankdata(np.concatenate([a, b]))[: len(a)]
-    return float((ranks.sum() - len(a) * (len(a) + 1) / 2) / (len(a) * len(b)))
 
 
 def slice_auc(model: Model, cases: Sequence[Case]) -> float:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from ..lesions import Lesion3D
 from ..simulation.random_fields import Mask
@@ -89,3 +89,12 @@ def match(truth: Mask, lesions: Sequence[Lesion3D]) -> Match:
     touched = np.isfinite(claimed)
     inside, outside = claimed[touched & truth], claimed[touched & ~truth]
     return Match(scores, iou, inside, outside, int(truth.sum()))
+
+
+def auc(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float:
+    """Area under the ROC curve: the chance that a positive scores above a negative."""
+    a, b = np.asarray(positive, float), np.asarray(negative, float)
+    if len(a) == 0 or len(b) == 0:
+        return float("nan")
+    ranks = stats.rankdata(np.concatenate([a, b]))[: len(a)]
+    return float((ranks.sum() - len(a) * (len(a) + 1) / 2) / (len(a) * len(b)))

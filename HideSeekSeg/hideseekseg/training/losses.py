@@ -24,6 +24,8 @@ Supervision = Literal["labels", "twins"]
 # Diffusion times at which a lesion is still seen but no longer dictated by x_t: four in five
 # training times are drawn from here, the others from all of T.
 EDITING_TIMES = (40, 300)
+# Times from which a decoder that learns from labels alone is told the class and nothing else.
+BLIND_FROM = 300
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,17 @@ def _visible(change: Tensor) -> Tensor:
 def draw_times(count: int, timesteps: int, generator: torch.Generator) -> Tensor:
     """Training times t (N,), most of them from EDITING_TIMES."""
     low, high = EDITING_TIMES
-    often = torch.randint(low, high, (count,), generator=generator)
-    anywhere = torch.randint(0, timesteps, (count,), generator=generator)
-    return torch.where(torch.rand(count, generator=generator) < 0.8, often, anywhere)
+    often = _integers(low, high, count, generator)
+    anywhere = _integers(0, timesteps, count, generator)
+    return torch.where(_uniform(count, generator=generator) < 0.8, often, anywhere)
+
+
+def _integers(low: int, high: int, count: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(low, high, (count,), generator=generator, device=generator.device)
+
+
+def _uniform(*shape: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(shape, generator=generator, device=generator.device)
 
 
 def decoder_loss(
@@ -95,20 +105,26 @@ def decoder_loss(
 
     Reconstruction: z of x, target x.  Edit: z moved along the classifier's normal to a healthy
     probability, x_t of the diseased image two times in three (else of its twin), target the twin.
+    With labels alone the decoder is told, for half of a batch and at high noise, nothing but the
+    logit of z: then a step along the normal must change the picture.
     With twins one image in four is reconstructed: that is learned long before the edit is.
     """
     count = len(batch.x)
-    t = draw_times(count, len(alpha_bars()), generator).to(batch.x.device)
-    noise = torch.randn(batch.x.shape, generator=generator).to(batch.x.device)
+    t = draw_times(count, len(alpha_bars()), generator)
+    noise = torch.randn(batch.x.shape, generator=generator, device=generator.device)
     with torch.no_grad():
         z = model.encode(batch.x, batch.reference).float()
-    x_t = noised(batch.x, t, noise)
     if supervision == "labels":
-        eps = model(x_t, t, _shaken(z, generator))
-        error = _weighted_error(eps, x_t, t, batch.x, batch.body, None)
+        blind = torch.arange(count, device=t.device) < count // 2
+        late = _integers(BLIND_FROM, len(alpha_bars()), count, generator)
+        t = torch.where(blind, late, t)
+        told = torch.where(blind[:, None], classifier.along(z), _shaken(z, generator))
+        x_t = noised(batch.x, t, noise)
+        error = _weighted_error(model(x_t, t, told), x_t, t, batch.x, batch.body, None)
         return DecoderLoss(error, torch.zeros_like(error))
+    x_t = noised(batch.x, t, noise)
     healthy = classifier.move_to(z, _healthy_targets(count, generator))
-    seen = (torch.rand(count, 1, 1, 1, generator=generator) < 2 / 3).to(batch.x.device)
+    seen = _uniform(count, 1, 1, 1, generator=generator) < 2 / 3
     edit_t = noised(torch.where(seen, batch.x, batch.twin), t, noise)
     few = slice(0, max(count // 4, 1))
     eps = model(
@@ -126,12 +142,12 @@ def decoder_loss(
 
 def _healthy_targets(count: int, generator: torch.Generator) -> Tensor:
     """P(malignant) to move to: 1e-2 to 1e-5, evenly in the logarithm."""
-    return 10 ** -(2 + 3 * torch.rand(count, generator=generator))
+    return 10 ** -(2 + 3 * _uniform(count, generator=generator))
 
 
 def _shaken(z: Tensor, generator: torch.Generator) -> Tensor:
     """Standardised latents with a little noise: the decoder must not live on z's last digits."""
-    return z + 0.05 * torch.randn(z.shape, generator=generator).to(z.device)
+    return z + 0.05 * torch.randn(z.shape, generator=generator, device=generator.device)
 
 
 def _weighted_error(

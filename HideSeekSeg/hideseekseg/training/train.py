@@ -8,11 +8,13 @@ before its latent knows anything.)
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +25,7 @@ from ..model.weights import Model
 from ..simulation.simulate import COMPACT_GEOMETRY
 from .dataset import Batch, Slices, make_batch
 from .distributed import SINGLE, ProcessGroup
+from .lesion_matching import auc
 from .losses import Supervision, decoder_loss, encoder_loss, twin_encoder_loss
 from .trainer import Losses, TrainingProgress, TrainingStage, run_stage
 
@@ -42,6 +45,7 @@ COMPACT = Profile(
         evidence_levels=(0, 1),
         contrast=True,
         change_map=True,
+        context=True,
         mirrored=True,
     ),
     geometry=COMPACT_GEOMETRY,
@@ -59,7 +63,16 @@ COMPACT = Profile(
 )
 
 
+# Weights that learned from labels alone: the decoder is told the logit and nothing else, at a noise
+# that hides lesions; healthy is what healthy slices of training are called.
+LABELS_SCHEDULE = replace(
+    COMPACT.schedule, condition="logit", guidance=2.0, noise_level=0.5, draws=8
+)
+LABELS_DECISION = replace(COMPACT.decision, healthy_p=0.02)
+
 CHANGE_WEIGHT = 0.3
+
+Run = Callable[..., nn.Module]  # ``run_stage`` of one training
 
 
 @dataclass(frozen=True)
@@ -95,24 +108,31 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     team: ProcessGroup = SINGLE,
     start: Model | None = None,
+    validation: Slices | None = None,
 ) -> Trained:
     """Train on ``slices``; checkpoints and losses go to ``folder`` and are resumed from.
 
-    ``start`` are weights of the profile's architecture to go on from.  Every process of the
+    ``start`` are weights of the profile's architecture to go on from; ``validation`` are slices of
+    other patients, measured on the way and not learned from.  Every process of the
     ``team`` calls this with the same arguments; the sizes of batches are those of each.  All get
     the same weights, on the CPU.
     """
     torch.manual_seed(settings.seed)
+    slices = slices.on(team.device)
+    other = None if validation is None else validation.on(team.device)
     model, head = _begin(profile, start)
     model.to(team.device)
-    _train_encoder(model, head, slices, profile, settings, folder, on_progress, should_stop, team)
-    latents = team.from_leader(encode_all(model, slices, profile))
+    run = partial(
+        run_stage, folder=folder, on_progress=on_progress, should_stop=should_stop, team=team
+    )
+    _train_encoder(model, head, slices, other, profile, settings, run)
+    rows = _classifier_rows(slices, settings)
+    latents = team.from_leader(encode_all(model, slices, profile, rows))
     standardise(model, latents)
     latents = ((latents - latents.mean(0)) / latents.std(0).clamp(min=1e-6)).cpu()
-    classifier = fit_classifier(latents, torch.from_numpy(slices.label).float())
-    model = _train_decoder(
-        model, classifier, slices, profile, settings, folder, on_progress, should_stop, team
-    )
+    label = slices.label if settings.supervision == "labels" else slices.crossed
+    classifier = fit_classifier(latents, torch.from_numpy(label[rows]).float())
+    model = _train_decoder(model, classifier, slices, other, profile, settings, run)
     provenance = {"training": asdict(settings), "slices": len(slices), "processes": team.size}
     return Trained(model.cpu(), classifier, replace(profile, provenance=provenance))
 
@@ -135,31 +155,38 @@ def _train_encoder(
     model: DiffusionAutoencoder,
     head: nn.Linear,
     slices: Slices,
+    validation: Slices | None,
     profile: Profile,
     settings: TrainingSettings,
-    folder: Path,
-    on_progress: Callable[[TrainingProgress], None],
-    should_stop: Callable[[], bool],
-    team: ProcessGroup,
+    run: Run,
 ) -> None:
     """Train the encoder with a linear head on labels; the model keeps the averaged weights."""
     module = nn.ModuleDict({"encoder": model.encoder, "head": head})
-    module.to(team.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def losses(step: int, rng: np.random.Generator, generator: torch.Generator) -> Losses:
-        twins = settings.supervision == "twins"
         batch = make_batch(slices, _encoder_rows(slices, settings, rng), profile, rng)
-        batch = batch.on(team.device)
-        if not twins:
+        if settings.supervision != "twins":
             return {"cross entropy": encoder_loss(model, head, batch)}
         label, seen = twin_encoder_loss(model, head, batch)
         return {"total": label + CHANGE_WEIGHT * seen, "cross entropy": label, "change": seen}
 
+    @torch.inference_mode()
+    def measure(averaged: nn.Module) -> dict[str, float]:
+        assert validation is not None and isinstance(averaged, nn.ModuleDict)
+        logits = [
+            averaged["head"](averaged["encoder"](batch.x, batch.reference).float())[:, 0]
+            for batch in _measured(validation, profile)
+        ]
+        rows = _measured_rows(validation)
+        logit, ill = torch.cat(logits).cpu().numpy(), np.isin(rows, validation.ill)
+        return {"validation slice AUC": auc(logit[ill], logit[~ill])}
+
     stage = TrainingStage(
         "encoder", settings.encoder_steps, settings.encoder_rate, 0.05, settings.seed
     )
-    averaged = run_stage(
-        stage, module, module.parameters(), losses, folder, on_progress, should_stop, team
+    averaged = run(
+        stage, module, module.parameters(), losses, measure=measure if validation else None
     )
     module.load_state_dict(averaged.state_dict())
 
@@ -168,12 +195,10 @@ def _train_decoder(
     model: DiffusionAutoencoder,
     classifier: LinearClassifier,
     slices: Slices,
+    validation: Slices | None,
     profile: Profile,
     settings: TrainingSettings,
-    folder: Path,
-    on_progress: Callable[[TrainingProgress], None],
-    should_stop: Callable[[], bool],
-    team: ProcessGroup,
+    run: Run,
 ) -> DiffusionAutoencoder:
     """Train everything but the encoder, which stays as it is."""
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -182,17 +207,50 @@ def _train_decoder(
 
     def losses(step: int, rng: np.random.Generator, generator: torch.Generator) -> Losses:
         rows = rng.integers(0, len(slices), settings.decoder_batch)
-        batch = make_batch(slices, rows, profile, rng).on(team.device)
+        batch = make_batch(slices, rows, profile, rng)
         model.encoder.eval()
         loss = decoder_loss(model, classifier, batch, settings.supervision, generator)
         return {"total": loss.total, "reconstruction": loss.reconstruction, "edit": loss.edit}
 
+    @torch.inference_mode()
+    def measure(averaged: nn.Module) -> dict[str, float]:
+        assert validation is not None and isinstance(averaged, DiffusionAutoencoder)
+        device = next(averaged.parameters()).device
+        generator = torch.Generator(device).manual_seed(settings.seed)
+        found = [
+            decoder_loss(averaged, classifier, batch, settings.supervision, generator).total
+            for batch in _measured(validation, profile)
+        ]
+        return {"validation error": float(torch.stack(found).mean())}
+
     stage = TrainingStage(
         "decoder", settings.decoder_steps, settings.decoder_rate, 0.01, settings.seed + 1
     )
-    averaged = run_stage(stage, model, trained, losses, folder, on_progress, should_stop, team)
+    averaged = run(stage, model, trained, losses, measure=measure if validation else None)
     assert isinstance(averaged, DiffusionAutoencoder)
     return averaged
+
+
+def _measured_rows(validation: Slices, most: int = 4000) -> npt.NDArray[np.intp]:
+    """Rows of a validation set that are looked at during training: with a lesion, or healthy."""
+    rows = np.sort(np.concatenate([validation.ill, validation.well]))
+    return rows[:: max(len(rows) // most, 1)]
+
+
+def _measured(validation: Slices, profile: Profile) -> Iterator[Batch]:
+    rows = _measured_rows(validation)
+    for part in np.array_split(rows, max(len(rows) // 500, 1)):
+        yield make_batch(validation, part, profile, None)
+
+
+def _classifier_rows(
+    slices: Slices, settings: TrainingSettings, most: int = 30_000
+) -> npt.NDArray[np.intp]:
+    """Rows that the classifier is fitted on; with twins, where the slice's label is sure."""
+    rows = np.arange(len(slices))
+    if settings.supervision == "twins":
+        rows = np.sort(np.concatenate([slices.ill, slices.well]))
+    return rows[:: max(len(rows) // most, 1)]
 
 
 def _encoder_rows(
@@ -207,12 +265,15 @@ def _encoder_rows(
 
 
 def encode_all(
-    model: DiffusionAutoencoder, slices: Slices, profile: Profile, most: int = 30_000
+    model: DiffusionAutoencoder,
+    slices: Slices,
+    profile: Profile,
+    rows: npt.NDArray[np.intp] | None = None,
 ) -> Tensor:
-    """Latents z (N, D) of the first ``most`` slices, as they are (no augmentation)."""
+    """Latents z (N, D) of some rows (default: all), as they are (no augmentation)."""
     model.eval()
     device = next(model.parameters()).device
-    rows = np.arange(min(len(slices), most))
+    rows = np.arange(len(slices)) if rows is None else rows
     with torch.inference_mode():
         parts = [
             _encode(model, make_batch(slices, part, profile, None).on(device))

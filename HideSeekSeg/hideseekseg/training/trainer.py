@@ -46,6 +46,7 @@ def stage_teller(say: Say) -> Callable[[TrainingProgress], None]:
 
 # Losses of one step by name; the first is minimised.
 Losses = dict[str, torch.Tensor]
+MEASURE_EVERY = 500  # steps between looks at the validation set
 Step = Callable[[int, np.random.Generator, torch.Generator], Losses]
 
 
@@ -90,6 +91,7 @@ def run_stage(
     on_progress: Callable[[TrainingProgress], None],
     should_stop: Callable[[], bool] = lambda: False,
     team: ProcessGroup = SINGLE,
+    measure: Callable[[nn.Module], dict[str, float]] | None = None,
 ) -> nn.Module:
     """Train ``trained`` parameters of ``module``; gives a copy with the averaged weights.
 
@@ -97,9 +99,11 @@ def run_stage(
     run that was stopped and resumed ends where an undisturbed one does.  The checkpoint is
     ``STAGE-checkpoint.pt``, the losses ``STAGE-losses.csv``.  Stops early (checkpoint written,
     KeyboardInterrupt raised) when ``should_stop`` says so in any process of the ``team``, whose
-    leader alone writes and tells of progress.
+    leader alone writes and tells of progress.  ``measure`` gives figures of the
+    averaged weights on other data, told and kept beside the losses.
     """
     parameters = list(trained)
+    measured: dict[str, float] = {}
     optimiser = torch.optim.AdamW(
         parameters,
         stage.learning_rate,
@@ -118,7 +122,7 @@ def run_stage(
             group["lr"] = learning_rate(stage, step)
         rng = team.random(stage.seed, step)
         torch.manual_seed(int(rng.integers(2**62)))
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        generator = torch.Generator(team.device).manual_seed(int(rng.integers(2**62)))
         with torch.autocast(team.device.type, torch.bfloat16, team.device.type == "cuda"):
             losses = step_losses(step, rng, generator)
         optimiser.zero_grad(set_to_none=True)
@@ -130,6 +134,11 @@ def run_stage(
         recent.append({name: value.detach() for name, value in losses.items()})
         if (step + 1) % 50 == 0 or step + 1 == stage.steps:
             mean = _means(recent, team)
+            if measure and (
+                not measured or (step + 1) % MEASURE_EVERY == 0 or step + 1 == stage.steps
+            ):
+                measured = measure(averaged)
+            mean |= measured
             history.append({"step": step + 1, **mean})
             recent = []
             left = (time.monotonic() - began) / (step + 1 - first) * (stage.steps - step - 1)
@@ -152,7 +161,9 @@ def run_stage(
 def _means(recent: list[Losses], team: ProcessGroup) -> dict[str, float]:
     """The mean losses of some steps, by name."""
     names = list(recent[0])
-    return dict(zip(names, team.means([float(torch.stack([r[n] for r in recent]).mean()) for n in names])))
+    return dict(
+        zip(names, team.means([float(torch.stack([r[n] for r in recent]).mean()) for n in names]))
+    )
 
 
 def _average(averaged: nn.Module, module: nn.Module, decay: float) -> None:

@@ -22,6 +22,7 @@ from ...model.sampling import noised, predict_x0
 from ...model.weights import Model
 from ...simulation.random_fields import Field
 from ...training.dataset import Slices, make_batch
+from ...training.distributed import SINGLE, ProcessGroup
 from ...training.evaluation import Case, edit_case
 from ...training.losses import draw_times
 from ...training.trainer import Losses, TrainingProgress, TrainingStage, run_stage
@@ -78,6 +79,7 @@ def anomaly_architecture(profile: Profile) -> Architecture:
         evidence_levels=(),
         contrast=False,
         change_map=False,
+        context=False,
         mirrored=False,
     )
 
@@ -90,21 +92,26 @@ def train_anomaly(
     folder: Path,
     on_progress: Callable[[TrainingProgress], None],
     should_stop: Callable[[], bool] = lambda: False,
+    team: ProcessGroup = SINGLE,
+    size: int = BATCH,
 ) -> nn.Module:
     """A diffusion autoencoder that sees slices of healthy vertebrae alone."""
     torch.manual_seed(seed)
-    network = DiffusionAutoencoder(anomaly_architecture(profile))
+    slices = slices.on(team.device)
+    network = DiffusionAutoencoder(anomaly_architecture(profile)).to(team.device)
     healthy = np.flatnonzero(slices.label == 0)
 
     def losses(step: int, rng: np.random.Generator, generator: torch.Generator) -> Losses:
-        x = make_batch(slices, rng.choice(healthy, BATCH), profile, rng).x
-        t = draw_times(BATCH, TIMESTEPS, generator)
-        noise = torch.randn(x.shape, generator=generator)
+        x = make_batch(slices, rng.choice(healthy, size), profile, rng).x
+        t = draw_times(size, TIMESTEPS, generator)
+        noise = torch.randn(x.shape, generator=generator, device=generator.device)
         error = network(noised(x, t, noise, TIMESTEPS), t, network.encode(x)) - noise
         return {"error": error.square().mean()}
 
     stage = TrainingStage("anomaly", steps, 8e-4, 0.01, seed)
-    return run_stage(stage, network, network.parameters(), losses, folder, on_progress, should_stop)
+    return run_stage(
+        stage, network, network.parameters(), losses, folder, on_progress, should_stop, team
+    )
 
 
 def anomaly_method(network: DiffusionAutoencoder) -> ByMaps:

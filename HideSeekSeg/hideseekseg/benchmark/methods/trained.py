@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,13 +20,14 @@ from ...model.autoencoder import DiffusionAutoencoder
 from ...model.profile import Architecture, Profile
 from ...model.weights import Model, WeightsError, load_model, save_model
 from ...training.dataset import Slices, load_slices
+from ...training.distributed import SINGLE, ProcessGroup
 from ...training.train import COMPACT, TrainingSettings, train
 from ...training.trainer import TrainingProgress
 from .anomaly import NAME as ANOMALY_NAME
 from .anomaly import anomaly_architecture, anomaly_method, train_anomaly
 from .method import ByMaps
+from .unet import BATCH, UNet, train_unet, unet_method
 from .unet import NAME as UNET_NAME
-from .unet import UNet, train_unet, unet_method
 
 
 def save_network(path: Path, network: nn.Module, made_with: Mapping[str, Any]) -> None:
@@ -86,15 +87,21 @@ def train_baseline(
     seed: int,
     on_progress: Callable[[TrainingProgress], None],
     should_stop: Callable[[], bool] = lambda: False,
+    team: ProcessGroup = SINGLE,
+    size: int = BATCH,
+    without: Sequence[str] = (),
 ) -> Path:
-    """Train one network on the simulated slices of ``folder``; checkpoints in ``out/RIVAL``."""
-    slices = load_slices(folder, COMPACT)
+    """Train one network on the simulated slices of ``folder``; checkpoints in ``out/RIVAL``.
+
+    ``size`` slices make a batch; patients named by ``without`` are left out.
+    """
+    slices = load_slices(folder, COMPACT, without)
     work = out / rival
     make_folder(work)
     if rival == "auditor":
-        return train_auditor(slices, COMPACT, steps, seed, work, on_progress, should_stop)
+        return train_auditor(slices, COMPACT, steps, seed, work, on_progress, should_stop, team)
     way = train_unet if rival == "unet" else train_anomaly
-    network = way(slices, COMPACT, steps, seed, work, on_progress, should_stop)
+    network = way(slices, COMPACT, steps, seed, work, on_progress, should_stop, team, size)
     patients = sorted(set(slices.patient.tolist()))
     facts = {"steps": steps, "seed": seed, "patients": patients, "version": __version__}
     path = out / (UNET if rival == "unet" else ANOMALY)
@@ -110,12 +117,13 @@ def train_auditor(
     out: Path,
     on_progress: Callable[[TrainingProgress], None],
     should_stop: Callable[[], bool] = lambda: False,
+    team: ProcessGroup = SINGLE,
     architecture: Architecture = AUDITOR_ARCHITECTURE,
 ) -> Path:
     """Encoder and classifier from labels alone, as weights without a trained decoder."""
     profile = replace(profile, name="auditor", architecture=architecture)
     settings = TrainingSettings("labels", encoder_steps=steps, decoder_steps=0, seed=seed)
-    trained = train(slices, profile, settings, out, on_progress, should_stop)
+    trained = train(slices, profile, settings, out, on_progress, should_stop, team)
     save_model(out, trained.autoencoder, trained.classifier, trained.profile)
     return out
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from ...lesions import p_of_vertebra
 from ...model.profile import Profile
 from ...simulation.random_fields import Field
 from ...training.dataset import Slices, make_batch
+from ...training.distributed import SINGLE, ProcessGroup
 from ...training.evaluation import TYPES
 from ...training.trainer import Losses, TrainingProgress, TrainingStage, run_stage
 from ..cases import BenchmarkCase
@@ -64,27 +64,23 @@ def train_unet(
     folder: Path,
     on_progress: Callable[[TrainingProgress], None],
     should_stop: Callable[[], bool] = lambda: False,
+    team: ProcessGroup = SINGLE,
+    size: int = BATCH,
 ) -> nn.Module:
     """Cross entropy and soft Dice against the masks; resumable like all training."""
     torch.manual_seed(seed)
-    network = UNet()
+    slices = slices.on(team.device)
+    network = UNet().to(team.device)
 
     def losses(step: int, rng: np.random.Generator, generator: torch.Generator) -> Losses:
-        rows = rng.integers(0, len(slices), BATCH)
-        x, masks = _batch(slices, rows, profile, int(rng.integers(2**31)))
-        return {"error": _loss(network(x), masks)}
+        rows = rng.integers(0, len(slices), size)
+        batch = make_batch(slices, rows, profile, rng)
+        return {"error": _loss(network(batch.x).float(), batch.lesions.float())}
 
     stage = TrainingStage("unet", steps, 2e-3, 0.01, seed)
-    return run_stage(stage, network, network.parameters(), losses, folder, on_progress, should_stop)
-
-
-def _batch(slices: Slices, rows: np.ndarray, profile: Profile, seed: int) -> tuple[Tensor, Tensor]:
-    """x (N, 1, H, W) and masks (N, 2, H, W) with one and the same augmentation."""
-    parts = [
-        make_batch(replace(slices, body=mask), rows, profile, np.random.default_rng(seed))
-        for mask in (slices.lytic, slices.blastic)
-    ]
-    return parts[0].x, torch.cat([part.body for part in parts], dim=1).float()
+    return run_stage(
+        stage, network, network.parameters(), losses, folder, on_progress, should_stop, team
+    )
 
 
 def _loss(logits: Tensor, masks: Tensor) -> Tensor:
