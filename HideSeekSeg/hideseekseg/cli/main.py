@@ -242,6 +242,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--name", default="compact", help="name of the weights, shown to their users")
     add("--encoder-batch", type=_count, default=32, metavar="N", help="slices of one step")
     add("--decoder-batch", type=_count, default=32, metavar="N", help="slices of one step")
+    add("--seconds", type=_count, metavar="S", help="end encoder and decoder after so long each")
     add("--no-context", action="store_true", help="judge each vertebra without the others")
     add("--untuned", action="store_true", help="measure on VALIDATION, but choose no thresholds")
     add("--seed", type=int, default=1)
@@ -269,6 +270,7 @@ def _train(args: argparse.Namespace) -> int:
             encoder_rate=args.encoder_rate,
             decoder_rate=args.decoder_rate,
             seed=args.seed,
+            seconds=args.seconds,
         )
         job = Training(
             *(args.slices, args.validation, args.out, settings, args.name),

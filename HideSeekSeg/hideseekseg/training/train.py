@@ -88,6 +88,7 @@ class TrainingSettings:
     decoder_rate: float = 8e-4
     seed: int = 1
     start: str | None = None  # hash of the weights that were gone on from
+    seconds: float | None = None  # that end either stage even before its steps do
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,12 @@ def _train_encoder(
         return {"validation slice AUC": auc(logit[ill], logit[~ill])}
 
     stage = TrainingStage(
-        "encoder", settings.encoder_steps, settings.encoder_rate, 0.05, settings.seed
+        "encoder",
+        settings.encoder_steps,
+        settings.encoder_rate,
+        0.05,
+        settings.seed,
+        seconds=settings.seconds,
     )
     averaged = run(
         stage, module, module.parameters(), losses, measure=measure if validation else None
@@ -224,7 +230,12 @@ def _train_decoder(
         return {"validation error": float(torch.stack(found).mean())}
 
     stage = TrainingStage(
-        "decoder", settings.decoder_steps, settings.decoder_rate, 0.01, settings.seed + 1
+        "decoder",
+        settings.decoder_steps,
+        settings.decoder_rate,
+        0.01,
+        settings.seed + 1,
+        seconds=settings.seconds,
     )
     averaged = run(stage, model, trained, losses, measure=measure if validation else None)
     assert isinstance(averaged, DiffusionAutoencoder)

@@ -36,7 +36,7 @@ def stage_teller(say: Say) -> Callable[[TrainingProgress], None]:
     """Says a line at every 200th step of training, and at the last."""
 
     def tell(now: TrainingProgress) -> None:
-        if now.step % 200 == 0 or now.step == now.steps:
+        if now.step % 200 == 0 or now.step == now.steps or now.seconds_left <= 0:
             losses = ", ".join(f"{name} {value:.4f}" for name, value in now.losses.items())
             left = f"{now.seconds_left / 60:.0f} min left"
             say(f"{now.stage} step {now.step} of {now.steps}: {losses}; {left}")
@@ -63,7 +63,11 @@ class TrainingProgress:
 
 @dataclass(frozen=True)
 class TrainingStage:
-    """How long and how fast to train.  ``average`` is the decay of the averaged weights."""
+    """How long and how fast to train.  ``average`` is the decay of the averaged weights.
+
+    ``seconds``, where given, end the stage even before its steps do; the learning rate falls
+    accordingly, so that such a run is not repeatable to the last digit.
+    """
 
     name: str
     steps: int
@@ -71,13 +75,20 @@ class TrainingStage:
     weight_decay: float
     seed: int
     average: float = 0.999
+    seconds: float | None = None
     checkpoint_seconds: float = 180.0
 
 
-def learning_rate(stage: TrainingStage, step: int) -> float:
+def share_done(stage: TrainingStage, step: int, spent: float) -> float:
+    """How much of the stage is over after so many steps and seconds; 1 at its end."""
+    timed = 0.0 if stage.seconds is None else spent / stage.seconds
+    return max(step / stage.steps, timed)
+
+
+def learning_rate(stage: TrainingStage, step: int, spent: float = 0.0) -> float:
     """Warm up over 200 steps, hold to 40 %, then a half cosine down to 1 %."""
     warm = min(1.0, (step + 1) / 200)
-    done = step / stage.steps
+    done = min(share_done(stage, step, spent), 1.0)
     fall = 1.0 if done < 0.4 else 0.505 + 0.495 * math.cos(math.pi * (done - 0.4) / 0.6)
     return stage.learning_rate * warm * fall
 
@@ -117,9 +128,10 @@ def run_stage(
     first, spent = _resume(checkpoint, module, averaged, optimiser, history)
     began, saved, recent = time.monotonic(), time.monotonic(), []
     module.train()
-    for step in range(first, stage.steps):
+    over = share_done(stage, first, spent) >= 1
+    for step in range(first, first if over else stage.steps):
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(stage, step)
+            group["lr"] = learning_rate(stage, step, spent + time.monotonic() - began)
         rng = team.random(stage.seed, step)
         torch.manual_seed(int(rng.integers(2**62)))
         generator = torch.Generator(team.device).manual_seed(int(rng.integers(2**62)))
@@ -132,29 +144,33 @@ def run_stage(
         optimiser.step()
         _average(averaged, module, min(stage.average, (step + 1) / (step + 20)))
         recent.append({name: value.detach() for name, value in losses.items()})
-        if (step + 1) % 50 == 0 or step + 1 == stage.steps:
+        now = time.monotonic() - began
+        last = step + 1 == stage.steps
+        if stage.seconds is not None:
+            last = last or team.any(share_done(stage, step + 1, spent + now) >= 1)
+        if (step + 1) % 50 == 0 or last:
             mean = _means(recent, team)
-            if measure and (
-                not measured or (step + 1) % MEASURE_EVERY == 0 or step + 1 == stage.steps
-            ):
+            if measure and (not measured or (step + 1) % MEASURE_EVERY == 0 or last):
                 measured = measure(averaged)
             mean |= measured
             history.append({"step": step + 1, **mean})
             recent = []
-            left = (time.monotonic() - began) / (step + 1 - first) * (stage.steps - step - 1)
+            left = now / (step + 1 - first) * (stage.steps - step - 1)
+            if stage.seconds is not None:
+                left = min(left, stage.seconds - spent - now)
             if team.is_main:
                 on_progress(TrainingProgress(stage.name, step + 1, stage.steps, mean, left))
         stopping = team.any(should_stop())
         if team.is_main and (
-            stopping
-            or time.monotonic() - saved > stage.checkpoint_seconds
-            or step + 1 == stage.steps
+            stopping or time.monotonic() - saved > stage.checkpoint_seconds or last
         ):
             saved = time.monotonic()
             done = {"step": step + 1, "seconds": spent + saved - began}
             _save(checkpoint, done, module, averaged, optimiser, history)
         if stopping:
             raise KeyboardInterrupt
+        if last:
+            break
     return averaged
 
 
