@@ -163,7 +163,8 @@ def _train_encoder(
 ) -> None:
     """Train the encoder with a linear head on labels; the model keeps the averaged weights."""
     module = nn.ModuleDict({"encoder": model.encoder, "head": head})
-    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    device = next(model.parameters()).device
+    module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def losses(step: int, rng: np.random.Generator, generator: torch.Generator) -> Losses:
         batch = make_batch(slices, _encoder_rows(slices, settings, rng), profile, rng)
