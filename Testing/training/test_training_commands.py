@@ -63,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = "ct.nii.gz,bodies.nii.gz,levels.json,case 1,training\n"
     text = "ct,segmentation,labels,patient,split\n" + rows + rows.replace("training", "validation")
     (folder / "sources.csv").write_text(text, encoding="utf-8")
-    drawing = ("simulate", folder / "sources.csv", "--data", folder, "--vertebrae", "4")
+    drawing = ("simulate", folder / "sources.csv", "--data", folder, "--vertebrae", "8")
     status, out, err = finish(start((*drawing, "--out", folder / "slices", "--drawn", "1")))
     assert status == 0, err
     shard = folder / "slices" / "shard-00001"
@@ -87,7 +87,7 @@ def test_training_leaves_weights_that_say_where_they_come_from(undisturbed: Path
     assert said["training"]["supervision"] == "twins"
     assert said["training"]["encoder_steps"] == 8
     assert said["patients"] == ["case 1", "drawn 0"]
-    assert said["validation"]["vertebrae"] == 4
+    assert said["validation"]["vertebrae"] == 8
     assert min(sitk.ReadImage(str(undisturbed / "losses.png")).GetSize()) > 100
 
 
@@ -172,7 +172,7 @@ def test_benchmark_writes_what_it_prints(
     assert run((*words, "--out", out)) == 0
     assert (out / "accuracy.md").read_text("utf-8") == capsys.readouterr().out
     written = json.loads((out / "accuracy.json").read_text("utf-8"))
-    assert written["figures"]["vertebrae"] == 4
+    assert written["figures"]["vertebrae"] == 8
     model = load_model(undisturbed / "weights", "cpu")
     assert written["weights"] == model.hash
     assert written["figures"] == model.profile.provenance["validation"]

@@ -195,8 +195,9 @@ def haemangioma(rng: Rng, canvas: VertebraPatch, hu: Field) -> Field:
     """
     where = random_point(rng, canvas, canvas.depth > 3.0)
     region = blob(rng, canvas, where, rng.uniform(4, 14), 0.2, 1.5) * canvas.soft_body
-    columns = np.clip(columns_field(rng, canvas, rng.uniform(3.5, 5.0)), 0.0, 2.2)
-    texture = rng.uniform(-90, 0) + columns * rng.uniform(220, 420)
+    columns = np.clip(columns_field(rng, canvas, rng.uniform(2.0, 3.2)) + 0.2, 0.0, 2.2)
+    waver = np.clip(1.0 + 0.25 * smooth_field(rng, canvas, 6.0), 0.3, 1.7)
+    texture = rng.uniform(-70, 10) + columns * waver * rng.uniform(130, 260)
     return np.asarray(hu + 0.9 * region * (texture - hu), np.float32)
 
 
@@ -209,14 +210,14 @@ def basivertebral_cleft(
     """
     s, p, i = canvas.coordinates()
     (s0, s1), (_, p1), (i0, i1) = canvas.extent
-    height, length = rng.uniform(1.0, 2.6), rng.uniform(5, 14)
+    height, length = rng.uniform(1.2, 3.4), rng.uniform(5, 16)
     blood_hu = rng.uniform(0, 60) if blood_hu is None else blood_hu
     forward = np.clip((p - (p1 - length)) / length, 0.0, 1.0)
     width = 1.2 + rng.uniform(3, 8) * forward
     across = np.exp(-(((s - (s0 + s1) / 2) / width) ** 2))
     level = np.exp(-(((i - (i0 + i1) / 2 - rng.uniform(-2, 2)) / height) ** 2))
     cleft = across * np.clip(3.0 * forward, 0.0, 1.0) * level * canvas.soft_body
-    return np.asarray(hu + cleft * rng.uniform(0.6, 1.0) * (blood_hu - hu), np.float32)
+    return np.asarray(hu + cleft * rng.uniform(0.75, 1.0) * (blood_hu - hu), np.float32)
 
 
 def osteophyte(
@@ -257,7 +258,7 @@ def flowing_ossification(
     thickness = thickness * np.clip(1 + 0.3 * smooth_field(rng, canvas, 6.0), 0.2, 1.6)
     section = (*canvas.spacing[:2], 1e3)  # across the body's axis: endplates are no wall
     inside = ndimage.distance_transform_edt(canvas.body, sampling=section)
-    outside = ndimage.distance_transform_edt(~canvas.body, sampling=canvas.spacing)
+    outside = ndimage.distance_transform_edt(~canvas.body, sampling=section)
     near = np.where(canvas.body, np.maximum(inside - canvas.spacing[1], 0.0), 0.6 * outside)
     bone = np.clip((thickness - near) / 0.8 + 0.5, 0.0, 1.0) * sector
     target = rng.uniform(600, 1150) * np.clip(1 + 0.15 * smooth_field(rng, canvas, 4.0), 0.5, 1.4)

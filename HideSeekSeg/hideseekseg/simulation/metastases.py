@@ -234,15 +234,16 @@ def paint_lytic(
     disease = disease or draw_disease(rng, "lytic")
     diameter_mm = diameter_mm or draw_diameter(rng, disease.smallest_mm)
     radius = min(diameter_mm / 2, 0.9 * body_radius(canvas))
-    rimmed = rng.random() < 0.12 and radius < 0.3 * float(np.ptp(canvas.extent[2]))
+    rimmed = rng.random() < 0.2 and radius < 0.3 * float(np.ptp(canvas.extent[2]))
     weight = lytic_lesion(rng, canvas, radius, rimmed) * rng.uniform(0.85, 1.0)
     if rng.random() > 0.35:
         weight = weight * np.clip(canvas.depth / 1.5, 0.0, 1.0)
     else:
         weight = weight * canvas.soft_body
     if rimmed:
-        wide = ndimage.gaussian_filter(weight, 1.5 / np.array(canvas.spacing))
-        hu = hu + np.clip(wide - weight, 0, 1) * canvas.soft_body * rng.uniform(150, 500)
+        # From a thin rim to a broad soft one round a core of tumour.
+        wide = ndimage.gaussian_filter(weight, rng.uniform(1.2, 3.5) / np.array(canvas.spacing))
+        hu = hu + np.clip(wide - weight, 0, 1) * canvas.soft_body * rng.uniform(150, 600)
     tumour = disease.tumour_hu + rng.normal(0, 5) + 8 * smooth_field(rng, canvas, 4.0)
     # Tumour never brightens: in fatty or osteoporotic marrow a lytic focus may be hard to see.
     return np.asarray(hu + weight * np.minimum(tumour - hu, 0.0), np.float32), weight
@@ -275,9 +276,9 @@ def blastic_lesion(rng: Rng, canvas: VertebraPatch, diameter_mm: float) -> tuple
         radius = min(diameter_mm / 2, (0.9 if count == 1 else 0.4) * size)
         edge = min(rng.uniform(0.4, 1.0), 0.4 * radius) if rng.random() < 0.6 else 0.5 * radius
         where = seed_point(rng, canvas, RIM_FREE_MM)
-        one = blob(rng, canvas, where, radius, rng.uniform(0.0, 0.35), edge)
+        one = blob(rng, canvas, where, radius, rng.uniform(0.05, 0.45), edge)
         weight = np.maximum(weight, one * rng.uniform(0.8, 1.0))
-    texture = np.clip(1 + rng.uniform(0, 0.25) * smooth_field(rng, canvas, 3.0), 0.5, 1.4)
+    texture = np.clip(1 + rng.uniform(0, 0.35) * smooth_field(rng, canvas, 2.5), 0.4, 1.4)
     return np.asarray(weight * texture, np.float32), 1.0
 
 
