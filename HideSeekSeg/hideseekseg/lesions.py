@@ -14,21 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from .anatomy.crop import Mask, to_ct
-from .findings import Candidate, LesionType
+from .findings import LESION_TYPES, Candidate, LesionType, SliceCandidate
 from .imaging.volume import Grid, Volume
 
 LEAST_OVERLAP = 1 / 3
 LESION_SLICES = 3  # neighbouring slices whose mean P stands for the vertebra
-
-
-@dataclass(frozen=True)
-class SliceCandidate:
-    """A candidate of slice ``slice`` of the crop with its attribution score; ``mask`` is (P, I)."""
-
-    slice: int
-    type: LesionType
-    mask: Mask
-    score: float
 
 
 @dataclass(frozen=True)
@@ -97,13 +87,13 @@ def measure(
     that leaves no voxel there is dropped.  ``hounsfield``: whether intensities are HU.
     """
     candidates = []
-    counts: dict[str, int] = {}
+    counts = dict.fromkeys(LESION_TYPES, 0)
     body_voxels = int(body.sum())
     for lesion in lesions:
         patch = to_ct(lesion.mask(crop_grid.shape), crop_grid, ct.grid, body)
         if patch is None:
             continue
-        counts[lesion.type] = counts.get(lesion.type, 0) + 1
+        counts[lesion.type] += 1
         box = tuple(slice(s, s + n) for s, n in zip(patch.start, patch.array.shape))
         at = np.argwhere(patch.array) + patch.start
         positions = ct.grid.lps(at[:, ::-1])

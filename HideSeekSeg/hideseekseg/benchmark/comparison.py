@@ -13,10 +13,9 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import atomic, make_folder
-from ..model.weights import Model
+from ..model.weights import Model, load_model
 from ..simulation.source_vertebrae import Source, read_sources
 from ..training.trainer import Say, counter
-from ..training.weights import load_weights
 from .ablations import ablations, run_ablations
 from .cases import (
     BenchmarkCase,
@@ -97,7 +96,7 @@ class Contest:
 def compare(plan: ComparisonPlan, say: Say) -> list[Path]:
     """Write a table, a JSON file and plots per set to ``plan.out``; gives the tables' paths."""
     make_folder(plan.out)
-    model = load_weights(plan.weights)
+    model = load_model(plan.weights)
     contest = prepare(plan, model, say)
     real, drawn = split_drawn(load_simulated(plan.cases, model.profile))
     tables = []
@@ -153,7 +152,7 @@ def prepare(plan: ComparisonPlan, model: Model, say: Say) -> Contest:
 
 def _alike(folder: Path, model: Model) -> Model:
     """Other weights that see the same crops as ``model``; raises InputError where they do not."""
-    other = load_weights(folder)
+    other = load_model(folder)
     theirs, ours = other.profile, model.profile
     if (theirs.geometry, theirs.intensity) != (ours.geometry, ours.intensity):
         raise InputError(folder, "sees other crops than the weights it is to stand beside")

@@ -63,9 +63,9 @@ def _missing_part(command: str) -> Exception:
 
 def _fail(error: Exception, json_lines: bool) -> int:
     """Tell a known failure in one line; a bug says so and keeps its traceback."""
-    from ..errors import InputError
+    from ..errors import UserError
 
-    if isinstance(error, InputError):
+    if isinstance(error, UserError):
         failed, status = Failed(error.cause, error.path), BAD_INPUT
     elif isinstance(error, MemoryError):
         failed, status = Failed(str(error) or "out of memory"), FAILED
@@ -73,7 +73,7 @@ def _fail(error: Exception, json_lines: bool) -> int:
         failed, status = Failed(f"{type(error).__name__}: {error}"), FAILED
     if json_lines:
         print(to_line(failed), flush=True)
-    if not isinstance(error, (InputError, MemoryError)):
+    if not isinstance(error, (UserError, MemoryError)):
         raise error
     print(f"hideseekseg: {error}", file=sys.stderr)
     return status

@@ -28,14 +28,9 @@ def _import(args: argparse.Namespace) -> int:
 
 
 def _write_weights(files: tuple[Path, Path, Path], out: Path, licence: str | None) -> None:
-    from ..errors import InputError
     from ..model.published.importer import LICENCE, Published, import_published
-    from ..model.weights import WeightsError
 
-    try:
-        print(f"hash {import_published(Published(*files), out, licence or LICENCE)}")
-    except WeightsError as error:
-        raise InputError(error.path, error.cause) from error
+    print(f"hash {import_published(Published(*files), out, licence or LICENCE)}")
     print(f"use them: hideseekseg segment CT SEGMENTATION --out DIR --weights {out}")
 
 
@@ -48,7 +43,7 @@ def _download_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _download(args: argparse.Namespace) -> int:
     from ..errors import InputError
-    from ..model.published.download import PUBLISHED, DownloadError, fetch
+    from ..model.published.download import PUBLISHED, fetch
 
     weights = args.out / WEIGHTS
     if weights.exists():
@@ -58,10 +53,7 @@ def _download(args: argparse.Namespace) -> int:
         return FAILED
     files = []
     for source in PUBLISHED:
-        try:
-            fetched = fetch(source, args.out, _told(source.name))
-        except DownloadError as error:
-            raise InputError(error.path, error.cause) from error
+        fetched = fetch(source, args.out, _told(source.name))
         same = ", as remembered" if fetched.known else ""
         print(f"{fetched.path}: {fetched.bytes} bytes, SHA-256 {fetched.sha256}{same}", flush=True)
         files.append(fetched.path)

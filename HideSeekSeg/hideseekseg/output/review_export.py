@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import NoVoxelsError
 from ..files import make_folder, together
 from ..imaging.patch import Patch
 from ..imaging.volume import Grid
@@ -24,10 +25,6 @@ _COLUMNS = (
     *("name", "id", "level", "type", "score", "p_malignant", "volume_mm3"),
     *(*POSITION_COLUMNS, "added_by_reader", "comment", "reviewer", "reviewed"),
 )
-
-
-class NoVoxelsError(ValueError):
-    """An accepted lesion has nothing to write; ``str()`` says which, and what to do."""
 
 
 def export_accepted(
@@ -51,7 +48,7 @@ def export_accepted(
     accepted = [x for x in review.items if x.verdict == "accepted"]
     missing = [x.name for x in accepted if x.id not in patches or not patches[x.id].array.any()]
     if missing:
-        raise NoVoxelsError(f"{', '.join(missing)}: nothing is drawn; draw it, or reject it")
+        raise NoVoxelsError(", ".join(missing), "nothing is drawn; draw it, or reject it")
     measured = [measured_item(item, patches[item.id], ct_grid) for item in accepted]
     folder, at = Path(folder), when.isoformat(timespec="seconds")
     make_folder(folder)

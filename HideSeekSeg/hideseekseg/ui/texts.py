@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import InputError
+from ..errors import UserError
 from ..events import Progress
 from ..output.segment_description import TYPE_COLOURS
 from ..progress import duration
@@ -44,7 +44,7 @@ def progress(event: Progress) -> str:
     return f"{event.level} · {event.step}{left}"
 
 
-def told(error: InputError) -> str:
+def told(error: UserError) -> str:
     """The error as a sentence's beginning, also where no file is at fault."""
     return str(error) if error.path else error.cause[:1].upper() + error.cause[1:]
 

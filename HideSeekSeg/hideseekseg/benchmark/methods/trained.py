@@ -14,11 +14,11 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ... import __version__
-from ...errors import InputError
+from ...errors import InputError, WeightsError
 from ...files import atomic, make_folder
 from ...model.autoencoder import DiffusionAutoencoder
 from ...model.profile import Architecture, Profile
-from ...model.weights import Model, WeightsError, load_model, save_model
+from ...model.weights import Model, load_model, save_model
 from ...training.dataset import Slices, load_slices
 from ...training.train import COMPACT, TrainingSettings, train
 from ...training.trainer import TrainingProgress
@@ -53,8 +53,6 @@ def load_network(path: Path, network: nn.Module) -> dict[str, Any]:
     network.eval().requires_grad_(False)
     return made_with
 
-
-pass
 
 Rival = Literal["unet", "anomaly", "auditor"]
 RIVALS: tuple[Rival, ...] = ("unet", "anomaly", "auditor")
@@ -121,11 +119,11 @@ def train_auditor(
 
 
 def load_auditor(folder: Path) -> Model:
-    """Raises InputError where it has not been trained."""
+    """Load the auditor; raises WeightsError where it has not been trained."""
     try:
         return load_model(folder / AUDITOR)
     except WeightsError as error:
-        raise InputError(error.path, f"{error.cause} (`hideseekseg benchmark train`)") from error
+        raise WeightsError(error.path, f"{error.cause} (`hideseekseg benchmark train`)") from error
 
 
 def trained_methods(folder: Path, profile: Profile) -> tuple[list[ByMaps], dict[str, str]]:

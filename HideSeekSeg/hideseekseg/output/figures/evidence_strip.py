@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ...findings import Evidence, LesionType
+from ...findings import LESION_TYPES, Evidence, LesionType
 from ...imaging.patch import Patch, move_patch
 from ...imaging.volume import Grid
 from ..segment_description import TYPE_COLOURS, Colour
@@ -69,7 +69,7 @@ def _grey(image: npt.NDArray[np.float32], low: float, high: float, scale: int) -
 def _signed(image: npt.NDArray[np.float32], most: float, scale: int) -> Picture:
     """Blue where density was added (lytic), orange where it was taken away, black at zero."""
     share = np.clip(_enlarged(image, scale) / most, -1, 1)[..., None]
-    added, taken = (np.array(TYPE_COLOURS[kind]) for kind in ("lytic", "blastic"))
+    added, taken = (np.array(TYPE_COLOURS[kind]) for kind in LESION_TYPES)
     return np.asarray(np.where(share > 0, share * added, -share * taken), np.float32)
 
 
