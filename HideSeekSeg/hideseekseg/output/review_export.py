@@ -8,11 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..errors import NoVoxelsError
 from ..files import make_folder, together
-from ..imaging.patch import Patch
+from ..imaging.patch import Patch, measure_patch
 from ..imaging.volume import Grid
 from ..review.review import Item, Review
 from .seg_nrrd import Outlined, write_segments
@@ -63,17 +61,8 @@ def export_accepted(
 
 
 def measured_item(item: Item, patch: Patch, ct_grid: Grid) -> Item:
-    """The item with volume (mm3), centroid and box (LPS mm) of its voxels, which may not be none.
-
-    The box reaches to the rims of the voxels.
-    """
-    at = ct_grid.lps((np.argwhere(patch.array) + patch.start)[:, ::-1])
-    half = np.abs(ct_grid.direction) @ ct_grid.spacing / 2
-    low, high = at.min(axis=0) - half, at.max(axis=0) + half
-    x, y, z = (float(v) for v in at.mean(axis=0))
-    a, b, c, d, e, f = (float(v) for v in (*low, *high))
-    volume = float(len(at) * ct_grid.voxel_mm3)
-    return replace(item, volume_mm3=volume, centroid_lps=(x, y, z), box_lps=(a, b, c, d, e, f))
+    """Return the item with volume, centroid and box of its voxels (at least one)."""
+    return replace(item, **vars(measure_patch(patch, ct_grid)))
 
 
 def _row(item: Item) -> dict[str, Any]:
