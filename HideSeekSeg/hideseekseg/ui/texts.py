@@ -18,6 +18,7 @@ VERDICTS = {
 TYPE_NAMES = {"lytic": _("lytic"), "blastic": _("blastic")}
 ALL_LEVELS, ALL_TYPES, ALL_VERDICTS = _("All levels"), _("Both types"), _("Any status")
 START, CANCEL = _("Segment metastases"), _("Cancel")
+NOT_CHOSEN = _("Choose a finding before you comment on it.")
 STARTING, STOPPING = _("Starting…"), _("Stopping…")
 COLOURS = {
     kind: "#" + "".join(f"{round(255 * part):02x}" for part in colour)
