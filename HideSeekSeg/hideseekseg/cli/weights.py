@@ -1,4 +1,4 @@
-"""The commands for the authors' published weights: fetch them, and bring them into our format."""
+"""The subcommands for the authors' published weights: download and import."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _write_weights(files: tuple[Path, Path, Path], out: Path, licence: str | Non
 def _download_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="folder for files and weights")
-    add("--yes", action="store_true", help="fetch without asking")
+    add("--yes", action="store_true", help="download without asking")
     add("--licence", metavar="TEXT", help="the licence under which you obtain the files")
 
 
@@ -99,13 +99,13 @@ def _size(count: int) -> str:
 COMMANDS = (
     Command(
         "import-published",
-        "bring the authors' published weights into a weights folder; runs nothing in their files",
+        "convert the authors' published weights; runs nothing in their files",
         _import_arguments,
         _import,
     ),
     Command(
         "download-published",
-        "fetch the authors' published weights and import them; asks first",
+        "download the authors' published weights and import them; asks first",
         _download_arguments,
         _download,
     ),

@@ -144,10 +144,10 @@ def over_best(rows: Sequence[MethodResult], weights: Weights) -> Data:
 
     What learnt from full masks is no baseline but a ceiling.
     """
-    rivals = [row for row in rows[1:] if not row.ours and row.learnt_from != CEILING]
+    baselines = [row for row in rows[1:] if not row.ours and row.learnt_from != CEILING]
     ones = weights[:1] * 0 + 1
-    plain = [measure(row.outcomes, row.tuned.thresholds, ones) for row in (rows[0], *rivals)]
-    drawn = [measure(row.outcomes, row.tuned.thresholds, weights) for row in (rows[0], *rivals)]
+    plain = [measure(row.outcomes, row.tuned.thresholds, ones) for row in (rows[0], *baselines)]
+    drawn = [measure(row.outcomes, row.tuned.thresholds, weights) for row in (rows[0], *baselines)]
     best: Data = {}
     for name in DIFFERENCES:
         values = [float(one[name][0]) for one in plain]
@@ -156,5 +156,5 @@ def over_best(rows: Sequence[MethodResult], weights: Weights) -> Data:
             continue
         n = max(known, key=lambda i: values[i])
         gap = Estimate(values[0] - values[n], *interval(drawn[0][name] - drawn[n][name]))
-        best[name] = {"baseline": rivals[n - 1].name, **estimates_data({"": gap})[""]}
+        best[name] = {"baseline": baselines[n - 1].name, **estimates_data({"": gap})[""]}
     return best
