@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import NotCTError
 from ..imaging.volume import Volume
 from ..model.profile import Intensity, Profile
 from .crop import Crop, Mask, feathered
@@ -40,10 +41,6 @@ class Calibration:
 
 
 HOUNSFIELD = Calibration(1.0, 0.0, is_hu=True)
-
-
-class NotCTError(ValueError):
-    """The volume cannot be a CT: its bone is not brighter than what surrounds it."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +99,10 @@ def calibrate(ct: Volume, found: Sequence[Landmarks]) -> Calibration:
     if _is_hu(lowest, float(soft), float(dense)):
         return HOUNSFIELD
     if not dense > soft:
-        raise NotCTError("bone is not brighter than the tissue around it: is this a CT?")
+        raise NotCTError(ct.source, "bone is not brighter than the tissue around it: is this a CT?")
     if rim < marrow:
         raise NotCTError(
-            "the rim of the vertebral bodies is darker than their marrow: an MR image?"
+            ct.source, "the rim of the vertebral bodies is darker than their marrow: an MR image?"
         )
     slope = (DENSE_BONE_HU - SOFT_TISSUE_HU) / (dense - soft)
     return Calibration(slope, SOFT_TISSUE_HU - slope * soft, is_hu=False)

@@ -41,7 +41,7 @@ def read_ct(path: str | os.PathLike[str]) -> Volume:
         raise InputError(path, f"has {count} values per voxel; a CT has one")
     if min(image.GetSize()) < 2:
         raise InputError(path, f"is a single slice ({_size(image)}); a CT volume is needed")
-    return from_sitk(image, path.name)
+    return from_sitk(image, path.name, str(path))
 
 
 def read_segmentation(path: str | os.PathLike[str]) -> Segmentation:
@@ -71,7 +71,7 @@ def read_segmentation(path: str | os.PathLike[str]) -> Segmentation:
     if not segments:
         names = nifti.label_names(path) if nifti.is_nifti(path) else {}
         segments = segments_from_values(layers[0], names)
-    return Segmentation(layers, segments, path.name)
+    return Segmentation(layers, segments, path.name, str(path))
 
 
 def _as_3d(path: Path, image: sitk.Image) -> sitk.Image:

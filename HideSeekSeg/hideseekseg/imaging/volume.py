@@ -69,18 +69,24 @@ class Grid:
 
 @dataclass(frozen=True)
 class Volume:
-    """An array on a grid; ``array.shape == grid.shape``."""
+    """An array on a grid; ``array.shape == grid.shape``.  ``path``: the file it was read from."""
 
     array: Array
     grid: Grid
     name: str = ""
+    path: str = ""
+
+    @property
+    def source(self) -> str:
+        """The file it was read from, else its name: what an error names."""
+        return self.path or self.name
 
     def __post_init__(self) -> None:
         if self.array.shape != self.grid.shape:
             raise ValueError(f"array {self.array.shape} does not fit the grid {self.grid.shape}")
 
 
-def from_sitk(image: sitk.Image, name: str = "") -> Volume:
+def from_sitk(image: sitk.Image, name: str = "", path: str = "") -> Volume:
     """Take over a 3D scalar SimpleITK image (its array is copied)."""
     import SimpleITK as sitk
 
@@ -89,7 +95,7 @@ def from_sitk(image: sitk.Image, name: str = "") -> Volume:
     matrix[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * spacing
     matrix[:3, 3] = image.GetOrigin()
     array = sitk.GetArrayFromImage(image)
-    return Volume(array, Grid(array.shape, matrix), name)
+    return Volume(array, Grid(array.shape, matrix), name, path)
 
 
 def to_sitk(volume: Volume) -> sitk.Image:
