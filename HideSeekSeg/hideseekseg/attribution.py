@@ -38,10 +38,14 @@ OnProgress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Latents:
-    """z (N, latent) float32 and P(malignant) (N,) float64."""
+    """z (N, latent) float32 and P(malignant) (N,) float64.
+
+    ``reference`` (N, 2) is the marrow of the patient's other vertebrae that the encoder was shown.
+    """
 
     z: Tensor
     p: Tensor
+    reference: Tensor
 
 
 @dataclass(frozen=True)
@@ -106,9 +110,14 @@ def attribute(
     model: Model,
     batch: int = BATCH,
     on_progress: OnProgress | None = None,
+    latents: Latents | None = None,
 ) -> Attribution:
-    """The five steps in a row on N >= 1 slices of one vertebra or of many."""
-    latents = encode(images, model, batch, on_progress)
+    """The five steps in a row on N >= 1 slices of one vertebra or of many.
+
+    ``latents`` of step 1 where they are known already.
+    """
+    if latents is None:
+        latents = encode(images, model, batch, on_progress)
     healthy = edit(images, latents, model, batch, on_progress)
     proposals = propose(healthy, bodies, model.profile.decision)
     scored = hide_and_seek(latents, healthy, proposals, model, batch, on_progress)
@@ -124,12 +133,22 @@ def attribute(
 
 
 def encode(
-    images: Tensor, model: Model, batch: int = BATCH, on_progress: OnProgress | None = None
+    images: Tensor,
+    model: Model,
+    batch: int = BATCH,
+    on_progress: OnProgress | None = None,
+    reference: Tensor | None = None,
 ) -> Latents:
-    """Step 1: the semantic latent z of each slice, and P(malignant)."""
+    """Step 1: the semantic latent z of each slice, and P(malignant).
+
+    ``reference`` (N, 2) holds median and deviation of the marrow of the patient's other vertebrae,
+    in units of x; NaN, or None, where the vertebra is to be judged on its own.
+    """
+    if reference is None:
+        reference = torch.full((len(images), 2), torch.nan)
     work, report = partial(encoded, model.autoencoder), _report("encode", on_progress)
-    z = in_batches(work, [images], 1, model.device, batch, report)
-    return Latents(z, model.classifier.probability(z))
+    z = in_batches(work, [images, reference], 1, model.device, batch, report)
+    return Latents(z, model.classifier.probability(z), reference)
 
 
 def edit(
@@ -151,7 +170,10 @@ def edit(
     if len(ill) == 0:
         return Edit(reconstruction, edited, p_after)
     z_healthy = model.classifier.move_to(latents.z[ill], decision.healthy_p)
-    inputs = [images[ill], latents.z[ill], z_healthy]
+    told = [latents.z[ill], z_healthy]
+    if schedule.condition == "logit":
+        told = [model.classifier.along(z) for z in told]
+    inputs = [images[ill], *told]
     report = _report("edit", on_progress)
     if schedule.edit == "render":
         work, calls = partial(rendered_edit, model.autoencoder, schedule), schedule.edit_calls
@@ -204,7 +226,9 @@ def hide_and_seek(
     nothing = np.zeros(proposals.changed.shape[1:], bool)
     if measured:
         revealed += [_hidden_but(nothing, i, healthy, proposals) for i in slices]
-    p = _projected_p(torch.stack(revealed), model, batch, _report("hide and seek", on_progress))
+    whose = [c.slice for c in proposals.candidates] + (slices if measured else [])
+    report = _report("hide and seek", on_progress)
+    p = _projected_p(torch.stack(revealed), latents.reference[whose], model, batch, report)
     own, hidden = p[: len(proposals.candidates)], p[len(proposals.candidates) :]
     p_healthy = dict(zip(slices, hidden if measured else healthy.p_after[slices].tolist()))
     return tuple(
@@ -268,13 +292,18 @@ def _hidden_but(keep: Mask, index: int, healthy: Edit, proposals: Proposals) -> 
 
 
 def _projected_p(
-    images: Tensor, model: Model, batch: int, report: Callable[[int, int], None] | None
+    images: Tensor,
+    reference: Tensor,
+    model: Model,
+    batch: int,
+    report: Callable[[int, int], None] | None,
 ) -> list[float]:
     schedule = model.profile.schedule
     work = partial(encoded, model.autoencoder)
     if schedule.projection == "render":
         work = partial(projected, model.autoencoder, schedule)
-    z = in_batches(work, [images], schedule.projection_calls, model.device, batch, report)
+    inputs, calls = [images, reference], schedule.projection_calls
+    z = in_batches(work, inputs, calls, model.device, batch, report)
     return [float(p) for p in model.classifier.probability(z)]
 
 

@@ -19,6 +19,14 @@ from .imaging.patch import measure_patch
 from .imaging.volume import Grid, Volume
 
 LEAST_OVERLAP = 1 / 3
+FEATURES = (
+    "attribution score",
+    "log odds of the vertebra",
+    "log of the share of the body",
+    "log of the slices",
+    "mean change",
+    "contrast",
+)  # of a candidate, from which its probability is computed
 LESION_SLICES = 3  # neighbouring slices whose mean P stands for the vertebra
 
 
@@ -121,3 +129,28 @@ def p_of_vertebra(slice_p: npt.NDArray[np.float64]) -> float:
     """
     width = min(LESION_SLICES, len(slice_p))
     return float(np.convolve(slice_p, np.full(width, 1 / width), "valid").max())
+
+
+def candidate_features(
+    lesion: Lesion3D,
+    x: npt.NDArray[np.float32],
+    difference: npt.NDArray[np.float32],
+    body: Mask,
+    vertebra_logit: float,
+) -> tuple[float, ...]:
+    """Return the ``FEATURES`` of a candidate.
+
+    ``x`` is the network's input, ``difference`` edit minus reconstruction, both (S, P, I), with the
+    slices that the candidate's parts count; ``vertebra_logit`` the log odds of its calibrated P.
+    """
+    mask = lesion.mask((body.shape[0], body.shape[1], body.shape[2]))
+    sign = 1.0 if lesion.type == "lytic" else -1.0
+    contrast = float(np.median(x[body])) - float(x[mask].mean())
+    return (
+        float(np.clip(lesion.score, -0.5, 1.5)),
+        float(np.clip(vertebra_logit, -7.0, 7.0)),
+        float(np.log(mask.sum() / body.sum())),
+        float(np.log(len(lesion.slices))),
+        sign * float(difference[mask].mean()),
+        sign * contrast,
+    )

@@ -50,7 +50,7 @@ def published_edit() -> tuple[Latents, Edit]:
         torch.tensor([float(expected["p_after"])], dtype=torch.float64),
     )
     p = torch.tensor([float(expected["p_before"])], dtype=torch.float64)
-    return Latents(torch.zeros(1, 512), p), healthy
+    return Latents(torch.zeros(1, 512), p, torch.full((1, 2), torch.nan)), healthy
 
 
 def edit_of(difference: npt.NDArray[np.float32]) -> Edit:

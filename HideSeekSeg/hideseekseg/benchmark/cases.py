@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from ..anatomy.crop import Crop, crop_grid, take_crop
 from ..anatomy.intensity import Calibration, network_input
 from ..errors import InputError
 from ..files import make_folder
+from ..findings import LesionType
 from ..model.profile import Profile
 from ..simulation.random_fields import Field, Mask
 from ..simulation.simulate import Recipe, simulate
@@ -24,8 +25,15 @@ from ..simulation.source_vertebrae import (
     drawn_vertebrae,
     load_vertebrae,
 )
-from ..training.dataset import Slices, load_slices, make_batch
-from ..training.evaluation import Case
+from ..training.dataset import (
+    Slices,
+    load_slices,
+    make_batch,
+    marrow,
+    reference_of,
+    relative_reference,
+)
+from ..training.evaluation import Case, case_of
 
 BOX_COLUMNS = ("patient", "x", "y", "z", "width", "depth", "height")
 
@@ -60,13 +68,11 @@ def subjects_of(slices: Slices, levels: Mapping[str, str], profile: Profile) -> 
     for rows in np.split(np.arange(len(slices)), starts[1:]):
         batch = make_batch(slices, rows, profile, None)
         first, patient = rows[0], str(slices.patient[rows[0]])
-        case = Case(
-            batch.x,
-            slices.body[rows],
-            {"lytic": slices.lytic[rows], "blastic": slices.blastic[rows]},
-            bool(slices.label[first]),
-            patient,
-        )
+        truth: dict[LesionType, Mask] = {
+            "lytic": slices.lytic[rows],
+            "blastic": slices.blastic[rows],
+        }
+        case = case_of(slices, rows, truth, batch)
         hu = slices.image[rows].astype(np.float32)
         name = f"{patient} {levels[str(slices.vertebra[first])]}"
         twin_hu = slices.twin[rows].astype(np.float32)
@@ -105,11 +111,24 @@ def draw_subjects(
 
 def healthy_subjects(sources: Sequence[Source], profile: Profile) -> list[BenchmarkCase]:
     """Whole vertebrae of real CTs as they are; nothing is painted, and none is held diseased."""
-    return [
-        _real_subject(vertebra, profile, None)
-        for source in sources
-        for vertebra in load_vertebrae(source)
-    ]
+    return real_subjects([v for source in sources for v in load_vertebrae(source)], profile)
+
+
+def real_subjects(
+    vertebrae: Sequence[SourceVertebra], profile: Profile, box: Box | None = None
+) -> list[BenchmarkCase]:
+    """Real vertebrae, each with the marrow of its patient's others."""
+    subjects = [_real_subject(vertebra, profile, box) for vertebra in vertebrae]
+    own = [marrow(subject.hu, subject.case.body) for subject in subjects]
+    patients = np.array([subject.case.patient for subject in subjects])
+    result = []
+    for number, subject in enumerate(subjects):
+        others = (patients == patients[number]) & (np.arange(len(subjects)) != number)
+        reference = reference_of([own[n] for n in np.flatnonzero(others)])
+        hu = torch.tensor(reference, dtype=torch.float32).repeat(len(subject.case.x), 1)
+        case = replace(subject.case, reference=relative_reference(hu, profile))
+        result.append(replace(subject, case=case))
+    return result
 
 
 @dataclass(frozen=True)
@@ -147,7 +166,7 @@ def boxed_subjects(source: Source, box: Box, profile: Profile) -> list[Benchmark
 
     The box does not say of which type its lesion is, and is larger than the lesion.
     """
-    subjects = [_real_subject(v, profile, box) for v in load_vertebrae(source)]
+    subjects = real_subjects(load_vertebrae(source), profile, box)
     return [s for s in subjects if s.case.diseased]
 
 
@@ -161,7 +180,12 @@ def _real_subject(vertebra: SourceVertebra, profile: Profile, box: Box | None) -
     boxed = np.zeros_like(body) if box is None else body & _in_box(crop, box)[slices]
     # One and the same truth for both types: a box has none.
     truth = {"lytic": boxed, "blastic": boxed}
-    case = Case(x, body, truth, bool(boxed.any()), vertebra.patient)  # type: ignore[arg-type]
+    s, p, i = (float(mm) for mm in crop.grid.spacing[::-1])
+    case = Case(
+        *(x, body, truth, bool(boxed.any()), vertebra.patient),  # type: ignore[arg-type]
+        group=vertebra.patient,
+        spacing=(s, p, i),
+    )
     return BenchmarkCase(case, f"{vertebra.patient} {vertebra.level}", crop.image[slices])
 
 

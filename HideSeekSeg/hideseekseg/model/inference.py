@@ -116,7 +116,8 @@ def mean_change(
     images = turn(images.view_as(noises)).view_as(images)
     single = [images, z, z_healthy, noises.reshape(images.shape)]
     change = in_batches(partial(_change, net, schedule), single, 2, device, batch, report)
-    return turn(change.view_as(noises)).mean(dim=1, keepdim=True)
+    change = turn(change.view_as(noises)).mean(dim=1, keepdim=True)
+    return schedule.guidance * change
 
 
 def _change(
@@ -165,18 +166,20 @@ def seeded_noises(slices: Iterable[int], draws: int, shape: tuple[int, ...]) -> 
 PAPER_INVERT_STEPS, PAPER_RENDER_STEPS = 250, 100
 
 
-def encoded(net: DiffusionAutoencoder, x: Tensor, tick: Tick) -> Tensor:
-    """The semantic latents of x."""
-    z = net.encode(x)
+def encoded(net: DiffusionAutoencoder, x: Tensor, reference: Tensor, tick: Tick) -> Tensor:
+    """The semantic latents of x; ``reference`` (N, 2) as in ``autoencoder.relative``."""
+    z = net.encode(x, reference)
     tick()
     return z
 
 
-def projected(net: DiffusionAutoencoder, schedule: Schedule, x: Tensor, tick: Tick) -> Tensor:
+def projected(
+    net: DiffusionAutoencoder, schedule: Schedule, x: Tensor, reference: Tensor, tick: Tick
+) -> Tensor:
     """The latents of what the autoencoder makes of x: the nearest picture that it knows."""
-    z = encoded(net, x, tick)
+    z = encoded(net, x, reference, tick)
     x = _render(net, schedule, _invert(net, schedule, x, z, tick), z, tick)
-    return encoded(net, x, tick)
+    return encoded(net, x, reference, tick)
 
 
 def rendered_edit(

@@ -146,7 +146,7 @@ class Schedule:
     solver: Literal["ddim", "multistep"] = "ddim"
     reconstruction: Literal["render", "image"] = "render"
     condition: Literal["latent", "logit"] = "latent"
-    guidance: float = 1.0
+    guidance: Positive = 1.0
 
     @property
     def edit_calls(self) -> int:
@@ -189,6 +189,32 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class Confidence:
+    """How the networks' numbers become probabilities, fitted on patients who were not in training.
+
+    ``vertebra``: intercept, slope of a vertebra's log odds, and slope of what they exceed the
+    patient's own reference by; ``usual_logit`` stands for the reference of a lone vertebra.
+    ``lytic`` and ``blastic``: intercept and a slope for each of ``lesions.FEATURES``.  All empty:
+    the weights are not calibrated.  Vertebrae with a probability below ``gate_p`` are not edited;
+    above ``suspicious_p`` they are not called unremarkable.  ``distance_limit``: size of the mean
+    latent that one in a hundred vertebrae of training exceeds.
+    """
+
+    vertebra: tuple[float, ...] = ()
+    usual_logit: float = 0.0
+    lytic: tuple[float, ...] = ()
+    blastic: tuple[float, ...] = ()
+    gate_p: Share = 0.0
+    suspicious_p: Share = 1.0
+    distance_limit: NotNegative = 0.0
+
+    @property
+    def known(self) -> bool:
+        """Whether the weights are calibrated."""
+        return bool(self.vertebra)
+
+
+@dataclass(frozen=True)
 class Profile:
     """All of it.  ``name`` is shown to users; ``provenance`` says how the weights were made."""
 
@@ -198,6 +224,7 @@ class Profile:
     intensity: Intensity = field(default_factory=Intensity)
     schedule: Schedule = field(default_factory=Schedule)
     decision: Decision = field(default_factory=Decision)
+    confidence: Confidence = field(default_factory=Confidence)
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
@@ -229,7 +256,7 @@ def from_json(data: dict[str, Any]) -> Profile:
     return profile
 
 
-_PARTS = ("architecture", "geometry", "intensity", "schedule", "decision")
+_PARTS = ("architecture", "geometry", "intensity", "schedule", "decision", "confidence")
 
 
 def _part(part: str, cls: type, values: Any) -> Any:

@@ -33,7 +33,10 @@ LEAST_OTHERS = 2  # vertebrae that make a patient's reference
 KNOTS = 5  # of the smooth fields that bend a slice and vary its density, along either axis
 LONE_SHARE = 0.25  # of training slices whose patient's other vertebrae are kept from the network
 
-COLUMNS = {"image", "twin", "masks", "label", "patient", "slice", "simulated_patient"}
+COLUMNS = {
+    *("image", "twin", "masks", "label", "patient", "slice"),
+    *("simulated_patient", "spacing"),
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Slices:
     hold no slice, which is not the same as no lesion.  ``crossed`` tells the slices with enough of
     a lesion to see.  ``reference`` (N, 2) is the marrow of the patient's other vertebrae in HU,
     median and deviation, NaN where there are too few; ``patient_group`` names those vertebrae that
-    belong together.
+    belong together, ``spacing`` (N, 3) is mm along (S, P, I), where known.
     """
 
     image: npt.NDArray[np.int16]
@@ -57,6 +60,8 @@ class Slices:
     vertebra: npt.NDArray[np.str_]
     crossed: npt.NDArray[np.bool_]
     reference: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 2), np.float32))
+    patient_group: npt.NDArray[np.str_] = field(default_factory=lambda: np.empty(0, str))
+    spacing: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 3), np.float32))
 
     def __len__(self) -> int:
         return len(self.label)
@@ -136,6 +141,8 @@ def load_slices(folder: Path, profile: Profile, without: Sequence[str] = ()) -> 
         columns["vertebra"],
         ((known & (LYTIC | BLASTIC)) > 0).sum(axis=(1, 2)) >= LEAST_LESION_PIXELS,
         _patient_references(columns),
+        columns.get("simulated_patient", columns["patient"]),
+        columns.get("spacing", np.empty((0, 3), np.float32)),
     )
 
 
@@ -317,13 +324,23 @@ def feathered_tensor(body: Tensor, margin: float) -> Tensor:
     return weight
 
 
-def marrow(image: npt.NDArray[np.int16], body: Bools) -> tuple[float, float]:
+def marrow(image: npt.NDArray[Any], body: Bools) -> tuple[float, float]:
     """Median and robust deviation (HU) of a body's inside; NaN where it has none."""
     inside = image[ndimage.binary_erosion(body, np.ones((1, 5, 5)))]
     if inside.size == 0:
         return np.nan, np.nan
     middle = float(np.median(inside))
     return middle, 1.4826 * float(np.median(np.abs(inside - middle)))
+
+
+def reference_of(
+    others: Sequence[tuple[float, float]] | npt.NDArray[np.float64],
+) -> tuple[float, float]:
+    """Marrow that stands for a patient: the medians of the others'; NaN where they are too few."""
+    if len(others) < LEAST_OTHERS:
+        return np.nan, np.nan
+    middle, spread = np.nanmedian(np.asarray(others, float), axis=0)
+    return float(middle), float(spread)
 
 
 def _patient_references(columns: dict[str, np.ndarray]) -> npt.NDArray[np.float32]:
@@ -340,8 +357,7 @@ def _patient_references(columns: dict[str, np.ndarray]) -> npt.NDArray[np.float3
     for group in np.split(order, np.flatnonzero(whose[order][1:] != whose[order][:-1]) + 1):
         for number in group:
             others = own[group[group != number]]
-            if len(others) >= LEAST_OTHERS:
-                reference[starts[number] : ends[number]] = np.nanmedian(others, axis=0)
+            reference[starts[number] : ends[number]] = reference_of(others)
     return reference
 
 

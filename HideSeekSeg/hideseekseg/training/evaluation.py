@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from ..attribution import Edit, Latents, edit, encode, hide_and_seek, propose
@@ -17,7 +18,7 @@ from ..lesions import Lesion3D, SliceCandidate, join_slices, p_of_vertebra
 from ..model.profile import Decision, Profile
 from ..model.weights import Model
 from ..simulation.random_fields import Mask
-from .dataset import Slices, load_slices, make_batch
+from .dataset import Batch, Slices, load_slices, make_batch
 from .lesion_matching import auc, match, true_lesions
 from .train import encode_all
 
@@ -78,13 +79,20 @@ def format_figures(figures: Figures) -> str:
 
 @dataclass(frozen=True)
 class Case:
-    """One vertebra ready for the method: input x (S, 1, P, I), body and true lesions (S, P, I)."""
+    """One vertebra ready for the method: input x (S, 1, P, I), body and true lesions (S, P, I).
+
+    ``reference`` (S, 2) is the marrow of the patient's other vertebrae in units of x; ``group``
+    names the vertebrae of one (simulated) patient, ``spacing`` is mm along (S, P, I).
+    """
 
     x: torch.Tensor
     body: Mask
     truth: dict[LesionType, Mask]
     diseased: bool
     patient: str
+    reference: torch.Tensor | None = None
+    group: str = ""
+    spacing: tuple[float, float, float] | None = None
 
     def lesions(self, kind: LesionType) -> list[Mask]:
         """The true lesions (S, P, I) of a type that are large enough to ask for."""
@@ -152,14 +160,34 @@ def load_cases(folder: Path, profile: Profile, without: Sequence[str] = ()) -> l
             "lytic": slices.lytic[rows],
             "blastic": slices.blastic[rows],
         }
-        x = make_batch(slices, rows, profile, None).x
-        patient = str(slices.patient[rows[0]])
-        cases.append(Case(x, slices.body[rows], truth, bool(slices.label[rows[0]]), patient))
+        cases.append(case_of(slices, rows, truth, make_batch(slices, rows, profile, None)))
     return cases
 
 
+def case_of(
+    slices: Slices, rows: npt.NDArray[np.intp], truth: dict[LesionType, Mask], batch: Batch
+) -> Case:
+    """The case that the rows of one vertebra make."""
+    first = rows[0]
+    spacing = None
+    if len(slices.spacing):
+        s, p, i = (float(mm) for mm in slices.spacing[first])
+        spacing = (s, p, i)
+    group = str(slices.patient_group[first]) if len(slices.patient_group) else ""
+    return Case(
+        batch.x,
+        slices.body[rows],
+        truth,
+        bool(slices.label[first]),
+        str(slices.patient[first]),
+        batch.reference,
+        group,
+        spacing,
+    )
+
+
 def edit_case(case: Case, model: Model) -> Edited:
-    latents = encode(case.x, model)
+    latents = encode(case.x, model, reference=case.reference)
     return Edited(case, latents, edit(case.x, latents, model))
 
 
@@ -206,7 +234,7 @@ def slice_auc(model: Model, cases: Sequence[Case]) -> float:
     none = np.empty(0)
     ill, well = [none], [none]
     for case in cases:
-        p = encode(case.x, model).p.numpy()
+        p = encode(case.x, model, reference=case.reference).p.numpy()
         crossed = np.any([case.truth[k].sum(axis=(1, 2)) >= 16 for k in LESION_TYPES], axis=0)
         (ill if case.diseased else well).append(p[crossed] if case.diseased else p)
     return auc(np.concatenate(ill), np.concatenate(well))

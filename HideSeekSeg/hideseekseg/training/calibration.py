@@ -1,0 +1,209 @@
+"""Fit the probabilities of a set of weights on vertebrae of patients who were not in training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy import optimize
+
+from ..findings import LESION_TYPES, LesionType
+from ..lesions import FEATURES
+from ..model.calibration import (
+    candidate_probability,
+    log_odds,
+    reference_logit,
+    vertebra_probability,
+)
+from ..model.profile import Confidence
+from .observing import SeenCandidate, SeenVertebra
+
+Floats = npt.NDArray[np.float64]
+
+PENALTY = 1e-2
+VERTEBRA_LOGIT = FEATURES.index("log odds of the vertebra")
+LONE_SHARE = 0.25  # weight of each vertebra judged alone, beside the same with its patient's others
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A vertebra with its P(malignant), and the probability of each of its candidates."""
+
+    seen: SeenVertebra
+    p: float
+    candidates: tuple[float, ...]
+
+
+def fit(seen: Sequence[SeenVertebra], distances: Sequence[float] = ()) -> Confidence:
+    """Fit vertebra and candidate probabilities; ``distances`` are those of training vertebrae.
+
+    The candidates of a type are fitted against what the truth says of them: one that finds a lesion
+    is true.  Where a type has no true candidate, or no false one, its coefficients stay empty.
+    """
+    vertebra, usual = _fit_vertebra(seen)
+    start = Confidence(vertebra=vertebra, usual_logit=usual)
+    p = vertebra_probabilities(start, seen)
+    limit = float(np.quantile(distances, 0.99)) if len(distances) else 0.0
+    return replace(
+        start,
+        lytic=_fit_candidates(seen, p, "lytic"),
+        blastic=_fit_candidates(seen, p, "blastic"),
+        distance_limit=limit,
+    )
+
+
+def others_of(seen: Sequence[SeenVertebra]) -> list[list[float]]:
+    """The log odds of the other vertebrae of each vertebra's group."""
+    groups: dict[str, list[int]] = {}
+    for number, one in enumerate(seen):
+        groups.setdefault(one.group, []).append(number)
+    return [
+        [seen[other].logit for other in groups[one.group] if other != number]
+        for number, one in enumerate(seen)
+    ]
+
+
+def vertebra_probabilities(confidence: Confidence, seen: Sequence[SeenVertebra]) -> Floats:
+    """P(malignant) of each, beside the others of its group."""
+    others = others_of(seen)
+    return np.array(
+        [vertebra_probability(confidence, one.logit, own) for one, own in zip(seen, others)]
+    )
+
+
+def judge(confidence: Confidence, seen: Sequence[SeenVertebra]) -> list[Judged]:
+    """All probabilities of vertebrae that were observed."""
+    p = vertebra_probabilities(confidence, seen)
+    return [
+        Judged(one, float(own), tuple(_probability(confidence, c, own) for c in one.candidates))
+        for one, own in zip(seen, p)
+    ]
+
+
+def _probability(confidence: Confidence, candidate: SeenCandidate, vertebra_p: float) -> float:
+    coefficients = confidence.lytic if candidate.type == "lytic" else confidence.blastic
+    return candidate_probability(coefficients, _features(candidate, vertebra_p))
+
+
+def _features(candidate: SeenCandidate, vertebra_p: float) -> tuple[float, ...]:
+    """The features with the vertebra's calibrated log odds in their place."""
+    features = list(candidate.features)
+    features[VERTEBRA_LOGIT] = float(np.clip(log_odds(float(vertebra_p)), -7.0, 7.0))
+    return tuple(features)
+
+
+def _fit_vertebra(seen: Sequence[SeenVertebra]) -> tuple[tuple[float, ...], float]:
+    diseased = np.array([one.diseased for one in seen])
+    logit = np.array([one.logit for one in seen])
+    usual = float(np.median(logit[~diseased]))
+    beside = np.array([reference_logit(own, usual) for own in others_of(seen)])
+    # Each vertebra twice: among the others of its patient, and alone.
+    rows = np.concatenate([[logit, logit - beside], [logit, logit - usual]], axis=1).T
+    weight = np.repeat([1 - LONE_SHARE, LONE_SHARE], len(seen))
+    return logistic(rows, np.tile(diseased, 2), weight, least=np.zeros(2)), usual
+
+
+def _fit_candidates(seen: Sequence[SeenVertebra], p: Floats, kind: LesionType) -> tuple[float, ...]:
+    rows, true = [], []
+    for one, own in zip(seen, p):
+        for candidate in one.candidates:
+            if candidate.type == kind:
+                rows.append(_features(candidate, own))
+                true.append(candidate.true)
+    if not any(true) or all(true):
+        return ()
+    return logistic(np.array(rows), np.array(true), np.ones(len(rows)))
+
+
+def logistic(
+    rows: Floats, true: npt.NDArray[np.bool_], weight: Floats, least: Floats | None = None
+) -> tuple[float, ...]:
+    """Intercept and slopes of a logistic regression with a small penalty on standardised slopes.
+
+    No slope falls below ``least``, where given.
+    """
+    mean, scale = rows.mean(axis=0), rows.std(axis=0) + 1e-9
+    z = (rows - mean) / scale
+    share = weight / weight.sum()
+
+    def loss(values: Floats) -> tuple[float, Floats]:
+        score = values[0] + z @ values[1:]
+        error = np.logaddexp(0.0, score) - true * score
+        wrong = share * (1 / (1 + np.exp(-score)) - true)
+        slopes = values[1:]
+        gradient = np.concatenate([[wrong.sum()], z.T @ wrong + 2 * PENALTY * slopes])
+        return float(share @ error + PENALTY * slopes @ slopes), gradient
+
+    bounds = [(None, None)] * (z.shape[1] + 1)
+    if least is not None:
+        bounds[1:] = [(float(value), None) for value in least]
+    fitted = optimize.minimize(
+        loss, np.zeros(z.shape[1] + 1), jac=True, method="L-BFGS-B", bounds=bounds
+    ).x
+    slopes = fitted[1:] / scale
+    return (float(fitted[0] - slopes @ mean), *(float(slope) for slope in slopes))
+
+
+def expected_calibration_error(p: Floats, true: npt.NDArray[np.bool_], bins: int = 10) -> float:
+    """Mean distance between what is said and what is, over bins of equal width."""
+    number = np.minimum((p * bins).astype(int), bins - 1)
+    gaps = [
+        abs(p[number == n].mean() - true[number == n].mean()) * (number == n).mean()
+        for n in np.unique(number)
+    ]
+    return float(np.sum(gaps))
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Lesions found, missed and false findings of one type; Dice per vertebra with true voxels."""
+
+    found: int
+    missed: int
+    false: int
+    dice: float
+
+    @property
+    def f1(self) -> float:
+        return 2 * self.found / max(2 * self.found + self.missed + self.false, 1)
+
+
+def tally(
+    judged: Sequence[Judged],
+    kind: LesionType,
+    threshold: float,
+    gate: float = 0.0,
+    least_mm: float = 0.0,
+    most_mm: float = np.inf,
+) -> Tally:
+    """Counts at a threshold; lesions of other diameters are neither asked for nor wrong."""
+    found = missed = false = 0
+    dice = []
+    for one in judged:
+        accepted = [
+            c
+            for c, p in zip(one.seen.candidates, one.candidates)
+            if c.type == kind and p > threshold and one.p >= gate
+        ]
+        sizes = one.seen.lesions[kind]
+        hit = [any(c.ious[n] >= 0.1 for c in accepted) for n in range(len(sizes))]
+        asked = [least_mm <= size < most_mm for size in sizes]
+        found += sum(h for h, a in zip(hit, asked) if a)
+        missed += sum(not h for h, a in zip(hit, asked) if a)
+        false += sum(not c.true for c in accepted)
+        if any(asked):
+            right, claimed = sum(c.right for c in accepted), sum(c.voxels for c in accepted)
+            dice.append(2 * right / max(claimed + one.seen.voxels[kind], 1))
+    return Tally(found, missed, false, float(np.mean(dice)) if dice else float("nan"))
+
+
+def false_per_healthy(judged: Sequence[Judged], threshold: float, gate: float = 0.0) -> float:
+    """Accepted candidates per healthy vertebra."""
+    healthy = [one for one in judged if not one.seen.diseased]
+    count = sum(p > threshold for one in healthy if one.p >= gate for p in one.candidates)
+    return count / max(len(healthy), 1)
+
+
+TYPES: tuple[LesionType, ...] = LESION_TYPES
