@@ -239,12 +239,13 @@ def _header(head: bytes, order: str, layout: Layout) -> Header:
     end = first + voxels * max(bits, 0) // 8
     floats = np.dtype(order + FLOAT_TYPES[kind]) if kind in FLOAT_TYPES else None
     used = min(max(int(dim[0]), 0), 3)
-    shape = np.array([max(int(n), 1) for n in (*dim[1 : used + 1], 1, 1)[:3]], np.int64)
-    pixdim = np.array((*fields["pixdim"][1 : used + 1], 1.0, 1.0)[:3], float)
+    shape = np.array([max(int(n), 1) for n in (*dim[1 : used + 1], 1, 1, 1)[:3]], np.int64)
+    pixdim = np.array((*fields["pixdim"][1 : used + 1], 1.0, 1.0, 1.0)[:3], float)
     sform = np.array(fields["sform"], float).reshape(3, 4)
     # A negative size is a flip in some writers' headers, which NIfTI readers take without its sign.
     pixdim = np.abs(pixdim)
-    qform = _qform(np.array(fields["quaternion"], float), pixdim, fields["pixdim"][0])
+    with np.errstate(all="ignore"):  # a damaged header: what is not finite is refused later
+        qform = _qform(np.array(fields["quaternion"], float), pixdim, fields["pixdim"][0])
     return Header(
         *(order, len(head), first, end, floats, shape, pixdim),
         sform if fields["sform_code"][0] > 0 else None,

@@ -39,6 +39,15 @@ NRRD_SPACES = (
     *("right-anterior-superior", "left-anterior-superior", "left-posterior-superior"),
     *("ras", "las", "lps"),
 )
+NRRD_FIELDS = frozenset(
+    "content,number,type,block size,dimension,space,space dimension,sizes,spacings,thicknesses,"
+    "axis mins,axis maxs,centers,labels,units,kinds,min,max,old min,old max,endian,encoding,"
+    "line skip,byte skip,sample units,space units,space origin,measurement frame,space directions,"
+    "data file".split(",")
+)
+# The same fields as older writers spell them.
+NRRD_SPELLINGS = {name.replace(" ", ""): name for name in NRRD_FIELDS} | {"centerings": "centers"}
+MAX_FIELD = 1000  # letters of a field: beyond, ITK's reader writes past the end of its own memory
 META_TYPES = {
     "MET_CHAR": 1,
     "MET_UCHAR": 1,
@@ -141,23 +150,30 @@ def _check_nrrd(head: bytes) -> tuple[tuple[str, ...], _Content]:
     dimension = _whole(fields, "dimension", 1, 16)
     sizes = _numbers(fields, "sizes", dimension)
     if any(n < 1 or n != int(n) for n in sizes):
-        raise HeaderError(f"has an impossible size: {fields['sizes']}")
+        raise HeaderError(f"has an impossible size: {_shown(fields['sizes'])}")
     kind = fields.get("type", "").lower()
     if kind not in NRRD_TYPES:
-        raise HeaderError(f"has voxels of a type that cannot be read: {kind or 'none given'}")
+        raise HeaderError(f"has voxels of a type that cannot be read: {_shown(kind) or 'none given'}")
     encoding = fields.get("encoding", "").lower()
     if encoding in ("bzip2", "bz2"):
         raise HeaderError("is compressed by bzip2; save it with gzip or without compression")
     if encoding not in NRRD_ENCODINGS:
-        raise HeaderError(f"has an encoding that cannot be read: {encoding or 'none given'}")
+        raise HeaderError(f"has an encoding that cannot be read: {_shown(encoding) or 'none given'}")
     for name in ("line skip", "byte skip"):
         if name in fields:
             _whole(fields, name, -1 if name == "byte skip" else 0, 1 << 40)
+    for name in ("thicknesses", "axis mins", "axis maxs"):
+        if name in fields:
+            _numbers(fields, name, dimension, nan=True)
+    for name in ("kinds", "centers"):
+        if name in fields and len(fields[name].split()) != dimension:
+            raise HeaderError(f"has a damaged header: {name} is {_shown(fields[name])}")
+    if fields.get("endian", "little").lower() not in ("little", "big"):
+        raise HeaderError(f"has a damaged header: endian is {_shown(fields['endian'])}")
     packing = {"gzip": "packed", "gz": "packed", "raw": "raw"}.get(encoding, "text")
-    content = _Content(
-        *(math.prod(int(n) for n in sizes), NRRD_TYPES[kind], packing, len(text) + len(separator)),
-        _nrrd_files(fields, listed),
-    )
+    start = len(text) + len(separator)
+    count = math.prod(int(n) for n in sizes)
+    content = _Content(count, NRRD_TYPES[kind], packing, start, _nrrd_files(fields, listed))
     return _nrrd_geometry(fields, dimension), content
 
 
@@ -179,7 +195,12 @@ def _nrrd_fields(lines: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         name, separator, value = line.partition(":")
         if not separator:
             raise HeaderError(f"has a damaged header line: {_shown(line)}")
-        name = name.strip().lower().replace("datafile", "data file")
+        name = name.strip().lower()
+        name = NRRD_SPELLINGS.get(name, name)
+        if name not in NRRD_FIELDS:
+            raise HeaderError(f"has an unknown header field: {_shown(name)}")
+        if len(line) > MAX_FIELD:
+            raise HeaderError(f"has a damaged header line: {_shown(line)}")
         if name in fields:
             raise HeaderError(f"has the header field {_shown(name)!r} twice")
         fields[name] = value.strip()
@@ -232,7 +253,7 @@ def _nrrd_geometry(fields: Mapping[str, str], dimension: int) -> tuple[str, ...]
 
 def _vectors(text: str) -> list[tuple[float, ...]]:
     """Vectors ``(x,y,z)`` of a NRRD field; ``none`` is the empty one."""
-    found = []
+    found: list[tuple[float, ...]] = []
     for word in re.findall(r"\([^()]*\)|none|\S+", text.replace("(none)", "none")):
         if word == "none":
             found.append(())
@@ -290,13 +311,10 @@ def _check_meta(head: bytes) -> tuple[tuple[str, ...], _Content]:
     packed = fields.get("CompressedData", "False").lower()[:1] == "t"
     binary = fields.get("BinaryData", "True").lower()[:1] == "t"
     data = fields["ElementDataFile"]
+    packing = "packed" if packed else "raw" if binary else "text"
+    count = math.prod(int(s) for s in sizes) * channels
     content = _Content(
-        *(math.prod(int(s) for s in sizes) * channels, META_TYPES[kind.removesuffix("_ARRAY")]),
-        *(
-            "packed" if packed else "raw" if binary else "text",
-            at,
-            _meta_files(data, head[at:]),
-        ),
+        count, META_TYPES[kind.removesuffix("_ARRAY")], packing, at, _meta_files(data, head[at:])
     )
     return () if any(name in fields for name in _AXES_OF_META) else (UNSTATED,), content
 
