@@ -19,6 +19,7 @@ from .anatomy.intensity import (
     Calibration,
     Landmarks,
     calibrate,
+    check_values,
     network_input,
     surely_hounsfield,
 )
@@ -129,6 +130,7 @@ def segment_spine(
     no such schedule.
     """
     model = scheduled(model, options.schedule) if options.schedule else model
+    check_values(ct)
     assignments = assign(segmentation, options.labels)
     levels = _wanted(segmentation, assignments, options.levels)
     chosen = model.profile.decision.threshold if options.threshold is None else options.threshold

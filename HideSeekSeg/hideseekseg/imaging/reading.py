@@ -74,7 +74,8 @@ def read_segmentation(path: str | os.PathLike[str]) -> Segmentation:
     if count > 1 and not segments:
         raise InputError(path, f"has {count} values per voxel; a label map has one")
     layers = tuple(
-        _labels(path, from_sitk(part, path.name, str(path), read.notes)) for part in _components(image)
+        _labels(path, from_sitk(part, path.name, str(path), read.notes))
+        for part in _components(image)
     )
     if not any(layer.array.any() for layer in layers):
         raise InputError(path, "is an empty segmentation: every voxel is 0")
@@ -122,8 +123,8 @@ def _labels(path: Path, volume: Volume) -> Volume:
     """
     array = volume.array
     if np.issubdtype(array.dtype, np.floating):
-        whole = np.rint(array)
         with np.errstate(invalid="ignore"):
+            whole = np.rint(array)
             near = np.abs(array - whole) <= LABEL_TOLERANCE
         if not near.all():
             odd = float(array[~near].flat[0])

@@ -40,10 +40,13 @@ NRRD_SPACES = (
     *("ras", "las", "lps"),
 )
 NRRD_FIELDS = frozenset(
-    "content,number,type,block size,dimension,space,space dimension,sizes,spacings,thicknesses,"
-    "axis mins,axis maxs,centers,labels,units,kinds,min,max,old min,old max,endian,encoding,"
-    "line skip,byte skip,sample units,space units,space origin,measurement frame,space directions,"
-    "data file".split(",")
+    [
+        *("content", "number", "type", "block size", "dimension", "space", "space dimension"),
+        *("sizes", "spacings", "thicknesses", "axis mins", "axis maxs", "centers", "labels"),
+        *("units", "kinds", "min", "max", "old min", "old max", "endian", "encoding", "line skip"),
+        *("byte skip", "sample units", "space units", "space origin", "measurement frame"),
+        *("space directions", "data file"),
+    ]
 )
 # The same fields as older writers spell them.
 NRRD_SPELLINGS = {name.replace(" ", ""): name for name in NRRD_FIELDS} | {"centerings": "centers"}
@@ -103,6 +106,8 @@ def check_text_header(path: Path) -> tuple[str, ...]:
     try:
         notes, content = check(head)
         _check_content(path, content)
+        if content.encoding == "text" and not content.files:
+            _check_text(head[content.start :], content.count)
     except HeaderError as error:
         raise InputError(path, str(error)) from error
     return notes
@@ -125,6 +130,13 @@ def _check_content(path: Path, content: _Content) -> None:
             "is truncated or damaged: "
             f"its header promises {content.count * content.size} bytes of voxels"
         )
+
+
+def _check_text(data: bytes, count: int) -> None:
+    """ITK's readers of numbers in plain text run past their memory where these are none."""
+    words = data.split(maxsplit=count)[:count]
+    if any(len(word) > 40 or not re.fullmatch(rb"[-+.,\w]*", word) for word in words):
+        raise HeaderError("is damaged: its voxels are no numbers in plain text")
 
 
 def _check_name(path: Path, name: str) -> None:
@@ -153,12 +165,16 @@ def _check_nrrd(head: bytes) -> tuple[tuple[str, ...], _Content]:
         raise HeaderError(f"has an impossible size: {_shown(fields['sizes'])}")
     kind = fields.get("type", "").lower()
     if kind not in NRRD_TYPES:
-        raise HeaderError(f"has voxels of a type that cannot be read: {_shown(kind) or 'none given'}")
+        raise HeaderError(
+            f"has voxels of a type that cannot be read: {_shown(kind) or 'none given'}"
+        )
     encoding = fields.get("encoding", "").lower()
     if encoding in ("bzip2", "bz2"):
         raise HeaderError("is compressed by bzip2; save it with gzip or without compression")
     if encoding not in NRRD_ENCODINGS:
-        raise HeaderError(f"has an encoding that cannot be read: {_shown(encoding) or 'none given'}")
+        raise HeaderError(
+            f"has an encoding that cannot be read: {_shown(encoding) or 'none given'}"
+        )
     for name in ("line skip", "byte skip"):
         if name in fields:
             _whole(fields, name, -1 if name == "byte skip" else 0, 1 << 40)
