@@ -11,7 +11,7 @@ import slicer
 import slicer.util
 from slicer.i18n import tr as _
 
-from hideseekseg.errors import InputError
+from hideseekseg.errors import UserError
 from hideseekseg.model.published.download import CODE, HUB, PUBLISHED
 from hideseekseg.ui.segmentation_run import MakeJob
 
@@ -65,7 +65,7 @@ class AdvancedSettings:
         """
         try:
             self.weights = describe(folder)
-        except InputError as error:
+        except UserError as error:
             if not quiet:
                 text = _("These weights cannot be used: {error}.").format(error=error)
                 self._messages.show(text, "error")

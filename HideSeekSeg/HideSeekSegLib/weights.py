@@ -8,9 +8,8 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
-from hideseekseg.model.profile import Profile
+from hideseekseg.model.profile import BUNDLE, Profile, read_profile
 from hideseekseg.progress import duration
-from hideseekseg.ui.profiles import BUNDLE, readProfile
 from hideseekseg.ui.segmentation_run import SegmentationRun
 
 CARD = "MODEL-CARD.md"
@@ -67,9 +66,9 @@ class Weights:
 
 
 def describe(folder: Path) -> Weights:
-    """Raises InputError, naming the file and the cause."""
-    profile, found = readProfile(folder)
-    return Weights(folder, profile, found)
+    """Read the profile of a weights folder; raises WeightsError naming the file and the cause."""
+    stored = read_profile(folder)
+    return Weights(folder, stored.profile, stored.hash)
 
 
 def remember(weights_hash: str, device: str, all_slices: bool, seconds: float) -> None:

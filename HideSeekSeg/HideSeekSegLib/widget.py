@@ -8,7 +8,7 @@ import slicer
 import slicer.util
 from slicer.i18n import tr as _
 
-from hideseekseg.errors import InputError
+from hideseekseg.errors import UserError
 from hideseekseg.events import Progress, Started
 from hideseekseg.scene.results import Results
 from hideseekseg.scene.validation import problems
@@ -145,7 +145,7 @@ class Panel:
         self.messages.show(_("Preparing…"))
         try:
             run.start(self._makeJob, self)
-        except InputError as error:
+        except UserError as error:
             self.messages.show(f"{told(error)}.", "error")
             self._check()
             return False

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from .findings import LesionType, SliceCandidate
 from .model.inference import (
     BATCH,
     encoded,
@@ -32,7 +32,6 @@ from .model.inference import (
 from .model.profile import Decision
 from .model.weights import Model
 
-LesionType = Literal["lytic", "blastic"]
 Mask = npt.NDArray[np.bool_]
 OnProgress = Callable[[str, int, int], None]
 
@@ -49,7 +48,7 @@ class Latents:
 class Edit:
     """The reconstruction and the healthy edit, (N, 1, H, W); ``p_after`` (N,) is P of the edited z.
 
-    A slice that the classifier calls healthy is not edited: its image stands for both.
+    A slice that is not edited has its image as both.
     """
 
     reconstruction: Tensor
@@ -84,28 +83,21 @@ class Proposals:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """``p`` is P(malignant) with this candidate alone left to see; about 1 is a high ``score``."""
-
-    proposal: Proposal
-    p: float
-    score: float
-
-
-@dataclass(frozen=True)
 class Attribution:
-    """All five steps of N slices, free of tensors.
+    """The results of all five steps on N slices, free of tensors.
 
-    ``p`` and ``p_after`` (N,) before and after the edit, ``edited`` and ``difference`` (N, H, W);
-    ``scored`` holds every candidate, ``selected`` those above the profile's threshold.
+    ``p`` and ``p_after`` (N,) before and after the edit; ``edited``, ``difference`` and ``changed``
+    (N, H, W), the last as in ``Proposals``; ``scored`` holds every candidate, ``selected`` those
+    above the profile's threshold.
     """
 
     p: npt.NDArray[np.float64]
     p_after: npt.NDArray[np.float64]
     edited: npt.NDArray[np.float32]
     difference: npt.NDArray[np.float32]
-    scored: tuple[Scored, ...]
-    selected: tuple[Scored, ...]
+    changed: Mask
+    scored: tuple[SliceCandidate, ...]
+    selected: tuple[SliceCandidate, ...]
 
 
 def attribute(
@@ -125,6 +117,7 @@ def attribute(
         p_after=healthy.p_after.numpy(),
         edited=healthy.edited[:, 0].numpy(),
         difference=healthy.difference,
+        changed=proposals.changed,
         scored=scored,
         selected=select(scored, model.profile.decision.threshold),
     )
@@ -148,11 +141,13 @@ def edit(
 ) -> Edit:
     """Step 2: z moves along the classifier's normal until P is ``healthy_p``; x_T stays.
 
-    Slices with P below ``gate_p`` are left alone.
+    Slices with P below ``gate_p`` are left alone, and so are those with P of ``healthy_p`` or less:
+    the same move would make them more malignant.
     """
     schedule, decision = model.profile.schedule, model.profile.decision
     reconstruction, edited, p_after = images.clone(), images.clone(), latents.p.clone()
-    ill = torch.nonzero(latents.p >= decision.gate_p)[:, 0]
+    suspicious = (latents.p >= decision.gate_p) & (latents.p > decision.healthy_p)
+    ill = torch.nonzero(suspicious)[:, 0]
     if len(ill) == 0:
         return Edit(reconstruction, edited, p_after)
     z_healthy = model.classifier.move_to(latents.z[ill], decision.healthy_p)
@@ -193,7 +188,7 @@ def hide_and_seek(
     model: Model,
     batch: int = BATCH,
     on_progress: OnProgress | None = None,
-) -> tuple[Scored, ...]:
+) -> tuple[SliceCandidate, ...]:
     """Step 4: how malignant is a slice in which only one candidate is left to see?
 
     All changed pixels but the candidate's are replaced by the healthy edit's; the picture is
@@ -213,12 +208,17 @@ def hide_and_seek(
     own, hidden = p[: len(proposals.candidates)], p[len(proposals.candidates) :]
     p_healthy = dict(zip(slices, hidden if measured else healthy.p_after[slices].tolist()))
     return tuple(
-        Scored(c, p_c, score(p_c, float(latents.p[c.slice]), p_healthy[c.slice], least))
+        SliceCandidate(
+            *(c.slice, c.type, c.mask),
+            score=score(p_c, float(latents.p[c.slice]), p_healthy[c.slice], least),
+            p=p_c,
+            delta=c.delta,
+        )
         for c, p_c in zip(proposals.candidates, own)
     )
 
 
-def select(scored: Iterable[Scored], threshold: float) -> tuple[Scored, ...]:
+def select(scored: Iterable[SliceCandidate], threshold: float) -> tuple[SliceCandidate, ...]:
     """Step 5: the candidates that score above the threshold."""
     return tuple(s for s in scored if s.score > threshold)
 

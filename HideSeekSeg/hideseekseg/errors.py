@@ -1,14 +1,56 @@
-"""Errors that a user is told in one line, with the file (or option) at fault and the cause."""
+"""Errors that end in one line for the user: the file (or option) at fault, and the cause."""
 
 from __future__ import annotations
 
 import os
 
 
-class InputError(Exception):
-    """Bad input or an output that cannot be written: ``str()`` is the line ``<path>: <cause>``."""
+class UserError(Exception):
+    """Base of all errors that a user can cause and mend: ``str()`` is the line ``<path>: <cause>``.
+
+    ``path`` is the file, folder or option at fault, empty where the cause alone says it.
+    """
 
     def __init__(self, path: str | os.PathLike[str], cause: str) -> None:
-        super().__init__(f"{os.fspath(path)}: {cause}")
         self.path = os.fspath(path)
         self.cause = cause
+        super().__init__(f"{self.path}: {cause}" if self.path else cause)
+
+
+class InputError(UserError):
+    """Bad input, or an output that cannot be written."""
+
+
+class NotCTError(UserError):
+    """The volume cannot be a CT, or none of its vertebrae can be analysed."""
+
+
+class SegmentationError(UserError):
+    """The segmentation cannot be used with this CT."""
+
+
+class WeightsError(UserError):
+    """Weights that cannot be read or written."""
+
+
+class ScheduleError(UserError):
+    """The weights cannot be run by the schedule that was asked for."""
+
+
+class DeviceError(UserError):
+    """A device that was asked for by name and is not available."""
+
+
+class DownloadError(UserError):
+    """A file that cannot be downloaded or stored."""
+
+
+class NoVoxelsError(UserError):
+    """An accepted lesion has no voxels to write; ``path`` names it."""
+
+
+class SceneError(UserError):
+    """The scene lacks what is needed."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__("", cause)

@@ -1,13 +1,15 @@
-"""What travels from the method to files, the scene and the review.
+"""Result types shared by pipeline, output, scene and review.
 
-Nothing here computes: joining slices to lesions is in ``joining``, the method in ``attribution``.
+Nothing here computes: the method is in ``attribution``, joining slices to lesions in ``lesions``.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,7 @@ from .imaging.volume import Grid
 SCHEMA_VERSION = "1.1"
 
 LesionType = Literal["lytic", "blastic"]
+LESION_TYPES: tuple[LesionType, ...] = get_args(LesionType)
 BodySource = Literal["given", "intersected", "derived"]
 
 
@@ -32,6 +35,22 @@ class Status(str, Enum):
     SUSPICIOUS = "suspicious"
     NO_FINDING = "no finding"
     NOT_ANALYSED = "not analysed"
+
+
+@dataclass(frozen=True)
+class SliceCandidate:
+    """A lytic or blastic candidate on one sagittal slice, with its attribution score.
+
+    ``mask`` (P, I) holds its pixels.  ``p`` is P(malignant) when only this candidate is visible,
+    ``delta`` the mean of edit minus reconstruction; both are NaN for methods without an edit.
+    """
+
+    slice: int
+    type: LesionType
+    mask: npt.NDArray[np.bool_]
+    score: float
+    p: float = math.nan
+    delta: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -99,11 +118,13 @@ class VertebraFinding:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the method saw of one vertebra: float32 (S, P, I) arrays on the crop's grid.
+    """Images of the method for one vertebra: float32 (S, P, I) arrays on the crop's grid.
 
     Slices run to the patient's right, rows from anterior to posterior, columns from superior to
     inferior.  ``difference`` is edit minus reconstruction in the units of ``image``: positive where
-    the method added density (lytic), negative where it took density away (blastic).
+    the method added density (lytic), negative where it took density away (blastic).  ``lytic`` and
+    ``blastic`` hold all candidates; ``changed`` holds all pixels that were hidden while a candidate
+    was scored, which include specks too small to be candidates.
     """
 
     image: npt.NDArray[np.float32]
@@ -113,15 +134,21 @@ class Evidence:
     grid: Grid
     lytic: npt.NDArray[np.bool_]
     blastic: npt.NDArray[np.bool_]
+    changed: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Result:
-    """A whole run.  ``run``: what is needed to repeat it, such as weights, versions, device."""
+    """Result of a whole run.
+
+    ``run`` holds what is needed to repeat it, such as weights, versions and device; ``evidence``
+    the images by level, of vertebrae that were analysed (empty for a result read from JSON).
+    """
 
     vertebrae: tuple[VertebraFinding, ...]
     threshold: float
     run: dict[str, Any]
+    evidence: Mapping[str, Evidence] = field(default_factory=dict, repr=False, compare=False)
 
     def with_threshold(self, threshold: float) -> Result:
         """The same run judged at another threshold; the statuses of vertebrae follow."""

@@ -1,32 +1,32 @@
-"""The main job from files to files: what the command line does, and programs that import it."""
+"""The main job: from files or volumes to a result, and from files to files."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from .anatomy.intensity import NotCTError
 from .anatomy.labelling import LEVELS
 from .errors import InputError
 from .events import Cancelled, Event, Finished
 from .files import together
 from .findings import Evidence, Result, VertebraFinding
 from .imaging.reading import read_ct, read_segmentation
+from .imaging.segmentation import Segmentation
 from .imaging.volume import Volume
 from .model.inference import is_out_of_memory
-from .model.schedules import ScheduleError
-from .model.weights import BUNDLE, DeviceError, Model, WeightsError, load_model
+from .model.weights import BUNDLE, Model, load_model
 from .output.figures.overview import overview
 from .output.seg_nrrd import write_segmentation
 from .output.tables import write_csv, write_json
 from .output.vertebra_file import write_vertebra
-from .pipeline import Options, SegmentationError, segment_spine
+from .pipeline import Options, segment_spine
 
 EACH = "vertebrae"
 FILES = ("lesions.seg.nrrd", "candidates.json", "candidates.csv", "overview.png")
@@ -52,10 +52,71 @@ class Job:
     each: bool = False
 
 
+def segment(
+    ct: Volume | str | os.PathLike[str],
+    segmentation: Segmentation | str | os.PathLike[str],
+    *,
+    bodies: Segmentation | str | os.PathLike[str] | None = None,
+    weights: Model | str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    labels: str | None = None,
+    levels: Sequence[str] = (),
+    threshold: float | None = None,
+    all_slices: bool = False,
+    schedule: str | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Result:
+    """Find the lesions of every segmented vertebra; nothing is written.
+
+    ``ct`` and ``segmentation`` are paths, or what ``read_ct`` and ``read_segmentation`` return;
+    ``bodies`` a segmentation of vertebral bodies where ``segmentation`` holds whole vertebrae.
+    ``weights`` is a weights folder (default: the bundled weights) run on ``device`` ("auto", "cpu",
+    "cuda" or "mps"), or what ``load_model`` returns.  The other options are those of
+    ``hideseekseg segment``; see ``Options``.  Positions in the result are LPS mm; its ``evidence``
+    holds the images of each analysed vertebra.
+
+    ``on_event`` receives ``events``; once ``should_stop()`` is true, the result has what is
+    finished until then.  Exceptions raised by ``on_event`` abort the run.  Raises UserError, one
+    line naming the file (or option) and the cause, and MemoryError.
+    """
+    volume = ct if isinstance(ct, Volume) else read_ct(ct)
+    vertebrae = _segmentation(segmentation)
+    marked = None if bodies is None else _segmentation(bodies)
+    model = weights if isinstance(weights, Model) else load_model(weights or BUNDLE, device)
+    options = Options(labels, tuple(levels), threshold, all_slices, schedule)
+    return _segment(volume, vertebrae, marked, model, options, on_event, should_stop)
+
+
+def _segmentation(source: Segmentation | str | os.PathLike[str]) -> Segmentation:
+    return source if isinstance(source, Segmentation) else read_segmentation(source)
+
+
+def _segment(
+    ct: Volume,
+    segmentation: Segmentation,
+    bodies: Segmentation | None,
+    model: Model,
+    options: Options,
+    on_event: Callable[[Event], None],
+    should_stop: Callable[[], bool],
+    keep: Callable[[VertebraFinding, Evidence | None], str] | None = None,
+) -> Result:
+    """Run the pipeline; memory that runs out on the CPU as well is a MemoryError, one line."""
+    try:
+        return segment_spine(ct, segmentation, model, options, on_event, should_stop, bodies, keep)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MemoryError(
+            f"{model.device} has too little memory for {model.profile.name}"
+        ) from error
+
+
 def run(job: Job, on_event: Callable[[Event], None], should_stop: Callable[[], bool]) -> Result:
     """Read, segment, write ``FILES`` to ``job.out``; the last event is Finished or Cancelled.
 
-    Raises InputError, one line that names file and cause, before the computation where that is
+    Raises UserError, one line that names file and cause, before the computation where that is
     possible; then nothing is written.  A stop writes the vertebrae that are finished, and no file
     where none is.  Files of ``each`` stay whatever happens to the vertebrae after them.
     """
@@ -64,26 +125,14 @@ def run(job: Job, on_event: Callable[[Event], None], should_stop: Callable[[], b
     with writable(folder):
         ct, segmentation = read_ct(job.ct), read_segmentation(job.segmentation)
         bodies = read_segmentation(job.bodies) if job.bodies else None
-        model = _load(job)
-        try:
-            result, evidence = segment_spine(
-                *(ct, segmentation, model, job.options, on_event, should_stop, bodies),
-                keep=_Keeper(folder) if job.each else None,
-            )
-        except NotCTError as error:
-            raise InputError(job.ct, str(error)) from error
-        except ScheduleError as error:
-            raise InputError("--schedule", str(error)) from error
-        except SegmentationError as error:
-            raise InputError(job.segmentation, str(error)) from error
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            raise MemoryError(
-                f"{model.device} has too little memory for {model.profile.name}"
-            ) from error
+        if job.threads:
+            torch.set_num_threads(job.threads)
+        model = load_model(job.weights or BUNDLE, job.device)
+        keep = _Keeper(folder) if job.each else None
+        inputs = (ct, segmentation, bodies, model, job.options)
+        result = _segment(*inputs, on_event, should_stop, keep)
         kept, stopped = tuple(result.run["finished"]), result.run["stopped"]
-        files = _write(job.out, ct, result, evidence) if kept or not stopped else ()
+        files = _write(job.out, ct, result) if kept or not stopped else ()
     seconds = time.monotonic() - began
     on_event(Cancelled(kept, files, seconds) if stopped else Finished(files, seconds))
     return result
@@ -111,17 +160,6 @@ class _Keeper:
                 raise InputError(file, f"cannot be replaced: {error.strerror}") from error
 
 
-def _load(job: Job) -> Model:
-    if job.threads:
-        torch.set_num_threads(job.threads)
-    try:
-        return load_model(job.weights or BUNDLE, job.device)
-    except DeviceError as error:
-        raise InputError("--device", str(error)) from error
-    except WeightsError as error:
-        raise InputError(error.path, error.cause) from error
-
-
 @contextmanager
 def writable(folder: Path) -> Iterator[None]:
     """Make the folder, and make sure that files can be written to it; remove it if left empty."""
@@ -139,11 +177,11 @@ def writable(folder: Path) -> Iterator[None]:
                 made.rmdir()
 
 
-def _write(out: Path, ct: Volume, result: Result, evidence: dict[str, Evidence]) -> tuple[str, ...]:
-    """All files are complete before the first one replaces an older one."""
+def _write(out: Path, ct: Volume, result: Result) -> tuple[str, ...]:
+    """Write all files; all are complete before the first one replaces an older one."""
     with together(out) as folder:
         write_segmentation(folder / FILES[0], ct.grid, result)
         write_json(folder / FILES[1], result)
         write_csv(folder / FILES[2], result)
-        overview(folder / FILES[3], ct, result, evidence)
+        overview(folder / FILES[3], ct, result, result.evidence)
     return tuple(str(out / file) for file in FILES)

@@ -14,21 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .anatomy.crop import Mask, to_ct
-from .findings import Candidate, LesionType
+from .findings import LESION_TYPES, Candidate, LesionType, SliceCandidate
+from .imaging.patch import measure_patch
 from .imaging.volume import Grid, Volume
 
 LEAST_OVERLAP = 1 / 3
 LESION_SLICES = 3  # neighbouring slices whose mean P stands for the vertebra
-
-
-@dataclass(frozen=True)
-class SliceCandidate:
-    """A candidate of slice ``slice`` of the crop with its attribution score; ``mask`` is (P, I)."""
-
-    slice: int
-    type: LesionType
-    mask: Mask
-    score: float
 
 
 @dataclass(frozen=True)
@@ -97,45 +88,30 @@ def measure(
     that leaves no voxel there is dropped.  ``hounsfield``: whether intensities are HU.
     """
     candidates = []
-    counts: dict[str, int] = {}
+    counts = dict.fromkeys(LESION_TYPES, 0)
     body_voxels = int(body.sum())
     for lesion in lesions:
         patch = to_ct(lesion.mask(crop_grid.shape), crop_grid, ct.grid, body)
         if patch is None:
             continue
-        counts[lesion.type] = counts.get(lesion.type, 0) + 1
-        box = tuple(slice(s, s + n) for s, n in zip(patch.start, patch.array.shape))
-        at = np.argwhere(patch.array) + patch.start
-        positions = ct.grid.lps(at[:, ::-1])
-        low, high = _outer_box(positions, ct.grid)
+        counts[lesion.type] += 1
+        size = measure_patch(patch, ct.grid)
         candidates.append(
             Candidate(
                 id=f"{level}-{lesion.type}-{counts[lesion.type]}",
                 type=lesion.type,
                 score=lesion.score,
                 attribution_score=lesion.score,
-                volume_mm3=float(len(at) * ct.grid.voxel_mm3),
-                centroid_lps=_triple(positions.mean(axis=0)),
-                box_lps=(*_triple(low), *_triple(high)),
-                share_of_body=len(at) / body_voxels,
-                mean_hu=float(ct.array[box][patch.array].mean()) if hounsfield else None,
+                volume_mm3=size.volume_mm3,
+                centroid_lps=size.centroid_lps,
+                box_lps=size.box_lps,
+                share_of_body=int(patch.array.sum()) / body_voxels,
+                mean_hu=float(ct.array[patch.box][patch.array].mean()) if hounsfield else None,
                 slices=lesion.slices,
                 patch=patch,
             )
         )
     return tuple(candidates)
-
-
-def _outer_box(
-    positions: npt.NDArray[np.float64], grid: Grid
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """The LPS box around voxels (not only their centres)."""
-    half = np.abs(grid.direction) @ grid.spacing / 2
-    return positions.min(axis=0) - half, positions.max(axis=0) + half
-
-
-def _triple(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
-    return float(values[0]), float(values[1]), float(values[2])
 
 
 def p_of_vertebra(slice_p: npt.NDArray[np.float64]) -> float:

@@ -18,8 +18,8 @@ from .anatomy.intensity import (
     HOUNSFIELD,
     Calibration,
     Landmarks,
-    NotCTError,
     calibrate,
+    check_values,
     network_input,
     surely_hounsfield,
 )
@@ -28,11 +28,12 @@ from .anatomy.localization import all_bodies, close_up, levels_of, locate_body
 from .anatomy.preparation import Prepared, prepare, slices_of
 from .anatomy.quality import limits_of
 from .attribution import Attribution, attribute
+from .errors import NotCTError, SegmentationError
 from .events import Event, Message, Started, VertebraDone
-from .findings import Candidate, Evidence, Result, Status, VertebraFinding
+from .findings import Candidate, Evidence, Result, SliceCandidate, Status, VertebraFinding
 from .imaging.segmentation import Segmentation
 from .imaging.volume import Volume
-from .lesions import SliceCandidate, join_slices, measure, p_of_vertebra
+from .lesions import join_slices, measure, p_of_vertebra
 from .model.inference import is_out_of_memory
 from .model.profile import Profile
 from .model.schedules import scheduled
@@ -59,12 +60,13 @@ def make_evidence(
     difference[slices] = _change(crop.image[slices], seen.edited, seen.difference, profile, scale)
     difference[~crop.body] = 0
     lytic, blastic = np.zeros(crop.body.shape, bool), np.zeros(crop.body.shape, bool)
-    for candidate in (scored.proposal for scored in seen.scored):
+    for candidate in seen.scored:
         mask = lytic if candidate.type == "lytic" else blastic
         mask[slices[candidate.slice]] |= candidate.mask
-    return Evidence(
-        crop.image, crop.image + difference, difference, crop.body, crop.grid, lytic, blastic
-    )
+    changed = np.zeros(crop.body.shape, bool)
+    changed[slices] = seen.changed
+    images = (crop.image, crop.image + difference, difference)
+    return Evidence(*images, crop.body, crop.grid, lytic, blastic, changed)
 
 
 def _change(
@@ -88,8 +90,6 @@ def _change(
     return np.asarray(change if scale.is_hu else change / scale.slope, np.float32)
 
 
-pass
-
 STOPPED = "stopped before its turn"
 Analysed = tuple[VertebraFinding, Evidence | None]
 
@@ -107,10 +107,6 @@ class Options:
     schedule: str | None = None
 
 
-class SegmentationError(ValueError):
-    """The segmentation cannot be used with this CT."""
-
-
 def segment_spine(
     ct: Volume,
     segmentation: Segmentation,
@@ -120,7 +116,7 @@ def segment_spine(
     should_stop: Callable[[], bool] = lambda: False,
     bodies: Segmentation | None = None,
     keep: Callable[[VertebraFinding, Evidence | None], str] | None = None,
-) -> tuple[Result, dict[str, Evidence]]:
+) -> Result:
     """Find the lesions of every segmented vertebra, from the head down.
 
     ``keep`` gets each vertebra once it is finished and returns the file it wrote, for the event.
@@ -134,8 +130,9 @@ def segment_spine(
     no such schedule.
     """
     model = scheduled(model, options.schedule) if options.schedule else model
+    check_values(ct)
     assignments = assign(segmentation, options.labels)
-    levels = _wanted(levels_of(assignments), options.levels)
+    levels = _wanted(segmentation, assignments, options.levels)
     chosen = model.profile.decision.threshold if options.threshold is None else options.threshold
     facts = _facts(model, assignments)
     on_event(_started(facts, levels))
@@ -151,7 +148,7 @@ def segment_spine(
         return prepare(site, ct, model.profile.geometry)
 
     try:
-        scale = _scale(ct, levels, prepared, watch)
+        scale = _scale(ct, segmentation.source, levels, prepared, watch)
         facts["hounsfield"] = scale.is_hu
         for level in levels:
             vertebra = prepared(level)
@@ -168,19 +165,28 @@ def segment_spine(
     facts |= {"finished": finished, "stopped": len(finished) < len(levels)}
     facts |= {"device": str(model.device), "device_reason": model.device_reason}
     facts["seconds"] = round(watch.seconds, 1)
-    return Result((*findings.values(), *unknown), chosen, facts), evidence
+    return Result((*findings.values(), *unknown), chosen, facts, evidence)
 
 
-def _wanted(present: Sequence[str], asked: Sequence[str]) -> tuple[str, ...]:
+def _wanted(
+    segmentation: Segmentation, assignments: Sequence[Assignment], asked: Sequence[str]
+) -> tuple[str, ...]:
+    present = levels_of(assignments)
     missing = [level for level in asked if level not in present]
     if missing:
         there = ", ".join(present)
-        raise SegmentationError(f"holds no {' and no '.join(missing)}; it holds {there}")
+        raise SegmentationError(
+            segmentation.source, f"contains no {' and no '.join(missing)}; it contains {there}"
+        )
     return tuple(level for level in present if not asked or level in asked)
 
 
 def _scale(
-    ct: Volume, levels: Sequence[str], prepared: Callable[[str], Prepared], watch: ProgressReporter
+    ct: Volume,
+    source: str,
+    levels: Sequence[str],
+    prepared: Callable[[str], Prepared],
+    watch: ProgressReporter,
 ) -> Calibration:
     """The intensity scale, known as soon as more than half of the vertebrae agree that it is HU.
 
@@ -197,10 +203,10 @@ def _scale(
         if surely_hounsfield(ct, usable, len(levels)):
             return HOUNSFIELD
     if all(v.site.body is None for v in known):
-        raise SegmentationError(f"does not overlap with the CT {ct.name}")
+        raise SegmentationError(source, f"does not overlap with the CT {ct.name}")
     if not usable:
         reasons = sorted({v.obstacle for v in known})
-        raise NotCTError(f"no vertebra can be analysed: {', '.join(reasons)}")
+        raise NotCTError(ct.source, f"no vertebra can be analysed: {', '.join(reasons)}")
     return calibrate(ct, usable)
 
 
@@ -256,10 +262,8 @@ def _analyse(
 
 
 def _parts(seen: Attribution, slices: npt.NDArray[np.intp]) -> list[SliceCandidate]:
-    return [
-        SliceCandidate(int(slices[s.proposal.slice]), s.proposal.type, s.proposal.mask, s.score)
-        for s in seen.scored
-    ]
+    """Return the candidates with the crop's own numbers of slices."""
+    return [replace(s, slice=int(slices[s.slice])) for s in seen.scored]
 
 
 def _shifted(candidate: Candidate, start: tuple[int, int, int]) -> Candidate:

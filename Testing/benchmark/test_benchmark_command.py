@@ -60,9 +60,9 @@ def beside(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def rivals(cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def baselines(cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trained for a step or not at all: they need only be there."""
-    out = tmp_path_factory.mktemp("rivals")
+    out = tmp_path_factory.mktemp("baselines")
     for network in ("unet", "auditor"):
         assert (
             main(["benchmark", "train", network, str(cases), "--out", str(out), "--steps", "1"])
@@ -94,15 +94,22 @@ def test_tables_plots_and_pictures_of_every_set(
     cases: Path,
     weights: Path,
     beside: Path,
-    rivals: Path,
+    baselines: Path,
     real: Path,
     box_files: tuple[Path, Path],
     tmp_path: Path,
 ) -> None:
     words = ["accuracy", cases, "--weights", weights, "--out", tmp_path, "--validation", cases]
-    words += ["--rivals", rivals, "--sources", real / "sources.csv", "--data", box_files[0].parent]
+    words += [
+        "--baselines",
+        baselines,
+        "--sources",
+        real / "sources.csv",
+        "--data",
+        box_files[0].parent,
+    ]
     words += ["--boxes", real / "boxes.csv", "--drawn", "2", "--ablated", "1"]
-    words += ["--beside", beside]
+    words += ["--compare-weights", beside]
     done = subprocess.run(
         [sys.executable, "-m", "hideseekseg", "benchmark", *map(str, words)],
         env={**os.environ, "PYTHONPATH": str(LIBRARY), "OMP_NUM_THREADS": "1"},
@@ -187,24 +194,26 @@ def test_weights_that_see_other_crops_stand_in_no_common_table(
     other = replace(model.profile, geometry=replace(SMALL.geometry, body_pixels=9.0))
     save_model(tmp_path / "other", model.autoencoder, model.classifier, other)
     words = ["benchmark", "accuracy", cases, "--weights", weights, "--out", tmp_path / "out"]
-    words += ["--validation", cases, "--beside", tmp_path / "other"]
+    words += ["--validation", cases, "--compare-weights", tmp_path / "other"]
     assert main([str(word) for word in words]) == 2
     assert "other crops" in capsys.readouterr().err
 
 
-def test_rivals_that_were_not_trained_are_named(
+def test_baselines_that_were_not_trained_are_named(
     cases: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["benchmark", "accuracy", str(cases), "--weights", str(weights)]
-    words += ["--out", str(tmp_path), "--validation", str(cases), "--rivals", str(tmp_path)]
+    words += ["--out", str(tmp_path), "--validation", str(cases), "--baselines", str(tmp_path)]
     assert main(words) == 2
     assert "benchmark train" in capsys.readouterr().err
 
 
-def test_a_rival_that_is_missing_is_said_and_the_others_run(rivals: Path, tmp_path: Path) -> None:
-    (tmp_path / UNET).write_bytes((rivals / UNET).read_bytes())
+def test_a_baseline_that_is_missing_is_said_and_the_others_run(
+    baselines: Path, tmp_path: Path
+) -> None:
+    (tmp_path / UNET).write_bytes((baselines / UNET).read_bytes())
     methods, not_run = trained_methods(tmp_path, SMALL)
     assert [method.name for method in methods] == [UNET_NAME]
     assert list(not_run) == [ANOMALY_NAME] and "benchmark train" in not_run[ANOMALY_NAME]
-    methods, not_run = trained_methods(rivals, SMALL)
+    methods, not_run = trained_methods(baselines, SMALL)
     assert len(methods) == 2 and not not_run

@@ -38,12 +38,12 @@ from hideseekseg.benchmark.realism import realism, removed_share
 from hideseekseg.benchmark.report.failures import SHOWN, draw_failures, failures
 from hideseekseg.benchmark.threshold_selection import choose
 from hideseekseg.errors import InputError
-from hideseekseg.findings import LesionType
+from hideseekseg.findings import LESION_TYPES, LesionType
 from hideseekseg.model.autoencoder import DiffusionAutoencoder
 from hideseekseg.model.profile import Decision, Schedule
 from hideseekseg.model.weights import Model
 from hideseekseg.simulation.random_fields import Mask
-from hideseekseg.training.evaluation import TYPES, Edited, detect, edit_case
+from hideseekseg.training.evaluation import Edited, detect, edit_case
 from hideseekseg.training.train import TrainingSettings, train
 from hideseekseg.training.trainer import TrainingProgress
 
@@ -88,7 +88,7 @@ def f1_of(
     tuned = choose(method, known)
     outcomes = run(method, unseen, tuned.settings)
     figures = measure(outcomes, tuned.thresholds, np.ones((1, len(outcomes))))
-    return {kind: float(figures[f"{kind} F1 (IoU >= 0.1)"][0]) for kind in TYPES}
+    return {kind: float(figures[f"{kind} F1 (IoU >= 0.1)"][0]) for kind in LESION_TYPES}
 
 
 # ---- subjects
@@ -118,7 +118,9 @@ def test_otsu_finds_dark_and_dense_spots(
 def test_otsu_knows_no_probability_and_survives_an_even_body(known: list[BenchmarkCase]) -> None:
     even = replace(known[0], hu=np.full_like(known[0].hu, 100.0))
     method = otsu()
-    lesions, p = method.detect(method.prepare(even), dict.fromkeys(TYPES, method.settings[0]))
+    lesions, p = method.detect(
+        method.prepare(even), dict.fromkeys(LESION_TYPES, method.settings[0])
+    )
     assert lesions == [] and np.isnan(p)
 
 
@@ -194,9 +196,9 @@ def test_activation_maps_light_up_where_the_spot_is(
 ) -> None:
     pytest.importorskip("torchcam", reason="torchcam is not there: pip install .[benchmark]")
     method = next(m for m in cams(model) if m.name == name)
-    gains: dict[LesionType, list[list[float]]] = {kind: [] for kind in TYPES}
+    gains: dict[LesionType, list[list[float]]] = {kind: [] for kind in LESION_TYPES}
     for subject in known:
-        for kind in TYPES:
+        for kind in LESION_TYPES:
             lesion = subject.case.truth[kind]
             if lesion.any():
                 heat = [
@@ -332,7 +334,7 @@ def test_ablations_change_one_thing(model: Model, unseen: list[BenchmarkCase]) -
     kept = outcomes["no hiding: every candidate kept"]
     for a, b in zip(plain, kept):
         assert a.p == b.p
-        for kind in TYPES:
+        for kind in LESION_TYPES:
             assert (b.matches[kind].scores == 1).all()
             assert len(a.matches[kind].scores) == len(b.matches[kind].scores)
 
@@ -377,4 +379,4 @@ def test_failures_are_the_missed_and_the_false(
 
 
 def none_of(subject: BenchmarkCase) -> dict[LesionType, Mask]:
-    return {kind: np.zeros_like(subject.case.body) for kind in TYPES}
+    return {kind: np.zeros_like(subject.case.body) for kind in LESION_TYPES}

@@ -15,7 +15,7 @@ from hideseekseg.benchmark.metrics.detection import Outcome, lesions_of, recall_
 from hideseekseg.benchmark.report.results import About, MethodResult, describe
 from hideseekseg.benchmark.report.table import to_markdown
 from hideseekseg.benchmark.threshold_selection import choose, worth
-from hideseekseg.training.evaluation import TYPES
+from hideseekseg.findings import LESION_TYPES
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +27,9 @@ def truth_with_noise(subject: BenchmarkCase) -> list[Maps]:
     """The truth at 0.6 and noise up to 0.5; a second variant that knows nothing."""
     rng = np.random.default_rng(len(subject.vertebra))
     noise = rng.uniform(0, 0.5, subject.case.body.shape).astype(np.float32)
-    good = {kind: np.where(subject.case.truth[kind], 0.6, noise) for kind in TYPES}
+    good = {kind: np.where(subject.case.truth[kind], 0.6, noise) for kind in LESION_TYPES}
     return [
-        Maps(subject.case, dict.fromkeys(TYPES, noise), 0.5),
+        Maps(subject.case, dict.fromkeys(LESION_TYPES, noise), 0.5),
         Maps(subject.case, good, 0.5),
     ]
 
@@ -37,12 +37,12 @@ def truth_with_noise(subject: BenchmarkCase) -> list[Maps]:
 def test_chosen_setting_and_threshold_are_the_best_of_all(known: list[BenchmarkCase]) -> None:
     method = ByMaps("seer", "the truth", truth_with_noise, (0.2, 0.4, 0.55), variants=2)
     tuned = choose(method, known)
-    for kind in TYPES:
+    for kind in LESION_TYPES:
         assert tuned.settings[kind] == Level(1, 0.55)
         best = worth(run(method, known, tuned.settings), kind, tuned.thresholds[kind])
         assert best == pytest.approx(1.0)
         for setting in method.settings:
-            outcomes = run(method, known, dict.fromkeys(TYPES, setting))
+            outcomes = run(method, known, dict.fromkeys(LESION_TYPES, setting))
             for threshold in (0.0, 0.3, 0.59):
                 assert worth(outcomes, kind, threshold) <= best
 
@@ -51,8 +51,8 @@ def test_chosen_setting_and_threshold_are_the_best_of_all(known: list[BenchmarkC
 
 
 def rows_of(known: list[BenchmarkCase]) -> list[MethodResult]:
-    level = {kind: Level(1, 0.55) for kind in TYPES}
-    blind = {kind: Level(0, 0.45) for kind in TYPES}
+    level = {kind: Level(1, 0.55) for kind in LESION_TYPES}
+    blind = {kind: Level(0, 0.45) for kind in LESION_TYPES}
     rows = []
     for name, setting, learnt in (
         ("seer", level, "the truth"),
@@ -61,7 +61,9 @@ def rows_of(known: list[BenchmarkCase]) -> list[MethodResult]:
     ):
         method = ByMaps(name, learnt, truth_with_noise, (0.5,), variants=2)
         outcomes: list[Outcome] = run(method, known, setting)
-        rows.append(MethodResult(name, learnt, Tuned(setting, dict.fromkeys(TYPES, 0.0)), outcomes))
+        rows.append(
+            MethodResult(name, learnt, Tuned(setting, dict.fromkeys(LESION_TYPES, 0.0)), outcomes)
+        )
     return rows
 
 
@@ -101,19 +103,19 @@ def test_recall_is_told_by_size_and_by_how_plain_a_lesion_is(known: list[Benchma
     plain = []
     for number, subject in enumerate(known):
         change = np.zeros(subject.hu.shape, np.float32)
-        for kind in TYPES:
+        for kind in LESION_TYPES:
             change[subject.case.truth[kind]] = 90.0 if number % 4 == 1 else 150.0
         plain.append(replace(subject, twin_hu=subject.hu - change))
     lesions = [lesions_of(subject) for subject in plain]
     seer, blind, _ = rows_of(plain)
     seen = recall_by_stratum(lesions, seer.outcomes, seer.tuned.thresholds)
-    for kind in TYPES:
+    for kind in LESION_TYPES:
         total = sum(len(subject.case.lesions(kind)) for subject in plain)
         contrasts = [seen[kind][name] for name in ("below 120 HU", "120 to 200 HU")]
         sizes = [n for name, (_, n) in seen[kind].items() if "HU" not in name]
         assert sum(n for _, n in contrasts) == sum(sizes) == total
         assert all(hits == n for hits, n in seen[kind].values())
-    missed = recall_by_stratum(lesions, blind.outcomes, dict.fromkeys(TYPES, 2.0))
+    missed = recall_by_stratum(lesions, blind.outcomes, dict.fromkeys(LESION_TYPES, 2.0))
     assert all(hits == 0 for own in missed.values() for hits, _ in own.values())
     weights = np.ones((10, len(plain)))
     data = describe(About("toys", "00", []), [seer, blind], weights)

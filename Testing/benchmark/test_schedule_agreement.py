@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hideseekseg.attribution import Attribution, Proposal, Scored, edit, encode
+from hideseekseg.attribution import Attribution, edit, encode
 from hideseekseg.benchmark.cases import draw_subjects
 from hideseekseg.benchmark.speed.schedule_agreement import (
     Crops,
@@ -16,6 +16,7 @@ from hideseekseg.benchmark.speed.schedule_agreement import (
     compare_schedules,
     judge,
 )
+from hideseekseg.findings import SliceCandidate
 from hideseekseg.model.schedules import scheduled
 from hideseekseg.model.weights import BUNDLE, Model, load_model
 
@@ -55,27 +56,27 @@ def test_a_schedule_agrees_with_itself(bundle: Model, crops: Crops) -> None:
     assert again.calls == (own.edit_calls, own.projection_calls)
 
 
-def scored(row: int, score: float, kind: str = "lytic", size: int = 4) -> Scored:
+def scored(row: int, score: float, kind: str = "lytic", size: int = 4) -> SliceCandidate:
     mask = np.zeros(SHAPE, bool)
     mask[row : row + size, 2:6] = True
-    return Scored(Proposal(0, kind, mask, 0.1), 0.5, score)  # type: ignore[arg-type]
+    return SliceCandidate(0, kind, mask, score)  # type: ignore[arg-type]
 
 
-def seen(*candidates: Scored) -> Attribution:
+def seen(*candidates: SliceCandidate) -> Attribution:
     none = np.zeros((1, *SHAPE), np.float32)
     kept = tuple(c for c in candidates if c.score > 0.5)
-    return Attribution(np.ones(1), np.zeros(1), none, none, candidates, kept)
+    return Attribution(np.ones(1), np.zeros(1), none, none, none > 0, candidates, kept)
 
 
 def test_what_counts_as_the_same(bundle: Model) -> None:
     """One crop of two passes the gate: half of all agree at least."""
     body = np.ones((1, *SHAPE), bool)
-    truth = {"lytic": scored(2, 1.0).proposal.mask[None], "blastic": np.zeros_like(body)}
+    truth = {"lytic": scored(2, 1.0).mask[None], "blastic": np.zeros_like(body)}
     crops = Crops(torch.zeros(1, 1, *SHAPE), body, truth, 0.5)  # type: ignore[arg-type]
     schedule = replace(bundle.profile.schedule, name="other")
     reference = seen(scored(2, 0.9), scored(10, 0.2))
 
-    def against(*candidates: Scored) -> tuple[float, float, float]:
+    def against(*candidates: SliceCandidate) -> tuple[float, float, float]:
         found = judge(schedule, seen(*candidates), reference, crops, 1.0)
         return found.identical, found.of_all, round(found.score_difference, 6)
 

@@ -211,7 +211,7 @@ def test_bad_file_gets_one_line_and_no_results(
     [
         (["--weights", "/nowhere"], "cannot be read"),
         (["--labels", "atlas"], "no label convention"),
-        (["--levels", "C3"], "holds no C3"),
+        (["--levels", "C3"], "contains no C3"),
         (["--schedule", "fast"], "the weights 'tiny' have no fast schedule"),
         (["--bodies", "nobody.nii.gz"], "nobody.nii.gz: does not exist"),
     ],

@@ -131,9 +131,16 @@ class Tab:
         return str(self.page.inner_text(selector, timeout=PATIENCE))
 
 
-def open_tab(opened: Any, url: str, ready: str = "#segment:not([disabled])") -> Tab:
-    """A fresh browser profile at this address, once what ``ready`` selects is there."""
+def open_tab(
+    opened: Any, url: str, ready: str = "#segment:not([disabled])", script: str = ""
+) -> Tab:
+    """A fresh browser profile at this address, once what ``ready`` selects is there.
+
+    ``script`` runs in the page before any of its own.
+    """
     page = new_page(opened)
+    if script:
+        page.add_init_script(script)
     tab = Tab(page)
     page.on("console", lambda m: tab.complaints.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda error: tab.complaints.append(str(error)))

@@ -130,7 +130,7 @@ def make_evidence(ct: Volume, result: Result) -> dict[str, Evidence]:
             near = np.linalg.norm(positions(grid) - candidate.centroid_lps, axis=-1) < 5
             difference[near] += 150.0 if candidate.type == "lytic" else -150.0
         body = np.all(np.abs(positions(grid) - body_centre(n)) < (20.0, 15.0, 12.0), axis=-1)
-        evidence[vertebra.level] = Evidence(
-            image, image + difference, difference, body, grid, difference > 0, difference < 0
-        )
+        images = (image, image + difference, difference)
+        masks = (difference > 0, difference < 0, difference != 0)
+        evidence[vertebra.level] = Evidence(*images, body, grid, *masks)
     return evidence

@@ -17,7 +17,6 @@ from hideseekseg.attribution import (
     Mask,
     Proposal,
     Proposals,
-    Scored,
     attribute,
     changed_pixels,
     edit,
@@ -27,7 +26,9 @@ from hideseekseg.attribution import (
     score,
     select,
 )
+from hideseekseg.findings import SliceCandidate
 from hideseekseg.model.profile import Decision
+from hideseekseg.model.sampling import ddim_invert, ddim_render
 from hideseekseg.model.weights import Model
 
 EVERY_THIRD = slice(None, None, 3)  # of the published candidates: each costs 22 network calls
@@ -101,7 +102,7 @@ def test_scores_are_the_published_ones(ten_steps: Model) -> None:
     }
     assert len(scored) == 6
     for s in scored:
-        place = (s.proposal.type, *np.argwhere(s.proposal.mask).mean(0).tolist())
+        place = (s.type, *np.argwhere(s.mask).mean(0).tolist())
         assert s.score == pytest.approx(published[place], abs=1e-3)
 
 
@@ -183,8 +184,8 @@ def test_score_is_the_share_of_malignancy() -> None:
 
 
 def test_select_keeps_what_scores_above_the_threshold() -> None:
-    proposal = Proposal(0, "lytic", np.ones((2, 2), bool), 0.1)
-    scored = [Scored(proposal, 0.5, value) for value in (0.2, 0.5, 0.8)]
+    mask = np.ones((2, 2), bool)
+    scored = [SliceCandidate(0, "lytic", mask, value) for value in (0.2, 0.5, 0.8)]
     assert [s.score for s in select(scored, 0.5)] == [0.8]
 
 
@@ -198,12 +199,13 @@ def test_what_is_hidden_is_the_edit_and_the_rest_the_reconstruction(projection: 
     proposals = propose(healthy, np.ones((3, 16, 16), bool), model.profile.decision)
     scored = hide_and_seek(latents, healthy, proposals, model)
     chosen = scored[-1]
-    i = chosen.proposal.slice
+    i = chosen.slice
     picture = healthy.reconstruction[i].clone()
-    hidden = torch.from_numpy(proposals.changed[i] & ~chosen.proposal.mask)
+    hidden = torch.from_numpy(proposals.changed[i] & ~chosen.mask)
     picture[:, hidden] = healthy.edited[i][:, hidden]
     if projection == "render":
-        picture = edit(picture[None], encode(picture[None], model), model).reconstruction[0]
+        z, net = encode(picture[None], model).z, model.autoencoder
+        picture = ddim_render(net, ddim_invert(net, picture[None], z, 5, 100), z, 4, 100)[0]
     p = float(encode(picture[None], model).p)
     p_healthy = float(healthy.p_after[i])
     assert chosen.p == pytest.approx(p, abs=1e-5)
@@ -242,11 +244,28 @@ def test_healthy_slices_cost_one_encoder_pass() -> None:
     assert 0 < below.sum() < 8
     assert not result.difference[below].any()
     assert result.difference[~below].any(axis=(1, 2)).all()
-    assert all(not below[s.proposal.slice] for s in result.scored)
+    assert all(not below[s.slice] for s in result.scored)
     assert max(total for step, _, total in told if step == "encode") == 8
     assert max(total for step, _, total in told if step == "edit") == 2 * FAST.draws * int(
         (~below).sum()
     )
+
+
+@pytest.mark.parametrize("way", ["render", "single-shot"])
+def test_no_slice_is_made_more_malignant(way: str) -> None:
+    """Without a gate, a slice whose P is below ``healthy_p`` is left alone."""
+    model, images = tiny_model(replace(FAST, edit=way)), tiny_images(8)  # type: ignore[arg-type]
+    p = encode(images, model).p
+    healthy_p = float(p.median())
+    decision = Decision(healthy_p=healthy_p, gate_p=0.0)
+    model = replace(model, profile=replace(model.profile, decision=decision))
+    healthy = edit(images, encode(images, model), model)
+    below = (p <= healthy_p).numpy()
+    assert 0 < below.sum() < 8
+    assert (healthy.p_after <= p + 1e-6).all()
+    assert torch.equal(healthy.edited[below], images[below])
+    assert not healthy.difference[below].any()
+    assert healthy.difference[~below].any(axis=(1, 2)).all()
 
 
 @pytest.mark.parametrize(("way", "tolerance"), [("render", 2e-3), ("single-shot", 1e-5)])

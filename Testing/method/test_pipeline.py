@@ -15,10 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hideseekseg.anatomy.body import CUT
-from hideseekseg.anatomy.intensity import NotCTError
 from hideseekseg.anatomy.localization import move
 from hideseekseg.anatomy.quality import METAL_NEARBY
-from hideseekseg.errors import InputError
+from hideseekseg.errors import InputError, NotCTError, SegmentationError
 from hideseekseg.events import Event, Message, Progress, Started, VertebraDone
 from hideseekseg.findings import Evidence, Result, Status, VertebraFinding
 from hideseekseg.imaging.segmentation import Segment, Segmentation
@@ -26,7 +25,7 @@ from hideseekseg.imaging.volume import Grid, Volume, resample
 from hideseekseg.lesions import p_of_vertebra
 from hideseekseg.model.autoencoder import DiffusionAutoencoder
 from hideseekseg.model.weights import Model, load_model
-from hideseekseg.pipeline import Options, SegmentationError, segment_spine
+from hideseekseg.pipeline import Options, segment_spine
 
 Spine = tuple[Volume, Volume]
 BY_VALUE = Options(labels="totalsegmentator")
@@ -51,7 +50,8 @@ def run(
     on_event: Callable[[Event], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Result, dict[str, Evidence]]:
-    return segment_spine(ct, segmentation(labels), model, options, on_event, should_stop)
+    result = segment_spine(ct, segmentation(labels), model, options, on_event, should_stop)
+    return result, dict(result.evidence)
 
 
 def vertebra(result: Result, level: str) -> VertebraFinding:
@@ -255,7 +255,7 @@ def test_vertebra_without_a_usable_level_is_reported(box_spine: Spine, model: Mo
     names = {33: "T11", 32: "T11 vertebra", 31: "L1"}
     segments = tuple(Segment("", name, value, 0) for value, name in names.items())
     named = Segmentation((labels,), segments, "named.seg.nrrd")
-    result, _ = segment_spine(ct, named, model, Options(), lambda e: None, lambda: False)
+    result = segment_spine(ct, named, model, Options(), lambda e: None, lambda: False)
     assert [v.level for v in result.vertebrae] == ["T11", "L1", "T11 vertebra"]
     assert result.vertebrae[-1].status is Status.NOT_ANALYSED
     assert result.vertebrae[-1].reason == "unknown label: name, but T11 is T11 already"
@@ -266,7 +266,7 @@ def test_bodies_of_another_file_are_used(box_spine: Spine, model: Model) -> None
     ct, labels = box_spine
     whole = changed(labels, lambda a: a[40:44, 30:38, 18:26].fill(33)).array.astype(np.uint8)
     vertebrae = segmentation(replace(labels, array=whole))
-    result, _ = segment_spine(
+    result = segment_spine(
         ct, vertebrae, model, BY_VALUE, lambda e: None, lambda: False, segmentation(labels)
     )
     assert {v.body_source for v in result.vertebrae} == {"intersected"}
@@ -274,7 +274,7 @@ def test_bodies_of_another_file_are_used(box_spine: Spine, model: Model) -> None
 
 
 def test_missing_level_is_refused_by_name(box_spine: Spine, model: Model) -> None:
-    with pytest.raises(SegmentationError, match="holds no T5; it holds T11, T12, L1"):
+    with pytest.raises(SegmentationError, match="contains no T5; it contains T11, T12, L1"):
         run(*box_spine, model, replace(BY_VALUE, levels=("T5", "L1")))
 
 

@@ -32,7 +32,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def run(ct: Volume, segmentation: Path, model: Model, labels: str, *levels: str) -> Result:
     options = Options(labels, levels)
-    return segment_spine(ct, read_segmentation(segmentation), model, options)[0]
+    return segment_spine(ct, read_segmentation(segmentation), model, options)
 
 
 def kinds(result: Result) -> dict[str, set[LesionType]]:
@@ -100,5 +100,5 @@ def test_ready_made_crop_of_one_vertebra_is_valid_input(bundle: Model, shared: P
     scaled = np.asarray(ct.array[box] / 2000.0, np.float32)
     layers = tuple(replace(la, array=la.array[box], grid=part) for la in masks.layers)
     cropped = replace(masks, layers=layers, segments=(l3,))
-    result, _ = segment_spine(Volume(scaled, part), cropped, bundle, Options("verse"))
+    result = segment_spine(Volume(scaled, part), cropped, bundle, Options("verse"))
     assert [(v.level, v.status is Status.NOT_ANALYSED) for v in result.vertebrae] == [("L3", False)]

@@ -125,11 +125,11 @@ def test_lateral_slices_are_off_and_marked_when_on(
     bodies = Segmentation((labels,), (Segment("", "", 32, 0),), "bodies.nii.gz")
     for all_slices, count, remark in [(False, 5, ONLY_CENTRAL), (True, 50, LATERAL)]:
         options = Options("totalsegmentator", all_slices=all_slices)
-        result, evidence = segment_spine(ct, bodies, raw_model, options)
+        result = segment_spine(ct, bodies, raw_model, options)
         (found,) = result.vertebrae
         assert len(found.slice_p) == count
         assert found.flags == (remark,)
-        changed = np.flatnonzero(evidence["T12"].difference.any(axis=(1, 2)))
+        changed = np.flatnonzero(result.evidence["T12"].difference.any(axis=(1, 2)))
         assert len(changed) == count
         assert (changed[0] + changed[-1]) / 2 == pytest.approx(24.5, abs=0.5)
 
@@ -141,7 +141,7 @@ def test_weights_of_all_slices_have_no_remark(
     geometry = replace(raw_model.profile.geometry, central_slices=None)
     model = replace(raw_model, profile=replace(raw_model.profile, geometry=geometry))
     bodies = Segmentation((labels,), (Segment("", "", 32, 0),), "bodies.nii.gz")
-    (found,) = segment_spine(ct, bodies, model, Options("totalsegmentator"))[0].vertebrae
+    (found,) = segment_spine(ct, bodies, model, Options("totalsegmentator")).vertebrae
     assert (len(found.slice_p), found.flags) == (50, ())
 
 

@@ -101,10 +101,10 @@ def test_every_call_is_told_and_may_end_the_walk() -> None:
 
 
 def test_named_schedules_keep_the_weights_and_say_what_they_are() -> None:
-    own = tiny_model(replace(FAST, name="fast"))
+    own = tiny_model(replace(FAST, name="fast", timesteps=1000))
     assert scheduled(own, "fast") is own
     exact = scheduled(own, "exact")
-    assert exact.profile.schedule == Schedule("exact", timesteps=FAST.timesteps)
+    assert exact.profile.schedule == Schedule("exact", timesteps=1000)
     assert (exact.hash, exact.autoencoder) == (own.hash, own.autoencoder)
     few = scheduled(own, "multistep").profile.schedule
     assert few.edit_calls < exact.profile.schedule.edit_calls / 10
@@ -112,6 +112,8 @@ def test_named_schedules_keep_the_weights_and_say_what_they_are() -> None:
         scheduled(exact, "fast")
     with pytest.raises(ScheduleError, match="choose exact, multistep, fast"):
         scheduled(own, "slow")
+    with pytest.raises(ScheduleError, match="no integer stride through 100 timesteps"):
+        scheduled(tiny_model(replace(FAST, name="fast", timesteps=100)), "exact")
 
 
 def test_the_image_may_stand_for_its_reconstruction() -> None:

@@ -147,10 +147,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "unknown choice": (
         lambda f: change_profile(f, lambda d: d["architecture"].update(pooling="median")),
         "profile.json",
-        "'median'",
+        '"median" is not one of mean, evidence',
     ),
     "impossible network": (
-        lambda f: change_profile(f, lambda d: d["architecture"].update(channels="wide")),
+        lambda f: change_profile(f, lambda d: d["architecture"].update(channels=1)),
         "profile.json",
         "no possible network",
     ),

@@ -360,7 +360,7 @@ def test_a_ct_that_is_bent_or_slanted_is_refused() -> None:
 def test_levels_that_are_none_and_levels_twice_are_named() -> None:
     ct, segmentation = make_scene()
     wrong = one(reading.problems(ct, segmentation, {"vertebrae_T10": "Q7"}))
-    assert wrong.startswith('vertebrae_T10: "Q7" is no level')
+    assert wrong.startswith('vertebrae_T10: "Q7" is not a level')
     twice = {"vertebrae_T10": "L3", "vertebrae_T11": "L3"}
     assert "L3 already" in one(reading.problems(ct, segmentation, twice))
     nothing = add_segmentation({"liver": boxes(CT_GRID)["vertebrae_L1"]}, CT_GRID.ijk_to_lps)

@@ -196,6 +196,81 @@ def test_second_tab_shows_the_same_session(opened: Opened) -> None:
     opened.tab.until("() => document.querySelectorAll('#candidates tr.rejected').length === 0")
 
 
+# A page far behind its session, as on a busy machine: all that it is told comes a second late.
+LATE = """
+const own = Object.getOwnPropertyDescriptor(WebSocket.prototype, "onmessage");
+Object.defineProperty(WebSocket.prototype, "onmessage", {
+  ...own,
+  set(handler) { own.set.call(this, (event) => setTimeout(() => handler(event), 1000)); },
+});
+"""
+# The browser reads a long message more slowly than a short one that comes after it.
+LONG_READ_SLOWLY = """
+const read = Blob.prototype.arrayBuffer;
+Blob.prototype.arrayBuffer = async function () {
+  const content = await read.call(this);
+  await new Promise((resolve) => setTimeout(resolve, this.size > 20000 ? 1500 : 0));
+  return content;
+};
+"""
+REJECTED = "([n]) => document.querySelectorAll('#candidates tr.rejected').length === n"
+
+
+def choose_none(tab: Tab) -> None:
+    """What is chosen is filtered away, and the filter taken back."""
+    for wanted in ("accepted", ""):
+        tab.page.select_option("#filter-verdict", wanted)
+        tab.until("([wanted]) => window.trame.state.get('wanted').verdict === wanted", wanted)
+    tab.until_state("current", "")
+
+
+def test_no_key_is_lost_where_the_page_is_later_than_the_session(opened: Opened) -> None:
+    tab = opened.tab
+    choose_none(tab)
+    late = open_tab(opened.browser, opened.served.url, "#candidates tbody tr", LATE)
+    late.until_state("current", "")
+    late.page.locator("#candidates tbody tr").first.click()
+    late.press("c")
+    late.page.keyboard.type("at once")
+    late.press("Enter")
+    late.press("x")
+    late.press("n")
+    late.press("u")
+    late.press("Shift+U")
+    tab.until(REJECTED, 1)
+    tab.until_state("comment", "at once")
+    late.press("u")
+    late.press("u")
+    tab.until(REJECTED, 0)
+    tab.until_state("comment", "")
+    tab.until_state("can_undo", False)
+    late.until_state("can_undo", False)
+    assert late.complaints == []
+    late.page.context.close()
+
+
+def test_comment_without_a_finding_is_refused(opened: Opened) -> None:
+    tab = opened.tab
+    choose_none(tab)
+    tab.press("c")
+    tab.page.keyboard.type("on nothing")
+    tab.press("Enter")
+    tab.until("() => document.querySelector('#message')?.innerText.includes('Choose a finding')")
+    tab.until("() => document.querySelector('#comment').value === ''")
+    tab.page.click("#message .plain")
+
+
+def test_long_message_is_not_overtaken(opened: Opened) -> None:
+    """The evidence of a finding is a long message, that nothing is chosen any more a short one."""
+    slow = open_tab(opened.browser, opened.served.url, "#candidates tbody tr", LONG_READ_SLOWLY)
+    slow.page.locator("#candidates tbody tr").first.click()
+    choose_none(slow)
+    slow.page.wait_for_timeout(2500)
+    assert slow.page.query_selector("#strip img") is None
+    assert slow.state("strip") == []
+    slow.page.context.close()
+
+
 def test_second_run_asks_before_it_replaces_verdicts(opened: Opened) -> None:
     tab = opened.tab
     tab.choose_first()

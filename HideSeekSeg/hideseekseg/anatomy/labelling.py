@@ -71,7 +71,7 @@ def assign(segmentation: Segmentation, labels: str | None = None) -> list[Assign
         meaning = meaning or (UNKNOWN if _is_unnamed(segment) else OTHER)
         found.append(Assignment(segment, meaning.level, meaning.kind, source))
     if not any(assignment.level for assignment in found):
-        raise InputError(segmentation.name, _nothing_found(segmentation.segments, declared))
+        raise InputError(segmentation.source, _nothing_found(segmentation.segments, declared))
     return _without_doubles(found)
 
 

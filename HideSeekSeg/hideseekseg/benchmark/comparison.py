@@ -13,10 +13,9 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import atomic, make_folder
-from ..model.weights import Model
+from ..model.weights import Model, load_model
 from ..simulation.source_vertebrae import Source, read_sources
 from ..training.trainer import Say, counter
-from ..training.weights import load_weights
 from .ablations import ablations, run_ablations
 from .cases import (
     BenchmarkCase,
@@ -51,18 +50,18 @@ OWN = "Hide-and-Seek Attribution"
 class ComparisonPlan:
     """What to measure.
 
-    ``cases`` and ``validation`` hold what ``simulate --whole`` wrote, ``rivals`` what ``benchmark
-    train`` did.  Real CTs of ``sources`` (below ``data``) that are not of the split "training" are
-    taken as healthy, but for the patients of ``boxes``.  ``drawn`` vertebrae are drawn anew;
-    ``tuning`` validation vertebrae choose thresholds; ``ablated`` cases go through the ablations.
-    ``beside`` are further weights of our own, which get rows of their own.
+    ``cases`` and ``validation`` hold the output of ``simulate --whole``, ``baselines`` that of
+    ``benchmark train``.  Real CTs of ``sources`` (paths relative to ``data``) that are not of the
+    split "training" are taken as healthy, except for the patients of ``boxes``.  ``drawn``
+    vertebrae are synthetic; ``tuning`` validation vertebrae choose thresholds; ``ablated`` cases go
+    through the ablations.  ``compare_weights`` are further weights of our own, with their own rows.
     """
 
     cases: Path
     weights: Path
     out: Path
     validation: Path
-    rivals: Path | None = None
+    baselines: Path | None = None
     sources: Path | None = None
     data: Path | None = None
     boxes: Path | None = None
@@ -70,7 +69,7 @@ class ComparisonPlan:
     tuning: int = 120
     ablated: int = 60
     seed: int = 7001
-    beside: Sequence[Path] = ()
+    compare_weights: Sequence[Path] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +96,7 @@ class Contest:
 def compare(plan: ComparisonPlan, say: Say) -> list[Path]:
     """Write a table, a JSON file and plots per set to ``plan.out``; gives the tables' paths."""
     make_folder(plan.out)
-    model = load_weights(plan.weights)
+    model = load_model(plan.weights)
     contest = prepare(plan, model, say)
     real, drawn = split_drawn(load_simulated(plan.cases, model.profile))
     tables = []
@@ -122,7 +121,7 @@ def prepare(plan: ComparisonPlan, model: Model, say: Say) -> Contest:
     if find_spec("torchcam") is None:
         maps = [method for method in maps if method.name not in FROM_TORCHCAM]
         not_run |= dict.fromkeys(FROM_TORCHCAM, "not run: torchcam is not there")
-    beside = [_alike(folder, model) for folder in plan.beside]
+    beside = [_alike(folder, model) for folder in plan.compare_weights]
     methods: list[Method] = [
         *(HideAndSeek(f"{OWN} ({one.profile.name})", one) for one in (model, *beside)),
         difference_map(model),
@@ -131,12 +130,12 @@ def prepare(plan: ComparisonPlan, model: Model, say: Say) -> Contest:
         OtsuHiding(model),
         *maps,
     ]
-    if plan.rivals is not None:
-        trained, missing = trained_methods(plan.rivals, model.profile)
+    if plan.baselines is not None:
+        trained, missing = trained_methods(plan.baselines, model.profile)
         methods += trained
         not_run |= missing
     else:
-        not_run |= dict.fromkeys((ANOMALY_NAME, UNET_NAME), "not run: no --rivals were given")
+        not_run |= dict.fromkeys((ANOMALY_NAME, UNET_NAME), "not run: no --baselines were given")
     known = load_simulated(plan.validation, model.profile)
     if not any(subject.case.diseased for subject in known):
         raise InputError(plan.validation, "holds no diseased vertebra to choose thresholds on")
@@ -153,7 +152,7 @@ def prepare(plan: ComparisonPlan, model: Model, say: Say) -> Contest:
 
 def _alike(folder: Path, model: Model) -> Model:
     """Other weights that see the same crops as ``model``; raises InputError where they do not."""
-    other = load_weights(folder)
+    other = load_model(folder)
     theirs, ours = other.profile, model.profile
     if (theirs.geometry, theirs.intensity) != (ours.geometry, ours.intensity):
         raise InputError(folder, "sees other crops than the weights it is to stand beside")
@@ -171,8 +170,8 @@ def _simulated(
     """Methods, realism of the edit, ablations."""
     data = _measured(contest, title, subjects, say)
     draw_failures(plan.out / f"failures-{stem}.png", contest.own, subjects)
-    if plan.rivals is not None and (plan.rivals / AUDITOR / "profile.json").exists():
-        auditor = load_auditor(plan.rivals)
+    if plan.baselines is not None and (plan.baselines / AUDITOR / "profile.json").exists():
+        auditor = load_auditor(plan.baselines)
         data["realism"] = {
             model.profile.name: estimates_data(realism(subjects, model, auditor))
             for model in (contest.model, *contest.beside)

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..files import make_folder
-from ..model.weights import Model
-from ..training.evaluation import TYPES
+from ..findings import LESION_TYPES
+from ..model.weights import Model, load_model
 from ..training.trainer import Say, counter
-from ..training.weights import load_weights
 from .cases import BenchmarkCase, load_simulated, split_drawn
 from .comparison import OWN, bootstrap_of, write_set
 from .methods.anomaly import change_map, difference_map
@@ -34,7 +33,7 @@ from .threshold_selection import choose
 
 TITLE = "Simulated lesions in real vertebrae, cross-validated by patient"
 TUNED_ON = "the other patients of each fold"
-AT_ZERO: Thresholds = dict.fromkeys(TYPES, 0.0)
+AT_ZERO: Thresholds = dict.fromkeys(LESION_TYPES, 0.0)
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def cross_validate(plan: CrossValidationPlan, say: Say) -> list[Path]:
 
 def read_folds(weights: Sequence[Path], cases: Path) -> list[Fold]:
     """One fold per set of weights; raises InputError where not every patient is unseen by one."""
-    models = [load_weights(folder) for folder in weights]
+    models = [load_model(folder) for folder in weights]
     subjects, _ = split_drawn(load_simulated(cases, models[0].profile))
     folds = []
     for folder, model in zip(weights, models):
@@ -108,7 +107,7 @@ def _rows(folds: Sequence[Fold], tuning: int, say: Say) -> list[MethodResult]:
             outcomes = run(method, fold.unseen, tuned.settings, tell)
             first.setdefault(method.name, method)
             pooled.setdefault(method.name, []).extend(_over(outcomes, tuned.thresholds))
-    at_zero = Tuned(dict.fromkeys(TYPES), AT_ZERO)
+    at_zero = Tuned(dict.fromkeys(LESION_TYPES), AT_ZERO)
     return [
         MethodResult(name, first[name].learnt_from, at_zero, outcomes, name == OWN)
         for name, outcomes in pooled.items()
@@ -123,7 +122,10 @@ def _methods(model: Model) -> list[Method]:
 
 def _over(outcomes: Sequence[Outcome], thresholds: Thresholds) -> list[Outcome]:
     return [
-        replace(one, matches={kind: one.matches[kind].lowered(thresholds[kind]) for kind in TYPES})
+        replace(
+            one,
+            matches={kind: one.matches[kind].lowered(thresholds[kind]) for kind in LESION_TYPES},
+        )
         for one in outcomes
     ]
 

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..attribution import encode
-from ..findings import LesionType
+from ..findings import LESION_TYPES, LesionType
 from ..model.weights import Model
-from ..training.evaluation import TYPES, Edited, edit_case
+from ..training.evaluation import Edited, edit_case
 from .cases import BenchmarkCase
 from .metrics.detection import Estimate, Weights, draw_weights, interval, weighted_mean
 
@@ -37,7 +37,9 @@ def _estimate(values: npt.NDArray[np.float64], weights: Weights) -> Estimate:
 
 def _of_vertebra(subject: BenchmarkCase, model: Model, auditor: Model) -> dict[str, float]:
     seen = edit_case(subject.case, model)
-    figures = {f"{kind} signal removed": removed_share(subject, seen, kind) for kind in TYPES}
+    figures = {
+        f"{kind} signal removed": removed_share(subject, seen, kind) for kind in LESION_TYPES
+    }
     figures["change beside the lesions (x)"] = _beside(subject, seen)
     crossed = _crossed(subject)
     pictures = {"image": subject.case.x, "edit": seen.healthy.edited, "twin": subject.twin}

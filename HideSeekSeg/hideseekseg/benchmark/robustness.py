@@ -193,8 +193,6 @@ DEGRADED: dict[str, tuple[Degraded, tuple[str, ...]]] = {
 }
 
 
-pass
-
 # Every rule, as its alarms are counted, and what it looks at.
 RULES = {
     "too small": "fewer than 100 voxels or less than 6 mm of the body: not analysed",

@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..findings import LesionType
-from ..training.evaluation import TYPES
+from ..findings import LESION_TYPES, LesionType
 from ..training.threshold_tuning import LEAST_IOU
 from ..training.threshold_tuning import worth as worth_of
 from .cases import BenchmarkCase
@@ -33,12 +32,12 @@ def choose(
     for number, subject in enumerate(subjects):
         seen = method.prepare(subject)
         for own, setting in zip(outcomes, method.settings):
-            lesions, p = method.detect(seen, dict.fromkeys(TYPES, setting))
+            lesions, p = method.detect(seen, dict.fromkeys(LESION_TYPES, setting))
             own.append(outcome(subject.case, subject.vertebra, lesions, p))
         tell(number + 1, len(subjects))
     settings: dict[LesionType, Setting] = {}
     thresholds: dict[LesionType, float] = {}
-    for kind in TYPES:
+    for kind in LESION_TYPES:
         best = -np.inf
         for setting, own in zip(method.settings, outcomes):
             for threshold in _thresholds(own, kind):

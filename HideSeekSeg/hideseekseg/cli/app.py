@@ -1,4 +1,4 @@
-"""The command that opens the review in a browser."""
+"""The subcommand ``app``: the review in a browser."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import importlib.util
 from pathlib import Path
 
-from .arguments import OK, Command
+from .arguments import DEVICES, OK, WEIGHTS_HELP, Command, count, port, say, share
 
 MISSING = (
     "needs trame-slicer, which is not installed here: `make app` sets it up, or"
@@ -17,16 +17,20 @@ MISSING = (
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("ct", type=Path, nargs="?", metavar="CT", help="CT, DICOM folder, or a saved review.mrb")
-    add("segmentation", type=Path, nargs="?", metavar="SEGMENTATION", help="its vertebrae")
+    add("segmentation", type=Path, nargs="?", metavar="SEGMENTATION", help="of its vertebrae")
     add("--labels", default="names", metavar="NAME|FILE", help="as of `segment`")
     add("--out", type=Path, default=Path("hideseekseg-results"), metavar="DIR")
-    add("--port", type=int, default=0, help="0 (default): a free one")
-    add("--host", default="127.0.0.1", help="another than this computer can reach it: see README")
-    add("--no-browser", action="store_true", help="only print the address")
-    add("--upload-mb", type=int, default=2048, metavar="N", help="most that may be uploaded")
-    add("--device", default="auto", choices=["auto", "cpu", "cuda", "mps"])
-    add("--threshold", type=float, metavar="X", help="start with this threshold (0 to 1)")
-    add("--weights", type=Path, metavar="DIR", help="other weights than those that come along")
+    add("--port", type=port, default=0, metavar="N", help="0 (default): any free port")
+    add(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on (default: this computer only); see README",
+    )
+    add("--no-browser", action="store_true", help="print the address only")
+    add("--upload-mb", type=count, default=2048, metavar="N", help="upload limit in MB")
+    add("--device", default="auto", choices=DEVICES)
+    add("--threshold", type=share, metavar="X", help="initial threshold (0 to 1)")
+    add("--weights", type=Path, metavar="DIR", help=WEIGHTS_HELP)
     add("--all-slices", action="store_true", help="also slices unlike those of the training")
     parser.set_defaults(refuse=parser.error)
 
@@ -46,12 +50,8 @@ def _run(args: argparse.Namespace) -> int:
     start = Start(args.ct, args.segmentation, args.labels, args.out)
     settings = RunSettings(args.device, args.weights, args.threshold, args.all_slices)
     address = Address(args.host, args.port)
-    serve(start, settings, address, args.upload_mb, not args.no_browser, _say)
+    serve(start, settings, address, args.upload_mb, not args.no_browser, say)
     return OK
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
-
-
-COMMANDS = (Command("app", "review in a browser, on this computer", _arguments, _run),)
+COMMANDS = (Command("app", "review in a browser on this computer", _arguments, _run),)

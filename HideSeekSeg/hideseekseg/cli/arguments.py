@@ -1,19 +1,126 @@
-"""What a command of ``hideseekseg`` is, and how it may end."""
+"""Subcommands of ``hideseekseg`` and their types of arguments: one home for each.
+
+A value that is out of range is refused by argparse, in one line that names the option.
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, NoReturn
 
 OK, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+WEIGHTS_HELP = "weights directory (default: bundled weights)"
+MOST = 10**9
 
 
 @dataclass(frozen=True)
 class Command:
-    """A word after ``hideseekseg``; ``run`` returns the exit status."""
+    """A subcommand of ``hideseekseg``; ``run`` returns the exit status."""
 
     name: str
     help: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that refuses in one line; its subparsers do so, too."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the cause and where help is; exit as for bad input."""
+        print(f"{self.prog}: {message} (see {self.prog} --help)", file=sys.stderr)
+        self.exit(BAD_INPUT)
+
+
+def say(line: str) -> None:
+    """Print a line to standard output at once."""
+    print(line, flush=True)
+
+
+def say_aside(line: str) -> None:
+    """Print a line to standard error at once, as progress that is no result."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def whole(low: int, high: int = MOST) -> Callable[[str], int]:
+    """Return the type of whole numbers between ``low`` and ``high``."""
+
+    def parse(text: str) -> int:
+        digits = text.strip().removeprefix("-")
+        # Few digits: Python refuses to read thousands of them.
+        number = int(text) if digits.isdecimal() and len(digits) < 20 else None
+        if number is None or not low <= number <= high:
+            asked = f"between {low} and {high}" if high < MOST else f"of at least {low}"
+            raise argparse.ArgumentTypeError(f"{_shown(text)} is not a whole number {asked}")
+        return number
+
+    return parse
+
+
+count = whole(1)
+count_or_none = whole(0)
+threads = whole(1, 1024)
+port = whole(0, 65535)
+seed = whole(0, 2**32 - 1)
+
+
+def share(text: str) -> float:
+    """Parse a number between 0 and 1."""
+    value = _number(text)
+    if value is None or not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{_shown(text)} is not a number between 0 and 1")
+    return value
+
+
+def rate(text: str) -> float:
+    """Parse a learning rate."""
+    value = _number(text)
+    if value is None or not 0 < value <= 0.1:
+        cause = "is not a learning rate (above 0 and at most 0.1)"
+        raise argparse.ArgumentTypeError(f"{_shown(text)} {cause}")
+    return value
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Parse names between commas, at least one."""
+    found = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not found:
+        raise argparse.ArgumentTypeError(f"{_shown(text)} contains no name")
+    return found
+
+
+def levels(text: str) -> tuple[str, ...]:
+    """Parse vertebral levels between commas, at least one."""
+    from ..anatomy.label_conventions import LEVELS
+
+    found = tuple(dict.fromkeys(word.strip().upper() for word in text.split(",") if word.strip()))
+    if not found:
+        raise argparse.ArgumentTypeError(f"{_shown(text)} contains no vertebral level")
+    for level in found:
+        if level not in LEVELS:
+            known = f"{LEVELS[0]} to {LEVELS[-1]}"
+            raise argparse.ArgumentTypeError(f"{level!r} is not a vertebral level ({known})")
+    return found
+
+
+def add_hidden(parser: argparse.ArgumentParser, old: str, new: str, **options: Any) -> None:
+    """Accept the old spelling of an option without showing it in the help."""
+    name = new.removeprefix("--").replace("-", "_")
+    hidden = argparse.SUPPRESS
+    parser.add_argument(old, dest=name, default=hidden, help=hidden, **options)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:37]}...")

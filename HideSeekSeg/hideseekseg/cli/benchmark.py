@@ -1,4 +1,4 @@
-"""The command that measures: accuracy, the derived body, seconds and memory."""
+"""The subcommand ``benchmark``: accuracy, the derived body, seconds and memory."""
 
 from __future__ import annotations
 
@@ -6,29 +6,47 @@ import argparse
 import sys
 from pathlib import Path
 
-from .arguments import OK, Command
+from .arguments import (
+    OK,
+    WEIGHTS_HELP,
+    Command,
+    add_hidden,
+    count,
+    count_or_none,
+    say,
+    seed,
+    threads,
+)
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(title="what to measure", required=True, metavar="WHAT")
-    _accuracy_arguments(kinds.add_parser("accuracy", help="what weights are worth"))
-    _train_arguments(kinds.add_parser("train", help="networks that `accuracy` compares with"))
+    _accuracy_arguments(kinds.add_parser("accuracy", help="accuracy of a set of weights"))
+    _train_arguments(kinds.add_parser("train", help="train the networks of the baselines"))
     _folds_arguments(kinds.add_parser("folds", help="cross-validation by patient"))
-    bodies = kinds.add_parser("bodies", help="the derived vertebral body against true ones")
+    bodies = kinds.add_parser("bodies", help="derived vertebral bodies against reference ones")
     bodies.add_argument("--data", type=Path, required=True, metavar="DIR")
     bodies.set_defaults(measure=_bodies)
-    runs = kinds.add_parser("runs", help="seconds and memory of the main job on real CTs")
+    runs = kinds.add_parser("runs", help="seconds and memory of `segment` on real CTs")
     add = runs.add_argument
     add("sources", type=Path, metavar="SOURCES.csv")
-    add("--data", type=Path, required=True, metavar="DIR", help="folder the paths start from")
+    add(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder that the paths are relative to",
+    )
     add("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
     runs.set_defaults(measure=_runs)
     review = kinds.add_parser("review", help="milliseconds of a threshold move, a verdict, an undo")
-    review.add_argument("--candidates", type=int, default=500, metavar="N")
+    review.add_argument("--candidates", type=count, default=500, metavar="N")
     review.set_defaults(measure=_review)
-    _app_arguments(kinds.add_parser("app", help="what a reader waits for in the browser"))
-    _speed_arguments(kinds.add_parser("speed", help="seconds, memory, and what that costs"))
-    _range_arguments(kinds.add_parser("range", help="alarms on unusual inputs, false and true"))
+    _app_arguments(kinds.add_parser("app", help="response times in the browser"))
+    _speed_arguments(
+        kinds.add_parser("speed", help="seconds and memory, and their price in accuracy")
+    )
+    _range_arguments(kinds.add_parser("range", help="warnings on unusual inputs, false and true"))
 
 
 def _accuracy_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,41 +55,62 @@ def _accuracy_arguments(parser: argparse.ArgumentParser) -> None:
         " methods per set of vertebrae, with intervals and plots."
     )
     add = parser.add_argument
-    add("cases", type=Path, metavar="DIR", help="what `simulate --whole` wrote")
-    add("--weights", type=Path, metavar="DIR", help="other weights than those that come along")
+    add("cases", type=Path, metavar="DIR", help="output of `simulate --whole`")
+    add("--weights", type=Path, metavar="DIR", help=WEIGHTS_HELP)
     add("--out", type=Path, metavar="DIR", help="folder for tables, JSON and plots")
     add("--validation", type=Path, metavar="DIR", help="whole vertebrae to choose thresholds on")
-    add("--beside", type=Path, action="append", default=[], metavar="DIR", help="further weights")
-    add("--rivals", type=Path, metavar="DIR", help="what `benchmark train` wrote")
+    add(
+        "--compare-weights",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="further weights to compare with",
+    )
+    add_hidden(parser, "--beside", "--compare-weights", type=Path, action="append")
+    add("--baselines", type=Path, metavar="DIR", help="output of `benchmark train`")
+    add_hidden(parser, "--rivals", "--baselines", type=Path)
     add("--sources", type=Path, metavar="SOURCES.csv", help="real CTs: all but those of training")
     add("--data", type=Path, metavar="DIR", help="folder the paths of --sources start from")
     add("--boxes", type=Path, metavar="BOXES.csv", help="boxes around the lesions of real CTs")
-    add("--drawn", type=int, default=0, metavar="N", help="also N vertebrae drawn from scratch")
-    add("--tuning", type=int, default=120, metavar="N", help="vertebrae to choose thresholds on")
-    add("--ablated", type=int, default=60, metavar="N", help="vertebrae for ablations; 0: none")
+    add("--drawn", type=count_or_none, default=0, metavar="N", help="also N synthetic vertebrae")
+    add("--tuning", type=count, default=120, metavar="N", help="vertebrae to choose thresholds on")
+    add(
+        "--ablated",
+        type=count_or_none,
+        default=60,
+        metavar="N",
+        help="vertebrae for ablations; 0: none",
+    )
     parser.set_defaults(measure=_accuracy, refuse=parser.error)
 
 
 def _folds_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Each patient judged by the weights that have not seen him, beside the baselines that need"
-        " no network of their own. `train --without` makes the weights of a fold."
+        "Cross-validation: each patient is judged by weights not trained on that patient, next to"
+        " the baselines that need no training. `train --without` makes the weights of a fold."
     )
     add = parser.add_argument
-    add("cases", type=Path, metavar="DIR", help="what `simulate --whole` wrote, of all patients")
+    add("cases", type=Path, metavar="DIR", help="output of `simulate --whole`, of all patients")
     add("--weights", type=Path, action="append", required=True, metavar="DIR", help="of each fold")
     add("--out", type=Path, required=True, metavar="DIR", help="folder for table, JSON and plots")
-    add("--tuning", type=int, default=60, metavar="N", help="vertebrae to choose thresholds on")
+    add("--tuning", type=count, default=60, metavar="N", help="vertebrae to choose thresholds on")
     parser.set_defaults(measure=_folds)
 
 
 def _range_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Alarms on real vertebrae as they are, and after they were degraded."
+    parser.description = "Warnings on real vertebrae as they are, and after they were degraded."
     add = parser.add_argument
     add("--sources", type=Path, required=True, metavar="SOURCES.csv")
-    add("--data", type=Path, required=True, metavar="DIR", help="folder the paths start from")
+    add(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder that the paths are relative to",
+    )
     add("--out", type=Path, metavar="DIR", help="folder for range.md and range.json")
-    add("--degraded", type=int, default=4, metavar="N", help="vertebrae to degrade of each CT")
+    add("--degraded", type=count, default=4, metavar="N", help="vertebrae to degrade of each CT")
     parser.set_defaults(measure=_range)
 
 
@@ -82,11 +121,11 @@ def _speed_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="folder for table, JSON and plots")
-    add("--weights", type=Path, metavar="DIR", help="other weights than those that come along")
+    add("--weights", type=Path, metavar="DIR", help=WEIGHTS_HELP)
     add("--cases", type=Path, metavar="DIR", help="`simulate --whole` wrote it; default: drawn")
-    add("--crops", type=int, default=24, metavar="N", help="slices for the agreement (3 s each)")
-    add("--repeats", type=int, default=3, metavar="N", help="runs of each whole process")
-    add("--threads", type=int, default=2, metavar="N", help="threads of the processor")
+    add("--crops", type=count, default=24, metavar="N", help="slices for the agreement (3 s each)")
+    add("--repeats", type=count, default=3, metavar="N", help="runs of each whole process")
+    add("--threads", type=threads, default=2, metavar="N", help="CPU threads to use")
     add("--before", type=Path, metavar="DIR", help="an earlier HideSeekSeg folder to time as well")
     parser.set_defaults(measure=_speed)
 
@@ -94,25 +133,25 @@ def _speed_arguments(parser: argparse.ArgumentParser) -> None:
 def _app_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "A real server and a real Chromium: milliseconds from a click, a key and the slider to"
-        " what is seen, and the server's memory over runs of the embedded example. Needs"
+        " what is displayed, and the server's memory over runs of the embedded example. Needs"
         " playwright here, and a Python with trame-slicer."
     )
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="folder for app.md and app.json")
-    add("--python", default=sys.executable, metavar="FILE", help="that of `make app`")
-    add("--candidates", type=int, default=500, metavar="N")
-    add("--runs", type=int, default=10, metavar="N", help="runs of the example, for the memory")
-    add("--rounds", type=int, default=21, metavar="N", help="clicks, keys and moves each")
+    add("--python", default=sys.executable, metavar="FILE", help="Python of `make app`")
+    add("--candidates", type=count, default=500, metavar="N")
+    add("--runs", type=count, default=10, metavar="N", help="runs of the example, for the memory")
+    add("--rounds", type=count, default=21, metavar="N", help="clicks, keys and moves each")
     parser.set_defaults(measure=_app)
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("network", choices=["unet", "anomaly", "auditor"])
-    add("slices", type=Path, metavar="DIR", help="simulated slices to learn from")
-    add("--out", type=Path, required=True, metavar="DIR", help="folder for all rivals; resumed")
-    add("--steps", type=int, metavar="N", help="how long (default: what suits the network)")
-    add("--seed", type=int, default=101, help="another than that of the weights to be judged")
+    add("slices", type=Path, metavar="DIR", help="simulated slices to train on")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for all baselines; resumed")
+    add("--steps", type=count, metavar="N", help="training steps (default: by network)")
+    add("--seed", type=seed, default=101, metavar="N", help="not that of the weights under test")
     parser.set_defaults(measure=_train)
 
 
@@ -133,11 +172,11 @@ def _accuracy(args: argparse.Namespace) -> int:
     from ..benchmark.comparison import ComparisonPlan, compare
 
     plan = ComparisonPlan(
-        *(args.cases, weights, args.out, args.validation, args.rivals),
+        *(args.cases, weights, args.out, args.validation, args.baselines),
         *(args.sources, args.data, args.boxes, args.drawn, args.tuning, args.ablated),
-        beside=args.beside,
+        compare_weights=args.compare_weights,
     )
-    for path in compare(plan, _say):
+    for path in compare(plan, say):
         print(path)
     return OK
 
@@ -145,7 +184,7 @@ def _accuracy(args: argparse.Namespace) -> int:
 def _figures(args: argparse.Namespace, weights: Path) -> int:
     from ..training.commands import run_benchmark
 
-    run_benchmark(args.cases, weights, args.out, _say)
+    run_benchmark(args.cases, weights, args.out, say)
     return OK
 
 
@@ -153,7 +192,7 @@ def _folds(args: argparse.Namespace) -> int:
     from ..benchmark.cross_validation import CrossValidationPlan, cross_validate
 
     for path in cross_validate(
-        CrossValidationPlan(args.cases, args.weights, args.out, args.tuning), _say
+        CrossValidationPlan(args.cases, args.weights, args.out, args.tuning), say
     ):
         print(path)
     return OK
@@ -167,7 +206,7 @@ def _train(args: argparse.Namespace) -> int:
         from ..training.trainer import stage_teller
 
         steps = args.steps or STEPS[args.network]
-        tell = stage_teller(_say)
+        tell = stage_teller(say)
         work = (args.network, args.slices, args.out, steps, args.seed)
         print(train_baseline(*work, tell, should_stop))
     return OK
@@ -183,7 +222,7 @@ def _bodies(args: argparse.Namespace) -> int:
 def _runs(args: argparse.Namespace) -> int:
     from ..benchmark.real_scans import run_all, table
 
-    print(table(run_all(args.sources, args.data, args.out, (), _say)))
+    print(table(run_all(args.sources, args.data, args.out, (), say)))
     return OK
 
 
@@ -198,7 +237,7 @@ def _app(args: argparse.Namespace) -> int:
     from ..benchmark.app.measure import AppBenchmarkPlan, measure
 
     plan = AppBenchmarkPlan(args.out, args.python, args.candidates, args.runs, args.rounds)
-    for path in measure(plan, _say):
+    for path in measure(plan, say):
         print(path)
     return OK
 
@@ -208,7 +247,7 @@ def _speed(args: argparse.Namespace) -> int:
     from ..model.weights import BUNDLE
 
     how = (args.cases, args.crops, args.repeats, args.threads, args.before)
-    for path in measure(SpeedPlan(args.weights or BUNDLE, args.out, *how), _say):
+    for path in measure(SpeedPlan(args.weights or BUNDLE, args.out, *how), say):
         print(path)
     return OK
 
@@ -216,12 +255,8 @@ def _speed(args: argparse.Namespace) -> int:
 def _range(args: argparse.Namespace) -> int:
     from ..benchmark.robustness import report
 
-    print(report(args.sources, args.data, args.degraded, args.out, _say))
+    print(report(args.sources, args.data, args.degraded, args.out, say))
     return OK
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
-
-
-COMMANDS = (Command("benchmark", "measure accuracy", _arguments, _measure),)
+COMMANDS = (Command("benchmark", "measure accuracy, speed and robustness", _arguments, _measure),)

@@ -1,12 +1,157 @@
-"""The commands for a hospital's own data: what is wrong with a manifest, and slices from it."""
+"""The subcommands that make weights: ``simulate``, ``train``, ``tune``, ``check``, ``prepare``."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from .arguments import FAILED, OK, Command
+from .arguments import (
+    DEVICES,
+    FAILED,
+    OK,
+    Command,
+    count,
+    count_or_none,
+    names,
+    rate,
+    say,
+    say_aside,
+    seed,
+    share,
+    threads,
+    whole,
+)
+
+
+def _simulate_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "sources", type=Path, metavar="SOURCES.csv", help="ct, segmentation, labels, patient, split"
+    )
+    add(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder that the paths are relative to, or the file that `pack` wrote",
+    )
+    add(
+        "--split",
+        type=names,
+        default=("training",),
+        help="which rows of the sources file, e.g. training,validation (default: training)",
+    )
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for the shard")
+    add("--vertebrae", type=count, default=4000, metavar="N", help="two in five are diseased")
+    add("--drawn", type=count_or_none, default=0, metavar="N", help="add N synthetic vertebrae")
+    add("--seed", type=seed, default=1, metavar="N")
+    add(
+        "--whole", action="store_true", help="keep every slice, as needed for tuning and benchmarks"
+    )
+    add(
+        "--unmodified",
+        type=share,
+        default=0.07,
+        metavar="SHARE",
+        help="of patients whose real vertebrae stay as they are, healthy (default: 0.07)",
+    )
+    add("--without", type=names, default=(), metavar="A,B", help="patients to leave out")
+    add("--workers", type=count, default=1, metavar="N", help="processes that draw")
+
+
+def _simulate(args: argparse.Namespace) -> int:
+    from .signals import stop_on_signal
+
+    with stop_on_signal() as should_stop:
+        from ..simulation.commands import Simulation, run_simulate
+
+        job = Simulation(
+            *(args.sources, args.data, args.split, args.out),
+            *(args.vertebrae, args.seed, args.whole, args.drawn),
+            *(args.unmodified, args.workers, args.without),
+        )
+        for path in run_simulate(job, say, should_stop):
+            print(path)
+    return OK
+
+
+def _pack_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("sources", type=Path, metavar="SOURCES.csv", help="as `simulate` wants it")
+    add("--data", type=Path, required=True, metavar="DIR", help="folder the paths start from")
+    add("--out", type=Path, required=True, metavar="FILE.npz")
+
+
+def _pack(args: argparse.Namespace) -> int:
+    from ..simulation.commands import run_pack
+
+    print(run_pack(args.sources, args.data, args.out, say))
+    return OK
+
+
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("slices", type=Path, metavar="DIR", help="simulated or prepared slices to train on")
+    add(
+        "--validation",
+        type=Path,
+        metavar="DIR",
+        help="whole simulated vertebrae to choose thresholds on, or other prepared patients",
+    )
+    add("--out", type=Path, required=True, metavar="DIR", help="checkpoints and weights; resumed")
+    add("--supervision", choices=["labels", "twins"], default="labels")
+    add(
+        "--encoder-steps",
+        type=count_or_none,
+        default=40_000,
+        metavar="N",
+        help="0 keeps that of --start",
+    )
+    add("--decoder-steps", type=count, default=20_000, metavar="N")
+    add("--encoder-rate", type=rate, default=1e-3, metavar="RATE", help="learning rate")
+    add("--decoder-rate", type=rate, default=8e-4, metavar="RATE", help="learning rate")
+    add("--start", type=Path, metavar="DIR", help="weights to continue from (default: random)")
+    add(
+        "--without",
+        type=names,
+        default=(),
+        metavar="A,B",
+        help="patients to leave out, for testing",
+    )
+    add("--central-slices", type=count, metavar="N", help="train on the N central slices only")
+    add("--name", default="compact", help="name of the weights, shown to their users")
+    add("--seed", type=seed, default=1, metavar="N")
+    add("--device", default="auto", choices=DEVICES)
+    add("--threads", type=threads, metavar="N", help="CPU threads to use")
+
+
+def _train(args: argparse.Namespace) -> int:
+    from .signals import stop_on_signal
+
+    with stop_on_signal() as should_stop:
+        import torch
+
+        from ..training.commands import Training, run_train
+        from ..training.train import TrainingSettings
+
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        settings = TrainingSettings(
+            supervision=args.supervision,
+            encoder_steps=args.encoder_steps,
+            decoder_steps=args.decoder_steps,
+            encoder_rate=args.encoder_rate,
+            decoder_rate=args.decoder_rate,
+            seed=args.seed,
+        )
+        job = Training(
+            *(args.slices, args.validation, args.out, settings, args.name),
+            *(args.device, args.central_slices, args.start, args.without),
+        )
+        weights = run_train(job, say, should_stop)
+        if weights is not None:
+            print(weights)
+    return OK
 
 
 def _check_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +160,7 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="MANIFEST.csv",
-        help="image, mask, label, patient, and level, convention; several are to share no patient",
+        help="image, mask, label, patient, and level, convention; several must share no patient",
     )
 
 
@@ -26,13 +171,13 @@ def _check(args: argparse.Namespace) -> int:
         from ..simulation.simulate import COMPACT_GEOMETRY
         from ..training.commands import run_check
 
-        wrong = run_check(args.manifests, COMPACT_GEOMETRY, _say, _tell, should_stop)
+        wrong = run_check(args.manifests, COMPACT_GEOMETRY, say, say_aside, should_stop)
     return FAILED if wrong else OK
 
 
 def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("manifest", type=Path, metavar="MANIFEST.csv", help="as `check` wants it")
+    add("manifest", type=Path, metavar="MANIFEST.csv", help="in the format that `check` accepts")
     add("--out", type=Path, required=True, metavar="DIR", help="folder for the shards; resumed")
 
 
@@ -43,45 +188,50 @@ def _prepare(args: argparse.Namespace) -> int:
         from ..simulation.simulate import COMPACT_GEOMETRY
         from ..training.commands import run_prepare
 
-        run_prepare(args.manifest, COMPACT_GEOMETRY, args.out, _say, should_stop)
+        run_prepare(args.manifest, COMPACT_GEOMETRY, args.out, say, should_stop)
     return OK
 
 
 def _tune_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("weights", type=Path, metavar="DIR", help="weights, which stay as they are")
-    add("validation", type=Path, metavar="VALIDATION", help="what `simulate --whole` wrote")
+    add("weights", type=Path, metavar="DIR", help="weights directory, which is not changed")
+    add("validation", type=Path, metavar="VALIDATION", help="output of `simulate --whole`")
     add("--out", type=Path, required=True, metavar="DIR", help="folder for the tuned weights")
-    add("--draws", type=int, choices=range(1, 33), metavar="N", help="of noise for one edit")
+    add("--draws", type=whole(1, 32), metavar="N", help="draws of noise per edit, at most 32")
 
 
 def _tune(args: argparse.Namespace) -> int:
     from ..training.commands import run_tune
 
-    run_tune(args.weights, args.validation, args.out, _say, args.draws)
+    run_tune(args.weights, args.validation, args.out, say, args.draws)
     print(args.out)
     return OK
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 COMMANDS = (
     Command(
+        "simulate",
+        "make training data: real and synthetic vertebrae with simulated metastases",
+        _simulate_arguments,
+        _simulate,
+    ),
+    Command(
+        "pack",
+        "put the vertebrae of scans into one small file, to simulate without the scans",
+        _pack_arguments,
+        _pack,
+    ),
+    Command("train", "train a set of weights; stops and resumes", _train_arguments, _train),
+    Command(
         "tune",
-        "choose a weights folder's thresholds anew, on validation vertebrae",
+        "choose the thresholds of a weights directory on validation vertebrae",
         _tune_arguments,
         _tune,
     ),
-    Command("check", "say everything that is wrong with manifests", _check_arguments, _check),
+    Command("check", "report everything that is wrong with manifests", _check_arguments, _check),
     Command(
         "prepare",
-        "cut a manifest's vertebrae out of their images, to train on",
+        "crop the vertebrae of a manifest for training",
         _prepare_arguments,
         _prepare,
     ),

@@ -1,4 +1,4 @@
-"""The commands for the authors' published weights: fetch them, and bring them into our format."""
+"""The subcommands for the authors' published weights: download and import."""
 
 from __future__ import annotations
 
@@ -28,27 +28,22 @@ def _import(args: argparse.Namespace) -> int:
 
 
 def _write_weights(files: tuple[Path, Path, Path], out: Path, licence: str | None) -> None:
-    from ..errors import InputError
     from ..model.published.importer import LICENCE, Published, import_published
-    from ..model.weights import WeightsError
 
-    try:
-        print(f"hash {import_published(Published(*files), out, licence or LICENCE)}")
-    except WeightsError as error:
-        raise InputError(error.path, error.cause) from error
+    print(f"hash {import_published(Published(*files), out, licence or LICENCE)}")
     print(f"use them: hideseekseg segment CT SEGMENTATION --out DIR --weights {out}")
 
 
 def _download_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="folder for files and weights")
-    add("--yes", action="store_true", help="fetch without asking")
+    add("--yes", action="store_true", help="download without asking")
     add("--licence", metavar="TEXT", help="the licence under which you obtain the files")
 
 
 def _download(args: argparse.Namespace) -> int:
     from ..errors import InputError
-    from ..model.published.download import PUBLISHED, DownloadError, fetch
+    from ..model.published.download import PUBLISHED, fetch
 
     weights = args.out / WEIGHTS
     if weights.exists():
@@ -58,10 +53,7 @@ def _download(args: argparse.Namespace) -> int:
         return FAILED
     files = []
     for source in PUBLISHED:
-        try:
-            fetched = fetch(source, args.out, _told(source.name))
-        except DownloadError as error:
-            raise InputError(error.path, error.cause) from error
+        fetched = fetch(source, args.out, _told(source.name))
         same = ", as remembered" if fetched.known else ""
         print(f"{fetched.path}: {fetched.bytes} bytes, SHA-256 {fetched.sha256}{same}", flush=True)
         files.append(fetched.path)
@@ -107,13 +99,13 @@ def _size(count: int) -> str:
 COMMANDS = (
     Command(
         "import-published",
-        "bring the authors' published weights into a weights folder; runs nothing in their files",
+        "convert the authors' published weights; runs nothing in their files",
         _import_arguments,
         _import,
     ),
     Command(
         "download-published",
-        "fetch the authors' published weights and import them; asks first",
+        "download the authors' published weights and import them; asks first",
         _download_arguments,
         _download,
     ),

@@ -38,6 +38,29 @@ class Patch:
         return whole.cut(self.start, triple(self.array.shape))
 
 
+@dataclass(frozen=True)
+class PatchSize:
+    """Size and place of a patch; positions in LPS mm.
+
+    ``box_lps`` is ``(x_min, y_min, z_min, x_max, y_max, z_max)`` and reaches to the voxels' outer
+    faces.
+    """
+
+    volume_mm3: float
+    centroid_lps: tuple[float, float, float]
+    box_lps: tuple[float, float, float, float, float, float]
+
+
+def measure_patch(patch: Patch, whole: Grid) -> PatchSize:
+    """Measure a patch with at least one voxel on the grid that it is a part of."""
+    at = whole.lps((np.argwhere(patch.array) + patch.start)[:, ::-1])
+    half = np.abs(whole.direction) @ whole.spacing / 2
+    low, high = at.min(axis=0) - half, at.max(axis=0) + half
+    x, y, z = (float(v) for v in at.mean(axis=0))
+    a, b, c, d, e, f = (float(v) for v in (*low, *high))
+    return PatchSize(float(len(at) * whole.voxel_mm3), (x, y, z), (a, b, c, d, e, f))
+
+
 def bounding_box(mask: Mask, margin: int = 0) -> Box:
     """The smallest box around the mask, grown by ``margin`` voxels but not past the array."""
     box = []

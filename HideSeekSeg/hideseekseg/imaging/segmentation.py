@@ -42,6 +42,12 @@ class Segmentation:
     layers: tuple[Volume, ...]
     segments: tuple[Segment, ...]
     name: str
+    path: str = ""
+
+    @property
+    def source(self) -> str:
+        """The file it was read from, else its name: what an error names."""
+        return self.path or self.name
 
     @property
     def grid(self) -> Grid:

@@ -93,8 +93,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-pass
-
 SEED = 2026
 
 
@@ -162,8 +160,6 @@ def seeded_noises(slices: Iterable[int], draws: int, shape: tuple[int, ...]) -> 
         ]
     )
 
-
-pass
 
 # Their strides say where the paper's walks end and begin: the solver's do so, too.
 PAPER_INVERT_STEPS, PAPER_RENDER_STEPS = 250, 100

@@ -1,16 +1,56 @@
 """The profile of a set of weights: everything that must be as it was in training.
 
-A profile is plain data, stored as ``profile.json`` beside the tensors.  The published weights and
-ours differ in nothing but their profiles and tensors.
+A profile is plain data, stored as ``profile.json`` beside the tensors, and read without torch.  The
+published weights and ours differ in nothing but their profiles and tensors.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
+import os
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from ..errors import WeightsError
+
+BUNDLE = Path(__file__).resolve().parents[1] / "bundle"
+PROFILE = "profile.json"
 # Those that a user may ask for: see model.schedules, which needs torch.
 SCHEDULES = ("exact", "multistep", "fast")
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values that a setting may have; ``above``: more than ``low``, not ``low`` itself."""
+
+    low: float
+    high: float
+    above: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high and not (self.above and value == self.low)
+
+    def __str__(self) -> str:
+        if math.isinf(self.high):
+            return f"{'above' if self.above else 'at least'} {self.low:g}"
+        if self.above:
+            return f"above {self.low:g} and at most {self.high:g}"
+        return f"between {self.low:g} and {self.high:g}"
+
+
+Share = Annotated[float, Range(0, 1)]
+Positive = Annotated[float, Range(0, math.inf, above=True)]
+NotNegative = Annotated[float, Range(0, math.inf)]
+Percent = Annotated[float, Range(0, 100)]
+Millimetres = Annotated[float, Range(0, 100, above=True)]
+Count = Annotated[int, Range(1, 100_000)]
+Index = Annotated[int, Range(0, 32)]
+Side = Annotated[int, Range(1, 4096)]  # of an image, in pixels
+Few = Annotated[int, Range(1, 64)]
 
 
 @dataclass(frozen=True)
@@ -26,17 +66,17 @@ class Architecture:
     single-shot edit see the one and the other in turn; what a vertebra has does not depend on it.
     """
 
-    image_size: int = 64
-    patch: int = 1
-    channels: int = 64
-    decoder_mult: tuple[int, ...] = (1, 2, 4, 8)
-    encoder_mult: tuple[int, ...] = (1, 2, 4, 8, 8)
-    residual_blocks: int = 2
-    attention_levels: tuple[int, ...] = (2,)
-    latent: int = 512
-    embedding: int = 512
+    image_size: Side = 64
+    patch: Few = 1
+    channels: Count = 64
+    decoder_mult: tuple[Few, ...] = (1, 2, 4, 8)
+    encoder_mult: tuple[Few, ...] = (1, 2, 4, 8, 8)
+    residual_blocks: Few = 2
+    attention_levels: tuple[Index, ...] = (2,)
+    latent: Count = 512
+    embedding: Count = 512
     pooling: Literal["mean", "evidence"] = "mean"
-    evidence_levels: tuple[int, ...] = ()
+    evidence_levels: tuple[Index, ...] = ()
     contrast: bool = False
     change_map: bool = False
     mirrored: bool = False
@@ -53,12 +93,12 @@ class Geometry:
     """
 
     kind: Literal["raw", "aligned"] = "raw"
-    size: int = 64
-    pixel_mm: tuple[float, float] = (0.8, 0.675)
-    slice_mm: float = 0.8
-    body_pixels: float = 40.0
-    margin_pixels: float = 2.0
-    central_slices: int | None = None
+    size: Side = 64
+    pixel_mm: tuple[Millimetres, Millimetres] = (0.8, 0.675)
+    slice_mm: Millimetres = 0.8
+    body_pixels: Positive = 40.0
+    margin_pixels: NotNegative = 2.0
+    central_slices: Count | None = None
 
 
 @dataclass(frozen=True)
@@ -72,12 +112,12 @@ class Intensity:
     """
 
     kind: Literal["percentile", "asinh"] = "percentile"
-    lower: float = 0.0
-    upper: float = 99.5
+    lower: Percent = 0.0
+    upper: Percent = 99.5
     centre: float = 120.0
-    width: float = 120.0
+    width: Positive = 120.0
     offset: float = 0.8
-    scale: float = 2.35
+    scale: Positive = 2.35
 
 
 @dataclass(frozen=True)
@@ -94,11 +134,11 @@ class Schedule:
     name: str = "exact"
     edit: Literal["render", "single-shot"] = "render"
     projection: Literal["render", "none"] = "render"
-    timesteps: int = 1000
-    invert_steps: int = 250
-    render_steps: int = 100
-    noise_level: float = 0.4
-    draws: int = 4
+    timesteps: Count = 1000
+    invert_steps: Count = 250
+    render_steps: Count = 100
+    noise_level: Share = 0.4
+    draws: Count = 4
     solver: Literal["ddim", "multistep"] = "ddim"
     reconstruction: Literal["render", "image"] = "render"
 
@@ -129,17 +169,17 @@ class Decision:
     ``threshold``: scores above it are kept.
     """
 
-    healthy_p: float = 1e-5
-    gate_p: float = 0.0
-    candidate_quantile: float = 0.5
-    lytic_floor: float = 0.0
-    blastic_floor: float = 0.0
-    smooth_pixels: float = 0.0
-    min_pixels: int = 5
+    healthy_p: Annotated[float, Range(0, 0.5, above=True)] = 1e-5
+    gate_p: Share = 0.0
+    candidate_quantile: Share = 0.5
+    lytic_floor: NotNegative = 0.0
+    blastic_floor: NotNegative = 0.0
+    smooth_pixels: NotNegative = 0.0
+    min_pixels: Count = 5
     baseline: Literal["edit", "hidden"] = "edit"
-    least_span: float = 1e-6
-    min_slices: int = 1
-    threshold: float = 0.5
+    least_span: Share = 1e-6
+    min_slices: Count = 1
+    threshold: Share = 0.5
 
 
 @dataclass(frozen=True)
@@ -156,36 +196,179 @@ class Profile:
 
 
 def to_json(profile: Profile) -> dict[str, Any]:
-    """Plain JSON data, ``from_json`` gives the profile back."""
+    """Return plain JSON data; ``from_json`` gives the profile back."""
     return asdict(profile)
 
 
 def from_json(data: dict[str, Any]) -> Profile:
-    """Raises ValueError naming an unknown part, key or choice: a typo is never ignored."""
-    parts = {
-        "architecture": Architecture,
-        "geometry": Geometry,
-        "intensity": Intensity,
-        "schedule": Schedule,
-        "decision": Decision,
-    }
-    known = {**data}
-    for part, cls in parts.items():
-        values = known.get(part, {})
-        unknown = set(values) - {f.name for f in fields(cls)}
-        if unknown:
-            raise ValueError(f"profile: unknown {part} setting {sorted(unknown)[0]!r}")
-        for name, choices in _choices(cls).items():
-            if name in values and values[name] not in choices:
-                raise ValueError(f"profile: unknown {part} {name} {values[name]!r}")
-        known[part] = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-    unknown = set(known) - {f.name for f in fields(Profile)}
+    """Return the profile that ``to_json`` described; what is missing has the paper's values.
+
+    Raises ValueError, one line, for an unknown part or setting (a typo is never ignored), a value
+    of another type or out of range, and values that do not go together.
+    """
+    parts = {name: hint for name, hint in get_type_hints(Profile).items() if name in _PARTS}
+    unknown = set(data) - {f.name for f in fields(Profile)}
     if unknown:
         raise ValueError(f"profile: unknown part {sorted(unknown)[0]!r}")
-    return Profile(**known)
+    values: dict[str, Any] = {
+        name: _part(name, cls, data.get(name, {})) for name, cls in parts.items()
+    }
+    name, provenance = data.get("name", Profile.name), data.get("provenance", {})
+    if not isinstance(name, str):
+        raise ValueError(f"profile: name {_shown(name)} is not text")
+    if not isinstance(provenance, dict):
+        raise ValueError(f"profile: provenance {_shown(provenance)} is not an object")
+    profile = Profile(name=name, provenance=provenance, **values)
+    _check(profile)
+    return profile
 
 
-def _choices(cls: type) -> dict[str, tuple[Any, ...]]:
-    """What the settings may be that are a choice from a few words."""
-    hints = get_type_hints(cls).items()
-    return {name: get_args(hint) for name, hint in hints if get_origin(hint) is Literal}
+_PARTS = ("architecture", "geometry", "intensity", "schedule", "decision")
+
+
+def _part(part: str, cls: type, values: Any) -> Any:
+    if not isinstance(values, dict):
+        raise ValueError(f"profile: {part} {_shown(values)} is not an object")
+    hints = get_type_hints(cls, include_extras=True)
+    unknown = set(values) - set(hints)
+    if unknown:
+        raise ValueError(f"profile: unknown {part} setting {sorted(unknown)[0]!r}")
+    read = {}
+    for name, value in values.items():
+        try:
+            read[name] = _value(hints[name], value)
+        except ValueError as error:
+            raise ValueError(f"profile: {part} {name} {_shown(value)} {error}") from None
+    return cls(**read)
+
+
+def _value(hint: Any, value: Any) -> Any:
+    """Return the value as the type of the hint; ValueError says what it is not."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):
+        options = [option for option in inner if option is not NoneType]
+        return None if value is None else _value(options[0], value)
+    if kind is Literal:
+        if value not in inner or not isinstance(value, str):
+            raise ValueError(f"is not one of {', '.join(inner)}")
+        return value
+    if kind is tuple:
+        return _values(inner, value)
+    if kind is Annotated:
+        number = _value(inner[0], value)
+        if number not in inner[1]:
+            raise ValueError(f"is not {inner[1]}")
+        return number
+    if hint is bool or hint is str:
+        if not isinstance(value, hint):
+            raise ValueError(f"is not {'true or false' if hint is bool else 'text'}")
+        return value
+    return _number(hint, value)
+
+
+def _values(inner: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError("is not a list")
+    hints = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
+    if len(value) != len(hints):
+        raise ValueError(f"does not have {len(hints)} values")
+    return tuple(_value(hint, item) for hint, item in zip(hints, value))
+
+
+def _number(hint: Any, value: Any) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError("is not a whole number" if hint is int else "is not a number")
+    if hint is int and not isinstance(value, int):
+        raise ValueError("is not a whole number")
+    # Numbers beyond float64 are infinite, and JSON of Python may hold NaN.
+    if not abs(value) < 1e300:
+        raise ValueError("is not a finite number")
+    return value if hint is int else float(value)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=True)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _check(profile: Profile) -> None:
+    """Refuse settings that are possible each, and not together: they would fail in mid-run."""
+    architecture, geometry, schedule = profile.architecture, profile.geometry, profile.schedule
+    if not (architecture.encoder_mult and architecture.decoder_mult):
+        raise ValueError("profile: architecture encoder_mult and decoder_mult must not be empty")
+    levels = max(len(architecture.encoder_mult), len(architecture.decoder_mult))
+    step = architecture.patch * 2 ** (levels - 1)
+    if geometry.size % step:
+        raise ValueError(
+            f"profile: geometry size {geometry.size} is not a multiple of {step}, as the"
+            f" architecture's {levels} levels need"
+        )
+    if architecture.pooling == "evidence" and geometry.size != architecture.image_size:
+        raise ValueError(
+            f"profile: geometry size {geometry.size} is not architecture image_size"
+            f" {architecture.image_size}, as evidence pooling needs"
+        )
+    if profile.intensity.lower >= profile.intensity.upper:
+        raise ValueError("profile: intensity lower is not below upper")
+    try:
+        check_schedule(schedule)
+    except ValueError as error:
+        raise ValueError(f"profile: {error}") from None
+
+
+def check_schedule(schedule: Schedule) -> None:
+    """Raise ValueError where DDIM has no integer stride that gives the steps asked for."""
+    if schedule.solver != "ddim" or (schedule.edit, schedule.projection) == ("single-shot", "none"):
+        return
+    for name, steps in (("invert", schedule.invert_steps), ("render", schedule.render_steps)):
+        if ddim_stride(steps, schedule.timesteps) is None:
+            raise ValueError(
+                f"schedule {name}_steps {steps}: no integer stride through"
+                f" {schedule.timesteps} timesteps gives so many"
+            )
+
+
+def ddim_stride(steps: int, timesteps: int) -> int | None:
+    """Return the integer stride from 0 through the timesteps that gives so many steps, or None."""
+    strides = range(1, timesteps + 1)
+    return next((s for s in strides if len(range(0, timesteps, s)) == steps), None)
+
+
+@dataclass(frozen=True)
+class StoredProfile:
+    """What a weights folder says of itself; its tensors are not read.
+
+    ``files`` has the SHA-256 of the tensor files by name; ``hash`` stands for all of it.
+    """
+
+    profile: Profile
+    files: dict[str, str]
+    hash: str
+
+
+def read_profile(folder: str | os.PathLike[str]) -> StoredProfile:
+    """Read the profile of a weights folder; raises WeightsError naming the file and the cause."""
+    path = Path(folder) / PROFILE
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WeightsError(path, f"cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(path, f"is not JSON: {str(error).splitlines()[0]}") from error
+    if not isinstance(data, dict):
+        raise WeightsError(path, "is not a JSON object")
+    try:
+        profile = from_json({key: value for key, value in data.items() if key != "files"})
+    except ValueError as error:
+        raise WeightsError(path, str(error)) from error
+    files = data.get("files")
+    hashes = {str(k): str(v) for k, v in files.items()} if isinstance(files, dict) else {}
+    return StoredProfile(profile, hashes, profile_hash(data))
+
+
+def profile_hash(data: dict[str, Any]) -> str:
+    """Return the hash of a stored profile.
+
+    It covers the tensors by their hashes, and no line ending or indentation.
+    """
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

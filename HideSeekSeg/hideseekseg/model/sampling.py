@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .profile import ddim_stride
+
 TIMESTEPS = 1000
 
 NoisePredictor = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -34,11 +36,10 @@ def subset(steps: int, timesteps: int = TIMESTEPS) -> list[int]:
 
     Raises ValueError where no integer stride does.
     """
-    for stride in range(1, timesteps + 1):
-        times = range(0, timesteps, stride)
-        if len(times) == steps:
-            return list(times)
-    raise ValueError(f"no integer stride through {timesteps} timesteps gives {steps} steps")
+    stride = ddim_stride(steps, timesteps)
+    if stride is None:
+        raise ValueError(f"no integer stride through {timesteps} timesteps gives {steps} steps")
+    return list(range(0, timesteps, stride))
 
 
 def ddim_invert(

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .profile import SCHEDULES, Schedule
+from ..errors import ScheduleError
+from .profile import SCHEDULES, Schedule, check_schedule
 from .weights import Model
 
 # Chosen by `hideseekseg benchmark speed`: the fewest steps whose edits are those of 250 and 100.
 MULTISTEP_STEPS = 12
-
-
-class ScheduleError(ValueError):
-    """The weights have no schedule of that name."""
 
 
 def scheduled(model: Model, name: str) -> Model:
@@ -30,9 +27,15 @@ def scheduled(model: Model, name: str) -> Model:
     elif name == "multistep":
         chosen = multistep(MULTISTEP_STEPS, own.timesteps)
     elif name in SCHEDULES:
-        raise ScheduleError(f"the weights {model.profile.name!r} have no {name} schedule")
+        raise ScheduleError(
+            "schedule", f"the weights {model.profile.name!r} have no {name} schedule"
+        )
     else:
-        raise ScheduleError(f"no schedule {name!r}: choose {', '.join(SCHEDULES)}")
+        raise ScheduleError("schedule", f"unknown: {name!r}; choose {', '.join(SCHEDULES)}")
+    try:
+        check_schedule(chosen)
+    except ValueError as error:
+        raise ScheduleError("schedule", str(error)) from error
     return replace(model, profile=replace(model.profile, schedule=chosen))
 
 

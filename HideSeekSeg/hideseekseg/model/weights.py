@@ -21,28 +21,15 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ..errors import DeviceError, WeightsError
 from .autoencoder import DiffusionAutoencoder
 from .classifier import LinearClassifier
-from .profile import Profile, from_json, to_json
+from .profile import BUNDLE, PROFILE, Profile, profile_hash, read_profile, to_json
 
-BUNDLE = Path(__file__).resolve().parents[1] / "bundle"
+__all__ = ["BUNDLE", "Model", "choose_device", "load_model", "on_cpu", "save_model"]
 
-PROFILE = "profile.json"
 AUTOENCODER = "autoencoder.safetensors"
 CLASSIFIER = "classifier.safetensors"
-
-
-class WeightsError(Exception):
-    """Weights that cannot be used: one line, "<path>: <cause>"."""
-
-    def __init__(self, path: Path, cause: str) -> None:
-        super().__init__(f"{path}: {cause}")
-        self.path = path
-        self.cause = cause
-
-
-class DeviceError(Exception):
-    """A device that was asked for by name and is not there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,15 +55,10 @@ def load_model(folder: str | os.PathLike[str], device: str = "auto") -> Model:
     """
     folder = Path(folder)
     chosen, reason = choose_device(device)
-    data = _read_profile(folder / PROFILE)
-    described = {key: value for key, value in data.items() if key != "files"}
-    try:
-        profile = from_json(described)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise WeightsError(folder / PROFILE, str(error)) from error
-    hashes = data.get("files")
+    stored = read_profile(folder)
+    profile = stored.profile
     tensors = {
-        name: _read_tensors(folder / name, hashes.get(name) if isinstance(hashes, dict) else None)
+        name: _read_tensors(folder / name, stored.files.get(name))
         for name in (AUTOENCODER, CLASSIFIER)
     }
     return Model(
@@ -84,7 +66,7 @@ def load_model(folder: str | os.PathLike[str], device: str = "auto") -> Model:
         classifier=_classifier(folder, profile, tensors[CLASSIFIER]),
         profile=profile,
         device=chosen,
-        hash=_profile_hash(data),
+        hash=stored.hash,
         device_reason=reason,
     )
 
@@ -121,7 +103,7 @@ def save_model(
     }
     data = json.loads(json.dumps({**to_json(profile), "files": hashes}))
     _write(folder / PROFILE, (json.dumps(data, indent=2) + "\n").encode())
-    return _profile_hash(data)
+    return profile_hash(data)
 
 
 def choose_device(name: str = "auto") -> tuple[torch.device, str]:
@@ -136,9 +118,11 @@ def choose_device(name: str = "auto") -> tuple[torch.device, str]:
             return torch.device("cpu"), f"torch {torch.__version__} finds no CUDA or MPS device"
         return torch.device(name), f"torch {torch.__version__} finds {_device_name(name)}"
     if name != "cpu" and name not in there:
-        raise DeviceError(f"unknown device {name!r}: choose auto, cpu, cuda or mps")
+        raise DeviceError("device", f"unknown device {name!r}: choose auto, cpu, cuda or mps")
     if not there.get(name, True):
-        raise DeviceError(f"device {name!r} was asked for, but torch {torch.__version__} has none")
+        raise DeviceError(
+            "device", f"{name!r} was asked for, but torch {torch.__version__} finds none"
+        )
     return torch.device(name), "chosen by the user"
 
 
@@ -151,18 +135,6 @@ def on_cpu(model: Model) -> Model:
 
 def _device_name(name: str) -> str:
     return torch.cuda.get_device_name() if name == "cuda" else "Apple's Metal (MPS)"
-
-
-def _read_profile(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise WeightsError(path, f"cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise WeightsError(path, f"is not JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise WeightsError(path, "is not a JSON object")
-    return data
 
 
 def _read_tensors(path: Path, expected: str | None) -> dict[str, Tensor]:
@@ -236,11 +208,6 @@ def _file_hash(file: Any) -> str:
     while block := file.read(1 << 20):
         sha.update(block)
     return sha.hexdigest()
-
-
-def _profile_hash(data: dict[str, Any]) -> str:
-    """It covers the tensors by their hashes, and no line ending or indentation."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def _write(path: Path, content: bytes) -> str:

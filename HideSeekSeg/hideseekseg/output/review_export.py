@@ -8,10 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from ..errors import NoVoxelsError
 from ..files import make_folder, together
-from ..imaging.patch import Patch
+from ..imaging.patch import Patch, measure_patch
 from ..imaging.volume import Grid
 from ..review.review import Item, Review
 from .seg_nrrd import Outlined, write_segments
@@ -24,10 +23,6 @@ _COLUMNS = (
     *("name", "id", "level", "type", "score", "p_malignant", "volume_mm3"),
     *(*POSITION_COLUMNS, "added_by_reader", "comment", "reviewer", "reviewed"),
 )
-
-
-class NoVoxelsError(ValueError):
-    """An accepted lesion has nothing to write; ``str()`` says which, and what to do."""
 
 
 def export_accepted(
@@ -51,7 +46,7 @@ def export_accepted(
     accepted = [x for x in review.items if x.verdict == "accepted"]
     missing = [x.name for x in accepted if x.id not in patches or not patches[x.id].array.any()]
     if missing:
-        raise NoVoxelsError(f"{', '.join(missing)}: nothing is drawn; draw it, or reject it")
+        raise NoVoxelsError(", ".join(missing), "nothing is drawn; draw it, or reject it")
     measured = [measured_item(item, patches[item.id], ct_grid) for item in accepted]
     folder, at = Path(folder), when.isoformat(timespec="seconds")
     make_folder(folder)
@@ -66,17 +61,8 @@ def export_accepted(
 
 
 def measured_item(item: Item, patch: Patch, ct_grid: Grid) -> Item:
-    """The item with volume (mm3), centroid and box (LPS mm) of its voxels, which may not be none.
-
-    The box reaches to the rims of the voxels.
-    """
-    at = ct_grid.lps((np.argwhere(patch.array) + patch.start)[:, ::-1])
-    half = np.abs(ct_grid.direction) @ ct_grid.spacing / 2
-    low, high = at.min(axis=0) - half, at.max(axis=0) + half
-    x, y, z = (float(v) for v in at.mean(axis=0))
-    a, b, c, d, e, f = (float(v) for v in (*low, *high))
-    volume = float(len(at) * ct_grid.voxel_mm3)
-    return replace(item, volume_mm3=volume, centroid_lps=(x, y, z), box_lps=(a, b, c, d, e, f))
+    """Return the item with volume, centroid and box of its voxels (at least one)."""
+    return replace(item, **vars(measure_patch(patch, ct_grid)))
 
 
 def _row(item: Item) -> dict[str, Any]:

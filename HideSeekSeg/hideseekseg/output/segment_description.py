@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..anatomy.labelling import LEVELS, SNOMED, order
-from ..findings import Candidate, LesionType, VertebraFinding
+from ..findings import LESION_TYPES, Candidate, LesionType, VertebraFinding
 from ..review.items import Item, Verdict
 
 Colour = tuple[float, float, float]
@@ -40,7 +40,7 @@ def labels(vertebra: VertebraFinding) -> dict[str, Label]:
     of the threshold; the shade of the type's colour follows the number.
     """
     result: dict[str, Label] = {}
-    count: dict[LesionType, int] = {"lytic": 0, "blastic": 0}
+    count = dict.fromkeys(LESION_TYPES, 0)
     for candidate in sorted(vertebra.candidates, key=lambda c: -c.score):
         count[candidate.type] += 1
         number = count[candidate.type]
@@ -74,8 +74,6 @@ def terminology_entry(level: str, accepted: bool = False) -> str:
     kind = _METASTASIS if accepted else _LESION
     return "~".join((_TYPES_LIST, _CATEGORY, kind, "^^", _REGIONS_LIST, region_code, "^^"))
 
-
-pass
 
 PREFIX = "HideSeekSeg."
 STATUS = "Segmentation.Status"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..files import atomic
-from ..findings import SCHEMA_VERSION, Candidate, Result, Status, VertebraFinding
+from ..findings import LESION_TYPES, SCHEMA_VERSION, Candidate, Result, Status, VertebraFinding
 from .segment_description import head_to_tail, labels
 
 _CANDIDATE_KEYS = tuple(f.name for f in fields(Candidate) if f.name != "patch")
@@ -192,7 +192,7 @@ def summary(result: Result) -> str:
     analysed = [v for v in result.vertebrae if v.status is not Status.NOT_ANALYSED]
     accepted = [c for v in analysed for c in v.accepted(result.threshold)]
     affected = sum(bool(v.accepted(result.threshold)) for v in analysed)
-    kinds = ", ".join(f"{sum(c.type == k for c in accepted)} {k}" for k in ("lytic", "blastic"))
+    kinds = ", ".join(f"{sum(c.type == k for c in accepted)} {k}" for k in LESION_TYPES)
     skipped = len(result.vertebrae) - len(analysed)
     found = (
         f"{_count(len(accepted), 'lesion')} ({kinds}) in {affected} of "

@@ -70,4 +70,6 @@ def _evidence(arrays: dict[str, Any]) -> Evidence | None:
     if "ijk_to_lps" not in arrays:
         return None
     grid = Grid(arrays["image"].shape, arrays["ijk_to_lps"])
+    if "changed" not in arrays:  # written by version 0.1
+        arrays = {**arrays, "changed": arrays["lytic"] | arrays["blastic"]}
     return Evidence(grid=grid, **{name: arrays[name] for name in _ARRAYS})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any
 
 from ..anatomy.label_conventions import LEVELS, OTHER, UNKNOWN, Kind, Meaning
@@ -21,9 +22,16 @@ _WHY = {
 }
 
 
+class RowProblem(Enum):
+    """Why a correction of the user was not taken over."""
+
+    NOT_A_LEVEL = "not a level"
+    TAKEN = "taken"
+
+
 @dataclass(frozen=True)
 class LevelRow:
-    """What one segment was understood as, and why.
+    """The level of one segment, and the evidence for it (``why``, a text for the user).
 
     ``level`` is empty where none is known, and for a ``body`` that holds all bodies in one segment.
     """
@@ -34,6 +42,7 @@ class LevelRow:
     level: str
     kind: Kind
     why: str
+    problem: RowProblem | None = None
 
 
 def levelRows(
@@ -94,7 +103,13 @@ def _corrected(row: LevelRow, text: str) -> LevelRow:
         return replace(row, level="", kind="other", why=BY_USER)
     meaning = meaning_of_name(text)
     if meaning in (None, OTHER, UNKNOWN):
-        return replace(row, level="", kind="vertebra", why=f'"{text}" is no level')
+        return replace(
+            row,
+            level="",
+            kind="vertebra",
+            why=f'"{text}" is not a level',
+            problem=RowProblem.NOT_A_LEVEL,
+        )
     assert isinstance(meaning, Meaning)
     bare = text.upper() in LEVELS
     kind: Kind = "body" if bare and row.kind == "body" else meaning.kind
@@ -112,6 +127,6 @@ def _withoutDoubles(rows: Sequence[LevelRow], said: Mapping[str, str]) -> list[L
         first = owner.get((row.level, row.kind), row)
         if first is not row:
             taken = f'"{first.name}" is {row.level} already'
-            row = replace(row, level="", kind="vertebra", why=taken)
+            row = replace(row, level="", kind="vertebra", why=taken, problem=RowProblem.TAKEN)
         result.append(row)
     return result

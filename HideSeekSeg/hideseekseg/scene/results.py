@@ -10,6 +10,7 @@ import numpy as np
 import slicer
 import vtk
 
+from ..errors import SceneError
 from ..findings import Evidence, VertebraFinding
 from ..imaging.patch import Patch
 from ..imaging.volume import Grid
@@ -73,8 +74,6 @@ def _column(array: Any, name: str, values: Sequence[Any]) -> Any:
     return array
 
 
-pass
-
 # How much of a lesion's colour lies over the bone in slices; its outline is opaque.
 _FILL = 0.25
 _RUN = PREFIX + "Run"
@@ -83,10 +82,6 @@ _TABLE = PREFIX + "Table"
 _EDIT = PREFIX + "HealthyEdit"
 _DIFFERENCE = PREFIX + "Difference"
 _SOURCE = PREFIX + "Vertebrae"
-
-
-class SceneError(RuntimeError):
-    """The scene lacks what is needed: one line for the user."""
 
 
 class Results:

@@ -10,7 +10,7 @@ import vtk
 
 from .export_inputs import Inputs, writeInputs
 from .geometry import isRectangular, localGrid, moved, toWorld
-from .level_rows import LevelRow, levelRows
+from .level_rows import LevelRow, RowProblem, levelRows
 
 __all__ = ["Inputs", "LevelRow", "levelRows", "modality", "problems", "writeInputs"]
 
@@ -98,12 +98,12 @@ def _problemsOfSegmentation(node: Any, corrections: Mapping[str, str]) -> list[s
     wrong = [
         f"{r.name}: {r.why}: use C1 to C7, T1 to T13, L1 to L6 or S1."
         for r in rows
-        if r.segmentID in corrections and r.why.endswith("is no level")
+        if r.segmentID in corrections and r.problem is RowProblem.NOT_A_LEVEL
     ]
     twice = [
         f"{r.name}: {r.why}. Give each level once."
         for r in rows
-        if r.segmentID in corrections and r.why.endswith("already")
+        if r.segmentID in corrections and r.problem is RowProblem.TAKEN
     ]
     if not wrong + twice and not any(row.level for row in rows):
         return [f"No segment of {name} is understood as a vertebra: set the levels in the table."]

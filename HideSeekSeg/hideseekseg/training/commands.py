@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,12 @@ import numpy as np
 from .. import __version__
 from ..errors import InputError
 from ..files import atomic, make_folder
+from ..findings import LESION_TYPES
 from ..model.profile import Geometry, Profile
-from ..model.weights import DeviceError, Model, save_model
+from ..model.weights import Model, load_model, save_model
 from .dataset import Slices, load_slices, patients_of
 from .distributed import ProcessGroup, open_team
 from .evaluation import (
-    TYPES,
     Case,
     Figures,
     format_figures,
@@ -33,7 +32,6 @@ from .prepare import PreparedRow, cut_out, write_shards
 from .threshold_tuning import tune
 from .train import COMPACT, TrainingSettings, train
 from .trainer import Say, counter, seconds_spent, stage_teller
-from .weights import load_weights
 
 SHOWN_PATIENTS = 50
 
@@ -189,7 +187,7 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
         # what is wrong with it is better known before
         _validation(job.validation, profile, job.without)
     weights = job.out / "weights"
-    with _team(job.device) as team:
+    with open_team(job.device) as team:
         if team.is_main:
             make_folder(job.out)
             _claim(job.out, {**asdict(settings), "without": sorted(job.without)})
@@ -236,7 +234,7 @@ def _start(job: Training, profile: Profile) -> tuple[Model | None, TrainingSetti
     """The weights to go on from, and settings that name them; InputError where they do not fit."""
     if job.start is None:
         return None, job.settings
-    model = load_weights(job.start)
+    model = load_model(job.start)
     if model.profile.architecture != profile.architecture:
         raise InputError(job.start, "has another architecture than what is to be trained")
     return model, replace(job.settings, start=model.hash)
@@ -256,18 +254,9 @@ def _facts(slices: Slices) -> dict[str, Any]:
     return {**whose, "version": __version__, "thresholds": "not tuned"}
 
 
-@contextmanager
-def _team(device: str) -> Iterator[ProcessGroup]:
-    try:
-        with open_team(device) as team:
-            yield team
-    except DeviceError as error:
-        raise InputError("--device", str(error)) from error
-
-
 def run_measure(weights: Path, validation: Path, say: Say, without: Sequence[str] = ()) -> None:
     """Measure P(malignant) on prepared patients, whose lesions nobody has drawn."""
-    model = load_weights(weights)
+    model = load_model(weights)
     figures = measure_labels(model, load_slices(validation, model.profile, without))
     _save(model, replace(model.profile, provenance=_with_figures(model, figures)), weights)
     say(format_figures(figures))
@@ -287,7 +276,7 @@ def run_tune(
     ``draws`` of noise for a single-shot edit, where other than the weights have.  Patients named by
     ``without`` are left out.  Raises InputError where weights edit by rendering, without draws.
     """
-    model = load_weights(weights)
+    model = load_model(weights)
     if draws is not None:
         if model.profile.schedule.edit == "render":
             raise InputError(weights, "edits by rendering: there are no draws of noise to choose")
@@ -314,7 +303,7 @@ def _save(model: Model, profile: Profile, weights: Path) -> None:
 def _validation(folder: Path, profile: Profile, without: Sequence[str]) -> list[Case]:
     """Cases to choose thresholds on; raises InputError where they show no lesion of a type."""
     cases = load_cases(folder, profile, without)
-    for kind in TYPES:
+    for kind in LESION_TYPES:
         if not any(case.lesions(kind) for case in cases):
             raise InputError(folder, f"shows no {kind} lesion, so no threshold can be chosen")
     return cases
@@ -332,7 +321,7 @@ def _claim(folder: Path, asked: dict[str, Any]) -> None:
 
 def run_benchmark(folder: Path, weights: Path, out: Path | None, say: Say) -> None:
     """Measure weights on a folder of whole simulated vertebrae; JSON and Markdown to ``out``."""
-    model = load_weights(weights)
+    model = load_model(weights)
     figures = measure_weights(model, load_cases(folder, model.profile))
     table = format_figures(figures)
     say(table)

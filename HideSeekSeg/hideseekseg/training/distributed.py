@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, distributed
 
-from ..model.weights import DeviceError, choose_device
+from ..errors import DeviceError
+from ..model.weights import choose_device
 
 CPU = torch.device("cpu")
 
@@ -94,6 +95,8 @@ def open_team(device: str = "auto") -> Iterator[ProcessGroup]:
 def _own_gpu(number: int) -> torch.device:
     count = torch.cuda.device_count()
     if number >= count:
-        raise DeviceError(f"process {number + 1} has no GPU of its own: this machine has {count}")
+        raise DeviceError(
+            "device", f"process {number + 1} has no GPU of its own: this machine has {count}"
+        )
     torch.cuda.set_device(number)
     return torch.device("cuda", number)

@@ -14,7 +14,7 @@ from scipy import stats
 
 from ..attribution import Edit, Latents, edit, encode, hide_and_seek, propose
 from ..errors import InputError
-from ..findings import LesionType
+from ..findings import LESION_TYPES, LesionType
 from ..lesions import Lesion3D, SliceCandidate, join_slices, p_of_vertebra
 from ..model.profile import Decision, Profile
 from ..model.weights import Model
@@ -38,7 +38,7 @@ def measure_weights(model: Model, cases: Sequence[Case]) -> Figures:
         "vertebra AUC": vertebra_auc(found),
         "false findings per healthy vertebra": false_per_healthy(found, decision),
     }
-    for kind in TYPES:
+    for kind in LESION_TYPES:
         for least_iou in (0.1, 0.5):
             counts = tally(found, kind, decision.threshold, least_iou)
             figures[f"{kind} F1 (IoU >= {least_iou})"] = counts.f1
@@ -76,9 +76,6 @@ def format_figures(figures: Figures) -> str:
     """Two columns in Markdown."""
     rows = [f"| {name} | {'-' if value is None else value} |" for name, value in figures.items()]
     return "\n".join(["| what | value |", "|---|---|", *rows])
-
-
-TYPES: tuple[LesionType, LesionType] = ("lytic", "blastic")
 
 
 @dataclass(frozen=True)
@@ -182,10 +179,7 @@ def join(seen: Edited, parts: Sequence[SliceCandidate], min_slices: int) -> Dete
 def scored_parts(seen: Edited, model: Model) -> list[SliceCandidate]:
     """Steps 3 and 4: the candidates of all slices with their scores."""
     proposals = propose(seen.healthy, seen.case.body, model.profile.decision)
-    scored = hide_and_seek(seen.latents, seen.healthy, proposals, model)
-    return [
-        SliceCandidate(s.proposal.slice, s.proposal.type, s.proposal.mask, s.score) for s in scored
-    ]
+    return list(hide_and_seek(seen.latents, seen.healthy, proposals, model))
 
 
 def tally(
@@ -224,7 +218,7 @@ def slice_auc(model: Model, cases: Sequence[Case]) -> float:
     ill, well = [none], [none]
     for case in cases:
         p = encode(case.x, model).p.numpy()
-        crossed = np.any([case.truth[k].sum(axis=(1, 2)) >= 16 for k in TYPES], axis=0)
+        crossed = np.any([case.truth[k].sum(axis=(1, 2)) >= 16 for k in LESION_TYPES], axis=0)
         (ill if case.diseased else well).append(p[crossed] if case.diseased else p)
     return auc(np.concatenate(ill), np.concatenate(well))
 

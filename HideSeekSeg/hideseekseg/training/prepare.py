@@ -16,12 +16,12 @@ import numpy as np
 
 from ..anatomy.body import CUT
 from ..anatomy.crop import Crop, Mask
-from ..anatomy.intensity import Calibration, NotCTError, calibrate
+from ..anatomy.intensity import Calibration, calibrate
 from ..anatomy.labelling import Assignment, assign
 from ..anatomy.localization import all_bodies, levels_of, locate_body
 from ..anatomy.preparation import Prepared, prepare
 from ..anatomy.segment_names import is_unnamed
-from ..errors import InputError
+from ..errors import InputError, NotCTError
 from ..files import atomic, make_folder
 from ..imaging.reading import read_ct, read_segmentation
 from ..imaging.segmentation import Segmentation
@@ -59,7 +59,7 @@ def cut_out(rows: Sequence[ManifestRow], geometry: Geometry) -> list[PreparedRow
     try:
         scale = calibrate(ct, usable)
     except NotCTError as error:
-        bad = f"image: {error}"
+        bad = f"image: {error.cause}"
         return [o if o.obstacle else replace(o, obstacle=bad, crop=None) for o, _ in found]
     return [_in_hounsfield(outcome, prepared, scale) for outcome, prepared in found]
 

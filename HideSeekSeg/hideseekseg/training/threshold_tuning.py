@@ -8,12 +8,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ..findings import LesionType
+from ..findings import LESION_TYPES, LesionType
 from ..lesions import SliceCandidate
 from ..model.profile import Decision
 from ..model.weights import Model
 from .evaluation import (
-    TYPES,
     Case,
     Detections,
     Edited,
@@ -63,7 +62,7 @@ def tune(
             scored[floor] = [scored_parts(one, _with(model, decision)) for one in gated]
             progress(number * (len(FLOORS) + 1) + len(scored), total)
         for min_slices in MIN_SLICES:
-            lytic, blastic = (_best_floor(gated, scored, kind, min_slices) for kind in TYPES)
+            lytic, blastic = (_best_floor(gated, scored, kind, min_slices) for kind in LESION_TYPES)
             decision = replace(
                 start, lytic_floor=lytic, blastic_floor=blastic, min_slices=min_slices
             )
@@ -90,7 +89,9 @@ def _best_threshold(
     seen: Sequence[Edited], parts: Scored, decision: Decision
 ) -> tuple[float, Decision]:
     found = [join(one, own, decision.min_slices) for one, own in zip(seen, parts)]
-    values = [sum(_worth(found, kind, threshold) for kind in TYPES) for threshold in THRESHOLDS]
+    values = [
+        sum(_worth(found, kind, threshold) for kind in LESION_TYPES) for threshold in THRESHOLDS
+    ]
     best = int(np.argmax(values))
     return values[best], replace(decision, threshold=THRESHOLDS[best])
 
@@ -108,7 +109,7 @@ def choose_gate(seen: Sequence[Edited], lost: float) -> float:
     """The P(malignant) that all but a share of the slices with a lesion exceed."""
     ill = [
         one.latents.p.numpy()[
-            np.any([one.case.truth[k].sum(axis=(1, 2)) >= 16 for k in TYPES], axis=0)
+            np.any([one.case.truth[k].sum(axis=(1, 2)) >= 16 for k in LESION_TYPES], axis=0)
         ]
         for one in seen
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import InputError
+from ..errors import UserError
 from ..events import Progress
 from ..output.segment_description import TYPE_COLOURS
 from ..progress import duration
@@ -18,6 +18,7 @@ VERDICTS = {
 TYPE_NAMES = {"lytic": _("lytic"), "blastic": _("blastic")}
 ALL_LEVELS, ALL_TYPES, ALL_VERDICTS = _("All levels"), _("Both types"), _("Any status")
 START, CANCEL = _("Segment metastases"), _("Cancel")
+NOT_CHOSEN = _("Choose a finding before you comment on it.")
 STARTING, STOPPING = _("Starting…"), _("Stopping…")
 COLOURS = {
     kind: "#" + "".join(f"{round(255 * part):02x}" for part in colour)
@@ -44,7 +45,7 @@ def progress(event: Progress) -> str:
     return f"{event.level} · {event.step}{left}"
 
 
-def told(error: InputError) -> str:
+def told(error: UserError) -> str:
     """The error as a sentence's beginning, also where no file is at fault."""
     return str(error) if error.path else error.cause[:1].upper() + error.cause[1:]
 

@@ -72,6 +72,14 @@ class PageState:
         self.show(message={"text": text, "kind": kind})
 
 
+def start_page() -> str:
+    """Return trame's own page, with our order of messages in force before the first one comes."""
+    from trame_client.module.vue3 import www
+
+    page = (Path(www) / "index.html").read_text("utf-8")
+    return page.replace("<head>", f'<head><script src="{ADDRESS}/in_order.js"></script>', 1)
+
+
 def _icon() -> str:
     """In the address itself: no request for it ever leaves."""
     return "data:image/png;base64," + base64.b64encode(ICON.read_bytes()).decode()

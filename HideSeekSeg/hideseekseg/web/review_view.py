@@ -163,7 +163,11 @@ class ReviewPage:
 
     def comment(self, text: str) -> None:
         item = self._item(self.current)
-        if self.work is not None and item is not None and text.strip() != item.comment:
+        if self.work is None:
+            return
+        if item is None:
+            self._page.say(texts.NOT_CHOSEN, "warning")
+        elif text.strip() != item.comment:
             self.work.review.comment(item.id, text)
             self._changed()
 

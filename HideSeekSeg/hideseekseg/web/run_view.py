@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..events import Progress, Started
+from ..model.profile import BUNDLE, read_profile
 from ..scene.import_data import removeResults
 from ..scene.views import showBackground
 from ..ui import texts
-from ..ui.profiles import BUNDLE, readProfile
 from ..ui.review_session import ReviewSession
 from ..ui.segmentation_run import Choices, Outcome, SegmentationRun
 from .asyncio_process import AsyncioProcess
@@ -36,11 +36,11 @@ class RunSettings:
     def begin_at(self) -> float:
         """The threshold of a new review: the user's, else that of the weights' profile.
 
-        Raises InputError where that cannot be read.
+        Raises WeightsError where that cannot be read.
         """
         if self.threshold is not None:
             return self.threshold
-        return readProfile(self.weights or BUNDLE)[0].decision.threshold
+        return read_profile(self.weights or BUNDLE).profile.decision.threshold
 
 
 class RunView:

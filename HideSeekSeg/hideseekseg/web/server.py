@@ -17,6 +17,7 @@ from trame_server import Server
 
 from ..errors import InputError
 from .auth import LOOPBACK, Authentication
+from .page_state import start_page
 from .run_view import RunSettings
 from .session import Session, Start
 from .slicer_scene import open_scene
@@ -90,6 +91,9 @@ def _bind(server: Any, session: Session, uploads: Uploads, address: Address) -> 
     """The guard before everything, and the few addresses of our own."""
     hosts = frozenset() if address.open_to_others else LOOPBACK
 
+    async def page(_: web.Request) -> web.StreamResponse:
+        return web.Response(text=start_page(), content_type="text/html")
+
     async def saved(request: web.Request) -> web.StreamResponse:
         path = session.saved.get(request.match_info["name"])
         if path is None or not path.is_file():
@@ -101,6 +105,7 @@ def _bind(server: Any, session: Session, uploads: Uploads, address: Address) -> 
         app = running.app
         app.middlewares.append(Authentication(address.token, hosts).middleware())
         app.router.add_post("/paraview/", _session_address)
+        app.router.add_get("/index.html", page)
         app.router.add_get("/saved/{name}", saved)
         app.router.add_put("/upload/{role}/{name}", uploads.receive)
 

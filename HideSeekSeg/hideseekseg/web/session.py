@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..output.review_export import NoVoxelsError
-from ..scene.results import SceneError
+from ..errors import InputError, NoVoxelsError, SceneError, UserError
 from ..ui import level_choices, texts
 from ..ui.review_session import latest
 from . import patient as loading
@@ -100,10 +98,10 @@ class Session:
             done = action(*values)
             if inspect.isawaitable(done):
                 await done
-        except InputError as error:
-            self.page.say(f"{texts.told(error)}.", "error")
         except (NoVoxelsError, SceneError) as error:
             self.page.say(f"{error}", "error")
+        except UserError as error:
+            self.page.say(f"{texts.told(error)}.", "error")
         except Exception as error:  # a bug: the reader is told, and the page goes on
             traceback.print_exc()
             self.page.say(f"{name} failed: {type(error).__name__}: {error}", "error")
@@ -258,7 +256,7 @@ class Session:
         await asyncio.sleep(0.05)  # the page shows that, before the files are written
         try:
             self.running.start(self.patient, self._show_patient)
-        except InputError:
+        except UserError:
             self.page.show(running=False)
             raise
 

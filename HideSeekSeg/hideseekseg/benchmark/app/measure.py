@@ -78,8 +78,6 @@ def growth(sizes: list[float]) -> float:
     return (sizes[-1] - sizes[1]) / max(len(sizes) - 2, 1)
 
 
-pass
-
 Say = Callable[[str], None]
 ROUNDS = 21
 GRAPHICS = ("/dev/dri", "/dev/nvidia0")  # where Linux shows a graphics card

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 from scipy import ndimage
 
 from ...attribution import propose
-from ...findings import LesionType
+from ...findings import LESION_TYPES, LesionType
 from ...lesions import Lesion3D, SliceCandidate, join_slices, p_of_vertebra
 from ...model.weights import Model
 from ...simulation.random_fields import Field, Mask
-from ...training.evaluation import TYPES, Case, Edited, edit_case, scored_parts
+from ...training.evaluation import Case, Edited, edit_case, scored_parts
 from ...training.threshold_tuning import MIN_SLICES
 from ..cases import BenchmarkCase
 from ..metrics.detection import Outcome, Thresholds, outcome
@@ -93,7 +93,7 @@ class HideAndSeek:
     @property
     def fixed(self) -> Tuned:
         threshold = self.model.profile.decision.threshold
-        return Tuned(dict.fromkeys(TYPES), dict.fromkeys(TYPES, threshold))
+        return Tuned(dict.fromkeys(LESION_TYPES), dict.fromkeys(LESION_TYPES, threshold))
 
     def prepare(self, subject: BenchmarkCase) -> Edited:
         return edit_case(subject.case, self.model)
@@ -158,7 +158,7 @@ class ByMaps:
     def detect(self, seen: Sequence[Maps], chosen: Chosen) -> tuple[list[Lesion3D], float]:
         parts = [
             part
-            for kind in TYPES
+            for kind in LESION_TYPES
             for part in parts_above(seen[chosen[kind].variant], kind, chosen[kind].floor)
         ]
         return joined(parts, chosen), seen[0].p
@@ -168,7 +168,7 @@ def joined(parts: Sequence[SliceCandidate], chosen: Mapping[LesionType, Level]) 
     """Each type joined by its own least number of slices."""
     return [
         lesion
-        for kind in TYPES
+        for kind in LESION_TYPES
         for lesion in join_slices([p for p in parts if p.type == kind], chosen[kind].min_slices)
     ]
 

@@ -14,11 +14,11 @@ import torch
 from scipy import ndimage
 
 from ...attribution import encode, score
-from ...findings import LesionType
+from ...findings import LESION_TYPES, LesionType
 from ...lesions import Lesion3D, SliceCandidate, p_of_vertebra
 from ...model.weights import Model
 from ...simulation.random_fields import Field, Mask
-from ...training.evaluation import TYPES, Case
+from ...training.evaluation import Case
 from ..cases import BenchmarkCase
 from .method import ByMaps, Chosen, Level, Maps, Tuned, joined, parts_above, supervision
 
@@ -48,7 +48,7 @@ def _maps(case: Case, hu: Field, margin: int) -> Maps:
     values = hu[inside]
     none: Field = np.zeros(case.body.shape, np.float32)
     if len(np.unique(values)) < 3:
-        return Maps(case, dict.fromkeys(TYPES, none), float("nan"))
+        return Maps(case, dict.fromkeys(LESION_TYPES, none), float("nan"))
     low, high = threshold_multiotsu(values, classes=3)
     contrast = np.asarray(hu - np.median(values), np.float32)
     evidence: dict[LesionType, Field] = {
@@ -88,7 +88,7 @@ class OtsuHiding:
         gate = self.model.profile.decision.gate_p
         parts = [
             part
-            for kind in TYPES
+            for kind in LESION_TYPES
             for part in parts_above(maps[chosen[kind].variant], kind, chosen[kind].floor)
             if p[part.slice] >= gate
         ]

@@ -1,4 +1,4 @@
-"""The networks that the table needs beside the weights under test: trained by one command."""
+"""Networks of the baselines, which `hideseekseg benchmark train` trains."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ... import __version__
-from ...errors import InputError
+from ...errors import InputError, WeightsError
 from ...files import atomic, make_folder
 from ...model.autoencoder import DiffusionAutoencoder
 from ...model.profile import Architecture, Profile
-from ...model.weights import Model, WeightsError, load_model, save_model
+from ...model.weights import Model, load_model, save_model
 from ...training.dataset import Slices, load_slices
 from ...training.train import COMPACT, TrainingSettings, train
 from ...training.trainer import TrainingProgress
@@ -54,13 +54,11 @@ def load_network(path: Path, network: nn.Module) -> dict[str, Any]:
     return made_with
 
 
-pass
-
-Rival = Literal["unet", "anomaly", "auditor"]
-RIVALS: tuple[Rival, ...] = ("unet", "anomaly", "auditor")
+Baseline = Literal["unet", "anomaly", "auditor"]
+BASELINES: tuple[Baseline, ...] = ("unet", "anomaly", "auditor")
 NOT_TRAINED = "not run: `benchmark train` has not made it"
 UNET, ANOMALY, AUDITOR = "unet.safetensors", "anomaly.safetensors", "auditor"
-STEPS: dict[Rival, int] = {"unet": 4000, "anomaly": 8000, "auditor": 8000}
+STEPS: dict[Baseline, int] = {"unet": 4000, "anomaly": 8000, "auditor": 8000}
 
 # Another stem, other widths and depths, and no contrast beside x.
 AUDITOR_ARCHITECTURE = Architecture(
@@ -79,7 +77,7 @@ AUDITOR_ARCHITECTURE = Architecture(
 
 
 def train_baseline(
-    rival: Rival,
+    baseline: Baseline,
     folder: Path,
     out: Path,
     steps: int,
@@ -87,17 +85,17 @@ def train_baseline(
     on_progress: Callable[[TrainingProgress], None],
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Path:
-    """Train one network on the simulated slices of ``folder``; checkpoints in ``out/RIVAL``."""
+    """Train one network on the simulated slices of ``folder``; checkpoints in ``out/BASELINE``."""
     slices = load_slices(folder, COMPACT)
-    work = out / rival
+    work = out / baseline
     make_folder(work)
-    if rival == "auditor":
+    if baseline == "auditor":
         return train_auditor(slices, COMPACT, steps, seed, work, on_progress, should_stop)
-    way = train_unet if rival == "unet" else train_anomaly
+    way = train_unet if baseline == "unet" else train_anomaly
     network = way(slices, COMPACT, steps, seed, work, on_progress, should_stop)
     patients = sorted(set(slices.patient.tolist()))
     facts = {"steps": steps, "seed": seed, "patients": patients, "version": __version__}
-    path = out / (UNET if rival == "unet" else ANOMALY)
+    path = out / (UNET if baseline == "unet" else ANOMALY)
     save_network(path, network, facts)
     return path
 
@@ -121,11 +119,11 @@ def train_auditor(
 
 
 def load_auditor(folder: Path) -> Model:
-    """Raises InputError where it has not been trained."""
+    """Load the auditor; raises WeightsError where it has not been trained."""
     try:
         return load_model(folder / AUDITOR)
     except WeightsError as error:
-        raise InputError(error.path, f"{error.cause} (`hideseekseg benchmark train`)") from error
+        raise WeightsError(error.path, f"{error.cause} (`hideseekseg benchmark train`)") from error
 
 
 def trained_methods(folder: Path, profile: Profile) -> tuple[list[ByMaps], dict[str, str]]:

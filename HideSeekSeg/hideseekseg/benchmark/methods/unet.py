@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...findings import LesionType
+from ...findings import LESION_TYPES, LesionType
 from ...lesions import p_of_vertebra
 from ...model.profile import Profile
 from ...simulation.random_fields import Field
 from ...training.dataset import Slices, make_batch
-from ...training.evaluation import TYPES
 from ...training.trainer import Losses, TrainingProgress, TrainingStage, run_stage
 from ..cases import BenchmarkCase
 from .method import ByMaps, Maps
@@ -101,7 +100,7 @@ def unet_method(network: nn.Module) -> ByMaps:
         with torch.inference_mode():
             p = torch.sigmoid(network(subject.case.x)).numpy()
         p = p * subject.case.body[:, None]
-        evidence: dict[LesionType, Field] = {kind: p[:, n] for n, kind in enumerate(TYPES)}
+        evidence: dict[LesionType, Field] = {kind: p[:, n] for n, kind in enumerate(LESION_TYPES)}
         return [Maps(subject.case, evidence, p_of_vertebra(p.max(axis=(1, 2, 3))))]
 
     return ByMaps(NAME, "full masks", draw, FLOORS)

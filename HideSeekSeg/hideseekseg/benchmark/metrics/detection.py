@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ...findings import LesionType
+from ...findings import LESION_TYPES, LesionType
 from ...lesions import Lesion3D
-from ...training.evaluation import TYPES, Case
+from ...training.evaluation import Case
 from ...training.lesion_matching import Floats, Match, match
 from ..cases import BenchmarkCase
 
@@ -36,13 +36,13 @@ class Outcome:
 
     def accepted(self, thresholds: Thresholds) -> int:
         """Candidates of both types above their thresholds."""
-        return sum(int((self.matches[k].scores > thresholds[k]).sum()) for k in TYPES)
+        return sum(int((self.matches[k].scores > thresholds[k]).sum()) for k in LESION_TYPES)
 
 
 def outcome(case: Case, vertebra: str, lesions: Sequence[Lesion3D], p: float) -> Outcome:
     matches = {
         kind: match(case.truth[kind], [lesion for lesion in lesions if lesion.type == kind])
-        for kind in TYPES
+        for kind in LESION_TYPES
     }
     return Outcome(case.patient, vertebra, case.diseased, p, matches)
 
@@ -113,9 +113,6 @@ def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-pass
-
-
 @dataclass(frozen=True)
 class TrueLesion:
     """A true lesion: its share of the body, and the mean of its |HU - HU of the twin|."""
@@ -142,7 +139,7 @@ def lesions_of(subject: BenchmarkCase) -> list[TrueLesion]:
     body = float(subject.case.body.sum())
     return [
         TrueLesion(kind, float(mask.sum()) / body, float(change[mask].mean()))
-        for kind in TYPES
+        for kind in LESION_TYPES
         for mask in subject.case.lesions(kind)
     ]
 
@@ -154,9 +151,9 @@ def recall_by_stratum(
 
     ``lesions`` are those of each outcome's vertebra.
     """
-    counts = {kind: dict.fromkeys(STRATA, (0, 0)) for kind in TYPES}
+    counts = {kind: dict.fromkeys(STRATA, (0, 0)) for kind in LESION_TYPES}
     for own, one in zip(lesions, outcomes):
-        for kind in TYPES:
+        for kind in LESION_TYPES:
             found = one.matches[kind].found_at(IOUS[0]) > thresholds[kind]
             for lesion, hit in zip((o for o in own if o.type == kind), found):
                 for name, within in STRATA.items():
@@ -165,9 +162,6 @@ def recall_by_stratum(
                         counts[kind][name] = hits + int(hit), total + 1
     return {str(kind): own for kind, own in counts.items()}
 
-
-pass
-pass
 
 IOUS = (0.1, 0.5)
 FALSE_PER_VERTEBRA = (0.125, 0.25, 0.5, 1.0)
@@ -197,7 +191,7 @@ def measure(
 ) -> dict[str, Floats]:
     """All metrics by name, each (B,)."""
     metrics: dict[str, Floats] = {}
-    for kind in TYPES:
+    for kind in LESION_TYPES:
         for least_iou in IOUS:
             counts = count(outcomes, kind, thresholds[kind], least_iou)
             found, missed, false = (

@@ -9,12 +9,12 @@ from typing import Literal
 
 import numpy as np
 
-from ...findings import LesionType
+from ...findings import LESION_TYPES, LesionType
 from ...lesions import Lesion3D
 from ...output.figures.drawing import TYPE_COLOURS, Outline, Tile
 from ...output.figures.overview import show_crops
 from ...simulation.random_fields import Mask
-from ...training.evaluation import TYPES, Edited
+from ...training.evaluation import Edited
 from ...training.lesion_matching import match, true_lesions
 from ..cases import BenchmarkCase
 from ..methods.method import HideAndSeek
@@ -58,7 +58,7 @@ def _of_vertebra(method: HideAndSeek, subject: BenchmarkCase) -> Iterator[Failur
     accepted = tuple(le for le in lesions if le.score > thresholds[le.type])
     body = subject.case.body
     shape = (body.shape[0], body.shape[1], body.shape[2])
-    for kind in TYPES:
+    for kind in LESION_TYPES:
         own = [le for le in accepted if le.type == kind]
         overlap = match(subject.case.truth[kind], own).iou >= LEAST_IOU
         for number, lesion in enumerate(true_lesions(subject.case.truth[kind])):
@@ -87,7 +87,9 @@ def _tiles(failure: Failure) -> list[Tile]:
     subject, seen = failure.subject, failure.seen
     shape = (failure.where.shape[0], failure.where.shape[1], failure.where.shape[2])
     index = int(failure.where.sum(axis=(1, 2)).argmax())
-    truth = [Outline(subject.case.truth[kind][index], TRUTH_COLOUR, dotted=True) for kind in TYPES]
+    truth = [
+        Outline(subject.case.truth[kind][index], TRUTH_COLOUR, dotted=True) for kind in LESION_TYPES
+    ]
     found = [
         Outline(le.mask(shape)[index], TYPE_COLOURS[le.type], f"{le.score:.2f}")
         for le in failure.accepted

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...findings import LESION_TYPES
 from ...output.figures.drawing import BACKGROUND, DIM, TEXT, TYPE_COLOURS, new_figure, save_figure
-from ...training.evaluation import TYPES
 from ..metrics.detection import IOUS
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def _save(figure: Figure, path: Path) -> Path:
 
 def _free_response(data: Data) -> Figure:
     figure = new_figure(12, 5)
-    for number, kind in enumerate(TYPES):
+    for number, kind in enumerate(LESION_TYPES):
         axes = plain_axes(figure, 1, 2, number + 1, f"{kind}, IoU >= {IOUS[0]}")
         for row, colour in zip(data["methods"], _colours(len(data["methods"]))):
             curve = row["free response"][kind][str(IOUS[0])]
@@ -62,7 +62,7 @@ def _f1(data: Data) -> Figure:
     figure = new_figure(12, 1.5 + 0.45 * len(methods))
     for number, iou in enumerate(IOUS):
         axes = plain_axes(figure, 1, 2, number + 1, f"F1, IoU >= {iou}")
-        for shift, kind in ((-0.2, TYPES[0]), (0.2, TYPES[1])):
+        for shift, kind in ((-0.2, LESION_TYPES[0]), (0.2, LESION_TYPES[1])):
             ends = [_ends(row["metrics"][f"{kind} F1 (IoU >= {iou})"]) for row in methods]
             values = [value for _, value, _ in ends]
             errors = [[v - low for low, v, _ in ends], [high - v for _, v, high in ends]]

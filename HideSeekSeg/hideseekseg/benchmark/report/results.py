@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ...findings import LESION_TYPES
 from ...simulation.source_vertebrae import DRAWN
-from ...training.evaluation import TYPES
 from ...training.lesion_matching import RULE
 from ..methods.method import Tuned
 from ..metrics.detection import (
@@ -26,7 +26,9 @@ from ..metrics.detection import (
 
 CEILING = "full masks"
 NOT_RUN = {"MedSAM": "not run: its weights cannot be had here"}
-DIFFERENCES = [f"{kind} {what}" for kind in TYPES for what in (f"F1 (IoU >= {IOUS[0]})", "Dice")]
+DIFFERENCES = [
+    f"{kind} {what}" for kind in LESION_TYPES for what in (f"F1 (IoU >= {IOUS[0]})", "Dice")
+]
 Data = dict[str, Any]
 
 
@@ -68,7 +70,9 @@ def describe(about: About, rows: Sequence[MethodResult], weights: Weights) -> Da
         "vertebrae": len(outcomes),
         "diseased": sum(one.diseased for one in outcomes),
         "anatomical vertebrae": len({one.vertebra for one in outcomes}),
-        "lesions": {kind: sum(len(one.matches[kind].iou) for one in outcomes) for kind in TYPES},
+        "lesions": {
+            kind: sum(len(one.matches[kind].iou) for one in outcomes) for kind in LESION_TYPES
+        },
         "patients": patients,
         "thresholds chosen on": list(about.tuned_on),
         "patients also used for thresholds": _shared(patients, about.tuned_on),
@@ -111,7 +115,7 @@ def explain_intervals(patients: int) -> str:
 def _row_data(row: MethodResult, weights: Weights) -> Data:
     curves = {
         kind: {str(iou): asdict(free_response(row.outcomes, [kind], iou)) for iou in IOUS}
-        for kind in TYPES
+        for kind in LESION_TYPES
     }
     return {
         "name": row.name,
@@ -140,10 +144,10 @@ def over_best(rows: Sequence[MethodResult], weights: Weights) -> Data:
 
     What learnt from full masks is no baseline but a ceiling.
     """
-    rivals = [row for row in rows[1:] if not row.ours and row.learnt_from != CEILING]
+    baselines = [row for row in rows[1:] if not row.ours and row.learnt_from != CEILING]
     ones = weights[:1] * 0 + 1
-    plain = [measure(row.outcomes, row.tuned.thresholds, ones) for row in (rows[0], *rivals)]
-    drawn = [measure(row.outcomes, row.tuned.thresholds, weights) for row in (rows[0], *rivals)]
+    plain = [measure(row.outcomes, row.tuned.thresholds, ones) for row in (rows[0], *baselines)]
+    drawn = [measure(row.outcomes, row.tuned.thresholds, weights) for row in (rows[0], *baselines)]
     best: Data = {}
     for name in DIFFERENCES:
         values = [float(one[name][0]) for one in plain]
@@ -152,5 +156,5 @@ def over_best(rows: Sequence[MethodResult], weights: Weights) -> Data:
             continue
         n = max(known, key=lambda i: values[i])
         gap = Estimate(values[0] - values[n], *interval(drawn[0][name] - drawn[n][name]))
-        best[name] = {"baseline": rivals[n - 1].name, **estimates_data({"": gap})[""]}
+        best[name] = {"baseline": baselines[n - 1].name, **estimates_data({"": gap})[""]}
     return best

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ...training.evaluation import TYPES
+from ...findings import LESION_TYPES
 from ..metrics.detection import FALSE_PER_VERTEBRA, IOUS
 from .results import Data
 
 COLUMNS = {
     **{
         f"{kind} {short}": f"{kind} {name}"
-        for kind in TYPES
+        for kind in LESION_TYPES
         for short, name in (
             ("F1", "F1 (IoU >= 0.1)"),
             ("F1 at 0.5", "F1 (IoU >= 0.5)"),
@@ -35,7 +35,7 @@ def to_markdown(data: Data) -> str:
     if any(data["lesions"].values()):
         parts.append(_free_response_table(data))
     if data.get("recall by stratum"):
-        parts += [_strata_table(kind, data["recall by stratum"]) for kind in TYPES]
+        parts += [_strata_table(kind, data["recall by stratum"]) for kind in LESION_TYPES]
     if data.get("each patient"):
         parts.append(_each_table(data["each patient"]))
     if data["findings per patient"]:
@@ -126,7 +126,7 @@ def _best_table(data: Data) -> str:
 
 def _free_response_table(data: Data) -> str:
     """Sensitivity at some numbers of false findings per vertebra."""
-    heads = [f"{kind}, {n:g}" for kind in TYPES for n in FALSE_PER_VERTEBRA]
+    heads = [f"{kind}, {n:g}" for kind in LESION_TYPES for n in FALSE_PER_VERTEBRA]
     lines = [
         f"## Sensitivity (IoU >= {IOUS[0]}) at false findings per vertebra",
         "",
@@ -136,7 +136,7 @@ def _free_response_table(data: Data) -> str:
     for row in data["methods"]:
         cells = [
             f"{_sensitivity(row['free response'][kind][str(IOUS[0])], n):.2f}"
-            for kind in TYPES
+            for kind in LESION_TYPES
             for n in FALSE_PER_VERTEBRA
         ]
         lines.append(f"| {row['name']} | {' | '.join(cells)} |")

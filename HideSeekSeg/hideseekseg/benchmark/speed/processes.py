@@ -94,8 +94,6 @@ def write_spine(folder: Path, levels: tuple[str, ...] = LEVELS) -> tuple[Path, P
     return ct, vertebrae
 
 
-pass
-
 LIBRARY = Path(__file__).resolve().parents[3]
 START = "start and imports"
 # Functions of the library by file and name: what they cost with all they call.

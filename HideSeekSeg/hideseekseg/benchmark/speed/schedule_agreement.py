@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from ...attribution import Attribution, Scored, attribute, encode
-from ...findings import LesionType
+from ...attribution import Attribution, attribute, encode
+from ...findings import LESION_TYPES, LesionType, SliceCandidate
 from ...model.profile import Schedule
 from ...model.weights import Model
 from ...simulation.random_fields import Mask
-from ...training.evaluation import TYPES, Case
+from ...training.evaluation import Case
 from ..methods.trained import spread
 
 SAME_IOU = 0.5  # findings with at least this overlap are the same
@@ -59,7 +59,9 @@ def choose_crops(cases: Sequence[Case], model: Model, count: int) -> Crops:
     x = torch.cat([case.x for case in cases])
     ill = np.flatnonzero(encode(x, model).p.numpy() >= model.profile.decision.gate_p)
     chosen = ill[spread(len(ill), count)]
-    truth = {kind: np.concatenate([case.truth[kind] for case in cases])[chosen] for kind in TYPES}
+    truth = {
+        kind: np.concatenate([case.truth[kind] for case in cases])[chosen] for kind in LESION_TYPES
+    }
     body = np.concatenate([case.body for case in cases])[chosen]
     return Crops(x[chosen], body, truth, len(ill) / len(x))
 
@@ -103,15 +105,17 @@ def judge(
     )
 
 
-def _of(scored: Sequence[Scored], index: int) -> list[Scored]:
-    return [s for s in scored if s.proposal.slice == index]
+def _of(scored: Sequence[SliceCandidate], index: int) -> list[SliceCandidate]:
+    return [s for s in scored if s.slice == index]
 
 
-def _same(one: Sequence[Scored], other: Sequence[Scored]) -> bool:
+def _same(one: Sequence[SliceCandidate], other: Sequence[SliceCandidate]) -> bool:
     return len(one) == len(other) == len(_pairs(one, other, SAME_IOU))
 
 
-def _score_differences(one: Sequence[Scored], other: Sequence[Scored]) -> list[float]:
+def _score_differences(
+    one: Sequence[SliceCandidate], other: Sequence[SliceCandidate]
+) -> list[float]:
     pairs = _pairs(one, other, PAIR_IOU)
     lone = [s for n, s in enumerate(one) if n not in {a for a, _ in pairs}]
     lone += [s for n, s in enumerate(other) if n not in {b for _, b in pairs}]
@@ -119,7 +123,7 @@ def _score_differences(one: Sequence[Scored], other: Sequence[Scored]) -> list[f
 
 
 def _pairs(
-    one: Sequence[Scored], other: Sequence[Scored], least_iou: float
+    one: Sequence[SliceCandidate], other: Sequence[SliceCandidate], least_iou: float
 ) -> list[tuple[int, int]]:
     """Indices of partners of one type, those that overlap most first."""
     overlaps = sorted(
@@ -133,20 +137,20 @@ def _pairs(
     return pairs
 
 
-def _iou(a: Scored, b: Scored) -> float:
-    if a.proposal.type != b.proposal.type:
+def _iou(a: SliceCandidate, b: SliceCandidate) -> float:
+    if a.type != b.type:
         return 0.0
-    one, other = a.proposal.mask, b.proposal.mask
+    one, other = a.mask, b.mask
     return float((one & other).sum() / (one | other).sum())
 
 
 def _dice(seen: Attribution, crops: Crops) -> float:
     values = []
-    for kind in TYPES:
+    for kind in LESION_TYPES:
         found = np.zeros_like(crops.body)
         for s in seen.selected:
-            if s.proposal.type == kind:
-                found[s.proposal.slice] |= s.proposal.mask
+            if s.type == kind:
+                found[s.slice] |= s.mask
         truth = crops.truth[kind]
         both = found.sum() + truth.sum()
         values.append(2 * (found & truth).sum() / both if both else 1.0)

@@ -14,11 +14,10 @@ import torch
 from ...files import atomic, make_folder
 from ...model.profile import Schedule
 from ...model.schedules import MULTISTEP_STEPS, multistep
-from ...model.weights import Model
+from ...model.weights import Model, load_model
 from ...simulation.phantom.vertebra import LEVELS
 from ...training.evaluation import Case
 from ...training.trainer import Say
-from ...training.weights import load_weights
 from ..cases import draw_subjects, load_simulated
 from .network import by_candidates, by_slices, one_slice, published_network, seconds_per_call
 from .plots import draw_plots
@@ -54,7 +53,7 @@ def measure(plan: SpeedPlan, say: Say) -> list[Path]:
     """Write speed.md, speed.json and plots to ``plan.out``; gives their paths."""
     make_folder(plan.out)
     torch.set_num_threads(1)  # whole processes have ``plan.threads``
-    model = load_weights(plan.weights, "cpu")
+    model = load_model(plan.weights, "cpu")
     cases = _cases(plan, model, say)
     crops = choose_crops(cases, model, plan.crops)
     data: Data = {

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ... import __version__
+from ...errors import DownloadError
 
 CODE = "https://github.com/matanat/hide_and_seek"
 HUB = "https://huggingface.co/matanatad/dae_verts"
@@ -52,22 +53,11 @@ SCALER = PublishedFile("scaler.pkl", f"{PICKLES}/scaler.pkl", 4_000, 100_000)
 PUBLISHED = (CHECKPOINT, CLASSIFIER, SCALER)
 
 
-pass
-
 MEMORY = "downloads.json"
 SECONDS = 30.0  # without a byte, before a connection counts as cut
 BLOCK = 1 << 18
 
 OnProgress = Callable[[int, int], None]
-
-
-class DownloadError(Exception):
-    """A file that cannot be fetched or kept: one line, "<path>: <cause>"."""
-
-    def __init__(self, path: Path, cause: str) -> None:
-        super().__init__(f"{path}: {cause}")
-        self.path = path
-        self.cause = cause
 
 
 @dataclass(frozen=True)

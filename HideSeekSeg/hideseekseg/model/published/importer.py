@@ -22,10 +22,11 @@ import torch
 from torch import Tensor
 
 from ... import __version__
+from ...errors import WeightsError
 from ..autoencoder import DiffusionAutoencoder
 from ..classifier import LinearClassifier
 from ..profile import Architecture, Decision, Geometry, Intensity, Profile, Schedule
-from ..weights import WeightsError, check_shapes, save_model
+from ..weights import check_shapes, save_model
 from .download import CODE, HUB
 from .pickles import MAX_BYTES, Estimator, PickleError, read_estimator
 

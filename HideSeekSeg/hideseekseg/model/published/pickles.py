@@ -146,8 +146,6 @@ MEANINGS = {
 }
 
 
-pass
-
 MAX_BYTES = 1 << 20  # the published ones have some 20 kB
 
 

@@ -63,8 +63,6 @@ def bounds(grid: Grid) -> tuple[Floats, Floats]:
     return positions.min(axis=0), positions.max(axis=0)
 
 
-pass
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap

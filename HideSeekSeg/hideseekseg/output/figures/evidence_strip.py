@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ...findings import Evidence, LesionType
+from ...findings import LESION_TYPES, Evidence, LesionType
 from ...imaging.patch import Patch, move_patch
 from ...imaging.volume import Grid
 from ..segment_description import TYPE_COLOURS, Colour
@@ -31,18 +31,18 @@ class Strip:
 
 
 def make_strip(evidence: Evidence, patch: Patch, ct: Grid, kind: LesionType) -> Strip:
-    """The sagittal slice with most of the candidate; ``patch`` are its voxels on the CT's grid.
+    """Draw the sagittal slice with most of the candidate.
 
-    *Revealed alone* is what the classifier was asked about: every other candidate is replaced by
-    the healthy edit, this one is kept.
+    ``patch`` has its voxels on the CT's grid ``ct``.  *Revealed alone* is what the classifier was
+    given: the healthy edit replaces every changed pixel but those of this candidate.
     """
     mask = np.zeros(evidence.grid.shape, bool)
     moved = move_patch(patch, ct, evidence.grid)
     if moved is not None:
         moved.paint(mask)
     s = busiest_slice([mask], evidence.body)
-    others = (evidence.lytic[s] | evidence.blastic[s]) & ~ndimage.binary_dilation(mask[s])
-    alone = np.where(others, evidence.edit[s], evidence.image[s])
+    scored = slice_candidate(evidence, mask[s], s)
+    alone = revealed_alone(evidence, scored if scored.any() else mask[s], s)
     low, high = window(evidence.image)
     most = reach(evidence.difference[evidence.body])
     scale = -(-_PIXELS // max(evidence.image[s].shape))
@@ -58,7 +58,30 @@ def make_strip(evidence: Evidence, patch: Patch, ct: Grid, kind: LesionType) -> 
     )
     unit = "HU" if is_hounsfield(evidence.image) else "a.u."
     note = f"sagittal slice {s + 1} of {len(mask)}, difference up to ±{most:.3g} {unit}"
+    if not scored.any():
+        note += "; the method proposed nothing here"
     return Strip(dict(zip(TITLES, pictures)), note)
+
+
+def slice_candidate(evidence: Evidence, mask: Mask, s: int) -> Mask:
+    """Return the pixels (P, I) of the candidate of slice ``s`` that ``mask`` (P, I) covers most of.
+
+    A lesion's voxels have been through the CT's grid: its candidates, as they were scored, are the
+    4-connected parts of the evidence's masks.  Empty where the mask touches none.
+    """
+    best = np.zeros_like(mask)
+    most = 0
+    for candidates in (evidence.lytic[s], evidence.blastic[s]):
+        parts, _ = ndimage.label(candidates)
+        covered = np.bincount(parts[mask & candidates], minlength=1)
+        if covered.size and covered.max() > most:
+            most, best = int(covered.max()), parts == int(covered.argmax())
+    return best
+
+
+def revealed_alone(evidence: Evidence, kept: Mask, s: int) -> npt.NDArray[np.float32]:
+    """Return slice ``s`` (P, I) with the healthy edit in all changed pixels but those to keep."""
+    return np.where(evidence.changed[s] & ~kept, evidence.edit[s], evidence.image[s])
 
 
 def _grey(image: npt.NDArray[np.float32], low: float, high: float, scale: int) -> Picture:
@@ -69,7 +92,7 @@ def _grey(image: npt.NDArray[np.float32], low: float, high: float, scale: int) -
 def _signed(image: npt.NDArray[np.float32], most: float, scale: int) -> Picture:
     """Blue where density was added (lytic), orange where it was taken away, black at zero."""
     share = np.clip(_enlarged(image, scale) / most, -1, 1)[..., None]
-    added, taken = (np.array(TYPE_COLOURS[kind]) for kind in ("lytic", "blastic"))
+    added, taken = (np.array(TYPE_COLOURS[kind]) for kind in LESION_TYPES)
     return np.asarray(np.where(share > 0, share * added, -share * taken), np.float32)
 
 

@@ -6,7 +6,23 @@
   const state = (name) => window.trame.state.get(name);
   const act = (...words) => window.trame.trigger("do", words);
 
-  // Keys press the button that shows them; a dialog and a field that is typed in keep theirs.
+  // What the review's buttons ask the session for, clicked or by key.
+  const ASKS = {
+    accept: ["judge", "accepted"],
+    reject: ["judge", "rejected"],
+    previous: ["step", -1],
+    next: ["step", 1],
+    undo: ["travel", false],
+    redo: ["travel", true],
+    switchType: ["switchType"],
+    overlay: ["overlay"],
+    healthy: ["flick", "healthy"],
+    difference: ["flick", "difference"],
+  };
+
+  // Keys belong to the button that shows them; a dialog and a field that is typed in keep theirs.
+  // The session decides what can be done, not the button: the page is later than the session, and a
+  // key that waited for its button to be enabled would be lost.
   function onKey(event) {
     if (event.ctrlKey || event.altKey || event.metaKey || document.querySelector("dialog[open]")) return;
     const typed = event.target.closest("input:not([type=range]), textarea, select");
@@ -21,8 +37,9 @@
     if (!button) return;
     event.preventDefault();
     event.stopPropagation();
-    if (button.disabled || event.repeat && ["accept", "reject"].includes(action)) return;
-    if (action === "comment") button.focus();
+    if (event.repeat && ["accept", "reject"].includes(action)) return;
+    if (action in ASKS) act(...ASKS[action]);
+    else if (action === "comment") button.focus();
     else button.click();
   }
 
@@ -31,18 +48,22 @@
   async function slide() {
     if (slider.sending) return;
     slider.sending = true;
-    while (slider.newest !== null) {
-      const value = slider.newest;
-      slider.newest = null;
-      await act("threshold", value);
+    try {
+      while (slider.newest !== null) {
+        const value = slider.newest;
+        slider.newest = null;
+        await act("threshold", value);
+      }
+    } finally {
+      slider.sending = false;
     }
-    slider.sending = false;
   }
 
-  // Fields that are typed in take the session's value only while nobody types.
+  // A field takes the session's value until something is typed in it, and again when it is left.
+  let typedIn = null;
   function fill(id, value) {
     const field = $(id);
-    if (field && document.activeElement !== field) field.value = value === undefined ? "" : value;
+    if (field && field !== typedIn) field.value = value === undefined ? "" : value;
   }
   function follow() {
     if (!slider.held && slider.newest === null) {
@@ -115,6 +136,11 @@
       $(opener.dataset.dialog).showModal();
       return;
     }
+    const asked = event.target.closest("[data-action]");
+    if (asked && asked.dataset.action in ASKS) {
+      if (!asked.disabled) act(...ASKS[asked.dataset.action]);
+      return;
+    }
     const closer = event.target.closest("[data-close]");
     if (closer) closer.closest("dialog").close();
     else if (event.target.id === "open-load") load();
@@ -128,13 +154,17 @@
   window.addEventListener("keydown", onKey, true);
   document.addEventListener("click", onClick);
   document.addEventListener("input", (event) => {
-    if (event.target.id !== "threshold") return;
+    if (event.target.id !== "threshold") {
+      typedIn = event.target;
+      return;
+    }
     slider.newest = Number(event.target.value);
     $("threshold-value").textContent = slider.newest.toFixed(2);
     slide();
   });
   document.addEventListener("pointerdown", (event) => (slider.held = event.target.id === "threshold"));
   document.addEventListener("pointerup", () => (slider.held = false));
+  document.addEventListener("focusout", () => (typedIn = null));
   document.addEventListener("change", (event) => {
     if (event.target.id === "comment") act("comment", event.target.value);
   });

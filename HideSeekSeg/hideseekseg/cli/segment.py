@@ -1,0 +1,89 @@
+"""The subcommands ``segment`` and ``example``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..model.profile import SCHEDULES
+from .arguments import DEVICES, OK, STOPPED, WEIGHTS_HELP, Command, levels, share, threads
+
+
+def _segment_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("ct", type=Path, metavar="CT", help="NIfTI, NRRD, MHA, or a folder of DICOM slices")
+    add("segmentation", type=Path, metavar="SEGMENTATION", help="whole vertebrae or their bodies")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
+    add(
+        "--labels",
+        metavar="NAME|FILE",
+        help="label convention, where the file does not name its labels: totalsegmentator,"
+        " totalsegmentator-v1, verse, totalspineseg, names, or a JSON file of value to level",
+    )
+    add("--bodies", type=Path, metavar="FILE", help="a segmentation of the vertebral bodies")
+    add("--levels", type=levels, default=(), metavar="T10,L1", help="only these vertebrae")
+    add("--device", default="auto", choices=DEVICES)
+    add("--threshold", type=share, metavar="X", help="accept scores above it (0 to 1)")
+    add("--weights", type=Path, metavar="DIR", help=WEIGHTS_HELP)
+    add(
+        "--schedule",
+        choices=SCHEDULES,
+        help="diffusion schedule (default: that of the weights): exact has the paper's 250 and 100"
+        " steps, multistep approximates it in 12, fast needs weights trained for it",
+    )
+    add("--all-slices", action="store_true", help="also slices unlike those of the training")
+    add("--threads", type=threads, metavar="N", help="CPU threads to use")
+    add("--each", action="store_true", help="also write each vertebra at once, to DIR/vertebrae")
+    printed = parser.add_mutually_exclusive_group()
+    printed.add_argument("--json-lines", action="store_true", help="print events as JSON lines")
+    printed.add_argument("--quiet", action="store_true", help="print errors only")
+
+
+def _segment(args: argparse.Namespace) -> int:
+    from .console import ForPeople, json_lines, quiet
+    from .signals import stop_on_signal
+
+    with stop_on_signal() as should_stop:
+        from ..job import Job, run
+        from ..output.tables import format_table
+        from ..pipeline import Options
+
+        options = Options(args.labels, args.levels, args.threshold, args.all_slices, args.schedule)
+        job = Job(
+            *(args.ct, args.segmentation, args.out, args.bodies, args.weights),
+            *(args.device, args.threads, options, args.each),
+        )
+        people = quiet if args.quiet else ForPeople(sys.stderr)
+        result = run(job, json_lines(sys.stdout) if args.json_lines else people, should_stop)
+    if result.run["finished"] and not (args.quiet or args.json_lines):
+        print(format_table(result))
+    return STOPPED if result.run["stopped"] else OK
+
+
+def _example_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
+
+
+def _example(args: argparse.Namespace) -> int:
+    from ..simulation.example import write_example
+
+    for path in write_example(args.out):
+        print(path)
+    return OK
+
+
+COMMANDS = (
+    Command(
+        "segment",
+        "find lytic and blastic lesions in a CT with segmented vertebrae",
+        _segment_arguments,
+        _segment,
+    ),
+    Command(
+        "example",
+        "write the embedded example: a drawn CT with lesions, and its vertebrae",
+        _example_arguments,
+        _example,
+    ),
+)

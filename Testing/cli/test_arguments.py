@@ -1,0 +1,117 @@
+"""Options that are out of range are refused at once, in one line that names option and value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hideseekseg.cli.main import COMMANDS, main
+
+SEGMENT = ["segment", "ct.nii.gz", "seg.nii.gz", "--out", "out"]
+ACCURACY = ["benchmark", "accuracy", "cases"]
+SPEED = ["benchmark", "speed", "--out", "out"]
+APP = ["benchmark", "app", "--out", "out"]
+RANGE = ["benchmark", "range", "--sources", "s.csv", "--data", "data"]
+TRAIN = ["train", "slices", "--out", "out"]
+SIMULATE = ["simulate", "s.csv", "--data", "data", "--out", "out"]
+TUNE = ["tune", "weights", "validation", "--out", "out"]
+NETWORK = ["benchmark", "train", "unet", "slices", "--out", "out"]
+
+WRONG = [
+    *((["app"], "--threshold", value) for value in ("7", "nan", "-0.1", "inf", "", "0,5")),
+    *((["app"], "--port", value) for value in ("99999", "-1", "http", "80.0", "9" * 5000)),
+    (["app"], "--upload-mb", "0"),
+    *((SEGMENT, "--threshold", value) for value in ("2", "nan", "half")),
+    *((SEGMENT, "--levels", value) for value in (",", "", "T99", "Q1")),
+    *((SEGMENT, "--threads", value) for value in ("0", "-2", "1e3", "99999999999999999999")),
+    (SEGMENT, "--device", "tpu"),
+    (SEGMENT, "--schedule", "slow"),
+    (SIMULATE, "--drawn", "-5"),
+    (SIMULATE, "--vertebrae", "0"),
+    (SIMULATE, "--seed", "-1"),
+    (SIMULATE, "--split", ","),
+    (TRAIN, "--encoder-steps", "-1"),
+    (TRAIN, "--encoder-rate", "nan"),
+    (TRAIN, "--decoder-rate", "0"),
+    (TRAIN, "--central-slices", "0"),
+    (TRAIN, "--without", " , "),
+    (TUNE, "--draws", "33"),
+    (TUNE, "--draws", "0"),
+    *((ACCURACY, option, "-5") for option in ("--drawn", "--tuning", "--ablated")),
+    *((SPEED, option, "0") for option in ("--crops", "--repeats", "--threads")),
+    *((APP, option, "0") for option in ("--candidates", "--runs", "--rounds")),
+    (RANGE, "--degraded", "-1"),
+    (NETWORK, "--steps", "0"),
+    (NETWORK, "--seed", "1.5"),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "option", "value"), WRONG, ids=lambda x: x[-1] if isinstance(x, list) else x[:12]
+)
+def test_a_value_out_of_range_is_refused_in_one_line(
+    words: list[str],
+    option: str,
+    value: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as refused:
+        main([*words, f"{option}={value}"])
+    out, err = capsys.readouterr()
+    assert refused.value.code == 2
+    assert (out, err.count("\n")) == ("", 1)
+    assert option in err and value[:30] in err and len(err) < 300
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "cause"),
+    [
+        ([], "COMMAND"),
+        (["segement"], "segement"),
+        (["segment", "ct.nii.gz"], "SEGMENTATION"),
+        (["app", "ct.nii.gz"], "SEGMENTATION"),
+        ([*ACCURACY, "--validation", "v"], "--out"),
+        ([*ACCURACY, "--validation", "v", "--out", "o", "--data", "d"], "--sources"),
+        ([*SEGMENT, "--quiet", "--json-lines"], "not allowed"),
+        ([*SEGMENT, "--nonsense"], "--nonsense"),
+    ],
+)
+def test_words_that_do_not_fit_are_refused_in_one_line(
+    words: list[str], cause: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(words)
+    out, err = capsys.readouterr()
+    assert (refused.value.code, out, err.count("\n")) == (2, "", 1)
+    assert cause in err and "--help" in err
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("--rivals", "--baselines"), ("--beside", "--compare-weights")]
+)
+def test_old_spellings_are_accepted_and_not_shown(
+    old: str, new: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["benchmark", "accuracy", "--help"])
+    shown = capsys.readouterr().out
+    assert new in shown and old not in shown
+    said = []
+    for option in (old, new):
+        words = [*ACCURACY, "--validation", str(tmp_path), "--out", str(tmp_path / "out")]
+        assert main([*words, option, str(tmp_path / "none")]) == 2
+        said.append(capsys.readouterr().err)
+    assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_every_command_has_help(command: object, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command.name, "--help"])  # type: ignore[attr-defined]
+    assert ended.value.code == 0
+    assert command.help in " ".join(capsys.readouterr().out.split())  # type: ignore[attr-defined]
