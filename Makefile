@@ -33,7 +33,7 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 $(READY): pyproject.toml constraints.txt .ci/set_up.py
 	$(PYTHON) .ci/set_up.py $(VENV) $(READY)

@@ -136,7 +136,8 @@ def test_dependencies_are_those_that_the_library_imports() -> None:
     }
     foreign -= {"slicer", "qt", "ctk", "vtk"}  # Slicer brings them: only its rooms may import them
     known = {"skimage": "scikit-image", "PIL": "pillow"}
-    known |= {n: n.replace("_", "-") for n in ("trame_rca", "trame_server", "trame_slicer")}
+    trame = ("trame_client", "trame_rca", "trame_server", "trame_slicer")
+    known |= {name: name.replace("_", "-") for name in trame}
     asked = names("dependencies") | names("benchmark") | (names("app") - {"slicer-core"})
     assert {known.get(name, name) for name in foreign} == asked
 
