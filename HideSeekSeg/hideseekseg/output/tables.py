@@ -1,6 +1,6 @@
 """Findings as numbers: JSON for programs, CSV for spreadsheets, a table for the terminal.
 
-The JSON is described in ``Resources/candidates-schema.md``.
+The JSON is described in ``Resources/Docs/candidates-schema.md``.
 """
 
 from __future__ import annotations
