@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from test_repository import FLOORS
 
+import hideseekseg
 from hideseekseg.cli.main import _parser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,9 +115,10 @@ def test_targets_and_files_that_are_named_exist(path: Path) -> None:
     top = r"(?:HideSeekSeg|Resources|Testing|\.github|\.ci)/[\w./-]+"
     for name in re.findall(rf"(?<![\w/-])({top})", re.sub(r"\]\([^)]*\)", "", text)):
         assert (ROOT / name.rstrip("./")).exists(), name
-    for module in re.findall(r"`(hideseekseg(?:\.\w+)+)`", text):
-        stem = ROOT.joinpath("HideSeekSeg", *module.split("."))
-        assert stem.with_suffix(".py").is_file() or stem.is_dir(), module
+    for name in re.findall(r"`(hideseekseg(?:\.\w+)+)`", text):
+        stem = ROOT.joinpath("HideSeekSeg", *name.split("."))
+        public = name.removeprefix("hideseekseg.")
+        assert stem.with_suffix(".py").is_file() or hasattr(hideseekseg, public), name
 
 
 def test_floors_are_drawn_as_they_are() -> None:
