@@ -57,7 +57,7 @@ def commands(text: str) -> Iterator[list[str]]:
 
 def check(words: list[str]) -> None:
     """Parse a command; where it is shortened or lacks what is required, look its options up."""
-    parser = _parser()
+    parser: argparse.ArgumentParser = _parser()
     while words and words[0] in (choices := _subcommands(parser)):
         parser, words = choices[words[0]], words[1:]
         if not words:
