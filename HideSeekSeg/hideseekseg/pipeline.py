@@ -96,9 +96,12 @@ Analysed = tuple[VertebraFinding, Evidence | None]
 
 @dataclass(frozen=True)
 class Options:
-    """What a user may choose: ``labels`` as in ``levels.assign``; only some ``levels``; a
-    ``threshold`` instead of the weights' own; ``all_slices`` of a body also where the weights were
-    trained on central ones alone; a ``schedule`` of ``model.schedules`` instead of their own."""
+    """Options of the user.
+
+    ``labels`` is a label convention as in ``labelling.assign``; ``levels`` restricts the run to
+    some; ``threshold`` replaces that of the weights, ``schedule`` (of ``model.schedules``) theirs;
+    ``all_slices`` analyses all slices, also where the weights were trained on central ones.
+    """
 
     labels: str | None = None
     levels: tuple[str, ...] = ()
@@ -188,7 +191,7 @@ def _scale(
     prepared: Callable[[str], Prepared],
     watch: ProgressReporter,
 ) -> Calibration:
-    """The intensity scale, known as soon as more than half of the vertebrae agree that it is HU.
+    """Return the intensity scale, as soon as more than half of the vertebrae agree on HU.
 
     So the first results need not wait for the last bodies.
 
@@ -213,7 +216,7 @@ def _scale(
 def _where_it_fits(
     work: Callable[[Model], Analysed], model: Model, on_event: Callable[[Event], None]
 ) -> tuple[Analysed, Model]:
-    """The work's result, and the model to go on with: on the processor once a device is too small.
+    """Return the work's result, and the model: out-of-memory fallback to the CPU.
 
     Batches were halved down to one image by then.
     """
@@ -236,7 +239,7 @@ def _analyse(
     watch: ProgressReporter,
     model: Model,
 ) -> Analysed:
-    """The five steps on the sagittal slices through the body, joined to 3D lesions."""
+    """Run the five steps on the sagittal slices through the body, joined to 3D lesions."""
     site, crop = vertebra.site, vertebra.crop
     flags = vertebra.flags_in(scale, limits_of(model.profile))
     obstacle = vertebra.obstacle_in(scale)
@@ -267,7 +270,7 @@ def _parts(seen: Attribution, slices: npt.NDArray[np.intp]) -> list[SliceCandida
 
 
 def _shifted(candidate: Candidate, start: tuple[int, int, int]) -> Candidate:
-    """A candidate found in a close-up, with its voxels counted in the whole CT."""
+    """Return a candidate of a close-up with its voxels counted in the whole CT."""
     if candidate.patch is None:
         return candidate
     k, j, i = (a + b for a, b in zip(candidate.patch.start, start))
@@ -288,7 +291,7 @@ def _unknown(assignments: Sequence[Assignment]) -> Iterator[VertebraFinding]:
 
 
 def _facts(model: Model, assignments: Sequence[Assignment]) -> dict[str, Any]:
-    """What is needed to repeat the run."""
+    """Return what is needed to repeat the run."""
     return {
         "weights": model.profile.name,
         "weights_hash": model.hash,
@@ -319,6 +322,6 @@ def _started(facts: dict[str, Any], levels: tuple[str, ...]) -> Started:
 
 
 def _plain(finding: VertebraFinding, threshold: float) -> dict[str, Any]:
-    """The vertebra's entry in candidates.json."""
+    """Return the vertebra's entry in candidates.json."""
     entry: dict[str, Any] = to_json(Result((finding,), threshold, {}))["vertebrae"][0]
     return {**entry, "status": finding.status.value}

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from ..errors import InputError
-from .dicom_frames import Frame, read_frames, rescaled
+from .dicom_frames import DicomFrame, read_frames, rescaled
 from .file_kinds import first_bytes, is_dicom
 from .image_file import captured, check_sizes
 from .slice_stack import Plane, stack_of
@@ -412,7 +412,7 @@ def _common_type(arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
 
 def _read_multi_frame(source: Path, group: list[Slice], notes: tuple[str, ...]) -> Volume:
     """Enhanced images: frames pass the same checks as slices, across all files of the series."""
-    frames: list[Frame] = []
+    frames: list[DicomFrame] = []
     arrays: list[npt.NDArray[Any]] = []
     for one in group:
         of_file = read_frames(one.path)

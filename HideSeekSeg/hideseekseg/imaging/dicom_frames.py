@@ -14,7 +14,7 @@ from .slice_stack import Plane
 
 
 @dataclass(frozen=True)
-class Frame:
+class DicomFrame:
     """One frame: its plane, its rescaling to HU and its type (``ORIGINAL\\PRIMARY\\...``).
 
     ``rescale`` (slope, intercept) is the frame's own, ``applied`` the one that GDCM applies to
@@ -27,7 +27,7 @@ class Frame:
     kind: str
 
 
-def read_frames(path: Path) -> list[Frame]:
+def read_frames(path: Path) -> list[DicomFrame]:
     """Return the frames of a multi-frame image in stored order.
 
     Raises InputError where the file states no position for each frame, or where pydicom, which
@@ -66,7 +66,7 @@ def _frame(
     shared: Any,
     size: tuple[int, int],
     applied: tuple[float, float],
-) -> Frame:
+) -> DicomFrame:
     position = _numbers(_value(group, shared, "PlanePositionSequence", "ImagePositionPatient"), 3)
     axes = _numbers(_value(group, shared, "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
     pixel = _numbers(_value(group, shared, "PixelMeasuresSequence", "PixelSpacing"), 2)
@@ -74,7 +74,7 @@ def _frame(
         raise InputError(path, f"states no pixel spacing in frame {n + 1}")
     kind = _value(group, shared, "CTImageFrameTypeSequence", "FrameType") or ()
     spacing = float(pixel[1]), float(pixel[0])
-    return Frame(
+    return DicomFrame(
         Plane(f"frame {n + 1}", position, axes.reshape(-1, 3), spacing, size),
         _rescale(group, shared),
         applied,
@@ -105,7 +105,7 @@ def _numbers(values: Any, count: int) -> npt.NDArray[np.float64]:
     return numbers if numbers.size == count and np.isfinite(numbers).all() else np.empty(0)
 
 
-def rescaled(array: npt.NDArray[Any], frames: list[Frame]) -> npt.NDArray[Any]:
+def rescaled(array: npt.NDArray[Any], frames: list[DicomFrame]) -> npt.NDArray[Any]:
     """Return an image (frames, J, I) as GDCM reads it with each frame's own rescaling."""
     if all(frame.rescale == frame.applied for frame in frames):
         return array

@@ -105,7 +105,7 @@ def mean_change(
     batch: int,
     report: Report | None,
 ) -> Tensor:
-    """The mean change of x0-hat (N, 1, H, W) from z to z_healthy; ``inputs`` are x, z, z_healthy.
+    """Return the mean change of x0-hat (N, 1, H, W) from z to z_healthy.
 
     Added to the image itself it makes the edit: so the detail stays that x0-hat at high noise has
     lost.  Draws share batches with slices.
@@ -166,14 +166,14 @@ PAPER_INVERT_STEPS, PAPER_RENDER_STEPS = 250, 100
 
 
 def encoded(net: DiffusionAutoencoder, x: Tensor, tick: Tick) -> Tensor:
-    """The semantic latents of x."""
+    """Return the semantic latents of x."""
     z = net.encode(x)
     tick()
     return z
 
 
 def projected(net: DiffusionAutoencoder, schedule: Schedule, x: Tensor, tick: Tick) -> Tensor:
-    """The latents of what the autoencoder makes of x: the nearest picture that it knows."""
+    """Return the latents of what the autoencoder makes of x: the nearest picture that it knows."""
     z = encoded(net, x, tick)
     x = _render(net, schedule, _invert(net, schedule, x, z, tick), z, tick)
     return encoded(net, x, tick)

@@ -78,7 +78,7 @@ def train_unet(
 
 
 def _batch(slices: Slices, rows: np.ndarray, profile: Profile, seed: int) -> tuple[Tensor, Tensor]:
-    """x (N, 1, H, W) and masks (N, 2, H, W) with one and the same augmentation."""
+    """Return x (N, 1, H, W) and masks (N, 2, H, W) with one and the same augmentation."""
     parts = [
         make_batch(replace(slices, body=mask), rows, profile, np.random.default_rng(seed))
         for mask in (slices.lytic, slices.blastic)
