@@ -46,6 +46,7 @@ SLICER_ROOMS = {
 sys.path.insert(0, str(ROOT / ".ci"))
 import package_files  # noqa: E402
 
+posix = pytest.mark.skipif(os.name == "nt", reason="make and sh are not Windows' own")
 HIDDEN = re.compile(r"/(work|home|root|opt|tmp)/|[a-z]:\\users", re.IGNORECASE)
 REGISTRY = re.compile(r"index-url|find-links|(pypi|pythonhosted|pytorch)\.org", re.IGNORECASE)
 
@@ -101,6 +102,30 @@ def test_file_imports_only_from_rooms_below(path: Path) -> None:
     assert "torch" not in roots or own in TORCH_ROOMS
 
 
+@pytest.mark.parametrize("path", sorted(PANEL.rglob("*.py")), ids=lambda p: p.stem)
+def test_panel_imports_what_runs_in_slicer_without_torch(path: Path) -> None:
+    found = {
+        name
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom) and not node.level
+            else []
+        )
+    }
+    assert not {name.split(".")[0] for name in found} & {"torch", "pickle", "trame", "aiohttp"}
+    rooms = {name.split(".")[1] for name in found if name.startswith("hideseekseg.")}
+    assert not rooms & {"web", "benchmark", "training", "simulation", "pipeline", "job", "cli"}
+
+
+def test_library_knows_nothing_of_the_panel() -> None:
+    assert len(SOURCES) > 100
+    for path in SOURCES:
+        assert "HideSeekSegLib" not in {name.split(".")[0] for name in imports(path)}, path
+
+
 def tracked() -> list[Path]:
     done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
@@ -153,10 +178,48 @@ def test_constraints_pin_every_dependency() -> None:
     assert "+cpu" not in text, "a pin of the CPU build would refuse every other"
 
 
-def test_ci_runs_the_tests_and_nothing_else() -> None:
-    script = ROOT / ".ci" / "run"
-    assert script.read_text().splitlines()[-1] == "exec make test"
-    assert os.name == "nt" or os.access(script, os.X_OK)
+def stand_in(path: Path, log: Path, status: int = 0) -> None:
+    """A program that writes how it was called and ends with this status."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#!/bin/sh\necho "{path.name} $*" >> "{log}"\nexit {status}\n')
+    path.chmod(0o755)
+
+
+@posix
+@pytest.mark.parametrize("failing", ["", "ruff", "mypy", "pytest"])
+def test_make_test_runs_every_check_and_fails_with_each(failing: str, tmp_path: Path) -> None:
+    """With real make; the tools are stand-ins that say how they were called, and one that fails."""
+    log = tmp_path / "log"
+    for name in ("ruff", "mypy", "pytest"):
+        stand_in(tmp_path / "venv" / "bin" / name, log, int(name == failing))
+    words = ["make", "test"]
+    for variable in ("VENV", "APP_VENV"):
+        folder = tmp_path / variable.lower()
+        folder.mkdir(exist_ok=True)
+        (folder / "ready").touch()  # newer than what it is made of
+        words.append(f"{variable}={folder}")
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode == 0) == (not failing), done.stderr
+    called = log.read_text().splitlines()
+    everything = ["ruff check .", "ruff format --check .", "mypy "]
+    if failing in ("", "pytest"):
+        assert called[:-1] == everything
+        [tests] = (line for line in called if line.startswith("pytest"))
+        assert not re.search(r"-m|-k|--ignore|--deselect|-x|Testing", tests), "tests are left out"
+    else:
+        assert called[-1].split()[0] == failing, "it went on after a failure"
+
+
+@posix
+@pytest.mark.parametrize("status", [0, 7])
+def test_ci_ends_as_make_test_does_wherever_it_is_called(status: int, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    stand_in(tmp_path / "bin" / "make", log, status)
+    stand_in(tmp_path / "bin" / "chromium", log)
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run([ROOT / ".ci" / "run"], cwd=tmp_path, env={**os.environ, "PATH": path})
+    assert done.returncode == status
+    assert log.read_text() == "make test\n"
 
 
 def set_up(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
