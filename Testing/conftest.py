@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Func
         return
     for item in items:
         group = item.nodeid.partition("::")[0]
-        if app in vars(item.module).values():
+        if any(value is app for value in vars(item.module).values()):
             group = "browser"
         elif "published_folder" in item.fixturenames:
             group = "full size"
