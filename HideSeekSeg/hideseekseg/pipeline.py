@@ -24,7 +24,7 @@ from .anatomy.intensity import (
     surely_hounsfield,
 )
 from .anatomy.labelling import Assignment, assign, format_mapping
-from .anatomy.localization import all_bodies, close_up, levels_of, locate_body
+from .anatomy.localization import all_bodies, close_up, levels_of, locate_body, spine_axes
 from .anatomy.preparation import Prepared, prepare, slices_of
 from .anatomy.quality import limits_of
 from .attribution import Attribution, attribute
@@ -144,10 +144,11 @@ def segment_spine(
     evidence: dict[str, Evidence] = {}
     finished: list[str] = []
     marked = all_bodies(segmentation, assignments, bodies)
+    axes = spine_axes(segmentation, assignments)
 
     @cache
     def prepared(level: str) -> Prepared:
-        site = locate_body(level, segmentation, assignments, ct.grid, marked)
+        site = locate_body(level, segmentation, assignments, ct.grid, marked, axes[level])
         return prepare(site, ct, model.profile.geometry)
 
     try:

@@ -87,8 +87,8 @@ def find_frame(
         glance=lambda axes: _hole(coarse, axes, COARSE * STEP_MM)[0],
     )
     if area >= SMALLEST_CANAL_MM2:
-        behind = _hole(points, _axes(superior, reference[1]))[1]
-        return Frame(centre, _axes(superior, behind), centre + behind)
+        behind = _hole(points, axes_of(superior, reference[1]))[1]
+        return Frame(centre, axes_of(superior, behind), centre + behind)
     normals, areas = _normals(solid)
 
     def facing(axes: npt.NDArray[np.float64]) -> float:
@@ -96,7 +96,7 @@ def find_frame(
         return float(areas @ (((((normals @ axes[0]) ** 2) ** 2) ** 2) ** 2))
 
     superior, _ = _search(facing, reference)
-    return Frame(centre, _axes(superior, reference[1]), None)
+    return Frame(centre, axes_of(superior, reference[1]), None)
 
 
 def _thinned(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -110,8 +110,11 @@ def _thinned(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return (np.argwhere(filled) + low) * step
 
 
-def _axes(superior: Vector, behind: Vector) -> npt.NDArray[np.float64]:
-    """Axes (rows: superior, posterior, left) of which posterior points as far behind as can be."""
+def axes_of(superior: Vector, behind: Vector) -> npt.NDArray[np.float64]:
+    """Return axes (rows: superior, posterior, left) with posterior as near to ``behind`` as can be.
+
+    Both are directions (3,) in LPS; ``superior`` is a unit vector.
+    """
     left = _cross(behind, superior)
     left = left / np.sqrt(left @ left)
     return np.array([superior, _cross(superior, left), left])
@@ -169,7 +172,7 @@ def _search(
     With ``glance``, a cheap stand-in, only the coarse tilts that do best by it are looked at,
     unless none of them shows a clear canal.
     """
-    axes = functools.partial(_axes, behind=reference[1])
+    axes = functools.partial(axes_of, behind=reference[1])
     coarse = [_tilted(reference[0], reference, f, s) for f in FORWARD for s in SIDEWAYS]
     chosen = coarse
     if glance is not None:
