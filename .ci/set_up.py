@@ -1,11 +1,12 @@
-"""Make a virtual environment: the one of `make demo` and `make test`, or that of `make app`.
+"""Make the virtual environment ``.venv``, or add to it what a purpose needs.
 
-    python3 .ci/set_up.py VENV STAMP [EXTRAS]
+    python3 .ci/set_up.py {demo,app,test} [VENV]
 
-Installs the package with its test tools, or with other extras, pinned by constraints.txt, and
-touches STAMP when all is done.  On a Linux machine without an NVIDIA card torch's CPU build is
-taken: the one pip finds by itself would bring gigabytes of CUDA.  Fails with one line; pip's own
-words go to VENV/set_up.log.
+``demo`` installs the package and what it needs, ``app`` adds the browser app, ``test`` both and the
+test tools, pinned by constraints.txt.  ``test`` also puts Slicer's newer libraries beside it, in
+VENV/slicer-5.12, which takes everything else from VENV.  On a Linux machine without an NVIDIA card
+torch's CPU build is taken: the one that pip finds by itself would bring gigabytes of CUDA.  Touches
+VENV/ready-PURPOSE at the end, fails with one line; pip's own output goes to VENV/set_up.log.
 """
 
 from __future__ import annotations
@@ -18,6 +19,12 @@ import sys
 from pathlib import Path
 
 CONSTRAINTS = Path("constraints.txt")
+EXTRAS = {"demo": "", "app": "[app]", "test": "[app,benchmark,test]"}
+# slicer-core is published for some machines only: elsewhere the tests that need it are skipped.
+WITHOUT_SLICER = "[benchmark,test]"
+# The app's trame-slicer is compiled for slicer-core 5.11; Slicer's users have 5.12.
+NEWER_SLICER = "slicer-core==5.12.4.0"
+NEWER_SLICER_FOLDER = "slicer-5.12"
 OLDEST_PYTHON = (3, 10)
 
 
@@ -45,22 +52,29 @@ class Environment:
             )
 
     def try_run(self, *arguments: str) -> bool:
-        """Run the environment's Python; True when it ends well."""
+        """Run the environment's Python; return whether it ended well."""
         with self.log.open("a", encoding="utf-8") as log:
             log.write("\n$ python {}\n".format(" ".join(arguments)))
             log.flush()
             done = subprocess.run([str(self.python), *arguments], stdout=log, stderr=log)
         return done.returncode == 0
 
-    def install(self, *what: str, tool: str = "pip") -> None:
-        if not self.try_run("-m", *tool.split(), "install", "-c", str(CONSTRAINTS), *what):
+    def install(self, *what: str, tool: str = "pip", pinned: bool = True) -> None:
+        pins = ("-c", str(CONSTRAINTS)) if pinned else ()
+        if not self.try_run("-m", *tool.split(), "install", *pins, *what):
             raise SetUpError(
                 f"cannot install {what[-1]}: {self.last_error()}"
-                f" (is the network there? all that was said: {self.log})"
+                f" (is there a network? pip's whole output: {self.log})"
             )
 
+    def packages(self) -> Path:
+        """Return the folder that packages are installed to."""
+        find = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
+        found = subprocess.run([str(self.python), "-c", find], capture_output=True, text=True)
+        return Path(found.stdout.strip())
+
     def last_error(self) -> str:
-        """The first complaint of the command that ran last."""
+        """Return the first complaint of the command that ran last."""
         text = self.log.read_text(encoding="utf-8", errors="replace")
         lines = text[text.rindex("\n$ python") :].splitlines()
         errors = [line for line in lines if re.match(r"\s*error", line, re.IGNORECASE)]
@@ -68,7 +82,7 @@ class Environment:
 
 
 def pinned_torch() -> str:
-    """The version of torch that constraints.txt names for this machine."""
+    """Return the version of torch that constraints.txt names for this machine."""
     intel_mac = sys.platform == "darwin" and platform.machine() == "x86_64"
     pins = re.findall(r"^torch==([\d.]+)(.*)$", CONSTRAINTS.read_text(encoding="utf-8"), re.M)
     return next(version for version, marker in pins if ("== 'x86_64'" in marker) == intel_mac)
@@ -100,22 +114,56 @@ def say(line: str) -> None:
     print(f"set-up: {line}", flush=True)
 
 
-def main(folder: str, stamp: str, extras: str = "benchmark,test") -> None:
+def install_package(environment: Environment, extras: str) -> None:
+    say(f"installing HideSeekSeg{extras}")
+    environment.install("-e", f".{extras}")
+
+
+def add_newer_slicer(environment: Environment) -> None:
+    """Make an environment that has another slicer-core and takes the rest from ``environment``."""
+    newer = Environment(environment.folder / NEWER_SLICER_FOLDER)
+    say(f"installing {NEWER_SLICER} beside it, for the tests")
+    newer.create()
+    newer.install("--no-deps", NEWER_SLICER, pinned=False)
+    # Its libraries look for VTK's beside themselves.
+    vtk = "vtkmodules"
+    (newer.packages() / vtk).symlink_to(environment.packages().resolve() / vtk)
+    # Python follows no .pth file in a folder that a .pth file names, so the editable package is
+    # not found by this: whoever runs this environment sets PYTHONPATH.
+    (newer.packages() / "rest.pth").write_text(f"{environment.packages().resolve()}\n", "utf-8")
+
+
+def main(purpose: str, folder: str = ".venv") -> None:
     if sys.version_info < OLDEST_PYTHON:
         raise SetUpError(
             f"Python 3.10 or newer is needed, this is {platform.python_version()}"
             " (choose another: make PYTHON=python3.12)"
         )
+    if purpose not in EXTRAS:
+        raise SetUpError(f"{purpose!r} is none of {', '.join(EXTRAS)}")
     environment = Environment(Path(folder))
     say(f"making {folder} with Python {platform.python_version()}")
     environment.create()
     install_torch(environment)
-    say(f"installing HideSeekSeg ({extras})")
-    environment.install("-e", f".[{extras}]")
-    Path(stamp).touch()
+    try:
+        install_package(environment, EXTRAS[purpose])
+    except SetUpError as error:
+        if purpose != "test":
+            raise
+        say(f"{error}: going on without the browser app and Slicer's libraries")
+        install_package(environment, WITHOUT_SLICER)
+    else:
+        if purpose == "test":
+            try:
+                add_newer_slicer(environment)
+            except (SetUpError, OSError) as error:
+                say(f"{error}: the tests against it are skipped")
+    (environment.folder / f"ready-{purpose}").touch()
 
 
 if __name__ == "__main__":
+    if not 2 <= len(sys.argv) <= 3:
+        sys.exit(f"usage: set_up.py {{{','.join(EXTRAS)}}} [VENV]")
     try:
         main(*sys.argv[1:])
     except SetUpError as error:

@@ -112,7 +112,7 @@ def attribute(
     on_progress: OnProgress | None = None,
     latents: Latents | None = None,
 ) -> Attribution:
-    """The five steps in a row on N >= 1 slices of one vertebra or of many.
+    """Run the five steps on N >= 1 slices of one vertebra or of many.
 
     ``latents`` of step 1 where they are known already.
     """
@@ -211,7 +211,7 @@ def hide_and_seek(
     batch: int = BATCH,
     on_progress: OnProgress | None = None,
 ) -> tuple[SliceCandidate, ...]:
-    """Step 4: how malignant is a slice in which only one candidate is left to see?
+    """Step 4: score each candidate by how malignant its slice is when only it is visible.
 
     All changed pixels but the candidate's are replaced by the healthy edit's; the picture is
     projected through the autoencoder and classified anew.
@@ -260,7 +260,7 @@ def score(p: float, p_malignant: float, p_healthy: float, least_span: float) -> 
 def changed_pixels(
     difference: npt.NDArray[np.float32], body: Mask, decision: Decision
 ) -> dict[LesionType, Mask]:
-    """The pixels (H, W) of each type that stand out in one slice's edit minus reconstruction."""
+    """Return the changed pixels (H, W) of each type in one slice's edit minus reconstruction."""
     if decision.smooth_pixels > 0:
         difference = ndimage.gaussian_filter(difference, decision.smooth_pixels)
     return {
@@ -286,7 +286,7 @@ def _components(pixels: Mask, min_pixels: int) -> list[Mask]:
 
 
 def _hidden_but(keep: Mask, index: int, healthy: Edit, proposals: Proposals) -> Tensor:
-    """The reconstruction (1, H, W) with the edit in all changed pixels but those to keep."""
+    """Return the reconstruction (1, H, W) with the edit in all changed pixels but those to keep."""
     hidden = torch.from_numpy(proposals.changed[index] & ~keep)
     return torch.where(hidden, healthy.edited[index], healthy.reconstruction[index])
 

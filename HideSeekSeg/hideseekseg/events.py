@@ -118,7 +118,7 @@ def to_line(event: Event) -> str:
 
 
 def from_line(line: str) -> Event | None:
-    """The event, or None for any other line: libraries print, and newer versions say more."""
+    """Return the event, or None for any other line, as libraries print and newer versions add."""
     try:
         data = json.loads(line)
     except ValueError:

@@ -14,7 +14,7 @@ from .errors import InputError
 
 @contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A name to write to, beside ``path`` and with its suffixes; moved to ``path`` on success.
+    """Yield a name to write to, next to ``path`` with its suffixes; move it there on success.
 
     On any failure, Ctrl-C included, nothing is left behind and an older ``path`` is untouched.
     A folder that is missing or write-protected and a full disk raise InputError, the first two
@@ -43,7 +43,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def together(folder: Path) -> Iterator[Path]:
-    """A folder to write several files to, inside ``folder``; all are moved there on success.
+    """Yield a folder in ``folder`` to write several files to; move all there on success.
 
     Every file is complete before the first one replaces an older one; on any failure, Ctrl-C
     included, the older ones are untouched.  Raises InputError naming ``folder``.

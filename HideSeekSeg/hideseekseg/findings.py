@@ -109,7 +109,7 @@ class VertebraFinding:
         return tuple(c for c in self.candidates if c.score > threshold)
 
     def judged(self, threshold: float) -> VertebraFinding:
-        """The same vertebra with the status it has at this threshold."""
+        """Return the same vertebra with the status it has at this threshold."""
         if self.status is Status.NOT_ANALYSED:
             return self
         silent = Status.SUSPICIOUS if self.suspicious else Status.NO_FINDING
@@ -151,6 +151,6 @@ class Result:
     evidence: Mapping[str, Evidence] = field(default_factory=dict, repr=False, compare=False)
 
     def with_threshold(self, threshold: float) -> Result:
-        """The same run judged at another threshold; the statuses of vertebrae follow."""
+        """Return the same run judged at another threshold; the statuses of vertebrae follow."""
         judged = tuple(v.judged(threshold) for v in self.vertebrae)
         return replace(self, vertebrae=judged, threshold=threshold)

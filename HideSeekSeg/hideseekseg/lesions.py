@@ -39,11 +39,13 @@ class Lesion3D:
 
     @property
     def score(self) -> float:
+        """Return the mean score of its slices, weighted by their areas."""
         areas = [int(p.mask.sum()) for p in self.parts]
         return float(np.average([p.score for p in self.parts], weights=areas))
 
     @property
     def slices(self) -> tuple[int, ...]:
+        """Return the indices of its slices, ascending."""
         return tuple(sorted({p.slice for p in self.parts}))
 
     def mask(self, shape: tuple[int, int, int]) -> Mask:
@@ -90,7 +92,7 @@ def measure(
     body: Mask,
     hounsfield: bool,
 ) -> tuple[Candidate, ...]:
-    """The lesions of one vertebra as candidates on the CT's grid, best score first.
+    """Return the lesions of one vertebra as candidates on the CT's grid, best score first.
 
     ``body`` (K, J, I) is the vertebral body on the CT's grid; candidates stay inside it, and one
     that leaves no voxel there is dropped.  ``hounsfield``: whether intensities are HU.

@@ -19,11 +19,12 @@ from .anatomy.intensity import (
     Calibration,
     Landmarks,
     calibrate,
+    check_values,
     network_input,
     surely_hounsfield,
 )
 from .anatomy.labelling import Assignment, assign, format_mapping
-from .anatomy.localization import all_bodies, close_up, levels_of, locate_body
+from .anatomy.localization import all_bodies, close_up, levels_of, locate_body, spine_axes
 from .anatomy.preparation import Prepared, prepare, slices_of
 from .anatomy.quality import limits_of
 from .attribution import Attribution, attribute
@@ -95,9 +96,12 @@ Analysed = tuple[VertebraFinding, Evidence | None]
 
 @dataclass(frozen=True)
 class Options:
-    """What a user may choose: ``labels`` as in ``levels.assign``; only some ``levels``; a
-    ``threshold`` instead of the weights' own; ``all_slices`` of a body also where the weights were
-    trained on central ones alone; a ``schedule`` of ``model.schedules`` instead of their own."""
+    """Options of the user.
+
+    ``labels`` is a label convention as in ``labelling.assign``; ``levels`` restricts the run to
+    some; ``threshold`` replaces that of the weights, ``schedule`` (of ``model.schedules``) theirs;
+    ``all_slices`` analyses all slices, also where the weights were trained on central ones.
+    """
 
     labels: str | None = None
     levels: tuple[str, ...] = ()
@@ -129,6 +133,7 @@ def segment_spine(
     no such schedule.
     """
     model = scheduled(model, options.schedule) if options.schedule else model
+    check_values(ct)
     assignments = assign(segmentation, options.labels)
     levels = _wanted(segmentation, assignments, options.levels)
     chosen = model.profile.decision.threshold if options.threshold is None else options.threshold
@@ -139,10 +144,11 @@ def segment_spine(
     evidence: dict[str, Evidence] = {}
     finished: list[str] = []
     marked = all_bodies(segmentation, assignments, bodies)
+    axes = spine_axes(segmentation, assignments)
 
     @cache
     def prepared(level: str) -> Prepared:
-        site = locate_body(level, segmentation, assignments, ct.grid, marked)
+        site = locate_body(level, segmentation, assignments, ct.grid, marked, axes[level])
         return prepare(site, ct, model.profile.geometry)
 
     try:
@@ -186,7 +192,7 @@ def _scale(
     prepared: Callable[[str], Prepared],
     watch: ProgressReporter,
 ) -> Calibration:
-    """The intensity scale, known as soon as more than half of the vertebrae agree that it is HU.
+    """Return the intensity scale, as soon as more than half of the vertebrae agree on HU.
 
     So the first results need not wait for the last bodies.
 
@@ -211,7 +217,7 @@ def _scale(
 def _where_it_fits(
     work: Callable[[Model], Analysed], model: Model, on_event: Callable[[Event], None]
 ) -> tuple[Analysed, Model]:
-    """The work's result, and the model to go on with: on the processor once a device is too small.
+    """Return the work's result, and the model: out-of-memory fallback to the CPU.
 
     Batches were halved down to one image by then.
     """
@@ -234,7 +240,7 @@ def _analyse(
     watch: ProgressReporter,
     model: Model,
 ) -> Analysed:
-    """The five steps on the sagittal slices through the body, joined to 3D lesions."""
+    """Run the five steps on the sagittal slices through the body, joined to 3D lesions."""
     site, crop = vertebra.site, vertebra.crop
     flags = vertebra.flags_in(scale, limits_of(model.profile))
     obstacle = vertebra.obstacle_in(scale)
@@ -265,7 +271,7 @@ def _parts(seen: Attribution, slices: npt.NDArray[np.intp]) -> list[SliceCandida
 
 
 def _shifted(candidate: Candidate, start: tuple[int, int, int]) -> Candidate:
-    """A candidate found in a close-up, with its voxels counted in the whole CT."""
+    """Return a candidate of a close-up with its voxels counted in the whole CT."""
     if candidate.patch is None:
         return candidate
     k, j, i = (a + b for a, b in zip(candidate.patch.start, start))
@@ -286,7 +292,7 @@ def _unknown(assignments: Sequence[Assignment]) -> Iterator[VertebraFinding]:
 
 
 def _facts(model: Model, assignments: Sequence[Assignment]) -> dict[str, Any]:
-    """What is needed to repeat the run."""
+    """Return what is needed to repeat the run."""
     return {
         "weights": model.profile.name,
         "weights_hash": model.hash,
@@ -317,6 +323,6 @@ def _started(facts: dict[str, Any], levels: tuple[str, ...]) -> Started:
 
 
 def _plain(finding: VertebraFinding, threshold: float) -> dict[str, Any]:
-    """The vertebra's entry in candidates.json."""
+    """Return the vertebra's entry in candidates.json."""
     entry: dict[str, Any] = to_json(Result((finding,), threshold, {}))["vertebrae"][0]
     return {**entry, "status": finding.status.value}

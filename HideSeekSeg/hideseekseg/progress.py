@@ -32,10 +32,11 @@ class ProgressReporter:
 
     @property
     def seconds(self) -> float:
+        """Return the seconds since the run began."""
         return time.monotonic() - self._began
 
     def preparation(self, level: str) -> None:
-        """A body is about to be sought."""
+        """Report that a body is about to be located."""
         n = self._levels.index(level)
         share = PREPARATION * n / len(self._levels)
         self._tell(Progress(level, "body", n, len(self._levels), share))

@@ -29,14 +29,16 @@ from hideseekseg.benchmark.app.browser import serve as serve_with
 
 __all__ = ["PATIENCE", "Served", "browser", "serve"]
 ROOT = Path(__file__).resolve().parents[2]
-OWN = ROOT / ".venv-app" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+PROGRAM = "Scripts/python.exe" if os.name == "nt" else "bin/python"
+# Where `make app` installs it; the tests may run in another environment.
+APP_PYTHONS = [str(ROOT / name / PROGRAM) for name in (".venv", ".venv-app")]
 
 Fits = Callable[[Any], Any]
 
 
 def app_python() -> str:
-    """The Python that has trame-slicer: that of `make app`, or the one that runs the tests."""
-    return next((python for python in (str(OWN), sys.executable) if can_serve(python)), "")
+    """Return the Python that has trame-slicer: this one, or that of `make app`; empty: none."""
+    return next((python for python in (sys.executable, *APP_PYTHONS) if can_serve(python)), "")
 
 
 def need_all() -> None:
@@ -45,7 +47,7 @@ def need_all() -> None:
     if not chromium():
         pytest.skip("Chromium is not installed")
     if not app_python():
-        pytest.skip("trame-slicer is not installed: make .venv-app/ready")
+        pytest.skip("trame-slicer is not installed: make .venv/ready-app")
 
 
 @contextmanager
@@ -113,6 +115,14 @@ class Tab:
 
     def until_unseen(self, selector: str, fits: Fits, most: int) -> int:
         return self._count(selector, fits, lambda count: count < most)
+
+    def until_changed(self, selector: str, before: Any, least: int) -> int:
+        """Wait until more pixels of an element differ from a picture of it; return how many."""
+
+        def differs(pixels: Any) -> Any:
+            return np.abs(pixels - before).max(axis=2) > 15
+
+        return self._count(selector, differs, lambda count: count > least)
 
     def _count(self, selector: str, fits: Fits, enough: Callable[[int], bool]) -> int:
         end = time.monotonic() + PATIENCE / 1000

@@ -169,9 +169,7 @@ def cross(tab: Tab, walk: Walk) -> None:
         tab.rest()
         still = tab.picture(".sagittal")
         drag(tab, box, button)
-        tab.rest()
-        change = np.abs(tab.picture(".sagittal") - still).max(axis=2)
-        walk.seen[f"changed by the {button} button"] = int((change > 15).sum())
+        walk.seen[f"changed by the {button} button"] = tab.until_changed(".sagittal", still, 3000)
 
 
 def drag(tab: Tab, box: dict[str, float], button: str) -> None:

@@ -680,7 +680,8 @@ def test_an_error_about_another_file_keeps_its_name(tmp_path: Path) -> None:
 SCRIPT = """
 import resource, signal, sys, time
 import numpy as np, SimpleITK as sitk
-from hideseekseg.imaging.reading import InputError, atomic
+from hideseekseg.errors import InputError
+from hideseekseg.files import atomic
 task, path = sys.argv[1:]
 if task != "wait":  # a limit on the size of files fails just as a full disk does
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

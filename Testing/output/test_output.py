@@ -59,7 +59,7 @@ from hideseekseg.output.tables import (
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHARED = REPOSITORY.parent / "shared" / "data"
-SCHEMA = REPOSITORY / "Resources" / "candidates-schema.md"
+SCHEMA = REPOSITORY / "Resources" / "Docs" / "candidates-schema.md"
 
 GRID = make_grid((75, 60, 50), (1.2, 1.1, 2.0))
 

@@ -18,7 +18,7 @@ from desktop import Desktop
 from helpers.panel import Opened, add_boxes, open_panel
 from hideseekseg.imaging.volume import Volume
 
-PANEL = Path(__file__).resolve().parents[2] / "HideSeekSeg" / "HideSeekSegLib" / "panel"
+PANEL = Path(__file__).resolve().parents[2] / "HideSeekSeg" / "HideSeekSegLib"
 # Of Slicer's slice views, and of Segment Editor while it is open.
 TAKEN = {*"0123456789QWZYIGFBRTVS[]{}", "Space", "Esc", "Left", "Right", "Up", "Down"}
 
@@ -44,7 +44,7 @@ def test_keys_are_free_in_slicer_and_stand_on_their_buttons(opened: Opened) -> N
 TOLD = {"show", "said", "setToolTip", "setFormat", "setText", "addItems", "infoDisplay"}
 
 
-TOLD_IN = sorted([*PANEL.glob("*.py"), *(PANEL.parent / "desk").glob("*.py")])
+TOLD_IN = sorted([*PANEL.glob("*.py"), *(PANEL.parent / "hideseekseg" / "ui").glob("*.py")])
 
 
 @pytest.mark.parametrize("path", TOLD_IN, ids=lambda path: path.stem)

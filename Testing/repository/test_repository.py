@@ -46,6 +46,7 @@ SLICER_ROOMS = {
 sys.path.insert(0, str(ROOT / ".ci"))
 import package_files  # noqa: E402
 
+posix = pytest.mark.skipif(os.name == "nt", reason="make and sh are not Windows' own")
 HIDDEN = re.compile(r"/(work|home|root|opt|tmp)/|[a-z]:\\users", re.IGNORECASE)
 REGISTRY = re.compile(r"index-url|find-links|(pypi|pythonhosted|pytorch)\.org", re.IGNORECASE)
 
@@ -101,6 +102,30 @@ def test_file_imports_only_from_rooms_below(path: Path) -> None:
     assert "torch" not in roots or own in TORCH_ROOMS
 
 
+@pytest.mark.parametrize("path", sorted(PANEL.rglob("*.py")), ids=lambda p: p.stem)
+def test_panel_imports_what_runs_in_slicer_without_torch(path: Path) -> None:
+    found = {
+        name
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom) and not node.level
+            else []
+        )
+    }
+    assert not {name.split(".")[0] for name in found} & {"torch", "pickle", "trame", "aiohttp"}
+    rooms = {name.split(".")[1] for name in found if name.startswith("hideseekseg.")}
+    assert not rooms & {"web", "benchmark", "training", "simulation", "pipeline", "job", "cli"}
+
+
+def test_library_knows_nothing_of_the_panel() -> None:
+    assert len(SOURCES) > 100
+    for path in SOURCES:
+        assert "HideSeekSegLib" not in {name.split(".")[0] for name in imports(path)}, path
+
+
 def tracked() -> list[Path]:
     done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
@@ -136,7 +161,8 @@ def test_dependencies_are_those_that_the_library_imports() -> None:
     }
     foreign -= {"slicer", "qt", "ctk", "vtk"}  # Slicer brings them: only its rooms may import them
     known = {"skimage": "scikit-image", "PIL": "pillow"}
-    known |= {n: n.replace("_", "-") for n in ("trame_rca", "trame_server", "trame_slicer")}
+    trame = ("trame_client", "trame_rca", "trame_server", "trame_slicer")
+    known |= {name: name.replace("_", "-") for name in trame}
     asked = names("dependencies") | names("benchmark") | (names("app") - {"slicer-core"})
     assert {known.get(name, name) for name in foreign} == asked
 
@@ -147,64 +173,92 @@ def test_constraints_pin_every_dependency() -> None:
     assert all(re.fullmatch(r"[\w-]+==[\w.]+( ; .*)?", line) for line in lines)
     pinned = {line.split("==")[0] for line in lines}
     project = (ROOT / "pyproject.toml").read_text("utf-8").lower()
-    asked = set(re.findall(r'^    "([\w-]+)(?:\[\w+\])?[><=]=', project, re.MULTILINE))
-    # The two environments have two versions of it, each pinned by its extra.
-    assert asked - pinned == {"slicer-core"}
-    assert len(set(re.findall(r'"slicer-core==([\d.]+)', project))) == 2
+    asked = set(re.findall(r'^    "([\w-]+)(?:\[\w+\])?[><=]', project, re.MULTILINE))
+    assert asked <= pinned
     assert "+cpu" not in text, "a pin of the CPU build would refuse every other"
 
 
-def test_ci_runs_the_tests_and_nothing_else() -> None:
-    script = ROOT / ".ci" / "run"
-    assert script.read_text().splitlines()[-1] == "exec make test"
-    assert os.name == "nt" or os.access(script, os.X_OK)
+def stand_in(path: Path, log: Path, status: int = 0) -> None:
+    """A program that writes how it was called and ends with this status."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#!/bin/sh\necho "{path.name} $*" >> "{log}"\nexit {status}\n')
+    path.chmod(0o755)
+
+
+@posix
+@pytest.mark.parametrize("failing", ["", "ruff", "mypy", "pytest"])
+def test_make_test_runs_every_check_and_fails_with_each(failing: str, tmp_path: Path) -> None:
+    """With real make; the tools are stand-ins that say how they were called, and one that fails."""
+    log = tmp_path / "log"
+    for name in ("ruff", "mypy", "pytest"):
+        stand_in(tmp_path / "venv" / "bin" / name, log, int(name == failing))
+    words = ["make", "test"]
+    for variable in ("VENV", "APP_VENV"):
+        folder = tmp_path / variable.lower()
+        folder.mkdir(exist_ok=True)
+        (folder / "ready").touch()  # newer than what it is made of
+        words.append(f"{variable}={folder}")
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode == 0) == (not failing), done.stderr
+    called = log.read_text().splitlines()
+    everything = ["ruff check .", "ruff format --check .", "mypy "]
+    if failing in ("", "pytest"):
+        assert called[:-1] == everything
+        [tests] = (line for line in called if line.startswith("pytest"))
+        assert not re.search(r"-m|-k|--ignore|--deselect|-x|Testing", tests), "tests are left out"
+    else:
+        assert called[-1].split()[0] == failing, "it went on after a failure"
+
+
+@posix
+@pytest.mark.parametrize("status", [0, 7])
+def test_ci_ends_as_make_test_does_wherever_it_is_called(status: int, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    stand_in(tmp_path / "bin" / "make", log, status)
+    stand_in(tmp_path / "bin" / "chromium", log)
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run([ROOT / ".ci" / "run"], cwd=tmp_path, env={**os.environ, "PATH": path})
+    assert done.returncode == status
+    assert log.read_text() == "make test\n"
+
+
+def set_up(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the set-up where no package can be had."""
+    alone = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": ""}
+    return subprocess.run(
+        [sys.executable, ROOT / ".ci" / "set_up.py", *words],
+        cwd=folder,
+        env={**os.environ, **alone},
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_set_up_fails_with_one_line_where_nothing_can_be_installed(tmp_path: Path) -> None:
     for name in ("constraints.txt", "pyproject.toml"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    alone = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": ""}
-    done = subprocess.run(
-        [sys.executable, ROOT / ".ci" / "set_up.py", "venv", "venv/ready"],
-        cwd=tmp_path,
-        env={**os.environ, **alone},
-        capture_output=True,
-        text=True,
-    )
+    done = set_up(tmp_path, "demo", "venv")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert re.match(r"set-up: cannot install (uv|torch==[\d.]+): ", done.stderr)
-    assert not (tmp_path / "venv" / "ready").exists()
+    assert not list((tmp_path / "venv").glob("ready*"))
     assert (tmp_path / "venv" / "set_up.log").read_text("utf-8").count("$ python") >= 2
+
+
+@pytest.mark.parametrize("words", [(), ("everything",), ("demo", "venv", "more")])
+def test_set_up_refuses_what_it_does_not_know(tmp_path: Path, words: tuple[str, ...]) -> None:
+    done = set_up(tmp_path, *words)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and "demo" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_set_up_refuses_an_old_python(tmp_path: Path) -> None:
     """The check is the first thing that runs, whatever Python reads the file."""
     code = (ROOT / ".ci" / "set_up.py").read_text("utf-8").replace("(3, 10)", "(99, 0)")
     (tmp_path / "set_up.py").write_text(code, "utf-8")
-    words = [sys.executable, "set_up.py", "venv", "venv/ready"]
+    words = [sys.executable, "set_up.py", "demo", "venv"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert "Python 3.10 or newer is needed" in done.stderr
     assert not (tmp_path / "venv").exists()
-
-
-@pytest.mark.slow
-def test_every_module_can_be_imported_first() -> None:
-    """Circles of imports show only when their modules come in another order."""
-    names = [
-        ".".join(path.relative_to(MODULE).with_suffix("").parts).removesuffix(".__init__")
-        for path in SOURCES
-        if room(path) not in SLICER_ROOMS and path.name != "__main__.py"
-    ]
-    code = (
-        "import importlib, sys\nsys.path.insert(0, sys.argv[1])\nimport torch, SimpleITK\n"
-        "for name in sys.argv[2:]:\n"
-        "    for loaded in [m for m in sys.modules if m.split('.')[0] == 'hideseekseg']:\n"
-        "        del sys.modules[loaded]\n"
-        "    importlib.import_module(name)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(MODULE), *names], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-500:]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -300,12 +303,14 @@ def test_host_needs_a_word_of_warning(box_files: tuple[Path, Path]) -> None:
         assert answer(served.origin + "/index.html") == 403
 
 
-def test_without_trame_slicer_it_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
-    import importlib.util
-
-    from hideseekseg.cli.main import main
-
-    if importlib.util.find_spec("trame_slicer") is not None:
-        pytest.skip("trame-slicer is installed here")
-    assert main(["app"]) == 2
-    assert "make app" in capsys.readouterr().err
+def test_without_trame_slicer_it_says_what_to_do() -> None:
+    """Run without the packages of the environment (``-S``): as where the app is not installed."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "hideseekseg", "app"],
+        env={**os.environ, "PYTHONPATH": str(app.ROOT / "HideSeekSeg")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "needs trame-slicer" in done.stderr and "make app" in done.stderr

@@ -29,9 +29,24 @@ class SurfaceDistance:
     inner: npt.NDArray[np.float64]
     spacing: npt.NDArray[np.float64]
 
+    @property
+    def width(self) -> float:
+        """Return how thick (mm) a layer must be to hold voxels all around the body."""
+        return max(1.5, float(self.spacing.max()))
+
+    @property
+    def rim(self) -> Mask:
+        """Return the outermost layer of the body."""
+        return self.inside & (self.inner <= self.width)
+
+    @property
+    def near(self) -> Mask:
+        """Return what lies around the body, without the layer that its surface blurs into."""
+        return (self.outer > self.width) & (self.outer <= 2 * self.width + 1)
+
 
 def surface_distance_of(ct: Volume, body: Mask) -> SurfaceDistance:
-    """The outline of a body (bool, on the CT's grid)."""
+    """Return the outline of a body (bool, on the CT's grid)."""
     spacing = ct.grid.spacing[::-1]
     box = bounding_box(body, margin=int(np.ceil(REACH_MM / spacing.min())))
     inside = body[box]

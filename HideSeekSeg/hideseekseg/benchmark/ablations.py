@@ -19,7 +19,7 @@ DRAWS = (1, 4, 16)
 
 
 def ablations(model: Model) -> list[HideAndSeek]:
-    """The method as it is, then its variants."""
+    """Return the method as it is, then its variants."""
     schedule = model.profile.schedule
 
     def decided(name: str, **changes: Any) -> HideAndSeek:
@@ -58,7 +58,7 @@ def run_ablations(
     subjects: Sequence[BenchmarkCase],
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[list[Outcome]]:
-    """The outcomes of each method; methods that edit alike share the edit."""
+    """Return the outcomes of each method; methods that edit alike share the edit."""
     outcomes: list[list[Outcome]] = [[] for _ in methods]
     for number, subject in enumerate(subjects):
         edits: dict[Any, Any] = {}

@@ -46,7 +46,7 @@ def measure(data: Path) -> list[BodyAccuracy]:
 
 
 def report(data: Path) -> str:
-    """The measurement as a table with one line per vertebra and their mean."""
+    """Return the measurement as a table with one line per vertebra and their mean."""
     rows = measure(data)
     lines = [f"{'scan':<14}{'level':<7}{'Dice':>7}{'distance':>12}"]
     for row in rows:

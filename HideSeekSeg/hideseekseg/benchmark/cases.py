@@ -54,7 +54,7 @@ class BenchmarkCase:
 
 
 def load_simulated(folder: Path, profile: Profile) -> list[BenchmarkCase]:
-    """The vertebrae of a folder that ``simulate --whole`` wrote; raises InputError."""
+    """Read the vertebrae of a folder that ``simulate --whole`` wrote; raises InputError."""
     slices = load_slices(folder, profile)
     if len(slices.twin) == 0:
         raise InputError(folder, "holds slices of patients, whose lesions are not known")
@@ -81,7 +81,7 @@ def subjects_of(slices: Slices, levels: Mapping[str, str], profile: Profile) -> 
 
 
 def _levels(folder: Path) -> dict[str, str]:
-    """The level of every vertebra, by the name that ``load_slices`` gives it."""
+    """Return the level of every vertebra, by the name that ``load_slices`` gives it."""
     levels: dict[str, str] = {}
     for shard in sorted(folder.glob("shard-*.npz")):
         with np.load(shard, allow_pickle=False) as data:
@@ -141,7 +141,7 @@ class Box:
 
 
 def read_boxes(path: Path) -> list[Box]:
-    """A CSV with patient, x, y, z, width (x), depth (y), height (z) in LPS mm; InputError."""
+    """Read a CSV with patient, x, y, z, width (x), depth (y), height (z) in LPS mm; InputError."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
@@ -162,7 +162,7 @@ def _triple(row: dict[str, str], names: Sequence[str]) -> tuple[float, float, fl
 
 
 def boxed_subjects(source: Source, box: Box, profile: Profile) -> list[BenchmarkCase]:
-    """The vertebrae whose bodies reach into a lesion's box; what of it lies in the body is "true".
+    """Return the vertebrae whose bodies reach into a lesion's box: that part of it is "true".
 
     The box does not say of which type its lesion is, and is larger than the lesion.
     """

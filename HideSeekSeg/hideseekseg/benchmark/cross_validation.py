@@ -93,7 +93,7 @@ def read_folds(weights: Sequence[Path], cases: Path) -> list[Fold]:
 
 
 def _rows(folds: Sequence[Fold], tuning: int, say: Say) -> list[MethodResult]:
-    """A row per method with the outcomes of all folds, in their order.
+    """Return a row per method with the outcomes of all folds, in their order.
 
     Scores are told as what they exceed their fold's threshold by, so that they can be pooled.
     """
@@ -115,7 +115,7 @@ def _rows(folds: Sequence[Fold], tuning: int, say: Say) -> list[MethodResult]:
 
 
 def _methods(model: Model) -> list[Method]:
-    """The method, and those baselines that need no network of their own."""
+    """Return the method, and those baselines that need no network of their own."""
     maps = [change_map(model)] if model.profile.architecture.change_map else []
     return [HideAndSeek(OWN, model), difference_map(model), *maps, otsu(), OtsuHiding(model)]
 

@@ -53,7 +53,7 @@ def _of_vertebra(subject: BenchmarkCase, model: Model, auditor: Model) -> dict[s
 
 
 def removed_share(subject: BenchmarkCase, seen: Edited, kind: LesionType) -> float:
-    """The part of the lesion's signal (image minus twin) that the edit takes away.
+    """Return the part of the lesion's signal (image minus twin) that the edit takes away.
 
     1 where the edit is the twin, 0 where nothing was changed: the change's projection on the
     signal, over the true voxels of one type.  NaN without such voxels.

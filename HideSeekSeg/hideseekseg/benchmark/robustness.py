@@ -53,7 +53,7 @@ Degraded = Callable[[DegradationScene, Geometry], Prepared]
 
 
 def scene_of(site: LocatedBody, ct: Volume) -> DegradationScene | None:
-    """The vertebra of a CT cut out; None where none of it is there."""
+    """Crop the vertebra of a CT; None where none of it is there."""
     if site.body is None:
         return None
     view, body, _ = close_up(ct, site.body)
@@ -78,7 +78,7 @@ def noisy(noise_hu: float, scene: DegradationScene, geometry: Geometry) -> Prepa
 
 
 def with_rod(behind_mm: float, scene: DegradationScene, geometry: Geometry) -> Prepared:
-    """A vertical metal rod, its middle so far behind the body's back (negative: inside)."""
+    """Add a vertical metal rod, so many mm behind the body (negative: inside)."""
     x, y, _ = _positions(scene)
     back = float(np.quantile(y[scene.body], 0.98))
     across = np.hypot(x - x[scene.body].mean(), y - back - behind_mm)
@@ -98,7 +98,7 @@ def cropped(share: float, axis: int, scene: DegradationScene, geometry: Geometry
 
 
 def blanked(share: float, scene: DegradationScene, geometry: Geometry) -> Prepared:
-    """That share of the body, at its front, is air outside a round field of view."""
+    """Replace that share of the body, at its front, by air outside a round field of view."""
     _, y, _ = _positions(scene)
     array = np.where(y < np.quantile(y[scene.body], share), np.float32(AIR_FILL_HU), scene.ct.array)
     return _changed(scene, array).prepared(geometry)
@@ -107,7 +107,7 @@ def blanked(share: float, scene: DegradationScene, geometry: Geometry) -> Prepar
 def shifted(
     lps: tuple[float, float, float], scene: DegradationScene, geometry: Geometry
 ) -> Prepared:
-    """The outline has slipped by so many mm."""
+    """Shift the outline by so many mm."""
     inverse = np.linalg.inv(scene.ct.grid.ijk_to_lps[:3, :3])
     at = np.argwhere(scene.body) + np.round(inverse @ np.array(lps)).astype(int)[::-1]
     there = at[((at >= 0) & (at < scene.body.shape)).all(axis=1)]
@@ -141,7 +141,7 @@ def thick(slice_mm: float, hidden: bool, scene: DegradationScene, geometry: Geom
 
 
 def diseased(seed: int, scene: DegradationScene, geometry: Geometry) -> Prepared:
-    """Simulated metastases, benign changes and a scanner, as in training: usual, if ill."""
+    """Simulate metastases, benign changes and a scanner, as in training."""
     vertebra = SourceVertebra(scene.ct, scene.body, "", scene.site.level)
     sample = draw_sample(np.random.default_rng(seed), vertebra, geometry, True)
     matrix = np.eye(4)
@@ -248,7 +248,7 @@ def wilson(count: int, total: int) -> Rate:
 def report(
     sources: Path, data: Path, degraded: int, out: Path | None, say: Callable[[str], None]
 ) -> str:
-    """The table in Markdown; with ``out`` also as range.md and range.json in that folder."""
+    """Return the table in Markdown; with ``out`` also as range.md and range.json in that folder."""
     seen: list[VertebraCheck] = []
     for source in read_sources(sources, data):
         seen += look_at(source, degraded)
@@ -296,7 +296,7 @@ def _scenes(source: Source, ct: Volume) -> dict[str, DegradationScene]:
 
 
 def alarms(prepared: Prepared, scale: Calibration) -> tuple[str, ...]:
-    """The rules that speak, by their names in RULES."""
+    """Return the rules that speak, by their names in RULES."""
     said = ["cut"] if CUT in prepared.site.flags else []
     if prepared.quality is None:
         return (*said, "too small")

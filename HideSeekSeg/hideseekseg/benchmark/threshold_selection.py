@@ -25,7 +25,7 @@ def choose(
     subjects: Sequence[BenchmarkCase],
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tuned:
-    """The method's own thresholds where they are fixed, else the best on the subjects."""
+    """Return the method's own thresholds where they are fixed, else the best on the subjects."""
     if method.fixed is not None:
         return method.fixed
     outcomes: list[list[Outcome]] = [[] for _ in method.settings]

@@ -10,7 +10,7 @@ from .arguments import DEVICES, OK, WEIGHTS_HELP, Command, count, port, say, sha
 
 MISSING = (
     "needs trame-slicer, which is not installed here: `make app` sets it up, or"
-    " pip install 'hideseekseg[app]' in an environment of its own"
+    " pip install 'hideseekseg[app]'"
 )
 
 
@@ -24,7 +24,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--host",
         default="127.0.0.1",
-        help="address to listen on (default: this computer only); see README",
+        help="address to listen on (default: this computer only); nothing is encrypted",
     )
     add("--no-browser", action="store_true", help="print the address only")
     add("--upload-mb", type=count, default=2048, metavar="N", help="upload limit in MB")

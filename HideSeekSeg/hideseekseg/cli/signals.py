@@ -16,7 +16,7 @@ _SIGNALS = [
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Yields whether a stop was asked for.
+    """Yield a function that tells whether a stop was requested.
 
     SIGTERM (and SIGBREAK on Windows) count as Ctrl-C: that is how other programs ask.
     """

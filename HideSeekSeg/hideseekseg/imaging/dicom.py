@@ -1,71 +1,192 @@
-"""A CT volume from a folder of DICOM slices."""
+"""A CT volume from a folder of DICOM files: which series there are, and the one that is meant."""
 
 from __future__ import annotations
 
+import struct
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
 from ..errors import InputError
-from .image_file import first_bytes, hushed, read_image
+from .dicom_frames import DicomFrame, read_frames, rescaled
+from .file_kinds import first_bytes, is_dicom
+from .image_file import captured, check_sizes
+from .slice_stack import Plane, stack_of
+from .volume import Grid, Volume
 
 MIN_SLICES = 4
-GAP_TOLERANCE = 0.1
-MAX_TILT = 1e-2
 PIXEL_DATA = b"\xe0\x7f\x10\x00"
 
-MODALITY, SERIES, DESCRIPTION = "0008|0060", "0020|000e", "0008|103e"
-POSITION, ORIENTATION = "0020|0032", "0020|0037"
+SOP_CLASS, IMAGE_TYPE, MODALITY = "0008|0016", "0008|0008", "0008|0060"
+SERIES, NUMBER, DESCRIPTION = "0020|000e", "0020|0011", "0008|103e"
+POSITION, ORIENTATION, THICKNESS = "0020|0032", "0020|0037", "0018|0050"
+INTERCEPT, SLOPE, RESCALE_TYPE = "0028|1052", "0028|1053", "0028|1054"
+IDENTITY = {
+    "study_uid": "0020|000d",
+    "series_uid": SERIES,
+    "frame_of_reference_uid": "0020|0052",
+    "series_description": DESCRIPTION,
+    "study_date": "0008|0020",
+}
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+# What is no CT volume in HU, by words of the image type or the description.
+KINDS = {
+    "a localizer": "LOCALIZER,SCOUT,TOPOGRAM,SURVIEW,SCANOGRAM",
+    "an intensity projection (MIP)": "MIP,MAX_IP,MINIP,MIN_IP,PROJECTION IMAGE,VOLUME_RENDERED,"
+    "VRT,VOLREN",
+    "a material map of dual-energy CT": "IODINE,IODINE_MAP,MAT_SPECIFIC,MAT_FRACTIONAL,"
+    "MAT_MODIFIED,MAT_REMOVED,MAT_VALUE_BASED,EFF_ATOMIC_NUM,ELECTRON_DENSITY,CALCIUM,URIC_ACID,"
+    "VNCA,ZEFF,Z_EFFECTIVE",
+    "a screen capture": "SCREEN SAVE,DOSE_INFO,SCREENSHOT",
+}
+# Only these words of a description tell as much as those of the image type.
+DESCRIBED = {
+    "a material map of dual-energy CT": ("iodine map", "iodine overlay", "iodine(", "z effective"),
+}
+OBJECTS = {
+    "1.2.840.10008.1.3.10": "a DICOMDIR, the table of contents of a disc: give its folder",
+    "1.2.840.10008.5.1.4.1.1.481.3": "a DICOM RTSTRUCT (contours): convert it to a label map",
+    "1.2.840.10008.5.1.4.1.1.481.2": "a DICOM dose distribution, not an image",
+    "1.2.840.10008.5.1.4.1.1.481.5": "a DICOM treatment plan, not an image",
+    "1.2.840.10008.5.1.4.1.1.66.4": "a DICOM segmentation (SEG), not a CT",
+    "1.2.840.10008.5.1.4.1.1.104.1": "a PDF document in a DICOM file, not an image",
+    "1.2.840.10008.5.1.4.1.1.11.1": "a DICOM presentation state, not an image",
+    "1.2.840.10008.5.1.4.1.1.88": "a DICOM report, not an image",
+}
 
 
 @dataclass(frozen=True)
 class Slice:
-    """One DICOM file; ``position`` (3,) is LPS mm and ``axes`` (2, 3) its row and column direction.
+    """One DICOM image file with the ``tags`` that GDCM reads at its top level.
 
-    Both are empty where the file does not say.  ``size`` counts columns, rows and frames.
+    ``plane`` is what it states of its place; ``frames`` counts the images in it; ``pixel`` is
+    SimpleITK's type of the rescaled voxels.
     """
 
     path: Path
-    modality: str
-    series: str
-    description: str
-    position: npt.NDArray[np.float64]
-    axes: npt.NDArray[np.float64]
-    size: tuple[int, ...]
-    spacing: tuple[float, ...]
+    tags: dict[str, str] = field(repr=False)
+    plane: Plane
+    frames: int
+    pixel: int
+
+    @property
+    def modality(self) -> str:
+        return self.tags.get(MODALITY, "unknown")
+
+    @property
+    def rescale(self) -> tuple[str, str, str]:
+        """Return slope, intercept and type as they are stated."""
+        slope, intercept, kind = (self.tags.get(t, "") for t in (SLOPE, INTERCEPT, RESCALE_TYPE))
+        return slope, intercept, kind
+
+    @property
+    def fault(self) -> str:
+        """Return what forbids to take it for a slice of a CT in HU, empty where nothing does."""
+        words = {word.strip().upper() for word in self.tags.get(IMAGE_TYPE, "").split("\\")}
+        described = self.tags.get(DESCRIPTION, "").lower()
+        for kind, names in KINDS.items():
+            if words & set(names.split(",")):
+                return kind
+        for kind, phrases in DESCRIBED.items():
+            if any(phrase in described for phrase in phrases):
+                return kind
+        if self.tags.get(SOP_CLASS, "").startswith(SECONDARY_CAPTURE):
+            return "a screen capture"
+        unit = self.tags.get(RESCALE_TYPE, "").strip().upper()
+        if unit not in ("", "HU", "US", "HU_MOD"):
+            return f"in {unit} and not in HU"
+        return ""
 
 
-def is_dicom(path: Path) -> bool:
-    """By content: DICOM files often have no suffix."""
-    return first_bytes(path, 132)[128:] == b"DICM"
+@dataclass(frozen=True)
+class SeriesInfo:
+    """One image series of a folder, for people to choose from.
 
-
-def read_series(folder: Path, member: Path | None = None) -> sitk.Image:
-    """The CT series of a folder and the folders in it, slices in order of position.
-
-    Scouts (fewer than ``MIN_SLICES`` slices) and other modalities are passed over.  Where several
-    CT series remain, none is guessed: the error lists one file of each, and that file given as
-    ``member`` picks its series among the files beside it.
-
-    Raises InputError when there is no CT series or more than one, and when slices are missing,
-    doubled, damaged, of different shape or direction, or taken with a tilted gantry.
+    ``spacing`` is mm along i, j, k, the last as the files state it (0 where they do not);
+    ``fault`` is why it cannot be read as a CT volume, empty where nothing is known against it;
+    ``file`` is one of its files.
     """
-    slices = _scan(folder.glob("*") if member else folder.rglob("*"))
-    chosen = _pick(folder, slices, member)
-    if len(chosen) == 1 and len(chosen[0].size) == 3 and chosen[0].size[2] > 1:
-        return read_image(chosen[0].path)
-    _check_alike(folder, chosen)
-    return _stack(folder, chosen)
+
+    uid: str
+    number: str
+    description: str
+    modality: str
+    slices: int
+    spacing: tuple[float, float, float]
+    fault: str
+    file: Path
+
+    def __str__(self) -> str:
+        spacing = " x ".join(f"{s:.4g}" for s in self.spacing)
+        name = self.description or "no description"
+        return f"{self.number or '?'}: {self.file} ({name}, {self.slices} slices, {spacing} mm)"
+
+
+def list_series(folder: str | Path) -> list[SeriesInfo]:
+    """Return the image series of a folder and the folders in it, the longest first.
+
+    Raises InputError where a DICOM image is damaged; the list is empty where there is none.
+    """
+    return _sorted(_by_series(_scan(Path(folder).rglob("*"))))
+
+
+def read_series(folder: Path, member: Path | None = None, series: str = "") -> Volume:
+    """Return the CT series of a folder and the folders in it, slices in order of position.
+
+    Localizers, projections, material maps, series of fewer than ``MIN_SLICES`` slices and other
+    modalities are passed over; what is left out of the chosen series is named in ``notes``.  Where
+    several CT series remain, none is guessed: the error lists them.  ``series`` chooses one by its
+    UID or its number, ``member`` by one of its files (then among the files beside it).
+
+    Raises InputError when there is no such series or more than one, and when its slices are
+    missing, doubled, uneven, damaged, of different shape or direction, or taken with a tilted
+    gantry.
+    """
+    if member is not None:
+        _check_object(member)
+    found = _scan(folder.glob("*") if member else folder.rglob("*"))
+    chosen = _pick(folder, found, member, series)
+    source = member or folder
+    chosen, notes = _without_odd_ones(source, chosen)
+    _check_rescale(source, chosen)
+    if any(one.frames > 1 for one in chosen):
+        return _read_multi_frame(source, chosen, notes)
+    return _read_slices(source, chosen, notes)
+
+
+def object_name(path: Path) -> str:
+    """Return what a DICOM file is where it is no image, as words that follow "is"."""
+    uid = _media_class(first_bytes(path, 1024))
+    for start, name in OBJECTS.items():
+        if uid == start or uid.startswith(start + "."):
+            return name
+    return ""
+
+
+def _check_object(path: Path) -> None:
+    name = object_name(path)
+    if name:
+        raise InputError(path, f"is {name}")
+
+
+def _media_class(head: bytes) -> str:
+    """Return the SOP class that a file's meta information (always explicit, little) states."""
+    at = head.find(b"\x02\x00\x02\x00UI", 132)
+    if at < 0 or at + 8 > len(head):
+        return ""
+    (length,) = struct.unpack_from("<H", head, at + 6)
+    return head[at + 8 : at + 8 + length].rstrip(b"\0 ").decode("ascii", "replace")
 
 
 def _scan(paths: Iterable[Path]) -> list[Slice]:
     slices = []
-    with hushed():
+    with captured():
         for path in sorted(paths):
             if path.is_file() and (found := _read_tags(path)):
                 slices.append(found)
@@ -79,119 +200,266 @@ def _read_tags(path: Path) -> Slice | None:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        if is_dicom(path) and PIXEL_DATA in path.read_bytes():
+        if is_dicom(path) and not object_name(path) and PIXEL_DATA in path.read_bytes():
             raise InputError(path, "is a truncated or damaged DICOM image") from error
         return None  # a report, a directory of the disc, or no DICOM at all
-    tags = {key: reader.GetMetaData(key).strip() for key in reader.GetMetaDataKeys()}
+    tags = {key: reader.GetMetaData(key).strip(" \0") for key in reader.GetMetaDataKeys()}
+    if object_name(path):
+        return None
     position, axes = _numbers(tags.get(POSITION, "")), _numbers(tags.get(ORIENTATION, ""))
-    return Slice(
-        path,
-        tags.get(MODALITY, "unknown"),
-        tags.get(SERIES, ""),
-        tags.get(DESCRIPTION, ""),
+    size, spacing = reader.GetSize(), reader.GetSpacing()
+    plane = Plane(
+        path.name,
         position if position.size == 3 else np.empty(0),
         axes.reshape(2, 3) if axes.size == 6 else np.empty((0, 3)),
-        tuple(reader.GetSize()),
-        tuple(reader.GetSpacing()),
+        (spacing[0], spacing[1]),
+        (size[0], size[1]),
     )
+    return Slice(path, tags, plane, size[2] if len(size) > 2 else 1, reader.GetPixelID())
 
 
 def _numbers(text: str) -> npt.NDArray[np.float64]:
     try:
-        return np.array([float(part) for part in text.split("\\")])
+        numbers = np.array([float(part) for part in text.split("\\")])
     except ValueError:
         return np.empty(0)
+    return numbers if np.isfinite(numbers).all() else np.empty(0)
 
 
-def _pick(folder: Path, slices: list[Slice], member: Path | None) -> list[Slice]:
-    if not slices:
-        raise InputError(folder, "holds no DICOM images")
+def _by_series(slices: Iterable[Slice]) -> dict[str, list[Slice]]:
     series: dict[str, list[Slice]] = defaultdict(list)
     for found in slices:
-        series[found.series].append(found)
+        series[found.tags.get(SERIES, "")].append(found)
+    return series
+
+
+def _count(group: Sequence[Slice]) -> int:
+    return sum(found.frames for found in group)
+
+
+def _fault(group: Sequence[Slice]) -> str:
+    """Return why a series is no CT volume, by its tags alone."""
+    if group[0].modality != "CT":
+        return f"its modality is {group[0].modality}"
+    usable = [found for found in group if not found.fault]
+    if 2 * _count(usable) < _count(group) or not usable:
+        return group[0].fault or next(found.fault for found in group if found.fault)
+    if _count(usable) < MIN_SLICES:
+        plural = "s" if _count(usable) > 1 else ""
+        return f"{_count(usable)} slice{plural}: not a volume"
+    return ""
+
+
+def _sorted(series: dict[str, list[Slice]]) -> list[SeriesInfo]:
+    return sorted(
+        (_info(uid, group) for uid, group in series.items()), key=lambda s: (-s.slices, s.number)
+    )
+
+
+def _info(uid: str, group: Sequence[Slice]) -> SeriesInfo:
+    first = group[0]
+    along = sorted(
+        float(one.plane.position @ np.cross(*one.plane.axes))
+        for one in group
+        if one.plane.position.size and one.plane.axes.size
+    )
+    step = float(np.median(np.diff(along))) if len(along) > 1 else 0.0
+    thickness = _numbers(first.tags.get(THICKNESS, ""))
+    if not step and thickness.size == 1:
+        step = float(thickness[0])
+    number, description = first.tags.get(NUMBER, ""), first.tags.get(DESCRIPTION, "")
+    return SeriesInfo(
+        *(uid, number, description, first.modality, _count(group)),
+        (*first.plane.spacing, step),
+        _fault(group),
+        first.path,
+    )
+
+
+def _pick(folder: Path, found: list[Slice], member: Path | None, chosen: str) -> list[Slice]:
+    if not found:
+        raise InputError(folder, "contains no DICOM images")
+    series = _by_series(found)
     if member is not None:
-        given = [found for found in slices if found.path == member]
+        given = [one for one in found if one.path == member]
         if not given:
-            raise InputError(member, "holds no DICOM image")
-        series = {given[0].series: series[given[0].series]}
-    ct = [group for group in series.values() if group[0].modality == "CT"]
-    if not ct:
-        found_modalities = ", ".join(sorted({group[0].modality for group in series.values()}))
-        raise InputError(member or folder, f"is not CT: its DICOM modality is {found_modalities}")
-    volumes = [group for group in ct if _count(group) >= MIN_SLICES]
+            raise InputError(member, "contains no DICOM image")
+        uid = given[0].tags.get(SERIES, "")
+        series = {uid: series[uid]}
+    if chosen:
+        series = {
+            uid: group
+            for uid, group in series.items()
+            if chosen == uid or chosen == group[0].tags.get(NUMBER, "")
+        }
+        if not series:
+            listed = "; ".join(str(info) for info in _sorted(_by_series(found)))
+            raise InputError(folder, f"has no series {chosen}; it has {listed}")
+    faults = {uid: _fault(group) for uid, group in series.items()}
+    volumes = {uid: group for uid, group in series.items() if not faults[uid]}
     if not volumes:
-        count = max(_count(group) for group in ct)
-        plural = "s" if count > 1 else ""
-        raise InputError(
-            member or folder, f"belongs to a CT series of {count} slice{plural}: not a volume"
-        )
+        raise InputError(member or folder, _why_none(series))
     if len(volumes) > 1:
-        listed = "; ".join(_describe(group) for group in sorted(volumes, key=_count, reverse=True))
-        raise InputError(
-            folder, f"holds {len(volumes)} CT series, give one file of the one you mean: {listed}"
-        )
-    return volumes[0]
-
-
-def _count(group: list[Slice]) -> int:
-    return sum(found.size[2] if len(found.size) > 2 else 1 for found in group)
-
-
-def _describe(group: list[Slice]) -> str:
-    return f"{group[0].path} ({group[0].description or 'no description'}, {_count(group)} slices)"
-
-
-def _check_alike(folder: Path, slices: list[Slice]) -> None:
-    first = slices[0]
-    for other in slices:
-        if not other.position.size or not other.axes.size:
-            raise InputError(other.path, "says no position or orientation in the patient")
-        if other.size != first.size or not np.allclose(other.spacing[:2], first.spacing[:2]):
-            raise InputError(folder, "holds a series whose slices differ in size or pixel spacing")
-        if not np.allclose(other.axes, first.axes, atol=1e-3):
-            raise InputError(folder, "holds a series whose slices differ in orientation")
-    if not np.allclose(first.axes @ first.axes.T, np.eye(2), atol=1e-3):
-        raise InputError(first.path, "says an orientation whose axes are not at right angles")
-
-
-def _stack(folder: Path, slices: list[Slice]) -> sitk.Image:
-    """The geometry is set from the tags: ITK's own goes wrong silently where slices are missing."""
-    row, column = slices[0].axes
-    normal = np.cross(row, column)
-    slices = sorted(slices, key=lambda found: float(found.position @ normal))
-    positions = np.stack([found.position for found in slices])
-    step = _even_step(folder, positions @ normal)
-    drift = positions - positions[0] - np.outer((positions - positions[0]) @ normal, normal)
-    if np.abs(drift).max() > MAX_TILT * step * len(slices):
-        raise InputError(
-            folder, "was taken with a tilted gantry; resample it to a rectangular grid first"
-        )
-    reader = sitk.ImageSeriesReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileNames([str(found.path) for found in slices])
-    try:
-        with hushed():
-            image = reader.Execute()
-    except RuntimeError as error:
-        raise InputError(folder, "holds a series whose slices cannot be read together") from error
-    image.SetOrigin([float(x) for x in positions[0]])
-    image.SetSpacing([*slices[0].spacing[:2], step])
-    image.SetDirection([float(x) for x in np.column_stack([row, column, normal]).ravel()])
-    return image
-
-
-def _even_step(folder: Path, heights: npt.NDArray[np.float64]) -> float:
-    """Distance of neighbouring slices in mm; ``heights`` ascend along the normal."""
-    gaps = np.diff(heights)
-    step = float(np.median(gaps))
-    if gaps.min() < 1e-3:
-        raise InputError(folder, "holds a series with several slices at the same position")
-    odd = np.flatnonzero(np.abs(gaps - step) > GAP_TOLERANCE * step)
-    if odd.size:
-        at = odd[0]
+        listed = "; ".join(str(info) for info in _sorted(volumes))
         raise InputError(
             folder,
-            f"lacks slices or has uneven ones: {gaps[at]:.2f} mm between positions "
-            f"{heights[at]:.1f} and {heights[at + 1]:.1f} mm, elsewhere {step:.2f} mm",
+            f"holds {len(volumes)} CT series, choose one by its number (--series) or give one of "
+            f"its files: {listed}",
         )
-    return float(gaps.mean())
+    return next(iter(volumes.values()))
+
+
+def _why_none(series: dict[str, list[Slice]]) -> str:
+    ct = [group for group in series.values() if group[0].modality == "CT"]
+    if not ct:
+        modalities = ", ".join(sorted({group[0].modality for group in series.values()}))
+        return f"is not CT: its DICOM modality is {modalities}"
+    longest = max(ct, key=_count)
+    fault = _fault(longest)
+    if "not a volume" in fault:
+        return f"belongs to a CT series of {fault}"
+    return f"has no CT volume: its series of {_count(longest)} slices is {fault}"
+
+
+def _without_odd_ones(source: Path, group: list[Slice]) -> tuple[list[Slice], tuple[str, ...]]:
+    """Leave out what by its tags is no slice of the volume, and say so.
+
+    A single file whose direction differs from that of all others is a localizer without its tag.
+    """
+    left_out = {one.path: one.fault for one in group if one.fault}
+    rest = [one for one in group if not one.fault]
+    placed = [one for one in rest if one.plane.axes.size and one.frames == 1]
+    if len(placed) == len(rest):
+        usual = placed[len(placed) // 2].plane.axes
+        odd = [one for one in placed if not np.allclose(one.plane.axes, usual, atol=0.5)]
+        if len(odd) < MIN_SLICES <= len(rest) - len(odd):
+            left_out |= {one.path: "of another direction" for one in odd}
+    rest = [one for one in rest if one.path not in left_out]
+    thick = {one.tags.get(THICKNESS, "") for one in rest}
+    if len(thick) > 1:
+        most = max(thick, key=lambda t: sum(one.tags.get(THICKNESS, "") == t for one in rest))
+        one = next(one for one in rest if one.tags.get(THICKNESS, "") != most)
+        if not _same_number(one.tags.get(THICKNESS, ""), most):
+            raise InputError(
+                source,
+                f"has slices of different thickness: {one.path.name} is the odd one "
+                f"({one.tags.get(THICKNESS, '') or 'none stated'} instead of {most} mm)",
+            )
+    notes = tuple(f"{path.name} was left out: it is {why}" for path, why in left_out.items())
+    if len(notes) > 3:
+        notes = (*notes[:2], f"{len(notes) - 2} more files were left out for such reasons")
+    return rest, notes
+
+
+def _same_number(a: str, b: str) -> bool:
+    first, second = _numbers(a), _numbers(b)
+    return bool(
+        first.size and first.shape == second.shape and np.allclose(first, second, rtol=0.02)
+    )
+
+
+def _check_rescale(source: Path, group: Sequence[Slice]) -> None:
+    """A slice without rescaling among others with it would stand 1024 HU apart, unseen."""
+    stated = [bool(one.tags.get(INTERCEPT)) for one in group]
+    if any(stated) and not all(stated):
+        odd = group[stated.index(2 * sum(stated) < len(stated))]
+        raise InputError(
+            source, f"has slices with and without rescaling to HU: {odd.path.name} is the odd one"
+        )
+
+
+def _read_slices(source: Path, group: list[Slice], notes: tuple[str, ...]) -> Volume:
+    stack = stack_of(source, [one.plane for one in group])
+    ordered = [group[n] for n in stack.order]
+    first = ordered[0].plane
+    size = np.array([*first.size, len(ordered)])
+    check_sizes(source, stack.spacing, size)
+    try:
+        with captured():
+            if len({one.pixel for one in ordered}) == 1:
+                array = _read_together(ordered)
+            else:
+                # The first slice's type would wrap around or cut off what others hold.
+                array = np.stack(_common_type([_read_one(one.path)[0] for one in ordered]))
+    except RuntimeError as error:
+        raise InputError(source, "holds a series whose slices cannot be read together") from error
+    return _volume(source, array, stack.origin, stack.spacing, stack.direction, ordered[0], notes)
+
+
+def _read_together(ordered: Sequence[Slice]) -> npt.NDArray[Any]:
+    reader = sitk.ImageSeriesReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileNames([str(one.path) for one in ordered])
+    return np.asarray(sitk.GetArrayFromImage(reader.Execute()))
+
+
+def _read_one(path: Path) -> npt.NDArray[Any]:
+    """Return a file's images (frames, J, I), rescaled as GDCM does."""
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(path))
+    array = np.asarray(sitk.GetArrayFromImage(reader.Execute()))
+    return array if array.ndim == 3 else array[None]
+
+
+def _common_type(arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    """Return the arrays in one type that holds all their values; halves become float32."""
+    kind = np.result_type(*(array.dtype for array in arrays))
+    if np.issubdtype(kind, np.floating):
+        kind = np.dtype(np.float32)
+    return [array.astype(kind) for array in arrays]
+
+
+def _read_multi_frame(source: Path, group: list[Slice], notes: tuple[str, ...]) -> Volume:
+    """Enhanced images: frames pass the same checks as slices, across all files of the series."""
+    frames: list[DicomFrame] = []
+    arrays: list[npt.NDArray[Any]] = []
+    for one in group:
+        of_file = read_frames(one.path)
+        if len(group) > 1:
+            of_file = [
+                replace(f, plane=replace(f.plane, name=f"{f.plane.name} of {one.path.name}"))
+                for f in of_file
+            ]
+        try:
+            with captured():
+                array = _read_one(one.path)
+        except RuntimeError as error:
+            raise InputError(one.path, "is a truncated or damaged DICOM image") from error
+        if len(array) != len(of_file):
+            raise InputError(one.path, "is a multi-frame DICOM image with a damaged header")
+        faults = [replace(one, tags={IMAGE_TYPE: f.kind}).fault for f in of_file]
+        keep = [n for n, fault in enumerate(faults) if not fault]
+        left = [(of_file[n].plane.name, fault) for n, fault in enumerate(faults) if fault]
+        notes = (*notes, *(f"{name} was left out: it is {fault}" for name, fault in left[:3]))
+        frames += [of_file[n] for n in keep]
+        arrays.append(rescaled(array, of_file)[keep])
+    if len(frames) < MIN_SLICES:
+        raise InputError(source, f"has {len(frames)} usable frames: not a volume")
+    stack = stack_of(source, [frame.plane for frame in frames])
+    array = np.concatenate(_common_type(arrays))[stack.order]
+    check_sizes(source, stack.spacing, np.array(array.shape[::-1]))
+    stated = replace(group[0], tags={INTERCEPT: "stated", **group[0].tags})
+    return _volume(source, array, stack.origin, stack.spacing, stack.direction, stated, notes)
+
+
+def _volume(
+    source: Path,
+    array: npt.NDArray[Any],
+    origin: npt.NDArray[np.float64],
+    spacing: npt.NDArray[np.float64],
+    direction: npt.NDArray[np.float64],
+    first: Slice,
+    notes: tuple[str, ...],
+) -> Volume:
+    """The geometry is set from the tags: ITK's own goes wrong silently where slices are missing."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = direction * spacing
+    matrix[:3, 3] = origin
+    return Volume(
+        array,
+        Grid(array.shape, matrix),
+        *(source.name, str(source), notes),
+        stated_hu=bool(first.tags.get(INTERCEPT)),
+        identity={name: first.tags[tag] for name, tag in IDENTITY.items() if first.tags.get(tag)},
+    )

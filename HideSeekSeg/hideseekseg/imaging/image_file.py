@@ -3,84 +3,143 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import SimpleITK as sitk
 
 from ..errors import InputError
 from . import nifti
+from .file_kinds import check_content, first_bytes
+from .text_headers import UNSTATED, check_text_header, is_text_header
+from .volume import MAX_FIELD_MM, MAX_VOXEL_MM, MIN_VOXEL_MM
+
+Floats = npt.NDArray[np.float64]
 
 MAX_COSINE = 1e-3
+# Formats without any place for the direction of their axes.
+NO_ORIENTATION = (".tif", ".tiff", ".vtk", ".gipl", ".gipl.gz", ".img", ".hdr", ".img.gz")
+
+
+@dataclass(frozen=True)
+class ReadImage:
+    """An image as its file holds it, and remarks for the reader of a result."""
+
+    image: sitk.Image
+    notes: tuple[str, ...] = ()
+
+
+class Printed:
+    """What C libraries printed while ``captured`` listened; empty before its end."""
+
+    text = ""
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return ITK's warnings, each in one line without the names of its source files."""
+        found = re.findall(r"WARNING: In [^\n]*\n\s*\w+ \([^)]*\): ([^\n]+)", self.text)
+        return tuple(dict.fromkeys(" ".join(line.split())[:200] for line in found))
 
 
 @contextmanager
-def hushed() -> Iterator[None]:
-    """Silence what ITK's C libraries print to the process's standard error.
+def captured() -> Iterator[Printed]:
+    """Keep what ITK's C libraries print from the process's standard error, and read it.
 
     MetaIO, niftilib and HDF5 print past every switch of SimpleITK, and their text would stand
     beside our own single line.  Other threads' messages are lost for as long as it lasts.
     """
+    printed = Printed()
     sys.stderr.flush()
     try:
         kept = os.dup(2)
     except OSError:  # a process without a console, such as Slicer on Windows, prints nowhere
-        yield
+        yield printed
         return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with _scratch() as scratch:
+        try:
+            os.dup2(scratch, 2)
+            yield printed
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            printed.text = _content(scratch)
+
+
+@contextmanager
+def _scratch() -> Iterator[int]:
+    """A file descriptor to write to; nothing is kept where no temporary file can be made."""
     try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        file = tempfile.TemporaryFile()  # noqa: SIM115
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        try:
+            yield nowhere
+        finally:
+            os.close(nowhere)
+        return
+    with file:
+        yield file.fileno()
+
+
+def _content(scratch: int) -> str:
+    try:
+        os.lseek(scratch, 0, os.SEEK_SET)
+        return os.read(scratch, 1 << 16).decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def is_folder(path: Path) -> bool:
-    """Raises InputError where nothing is, or nothing may be seen."""
+    """Return whether a path is a folder.
+
+    Raises InputError where nothing is, or nothing may be seen.
+    """
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(path, "does not exist") from error
     except OSError as error:
         raise InputError(path, f"cannot be opened: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(str(path).replace("\0", "?"), "is not a possible file name") from error
 
 
-def first_bytes(path: Path, count: int) -> bytes:
-    """Raises InputError for a file that cannot be opened."""
-    try:
-        with path.open("rb") as stream:
-            return stream.read(count)
-    except OSError as error:
-        raise InputError(path, f"cannot be opened: {error.strerror}") from error
+def read_image(path: Path) -> ReadImage:
+    """Return an image of any dimension and pixel type, NaN kept, its header in the meta-data.
 
-
-def read_image(path: Path) -> sitk.Image:
-    """An image of any dimension and pixel type, NaN kept, its header in the meta-data.
-
-    Raises InputError for a file that is missing, unreadable, empty, truncated, no image, or whose
-    axes are not at right angles.
+    Raises InputError for a file that is missing, unreadable, empty, truncated, no image, whose
+    axes are not at right angles, whose statements on position or size contradict each other, or
+    whose voxels have a size that no CT has.
     """
     _check_not_empty(path)
+    check_content(path)
     check = nifti.check(path) if nifti.is_nifti(path) else nifti.Check()
     if check.fault:
         raise InputError(path, check.fault)
+    notes = check.notes
+    if is_text_header(path):
+        notes = check_text_header(path)
+    elif path.name.lower().endswith(NO_ORIENTATION):
+        notes = (UNSTATED,)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
-        with hushed():
+        with captured() as printed:
             image = reader.Execute()
     except MemoryError as error:
         raise InputError(path, "does not fit into memory") from error
     except RuntimeError as error:
         raise InputError(path, _cause(path, str(error))) from error
     _check_geometry(path, image)
-    return _with_odd_values(image, check) if check.odd.size else image
+    image = _with_odd_values(image, check) if check.odd.size else image
+    return ReadImage(image, (*notes, *(f"its reader warns: {w}" for w in printed.warnings())))
 
 
 def _with_odd_values(image: sitk.Image, check: nifti.Check) -> sitk.Image:
@@ -121,3 +180,18 @@ def _check_geometry(path: Path, image: sitk.Image) -> None:
         raise InputError(
             path, "has axes that are not at right angles; resample it to a rectangular grid first"
         )
+    check_sizes(path, spacing[:3], np.array(image.GetSize()[:3]))
+
+
+def check_sizes(path: Path, spacing: Floats, size: npt.NDArray[np.int64]) -> None:
+    """Raise InputError for voxels (mm along i, j, k) or a field that no CT of a person has."""
+    said = " x ".join(f"{s:.4g}" for s in spacing)
+    if spacing.max() > MAX_VOXEL_MM or spacing.min() < MIN_VOXEL_MM:
+        raise InputError(
+            path,
+            f"has voxels of {said} mm, a size that no CT of a person has: is the unit of its "
+            "header wrong?",
+        )
+    if (spacing * size).max() > MAX_FIELD_MM:
+        field = (spacing * size).max() / 1000
+        raise InputError(path, f"is {field:.1f} m long, with voxels of {said} mm: no person is")

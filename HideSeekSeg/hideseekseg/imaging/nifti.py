@@ -1,8 +1,8 @@
 """What SimpleITK does not say of a NIfTI file.
 
 ITK fills the missing part of a truncated NIfTI with whatever is in memory, turns NaN and infinity
-to 0, falls back silently to another position when the affine is sheared, and does not show the
-header's extensions.
+to 0, chooses silently where sform, qform and pixdim disagree or the affine is sheared, and does not
+show the header's extensions.
 """
 
 from __future__ import annotations
@@ -20,8 +20,18 @@ from typing import IO, cast
 import numpy as np
 import numpy.typing as npt
 
+from .text_headers import UNSTATED
+from .volume import MAX_VOXEL_MM, MIN_VOXEL_MM
+
+Floats = npt.NDArray[np.float64]
+
 MAX_EXTENSIONS = 1 << 24
 MAX_COSINE = 1e-3
+# How far apart two statements may place a voxel, and by what share two voxel sizes may differ.
+MAX_SHIFT_MM = 1.0
+MAX_SPACING = 0.01
+UNITS = {1: "metres", 3: "micrometres"}
+MM_PER_UNIT = {1: 1e3, 3: 1e-3}
 FLOAT_TYPES = {16: "f4", 64: "f8"}  # by NIfTI's codes
 
 
@@ -29,9 +39,10 @@ FLOAT_TYPES = {16: "f4", 64: "f8"}  # by NIfTI's codes
 class Header:
     """The part of a NIfTI-1 or NIfTI-2 header that is needed here.
 
-    ``affine`` is the 3x3 part of the sform (columns i, j, k in RAS mm), None where it is not set;
+    ``sform`` and ``qform`` are 3x4 (indices i, j, k to RAS, in the header's unit), None where they
+    are not set; ``pixdim`` (3,) and ``shape`` (I, J, K) are those of the first three axes;
     ``data_start`` and ``data_end`` bound the voxels, in bytes of the (unpacked) file; ``floats`` is
-    their type where it is a real floating-point one.
+    their type where it is a real floating-point one; ``unit`` is the code of the unit of length.
     """
 
     order: str
@@ -39,10 +50,15 @@ class Header:
     data_start: int
     data_end: int
     floats: np.dtype[np.floating] | None
-    affine: npt.NDArray[np.float64] | None
+    shape: npt.NDArray[np.int64]
+    pixdim: Floats
+    sform: Floats | None
+    qform: Floats | None
+    unit: int
 
 
 def is_nifti(path: Path) -> bool:
+    """Whether the name is that of a NIfTI file."""
     return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
@@ -51,16 +67,17 @@ class Check:
     """``fault`` is what is wrong with the file, in words that follow its name; None: nothing is.
 
     ``odd_at`` are flat indices (i fastest) of the voxels that are NaN or infinite, ``odd`` what
-    they are.
+    they are; ``notes`` are remarks for the reader.
     """
 
     fault: str | None = None
+    notes: tuple[str, ...] = ()
     odd_at: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     odd: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
 
 def check(path: Path) -> Check:
-    """Reads the file to its end: only the checksum of a packed one tells that it is whole."""
+    """Read the file to its end: only the checksum of a packed one tells that it is whole."""
     at, odd = [np.empty(0, np.int64)], [np.empty(0)]
     try:
         with _open(path) as stream:
@@ -84,9 +101,52 @@ def check(path: Path) -> Check:
         return Check("is damaged: its compressed data do not pass the checksum")
     if end < header.data_end:
         return Check(f"is truncated: {end} bytes where its header promises {header.data_end}")
-    if header.affine is not None and _is_sheared(header.affine):
-        return Check("has sheared axes (sform); resample it to a rectangular grid first")
-    return Check(None, np.concatenate(at), np.concatenate(odd))
+    fault = _geometry_fault(header)
+    if fault:
+        return Check(fault)
+    notes = () if header.sform is not None or header.qform is not None else (UNSTATED,)
+    return Check(None, notes, np.concatenate(at), np.concatenate(odd))
+
+
+def _geometry_fault(header: Header) -> str | None:
+    """What makes it doubtful where the voxels lie; ITK would choose one of the statements."""
+    if header.sform is not None and _is_sheared(header.sform[:, :3]):
+        return "has sheared axes (sform); resample it to a rectangular grid first"
+    if not np.all(np.isfinite(header.pixdim)) or not np.all(header.pixdim > 0):
+        return f"has an impossible voxel size: {_sizes(header.pixdim)}"
+    scale = MM_PER_UNIT.get(header.unit, 1.0)
+    sizes = header.pixdim * scale
+    if header.unit in UNITS and (sizes.max() > MAX_VOXEL_MM or sizes.min() < MIN_VOXEL_MM):
+        return (
+            f"has voxels of {_sizes(sizes)} mm: its header gives lengths in {UNITS[header.unit]} "
+            "(xyzt_units), where they seem to be millimetres"
+        )
+    if header.sform is not None:
+        own = np.linalg.norm(header.sform[:, :3], axis=0)
+        if np.abs(own / header.pixdim - 1).max() > MAX_SPACING:
+            return (
+                f"contradicts itself: voxels of {_sizes(sizes)} mm by pixdim, "
+                f"of {_sizes(own * scale)} mm by its sform; correct its header first"
+            )
+    if header.sform is not None and header.qform is not None:
+        apart = _corners(header.sform, header.shape) - _corners(header.qform, header.shape)
+        distance = float(np.linalg.norm(apart, axis=1).max()) * scale
+        if not distance <= MAX_SHIFT_MM:
+            return (
+                f"contradicts itself: its sform and its qform place it {distance:.0f} mm apart; "
+                "keep the right one in its header first"
+            )
+    return None
+
+
+def _sizes(numbers: Floats) -> str:
+    return " x ".join(f"{n:.4g}" for n in numbers)
+
+
+def _corners(matrix: Floats, shape: npt.NDArray[np.int64]) -> Floats:
+    """Where (8, 3) the corners of a volume lie by a matrix (3, 4)."""
+    ijk = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(3, -1)
+    return np.asarray((matrix[:, :3] @ ijk + matrix[:, 3:]).T)
 
 
 def label_names(path: Path) -> dict[int, str]:
@@ -107,7 +167,7 @@ def label_names(path: Path) -> dict[int, str]:
 
 
 def _open(path: Path) -> IO[bytes]:
-    """Unpacks by content, as NIfTI readers do, whatever the name says."""
+    """Unpack by content, as NIfTI readers do, whatever the name says."""
     with path.open("rb") as stream:
         packed = stream.read(2) == b"\x1f\x8b"
     return cast(IO[bytes], gzip.open(path)) if packed else path.open("rb")
@@ -119,7 +179,7 @@ def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 def _skip(stream: IO[bytes], count: int) -> int:
-    """Reads past so many bytes, or to the end; how many there were.
+    """Read past so many bytes, or to the end; return how many there were.
 
     A damaged header may ask for more than there is memory: a megabyte at a time.
     """
@@ -135,38 +195,83 @@ def _read_header(stream: IO[bytes]) -> Header | None:
     for order in "<>":
         if len(head) == 348 and head[344:347] == b"n+1":
             if struct.unpack(order + "i", head[:4]) == (348,):
-                return _header(head, order, "8h", 40, 72, ("f", 108), ("h", 254), ("12f", 280))
+                return _header(head, order, NIFTI_1)
         elif head[4:7] == b"n+2" and struct.unpack(order + "i", head[:4]) == (540,):
             head += stream.read(540 - 348)
             if len(head) == 540:
-                return _header(head, order, "8q", 16, 14, ("q", 168), ("i", 348), ("12d", 400))
+                return _header(head, order, NIFTI_2)
     return None
 
 
-def _header(
-    head: bytes,
-    order: str,
-    dim_format: str,
-    dim_at: int,
-    bits_at: int,
-    start: tuple[str, int],
-    code: tuple[str, int],
-    rows: tuple[str, int],
-) -> Header:
-    """Formats (of ``struct``) and byte offsets of the fields differ between the two versions."""
-    dim = struct.unpack_from(order + dim_format, head, dim_at)
-    kind, bits = struct.unpack_from(order + "2h", head, bits_at - 2)
-    (data_start,) = struct.unpack_from(order + start[0], head, start[1])
-    (sform_code,) = struct.unpack_from(order + code[0], head, code[1])
-    affine = np.array(struct.unpack_from(order + rows[0], head, rows[1])).reshape(3, 4)[:, :3]
+# Formats (of ``struct``) and byte offsets of the fields, which differ between the two versions.
+Layout = dict[str, tuple[str, int]]
+NIFTI_1: Layout = {
+    "dim": ("8h", 40),
+    "type": ("2h", 70),
+    "pixdim": ("8f", 76),
+    "start": ("f", 108),
+    "unit": ("b", 123),
+    "qform_code": ("h", 252),
+    "sform_code": ("h", 254),
+    "quaternion": ("6f", 256),
+    "sform": ("12f", 280),
+}
+NIFTI_2: Layout = {
+    "dim": ("8q", 16),
+    "type": ("2h", 12),
+    "pixdim": ("8d", 104),
+    "start": ("q", 168),
+    "qform_code": ("i", 344),
+    "sform_code": ("i", 348),
+    "quaternion": ("6d", 352),
+    "sform": ("12d", 400),
+    "unit": ("i", 500),
+}
+
+
+def _header(head: bytes, order: str, layout: Layout) -> Header:
+    fields = {
+        name: struct.unpack_from(order + form, head, at) for name, (form, at) in layout.items()
+    }
+    dim, (kind, bits), (data_start,) = fields["dim"], fields["type"], fields["start"]
     first = max(len(head), int(data_start) if math.isfinite(data_start) else 0)
     voxels = math.prod(max(int(n), 1) for n in dim[1 : max(dim[0], 0) + 1])
     end = first + voxels * max(bits, 0) // 8
     floats = np.dtype(order + FLOAT_TYPES[kind]) if kind in FLOAT_TYPES else None
-    return Header(order, len(head), first, end, floats, affine if sform_code > 0 else None)
+    used = min(max(int(dim[0]), 0), 3)
+    shape = np.array([max(int(n), 1) for n in (*dim[1 : used + 1], 1, 1, 1)[:3]], np.int64)
+    pixdim = np.array((*fields["pixdim"][1 : used + 1], 1.0, 1.0, 1.0)[:3], float)
+    sform = np.array(fields["sform"], float).reshape(3, 4)
+    # A negative size is a flip in some writers' headers, which NIfTI readers take without its sign.
+    pixdim = np.abs(pixdim)
+    with np.errstate(all="ignore"):  # a damaged header: what is not finite is refused later
+        qform = _qform(np.array(fields["quaternion"], float), pixdim, fields["pixdim"][0])
+    return Header(
+        *(order, len(head), first, end, floats, shape, pixdim),
+        sform if fields["sform_code"][0] > 0 else None,
+        qform if fields["qform_code"][0] > 0 else None,
+        int(fields["unit"][0]) & 7,
+    )
 
 
-def _is_sheared(affine: npt.NDArray[np.float64]) -> bool:
+def _qform(numbers: Floats, pixdim: Floats, handedness: float) -> Floats:
+    """The matrix (3, 4) of a quaternion's last three parts and an offset, as NIfTI defines it."""
+    b, c, d = numbers[:3]
+    a = math.sqrt(max(1.0 - float(b * b + c * c + d * d), 0.0))
+    length = math.sqrt(a * a + float(b * b + c * c + d * d)) or 1.0
+    a, b, c, d = a / length, b / length, c / length, d / length
+    turn = np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+        ]
+    )
+    scale = pixdim * (1.0, 1.0, -1.0 if handedness < 0 else 1.0)
+    return np.column_stack([turn * scale, numbers[3:]])
+
+
+def _is_sheared(affine: Floats) -> bool:
     lengths = np.linalg.norm(affine, axis=0)
     if not np.all(np.isfinite(affine)) or not np.all(lengths > 0):
         return True

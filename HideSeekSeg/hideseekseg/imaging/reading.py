@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,38 +15,41 @@ import SimpleITK as sitk
 
 from ..errors import InputError
 from . import nifti
-from .dicom import is_dicom, read_series
+from .dicom import object_name, read_series
+from .file_kinds import is_dicom
 from .image_file import is_folder, read_image
 from .segmentation import Segmentation, segments_from_header, segments_from_values
 from .volume import Volume, from_sitk
 
+LABEL_TOLERANCE = 0.01
 COMPLEX = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
 
 
-def read_ct(path: str | os.PathLike[str]) -> Volume:
-    """A CT from a NIfTI, NRRD or MHA/MHD file, a folder of DICOM slices, or one file of a series.
+def read_ct(path: str | os.PathLike[str], series: str = "") -> Volume:
+    """Return a CT from a NIfTI, NRRD or MHA/MHD file, a folder of DICOM files, or one of a series.
 
     The array (K, J, I) keeps its stored type, axis order and intensities, NaN included; the grid
-    is in LPS mm.  Raises InputError, also for a DICOM series that is not CT.
+    is in LPS mm; ``notes`` say what the reader of a result should know of the file.  ``series``
+    chooses a DICOM series of a folder by its UID or number.  Raises InputError, also for a DICOM
+    series that is not CT.
     """
     path = Path(path)
     if is_folder(path):
-        image = read_series(path)
-    elif is_dicom(path):
-        image = read_series(path.parent, path)
-    else:
-        image = read_image(path)
-    image = _as_3d(path, image)
+        return read_series(path, series=series)
+    if is_dicom(path):
+        return read_series(path.parent, path, series)
+    read = read_image(path)
+    image = _as_3d(path, read.image)
     if image.GetNumberOfComponentsPerPixel() > 1:
         count = image.GetNumberOfComponentsPerPixel()
         raise InputError(path, f"has {count} values per voxel; a CT has one")
     if min(image.GetSize()) < 2:
         raise InputError(path, f"is a single slice ({_size(image)}); a CT volume is needed")
-    return from_sitk(image, path.name, str(path))
+    return from_sitk(image, path.name, str(path), read.notes)
 
 
 def read_segmentation(path: str | os.PathLike[str]) -> Segmentation:
-    """A segmentation from a NIfTI, NRRD, .seg.nrrd (also with several layers) or MHA/MHD file.
+    """Return a segmentation from a NIfTI, NRRD, .seg.nrrd (also several layers) or MHA/MHD file.
 
     Segments are those of Slicer's header where it has one, else one per value found, named where
     the file names its values.  Its grid may differ from the CT's; nothing is resampled.  Raises
@@ -54,7 +58,11 @@ def read_segmentation(path: str | os.PathLike[str]) -> Segmentation:
     path = Path(path)
     if is_folder(path):
         raise InputError(path, "is a folder; a segmentation is one file (NIfTI, NRRD or MHA)")
-    image = _as_3d(path, read_image(path))
+    if is_dicom(path):
+        name = object_name(path) or "a DICOM image"
+        raise InputError(path, f"is {name}; a segmentation is a label map (NIfTI, NRRD or MHA)")
+    read = read_image(path)
+    image = _as_3d(path, read.image)
     header = {
         key: _text(image.GetMetaData(key)) for key in image.GetMetaDataKeys() if key.isascii()
     }
@@ -65,7 +73,10 @@ def read_segmentation(path: str | os.PathLike[str]) -> Segmentation:
         raise InputError(path, f"has a damaged segment header: {error}") from error
     if count > 1 and not segments:
         raise InputError(path, f"has {count} values per voxel; a label map has one")
-    layers = tuple(_labels(path, from_sitk(part, path.name)) for part in _components(image))
+    layers = tuple(
+        _labels(path, from_sitk(part, path.name, str(path), read.notes))
+        for part in _components(image)
+    )
     if not any(layer.array.any() for layer in layers):
         raise InputError(path, "is an empty segmentation: every voxel is 0")
     if not segments:
@@ -75,7 +86,7 @@ def read_segmentation(path: str | os.PathLike[str]) -> Segmentation:
 
 
 def _as_3d(path: Path, image: sitk.Image) -> sitk.Image:
-    """Drops a fourth axis of length 1; refuses what is not one volume of real numbers."""
+    """Drop a fourth axis of length 1; refuse what is not one volume of real numbers."""
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
         image = image[:, :, :, 0]
     if image.GetDimension() != 3:
@@ -106,17 +117,27 @@ def _size(image: sitk.Image) -> str:
 
 
 def _labels(path: Path, volume: Volume) -> Volume:
-    """The volume with integer labels; many tools store them as floating point."""
+    """Return the volume with integer labels; many tools store them as floating point.
+
+    Arithmetic leaves labels such as 29.9999: what lies within ``LABEL_TOLERANCE`` is rounded.
+    """
     array = volume.array
     if np.issubdtype(array.dtype, np.floating):
-        whole = np.isfinite(array) & (array == np.rint(array))
-        if not whole.all():
-            odd = array[~whole][0]
-            raise InputError(path, f"is not a label map: it holds values such as {odd:g}")
+        with np.errstate(invalid="ignore"):
+            whole = np.rint(array)
+            near = np.abs(array - whole) <= LABEL_TOLERANCE
+        if not near.all():
+            odd = float(array[~near].flat[0])
+            raise InputError(
+                path,
+                f"is not a label map: it holds values such as {odd:.6g}, which is no whole number "
+                "(a resampled label map needs nearest-neighbour interpolation)",
+            )
+        if array.max() > np.iinfo(np.int32).max:
+            raise InputError(path, f"is not a label map: it holds values such as {array.max():g}")
+        array = whole
     if array.min() < 0:
         raise InputError(path, f"is not a label map: it holds values such as {array.min():g}")
     if np.issubdtype(array.dtype, np.floating):
-        if array.max() > np.iinfo(np.int32).max:
-            raise InputError(path, f"is not a label map: it holds values such as {array.max():g}")
         array = array.astype(np.int32)
-    return Volume(array, volume.grid, volume.name)
+    return replace(volume, array=array)

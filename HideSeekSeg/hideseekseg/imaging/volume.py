@@ -7,7 +7,8 @@ SimpleITK is imported where it is used: machines that only simulate and train ma
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     import SimpleITK as sitk
 
 Array = npt.NDArray[Any]
+
+# Voxel edges that a CT of a person can have.
+MIN_VOXEL_MM, MAX_VOXEL_MM = 0.1, 15.0
+MAX_FIELD_MM = 3000.0
 
 
 @dataclass(frozen=True)
@@ -69,16 +74,24 @@ class Grid:
 
 @dataclass(frozen=True)
 class Volume:
-    """An array on a grid; ``array.shape == grid.shape``.  ``path``: the file it was read from."""
+    """An array on a grid; ``array.shape == grid.shape``.
+
+    ``path`` is the file that it was read from; ``notes`` are remarks for the reader of a result on
+    that file; ``stated_hu`` tells that the file itself states HU (DICOM's rescaling); ``identity``
+    holds what DICOM says of study, series and frame of reference, and no name of a patient.
+    """
 
     array: Array
     grid: Grid
     name: str = ""
     path: str = ""
+    notes: tuple[str, ...] = ()
+    stated_hu: bool = False
+    identity: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def source(self) -> str:
-        """The file it was read from, else its name: what an error names."""
+        """Return the file it was read from, else its name: what an error names."""
         return self.path or self.name
 
     def __post_init__(self) -> None:
@@ -86,8 +99,10 @@ class Volume:
             raise ValueError(f"array {self.array.shape} does not fit the grid {self.grid.shape}")
 
 
-def from_sitk(image: sitk.Image, name: str = "", path: str = "") -> Volume:
-    """Take over a 3D scalar SimpleITK image (its array is copied)."""
+def from_sitk(
+    image: sitk.Image, name: str = "", path: str = "", notes: tuple[str, ...] = ()
+) -> Volume:
+    """Return a 3D scalar SimpleITK image as a volume (its array is copied)."""
     import SimpleITK as sitk
 
     matrix = np.eye(4)
@@ -95,7 +110,7 @@ def from_sitk(image: sitk.Image, name: str = "", path: str = "") -> Volume:
     matrix[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * spacing
     matrix[:3, 3] = image.GetOrigin()
     array = sitk.GetArrayFromImage(image)
-    return Volume(array, Grid(array.shape, matrix), name, path)
+    return Volume(array, Grid(array.shape, matrix), name, path, notes)
 
 
 def to_sitk(volume: Volume) -> sitk.Image:

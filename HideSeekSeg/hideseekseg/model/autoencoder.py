@@ -55,7 +55,7 @@ class DiffusionAutoencoder(nn.Module):
         return z
 
     def forward(self, x_t: Tensor, t: Tensor, z: Tensor) -> Tensor:
-        """The paper's eps_theta(x_t, t, z): x_t (N, 1, H, W), t (N,) in 0..T-1, z (N, latent)."""
+        """Return eps_theta(x_t, t, z) of x_t (N, 1, H, W), t (N,) in 0..T-1 and z (N, latent)."""
         time = self.time_embed(t)
         h = functional.pixel_unshuffle(x_t, self.architecture.patch)
         skips = []
@@ -103,7 +103,7 @@ class SemanticEncoder(nn.Module):
         return self.pooled(maps, coarse, self.change_seen(maps))
 
     def features(self, x: Tensor, reference: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
-        """The last map of each level, finest first, and the middle block's (N, C, h, w)."""
+        """Return the last map of each level, finest first, and the middle block's (N, C, h, w)."""
         channels = [x]
         if self.architecture.contrast:
             channels.append(contrast(x))
@@ -124,18 +124,18 @@ class SemanticEncoder(nn.Module):
         return range(len(self.architecture.encoder_mult))
 
     def last_stage(self, level: int) -> nn.Module:
-        """What draws the last map of a level."""
+        """Return the stage that computes the last map of a level."""
         return self.input_blocks[_last_of_level(self.architecture, level)]
 
     def change_seen(self, maps: list[Tensor]) -> Tensor | None:
-        """What ``features`` gave to the change (N, 1, H, W) that the encoder sees in x, if it does.
+        """Map the ``features`` to the change (N, 1, H, W) that the encoder sees in x, or None.
 
         Positive where x is denser than it should be.
         """
         return None if self.change is None else self.change(maps)
 
     def pooled(self, maps: list[Tensor], coarse: Tensor, change: Tensor | None) -> Tensor:
-        """What ``features`` and ``change_seen`` gave to latents z (N, latent)."""
+        """Pool the results of ``features`` and ``change_seen`` to latents z (N, latent)."""
         if isinstance(self.out, EvidencePooling):
             return self.out([maps[i] for i in self.architecture.evidence_levels], coarse, change)
         z: Tensor = self.out(coarse)
@@ -143,7 +143,7 @@ class SemanticEncoder(nn.Module):
 
 
 def contrast(x: Tensor) -> Tensor:
-    """x (N, 1, H, W) relative to the median of what is not blanked, stretched; 0 where blanked.
+    """Return x (N, 1, H, W) relative to its median, stretched; 0 where it is blanked.
 
     A lytic focus is defined by what surrounds it: 80 HU are much in young bone and nothing in old.
     """
@@ -156,7 +156,7 @@ LEAST_SPREAD = 0.05  # of the reference, in units of x
 
 
 def relative(x: Tensor, reference: Tensor | None) -> Tensor:
-    """x (N, 1, H, W) in deviations of the marrow of the patient's other vertebrae; 0 where blanked.
+    """X (N, 1, H, W) in deviations of the marrow of the patient's other vertebrae; 0 where blanked.
 
     ``reference`` (N, 2) holds their median and deviation in units of x; where it is NaN or None the
     vertebra is on its own and stands for them.
@@ -181,7 +181,7 @@ def _last_of_level(a: Architecture, level: int) -> int:
 def _downward(
     a: Architecture, mult: tuple[int, ...], block: MakeBlock, stage: MakeStage, inputs: int
 ) -> tuple[nn.ModuleList, list[int]]:
-    """The stem and, per level, residual blocks and a step down; and the width after each."""
+    """Build the stem and, per level, residual blocks and a step down; and the width after each."""
     width = a.channels
     stages = [stage(nn.Conv2d(inputs, width, 3, padding=1))]
     widths = [width]

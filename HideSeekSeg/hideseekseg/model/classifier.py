@@ -46,7 +46,7 @@ class LinearClassifier:
         return torch.sigmoid(self.logit(z))
 
     def move_to(self, z: Tensor, p: float | Tensor) -> Tensor:
-        """The paper's edit in latent space: latents nearest to z, once standardised, with P = p.
+        """Edit in latent space: return the latents with P = p nearest to z, once standardised.
 
         z (N, latent) moves along the classifier's normal to p, one for all or (N,); the result has
         z's dtype and device.

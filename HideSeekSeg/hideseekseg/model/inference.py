@@ -105,7 +105,7 @@ def mean_change(
     batch: int,
     report: Report | None,
 ) -> Tensor:
-    """The mean change of x0-hat (N, 1, H, W) from z to z_healthy; ``inputs`` are x, z, z_healthy.
+    """Return the mean change of x0-hat (N, 1, H, W) from z to z_healthy.
 
     Added to the image itself it makes the edit: so the detail stays that x0-hat at high noise has
     lost.  Draws share batches with slices.
@@ -167,7 +167,7 @@ PAPER_INVERT_STEPS, PAPER_RENDER_STEPS = 250, 100
 
 
 def encoded(net: DiffusionAutoencoder, x: Tensor, reference: Tensor, tick: Tick) -> Tensor:
-    """The semantic latents of x; ``reference`` (N, 2) as in ``autoencoder.relative``."""
+    """Return the semantic latents of x; ``reference`` (N, 2) as in ``autoencoder.relative``."""
     z = net.encode(x, reference)
     tick()
     return z
@@ -176,7 +176,7 @@ def encoded(net: DiffusionAutoencoder, x: Tensor, reference: Tensor, tick: Tick)
 def projected(
     net: DiffusionAutoencoder, schedule: Schedule, x: Tensor, reference: Tensor, tick: Tick
 ) -> Tensor:
-    """The latents of what the autoencoder makes of x: the nearest picture that it knows."""
+    """Return the latents of what the autoencoder makes of x: the nearest picture that it knows."""
     z = encoded(net, x, reference, tick)
     x = _render(net, schedule, _invert(net, schedule, x, z, tick), z, tick)
     return encoded(net, x, reference, tick)

@@ -21,7 +21,7 @@ def norm(channels: int) -> nn.GroupNorm:
 
 
 def zeroed(layer: nn.Conv2d | nn.Conv1d) -> nn.Module:
-    """A residual branch that ends in zeros starts training as the identity."""
+    """Fill a layer with zeros: a residual branch that ends in it starts as the identity."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -29,7 +29,7 @@ def zeroed(layer: nn.Conv2d | nn.Conv1d) -> nn.Module:
 
 
 def resampled(x: Tensor, how: Resample) -> Tensor:
-    """x (N, C, H, W) at twice or half the size: nearest neighbour up, mean of 2 x 2 down."""
+    """Resample x (N, C, H, W): nearest neighbour up, mean of 2 x 2 down."""
     if how == "up":
         return functional.interpolate(x, scale_factor=2, mode="nearest")
     if how == "down":
@@ -106,7 +106,7 @@ class ConditionedBlock(Block):
         )
 
     def forward(self, x: Tensor, time: Tensor, z: Tensor) -> Tensor:  # type: ignore[override]
-        """x (N, C, H, W), time (N, embedding), z (N, latent)."""
+        """Apply the block to x (N, C, H, W) with time (N, embedding) and z (N, latent)."""
         scale, shift = self.emb_layers(time)[:, :, None, None].chunk(2, dim=1)
         latent_scale = self.cond_emb_layers(z)[:, :, None, None]
         normalise, *rest = self.out_layers

@@ -41,7 +41,7 @@ class ChangeMap(nn.Module):
         )
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """Maps of all levels, finest first, to the change (N, 1, H, W)."""
+        """Map the maps of all levels, finest first, to the change (N, 1, H, W)."""
         h: Tensor | None = None
         for lateral, level in zip(reversed(self.lateral), reversed(maps)):
             finer = lateral(level)
@@ -87,8 +87,11 @@ class EvidencePooling(nn.Module):
         self.latent = nn.Sequential(nn.Dropout(dropout), nn.Linear(joined, latent))
 
     def forward(self, maps: list[Tensor], coarse: Tensor, change: Tensor | None) -> Tensor:
-        """maps: (N, C_i, H_i, W_i) per evidence level; coarse (N, C, h, w); change (N, 1, H, W) or
-        None; gives (N, latent)."""
+        """Pool to (N, latent).
+
+        ``maps`` are (N, C_i, H_i, W_i) per evidence level, ``coarse`` is (N, C, h, w), ``change``
+        (N, 1, H, W) or None.
+        """
         parts = [self.coarse(coarse)]
         if change is not None:
             parts.append(_change_features(change))

@@ -32,7 +32,7 @@ def alpha_bars(timesteps: int = TIMESTEPS) -> Tensor:
 
 
 def subset(steps: int, timesteps: int = TIMESTEPS) -> list[int]:
-    """The ascending times of "ddim<steps>": the integer stride from 0 that gives so many.
+    """Return the ascending times of "ddim<steps>": the integer stride from 0 that gives so many.
 
     Raises ValueError where no integer stride does.
     """
@@ -50,7 +50,7 @@ def ddim_invert(
     timesteps: int = TIMESTEPS,
     callback: StepCallback | None = None,
 ) -> Tensor:
-    """The stochastic code x_T of images x under z: DDIM run backwards.
+    """Return the stochastic code x_T of images x under z: DDIM run backwards.
 
     ``callback(step, steps)`` is called after each network call; what it raises ends the walk.
     """
@@ -68,7 +68,7 @@ def ddim_render(
     timesteps: int = TIMESTEPS,
     callback: StepCallback | None = None,
 ) -> Tensor:
-    """The images that z and the stochastic code x_T stand for; values in [-1, 1].
+    """Return the images that z and the stochastic code x_T stand for; values in [-1, 1].
 
     ``callback`` as in ``ddim_invert``.
     """
@@ -135,7 +135,7 @@ def dpmpp_2m_invert(
     timesteps: int = TIMESTEPS,
     callback: StepCallback | None = None,
 ) -> Tensor:
-    """The stochastic code x_T of images x under z, in ``steps`` network calls.
+    """Return the stochastic code x_T of images x under z, in ``steps`` network calls.
 
     ``last`` is the time of the last call, where the walk of ``ddim_invert`` has its own.
     """
@@ -153,7 +153,7 @@ def dpmpp_2m_render(
     timesteps: int = TIMESTEPS,
     callback: StepCallback | None = None,
 ) -> Tensor:
-    """The images that z and the stochastic code x_T stand for; values in [-1, 1].
+    """Return the images that z and the stochastic code x_T stand for; values in [-1, 1].
 
     ``first`` is the time of the first call, which x_T is taken to be of.
     """

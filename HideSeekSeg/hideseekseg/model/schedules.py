@@ -13,7 +13,7 @@ MULTISTEP_STEPS = 12
 
 
 def scheduled(model: Model, name: str) -> Model:
-    """The same weights run by another schedule; thresholds stay those of the weights' own.
+    """Return the same weights with another schedule; their thresholds stay.
 
     "exact" is the paper's.  "multistep" walks the same paths with a solver that needs few steps,
     and projects nothing: inversion and rendering under one latent undo each other.  "fast" is the
@@ -40,7 +40,7 @@ def scheduled(model: Model, name: str) -> Model:
 
 
 def multistep(steps: int, timesteps: int, name: str = "multistep") -> Schedule:
-    """The solver with so many steps either way, without projection."""
+    """Return the solver with so many steps either way, without projection."""
     return Schedule(
         name,
         projection="none",

@@ -107,7 +107,7 @@ def save_model(
 
 
 def choose_device(name: str = "auto") -> tuple[torch.device, str]:
-    """The device for "auto", "cpu", "cuda" or "mps", and a sentence saying why it is this one.
+    """Return the device for "auto", "cpu", "cuda" or "mps", and the reason for it.
 
     Raises DeviceError where a device asked for by name is not there.
     """
@@ -127,7 +127,7 @@ def choose_device(name: str = "auto") -> tuple[torch.device, str]:
 
 
 def on_cpu(model: Model) -> Model:
-    """The same model on the processor, because its device has too little memory."""
+    """Return the same model on the CPU, because its device has too little memory."""
     reason = f"{model.device} has too little memory"
     network = model.autoencoder.to("cpu")
     return replace(model, autoencoder=network, device=torch.device("cpu"), device_reason=reason)
@@ -192,7 +192,7 @@ def _classifier(folder: Path, profile: Profile, tensors: Mapping[str, Tensor]) -
 def check_shapes(
     path: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Raises WeightsError, which names the file, where not all these tensors are there alone."""
+    """Raise WeightsError, which names the file, unless exactly these tensors are there."""
     for name in sorted(shapes.keys() | tensors.keys()):
         if name not in tensors:
             raise WeightsError(path, f"lacks the tensor {name!r} of the profile's architecture")

@@ -55,7 +55,7 @@ def head_to_tail(vertebrae: Iterable[VertebraFinding]) -> list[VertebraFinding]:
 
 
 def shade(colour: Colour, number: int) -> Colour:
-    """The colour of lesion ``number`` of a type: itself, then lighter, then darker, and again."""
+    """Return the colour of lesion ``number`` of a type: itself, lighter, darker, and so on."""
     towards, amount = ((0.0, 0.0), (1.0, 0.35), (0.0, 0.3))[(number - 1) % 3]
     r, g, b = (round(c + (towards - c) * amount, 4) for c in colour)
     return r, g, b

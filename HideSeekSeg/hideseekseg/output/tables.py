@@ -1,6 +1,6 @@
 """Findings as numbers: JSON for programs, CSV for spreadsheets, a table for the terminal.
 
-The JSON is described in ``Resources/candidates-schema.md``.
+The JSON is described in ``Resources/Docs/candidates-schema.md``.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _plain(value: Any) -> Any:
 
 
 def result_from_json(data: dict[str, Any]) -> Result:
-    """The result that ``to_json`` described, without the candidates' voxels.
+    """Return the result that ``to_json`` described, without the candidates' voxels.
 
     Keys of a later minor version are ignored.  Raises ValueError for another major version, or
     naming the key that is missing.
@@ -93,7 +93,7 @@ def result_from_json(data: dict[str, Any]) -> Result:
 
 
 def vertebra_from_json(data: dict[str, Any]) -> VertebraFinding:
-    """The vertebra that ``vertebra_to_json`` described; raises KeyError for a missing key."""
+    """Return the vertebra that ``vertebra_to_json`` described; raises KeyError."""
     values = _known(data, _VERTEBRA_KEYS)
     values["status"] = Status(values["status"])
     candidates = tuple(Candidate(**_known(c, _CANDIDATE_KEYS)) for c in data["candidates"])
@@ -101,7 +101,7 @@ def vertebra_from_json(data: dict[str, Any]) -> VertebraFinding:
 
 
 def _known(data: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    """The values of these keys; those that came with a later minor version may be missing."""
+    """Return the values of these keys; those of a later minor version may be missing."""
     return {key: _hashable(data[key]) for key in keys if key in data or key not in _LATER_KEYS}
 
 
@@ -110,7 +110,7 @@ def _hashable(value: Any) -> Any:
 
 
 def write_json(path: str | Path, result: Result) -> None:
-    """Raises ValueError, and writes nothing, where a number is not finite: JSON has no NaN."""
+    """Write ``to_json``; raises ValueError, and writes nothing, where a number is not finite."""
     write_plain(path, to_json(result))
 
 
@@ -122,7 +122,7 @@ def write_plain(path: str | Path, data: dict[str, Any]) -> None:
 
 
 def write_csv(path: str | Path, result: Result) -> None:
-    """A row per candidate, and one row for a vertebra that has none: every vertebra is listed."""
+    """Write a row per candidate, and one for a vertebra without: every vertebra is listed."""
     rows = []
     for vertebra in to_json(result)["vertebrae"]:
         of_vertebra = {**vertebra, "flags": "; ".join(vertebra["flags"])}
@@ -133,7 +133,7 @@ def write_csv(path: str | Path, result: Result) -> None:
 
 
 def write_rows(path: str | Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """A CSV file with a header; a key that a row lacks is an empty cell, others are left out."""
+    """Write a CSV file with a header; a key that a row lacks is an empty cell."""
     with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore", restval="")
         writer.writeheader()
@@ -141,7 +141,7 @@ def write_rows(path: str | Path, columns: Sequence[str], rows: Iterable[Mapping[
 
 
 def format_table(result: Result) -> str:
-    """The accepted lesions and what is said of every other vertebra, from head to tail."""
+    """Return a table of the accepted lesions and the other vertebrae, from head to tail."""
     vertebrae = head_to_tail(result.vertebrae)
     lines = [_TABLE_HEAD, *(x for v in vertebrae for x in _table_lines(v, result.threshold))]
     widths = [max(len(x.cells[n]) for x in lines if len(x.cells) > n) for n in range(6)]
@@ -182,7 +182,7 @@ def _table_lines(vertebra: VertebraFinding, threshold: float) -> list[_Line]:
 
 
 def _format_line(line: _Line, widths: list[int]) -> str:
-    """The name to the left, numbers to the right under their heads, then the remark."""
+    """Align the name to the left and numbers to the right, then add the remark."""
     numbers = [cell.rjust(width) for cell, width in zip(line.cells[1:], widths[1:])]
     return "  ".join([line.cells[0].ljust(widths[0]), *numbers, line.remark]).rstrip()
 

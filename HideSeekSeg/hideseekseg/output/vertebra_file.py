@@ -43,7 +43,7 @@ def write_vertebra(path: str | Path, finding: VertebraFinding, evidence: Evidenc
 
 
 def read_vertebra(path: str | Path) -> tuple[VertebraFinding, Evidence | None]:
-    """What ``write_vertebra`` wrote; raises InputError for a file that is missing or no such file.
+    """Read what ``write_vertebra`` wrote; raises InputError for a missing or another file.
 
     Nothing in the file is run, whoever made it.
     """

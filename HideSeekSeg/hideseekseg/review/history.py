@@ -94,7 +94,7 @@ def command_to_json(command: Command) -> dict[str, Any]:
 
 
 def command_from_json(data: Mapping[str, Any]) -> Command:
-    """Raises KeyError, TypeError or ValueError for what ``command_to_json`` did not write."""
+    """Read a command; raises KeyError, TypeError or ValueError for other data."""
     if data["do"] == "opine":
         before, after = (opinion_from_json(data[key]) for key in ("before", "after"))
         return SetAssessment(str(data["id"]), before, after)
@@ -119,8 +119,10 @@ class History:
         self.done, self.undone = done or [], undone or []
 
     def do(self, command: Command, state: State) -> tuple[str, ...]:
-        """Moves of the threshold that follow each other become one step, or none where they end
-        where they began."""
+        """Apply a command; consecutive moves of the threshold are one step.
+
+        They are none where they end where they began.
+        """
         last = self.done[-1] if self.done else None
         if isinstance(command, SetThreshold) and isinstance(last, SetThreshold):
             self.done.pop()
@@ -151,7 +153,7 @@ class History:
         self.undone = [x for x in self.undone if not concerns(x, identity)]
 
     def restate(self, lesion: Lesion) -> None:
-        """What is known of a lesion that the reader added also holds when it is added again."""
+        """Use what is now known of a lesion that the reader added when it is added again."""
         for steps in (self.done, self.undone):
             for n, step in enumerate(steps):
                 if isinstance(step, AddMissed) and step.lesion.id == lesion.id:
@@ -165,13 +167,13 @@ class History:
 
 
 def history_from_json(data: Mapping[str, Any]) -> History:
-    """What ``History.to_json`` wrote."""
+    """Read what ``History.to_json`` wrote."""
     done, undone = ([command_from_json(x) for x in data[key]] for key in ("undo", "redo"))
     return History(done, undone)
 
 
 def state_from_json(data: Mapping[str, Any]) -> State:
-    """What ``State.to_json`` wrote."""
+    """Read what ``State.to_json`` wrote."""
     lesions = [lesion_from_json(x) for x in data["lesions"]]
     opinions = {key: opinion_from_json(x) for key, x in data["opinions"].items()}
     return State(float(data["threshold"]), {x.id: x for x in lesions}, opinions)

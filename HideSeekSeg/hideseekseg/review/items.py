@@ -80,7 +80,7 @@ class ReviewedVertebra:
     suspicious: bool = False
 
     def judged(self, found: bool) -> ReviewedVertebra:
-        """The same, now that there is a finding in it or none."""
+        """Return the same vertebra, now that there is a finding in it or none."""
         if self.status is Status.NOT_ANALYSED and not found:
             return self
         silent = Status.SUSPICIOUS if self.suspicious else Status.NO_FINDING
@@ -113,7 +113,7 @@ class Filter:
 
 
 def lesions_of(finding: VertebraFinding) -> Iterator[Lesion]:
-    """The candidates of a vertebra; a switched type counts on where the other type's ranks end."""
+    """Return the candidates of a vertebra, numbered so that a switched type stays unique."""
     totals = {kind: sum(c.type == kind for c in finding.candidates) for kind in OTHER}
     counts = dict.fromkeys(OTHER, 0)
     for c in sorted(finding.candidates, key=lambda c: -c.score):
@@ -125,7 +125,7 @@ def lesions_of(finding: VertebraFinding) -> Iterator[Lesion]:
 
 
 def item_of(lesion: Lesion, opinion: Assessment, p_malignant: float | None) -> Item:
-    """The lesion with what the reader thinks of it."""
+    """Return the lesion with the reader's assessment."""
     kind = OTHER[lesion.type] if opinion.switched else lesion.type
     number = lesion.numbers[0 if kind == "lytic" else 1]
     name = f"{lesion.level} {kind} {'added ' if lesion.missed else ''}{number}"
@@ -147,7 +147,7 @@ def item_of(lesion: Lesion, opinion: Assessment, p_malignant: float | None) -> I
 
 
 def vertebra_of(finding: VertebraFinding) -> ReviewedVertebra:
-    """What the run said of a vertebra, without its candidates."""
+    """Return the run's result for a vertebra, without its candidates."""
     said = (finding.status, finding.reason, finding.p_malignant, finding.flags, finding.suspicious)
     return ReviewedVertebra(finding.level, *said)
 
@@ -158,24 +158,26 @@ def boxes_overlap(a: Box, b: Box) -> bool:
 
 
 def vertebra_to_json(vertebra: ReviewedVertebra) -> dict[str, Any]:
+    """Return plain data for JSON."""
     return {**asdict(vertebra), "status": vertebra.status.value, "flags": list(vertebra.flags)}
 
 
 def vertebra_from_json(data: Mapping[str, Any]) -> ReviewedVertebra:
+    """Read what ``vertebra_to_json`` wrote."""
     return ReviewedVertebra(
         **{**data, "status": Status(data["status"]), "flags": tuple(data["flags"])}
     )
 
 
 def opinion_from_json(data: Mapping[str, Any]) -> Assessment:
-    """What ``asdict`` made of an opinion."""
+    """Read what ``asdict`` made of an assessment."""
     if data["verdict"] not in VERDICTS:
         raise ValueError(f"{data['verdict']!r} is no verdict")
     return Assessment(data["verdict"], bool(data["switched"]), str(data["comment"]))
 
 
 def lesion_from_json(data: Mapping[str, Any]) -> Lesion:
-    """What ``asdict`` made of a lesion; JSON has lists where it had tuples."""
+    """Read what ``asdict`` made of a lesion; JSON has lists in place of tuples."""
     if data["type"] not in OTHER:
         raise ValueError(f"{data['type']!r} is no type of lesion")
     values: dict[str, Any]

@@ -60,6 +60,7 @@ class Review:
 
     @property
     def threshold(self) -> float:
+        """Return the threshold; candidates that score above it are shown."""
         return self._state.threshold
 
     @cached_property
@@ -73,7 +74,7 @@ class Review:
         return {item.id: (n, item) for n, item in enumerate(self.items)}
 
     def item(self, identity: str) -> Item:
-        """Raises KeyError where there is none."""
+        """Return the item of this id; raises KeyError where there is none."""
         return self._by_id[identity][1]
 
     @property
@@ -89,11 +90,11 @@ class Review:
         return item.verdict == "accepted"
 
     def is_shown(self, item: Item) -> bool:
-        """The threshold hides nothing that a reader has judged or added."""
+        """Return whether it is listed: the threshold hides nothing that was judged or added."""
         return item.missed or item.verdict != "unreviewed" or item.score > self.threshold
 
     def shown(self, wanted: Filter = ALL) -> tuple[Item, ...]:
-        """The candidates to list, in the order of ``items``."""
+        """Return the candidates to list, in the order of ``items``."""
         return tuple(x for x in self.items if self.is_shown(x) and wanted.passes(x))
 
     def counts(self, wanted: Filter = ALL) -> str:
@@ -178,6 +179,7 @@ class Review:
     # What the reader does.
 
     def judge(self, identity: str, verdict: Verdict) -> tuple[str, ...]:
+        """Set the verdict of a candidate."""
         if verdict not in VERDICTS:
             raise ValueError(f"{verdict!r} is no verdict")
         return self._opine(identity, replace(self._opinion(identity), verdict=verdict))
@@ -188,10 +190,11 @@ class Review:
         return self._opine(identity, replace(before, switched=not before.switched))
 
     def comment(self, identity: str, text: str) -> tuple[str, ...]:
+        """Set the comment on a candidate."""
         return self._opine(identity, replace(self._opinion(identity), comment=text.strip()))
 
     def set_threshold(self, threshold: float) -> tuple[str, ...]:
-        """Moves that follow each other are one step for undo: a drag of a slider makes many."""
+        """Set the threshold; consecutive moves, as a slider makes, are one step for undo."""
         moved = threshold != self.threshold
         return self._do(SetThreshold(self.threshold, threshold)) if moved else ()
 
@@ -241,7 +244,7 @@ class Review:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Review:
-        """Raises ValueError, one line, for what ``to_json`` did not write."""
+        """Read a review; raises ValueError, one line, for what ``to_json`` did not write."""
         try:
             return cls._read(data)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -272,7 +275,7 @@ class Review:
         return [x for x in lesions if x.level == level and not x.missed]
 
     def _forget(self, identity: str) -> None:
-        """A lesion that is gone takes its opinion and its steps with it."""
+        """Remove a lesion with its assessment and its steps."""
         self._state.lesions.pop(identity, None)
         self._state.opinions.pop(identity, None)
         self._history.forget(identity)
@@ -285,7 +288,7 @@ class Review:
         return self._changed(self._history.do(command, self._state)) or ()
 
     def _changed(self, changed: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        """The list of items is made anew where one of them changed: not for the threshold."""
+        """Rebuild the list of items where one of them changed: not for the threshold."""
         if changed:
             self._refresh()
         return changed

@@ -20,14 +20,14 @@ _COUNT = 255
 
 
 def fillEdit(node: Any, evidence: Evidence, grid: Grid) -> None:
-    """The vertebra as it would look healthy; ``grid`` (LPS) is that of the node, not the world."""
+    """Fill in the healthy edit; ``grid`` (LPS) is that of the node, not the world."""
     _fill(node, evidence.edit, grid)
     # The original's window: what differs between the two is then not the window.
     setWindow(node.GetDisplayNode(), *window(evidence.image))
 
 
 def fillDifference(node: Any, evidence: Evidence, grid: Grid) -> None:
-    """What had to change: blue where density was added (lytic), orange where it was taken away."""
+    """Fill in the difference: blue where density was added (lytic), orange where removed."""
     _fill(node, evidence.difference, grid)
     most = reach(evidence.difference[evidence.body])
     display = node.GetDisplayNode()
@@ -42,7 +42,7 @@ def _fill(node: Any, array: npt.NDArray[np.float32], grid: Grid) -> None:
 
 
 def _colours(scene: Any) -> Any:
-    """The blastic colour, black, the lytic colour; made once in a scene."""
+    """Return the colours blastic, black, lytic; made once in a scene."""
     node = scene.GetFirstNode(_COLOURS, "vtkMRMLColorTableNode")
     if node is not None:
         return node

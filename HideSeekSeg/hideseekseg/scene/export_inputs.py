@@ -129,7 +129,7 @@ def _write(path: Path, image: sitk.Image) -> None:
 
 
 def _layers(node: Any, rows: Sequence[LevelRow], ct: Grid) -> list[_Layer]:
-    """The segments' label images, those that share one together, moved to the world."""
+    """Return the segments' label images, those that share one together, moved to the world."""
     segmentation = _withLabelmap(node, ct)
     byImage: dict[int, list[LevelRow]] = {}
     for row in rows:
@@ -147,7 +147,7 @@ def _layers(node: Any, rows: Sequence[LevelRow], ct: Grid) -> list[_Layer]:
 
 
 def _withLabelmap(node: Any, ct: Grid) -> Any:
-    """The segmentation itself, or a copy of one that has surfaces alone with its label images."""
+    """Return the segmentation, or a copy with label images of one that has only surfaces."""
     segmentation = node.GetSegmentation()
     if segmentation.ContainsRepresentation(LABELMAP):
         return segmentation
@@ -188,7 +188,7 @@ def _emptyImage(grid: Grid) -> Any:
 
 
 def _commonGrid(grids: Sequence[Grid]) -> Grid:
-    """The first grid's lattice, as large as all of them."""
+    """Return the first grid's lattice, as large as all of them."""
     first = grids[0]
     corners = [
         first.ijk(

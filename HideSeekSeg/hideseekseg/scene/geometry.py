@@ -27,7 +27,7 @@ MAX_COSINE = 1e-3
 
 
 def toWorld(node: Any) -> Matrix | None:
-    """The 4x4 from a node's own RAS to the world's, None where its transform is not linear."""
+    """Return the 4x4 from a node's RAS to the world's, None if its transform is not linear."""
     transform = node.GetParentTransformNode()
     if transform is None:
         return np.eye(4)
@@ -39,7 +39,7 @@ def toWorld(node: Any) -> Matrix | None:
 
 
 def localGrid(volumeNode: Any) -> Grid:
-    """The volume's voxels (LPS) without the transform that it is under."""
+    """Return the volume's voxels (LPS) without the transform that it is under."""
     matrix = vtk.vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(matrix)
     i, j, k = volumeNode.GetImageData().GetDimensions()
@@ -47,7 +47,7 @@ def localGrid(volumeNode: Any) -> Grid:
 
 
 def moved(grid: Grid, toWorldRas: npt.NDArray[Any]) -> Grid:
-    """The grid (LPS) after a transform that is given in RAS; it may no longer be rectangular."""
+    """Return the grid (LPS) after a transform given in RAS; it may not be rectangular any more."""
     return Grid(grid.shape, RAS_FROM_LPS @ toWorldRas @ RAS_FROM_LPS @ grid.ijk_to_lps)
 
 
@@ -73,17 +73,18 @@ def gridOfImage(image: Any) -> Grid:
 
 
 def arrayOfImage(image: Any) -> npt.NDArray[Any]:
-    """The image's own memory as an array (K, J, I): to read, not to write."""
+    """Return the image's own memory as an array (K, J, I): to read, not to write."""
     values = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
     return np.asarray(values.reshape(image.GetDimensions()[::-1]))
 
 
 def hasVoxels(image: Any) -> bool:
+    """Return whether an image has any voxels."""
     return image is not None and image.GetNumberOfPoints() > 0 and bool(image.GetScalarPointer())
 
 
 def imageOfPatch(patch: Patch, grid: Grid) -> Any:
-    """A segment's image that holds no more than the patch, on the lattice of ``grid``."""
+    """Return a segment's image with no more than the patch, on the lattice of ``grid``."""
     image = slicer.vtkOrientedImageData()
     (k, j, i), (depth, height, width) = patch.start, patch.array.shape
     image.SetImageToWorldMatrix(asMatrix(grid))
@@ -94,7 +95,7 @@ def imageOfPatch(patch: Patch, grid: Grid) -> Any:
 
 
 def patchOfSegment(segment: Any, grid: Grid) -> Patch | None:
-    """The segment's voxels on ``grid``, which may differ from its own; None without any there."""
+    """Return the segment's voxels on ``grid``, which may differ from its own, or None."""
     image = segment.GetRepresentation(LABELMAP)
     if not hasVoxels(image):
         return None

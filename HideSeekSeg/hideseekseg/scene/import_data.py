@@ -36,7 +36,7 @@ _DATA = (
 
 
 def addCt(volume: Volume, name: str) -> Any:
-    """A CT as a volume node."""
+    """Add a CT as a volume node."""
     array = np.ascontiguousarray(volume.array)
     node = slicer.util.addVolumeFromArray(array, asMatrix(volume.grid), name)
     node.CreateDefaultDisplayNodes()
@@ -44,7 +44,7 @@ def addCt(volume: Volume, name: str) -> Any:
 
 
 def addSegmentation(segmentation: Segmentation, name: str, ctNode: Any) -> Any:
-    """A segmentation node whose segments keep their names, values, codes and shared layers."""
+    """Add a segmentation; segments keep their names, values, codes and shared layers."""
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
     node.CreateDefaultDisplayNodes()
     node.SetReferenceImageGeometryParameterFromVolumeNode(ctNode)
@@ -84,7 +84,7 @@ def removeResults() -> None:
 
 
 def _isPartOfView(node: Any) -> bool:
-    """The plane that a slice view draws in 3D is a model with its own transform."""
+    """Return whether it is the plane that a slice view draws in 3D, or its transform."""
     return (bool(node.GetHideFromEditors()) and not node.GetSaveWithScene()) or _ofSlice(node)
 
 

@@ -87,7 +87,7 @@ def _row(assignment: Assignment) -> LevelRow:
 
 
 def _unknown(segment: Segment) -> LevelRow:
-    """What can be said of a segment where no segment has a level."""
+    """Describe a segment where no segment has a level."""
     meaning = meaning_of_entry(segment.terminology)
     source = "code" if meaning else "name"
     meaning = meaning or meaning_of_name(segment.name) or meaning_of_name(segment.id)
@@ -117,7 +117,7 @@ def _corrected(row: LevelRow, text: str) -> LevelRow:
 
 
 def _withoutDoubles(rows: Sequence[LevelRow], said: Mapping[str, str]) -> list[LevelRow]:
-    """A level that the user gave to one segment is taken from another that was read as it."""
+    """Take a level that the user gave to one segment from another that was read as it."""
     owner: dict[tuple[str, Kind], LevelRow] = {}
     for row in sorted(rows, key=lambda r: r.segmentID not in said):
         if row.level:

@@ -204,7 +204,7 @@ class Results:
         return bool(self._findings) and self.ctNode is not None
 
     def recreated(self) -> Results:
-        """New results with all findings of this run, for a user who removed the first ones.
+        """Make new results with all findings of this run, after the first ones were removed.
 
         Raises SceneError where the CT is gone as well.
         """
@@ -239,7 +239,7 @@ class Results:
         self.node.EndModify(modifying)
 
     def patches(self, identities: Collection[str] | None = None) -> dict[str, Patch]:
-        """The segments' voxels on ``grid``, as they are now: outlines may have been edited.
+        """Return the segments' voxels on ``grid``, as they are now: outlines may be edited.
 
         Of all segments, or of those asked for; a segment without a voxel is left out.
 
@@ -255,7 +255,7 @@ class Results:
         return {identity: patch for identity, patch in found.items() if patch is not None}
 
     def evidenceVolumes(self, evidence: Evidence, level: str = "") -> tuple[Any, Any]:
-        """The healthy edit and the difference of one vertebra as volumes: (edit, difference).
+        """Show the healthy edit and the difference of one vertebra: volumes (edit, difference).
 
         There is one pair, which is filled anew for each vertebra.  Raises SceneError where the
         results were removed from the scene.
@@ -285,7 +285,7 @@ class Results:
             )
 
     def _segmentsOf(self, level: str) -> list[str]:
-        """The candidates of a level, without the lesions that the reader drew."""
+        """Return the candidates of a level, without the lesions that the reader drew."""
         segmentation = self.node.GetSegmentation()
         pairs = ((name, segmentation.GetSegment(name)) for name in segmentation.GetSegmentIDs())
         return [

@@ -31,7 +31,7 @@ def store(node: Any, review: Review) -> None:
 
 
 def restore(node: Any) -> Review | None:
-    """The review that was kept, None where there is none.
+    """Read the stored review; None where there is none.
 
     Raises ValueError, one line, for a damaged one.
     """

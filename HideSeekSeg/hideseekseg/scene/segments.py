@@ -16,7 +16,7 @@ _ALONE = PREFIX + "Alone"
 
 
 def show(segmentationNode: Any, segmentIDs: Iterable[str]) -> None:
-    """The review shows these; remembered, so that isolating one and ending it need no review."""
+    """Show these segments and store which, so that isolating one needs no review."""
     segmentationNode.SetAttribute(_SHOWN, json.dumps(sorted(segmentIDs)))
     _update(segmentationNode)
 
@@ -59,7 +59,7 @@ def dress(segment: Any, look: SegmentDescription) -> None:
 
 
 def tag(segment: Any, name: str) -> str | None:
-    """A tag's value, None where the segment has no such tag."""
+    """Return a tag's value, None where the segment has no such tag."""
     value = vtk.reference("")
     return str(value) if segment.GetTag(name, value) else None
 

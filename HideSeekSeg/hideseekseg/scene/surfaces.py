@@ -24,7 +24,7 @@ _STEP_MM = 1.0  # finer voxels are thinned out first: a surface to look through 
 
 
 def addSurfaces(segmentationNode: Any, rows: list[LevelRow]) -> Iterator[Any]:
-    """A model node for each vertebra, one at a time: whoever waits can do other work in between.
+    """Yield a model node for each vertebra, one at a time, for other work in between.
 
     They are not saved with the scene.
     """
@@ -42,6 +42,7 @@ def addSurfaces(segmentationNode: Any, rows: list[LevelRow]) -> Iterator[Any]:
 
 
 def removeSurfaces() -> None:
+    """Remove the surfaces of vertebrae that were made before."""
     scene = slicer.mrmlScene
     for node in slicer.util.getNodesByClass("vtkMRMLModelNode", scene):
         if node.GetAttribute(ROLE):
@@ -65,7 +66,7 @@ def _model(surface: Any, name: str) -> Any:
 
 
 def _surface(patch: Patch, grid: Grid) -> Any:
-    """The patch's rim in RAS mm."""
+    """Return the patch's rim in RAS mm."""
     strides = [max(int(_STEP_MM / mm), 1) for mm in grid.spacing[::-1]]
     k, j, i = (slice(None, None, stride) for stride in strides)
     mask = np.pad(patch.array[k, j, i], 1)

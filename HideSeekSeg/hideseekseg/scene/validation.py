@@ -40,7 +40,7 @@ def problems(
 
 
 def modality(volumeNode: Any) -> str:
-    """The DICOM modality ("CT", "MR", ...) where the scene knows it, else empty."""
+    """Return the DICOM modality ("CT", "MR", ...) where the scene knows it, else ""."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volumeNode.GetScene())
     attribute = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMSeriesModalityAttributeName()
     item = hierarchy.GetItemByDataNode(volumeNode) if hierarchy else 0

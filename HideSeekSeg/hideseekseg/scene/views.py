@@ -41,7 +41,7 @@ def jumpTo(centroidLps: Sequence[float]) -> None:
 
 
 def showSagittal() -> None:
-    """The "four-up" layout, unless a sagittal view is shown already: that layout is the user's."""
+    """Show the "four-up" layout, unless the user's layout shows a sagittal view already."""
     scene = slicer.mrmlScene
     nodes = slicer.util.getNodesByClass("vtkMRMLSliceNode", scene)
     if any(node.IsMappedInLayout() and _isSagittal(node) for node in nodes):
@@ -56,7 +56,7 @@ def _isSagittal(sliceNode: Any) -> bool:
 
 
 def boneWindow(ctNode: Any) -> None:
-    """The usual bone window for Hounsfield units, else one that holds the bulk of the values."""
+    """Set the bone window for Hounsfield units, else one for the bulk of the values."""
     if ctNode is None or ctNode.GetImageData() is None:
         return
     ctNode.CreateDefaultDisplayNodes()

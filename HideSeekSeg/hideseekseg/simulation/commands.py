@@ -180,10 +180,11 @@ _shared: tuple[Sequence[SourceVertebra], Path, Any, Any]  # of a worker process
 
 
 def _begin(vertebrae: Sequence[SourceVertebra], folder: Path, stop: Any, done: Any) -> None:
-    """Make a worker ready: the process that started it hears Ctrl-C for all."""
+    """Make a worker ready: the process that started it hears Ctrl-C for all, and may end it."""
     global _shared
     _shared = (vertebrae, folder, stop, done)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _work(recipe: Recipe) -> None:

@@ -222,6 +222,24 @@ def _draw_changes(
     rng: Rng, level: str, traits: _Traits, wedge: Wedge | None
 ) -> list[tuple[str, Painter]]:
     """Draw what a vertebra has apart from its discs; normal structure first."""
+    changes = _draw_structure(rng, level, traits)
+    findings: tuple[tuple[str, Painter, float], ...] = (
+        ("fat", mimics.fatty_island, traits.fat),
+        ("haemangioma", mimics.haemangioma, traits.haemangiomas),
+        ("bone island", mimics.bone_island, traits.islands),
+    )
+    changes += [(name, painter) for name, painter, chance in findings if rng.random() < chance]
+    if wedge is not None and rng.random() < 0.7:
+        changes.append(("fracture", partial(mimics.impaction_band, upper=wedge.upper)))
+    elif traits.marrow_hu < 120 and rng.random() < 0.05:
+        changes.append(("fracture", mimics.impaction_band))
+    if traits.dish and rng.random() < (0.85 if level in FLOWING else 0.35):
+        changes.append(("DISH", mimics.flowing_ossification))
+    return changes
+
+
+def _draw_structure(rng: Rng, level: str, traits: _Traits) -> list[tuple[str, Painter]]:
+    """Draw a vertebra's marrow, trabeculae and veins, of the patient's own strength."""
     vary = rng.uniform(0.7, 1.3)
     coarse, fine = traits.coarse_hu * vary, traits.fine_hu * vary
     marrow = partial(mimics.heterogeneous_marrow, coarse_hu=coarse, fine_hu=fine)
@@ -236,20 +254,8 @@ def _draw_changes(
         amount = traits.roots_hu * rng.uniform(0.6, 1.3)
         changes.append(("pedicle roots", partial(mimics.pedicle_roots, amount_hu=amount)))
     if rng.random() < traits.veins:
-        blood = rng.uniform(0, 60) if not traits.enhanced_hu else rng.uniform(30, 110)
+        blood = rng.uniform(30, 110) if traits.enhanced_hu else rng.uniform(0, 60)
         changes.append(("vein", partial(mimics.basivertebral_cleft, blood_hu=blood)))
-    if rng.random() < traits.fat:
-        changes.append(("fat", mimics.fatty_island))
-    if rng.random() < traits.haemangiomas:
-        changes.append(("haemangioma", mimics.haemangioma))
-    if rng.random() < traits.islands:
-        changes.append(("bone island", mimics.bone_island))
-    if wedge is not None and rng.random() < 0.7:
-        changes.append(("fracture", partial(mimics.impaction_band, upper=wedge.upper)))
-    elif traits.marrow_hu < 120 and rng.random() < 0.05:
-        changes.append(("fracture", mimics.impaction_band))
-    if traits.dish and rng.random() < (0.85 if level in FLOWING else 0.35):
-        changes.append(("DISH", mimics.flowing_ossification))
     return changes
 
 

@@ -209,13 +209,16 @@ def _grain_lost(rng: Rng, canvas: VertebraPatch, lytic: Mask) -> Field:
 def choose_slices(rng: Rng, sample: Sample, diseased: bool, most: int | None) -> np.ndarray:
     """Up to ``most`` slices through much of the body; of a diseased one those with a lesion.
 
+    A lesion that is small in every slice keeps those that show most of it.
+
     ``most`` None: every slice through the body, with and without lesion.
     """
     if most is None:
         return np.flatnonzero(sample.body.any(axis=(1, 2)))
     good = broad_slices(sample.body, RIM_SHARE)
     if diseased:
-        good &= sample.lesion_pixels >= LEAST_LESION_PIXELS
+        pixels = sample.lesion_pixels * good
+        good &= pixels >= min(LEAST_LESION_PIXELS, max(int(pixels.max()), 1))
     return np.sort(rng.permutation(np.flatnonzero(good))[:most])
 
 

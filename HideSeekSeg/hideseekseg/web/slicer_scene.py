@@ -16,7 +16,7 @@ import vtk
 
 from ..errors import InputError
 from ..files import together
-from ..imaging.image_file import hushed
+from ..imaging.image_file import captured
 from ..ui.review_session import ReviewSession
 
 SCENE = "review.mrb"
@@ -38,7 +38,7 @@ def save_scene(path: Path) -> Path:
     """
     scene = slicer.mrmlScene
     before: tuple[Any, Any] = scene.GetURL(), scene.GetRootDirectory()
-    with together(path.parent) as part, hushed():
+    with together(path.parent) as part, captured():
         try:
             if not scene.WriteToMRB(str(part / path.name)):
                 raise InputError(path, "cannot be written: Slicer could not pack the scene")

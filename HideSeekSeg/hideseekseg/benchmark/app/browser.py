@@ -114,7 +114,7 @@ def _listen(served: Served, ready: threading.Event) -> None:
 
 @contextmanager
 def browser() -> Iterator[Any]:
-    """playwright's browser."""
+    """Start playwright's browser."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
@@ -126,5 +126,5 @@ def browser() -> Iterator[Any]:
 
 
 def new_page(opened: Any) -> Any:
-    """A tab in a fresh browser profile."""
+    """Open a tab in a fresh browser profile."""
     return opened.new_context(viewport=SIZE, accept_downloads=True).new_page()

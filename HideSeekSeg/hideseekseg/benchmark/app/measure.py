@@ -26,7 +26,7 @@ GROWTH_MIB = 2  # a run: more than that would show within a day
 
 
 def to_markdown(data: Data) -> str:
-    """A table of waits, a table of memory, and what both were measured on."""
+    """Return a table of waits, a table of memory, and what both were measured on."""
     machine = data["machine"]
     drawn = "with a graphics card" if machine["graphics card"] else "without a graphics card"
     load = "" if machine["load"] is None else f" When it began, {machine['load']} processes wanted"

@@ -45,7 +45,7 @@ class Logit(nn.Module):
 
 
 def cams(model: Model) -> list[ByMaps]:
-    """The four methods; a variant per level of the encoder."""
+    """Return the four methods; a variant per level of the encoder."""
     network = Logit(model).eval()
     levels = len(network.encoder.levels)
     return [
@@ -55,7 +55,7 @@ def cams(model: Model) -> list[ByMaps]:
 
 
 def _draw(model: Model, network: Logit, name: str, subject: BenchmarkCase) -> Sequence[Maps]:
-    """A map knows no type: what is darker than the body's median is lytic, what is denser blastic.
+    """Split a map by type: lytic where darker than the body's median, blastic where denser.
 
     Each slice's map, which the library scales to 0..1, is weighted with the slice's P, so that a
     healthy slice does not speak as loud as an ill one; slices below the gate are silent.
@@ -77,7 +77,7 @@ def _draw(model: Model, network: Logit, name: str, subject: BenchmarkCase) -> Se
 
 
 def activations(network: Logit, name: str, x: Tensor) -> list[Tensor]:
-    """Maps (N, H, W), 0 to 1 per slice, of each level's last stage for images x (N, 1, H, W)."""
+    """Return maps (N, H, W), 0 to 1 per slice, of each level's last stage for x (N, 1, H, W)."""
     stages: list[nn.Module | str] = [network.encoder.last_stage(n) for n in network.encoder.levels]
     if name == "EigenCAM":
         with torch.inference_mode():

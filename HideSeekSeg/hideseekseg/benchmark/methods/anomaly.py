@@ -39,7 +39,7 @@ SMOOTHING = 1.0
 
 
 def difference_map(model: Model) -> ByMaps:
-    """The weights' healthy edit alone: every difference above a floor, scored by its size."""
+    """Return the method of the healthy edit alone: differences above a floor, by size."""
 
     def draw(subject: BenchmarkCase) -> list[Maps]:
         seen = edit_case(subject.case, model)
@@ -51,7 +51,7 @@ def difference_map(model: Model) -> ByMaps:
 
 
 def change_map(model: Model) -> ByMaps:
-    """What the encoder itself sees as change: no diffusion, nothing hidden."""
+    """Return the method of the encoder's change map: no diffusion, nothing hidden."""
 
     @torch.inference_mode()
     def draw(subject: BenchmarkCase) -> list[Maps]:
@@ -72,7 +72,7 @@ def _signed(case: Case, difference: npt.NDArray[np.float32], p: float) -> Maps:
 
 
 def anomaly_architecture(profile: Profile) -> Architecture:
-    """That of the weights under test, with the paper's pooling: no label shapes its latent."""
+    """Return the architecture of the weights under test, with the paper's pooling."""
     return replace(
         profile.architecture,
         pooling="mean",
@@ -95,7 +95,7 @@ def train_anomaly(
     team: ProcessGroup = SINGLE,
     size: int = BATCH,
 ) -> nn.Module:
-    """A diffusion autoencoder that sees slices of healthy vertebrae alone."""
+    """Train a diffusion autoencoder on slices of healthy vertebrae only."""
     torch.manual_seed(seed)
     slices = slices.on(team.device)
     network = DiffusionAutoencoder(anomaly_architecture(profile)).to(team.device)
@@ -115,7 +115,7 @@ def train_anomaly(
 
 
 def anomaly_method(network: DiffusionAutoencoder) -> ByMaps:
-    """What such a network draws otherwise is an anomaly; a variant per noise level.
+    """Return the method for which redrawn pixels are anomalies; a variant per noise level.
 
     There is no P(malignant): nothing was learnt from labels but which slices are healthy.
     """
@@ -136,7 +136,7 @@ def anomaly_method(network: DiffusionAutoencoder) -> ByMaps:
 
 @torch.inference_mode()
 def _redrawn(network: DiffusionAutoencoder, x: torch.Tensor, level: float) -> torch.Tensor:
-    """The mean of x0-hat over some noises, conditioned on the latent of x."""
+    """Return the mean of x0-hat over some noises, conditioned on the latent of x."""
     t = torch.full((len(x),), round(level * (TIMESTEPS - 1)))
     noises = seeded_noises(range(len(x)), DRAWS, tuple(x.shape[-2:]))
     z = network.encode(x)

@@ -121,8 +121,11 @@ class Maps:
 
 @dataclass(frozen=True)
 class Level:
-    """Which of a method's maps is used, the evidence above which voxels are candidates, and on how
-    many slices a candidate must stand: the choices that ``tuning.tune`` has, too."""
+    """What is tuned of a method with maps, as ``threshold_tuning.tune`` does for our own.
+
+    ``variant`` is the map that is used, ``floor`` the evidence above which voxels are candidates,
+    ``min_slices`` the fewest slices of a candidate.
+    """
 
     variant: int
     floor: float
@@ -184,21 +187,21 @@ def parts_above(maps: Maps, kind: LesionType, floor: float) -> list[SliceCandida
 
 
 def components(pixels: Mask) -> list[Mask]:
-    """Connected parts (P, I) of at least ``MIN_PIXELS``."""
+    """Return connected parts (P, I) of at least ``MIN_PIXELS``."""
     labels, count = ndimage.label(pixels)
     masks = [labels == i for i in range(1, count + 1)]
     return [mask for mask in masks if mask.sum() >= MIN_PIXELS]
 
 
 def supervision(model: Model) -> str:
-    """What the weights were trained with, as their provenance tells."""
+    """Return what the weights were trained with, by their provenance."""
     training = model.profile.provenance.get("training", {})
     twins = training.get("supervision") == "twins"
     return "vertebra labels and healthy twins" if twins else "vertebra labels"
 
 
 def with_profile(model: Model, decision: Mapping[str, Any], schedule: Mapping[str, Any]) -> Model:
-    """The same weights used otherwise."""
+    """Return the same weights used otherwise."""
     profile = replace(
         model.profile,
         decision=replace(model.profile.decision, **decision),

@@ -28,6 +28,7 @@ CONTRASTS_HU = (0.0, 60.0, 120.0, 240.0)
 
 
 def otsu() -> ByMaps:
+    """Return the method of Otsu's thresholds in the body."""
     return ByMaps("Otsu in the body", "nothing", draw, CONTRASTS_HU, len(MARGINS))
 
 
@@ -125,7 +126,7 @@ def _changed(shape: tuple[int, ...], parts: Sequence[SliceCandidate]) -> Mask:
 
 
 def _filled(case: Case, index: int, changed: Mask, keep: Mask) -> torch.Tensor:
-    """A slice (1, P, I) with the median in all candidates but those to keep."""
+    """Return a slice (1, P, I) with the median in all candidates but those to keep."""
     x = case.x[index]
     rest = torch.from_numpy(case.body[index] & ~changed)
     fill = x[0][rest].median() if rest.any() else x[0].median()

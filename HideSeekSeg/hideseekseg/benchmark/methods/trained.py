@@ -118,7 +118,7 @@ def train_auditor(
     team: ProcessGroup = SINGLE,
     architecture: Architecture = AUDITOR_ARCHITECTURE,
 ) -> Path:
-    """Encoder and classifier from labels alone, as weights without a trained decoder."""
+    """Train encoder and classifier from labels alone, as weights without a decoder."""
     profile = replace(profile, name="auditor", architecture=architecture)
     settings = TrainingSettings("labels", encoder_steps=steps, decoder_steps=0, seed=seed)
     trained = train(slices, profile, settings, out, on_progress, should_stop, team)

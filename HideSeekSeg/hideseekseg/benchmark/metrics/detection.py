@@ -40,6 +40,7 @@ class Outcome:
 
 
 def outcome(case: Case, vertebra: str, lesions: Sequence[Lesion3D], p: float) -> Outcome:
+    """Match the lesions found in a case with its true ones."""
     matches = {
         kind: match(case.truth[kind], [lesion for lesion in lesions if lesion.type == kind])
         for kind in LESION_TYPES
@@ -60,7 +61,7 @@ class Counts:
 def count(
     outcomes: Sequence[Outcome], kind: LesionType, threshold: float, least_iou: float
 ) -> Counts:
-    """Counts at one threshold of the scores."""
+    """Return the counts at one threshold of the scores."""
     matches = [one.matches[kind] for one in outcomes]
     found = np.array([(m.found_at(least_iou) > threshold).sum() for m in matches], float)
     true = np.array([len(m.iou) for m in matches], float)
@@ -105,7 +106,7 @@ def _redraw(rng: np.random.Generator, times: DrawCounts, size: int) -> DrawCount
 
 
 def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """The middle 95 % of a metric's replicates; NaN where most of them are undefined."""
+    """Return the middle 95 % of a metric's replicates; NaN where most of them are undefined."""
     known = values[np.isfinite(values)]
     if len(known) <= len(values) / 2:
         return float("nan"), float("nan")
@@ -133,7 +134,7 @@ STRATA: dict[str, Callable[[TrueLesion], bool]] = {
 
 
 def lesions_of(subject: BenchmarkCase) -> list[TrueLesion]:
-    """The true lesions of a simulated vertebra, in the order in which they are matched."""
+    """Return the true lesions of a simulated vertebra, in the order in which they are matched."""
     assert subject.twin_hu is not None
     change = np.abs(subject.hu - subject.twin_hu)
     body = float(subject.case.body.sum())
@@ -217,7 +218,7 @@ def measure(
 
 
 def auc(p: Floats, diseased: npt.NDArray[np.bool_], weights: Weights) -> Floats:
-    """The chance that a diseased vertebra has a higher P than a healthy one; ties count half."""
+    """Return the AUC of P over vertebrae: how often diseased ones have a higher P; ties half."""
     if not np.isfinite(p).all():
         return np.full(len(weights), np.nan)
     ill, well = weights[:, diseased], weights[:, ~diseased]
@@ -234,7 +235,7 @@ class Curve:
     sensitivity: Floats
 
     def at(self, false: float) -> float:
-        """The highest sensitivity with at most so many false findings per vertebra."""
+        """Return the highest sensitivity with at most so many false findings per vertebra."""
         return float(self.sensitivity[self.false <= false].max(initial=0.0))
 
 
@@ -261,7 +262,7 @@ class Bin:
 
 
 def reliability(outcomes: Sequence[Outcome]) -> list[Bin]:
-    """The bins of P(malignant) that hold vertebrae, lowest first; empty where P is not known."""
+    """Return the bins of P(malignant) that contain vertebrae, lowest first; empty without P."""
     p = np.array([one.p for one in outcomes], float)
     if not np.isfinite(p).all():
         return []

@@ -61,6 +61,7 @@ def _hit(name: str, subject: BenchmarkCase, accepted: Sequence[Lesion3D]) -> Hit
 
 
 def boxes_to_markdown(hits: Sequence[Hit], weights: str) -> str:
+    """Return the table of boxes in Markdown."""
     lines = [
         "# Real lesions with boxes",
         "",

@@ -26,8 +26,10 @@ SHOWN = 5  # of either kind of failure
 
 @dataclass(frozen=True, eq=False)
 class Failure:
-    """``where`` (S, P, I) is the missed lesion or the false finding; ``weight`` puts worse first:
-    voxels of what was missed, the score of what is false."""
+    """A missed lesion or a false finding: ``where`` (S, P, I).
+
+    ``weight`` puts worse ones first: voxels of a missed lesion, score of a false finding.
+    """
 
     what: Literal["missed", "false"]
     type: LesionType
@@ -39,7 +41,7 @@ class Failure:
 
 
 def failures(method: HideAndSeek, subjects: Sequence[BenchmarkCase]) -> list[Failure]:
-    """The worst of a set, half of them missed and half of them false, at most one a vertebra."""
+    """Return the worst of a set, half missed and half false, at most one per vertebra."""
     every = [failure for subject in subjects for failure in _of_vertebra(method, subject)]
     worst: list[Failure] = []
     for what in ("missed", "false"):
@@ -74,7 +76,7 @@ def _of_vertebra(method: HideAndSeek, subject: BenchmarkCase) -> Iterator[Failur
 def draw_failures(
     path: Path, method: HideAndSeek, subjects: Sequence[BenchmarkCase]
 ) -> Path | None:
-    """A row per failure, on the slice that shows most of it; None where nothing went wrong."""
+    """Draw a row per failure, on the slice that shows most of it; None where nothing went wrong."""
     worst = failures(method, subjects)
     if not worst:
         return None

@@ -18,7 +18,7 @@ MOST_FALSE = 3.0
 
 
 def draw_plots(data: Data, folder: Path, stem: str) -> list[Path]:
-    """The plots that the set has figures for, as ``PLOT-STEM.png``."""
+    """Write the plots that the set has figures for, as ``PLOT-STEM.png``."""
     paths = []
     if any(data["lesions"].values()):
         paths += [
@@ -130,7 +130,7 @@ def _legend(axes: Axes) -> None:
 
 
 def _colours(count: int) -> list[Any]:
-    """The method under test in white, the others apart from each other."""
+    """Return the colours: white for the method under test, distinct ones for the others."""
     from matplotlib import colormaps
 
     return [TEXT, *(colormaps["tab20"](n % 20) for n in range(count - 1))]

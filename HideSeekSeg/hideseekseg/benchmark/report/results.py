@@ -91,7 +91,7 @@ def _shared(patients: Sequence[str], others: Sequence[str]) -> list[str]:
 
 
 def per_patient(rows: Sequence[MethodResult]) -> Data:
-    """Accepted findings per vertebra of each patient, by method."""
+    """Return accepted findings per vertebra of each patient, by method."""
     counts: Data = {}
     for row in rows:
         own = counts.setdefault(row.name, {})
@@ -104,6 +104,7 @@ def per_patient(rows: Sequence[MethodResult]) -> Data:
 
 
 def explain_intervals(patients: int) -> str:
+    """Return how the intervals were computed, in words."""
     drawn = "patients, then their vertebrae, then each vertebra's cases"
     if patients == 1:
         drawn = (

@@ -28,7 +28,7 @@ COLUMNS = {
 
 
 def to_markdown(data: Data) -> str:
-    """The whole set in Markdown."""
+    """Return the whole set in Markdown."""
     parts = [f"# {data['set']}", _facts(data), _main_table(data)]
     if data["over the best baseline"]:
         parts.append(_best_table(data))
@@ -177,7 +177,7 @@ def _patient_table(counts: Data) -> str:
 
 
 def _realism_table(weights: Data) -> str:
-    """A column per set of weights."""
+    """Return a column per set of weights."""
     head = f"| mean over diseased vertebrae | {' | '.join(weights)} |"
     lines = ["## Is the edit real?", "", head, "|---" * (len(weights) + 1) + "|"]
     for name in next(iter(weights.values())):

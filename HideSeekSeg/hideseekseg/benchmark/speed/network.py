@@ -45,7 +45,7 @@ def published_calls(candidates: int) -> int:
 
 
 def published_network() -> DiffusionAutoencoder:
-    """The published architecture; its numbers are random, which costs the same."""
+    """Return the published architecture with random numbers, which cost the same."""
     with torch.device("meta"):
         network = DiffusionAutoencoder(Architecture())
     network = network.to_empty(device="cpu")
@@ -58,7 +58,7 @@ def published_network() -> DiffusionAutoencoder:
 
 @torch.inference_mode()
 def seconds_per_call(network: DiffusionAutoencoder) -> float:
-    """The least of a few calls with one slice: the published way has one call after another."""
+    """Return the least of a few calls with one slice, as the published way makes them."""
     size, latent = network.architecture.image_size, network.architecture.latent
     x, z = torch.zeros(1, 1, size, size), torch.zeros(1, latent)
     t = torch.full((1,), 500)

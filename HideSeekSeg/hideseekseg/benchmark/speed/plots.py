@@ -29,7 +29,7 @@ def draw_plots(data: Data, folder: Path) -> list[Path]:
 
 
 def _split(data: Data) -> Figure:
-    """A bar for each version, in parts."""
+    """Draw a bar for each version, in parts."""
     from matplotlib import colormaps
 
     versions = [name for name in ("now", "before") if name in data]

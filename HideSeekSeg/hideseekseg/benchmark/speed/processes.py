@@ -61,7 +61,7 @@ def memory_mib(pid: int, field: str) -> float | None:
 
 
 def machine() -> dict[str, Any]:
-    """What figures depend on, whatever is measured; ``load`` is None where nobody knows it."""
+    """Return the machine and versions; ``load`` is None where it is unknown."""
     return {
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
@@ -179,7 +179,7 @@ def _ended_well(process: subprocess.Popen[Any]) -> Usage:
 
 
 def best(timings: Sequence[Timing]) -> Timing:
-    """The least of each time, as other work on a machine only ever adds to it; the most memory."""
+    """Return the least of each time, to which other work only adds, and the most memory."""
     return Timing(
         min(t.seconds for t in timings),
         min(t.first for t in timings),
@@ -189,7 +189,7 @@ def best(timings: Sequence[Timing]) -> Timing:
 
 
 def counts(out: Path) -> dict[str, int]:
-    """What the run in ``out`` looked at and found."""
+    """Return what the run in ``out`` analysed and found."""
     data = json.loads((out / "candidates.json").read_text(encoding="utf-8"))["vertebrae"]
     return {
         "vertebrae": len(data),

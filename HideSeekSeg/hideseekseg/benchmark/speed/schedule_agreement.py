@@ -69,7 +69,7 @@ def choose_crops(cases: Sequence[Case], model: Model, count: int) -> Crops:
 def compare_schedules(
     model: Model, crops: Crops, schedules: Sequence[Schedule], say: Callable[[str], None]
 ) -> list[Agreement]:
-    """The first schedule is the reference, and stands in the result too."""
+    """Compare schedules; the first is the reference, and is in the result as well."""
     found: list[Agreement] = []
     reference: Attribution | None = None
     for schedule in schedules:
@@ -86,7 +86,7 @@ def compare_schedules(
 def judge(
     schedule: Schedule, seen: Attribution, reference: Attribution, crops: Crops, seconds: float
 ) -> Agreement:
-    """What a schedule saw on the crops against what the reference saw."""
+    """Compare a schedule's results on the crops with the reference's."""
     n = range(len(crops.x))
     same = [_same(_of(seen.selected, i), _of(reference.selected, i)) for i in n]
     differences = [
@@ -125,7 +125,7 @@ def _score_differences(
 def _pairs(
     one: Sequence[SliceCandidate], other: Sequence[SliceCandidate], least_iou: float
 ) -> list[tuple[int, int]]:
-    """Indices of partners of one type, those that overlap most first."""
+    """Return indices of partners of one type, those that overlap most first."""
     overlaps = sorted(
         ((_iou(a, b), i, j) for i, a in enumerate(one) for j, b in enumerate(other)), reverse=True
     )

@@ -12,7 +12,7 @@ IDENTICAL, SCORE_DIFFERENCE, DICE_LOSS = 0.98, 0.03, 0.01
 
 
 def to_markdown(data: Data) -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = (_head, _targets, _slices, _agreement, _split, _growth)
     return "\n".join(line for part in parts for line in (*part(data), "")).rstrip() + "\n"
 
@@ -87,7 +87,7 @@ def _targets(data: Data) -> Iterator[str]:
 
 
 def _own(data: Data) -> Data:
-    """The agreement of the schedule that the weights use."""
+    """Return the agreement of the schedule that the weights use."""
     found = data["agreement"]
     own: Data = next(row for row in found["rows"] if row["name"] == found["own"])
     return own

@@ -75,7 +75,7 @@ class _CutError(Exception):
 
 
 def fetch(source: PublishedFile, folder: Path, on_progress: OnProgress | None = None) -> Fetched:
-    """The file in ``folder``, fetched unless it is there already.
+    """Return the file in ``folder``, downloaded unless it is there already.
 
     ``on_progress(bytes, total)`` is called after each block; what it raises ends the fetching, and
     the next call goes on from there.  Raises DownloadError.
@@ -144,7 +144,7 @@ def _go_on(source: PublishedFile, part: Path, on_progress: OnProgress) -> None:
 
 
 def _answer(source: PublishedFile, part: Path, have: int, version: str | None) -> Any:
-    """The server's answer, from byte ``have`` on if it still has the same ``version``."""
+    """Open the server's answer, from byte ``have`` on if it still has the same ``version``."""
     headers = {"User-Agent": f"hideseekseg/{__version__}", "Accept-Encoding": "identity"}
     if have and version:
         headers |= {"Range": f"bytes={have}-", "If-Range": version}
@@ -224,7 +224,7 @@ def _by_hand(source: PublishedFile, cause: str) -> str:
 
 
 def _remembered(folder: Path, source: PublishedFile) -> dict[str, Any]:
-    """What is known of a file that came from this very address."""
+    """Return what is stored of a file from this very address."""
     known = _memory(folder).get(source.name, {})
     return known if known.get("address") == source.address else {}
 

@@ -114,7 +114,7 @@ def _write(
 
 
 def model_card(profile: Profile, hash_: str) -> str:
-    """What a reader of the folder must know, as Markdown."""
+    """Return the model card of the folder, as Markdown."""
     made = profile.provenance
     rows = "\n".join(f"| {f['name']} | {f['bytes']} | {f['sha256']} |" for f in made["files"])
     return f"""# Hide-and-Seek Attribution: the published weights
@@ -146,7 +146,7 @@ is advised.
 
 
 def read_autoencoder(path: Path) -> DiffusionAutoencoder:
-    """The averaged autoencoder of the published checkpoint, on the CPU, mapped from the file.
+    """Read the averaged autoencoder of the published checkpoint, mapped from the file.
 
     Raises WeightsError for anything but the names and shapes of the paper's architecture.
     """
@@ -216,7 +216,7 @@ def _check_archive(path: Path) -> None:
 
 
 def read_classifier(classifier: Path, scaler: Path) -> LinearClassifier:
-    """The classifier on standardised latents.  Raises WeightsError naming the file at fault."""
+    """Read the classifier on standardised latents; raises WeightsError."""
     logistic = _estimator(classifier, "LogisticRegression").attributes
     standard = _estimator(scaler, "StandardScaler").attributes
     latent = PROFILE.architecture.latent

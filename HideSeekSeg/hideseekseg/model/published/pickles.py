@@ -65,7 +65,7 @@ class Array:
 def numbers(
     raw: bytes | bytearray, kind: Type, shape: tuple[Any, ...], order: str
 ) -> npt.NDArray[Any]:
-    """An array in native byte order; ``raw`` must hold exactly its numbers."""
+    """Return an array in native byte order; ``raw`` must hold exactly its numbers."""
     if len(shape) > 2 or not all(type(n) is int and n >= 0 for n in shape):
         raise PickleError("holds an array of an impossible shape")
     dtype = kind.dtype
@@ -76,7 +76,7 @@ def numbers(
 
 
 def array_from_buffer(arguments: object) -> Array:
-    """numpy's way with protocol 5: bytes, dtype, shape, order."""
+    """Build an array as numpy's protocol 5 does: bytes, dtype, shape, order."""
     match arguments:
         case (bytes() | bytearray() as raw, Type() as kind, tuple(shape), "C" | "F" as order):
             return Array(numbers(raw, kind, shape, order))
@@ -84,7 +84,7 @@ def array_from_buffer(arguments: object) -> Array:
 
 
 def meaning(module: str, name: str) -> PickleMeaning:
-    """Raises PickleError for a name that means nothing here."""
+    """Look a name up; raises PickleError for one that means nothing here."""
     if (module, name) not in MEANINGS:
         raise PickleError(f"names {short(f'{module}.{name}')}, which is never called")
     return MEANINGS[module, name]
@@ -161,7 +161,7 @@ class Estimator:
 
 
 def read_estimator(content: bytes) -> Estimator:
-    """The estimator that a pickle of one holds.  Raises PickleError for everything else."""
+    """Read the estimator that a pickle contains; raises PickleError for everything else."""
     if len(content) > MAX_BYTES:
         raise PickleError(f"is larger (over {MAX_BYTES} bytes) than any pickle of a classifier")
     if content[:1] != b"\x80" or content[1:2] not in (b"\x02", b"\x03", b"\x04", b"\x05"):
@@ -307,7 +307,7 @@ class _Machine:
             self._push(self._wrapped(target.attributes))
 
     def _wrapped(self, attributes: dict[str, Any]) -> Array:
-        """joblib's array: after its description come padding and the raw numbers themselves."""
+        """Read joblib's array: after its description come padding and the raw numbers."""
         if attributes.get("numpy_array_alignment_bytes") is not None:
             padding = self.stream.read(1)
             self.stream.read(padding[0] if padding else 0)

@@ -105,7 +105,7 @@ class Tile:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A dark figure in inches, outside of matplotlib's global state."""
+    """Make a dark figure in inches, outside of matplotlib's global state."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=DPI, facecolor=BACKGROUND)
@@ -145,7 +145,7 @@ def difference_map() -> Colormap:
 
 
 def scale_of(tiles: Sequence[Tile]) -> tuple[float, float]:
-    """Ends of the scale that suits all of the tiles, which are signed or not all together."""
+    """Return the limits that suit all of the tiles, which are all signed or all not."""
     values = np.concatenate([tile.image.ravel() for tile in tiles])
     if tiles[0].signed:
         return -reach(values), reach(values)
@@ -173,7 +173,7 @@ def draw_tile(axes: Axes, tile: Tile) -> None:
 
 
 def draw_outline(axes: Axes, outline: Outline, pixel_mm: tuple[float, float]) -> None:
-    """The contour of a mask (P, I) and its text, on axes in millimetres."""
+    """Draw the contour of a mask (P, I) and its text, on axes in millimetres."""
     if not outline.mask.any():
         return
     # A rim of zeros closes contours at the border of the image.
@@ -192,7 +192,7 @@ def draw_outline(axes: Axes, outline: Outline, pixel_mm: tuple[float, float]) ->
 
 
 def _write_beside(axes: Axes, outline: Outline, pixel_mm: tuple[float, float]) -> None:
-    """The text behind the contour, or before it where there is no room."""
+    """Write the text behind the contour, or in front of it where there is no room."""
     inside = np.argwhere(outline.mask) + 0.5
     (left, top), (right, bottom) = inside.min(axis=0), inside.max(axis=0)
     room = right < 0.8 * outline.mask.shape[0]

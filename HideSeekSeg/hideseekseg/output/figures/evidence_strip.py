@@ -101,7 +101,7 @@ def _enlarged(image: npt.NDArray[np.float32], scale: int) -> npt.NDArray[np.floa
 
 
 def _rim(mask: Mask, scale: int) -> Mask:
-    """The outline just outside the mask, so that it hides none of it."""
+    """Return the outline just outside the mask, so that it hides none of it."""
     large = np.kron(mask, np.ones((scale, scale), bool))
     smooth = ndimage.gaussian_filter(large.astype(np.float32), scale / 2) > 0.5
     return np.asarray(ndimage.binary_dilation(smooth, iterations=2) & ~smooth)

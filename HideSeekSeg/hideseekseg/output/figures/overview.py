@@ -102,7 +102,7 @@ def _list_vertebrae(figure: Figure, vertebrae: Sequence[VertebraFinding]) -> Non
 
 
 def _not_analysed(vertebrae: Sequence[VertebraFinding]) -> list[str]:
-    """What was not analysed and why, in few lines: such vertebrae have no place on the spine."""
+    """Return the vertebrae that were not analysed and why, in few lines."""
     lines = [
         shorten(f"{v.level} not analysed: {v.reason}", 72)
         for v in vertebrae
@@ -136,7 +136,7 @@ def _write_frame(figure: Figure, left: float, result: Result, left_out: int) -> 
 def show_crops(
     path: str | Path, rows: Sequence[Sequence[Tile]], titles: Sequence[str] = ()
 ) -> None:
-    """A contact sheet: rows of sagittal slices, each row with its title in front.
+    """Draw a contact sheet: rows of sagittal slices, each row with its title in front.
 
     Tiles without ``limits`` share one scale, signed ones another, so that they can be compared.
     """

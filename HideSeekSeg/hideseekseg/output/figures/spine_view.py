@@ -41,9 +41,9 @@ STATUS_COLOURS = {
 
 @dataclass(frozen=True)
 class SpineView:
-    """A sagittal image (Z, Y) that follows the spine sideways: rows superior to inferior, columns
-    anterior to posterior, square pixels of ``pixel_mm``.
+    """A sagittal image (Z, Y) that follows the spine sideways.
 
+    Rows run superior to inferior, columns anterior to posterior, in squares of ``pixel_mm``.
     ``top`` and ``front`` are LPS z of the first row and LPS y of the first column in mm.
     """
 
@@ -65,7 +65,7 @@ class SpineView:
         return shadow
 
     def _across(self, ct: Grid) -> Grid:
-        """The view's pixels, repeated every millimetre from the CT's right to its left."""
+        """Return the view's pixels, repeated every millimetre from the CT's right to its left."""
         low, high = bounds(ct)
         matrix = np.eye(4)
         matrix[:3, :3] = np.array([[0, 0, 1], [self.pixel_mm, 0, 0], [0, -self.pixel_mm, 0]])
@@ -74,7 +74,7 @@ class SpineView:
 
 
 def spine_view(ct: Volume, centres: Floats, slab_mm: float = 5.0) -> SpineView:
-    """A sagittal view through the vertebral bodies, averaged over ``slab_mm`` from left to right.
+    """Return a sagittal view through the vertebral bodies, averaged over ``slab_mm``.
 
     ``centres`` (N, 3) are the bodies' centres in LPS mm.  The view bends sideways with them, so
     that a scoliotic spine stays in it; from front to back it stays straight, as kyphosis is what
@@ -123,7 +123,7 @@ def draw_spine(
     threshold: float,
     evidence: Mapping[str, Evidence],
 ) -> None:
-    """The spine, a label before each body in the colour of its status, the shadows of lesions."""
+    """Draw the spine, a label in front of each body, and the shadows of lesions."""
     centres = body_centres(evidence)
     view = spine_view(ct, np.array(list(centres.values())).reshape(-1, 3))
     draw_tile(
@@ -141,7 +141,7 @@ def draw_spine(
 
 
 def _label(axes: Axes, view: SpineView, vertebra: VertebraFinding, centre: Floats) -> None:
-    """The level in front of its body, with P(malignant)."""
+    """Write the level in front of its body, with P(malignant)."""
     p = "" if vertebra.p_malignant is None else f"  {vertebra.p_malignant:.2f}"
     note(
         axes,

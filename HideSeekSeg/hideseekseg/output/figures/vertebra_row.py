@@ -91,7 +91,7 @@ def draw_heads(figure: Figure, left: float, base: float, look: RowStyle) -> None
 
 
 def draw_row(figure: Figure, left: float, top: float, row: VertebraRow, look: RowStyle) -> None:
-    """The row at (left, top), in inches from the figure's upper left corner."""
+    """Draw the row at (left, top), in inches from the figure's upper left corner."""
     seen, s = row.evidence, row.slice
     mm = (float(seen.grid.spacing[1]), float(seen.grid.spacing[0]))
     signed = (-look.difference, look.difference)

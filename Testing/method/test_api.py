@@ -1,0 +1,164 @@
+"""``import hideseekseg``: fast, complete, and what the documentation shows runs as it stands."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hideseekseg
+from hideseekseg.events import Event, Started, VertebraDone
+from hideseekseg.model.weights import load_model as load
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LIBRARY = REPOSITORY / "HideSeekSeg"
+DOCUMENTS = (REPOSITORY / "README.md", REPOSITORY / "Resources" / "Docs" / "python.md")
+Files = tuple[Path, Path]
+
+
+def python(code: str, folder: Path) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(LIBRARY)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_import_loads_nothing_heavy(tmp_path: Path) -> None:
+    """Not even where a name is listed, or an error caught."""
+    heavy = "{'torch', 'SimpleITK', 'numpy', 'scipy', 'matplotlib'} & {*sys.modules}"
+    code = f"import sys, hideseekseg as h; dir(h); h.UserError; h.__version__; print({heavy})"
+    assert python(code, tmp_path).strip() == "set()"
+
+
+def test_every_public_name_is_there_and_typed() -> None:
+    assert (LIBRARY / "hideseekseg" / "py.typed").is_file()
+    for name in hideseekseg.__all__:
+        assert getattr(hideseekseg, name) is not None
+        assert name in dir(hideseekseg)
+    errors = [getattr(hideseekseg, n) for n in hideseekseg.__all__ if n.endswith("Error")]
+    assert all(issubclass(error, hideseekseg.UserError) for error in errors)
+    with pytest.raises(AttributeError, match="'hideseekseg' has no attribute 'segmnt'"):
+        hideseekseg.segmnt  # noqa: B018
+
+
+def test_segment_takes_paths_or_what_was_read(box_files: Files, tiny_weights: Path) -> None:
+    said: list[Event] = []
+    by_path = hideseekseg.segment(
+        *box_files, weights=tiny_weights, labels="totalsegmentator", on_event=said.append
+    )
+    ct, vertebrae = (
+        hideseekseg.read_ct(box_files[0]),
+        hideseekseg.read_segmentation(box_files[1]),
+    )
+    model = hideseekseg.load_model(tiny_weights, "cpu")
+    read = hideseekseg.segment(
+        ct, vertebrae, weights=model, labels="totalsegmentator", levels=["L1"], threshold=0.9
+    )
+    assert isinstance(by_path, hideseekseg.Result)
+    assert [v.level for v in by_path.vertebrae] == ["T11", "T12", "L1"]
+    assert isinstance(said[0], Started)
+    assert [e.level for e in said if isinstance(e, VertebraDone)] == ["T11", "T12", "L1"]
+    assert set(by_path.evidence) == {"T11", "T12", "L1"}
+    (alone,) = read.vertebrae
+    assert alone.candidates == by_path.vertebrae[2].candidates
+    assert read.threshold == 0.9
+    own, other = read.evidence["L1"], by_path.evidence["L1"]
+    assert np.array_equal(own.difference, other.difference)
+
+
+def test_a_result_can_be_written(box_files: Files, tiny_weights: Path, tmp_path: Path) -> None:
+    ct = hideseekseg.read_ct(box_files[0])
+    result = hideseekseg.segment(
+        ct, box_files[1], weights=tiny_weights, labels="totalsegmentator", levels=("T12",)
+    )
+    hideseekseg.write_json(tmp_path / "candidates.json", result)
+    hideseekseg.write_segmentation(tmp_path / "lesions.seg.nrrd", ct.grid, result)
+    data = json.loads((tmp_path / "candidates.json").read_text("utf-8"))
+    assert "evidence" not in data
+    accepted = sum(c["accepted"] for v in data["vertebrae"] for c in v["candidates"])
+    back = hideseekseg.read_segmentation(tmp_path / "lesions.seg.nrrd")
+    assert accepted == len(back.segments) > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "named"),
+    [
+        ({"labels": "atlas"}, hideseekseg.InputError, "atlas"),
+        ({"levels": ["C3"]}, hideseekseg.SegmentationError, "labels.nii.gz"),
+        ({"schedule": "fast"}, hideseekseg.ScheduleError, "schedule"),
+        ({"device": "tpu"}, hideseekseg.DeviceError, "device"),
+        ({"bodies": "none.nii.gz"}, hideseekseg.InputError, "none.nii.gz"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_error_with_path_and_cause(
+    options: dict[str, object],
+    error: type[hideseekseg.UserError],
+    named: str,
+    box_files: Files,
+    tiny_weights: Path,
+) -> None:
+    given = {"weights": tiny_weights, "labels": "totalsegmentator", **options}
+    with pytest.raises(error) as caught:
+        hideseekseg.segment(*box_files, **given)  # type: ignore[arg-type]
+    assert str(caught.value) == f"{caught.value.path}: {caught.value.cause}"
+    expected = box_files[1].name if named == "labels.nii.gz" else named
+    assert Path(caught.value.path).name == expected
+    assert "\n" not in str(caught.value)
+
+
+def test_an_error_names_the_whole_path(box_files: Files, tiny_weights: Path) -> None:
+    """Two scans may have files of one name."""
+    with pytest.raises(hideseekseg.SegmentationError) as caught:
+        hideseekseg.segment(
+            *box_files, weights=tiny_weights, labels="totalsegmentator", levels=["C3"]
+        )
+    assert caught.value.path == str(box_files[1])
+
+
+def test_a_stop_keeps_what_is_finished(box_files: Files, tiny_weights: Path) -> None:
+    said: list[Event] = []
+    result = hideseekseg.segment(
+        *box_files,
+        weights=load(tiny_weights, "cpu"),
+        labels="totalsegmentator",
+        on_event=said.append,
+        should_stop=lambda: any(isinstance(event, VertebraDone) for event in said),
+    )
+    assert result.run["stopped"] and result.run["finished"] == ["T11"]
+    assert set(result.evidence) == {"T11"}
+
+
+def blocks() -> list[tuple[str, str]]:
+    found = []
+    for document in DOCUMENTS:
+        text = document.read_text("utf-8") if document.exists() else ""
+        for code in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+            if "import hideseekseg" in code:
+                found.append((document.name, code))
+    return found
+
+
+def test_the_guide_has_an_example() -> None:
+    assert "python.md" in [name for name, _ in blocks()]
+
+
+@pytest.mark.parametrize(("document", "code"), blocks(), ids=lambda x: x.split("\n")[0])
+def test_example_of_the_documentation_runs(
+    document: str, code: str, box_files: Files, tmp_path: Path
+) -> None:
+    """As it stands, with the bundled weights, in a folder that has files of these names."""
+    shutil.copy(box_files[0], tmp_path / "ct.nii.gz")
+    shutil.copy(box_files[1], tmp_path / "vertebrae.nii.gz")
+    before = {path.name for path in tmp_path.iterdir()}
+    python(code, tmp_path)
+    written = {path.name for path in tmp_path.iterdir()} - before
+    assert written == set(re.findall(r'write_\w+\("([^"]+)"', code))

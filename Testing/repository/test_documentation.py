@@ -1,0 +1,138 @@
+"""The README and the guides keep up with the code: links, commands, files and the drawn floors."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_repository import FLOORS
+
+import hideseekseg
+from hideseekseg.cli.main import _parser
+
+ROOT = Path(__file__).resolve().parents[2]
+GUIDES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "Resources").rglob("*.md"))]
+# Written by commands, which are quoted in them as they were run.
+COMMANDS_IN = [path for path in GUIDES if path.parent.name != "Benchmark"]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+PROGRAM = re.compile(r"^(?:\S*[/\\])?hideseekseg$")
+
+by_name = pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.stem)
+with_commands = pytest.mark.parametrize("path", COMMANDS_IN, ids=lambda path: path.stem)
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the anchors of a file's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text("utf-8"), re.MULTILINE)
+    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {heading.replace(" ", "-") for heading in plain}
+
+
+@by_name
+def test_links_lead_somewhere(path: Path) -> None:
+    for link in LINK.findall(path.read_text("utf-8")):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (path.parent / name).resolve() if name else path
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Yield the arguments of every ``hideseekseg`` in code: whole lines and spans."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = "\n".join([*blocks, *re.findall(r"^    (\S.*)$", text, re.MULTILINE)])
+    spans = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.M))
+    for line in [*lines.replace("\\\n", " ").splitlines(), *(" ".join(s.split()) for s in spans)]:
+        words = shlex.split(line.replace("\\", "/"), comments=True) if "hideseekseg" in line else []
+        starts = [n for n, word in enumerate(words) if PROGRAM.match(word)]
+        if starts and len(words) > starts[0] + 1:
+            yield words[starts[0] + 1 :]
+
+
+def check(words: list[str]) -> None:
+    """Parse a command; where it is shortened or lacks what is required, look its options up."""
+    parser: argparse.ArgumentParser = _parser()
+    while words and words[0] in (choices := _subcommands(parser)):
+        parser, words = choices[words[0]], words[1:]
+        if not words:
+            return
+    assert not _subcommands(parser), f"no such command: {words[0]}"
+    known = parser._option_string_actions
+    for word in words:
+        assert not word.startswith("-") or word.partition("=")[0] in known, word
+    positional = [a for a in parser._actions if not a.option_strings and a.nargs is None]
+    whole = "..." not in words and len(words) > len(positional)
+    if whole and all(any(o in words for o in a.option_strings) for a in _required(parser)):
+        parser.parse_args(words)
+
+
+def _required(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    return [action for action in parser._actions if action.required and action.option_strings]
+
+
+def _subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
+
+
+@with_commands
+def test_commands_exist_with_their_options(path: Path) -> None:
+    for words in commands(path.read_text("utf-8")):
+        try:
+            check(words)
+        except SystemExit:
+            pytest.fail(f"hideseekseg {' '.join(words)}")
+
+
+def test_the_check_of_commands_finds_what_is_wrong() -> None:
+    assert [*commands("`x`, `.venv/bin/hideseekseg a --b`\n\n    hideseekseg c d  # e\n")] == [
+        ["c", "d"],
+        ["a", "--b"],
+    ]
+    check(["segment", "CT", "SEGMENTATION", "--out", "x"])
+    check(["benchmark", "app"])
+    for wrong in (["segmend"], ["segment", "--labelz"], ["benchmark", "everything"]):
+        with pytest.raises(AssertionError):
+            check(wrong)
+    with pytest.raises(SystemExit):
+        check(["segment", "CT", "SEGMENTATION", "--out", "x", "--threshold", "7"])
+
+
+@with_commands
+def test_targets_and_files_that_are_named_exist(path: Path) -> None:
+    text = path.read_text("utf-8")
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    for target in re.findall(r"(?:`|^    )make (?:\w+=\S+ )?(\w+)", text, re.MULTILINE):
+        assert target in targets, f"make {target}"
+    top = r"(?:HideSeekSeg|Resources|Testing|\.github|\.ci)/[\w./-]+"
+    for name in re.findall(rf"(?<![\w/-])({top})", re.sub(r"\]\([^)]*\)", "", text)):
+        assert (ROOT / name.rstrip("./")).exists(), name
+    for name in re.findall(r"`(hideseekseg(?:\.\w+)+)`", text):
+        stem = ROOT.joinpath("HideSeekSeg", *name.split("."))
+        public = name.removeprefix("hideseekseg.")
+        assert stem.with_suffix(".py").is_file() or hasattr(hideseekseg, public), name
+
+
+def test_floors_are_drawn_as_they_are() -> None:
+    text = (ROOT / "Resources" / "Docs" / "architecture.md").read_text("utf-8")
+    drawing = re.search(r"^```\n(__main__.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert drawing is not None
+    lines = [re.sub(r"\(.*\)", "", line).split() for line in drawing[1].splitlines()]
+    assert [set(line) for line in reversed(lines)] == [set(floor) for floor in FLOORS]
+
+
+def test_readme_is_short_and_names_every_guide() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert len(text.splitlines()) < 100
+    linked = {(ROOT / link.partition("#")[0]).resolve() for link in LINK.findall(text)}
+    guides = {path for path in (ROOT / "Resources" / "Docs").iterdir() if path.suffix == ".md"}
+    beside = {path for path in guides if path.name == "speed-notes.md"}  # linked by speed.md
+    assert guides - beside <= linked
