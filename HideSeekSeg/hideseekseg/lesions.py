@@ -37,9 +37,17 @@ class Lesion3D:
     type: LesionType
     parts: tuple[SliceCandidate, ...]
 
+    probability: float | None = None
+    stability: float | None = None
+
     @property
     def score(self) -> float:
-        """Return the mean score of its slices, weighted by their areas."""
+        """What thresholds are compared with: the probability where there is one."""
+        return self.attribution_score if self.probability is None else self.probability
+
+    @property
+    def attribution_score(self) -> float:
+        """The mean score of the slices, weighted by area."""
         areas = [int(p.mask.sum()) for p in self.parts]
         return float(np.average([p.score for p in self.parts], weights=areas))
 
@@ -111,7 +119,9 @@ def measure(
                 id=f"{level}-{lesion.type}-{counts[lesion.type]}",
                 type=lesion.type,
                 score=lesion.score,
-                attribution_score=lesion.score,
+                attribution_score=lesion.attribution_score,
+                probability=lesion.probability,
+                stability=lesion.stability,
                 volume_mm3=size.volume_mm3,
                 centroid_lps=size.centroid_lps,
                 box_lps=size.box_lps,
@@ -149,7 +159,7 @@ def candidate_features(
     sign = 1.0 if lesion.type == "lytic" else -1.0
     contrast = float(np.median(x[body])) - float(x[mask].mean())
     return (
-        float(np.clip(lesion.score, -0.5, 1.5)),
+        float(np.clip(lesion.attribution_score, -0.5, 1.5)),
         float(np.clip(vertebra_logit, -7.0, 7.0)),
         float(np.log(mask.sum() / body.sum())),
         float(np.log(len(lesion.slices))),

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,15 @@ from .anatomy.labelling import Assignment, assign, format_mapping
 from .anatomy.localization import all_bodies, close_up, levels_of, locate_body, spine_axes
 from .anatomy.preparation import Prepared, prepare, slices_of
 from .anatomy.quality import limits_of
-from .attribution import Attribution, attribute
+from .attribution import Attribution, Latents, attribute, encode
+from .confidence import (
+    Encoded,
+    VertebraInput,
+    encode_patient,
+    sees_patient,
+    with_probabilities,
+    with_stability,
+)
 from .errors import NotCTError, SegmentationError
 from .events import Event, Message, Started, VertebraDone
 from .findings import Candidate, Evidence, Result, SliceCandidate, Status, VertebraFinding
@@ -91,7 +99,9 @@ def _change(
 
 
 STOPPED = "stopped before its turn"
+NEVER = 2.0  # a gate that no P reaches
 Analysed = tuple[VertebraFinding, Evidence | None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -154,9 +164,14 @@ def segment_spine(
     try:
         scale = _scale(ct, segmentation.source, levels, prepared, watch)
         facts["hounsfield"] = scale.is_hu
+        encoded: dict[str, Encoded] = {}
+        if sees_patient(model.profile):
+            vertebrae = [prepared(level) for level in levels]
+            every = partial(_encode_all, vertebrae, scale, options.all_slices, watch)
+            encoded, model = _where_it_fits(every, model, on_event)
         for level in levels:
-            vertebra = prepared(level)
-            work = partial(_analyse, vertebra, ct, scale, chosen, options.all_slices, watch)
+            job = _Job(prepared(level), scale, chosen, options.all_slices, encoded.get(level))
+            work = partial(_analyse, job, ct, watch)
             (findings[level], seen), model = _where_it_fits(work, model, on_event)
             if seen is not None:
                 evidence[level] = seen
@@ -215,8 +230,8 @@ def _scale(
 
 
 def _where_it_fits(
-    work: Callable[[Model], Analysed], model: Model, on_event: Callable[[Event], None]
-) -> tuple[Analysed, Model]:
+    work: Callable[[Model], T], model: Model, on_event: Callable[[Event], None]
+) -> tuple[T, Model]:
     """Return the work's result, and the model: out-of-memory fallback to the CPU.
 
     Batches were halved down to one image by then.
@@ -231,38 +246,98 @@ def _where_it_fits(
     return work(model), model
 
 
-def _analyse(
-    vertebra: Prepared,
-    ct: Volume,
+@dataclass(frozen=True)
+class _Job:
+    """A vertebra to analyse, and how; ``encoded`` where all vertebrae were encoded before."""
+
+    vertebra: Prepared
+    scale: Calibration
+    threshold: float
+    all_slices: bool
+    encoded: Encoded | None
+
+
+def _encode_all(
+    vertebrae: Sequence[Prepared],
     scale: Calibration,
-    threshold: float,
     all_slices: bool,
     watch: ProgressReporter,
     model: Model,
-) -> Analysed:
+) -> dict[str, Encoded]:
+    """Run step 1 on all vertebrae that can be analysed, each beside the others."""
+    inputs = {}
+    for vertebra in vertebrae:
+        if vertebra.crop is not None and not vertebra.obstacle_in(scale):
+            level = vertebra.site.level
+            inputs[level] = _input(vertebra.crop, scale, all_slices, model.profile)
+
+    def encode_one(level: str, x: torch.Tensor, reference: torch.Tensor) -> Latents:
+        watch.beside(level)
+        return encode(x, model, reference=reference)
+
+    return encode_patient(inputs, encode_one, model.profile)
+
+
+def _input(crop: Crop, scale: Calibration, all_slices: bool, profile: Profile) -> VertebraInput:
+    slices, _ = slices_of(crop, profile.geometry.central_slices, all_slices)
+    x = torch.from_numpy(network_input(crop, profile, scale))[:, None]
+    return VertebraInput(x, scale.hounsfield(crop.image), crop.body, slices)
+
+
+def _analyse(job: _Job, ct: Volume, watch: ProgressReporter, model: Model) -> Analysed:
     """Run the five steps on the sagittal slices through the body, joined to 3D lesions."""
-    site, crop = vertebra.site, vertebra.crop
-    flags = vertebra.flags_in(scale, limits_of(model.profile))
-    obstacle = vertebra.obstacle_in(scale)
+    scale, site, crop = job.scale, job.vertebra.site, job.vertebra.crop
+    flags = job.vertebra.flags_in(scale, limits_of(model.profile))
+    obstacle = job.vertebra.obstacle_in(scale)
     if obstacle or crop is None or site.body is None:
         return replace(_not_analysed(site.level, obstacle), flags=flags), None
-    slices, remarks = slices_of(crop, model.profile.geometry.central_slices, all_slices)
-    x = torch.from_numpy(network_input(crop, model.profile, scale)[slices])[:, None]
-    seen = attribute(x, crop.body[slices], model, on_progress=partial(watch.step, site.level))
+    slices, remarks = slices_of(crop, model.profile.geometry.central_slices, job.all_slices)
+    x = torch.from_numpy(network_input(crop, model.profile, scale))[:, None]
+    tell = partial(watch.step, site.level)
+    known = job.encoded
+    seen = attribute(
+        x[torch.from_numpy(slices)],
+        crop.body[slices],
+        _gated(model, known),
+        on_progress=tell,
+        latents=known.latents if known else None,
+    )
     view, body, start = close_up(ct, site.body)
     lesions = join_slices(_parts(seen, slices), model.profile.decision.min_slices)
+    if known and known.calibrated:
+        difference = np.zeros(crop.image.shape, np.float32)
+        difference[slices] = seen.difference
+        lesions = with_probabilities(
+            lesions, x[:, 0].numpy(), difference, crop.body, known.p, model.profile
+        )
+        sure = [lesion for lesion in lesions if lesion.score > job.threshold]
+        reference = known.latents.reference[:1]
+        # A stop is heard there, too; how far the vertebra is does not change.
+        lesions[: len(sure)] = with_stability(
+            sure, x, crop.body, reference, model, lambda *_: tell("hide and seek", 1, 1)
+        )
     found = measure(lesions, site.level, crop.grid, view, body, scale.is_hu)
     finding = VertebraFinding(
         level=site.level,
         status=Status.NO_FINDING,
-        p_malignant=p_of_vertebra(seen.p),
+        p_malignant=known.p if known else p_of_vertebra(seen.p),
         body_source=site.source,
         body_mm3=float(body.sum() * ct.grid.voxel_mm3),
         flags=(*flags, *remarks),
         slice_p=tuple(float(p) for p in seen.p),
+        suspicious=bool(known and known.p > model.profile.confidence.suspicious_p),
+        distance_from_training=known.distance if known else None,
         candidates=tuple(_shifted(candidate, start) for candidate in found),
     )
-    return finding.judged(threshold), make_evidence(crop, slices, seen, model.profile, scale)
+    return finding.judged(job.threshold), make_evidence(crop, slices, seen, model.profile, scale)
+
+
+def _gated(model: Model, known: Encoded | None) -> Model:
+    """Return weights that edit no slice where the vertebra is surely healthy."""
+    if known is None or known.p >= model.profile.confidence.gate_p:
+        return model
+    closed = replace(model.profile.decision, gate_p=NEVER)
+    return replace(model, profile=replace(model.profile, decision=closed))
 
 
 def _parts(seen: Attribution, slices: npt.NDArray[np.intp]) -> list[SliceCandidate]:

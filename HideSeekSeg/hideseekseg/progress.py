@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from .events import Event, Progress
 
 PREPARATION = 0.1  # of a run, roughly: finding bodies and cutting them out
+BESIDE = 0.15  # and what it takes to encode all vertebrae first, where weights judge by patient
 # How much of a vertebra's time is over when a step of the method begins, and when it ends.
 STEPS = {"encode": (0.0, 0.1), "edit": (0.1, 0.5), "hide and seek": (0.5, 1.0)}
 
@@ -29,6 +30,7 @@ class ProgressReporter:
         self._levels = levels
         self._began = time.monotonic()
         self._analysis_began = self._began
+        self._ready = PREPARATION
 
     @property
     def seconds(self) -> float:
@@ -42,6 +44,14 @@ class ProgressReporter:
         self._tell(Progress(level, "body", n, len(self._levels), share))
         self._analysis_began = time.monotonic()
 
+    def beside(self, level: str) -> None:
+        """Tell that a vertebra is about to be encoded, before the first of all is judged."""
+        n = self._levels.index(level)
+        share = PREPARATION + BESIDE * n / len(self._levels)
+        self._tell(Progress(level, "encode", n, len(self._levels), share))
+        self._ready = PREPARATION + BESIDE
+        self._analysis_began = time.monotonic()
+
     def step(self, level: str, step: str, done: int, total: int) -> None:
         """``done`` of ``total`` network calls of a step of the method are over."""
         low, high = STEPS[step]
@@ -49,7 +59,7 @@ class ProgressReporter:
         share = (self._levels.index(level) + within) / len(self._levels)
         spent = time.monotonic() - self._analysis_began
         left = spent / share * (1 - share) if share > 0 else None
-        fraction = PREPARATION + (1 - PREPARATION) * share
+        fraction = self._ready + (1 - self._ready) * share
         self._tell(Progress(level, step, done, total, fraction, left))
 
     def _tell(self, progress: Progress) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from ..anatomy.crop import Crop, crop_grid, take_crop
 from ..anatomy.intensity import Calibration, network_input
+from ..confidence import marrow, reference_of, relative_reference
 from ..errors import InputError
 from ..files import make_folder
 from ..findings import LesionType
@@ -29,9 +30,6 @@ from ..training.dataset import (
     Slices,
     load_slices,
     make_batch,
-    marrow,
-    reference_of,
-    relative_reference,
 )
 from ..training.evaluation import Case, case_of
 
@@ -126,7 +124,7 @@ def real_subjects(
         others = (patients == patients[number]) & (np.arange(len(subjects)) != number)
         reference = reference_of([own[n] for n in np.flatnonzero(others)])
         hu = torch.tensor(reference, dtype=torch.float32).repeat(len(subject.case.x), 1)
-        case = replace(subject.case, reference=relative_reference(hu, profile))
+        case = replace(subject.case, reference=relative_reference(hu, profile.intensity))
         result.append(replace(subject, case=case))
     return result
 

@@ -19,6 +19,7 @@ from .arguments import (
     seed,
     threads,
 )
+from .training import add_observed, observed
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +27,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     _accuracy_arguments(kinds.add_parser("accuracy", help="accuracy of a set of weights"))
     _train_arguments(kinds.add_parser("train", help="train the networks of the baselines"))
     _folds_arguments(kinds.add_parser("folds", help="cross-validation by patient"))
+    _observe_arguments(kinds.add_parser("observe", help="what weights make of known vertebrae"))
+    _probabilities_arguments(
+        kinds.add_parser("probabilities", help="calibration, lesions by diameter, false findings")
+    )
     bodies = kinds.add_parser("bodies", help="derived vertebral bodies against reference ones")
     bodies.add_argument("--data", type=Path, required=True, metavar="DIR")
     bodies.set_defaults(measure=_bodies)
@@ -49,6 +54,50 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         kinds.add_parser("speed", help="seconds and memory, and their price in accuracy")
     )
     _range_arguments(kinds.add_parser("range", help="warnings on unusual inputs, false and true"))
+
+
+def _observe_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("cases", type=Path, metavar="CASES", help="output of `simulate --whole`, or of `pack`")
+    add("--weights", type=Path, metavar="DIR", help=WEIGHTS_HELP)
+    add("--out", type=Path, required=True, metavar="FILE.json")
+    add("--patients", type=names, default=(), metavar="A,B", help="only these")
+    add("--device", default="auto", choices=DEVICES)
+    add_observed(parser)
+    parser.set_defaults(measure=_observe)
+
+
+def _observe(args: argparse.Namespace) -> int:
+    from ..benchmark.probabilities import run_observe
+    from ..model.weights import BUNDLE
+
+    work = (args.weights or BUNDLE, args.cases, args.out, observed(args), args.patients)
+    print(run_observe(*work, args.device, say))
+    return OK
+
+
+def _probabilities_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("sets", type=Path, nargs="*", metavar="FILE.json", help="output of `benchmark observe`")
+    add("--weights", type=Path, metavar="DIR", help=WEIGHTS_HELP)
+    add(
+        "--fold",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FOLD-WHAT.json",
+        help="the same of one fold, by weights that were not trained on its patients",
+    )
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for table and JSON")
+    parser.set_defaults(measure=_probabilities)
+
+
+def _probabilities(args: argparse.Namespace) -> int:
+    from ..benchmark.probabilities import report
+    from ..model.weights import BUNDLE
+
+    print(report(args.weights or BUNDLE, args.fold, args.sets, args.out))
+    return OK
 
 
 def _accuracy_arguments(parser: argparse.ArgumentParser) -> None:

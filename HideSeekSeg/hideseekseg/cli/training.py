@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from .arguments import (
     DEVICES,
@@ -217,7 +218,70 @@ def _tune(args: argparse.Namespace) -> int:
     return OK
 
 
+def _calibrate_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("weights", type=Path, metavar="DIR", help="weights, which stay as they are")
+    add(
+        "observations",
+        type=Path,
+        nargs="+",
+        metavar="FILE.json",
+        help="output of `benchmark observe`, of patients who were not in training",
+    )
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for the calibrated weights")
+    add(
+        "--training",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE.json",
+        help="the same of patients of training: they say what is far from them",
+    )
+    add_observed(parser)
+
+
+def add_observed(parser: argparse.ArgumentParser) -> None:
+    """Add the settings that observations are made with."""
+    add = parser.add_argument
+    add("--noise-level", type=share, metavar="X", help="of a single-shot edit (0 to 1)")
+    add("--draws", type=whole(1, 32), metavar="N", help="of noise for one edit")
+    add("--floor", type=share, metavar="X", help="change from which a pixel is a candidate's")
+    add("--slice-gate", type=share, metavar="P", help="slices below it are not edited")
+    add("--min-slices", type=whole(1, 9), metavar="N", help="that a candidate must stand on")
+
+
+def observed(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Return those settings, as parts of a profile."""
+    schedule = {"noise_level": args.noise_level, "draws": args.draws}
+    decision = {
+        "lytic_floor": args.floor,
+        "blastic_floor": args.floor,
+        "gate_p": args.slice_gate,
+        "min_slices": args.min_slices,
+    }
+    parts = {"schedule": schedule, "decision": decision}
+    return {
+        part: {key: value for key, value in values.items() if value is not None}
+        for part, values in parts.items()
+    }
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    from ..training.commands import run_calibrate
+
+    settings = observed(args)
+    run_calibrate(args.weights, args.observations, args.training, args.out, settings, say)
+    print(args.out)
+    return OK
+
+
 COMMANDS = (
+    Command(
+        "calibrate",
+        "fit a weights folder's probabilities on patients who were not in training",
+        _calibrate_arguments,
+        _calibrate,
+    ),
     Command(
         "simulate",
         "make training data: real and synthetic vertebrae with simulated metastases",

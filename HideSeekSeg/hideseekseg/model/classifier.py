@@ -57,7 +57,7 @@ class LinearClassifier:
         return (moved * self.scale + self.mean).to(z.dtype).to(z.device)
 
     def along(self, z: Tensor) -> Tensor:
-        """The part of latents z (N, latent) along the normal: their logit and nothing else."""
+        """Return the part of latents z (N, latent) along the normal, which is their logit."""
         steps = (self._standardised(z) @ self.coef) / self.coef.square().sum()
         only = steps[:, None] * self.coef
         return (only * self.scale + self.mean).to(z.dtype).to(z.device)

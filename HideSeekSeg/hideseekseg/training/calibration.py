@@ -106,7 +106,8 @@ def _fit_vertebra(seen: Sequence[SeenVertebra]) -> tuple[tuple[float, ...], floa
 
 
 def _fit_candidates(seen: Sequence[SeenVertebra], p: Floats, kind: LesionType) -> tuple[float, ...]:
-    rows, true = [], []
+    rows: list[tuple[float, ...]] = []
+    true: list[bool] = []
     for one, own in zip(seen, p):
         for candidate in one.candidates:
             if candidate.type == kind:
@@ -136,7 +137,7 @@ def logistic(
         gradient = np.concatenate([[wrong.sum()], z.T @ wrong + 2 * PENALTY * slopes])
         return float(share @ error + PENALTY * slopes @ slopes), gradient
 
-    bounds = [(None, None)] * (z.shape[1] + 1)
+    bounds: list[tuple[float | None, None]] = [(None, None)] * (z.shape[1] + 1)
     if least is not None:
         bounds[1:] = [(float(value), None) for value in least]
     fitted = optimize.minimize(
@@ -206,4 +207,26 @@ def false_per_healthy(judged: Sequence[Judged], threshold: float, gate: float = 
     return count / max(len(healthy), 1)
 
 
-TYPES: tuple[LesionType, ...] = LESION_TYPES
+THRESHOLDS = tuple(round(0.05 * n, 2) for n in range(4, 17))
+FALSE_COST = 1.0  # what a false finding in every healthy vertebra takes from the mean F1
+GATE_LOSS = 0.01  # share of diseased vertebrae that need not be edited
+SUSPICIOUS_SHARE = 0.05  # of healthy vertebrae that may be called suspicious
+
+
+def choose(confidence: Confidence, seen: Sequence[SeenVertebra]) -> tuple[Confidence, float]:
+    """Choose the gate, the suspicious P, and the threshold of candidates.
+
+    The threshold is worth most by the mean F1 of both types, less what false findings in healthy
+    vertebrae cost.
+    """
+    judged = judge(confidence, seen)
+    p = np.array([one.p for one in judged])
+    diseased = np.array([one.seen.diseased for one in judged])
+    gate = float(np.quantile(p[diseased], GATE_LOSS))
+    suspicious = max(0.5, float(np.quantile(p[~diseased], 1 - SUSPICIOUS_SHARE)))
+
+    def worth(threshold: float) -> float:
+        f1 = np.mean([tally(judged, kind, threshold, gate).f1 for kind in LESION_TYPES])
+        return float(f1) - FALSE_COST * false_per_healthy(judged, threshold, gate)
+
+    return replace(confidence, gate_p=gate, suspicious_p=suspicious), max(THRESHOLDS, key=worth)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ..files import atomic, make_folder
 from ..findings import LESION_TYPES
 from ..model.profile import Geometry, Profile
 from ..model.weights import Model, load_model, save_model
+from .calibration import choose, fit
 from .dataset import Slices, load_slices, patients_of
 from .distributed import ProcessGroup, open_team
 from .evaluation import (
@@ -27,6 +28,7 @@ from .evaluation import (
     measure_weights,
 )
 from .manifest import Manifest, balance, overlap, read_manifest
+from .observing import read_observations
 from .pictures import loss_curves
 from .prepare import PreparedRow, cut_out, write_shards
 from .threshold_tuning import tune
@@ -355,3 +357,50 @@ def run_benchmark(folder: Path, weights: Path, out: Path | None, say: Say) -> No
             "decision": asdict(model.profile.decision),
         }
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def run_calibrate(
+    weights: Path,
+    observations: Sequence[Path],
+    training: Sequence[Path],
+    out: Path,
+    settings: Mapping[str, Any],
+    say: Say,
+) -> None:
+    """Fit probabilities and choose thresholds; the same networks with them in ``out``.
+
+    ``observations`` are of patients who were not in training, of these weights or of those of
+    other folds of one recipe; ``training`` of vertebrae that were.  ``settings`` are the schedule
+    and decision that they were made with.  Raises InputError.
+    """
+    model = load_model(weights)
+    seen = [
+        replace(one, group=f"{path.stem} {one.group}")
+        for path in observations
+        for one in read_observations(path)
+    ]
+    for kind in LESION_TYPES:
+        if not any(c.true for one in seen for c in one.candidates if c.type == kind):
+            raise InputError(observations[0], f"no {kind} lesion was found: nothing to fit on")
+    known = [one.distance for path in training for one in read_observations(path)]
+    confidence, threshold = choose(fit(seen, known), seen)
+    profile = model.profile
+    decision = replace(profile.decision, threshold=threshold, **settings.get("decision", {}))
+    profile = replace(
+        profile,
+        schedule=replace(profile.schedule, **settings.get("schedule", {})),
+        decision=decision,
+        confidence=confidence,
+        provenance={
+            **profile.provenance,
+            "thresholds": "chosen on patients who were not in training",
+            "calibration": {
+                "vertebrae": len(seen),
+                "diseased": sum(one.diseased for one in seen),
+                "patients": sorted({one.patient for one in seen}),
+            },
+        },
+    )
+    _save(model, profile, out)
+    say(f"threshold {threshold:g}, gate {confidence.gate_p:.3f}")
+    say(f"suspicious above {confidence.suspicious_p:.3f}")

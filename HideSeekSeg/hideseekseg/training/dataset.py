@@ -18,18 +18,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage
 from torch import Generator, Tensor
 from torch.nn import functional
 
 from ..anatomy.preparation import central_slices
+from ..confidence import compressed_tensor, marrow, reference_of, relative_reference
 from ..errors import InputError
 from ..model.profile import Profile
 from ..simulation.simulate import BLASTIC, BODY, LEAST_LESION_PIXELS, LYTIC
 
 Bools = npt.NDArray[np.bool_]
 
-LEAST_OTHERS = 2  # vertebrae that make a patient's reference
 KNOTS = 5  # of the smooth fields that bend a slice and vary its density, along either axis
 LONE_SHARE = 0.25  # of training slices whose patient's other vertebrae are kept from the network
 
@@ -290,22 +289,16 @@ def make_batch(
         reference = torch.cat([gain * reference[:, :1] + shift, gain * reference[:, 1:]], dim=1)
         lone = torch.from_numpy(rng.random((len(at), 1)) < LONE_SHARE).to(hu.device)
         reference = reference.masked_fill(lone, torch.nan)
-    x = (compressed_tensor(hu, profile) + 1) * weight - 1
+    x = (compressed_tensor(hu, profile.intensity) + 1) * weight - 1
     body = shown[:, :1] > 0.5
     return Batch(
         x[:, :1],
         x[:0] if slices.label_only else x[:, 1:],
         body,
         torch.from_numpy(slices.label[rows].astype(np.float32)).to(hu.device),
-        relative_reference(reference, profile),
+        relative_reference(reference, profile.intensity),
         shown[:, 1:] > 0.5,
     )
-
-
-def compressed_tensor(hu: Tensor, profile: Profile) -> Tensor:
-    """As ``anatomy.intensity.compressed``, on the tensor's device."""
-    s = profile.intensity
-    return ((torch.asinh((hu - s.centre) / s.width) - s.offset) / s.scale).clamp(-1.0, 1.0)
 
 
 def feathered_tensor(body: Tensor, margin: float) -> Tensor:
@@ -324,25 +317,6 @@ def feathered_tensor(body: Tensor, margin: float) -> Tensor:
     return weight
 
 
-def marrow(image: npt.NDArray[Any], body: Bools) -> tuple[float, float]:
-    """Median and robust deviation (HU) of a body's inside; NaN where it has none."""
-    inside = image[ndimage.binary_erosion(body, np.ones((1, 5, 5)))]
-    if inside.size == 0:
-        return np.nan, np.nan
-    middle = float(np.median(inside))
-    return middle, 1.4826 * float(np.median(np.abs(inside - middle)))
-
-
-def reference_of(
-    others: Sequence[tuple[float, float]] | npt.NDArray[np.float64],
-) -> tuple[float, float]:
-    """Marrow that stands for a patient: the medians of the others'; NaN where they are too few."""
-    if len(others) < LEAST_OTHERS:
-        return np.nan, np.nan
-    middle, spread = np.nanmedian(np.asarray(others, float), axis=0)
-    return float(middle), float(spread)
-
-
 def _patient_references(columns: dict[str, np.ndarray]) -> npt.NDArray[np.float32]:
     """Marrow (N, 2) of the other vertebrae of each slice's patient, NaN where there are none."""
     reference = np.full((len(columns["label"]), 2), np.nan, np.float32)
@@ -357,17 +331,8 @@ def _patient_references(columns: dict[str, np.ndarray]) -> npt.NDArray[np.float3
     for group in np.split(order, np.flatnonzero(whose[order][1:] != whose[order][:-1]) + 1):
         for number in group:
             others = own[group[group != number]]
-            reference[starts[number] : ends[number]] = reference_of(others)
+            reference[starts[number] : ends[number]] = reference_of([(m, d) for m, d in others])
     return reference
-
-
-def relative_reference(reference: Tensor, profile: Profile) -> Tensor:
-    """The patient's marrow, HU (N, 2: median, deviation), in units of x."""
-    middle, spread = reference[:, 0], reference[:, 1]
-    x = compressed_tensor(middle, profile)
-    upper = compressed_tensor(middle + spread, profile)
-    lower = compressed_tensor(middle - spread, profile)
-    return torch.stack([x, (upper - lower) / 2], dim=1)
 
 
 def _references(slices: Slices, rows: npt.NDArray[np.intp]) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..attribution import Edit, Latents, edit, encode, hide_and_seek, propose
+from ..confidence import latent_size
 from ..files import atomic
 from ..findings import LESION_TYPES, LesionType
 from ..lesions import Lesion3D, candidate_features, join_slices, p_of_vertebra
@@ -107,15 +108,10 @@ def _encoded(case: Case, latents: Latents) -> SeenVertebra:
         case.group or case.patient,
         case.diseased,
         log_odds(p_of_vertebra(latents.p.numpy())),
-        distance_of(latents),
+        latent_size(latents),
         sizes,
         {kind: int(case.truth[kind].sum()) for kind in LESION_TYPES},
     )
-
-
-def distance_of(latents: Latents) -> float:
-    """The size of a vertebra's mean latent: root mean square over its standardised numbers."""
-    return float(latents.z.float().mean(0).square().mean().sqrt())
 
 
 def _candidates(

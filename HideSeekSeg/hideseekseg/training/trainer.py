@@ -145,9 +145,7 @@ def run_stage(
         _average(averaged, module, min(stage.average, (step + 1) / (step + 20)))
         recent.append({name: value.detach() for name, value in losses.items()})
         now = time.monotonic() - began
-        last = step + 1 == stage.steps
-        if stage.seconds is not None:
-            last = last or team.any(share_done(stage, step + 1, spent + now) >= 1)
+        last = _is_last(stage, step, spent + now, team)
         if (step + 1) % 50 == 0 or last:
             mean = _means(recent, team)
             if measure and (not measured or (step + 1) % MEASURE_EVERY == 0 or last):
@@ -155,9 +153,7 @@ def run_stage(
             mean |= measured
             history.append({"step": step + 1, **mean})
             recent = []
-            left = now / (step + 1 - first) * (stage.steps - step - 1)
-            if stage.seconds is not None:
-                left = min(left, stage.seconds - spent - now)
+            left = _seconds_left(stage, step + 1, step + 1 - first, now, spent)
             if team.is_main:
                 on_progress(TrainingProgress(stage.name, step + 1, stage.steps, mean, left))
         stopping = team.any(should_stop())
@@ -172,6 +168,19 @@ def run_stage(
         if last:
             break
     return averaged
+
+
+def _is_last(stage: TrainingStage, step: int, spent: float, team: ProcessGroup) -> bool:
+    """Return whether no step follows; all processes of a group end together."""
+    last = step + 1 == stage.steps
+    if stage.seconds is None:
+        return last
+    return last or team.any(share_done(stage, step + 1, spent) >= 1)
+
+
+def _seconds_left(stage: TrainingStage, step: int, done: int, now: float, spent: float) -> float:
+    left = now / done * (stage.steps - step)
+    return left if stage.seconds is None else min(left, stage.seconds - spent - now)
 
 
 def _means(recent: list[Losses], team: ProcessGroup) -> dict[str, float]:

@@ -1,0 +1,245 @@
+"""Probabilities against the truth: calibration, lesions by diameter, false findings, by patient."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..files import atomic, make_folder
+from ..findings import LESION_TYPES
+from ..model.profile import Confidence
+from ..model.weights import Model, load_model
+from ..simulation.packed_vertebrae import unpack
+from ..training.calibration import (
+    Judged,
+    choose,
+    expected_calibration_error,
+    false_per_healthy,
+    fit,
+    judge,
+    tally,
+)
+from ..training.evaluation import Case, load_cases
+from ..training.lesion_matching import auc
+from ..training.observing import (
+    SeenVertebra,
+    observe,
+    read_observations,
+    write_observations,
+)
+from ..training.trainer import Say, counter
+from .cases import real_subjects
+
+REPLICATES = 500
+SIZES_MM = ((0.0, 6.0), (6.0, 10.0), (10.0, np.inf))
+Data = dict[str, Any]
+
+
+def run_observe(
+    weights: Path,
+    cases: Path,
+    out: Path,
+    settings: dict[str, dict[str, Any]],
+    patients: Sequence[str],
+    device: str,
+    say: Say,
+) -> Path:
+    """Run weights on vertebrae whose truth is known, and write what they make of each.
+
+    ``cases`` is the output of ``simulate --whole``, or of ``pack``: real vertebrae, of which no
+    lesion is known.  Only ``patients``, where named.  Raises InputError.
+    """
+    model = load_model(weights, device)
+    profile = replace(
+        model.profile,
+        schedule=replace(model.profile.schedule, **settings["schedule"]),
+        decision=replace(model.profile.decision, **settings["decision"]),
+    )
+    model = replace(model, profile=profile)
+    chosen = [one for one in _cases(cases, model) if not patients or one.patient in patients]
+    if not chosen:
+        raise InputError(cases, f"has no vertebra of {', '.join(patients)}")
+    write_observations(out, observe(model, chosen, tell=counter(say, "vertebra"))[0])
+    return out
+
+
+def _cases(cases: Path, model: Model) -> list[Case]:
+    if cases.is_dir():
+        return load_cases(cases, model.profile)
+    return [subject.case for subject in real_subjects(unpack(cases), model.profile)]
+
+
+def report(weights: Path, folds: Sequence[Path], sets: Sequence[Path], out: Path) -> Path:
+    """Write ``probabilities.md`` and ``.json``; return the table's path.
+
+    Each of ``folds`` and ``sets`` is a file of ``benchmark observe``.  Files of folds are named
+    FOLD-WHAT.json: each fold is judged by probabilities fitted on all others.  ``sets`` are judged
+    by the weights' own.
+    """
+    model = load_model(weights)
+    confidence = model.profile.confidence
+    if not confidence.known:
+        raise InputError(weights, "is not calibrated: see `calibrate`")
+    make_folder(out)
+    rows: dict[str, Data] = {}
+    for name, judged, threshold, gate in _cross_validated(folds):
+        rows[f"cross-validated: {name}"] = figures(judged, threshold, gate)
+    threshold = model.profile.decision.threshold
+    for path in sets:
+        judged = judge(confidence, read_observations(path))
+        rows[path.stem] = figures(judged, threshold, confidence.gate_p)
+    content = {"weights": model.hash, "sets": rows}
+    with atomic(out / "probabilities.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    with atomic(out / "probabilities.md") as temporary:
+        temporary.write_text(_page(model, rows), encoding="utf-8")
+    return out / "probabilities.md"
+
+
+def _cross_validated(paths: Sequence[Path]) -> list[tuple[str, list[Judged], float, float]]:
+    """Return what was observed of all folds, judged by what the other folds tell.
+
+    Each fold has a threshold of its own: probabilities are told as what they exceed it by.
+    """
+    seen: dict[tuple[str, str], list[SeenVertebra]] = {}
+    for path in paths:
+        fold, _, what = path.stem.partition("-")
+        seen[fold, what] = [
+            replace(one, group=f"{path.stem} {one.group}") for one in read_observations(path)
+        ]
+    judged: dict[str, list[Judged]] = {}
+    for fold in sorted({fold for fold, _ in seen}):
+        others = [one for (name, _), own in seen.items() if name != fold for one in own]
+        confidence, threshold = choose(fit(others), others)
+        for (name, what), own in seen.items():
+            if name == fold:
+                judged.setdefault(what, []).extend(
+                    _above(one, confidence, threshold) for one in judge(confidence, own)
+                )
+    return [(what, own, 0.0, 0.0) for what, own in judged.items()]
+
+
+def _above(one: Judged, confidence: Confidence, threshold: float) -> Judged:
+    closed = one.p < confidence.gate_p
+    return replace(one, candidates=tuple(-1.0 if closed else p - threshold for p in one.candidates))
+
+
+def figures(judged: Sequence[Judged], threshold: float, gate: float) -> Data:
+    """All figures of one set; intervals redraw patients, then their vertebrae."""
+    groups: dict[str, list[Judged]] = {}
+    for one in judged:
+        groups.setdefault(one.seen.patient, []).append(one)
+
+    def estimate(measure: Callable[[Sequence[Judged]], float]) -> list[float | None]:
+        rng = np.random.default_rng(1)
+        drawn = []
+        names = list(groups)
+        for _ in range(REPLICATES):
+            some: list[Judged] = []
+            for name in rng.choice(names, len(names)):
+                own = groups[str(name)]
+                some += [own[n] for n in rng.integers(0, len(own), len(own))]
+            drawn.append(measure(some))
+        ends = np.nanquantile(drawn, [0.025, 0.975]) if np.isfinite(drawn).any() else [np.nan] * 2
+        values = [measure(judged), float(ends[0]), float(ends[1])]
+        return [None if np.isnan(value) else round(value, 3) for value in values]
+
+    result: Data = {
+        "vertebrae": len(judged),
+        "diseased": sum(one.seen.diseased for one in judged),
+        "patients": len(groups),
+        "vertebra AUC": estimate(_vertebra_auc),
+        "calibration error of P": estimate(_calibration_error),
+        "mean P of healthy vertebrae": estimate(_mean_healthy),
+        "false findings per healthy vertebra": estimate(
+            lambda some: false_per_healthy(some, threshold, gate)
+        ),
+    }
+    if result["diseased"]:
+        for kind in LESION_TYPES:
+            result[f"{kind} F1"] = estimate(lambda s, k=kind: _f1(s, k, threshold, gate, 0.0))  # type: ignore[misc]
+            result[f"{kind} F1, 10 mm and more"] = estimate(
+                lambda s, k=kind: _f1(s, k, threshold, gate, 10.0)  # type: ignore[misc]
+            )
+            counts = tally(judged, kind, threshold, gate)
+            result[f"{kind} Dice"] = round(counts.dice, 3)
+            for low, high in SIZES_MM:
+                sized = tally(judged, kind, threshold, gate, low, high)
+                size = f"{low:g} to {high:g} mm" if np.isfinite(high) else f"{low:g} mm and more"
+                result[f"{kind} found, {size}"] = f"{sized.found} of {sized.found + sized.missed}"
+    result["by patient"] = {
+        name: {
+            "vertebrae": len(own),
+            "mean P of healthy vertebrae": round(_mean_healthy(own), 3),
+            "false findings in healthy vertebrae": round(
+                false_per_healthy(own, threshold, gate) * sum(not o.seen.diseased for o in own)
+            ),
+        }
+        for name, own in sorted(groups.items())
+    }
+    return result
+
+
+def _f1(judged: Sequence[Judged], kind: Any, threshold: float, gate: float, least: float) -> float:
+    counts = tally(judged, kind, threshold, gate, least_mm=least)
+    return counts.f1 if counts.found + counts.missed else float("nan")
+
+
+def _vertebra_auc(judged: Sequence[Judged]) -> float:
+    return auc(
+        [one.p for one in judged if one.seen.diseased],
+        [one.p for one in judged if not one.seen.diseased],
+    )
+
+
+def _calibration_error(judged: Sequence[Judged]) -> float:
+    true = np.array([one.seen.diseased for one in judged])
+    return expected_calibration_error(np.array([one.p for one in judged]), true)
+
+
+def _mean_healthy(judged: Sequence[Judged]) -> float:
+    p = [one.p for one in judged if not one.seen.diseased]
+    return float(np.mean(p)) if p else float("nan")
+
+
+def _page(model: Model, rows: dict[str, Data]) -> str:
+    lines = [
+        "# Probabilities: calibrated P, candidates by diameter, false findings",
+        "",
+        f"Weights {model.profile.name}, {model.hash[:12]}; made by `benchmark probabilities`. Sets"
+        " are never pooled. Intervals are 95 % bootstrap that redraws patients, then vertebrae."
+        " Cross-validated: networks and probabilities of patients that neither has seen. Real"
+        " vertebrae are those in which nobody noticed a lesion. A lesion is found by an accepted"
+        " candidate of its type with an IoU of at least 0.1; diameters are the longest axial ones.",
+        "",
+        f"| what | {' | '.join(rows)} |",
+        f"|---|{'---|' * len(rows)}",
+    ]
+    names = list(dict.fromkeys(key for row in rows.values() for key in row if key != "by patient"))
+    for name in names:
+        cells = [_cell(row.get(name)) for row in rows.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    for title, row in rows.items():
+        lines += ["", f"## {title}, by patient", ""]
+        lines += ["| patient | vertebrae | mean P of healthy | false findings in healthy |"]
+        lines += ["|---|---|---|---|"]
+        for patient, own in row["by patient"].items():
+            lines.append(f"| {patient} | {' | '.join(_cell(value) for value in own.values())} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        middle, low, high = value
+        if middle is None:
+            return "-"
+        return f"{middle:.2f}" + (f" [{low:.2f}, {high:.2f}]" if low is not None else "")
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return "-"
+    return str(value)

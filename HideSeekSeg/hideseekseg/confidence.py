@@ -1,0 +1,213 @@
+"""How sure the method is: a vertebra beside the patient's others, a candidate, its stability.
+
+Only for weights whose profile has a ``Confidence``, or whose encoder sees a patient's context.
+Arrays of a vertebra are (S, P, I) as in ``anatomy.crop``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from .anatomy.crop import Mask
+from .attribution import Latents, changed_pixels, edit, encode
+from .lesions import Lesion3D, candidate_features, p_of_vertebra
+from .model.calibration import (
+    LEAST_OTHERS,
+    candidate_probability,
+    log_odds,
+    vertebra_probability,
+)
+from .model.inference import BATCH
+from .model.profile import Intensity, Profile
+from .model.weights import Model
+
+Floats = npt.NDArray[np.float32]
+
+INNER = np.ones((1, 5, 5))  # marrow lies at least two pixels from the body's outline
+FOUND_AGAIN = 0.5  # share of a candidate's voxels that must change again
+
+
+@dataclass(frozen=True)
+class VertebraInput:
+    """One vertebra for the network: x (S, 1, P, I) of all slices of the crop, HU and body.
+
+    ``slices`` are the numbers of those to analyse.
+    """
+
+    x: Tensor
+    hounsfield: Floats
+    body: Mask
+    slices: npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A vertebra's latents, its P(malignant), and its distance from training (None: not known).
+
+    ``calibrated``: P comes from the profile's ``Confidence``, not from the classifier alone.
+    """
+
+    latents: Latents
+    p: float
+    distance: float | None
+    calibrated: bool
+
+
+def sees_patient(profile: Profile) -> bool:
+    """Return whether these weights judge a vertebra beside the patient's others."""
+    return profile.architecture.context or profile.confidence.known
+
+
+def marrow(hounsfield: npt.NDArray[Any], body: Mask) -> tuple[float, float]:
+    """Return median and robust deviation (HU) of a body's inside; NaN where it has none."""
+    inside = hounsfield[ndimage.binary_erosion(body, INNER)]
+    if inside.size == 0:
+        return np.nan, np.nan
+    middle = float(np.median(inside))
+    return middle, 1.4826 * float(np.median(np.abs(inside - middle)))
+
+
+def reference_of(others: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return the marrow that stands for a patient: medians of the others', NaN if too few."""
+    known = [one for one in others if np.isfinite(one).all()]
+    if len(known) < LEAST_OTHERS:
+        return np.nan, np.nan
+    middle, spread = np.median(np.asarray(known, float), axis=0)
+    return float(middle), float(spread)
+
+
+def relative_reference(reference: Tensor, scaling: Intensity) -> Tensor:
+    """Return a patient's marrow, HU (N, 2: median, deviation), in units of x."""
+    middle, spread = reference[:, 0], reference[:, 1]
+    x, upper, lower = (
+        compressed_tensor(hu, scaling) for hu in (middle, middle + spread, middle - spread)
+    )
+    return torch.stack([x, (upper - lower) / 2], dim=1)
+
+
+def compressed_tensor(hounsfield: Tensor, scaling: Intensity) -> Tensor:
+    """As ``anatomy.intensity.compressed``, for tensors."""
+    x = (
+        torch.asinh((hounsfield - scaling.centre) / scaling.width) - scaling.offset
+    ) / scaling.scale
+    return x.clamp(-1.0, 1.0)
+
+
+def encode_patient(
+    vertebrae: Mapping[str, VertebraInput],
+    encode_one: Callable[[str, Tensor, Tensor], Latents],
+    profile: Profile,
+) -> dict[str, Encoded]:
+    """Encode all vertebrae of a patient, each beside the others.
+
+    ``encode_one(level, x, reference)`` is step 1 of the method.
+    """
+    own = {
+        level: marrow(v.hounsfield[v.slices], v.body[v.slices]) for level, v in vertebrae.items()
+    }
+    latents = {}
+    for level, vertebra in vertebrae.items():
+        others = [own[other] for other in vertebrae if other != level]
+        hounsfield = torch.tensor([reference_of(others)], dtype=torch.float32)
+        reference = relative_reference(hounsfield, profile.intensity)
+        x = vertebra.x[torch.from_numpy(vertebra.slices)]
+        latents[level] = encode_one(level, x, reference.expand(len(x), 2))
+    p = {level: p_of_vertebra(one.p.numpy()) for level, one in latents.items()}
+    confidence = profile.confidence
+    if confidence.known:
+        logits = {level: log_odds(value) for level, value in p.items()}
+        p = {
+            level: vertebra_probability(
+                confidence, logits[level], [logits[other] for other in logits if other != level]
+            )
+            for level in logits
+        }
+    limit = confidence.distance_limit
+    return {
+        level: Encoded(one, p[level], latent_size(one) / limit if limit else None, confidence.known)
+        for level, one in latents.items()
+    }
+
+
+def latent_size(latents: Latents) -> float:
+    """Return the root mean square of a vertebra's mean latent, whose numbers are standardised."""
+    return float(latents.z.float().mean(0).square().mean().sqrt())
+
+
+def with_probabilities(
+    lesions: Sequence[Lesion3D],
+    x: Floats,
+    difference: Floats,
+    body: Mask,
+    p: float,
+    profile: Profile,
+) -> list[Lesion3D]:
+    """Return the candidates of a vertebra with their probabilities, most probable first.
+
+    ``x`` and ``difference`` hold all slices of the crop; ``p`` is the vertebra's P(malignant).
+    """
+    judged = []
+    for lesion in lesions:
+        features = candidate_features(lesion, x, difference, body, log_odds(p))
+        confidence = profile.confidence
+        slopes = confidence.lytic if lesion.type == "lytic" else confidence.blastic
+        probability = candidate_probability(slopes, features) if slopes else 0.0
+        judged.append(replace(lesion, probability=probability))
+    return sorted(judged, key=lambda lesion: -lesion.score)
+
+
+def with_stability(
+    lesions: Sequence[Lesion3D],
+    x: Tensor,
+    body: Mask,
+    reference: Tensor,
+    model: Model,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> list[Lesion3D]:
+    """Return the candidates with the share of small changes under which each is found again.
+
+    The slices on which a candidate stands are mirrored, shifted by a pixel either way, and softened
+    with their neighbours; a candidate is found again where half of its voxels stand out once more.
+    x (S, 1, P, I) and ``body`` hold all slices of the crop.
+    """
+    slices = sorted({n for lesion in lesions for n in lesion.slices})
+    if not slices:
+        return list(lesions)
+    changes = _small_changes(x, slices)
+    found = np.zeros((len(changes), *body.shape), bool), np.zeros((len(changes), *body.shape), bool)
+    for number, (changed, back) in enumerate(changes):
+        latents = encode(changed, model, BATCH, on_progress, reference.expand(len(slices), 2))
+        difference = edit(changed, latents, model, BATCH, on_progress).difference
+        for one, own in zip(slices, back(difference)):
+            pixels = changed_pixels(own, body[one], model.profile.decision)
+            found[0][number, one], found[1][number, one] = pixels["lytic"], pixels["blastic"]
+    shape = (body.shape[0], body.shape[1], body.shape[2])
+    stable = []
+    for lesion in lesions:
+        again = found[0] if lesion.type == "lytic" else found[1]
+        shares = again[:, lesion.mask(shape)].mean(axis=1)
+        stable.append(replace(lesion, stability=float((shares >= FOUND_AGAIN).mean())))
+    return stable
+
+
+def _small_changes(
+    x: Tensor, slices: Sequence[int]
+) -> list[tuple[Tensor, Callable[[Floats], Floats]]]:
+    """Return slices (N, 1, P, I) changed in a small way, and what takes a difference back."""
+    plain = x[list(slices)]
+    before = x[[max(n - 1, 0) for n in slices]]
+    after = x[[min(n + 1, len(x) - 1) for n in slices]]
+    return [
+        (plain.flip(-1), lambda d: d[..., ::-1].copy()),
+        (plain.roll(1, -1), lambda d: np.roll(d, -1, -1)),
+        (plain.roll(1, -2), lambda d: np.roll(d, -1, -2)),
+        ((before + 2 * plain + after) / 4, lambda d: d),
+    ]
