@@ -34,7 +34,7 @@ class LocatedBody:
     level: str
     body: Patch | None
     source: BodySource
-    flags: tuple[str, ...]
+    flags: tuple[BodyFlag, ...]
     axes: Axes | None = field(default=None, repr=False, compare=False)
     turn_known: bool = False
 
