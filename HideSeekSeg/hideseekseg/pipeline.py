@@ -24,7 +24,7 @@ from .anatomy.intensity import (
     surely_hounsfield,
 )
 from .anatomy.labelling import Assignment, assign, format_mapping
-from .anatomy.localization import all_bodies, close_up, levels_of, locate_body
+from .anatomy.localization import all_bodies, close_up, levels_of, locate_body, spine_axes
 from .anatomy.preparation import Prepared, prepare, slices_of
 from .anatomy.quality import limits_of
 from .attribution import Attribution, attribute
@@ -36,8 +36,7 @@ from .imaging.volume import Volume
 from .lesions import join_slices, measure, p_of_vertebra
 from .model.inference import is_out_of_memory
 from .model.profile import Profile
-from .model.schedules import scheduled
-from .model.weights import Model, on_cpu
+from .model.weights import Model, on_cpu, scheduled
 from .output.tables import to_json
 from .progress import ProgressReporter, Stopped
 
@@ -99,7 +98,7 @@ class Options:
     """Options of the user.
 
     ``labels`` is a label convention as in ``labelling.assign``; ``levels`` restricts the run to
-    some; ``threshold`` replaces that of the weights, ``schedule`` (of ``model.schedules``) theirs;
+    some; ``threshold`` replaces that of the weights, ``schedule`` (see ``scheduled``) theirs;
     ``all_slices`` analyses all slices, also where the weights were trained on central ones.
     """
 
@@ -144,10 +143,11 @@ def segment_spine(
     evidence: dict[str, Evidence] = {}
     finished: list[str] = []
     marked = all_bodies(segmentation, assignments, bodies)
+    axes = spine_axes(segmentation, assignments)
 
     @cache
     def prepared(level: str) -> Prepared:
-        site = locate_body(level, segmentation, assignments, ct.grid, marked)
+        site = locate_body(level, segmentation, assignments, ct.grid, marked, axes[level])
         return prepare(site, ct, model.profile.geometry)
 
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +17,16 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from hideseekseg.anatomy.body import CUT, NO_CANAL, find_body
+from hideseekseg.anatomy.crop import crop_grid
+from hideseekseg.anatomy.labelling import assign
+from hideseekseg.anatomy.localization import spine_axes
+from hideseekseg.anatomy.vertebra_frame import PATIENT_AXES, axes_of
 from hideseekseg.benchmark.body_accuracy import measure, overlap, report, surface_distance_mm
 from hideseekseg.errors import InputError
 from hideseekseg.imaging.patch import bounding_box
+from hideseekseg.imaging.segmentation import Segment, Segmentation
 from hideseekseg.imaging.volume import Grid, Volume, from_sitk, resample
+from hideseekseg.model.profile import Geometry
 
 Mask = npt.NDArray[np.bool_]
 ORDERS = list(itertools.permutations(range(3)))
@@ -310,3 +317,77 @@ def test_a_ready_made_crop_of_one_vertebra(
     )
     found = find_body(part, crop)
     assert overlap(found.mask, body) >= 0.97
+
+
+ALIGNED = Geometry("aligned", 64, slice_mm=4.0, body_pixels=44.0, margin_pixels=4.0)
+Kind = Literal["vertebra", "body"]
+
+
+def crop_axes(vertebra: Mask, grid: Grid, kind: Kind) -> npt.NDArray[np.float64]:
+    """Columns of the crop (inferior, posterior, right; unit vectors in LPS) as a run lays it."""
+    found = find_body(vertebra, grid, kind=kind)
+    return crop_grid(found.mask, grid, ALIGNED, found.axes, found.turn_known).direction
+
+
+def degrees_between(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:
+    """The largest angle between the columns of two frames."""
+    return float(np.degrees(np.arccos(np.clip((one * other).sum(axis=0), -1, 1))).max())
+
+
+@pytest.mark.parametrize("kind", ["vertebra", "body"])
+@pytest.mark.parametrize("yaw", [-30, -20, -8, 8, 20, 30])
+def test_the_crop_turns_with_the_vertebra(
+    l3: tuple[Mask, Mask, Grid], kind: Kind, yaw: float
+) -> None:
+    vertebra, body, grid = l3
+    mask = vertebra if kind == "vertebra" else body
+    moved = np.eye(4)
+    moved[:3, :3] = turned((0, 0, 1), yaw)
+    expected = moved[:3, :3] @ crop_axes(mask, grid, kind)
+    again = crop_axes(mask, Grid(grid.shape, moved @ grid.ijk_to_lps), kind)
+    assert degrees_between(again, expected) < (2.5 if kind == "vertebra" else 5.0)
+
+
+@settings(max_examples=10, deadline=None)
+@given(axis=turns, degrees=tenths)
+def test_the_crop_turns_with_a_crooked_patient(
+    l3: tuple[Mask, Mask, Grid], axis: tuple[float, ...], degrees: float
+) -> None:
+    vertebra, _, grid = l3
+    moved = np.eye(4)
+    moved[:3, :3] = turned(axis, degrees)
+    expected = moved[:3, :3] @ crop_axes(vertebra, grid, "vertebra")
+    again = crop_axes(vertebra, Grid(grid.shape, moved @ grid.ijk_to_lps), "vertebra")
+    assert degrees_between(again, expected) < 3.0
+
+
+@pytest.mark.parametrize("tilt", [60, 75])
+def test_a_vertebra_of_a_severely_bent_spine_keeps_its_axes(tilt: float) -> None:
+    """Beyond 52 degrees the crop lay on its side; the line of the spine tells where up is."""
+    patient = turned((1, 0, 0), tilt)
+    grid = grid_around((1.2, 1.2, 1.2), UPRIGHT)
+    vertebra, truth = draw(grid, patient)
+    superior = patient[:, 2]  # the drawn vertebra's own z axis, in LPS
+    found = find_body(vertebra, grid, reference=axes_of(superior, PATIENT_AXES[1]))
+    assert overlap(found.mask, truth) >= 0.88
+    axes = crop_grid(found.mask, grid, ALIGNED, found.axes, found.turn_known).direction
+    assert axes[:, 0] @ superior < -np.cos(np.radians(4))
+
+
+def test_the_axes_of_the_spine_follow_its_curve() -> None:
+    grid = Grid((60, 60, 20), np.diag([2.0, 2.0, 2.0, 1.0]))
+    labels = np.zeros(grid.shape, np.uint8)
+    levels = ("T12", "T11", "T10", "T9")
+    for n in range(4):  # upwards from T12, and ever more bent forwards
+        angle = np.radians(25 * n)
+        k, j = round(8 + 40 * np.sin(angle)), round(50 - 40 * (1 - np.cos(angle)))
+        labels[k - 2 : k + 3, j - 4 : j + 5, 6:14] = 32 + n
+    named = tuple(Segment(x, f"vertebrae_{x}", 32 + n, 0) for n, x in enumerate(levels))
+    segmentation = Segmentation((Volume(labels, grid),), named, "bent")
+    axes = spine_axes(segmentation, assign(segmentation))
+    tilts = [np.degrees(np.arctan2(-axes[level][0][1], axes[level][0][2])) for level in levels]
+    assert tilts == sorted(tilts)
+    assert 10 < tilts[0] < 16
+    assert 58 < tilts[-1] < 68
+    for frame in axes.values():
+        assert np.allclose(frame @ frame.T, np.eye(3))

@@ -20,7 +20,7 @@ SOURCES = sorted(LIBRARY.rglob("*.py"))
 # From the ground up: a room may import from its own floor's room and from lower floors.
 FLOORS = (
     ("errors", "events"),
-    ("files",),
+    ("archives", "files"),
     ("imaging", "model"),
     ("progress", "findings"),
     ("anatomy", "review", "attribution"),

@@ -7,7 +7,8 @@ where it is free and bridged by a plane where pedicles leave it; what then still
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import Literal
 
 import numpy as np
@@ -17,13 +18,31 @@ from scipy import ndimage
 from ..findings import BodySource
 from ..imaging.patch import bounding_box
 from ..imaging.volume import Grid, Volume, resample
-from .vertebra_frame import STEP_MM, Frame, find_frame, solid_on, working_grid
+from .vertebra_frame import (
+    PATIENT_AXES,
+    STEP_MM,
+    Frame,
+    axes_of,
+    find_frame,
+    solid_on,
+    working_grid,
+)
 
 Mask = npt.NDArray[np.bool_]
 Box = tuple[slice, ...]
+Axes = npt.NDArray[np.float64]
 
-CUT = "cut by the field of view"
-NO_CANAL = "no canal found: body cut by shape"
+
+class BodyFlag(str, Enum):
+    """Remark on how a body was found; its value is the text for the reader."""
+
+    CUT = "cut by the field of view"
+    NO_CANAL = "no canal found: body cut by shape"
+
+    __str__ = str.__str__
+
+
+CUT, NO_CANAL = BodyFlag
 
 MIDDLE_MM = 5.0  # half width of the stretch of wall that is surely between the pedicles
 FREE_WALL_MM = 2.5  # how far the wall may bulge behind its plane: beyond begins a pedicle
@@ -41,12 +60,16 @@ class Body:
     """A vertebral body on the grid of the vertebra it was found in.
 
     ``mask`` is bool (K, J, I); ``source`` says how it was found; ``flags`` are remarks for the
-    reader of the result.
+    reader of the result.  ``axes`` (rows: unit vectors in LPS to the vertebra's superior, posterior
+    and left) are the vertebra's own where its canal shows them (``turn_known``), else those it was
+    sought with.
     """
 
     mask: Mask
     source: BodySource
-    flags: tuple[str, ...]
+    flags: tuple[BodyFlag, ...]
+    axes: Axes = field(default_factory=PATIENT_AXES.copy, repr=False, compare=False)
+    turn_known: bool = False
 
 
 def find_body(
@@ -54,6 +77,7 @@ def find_body(
     grid: Grid,
     body: Mask | None = None,
     kind: Literal["vertebra", "body"] = "vertebra",
+    reference: Axes = PATIENT_AXES,
 ) -> Body:
     """The body of one vertebra.
 
@@ -61,22 +85,38 @@ def find_body(
     ``body`` may mark the bodies of several vertebrae on the same grid: it is intersected, unless
     it misses this vertebra.  A mask that is called a vertebra but has no posterior elements is
     taken as the body that it is; so is one in which no body can be told from the rest.
+    ``reference`` are axes as of ``Body.axes`` near which the vertebra's own are sought.
     """
     if kind == "body" or not vertebra.any():
-        return Body(vertebra, "given", cut_flags(vertebra))
+        return Body(vertebra, "given", cut_flags(vertebra), reference)
     box = bounding_box(vertebra)
     small = vertebra[box]
     if body is not None:
         both = small & body[box]
         if both.sum() > SMALLEST_OVERLAP * small.sum():
-            return _body(both, box, vertebra.shape, "intersected")
-    derived = _derive(small, grid.cut([s.start for s in box], small.shape))
+            part = grid.cut([s.start for s in box], small.shape)
+            whole = find_frame(_without_specks(small), part, reference)
+            axes, known = _own_axes(both, part, whole, reference)
+            return _body(both, box, vertebra.shape, "intersected", axes, known)
+    derived = _derive(small, grid.cut([s.start for s in box], small.shape), reference)
     if derived is None:
-        return Body(vertebra, "given", cut_flags(vertebra))
-    return _body(derived[0], box, vertebra.shape, "derived", derived[1])
+        return Body(vertebra, "given", cut_flags(vertebra), reference)
+    return _body(derived[0], box, vertebra.shape, "derived", *derived[1:])
 
 
-def cut_flags(body: Mask) -> tuple[str, ...]:
+def _own_axes(body: Mask, grid: Grid, frame: Frame | None, reference: Axes) -> tuple[Axes, bool]:
+    """Return the axes of a vertebra of which posterior runs from its body to its canal.
+
+    The middles of the two are known to a fraction of a millimetre, so that the crop turns with the
+    vertebra.  ``reference`` and False where no canal was found.
+    """
+    if frame is None or frame.canal is None:
+        return reference, False
+    middle = grid.lps(np.argwhere(body)[:, ::-1]).mean(axis=0)
+    return axes_of(frame.axes[0], frame.canal - middle), True
+
+
+def cut_flags(body: Mask) -> tuple[BodyFlag, ...]:
     """Whether a body (K, J, I) ends at the border of its volume and not where the bone ends."""
     if not body.any():
         return ()
@@ -92,18 +132,29 @@ def cut_flags(body: Mask) -> tuple[str, ...]:
 
 
 def _body(
-    small: Mask, box: Box, shape: tuple[int, ...], source: BodySource, flags: tuple[str, ...] = ()
+    small: Mask,
+    box: Box,
+    shape: tuple[int, ...],
+    source: BodySource,
+    axes: Axes,
+    turn_known: bool,
+    flags: tuple[BodyFlag, ...] = (),
 ) -> Body:
     """A body found in a box, on the whole grid."""
     mask = np.zeros(shape, bool)
     mask[box] = small
-    return Body(mask, source, flags + cut_flags(mask))
+    return Body(mask, source, flags + cut_flags(mask), axes, turn_known)
 
 
-def _derive(mask: Mask, grid: Grid) -> tuple[Mask, tuple[str, ...]] | None:
-    """The body within a whole vertebra and its flags; None where there is nothing to cut off."""
+def _derive(
+    mask: Mask, grid: Grid, reference: Axes
+) -> tuple[Mask, Axes, bool, tuple[BodyFlag, ...]] | None:
+    """Return the body within a whole vertebra, the vertebra's axes and flags.
+
+    None where there is nothing to cut off.
+    """
     mask = _without_specks(mask)
-    frame = find_frame(mask, grid)
+    frame = find_frame(mask, grid, reference)
     if frame is None:
         return None
     work, solid = _working(mask, grid, frame)
@@ -113,9 +164,9 @@ def _derive(mask: Mask, grid: Grid) -> tuple[Mask, tuple[str, ...]] | None:
     body_only = frame.canal is None and core.sum() > BODY_ONLY_SHARE * solid.sum()
     if body_only or not core.any():
         return None
-    flags = () if frame.canal is not None else (NO_CANAL,)
+    flags: tuple[BodyFlag, ...] = () if frame.canal is not None else (NO_CANAL,)
     body = mask & _nearer(core, solid & ~core, work, grid)
-    return (body, flags) if body.any() else None
+    return (body, *_own_axes(body, grid, frame, reference), flags) if body.any() else None
 
 
 def _working(mask: Mask, grid: Grid, frame: Frame) -> tuple[Grid, Mask]:

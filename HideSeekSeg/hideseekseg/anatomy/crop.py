@@ -22,6 +22,11 @@ Floats = npt.NDArray[np.float64]
 # Patient axes of a crop's (i, j, k) = (inferior, posterior, right), as LPS columns.
 PATIENT_AXES: Floats = np.array([[0.0, 0.0, -1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
 
+TURNS = [float(turn) for turn in np.radians(np.arange(-40, 41, 4))]
+CLEARLY_LIKER = 0.02
+SYMMETRIC = 0.85
+MIRROR_MM = 1.5
+
 
 @dataclass(frozen=True)
 class Crop:
@@ -37,31 +42,71 @@ class Crop:
         return np.flatnonzero(self.body.any(axis=(1, 2)))
 
 
-def body_axes(points: Floats, rounds: int = 5) -> Floats:
+def body_axes(points: Floats, rounds: int = 5, start: Floats = PATIENT_AXES) -> Floats:
     """Unit vectors (columns, LPS) to the body's inferior, posterior and right.
 
     ``points`` (N, 3) are the body's voxel centres in LPS mm.  The craniocaudal axis is the normal
     of the surface half-way between the endplates: unlike either endplate it ignores wedging, and
-    unlike principal axes it does not depend on which of the body's extents is largest.
+    unlike principal axes it does not depend on which of the body's extents is largest.  It is
+    sought from the axes ``start``, and right stays as near to theirs as it can.
     """
-    axes = PATIENT_AXES
+    axes = start
     for _ in range(rounds):
         local = (points - points.mean(axis=0)) @ axes
         slope = _middle_surface_slope(local)
         if slope is None:
             break
         inferior = axes @ np.array([1.0, -slope[0], -slope[1]])
-        axes = _frame(inferior)
+        axes = _frame(inferior, start[:, 2])
         if np.abs(slope).max() < 0.005:
             break
     return axes
 
 
-def _frame(inferior: Floats) -> Floats:
+def _frame(inferior: Floats, right: Floats) -> Floats:
     inferior = inferior / np.linalg.norm(inferior)
-    right = PATIENT_AXES[:, 2] - (PATIENT_AXES[:, 2] @ inferior) * inferior
+    right = right - (right @ inferior) * inferior
     right = right / np.linalg.norm(right)
     return np.stack([inferior, np.cross(inferior, right), right], axis=1)
+
+
+def turned_to_symmetry(points: Floats, axes: Floats) -> Floats:
+    """Return the axes (columns: inferior, posterior, right) turned so that left mirrors right.
+
+    ``points`` (N, 3) are a vertebral body's voxel centres in LPS mm.  The turn about the inferior
+    axis is the one at which the body, seen along that axis, is most like its mirror image; it is
+    left alone where that is hardly more so than as it is, and where the body is cut short.
+    """
+    seen = (points - points.mean(axis=0)) @ axes[:, 1:]
+    likeness = [_mirror_likeness(seen, turn) for turn in TURNS]
+    best = int(np.argmax(likeness))
+    clearly = likeness[best] > likeness[TURNS.index(0.0)] + CLEARLY_LIKER
+    if not clearly or likeness[best] < SYMMETRIC:
+        return axes
+    turn = TURNS[best]
+    if 0 < best < len(TURNS) - 1:  # the top of the parabola through the best and its neighbours
+        before, at, after = likeness[best - 1 : best + 2]
+        turn += (TURNS[1] - TURNS[0]) * 0.5 * (before - after) / (before - 2 * at + after)
+    cosine, sine = np.cos(turn), np.sin(turn)
+    posterior, right = axes[:, 1], axes[:, 2]
+    return np.stack(
+        [axes[:, 0], cosine * posterior + sine * right, cosine * right - sine * posterior], axis=1
+    )
+
+
+def _mirror_likeness(seen: Floats, turn: float) -> float:
+    """Return the share (0 to 1) of points (N, 2: posterior, right, mm) with a mirror image.
+
+    The mirror is the posterior axis turned by ``turn`` (radians) towards the right.
+    """
+    posterior = seen @ [np.cos(turn), np.sin(turn)]
+    right = seen @ [-np.sin(turn), np.cos(turn)]
+    pixels = np.rint(np.stack([posterior, right], axis=1) / MIRROR_MM).astype(np.intp)
+    half = int(np.abs(pixels).max())
+    width = 2 * half + 1
+    count = np.bincount((pixels[:, 0] + half) * width + pixels[:, 1] + half, minlength=width**2)
+    thickness = count.reshape(width, width)
+    return float(np.minimum(thickness, thickness[:, ::-1]).sum() / len(seen))
 
 
 def _middle_surface_slope(local: Floats, bin_mm: float = 2.5) -> Floats | None:
@@ -84,16 +129,30 @@ def _middle_surface_slope(local: Floats, bin_mm: float = 2.5) -> Floats | None:
     return np.asarray(fit[1:])
 
 
-def crop_grid(body: Mask, grid: Grid, geometry: Geometry) -> Grid:
-    """Where the crop of a vertebra lies.
+def crop_grid(
+    body: Mask,
+    grid: Grid,
+    geometry: Geometry,
+    vertebra: Floats | None = None,
+    turn_known: bool = False,
+) -> Grid:
+    """Return where the crop of a vertebra lies.
 
     ``body`` is the vertebral body on the CT's grid.  A crop holds ``geometry.size`` rows and
-    columns, and as many slices as the body is wide (at least one).
+    columns, and as many slices as the body is wide (at least one).  An aligned crop turns with the
+    vertebra: ``vertebra`` are the axes (rows: superior, posterior, left; LPS) near which its own
+    are sought, the patient's if None; ``turn_known`` says that its turn about the superior axis is
+    theirs, else the body's symmetry tells it.
     """
     box = bounding_box(body)
     part = np.argwhere(body[box])[:, ::-1] + [s.start for s in box[::-1]]
     points = grid.lps(part)
-    axes = body_axes(points) if geometry.kind == "aligned" else PATIENT_AXES
+    start = PATIENT_AXES if vertebra is None else (vertebra * [[-1.0], [1.0], [-1.0]]).T
+    if geometry.kind == "aligned":
+        axes = body_axes(points, start=start)
+        axes = axes if turn_known else turned_to_symmetry(points, axes)
+    else:
+        axes = PATIENT_AXES
     local = points @ axes
     # Half a voxel on either side: centres understate the extent of thick-sliced bodies.
     half = np.abs(axes.T @ grid.direction) @ grid.spacing / 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +12,9 @@ from ..findings import BodySource
 from ..imaging.patch import EVERYWHERE, Box, Patch, move_patch, patch_of, triple
 from ..imaging.segmentation import Segmentation
 from ..imaging.volume import Grid, Volume
-from .body import CUT, find_body
+from .body import CUT, Axes, BodyFlag, find_body
 from .labelling import Assignment, order
+from .vertebra_frame import PATIENT_AXES, axes_of
 
 Mask = npt.NDArray[np.bool_]
 
@@ -25,12 +26,17 @@ WHOLE = 0.99
 
 @dataclass(frozen=True)
 class LocatedBody:
-    """The body of one vertebra on the CT's grid; ``body`` is None where none of it is in the CT."""
+    """The body of one vertebra on the CT's grid; ``body`` is None where none of it is in the CT.
+
+    ``axes`` and ``turn_known`` as of ``body.Body``.
+    """
 
     level: str
     body: Patch | None
     source: BodySource
-    flags: tuple[str, ...]
+    flags: tuple[BodyFlag, ...]
+    axes: Axes | None = field(default=None, repr=False, compare=False)
+    turn_known: bool = False
 
 
 def levels_of(assignments: Sequence[Assignment]) -> tuple[str, ...]:
@@ -44,6 +50,7 @@ def locate_body(
     assignments: Sequence[Assignment],
     ct: Grid,
     bodies: Mask,
+    reference: Axes = PATIENT_AXES,
 ) -> LocatedBody:
     """The body of one level, sought on the segmentation's grid and moved to the CT's.
 
@@ -58,10 +65,36 @@ def locate_body(
     start = triple(s.start for s in box)
     mask = _union(segmentation, given or own, box)
     part = segmentation.grid.cut(start, triple(mask.shape))
-    body = find_body(mask, part, bodies[box], "body" if given else "vertebra")
+    body = find_body(mask, part, bodies[box], "body" if given else "vertebra", reference)
     moved, share = _move(patch_of(body.mask, start), segmentation.grid, ct)
     cut = (CUT,) if share < WHOLE and CUT not in body.flags else ()
-    return LocatedBody(level, moved, body.source, (*body.flags, *cut))
+    return LocatedBody(level, moved, body.source, (*body.flags, *cut), body.axes, body.turn_known)
+
+
+def spine_axes(segmentation: Segmentation, assignments: Sequence[Assignment]) -> dict[str, Axes]:
+    """Return for every level the axes (rows: superior, posterior, left; LPS) of the spine there.
+
+    Superior follows the line through the middles of a vertebra's neighbours, so that a vertebra of
+    a severely bent spine is sought where it can be; posterior is as near to the patient's as that
+    allows.  A vertebra without neighbours has the patient's axes.
+    """
+    middles: dict[str, npt.NDArray[np.float64]] = {}
+    for level in levels_of(assignments):
+        own = [a for a in assignments if a.level == level and a.kind != "other"]
+        box = _surroundings(segmentation, own)
+        if box is not None:
+            at = np.argwhere(_union(segmentation, own, box)) + [s.start for s in box]
+            middles[level] = segmentation.grid.lps(at[:, ::-1]).mean(axis=0)
+    levels = list(middles)
+    axes = dict.fromkeys(levels_of(assignments), PATIENT_AXES)
+    for n, level in enumerate(levels):
+        line = middles[levels[max(n - 1, 0)]] - middles[levels[min(n + 1, len(levels) - 1)]]
+        length = float(np.linalg.norm(line))
+        superior = line / length if length > 0 else PATIENT_AXES[0]
+        # Levels that run backwards are another check's to find: here up is up.
+        superior = superior if superior @ PATIENT_AXES[0] >= 0 else -superior
+        axes[level] = axes_of(superior, PATIENT_AXES[1])
+    return axes
 
 
 def all_bodies(

@@ -58,7 +58,7 @@ def prepare(site: LocatedBody, ct: Volume, geometry: Geometry) -> Prepared:
     if not np.isfinite(view.array[body]).all():
         return Prepared(site, "values that are not finite (NaN) in its body")
     view = _without_gaps(view)
-    crop = take_crop(view, body, crop_grid(body, view.grid, geometry))
+    crop = take_crop(view, body, crop_grid(body, view.grid, geometry, site.axes, site.turn_known))
     if not crop.body.any():
         return Prepared(site, "too few voxels of its body are in the CT")
     outline = surface_distance_of(view, body)

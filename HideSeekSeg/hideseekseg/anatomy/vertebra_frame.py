@@ -6,6 +6,7 @@ not matter how the voxels are stored, how far apart they are or how the patient 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,12 @@ MARGIN_MM = 6.0
 FORWARD = np.radians(np.arange(-50, 51, 10))
 SIDEWAYS = np.radians(np.arange(-40, 41, 10))
 FINE = np.radians(np.arange(-6, 7, 3))
+# The first, coarse look at all tilts sees every voxel of a grid that is so many times coarser; the
+# best tilts of it are looked at again in full.
+COARSE = 2
+RECONSIDERED = 12
+# The coarse look may miss a hole as small as this: then every tilt is looked at in full.
+CLEAR_CANAL_MM2 = 150.0
 SMALLEST_CANAL_MM2 = 60.0
 PATIENT_AXES = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
 
@@ -54,13 +61,16 @@ class Frame:
         return replace(self, axes=np.array([self.axes[0], np.cross(self.axes[0], left), left]))
 
 
-def find_frame(mask: Mask, grid: Grid) -> Frame | None:
-    """The vertebra's frame from its mask (K, J, I): look through the canal, then to the body.
+def find_frame(
+    mask: Mask, grid: Grid, reference: npt.NDArray[np.float64] = PATIENT_AXES
+) -> Frame | None:
+    """Return the frame of a mask (K, J, I): look through the canal, then to the body.
 
     Superior is the direction in which most light falls through the vertebral foramen; the body lies
     in front of it.  Where no foramen is closed (a body alone, a crop without the arch), superior is
-    that which the endplates face, and posterior the patient's.  None where the mask is too
-    thin to be seen on the working grid.
+    that which the endplates face, and posterior that of ``reference``: axes as of ``Frame.axes``
+    from which the vertebra is tilted by 50 degrees at most, the patient's where nothing is known.
+    None where the mask is too thin to be seen on the working grid.
     """
     anywhere = Frame(_positions(mask, grid).mean(axis=0), PATIENT_AXES, None)
     work = working_grid(mask, grid, anywhere)
@@ -70,21 +80,51 @@ def find_frame(mask: Mask, grid: Grid) -> Frame | None:
         return None
     centre = _thickest(depth, work)
     points = _positions(solid, work) - centre
-    superior, area = _search(lambda axes: _hole(points, axes)[0])
+    coarse = _thinned(points)
+    superior, area = _search(
+        lambda axes: _hole(points, axes)[0],
+        reference,
+        glance=lambda axes: _hole(coarse, axes, COARSE * STEP_MM)[0],
+    )
     if area >= SMALLEST_CANAL_MM2:
-        behind = _hole(points, _axes(superior, PATIENT_AXES[1]))[1]
-        return Frame(centre, _axes(superior, behind), centre + behind)
+        behind = _hole(points, axes_of(superior, reference[1]))[1]
+        return Frame(centre, axes_of(superior, behind), centre + behind)
     normals, areas = _normals(solid)
-    # The power lets a surface count within some 20 degrees of the axis.
-    superior, _ = _search(lambda axes: float(areas @ (normals @ axes[0]) ** 16))
-    return Frame(centre, _axes(superior, PATIENT_AXES[1]), None)
+
+    def facing(axes: npt.NDArray[np.float64]) -> float:
+        # The power lets a surface count within some 20 degrees of the axis.
+        return float(areas @ (((((normals @ axes[0]) ** 2) ** 2) ** 2) ** 2))
+
+    superior, _ = _search(facing, reference)
+    return Frame(centre, axes_of(superior, reference[1]), None)
 
 
-def _axes(superior: Vector, behind: Vector) -> npt.NDArray[np.float64]:
-    """Axes (rows: superior, posterior, left) of which posterior points as far behind as can be."""
-    left = np.cross(behind, superior)
-    left /= np.linalg.norm(left)
-    return np.array([superior, np.cross(superior, left), left])
+def _thinned(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the middles (n, 3, mm) of the coarse voxels that points (n, 3, mm) lie in."""
+    step = COARSE * STEP_MM
+    at = np.rint(points / step).astype(np.int64)
+    low = at.min(axis=0)
+    shape = tuple(int(n) for n in np.ptp(at, axis=0) + 1)
+    filled = np.zeros(shape, bool)
+    filled[tuple((at - low).T)] = True
+    return (np.argwhere(filled) + low) * step
+
+
+def axes_of(superior: Vector, behind: Vector) -> npt.NDArray[np.float64]:
+    """Return axes (rows: superior, posterior, left) with posterior as near to ``behind`` as can be.
+
+    Both are directions (3,) in LPS; ``superior`` is a unit vector.
+    """
+    left = _cross(behind, superior)
+    left = left / np.sqrt(left @ left)
+    return np.array([superior, _cross(superior, left), left])
+
+
+def _cross(a: Vector, b: Vector) -> Vector:
+    """The cross product of two vectors (3,): numpy's own takes longer than all that follows it."""
+    return np.array(
+        [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
+    )
 
 
 def working_grid(mask: Mask, grid: Grid, frame: Frame) -> Grid:
@@ -121,45 +161,68 @@ def _thickest(depth: npt.NDArray[np.float64], grid: Grid) -> Vector:
     return grid.lps(nearest[::-1])
 
 
-def _search(score: Callable[[npt.NDArray[np.float64]], float]) -> tuple[Vector, float]:
-    """The tilt of the superior axis that scores best, coarse to fine, and its score."""
-    best, best_score = PATIENT_AXES[0], -np.inf
-    for forwards, sidewards in ((FORWARD, SIDEWAYS), (FINE, FINE)):
-        axis = best
-        for forward in forwards:
-            for sideways in sidewards:
-                tilted = axis + np.array([np.tan(sideways), np.tan(forward), 0.0])
-                tilted /= np.linalg.norm(tilted)
-                found = score(_axes(tilted, PATIENT_AXES[1]))
-                if found > best_score:
-                    best, best_score = tilted, found
-    return best, best_score
+Score = Callable[[npt.NDArray[np.float64]], float]
 
 
-def _shadow(points: npt.NDArray[np.float64], axes: npt.NDArray[np.float64]) -> tuple[Mask, Vector]:
-    """What points (n, 3, mm) cover, seen along the superior axis, and the picture's first pixel.
+def _search(
+    look: Score, reference: npt.NDArray[np.float64], glance: Score | None = None
+) -> tuple[Vector, float]:
+    """Return the tilt of the superior axis that scores best by ``look``, and its score.
 
-    The picture's axes are posterior and left, its pixels ``STEP_MM`` wide, with a free rim.
+    With ``glance``, a cheap stand-in, only the coarse tilts that do best by it are looked at,
+    unless none of them shows a clear canal.
     """
-    pixels = np.rint(points @ axes[1:].T / STEP_MM).astype(int)
-    low = pixels.min(axis=0) - 1
-    covered = np.zeros(pixels.max(axis=0) - low + 2, bool)
-    covered[tuple((pixels - low).T)] = True
-    return covered, low
+    axes = functools.partial(axes_of, behind=reference[1])
+    coarse = [_tilted(reference[0], reference, f, s) for f in FORWARD for s in SIDEWAYS]
+    chosen = coarse
+    if glance is not None:
+        order = np.argsort([-glance(axes(tilt)) for tilt in coarse], kind="stable")
+        chosen = [coarse[n] for n in np.sort(order[:RECONSIDERED])]
+    scores = [look(axes(tilt)) for tilt in chosen]
+    if chosen is not coarse and max(scores) < CLEAR_CANAL_MM2:
+        chosen, scores = coarse, [look(axes(tilt)) for tilt in coarse]
+    best = chosen[int(np.argmax(scores))]
+    fine = [best, *(_tilted(best, reference, f, s) for f in FINE for s in FINE)]
+    scores = [max(scores), *(look(axes(tilt)) for tilt in fine[1:])]
+    return fine[int(np.argmax(scores))], max(scores)
 
 
-def _hole(points: npt.NDArray[np.float64], axes: npt.NDArray[np.float64]) -> tuple[float, Vector]:
-    """Area (mm2) and middle (mm) of the largest hole behind the origin in the points' shadow."""
-    covered, low = _shadow(points, axes)
+def _tilted(
+    superior: Vector, reference: npt.NDArray[np.float64], forward: float, sideways: float
+) -> Vector:
+    tilted = superior + np.tan(sideways) * reference[2] + np.tan(forward) * reference[1]
+    return np.asarray(tilted / np.linalg.norm(tilted))
+
+
+def _shadow(
+    points: npt.NDArray[np.float64], axes: npt.NDArray[np.float64], step: float
+) -> tuple[Mask, int]:
+    """Return what points (n, 3, mm) cover, seen along the superior axis, and the origin's index.
+
+    The picture's axes are posterior and left, its pixels ``step`` mm wide, with a free rim.
+    """
+    pixels = np.rint(points @ (axes[1:].T / step)).astype(np.intp)
+    origin = int(np.abs(pixels).max()) + 1
+    width = 2 * origin + 1
+    covered = np.zeros(width * width, bool)
+    covered[(pixels[:, 0] + origin) * width + (pixels[:, 1] + origin)] = True
+    return covered.reshape(width, width), origin
+
+
+def _hole(
+    points: npt.NDArray[np.float64], axes: npt.NDArray[np.float64], step: float = STEP_MM
+) -> tuple[float, Vector]:
+    """Return area (mm2) and middle (mm) of the largest hole behind the origin in the shadow."""
+    covered, origin = _shadow(points, axes, step)
     labels, n = ndimage.label(~covered)
     sizes = np.bincount(labels.ravel(), minlength=n + 1)
     sizes[[0, labels[0, 0]]] = 0
     for label in np.argsort(-sizes, kind="stable"):
-        middle = np.argwhere(labels == label).mean(axis=0) + low
         if sizes[label] == 0:
             break
+        middle = np.argwhere(labels == label).mean(axis=0) - origin
         if middle[0] > 0:
-            return float(sizes[label]) * STEP_MM**2, STEP_MM * middle @ axes[1:]
+            return float(sizes[label]) * step**2, step * middle @ axes[1:]
     return 0.0, axes[1]
 
 

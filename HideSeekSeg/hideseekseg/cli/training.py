@@ -126,7 +126,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from .signals import stop_on_signal
+    from .console import stop_on_signal
 
     with stop_on_signal() as should_stop:
         import torch
@@ -165,7 +165,7 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from .signals import stop_on_signal
+    from .console import stop_on_signal
 
     with stop_on_signal() as should_stop:
         from ..simulation.simulate import COMPACT_GEOMETRY
@@ -182,7 +182,7 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _prepare(args: argparse.Namespace) -> int:
-    from .signals import stop_on_signal
+    from .console import stop_on_signal
 
     with stop_on_signal() as should_stop:
         from ..simulation.simulate import COMPACT_GEOMETRY
