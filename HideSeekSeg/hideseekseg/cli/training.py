@@ -60,7 +60,7 @@ def _simulate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _simulate(args: argparse.Namespace) -> int:
-    from .signals import stop_on_signal
+    from .console import stop_on_signal
 
     with stop_on_signal() as should_stop:
         from ..simulation.commands import Simulation, run_simulate
