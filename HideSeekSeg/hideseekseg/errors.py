@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 
 class UserError(Exception):
@@ -15,6 +16,10 @@ class UserError(Exception):
         self.path = os.fspath(path)
         self.cause = cause
         super().__init__(f"{self.path}: {cause}" if self.path else cause)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what another process needs to raise the same error."""
+        return _rebuild, (type(self), self.path, self.cause)
 
 
 class InputError(UserError):
@@ -54,3 +59,9 @@ class SceneError(UserError):
 
     def __init__(self, cause: str) -> None:
         super().__init__("", cause)
+
+
+def _rebuild(kind: type[UserError], path: str, cause: str) -> UserError:
+    error = kind.__new__(kind)
+    UserError.__init__(error, path, cause)
+    return error

@@ -44,8 +44,7 @@ from .imaging.volume import Volume
 from .lesions import join_slices, measure, p_of_vertebra
 from .model.inference import is_out_of_memory
 from .model.profile import Profile
-from .model.schedules import scheduled
-from .model.weights import Model, on_cpu
+from .model.weights import Model, on_cpu, scheduled
 from .output.tables import to_json
 from .progress import ProgressReporter, Stopped
 
@@ -109,7 +108,7 @@ class Options:
     """Options of the user.
 
     ``labels`` is a label convention as in ``labelling.assign``; ``levels`` restricts the run to
-    some; ``threshold`` replaces that of the weights, ``schedule`` (of ``model.schedules``) theirs;
+    some; ``threshold`` replaces that of the weights, ``schedule`` (see ``scheduled``) theirs;
     ``all_slices`` analyses all slices, also where the weights were trained on central ones.
     """
 

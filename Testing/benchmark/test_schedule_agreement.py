@@ -17,8 +17,7 @@ from hideseekseg.benchmark.speed.schedule_agreement import (
     judge,
 )
 from hideseekseg.findings import SliceCandidate
-from hideseekseg.model.schedules import scheduled
-from hideseekseg.model.weights import BUNDLE, Model, load_model
+from hideseekseg.model.weights import BUNDLE, Model, load_model, scheduled
 
 SHAPE = (16, 16)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from helpers.models import FAST, tiny_images, tiny_model
 from hideseekseg.attribution import edit, encode
+from hideseekseg.errors import ScheduleError
 from hideseekseg.model.profile import Schedule
 from hideseekseg.model.sampling import (
     alpha_bars,
@@ -22,7 +23,7 @@ from hideseekseg.model.sampling import (
     dpmpp_2m_render,
     times_between,
 )
-from hideseekseg.model.schedules import ScheduleError, multistep, scheduled
+from hideseekseg.model.weights import multistep, scheduled
 
 LAST, FIRST = 996, 990
 DEVIATION = 0.2

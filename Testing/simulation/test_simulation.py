@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -741,3 +743,40 @@ def test_simulation_needs_no_simpleitk(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     assert (tmp_path / "out" / "shard-00001.npz").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT to one process alone is of POSIX")
+def test_ctrl_c_ends_all_workers_and_leaves_whole_shards(tmp_path: Path) -> None:
+    pack(spine(2), tmp_path / "bodies.npz")
+    table = HEADER + "a,b,totalsegmentator,case 1,training\n"
+    (tmp_path / "sources.csv").write_text(table, encoding="utf-8")
+    out = tmp_path / "out"
+    words = ["simulate", tmp_path / "sources.csv", "--data", tmp_path / "bodies.npz", "--out", out]
+    words += ["--vertebrae", "9000", "--workers", "2"]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "hideseekseg", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    while not out.exists() and running.poll() is None:
+        time.sleep(0.05)
+    time.sleep(1.0)  # the workers draw by now
+    assert running.poll() is None
+    began = time.monotonic()
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=60)
+    assert time.monotonic() - began < 10, "within two seconds, but for a machine under load"
+    assert running.returncode == 130
+    assert "Traceback" not in err
+    assert not list(out.glob(".*")), "nothing half written stays"
+
+
+def test_what_goes_wrong_in_a_worker_is_one_clear_line(scan: Path) -> None:
+    (scan / "out").mkdir()
+    (scan / "out" / "shard-00005-001.npz").mkdir()  # stands where a shard is to be written
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commands, "IN_PART", 2)
+        with pytest.raises(InputError, match=r"shard-00005-001\.npz: cannot be written"):
+            run_simulate(job(scan, vertebrae=4, workers=2), lambda line: None)

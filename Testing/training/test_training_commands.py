@@ -64,7 +64,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = "ct,segmentation,labels,patient,split\n" + rows + rows.replace("training", "validation")
     (folder / "sources.csv").write_text(text, encoding="utf-8")
     drawing = ("simulate", folder / "sources.csv", "--data", folder, "--vertebrae", "8")
-    status, out, err = finish(start((*drawing, "--out", folder / "slices", "--drawn", "1")))
+    status, out, err = finish(
+        start((*drawing, "--vertebrae", "24", "--out", folder / "slices", "--drawn", "1"))
+    )
     assert status == 0, err
     shard = folder / "slices" / "shard-00001"
     assert out.splitlines()[-2:] == [f"{shard}.npz", f"{shard}.png"]

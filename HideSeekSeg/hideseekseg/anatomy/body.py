@@ -8,6 +8,7 @@ where it is free and bridged by a plane where pedicles leave it; what then still
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Literal
 
 import numpy as np
@@ -31,8 +32,17 @@ Mask = npt.NDArray[np.bool_]
 Box = tuple[slice, ...]
 Axes = npt.NDArray[np.float64]
 
-CUT = "cut by the field of view"
-NO_CANAL = "no canal found: body cut by shape"
+
+class BodyFlag(str, Enum):
+    """Remark on how a body was found; its value is the text for the reader."""
+
+    CUT = "cut by the field of view"
+    NO_CANAL = "no canal found: body cut by shape"
+
+    __str__ = str.__str__
+
+
+CUT, NO_CANAL = BodyFlag
 
 MIDDLE_MM = 5.0  # half width of the stretch of wall that is surely between the pedicles
 FREE_WALL_MM = 2.5  # how far the wall may bulge behind its plane: beyond begins a pedicle
@@ -57,7 +67,7 @@ class Body:
 
     mask: Mask
     source: BodySource
-    flags: tuple[str, ...]
+    flags: tuple[BodyFlag, ...]
     axes: Axes = field(default_factory=PATIENT_AXES.copy, repr=False, compare=False)
     turn_known: bool = False
 
@@ -106,7 +116,7 @@ def _own_axes(body: Mask, grid: Grid, frame: Frame | None, reference: Axes) -> t
     return axes_of(frame.axes[0], frame.canal - middle), True
 
 
-def cut_flags(body: Mask) -> tuple[str, ...]:
+def cut_flags(body: Mask) -> tuple[BodyFlag, ...]:
     """Whether a body (K, J, I) ends at the border of its volume and not where the bone ends."""
     if not body.any():
         return ()
@@ -128,7 +138,7 @@ def _body(
     source: BodySource,
     axes: Axes,
     turn_known: bool,
-    flags: tuple[str, ...] = (),
+    flags: tuple[BodyFlag, ...] = (),
 ) -> Body:
     """A body found in a box, on the whole grid."""
     mask = np.zeros(shape, bool)
@@ -138,7 +148,7 @@ def _body(
 
 def _derive(
     mask: Mask, grid: Grid, reference: Axes
-) -> tuple[Mask, Axes, bool, tuple[str, ...]] | None:
+) -> tuple[Mask, Axes, bool, tuple[BodyFlag, ...]] | None:
     """Return the body within a whole vertebra, the vertebra's axes and flags.
 
     None where there is nothing to cut off.
@@ -154,7 +164,7 @@ def _derive(
     body_only = frame.canal is None and core.sum() > BODY_ONLY_SHARE * solid.sum()
     if body_only or not core.any():
         return None
-    flags = () if frame.canal is not None else (NO_CANAL,)
+    flags: tuple[BodyFlag, ...] = () if frame.canal is not None else (NO_CANAL,)
     body = mask & _nearer(core, solid & ~core, work, grid)
     return (body, *_own_axes(body, grid, frame, reference), flags) if body.any() else None
 

@@ -12,7 +12,7 @@ from ..findings import BodySource
 from ..imaging.patch import EVERYWHERE, Box, Patch, move_patch, patch_of, triple
 from ..imaging.segmentation import Segmentation
 from ..imaging.volume import Grid, Volume
-from .body import CUT, Axes, find_body
+from .body import CUT, Axes, BodyFlag, find_body
 from .labelling import Assignment, order
 from .vertebra_frame import PATIENT_AXES, axes_of
 
@@ -34,7 +34,7 @@ class LocatedBody:
     level: str
     body: Patch | None
     source: BodySource
-    flags: tuple[str, ...]
+    flags: tuple[BodyFlag, ...]
     axes: Axes | None = field(default=None, repr=False, compare=False)
     turn_known: bool = False
 

@@ -253,7 +253,7 @@ def _folds(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from .signals import stop_on_signal
+    from .console import stop_on_signal
 
     with stop_on_signal() as should_stop:
         from ..benchmark.methods.trained import STEPS, train_baseline

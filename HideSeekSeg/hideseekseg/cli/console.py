@@ -1,9 +1,16 @@
-"""Saying a run's events: a progress bar on a terminal, plain lines elsewhere, JSON for programs."""
+"""Console progress of long tasks, and how Ctrl-C ends them.
+
+Events become a progress bar on a terminal, plain lines elsewhere, and JSON for programs.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import TextIO
 
 from ..events import Cancelled, Event, Finished, Message, Progress, Started, VertebraDone, to_line
@@ -12,6 +19,9 @@ from ..progress import duration
 Say = Callable[[Event], None]
 
 BAR = 24
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
+]
 
 
 def json_lines(out: TextIO) -> Say:
@@ -96,3 +106,27 @@ class _Bar:
     def clear(self) -> None:
         width = shutil.get_terminal_size().columns - 1
         print("\r" + " " * width + "\r", end="", file=self.out, flush=True)
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Yield a function that tells whether a stop was requested.
+
+    SIGTERM (and SIGBREAK on Windows) count as Ctrl-C: that is how other programs ask.
+    """
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        # Not print: the signal may have come in the middle of one.
+        os.write(2, b"\nStopping after this step (Ctrl-C again: at once) ...\n")
+
+    before = {number: signal.signal(number, ask) for number in _SIGNALS}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -41,8 +41,7 @@ def _segment_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _segment(args: argparse.Namespace) -> int:
-    from .console import ForPeople, json_lines, quiet
-    from .signals import stop_on_signal
+    from .console import ForPeople, json_lines, quiet, stop_on_signal
 
     with stop_on_signal() as should_stop:
         from ..job import Job, run

@@ -61,7 +61,7 @@ def _simulate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _simulate(args: argparse.Namespace) -> int:
-    from .signals import stop_on_signal
+    from .console import stop_on_signal
 
     with stop_on_signal() as should_stop:
         from ..simulation.commands import Simulation, run_simulate
@@ -132,7 +132,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from .signals import stop_on_signal
+    from .console import stop_on_signal
 
     with stop_on_signal() as should_stop:
         import torch
@@ -175,7 +175,7 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from .signals import stop_on_signal
+    from .console import stop_on_signal
 
     with stop_on_signal() as should_stop:
         from ..simulation.simulate import COMPACT_GEOMETRY
@@ -192,7 +192,7 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _prepare(args: argparse.Namespace) -> int:
-    from .signals import stop_on_signal
+    from .console import stop_on_signal
 
     with stop_on_signal() as should_stop:
         from ..simulation.simulate import COMPACT_GEOMETRY

@@ -19,7 +19,7 @@ from ..errors import WeightsError
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundle"
 PROFILE = "profile.json"
-# Those that a user may ask for: see model.schedules, which needs torch.
+# Those that a user may ask for: see model.weights.scheduled, which needs torch.
 SCHEDULES = ("exact", "multistep", "fast")
 
 

@@ -21,15 +21,37 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..errors import DeviceError, WeightsError
+from ..errors import DeviceError, ScheduleError, WeightsError
 from .autoencoder import DiffusionAutoencoder
 from .classifier import LinearClassifier
-from .profile import BUNDLE, PROFILE, Profile, profile_hash, read_profile, to_json
+from .profile import (
+    BUNDLE,
+    PROFILE,
+    SCHEDULES,
+    Profile,
+    Schedule,
+    check_schedule,
+    profile_hash,
+    read_profile,
+    to_json,
+)
 
-__all__ = ["BUNDLE", "Model", "choose_device", "load_model", "on_cpu", "save_model"]
+__all__ = [
+    "BUNDLE",
+    "MULTISTEP_STEPS",
+    "Model",
+    "choose_device",
+    "load_model",
+    "multistep",
+    "on_cpu",
+    "save_model",
+    "scheduled",
+]
 
 AUTOENCODER = "autoencoder.safetensors"
 CLASSIFIER = "classifier.safetensors"
+# Chosen by `hideseekseg benchmark speed`: the fewest steps whose edits are those of 250 and 100.
+MULTISTEP_STEPS = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +153,45 @@ def on_cpu(model: Model) -> Model:
     reason = f"{model.device} has too little memory"
     network = model.autoencoder.to("cpu")
     return replace(model, autoencoder=network, device=torch.device("cpu"), device_reason=reason)
+
+
+def scheduled(model: Model, name: str) -> Model:
+    """Return the same weights with another schedule; their thresholds stay.
+
+    "exact" is the paper's.  "multistep" walks the same paths with a solver that needs few steps,
+    and projects nothing: inversion and rendering under one latent undo each other.  "fast" is the
+    weights' own, which must have one.  Raises ScheduleError.
+    """
+    own = model.profile.schedule
+    if name == own.name:
+        return model
+    if name == "exact":
+        chosen = Schedule("exact", timesteps=own.timesteps)
+    elif name == "multistep":
+        chosen = multistep(MULTISTEP_STEPS, own.timesteps)
+    elif name in SCHEDULES:
+        raise ScheduleError(
+            "schedule", f"the weights {model.profile.name!r} have no {name} schedule"
+        )
+    else:
+        raise ScheduleError("schedule", f"unknown: {name!r}; choose {', '.join(SCHEDULES)}")
+    try:
+        check_schedule(chosen)
+    except ValueError as error:
+        raise ScheduleError("schedule", str(error)) from error
+    return replace(model, profile=replace(model.profile, schedule=chosen))
+
+
+def multistep(steps: int, timesteps: int, name: str = "multistep") -> Schedule:
+    """Return the solver with so many steps either way, without projection."""
+    return Schedule(
+        name,
+        projection="none",
+        solver="multistep",
+        timesteps=timesteps,
+        invert_steps=steps,
+        render_steps=steps,
+    )
 
 
 def _device_name(name: str) -> str:

@@ -22,7 +22,6 @@ from ..output.segment_description import (
     labels,
 )
 from ..review.review import Item, Review
-from .evidence_volumes import fillDifference, fillEdit
 from .geometry import (
     CT_REFERENCE,
     LABELMAP,
@@ -36,6 +35,7 @@ from .geometry import (
     toWorld,
 )
 from .segments import dress, show, tag
+from .views import fillDifference, fillEdit
 
 _TEXTS: dict[str, Callable[[Item], str]] = {
     "name": lambda x: x.name,

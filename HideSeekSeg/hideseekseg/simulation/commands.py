@@ -7,6 +7,8 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -164,16 +166,23 @@ def _draw(
     context = multiprocessing.get_context(method)
     stop, done = context.Event(), context.Value("q", 0)
     shared = (vertebrae, job.out, stop, done)
-    with context.Pool(min(job.workers, max(len(recipes), 1)), _begin, shared) as pool:
-        running = [pool.apply_async(_work, (recipe,)) for recipe in recipes]
-        while not all(result.ready() for result in running):
-            time.sleep(POLL_SECONDS)
-            count(done.value, total)
-            if should_stop():
-                stop.set()
-        for result in running:
-            result.get()
-        count(total, total)
+    workers = min(job.workers, max(len(recipes), 1))
+    try:
+        with ProcessPoolExecutor(workers, context, _begin, shared) as pool:
+            running = [pool.submit(_work, recipe) for recipe in recipes]
+            while wait(running, POLL_SECONDS).not_done:
+                count(done.value, total)
+                if should_stop():
+                    stop.set()
+            finished = all(future.result() for future in running)
+    except BrokenProcessPool as error:
+        cause = (
+            "a process that draws was ended from outside: with fewer --workers it needs less memory"
+        )
+        raise InputError(job.out, cause) from error
+    if not finished:
+        raise KeyboardInterrupt
+    count(total, total)
 
 
 _shared: tuple[Sequence[SourceVertebra], Path, Any, Any]  # of a worker process
@@ -187,7 +196,8 @@ def _begin(vertebrae: Sequence[SourceVertebra], folder: Path, stop: Any, done: A
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _work(recipe: Recipe) -> None:
+def _work(recipe: Recipe) -> bool:
+    """Write a shard in a worker; whether that came to its end before a stop was asked for."""
     vertebrae, folder, stop, done = _shared
 
     def tell(number: int, total: int) -> None:
@@ -196,9 +206,13 @@ def _work(recipe: Recipe) -> None:
         with done.get_lock():
             done.value += 1
 
-    if stop.is_set():
-        raise KeyboardInterrupt
-    simulate(recipe, vertebrae, folder, tell)
+    try:
+        if stop.is_set():
+            return False
+        simulate(recipe, vertebrae, folder, tell)
+    except KeyboardInterrupt:  # one that left a worker would end it without an answer
+        return False
+    return True
 
 
 def _counter(say: Say) -> Callable[[int, int], None]:

@@ -119,9 +119,9 @@ def diameters(lesions: Mask, spacing: tuple[float, float, float]) -> list[float]
     return result
 
 
-# Diameters, as they are reported: below 6, 6 to 10, above 10.
-SIZES_MM = ((4.5, 6.0), (6.0, 10.0), (10.0, 18.0), (18.0, 30.0))
-SIZE_CHANCES = (0.25, 0.3, 0.25, 0.2)
+# Mean diameters.  The longest, which is reported, is a quarter more: below 6, 6 to 10, above 10.
+SIZES_MM = ((4.0, 5.0), (5.0, 8.0), (8.0, 15.0), (15.0, 28.0))
+SIZE_CHANCES = (0.3, 0.3, 0.25, 0.15)
 DIFFUSE_MM = 14.0  # smaller disease is a focus
 WALL_MM = 4.0  # lytic foci begin at most so far from the surface
 RIM_FREE_MM = 3.0  # sclerotic foci and rims begin at least this far from an endplate
@@ -140,7 +140,7 @@ class Disease:
     kind: Kind
     tumour_hu: float
     new_bone_hu: float
-    smallest_mm: float = 4.5
+    smallest_mm: float = 4.0
 
 
 def draw_kind(rng: Rng) -> Kind:
@@ -157,7 +157,7 @@ def draw_disease(
         kind or draw_kind(rng),
         rng.uniform(15, 65) + enhanced,
         float(np.clip(rng.normal(654, 140), 420, 860)),
-        max(4.5, 1.6 * slices_mm),
+        max(4.0, 1.5 * slices_mm),
     )
 
 
@@ -194,7 +194,7 @@ def body_radius(canvas: VertebraPatch) -> float:
     return float(np.cbrt(canvas.body.sum() * np.prod(canvas.spacing) * 3 / (4 * np.pi)))
 
 
-def draw_diameter(rng: Rng, smallest_mm: float = 4.5) -> float:
+def draw_diameter(rng: Rng, smallest_mm: float = 4.0) -> float:
     """Draw a lesion's diameter in mm, from that which the scan can show to a whole body."""
     low, high = SIZES_MM[int(rng.choice(len(SIZES_MM), p=SIZE_CHANCES))]
     return max(log_uniform(rng, low, high), smallest_mm)

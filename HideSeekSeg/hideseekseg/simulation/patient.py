@@ -59,7 +59,7 @@ class BodyPlan:
 
 
 @dataclass(frozen=True)
-class Patient:
+class SimulatedPatient:
     """One person on one scanner; ``bodies`` in the order of the levels that were asked for."""
 
     how: Acquisition
@@ -94,7 +94,7 @@ def draw_patient(
     marrow_hu: Sequence[float],
     slices_mm: float,
     diseased: bool | None = None,
-) -> Patient:
+) -> SimulatedPatient:
     """Draw a patient onto real vertebrae of one scan, at least one.
 
     ``levels`` run downwards; ``marrow_hu`` are the vertebrae's own median densities, whose
@@ -125,7 +125,7 @@ def draw_patient(
                 bool(rng.random() < 0.08),
             )
         )
-    return Patient(how, tuple(plans))
+    return SimulatedPatient(how, tuple(plans))
 
 
 def place(level: str) -> int:

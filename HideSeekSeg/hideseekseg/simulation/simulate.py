@@ -174,7 +174,7 @@ def _draw_lesions(
     assert plan.disease is not None
     least = (FAINT_HU, FAINT_CLUTTER) if plan.faint else (PLAIN_HU, PLAIN_CLUTTER)
     last: Kind = "blastic"
-    tries = ((plan.kind, 1.0), (plan.kind, 1.5), (plan.kind, 2.2), (last, 1.0), (last, 2.0))
+    tries = ((plan.kind, 1.0), (plan.kind, 1.3), (plan.kind, 2.0), (last, 1.0), (last, 2.0))
     for kind, larger in (one for one in tries for _ in range(PLAIN_TRIES)):
         diameter = larger * plan.diameter_mm
         painted = paint_metastases(rng, marrow, kind, plan.disease, diameter)

@@ -124,7 +124,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 def load_vertebrae(source: Source, margin_mm: float = 15.0) -> list[SourceVertebra]:
     """Return the whole bodies of a source that are to be used, each with the CT around it."""
     # SimpleITK reads them: packed vertebrae do without, on machines that have none.
-    from ..anatomy.body import find_body
+    from ..anatomy.body import CUT, find_body
     from ..anatomy.labelling import assign
     from ..imaging.reading import read_ct, read_segmentation
 
@@ -138,7 +138,7 @@ def load_vertebrae(source: Source, margin_mm: float = 15.0) -> list[SourceVerteb
         box = bounding_box(mask, margin=int(np.ceil(margin_mm / ct.grid.spacing.min())))
         grid = ct.grid.cut([s.start for s in box], mask[box].shape)
         body = find_body(mask[box], grid, kind=found.kind)
-        cut = "cut by the field of view" in body.flags
+        cut = CUT in body.flags
         if cut or body.mask.sum() * grid.voxel_mm3 < SMALLEST_MM3:
             continue
         hu = Volume(ct.array[box].astype(np.float32), grid)

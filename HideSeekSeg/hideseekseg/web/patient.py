@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import slicer
 
 from ..anatomy.label_conventions import CONVENTIONS
 from ..errors import InputError
 from ..imaging.reading import read_ct, read_segmentation
 from ..scene.import_data import addCt, addSegmentation, removeData
 from ..scene.level_rows import LevelRow, levelRows
+from ..scene.scene_file import read_scene
 from ..scene.surfaces import addSurfaces, removeSurfaces
 from ..scene.validation import problems
 from ..scene.views import boneWindow
@@ -117,13 +115,7 @@ def load_scene(path: Path) -> None:
 
     Raises InputError where it is none.
     """
-    if not path.is_file():
-        raise InputError(path, "does not exist")
-    if not zipfile.is_zipfile(path):
-        raise InputError(path, "is no scene of Slicer (.mrb)")
-    removeData()
-    if not slicer.mrmlScene.ReadFromMRB(str(path), False):
-        raise InputError(path, "is a damaged scene of Slicer")
+    read_scene(path, before=removeData)
 
 
 def resumed(ct: Any, vertebrae: Any) -> Patient:

@@ -13,8 +13,7 @@ import torch
 
 from ...files import atomic, make_folder
 from ...model.profile import Schedule
-from ...model.schedules import MULTISTEP_STEPS, multistep
-from ...model.weights import Model, load_model
+from ...model.weights import MULTISTEP_STEPS, Model, load_model, multistep
 from ...simulation.phantom.vertebra import LEVELS
 from ...training.evaluation import Case
 from ...training.trainer import Say

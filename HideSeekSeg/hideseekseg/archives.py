@@ -1,0 +1,116 @@
+"""Unpack zip archives that somebody else made: nothing is written but what they may hold, inside.
+
+Every archive that the project opens to its files goes through ``unpack``.
+"""
+
+from __future__ import annotations
+
+import stat
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from .errors import InputError
+
+_BLOCK = 1 << 20
+_PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{p}{n}" for p in ("COM", "LPT") for n in range(10))}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much an archive may hold: files and folders, and bytes once unpacked."""
+
+    members: int = 5_000
+    total_bytes: int = 8 << 30
+
+
+def unpack(archive: Path, folder: Path, limits: Limits = Limits()) -> list[Path]:
+    """Unpack a zip archive into an empty folder; return the files that were written.
+
+    Names must lie inside the folder (no absolute paths, no "..", no drives); links, encrypted
+    members, two members of one name and more than the limits are refused before anything is
+    written, and what a member holds is bounded by what it says.  Raises InputError.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = opened.infolist()
+            _check(archive, members, limits)
+            return [
+                _extract(archive, opened, member, folder)
+                for member in members
+                if not member.is_dir()
+            ]
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise InputError(archive, f"is a damaged archive: {error}") from error
+    except OSError as error:
+        raise InputError(archive, f"cannot be unpacked: {error.strerror or error}") from error
+
+
+def _check(archive: Path, members: list[zipfile.ZipInfo], limits: Limits) -> None:
+    if len(members) > limits.members:
+        raise InputError(archive, f"holds {len(members)} members, more than {limits.members}")
+    total = sum(member.file_size for member in members)
+    if total > limits.total_bytes:
+        raise InputError(archive, f"would unpack to {total / 1e9:.1f} GB, which is too much")
+    seen: set[str] = set()
+    for member in members:
+        cause = _fault(member)
+        # Upper and lower case are one on Windows and macOS.
+        if not cause and member.filename.casefold() in seen:
+            cause = "stands in it twice"
+        if cause:
+            raise InputError(archive, f"is refused: its member {member.filename[:80]!r} {cause}")
+        seen.add(member.filename.casefold())
+
+
+def _fault(member: zipfile.ZipInfo) -> str:
+    """Return what is wrong with a member; "" where it may be unpacked."""
+    name = member.orig_filename
+    path = PurePosixPath(name)
+    if not path.parts or path.is_absolute() or ".." in path.parts:
+        return "lies outside the archive"
+    if any(letter in name for letter in '\\:*?"<>|') or any(ord(letter) < 32 for letter in name):
+        return "has a name that is no file name everywhere"
+    if any(
+        part.split(".")[0].upper() in _RESERVED or part != part.rstrip(" .") for part in path.parts
+    ):
+        return "has a name that is no file name everywhere"
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "is a link or no file"
+    if member.flag_bits & 1:
+        return "is encrypted"
+    if member.compress_type not in _PACKINGS:
+        return "is compressed in an uncommon way"
+    return ""
+
+
+def _extract(archive: Path, opened: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) -> Path:
+    target = folder / PurePosixPath(member.filename)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    left = member.file_size
+    with opened.open(member) as source, target.open("xb") as sink:
+        while block := source.read(_BLOCK):
+            left -= len(block)
+            if left < 0:
+                raise InputError(archive, f"is refused: {member.filename[:80]!r} is too long")
+            sink.write(block)
+    if left:
+        raise InputError(archive, f"is a damaged archive: {member.filename[:80]!r} is too short")
+    return target
+
+
+def decompress(packed: bytes, most_bytes: int) -> bytes:
+    """Return what zlib packed, at most ``most_bytes`` of it; raises ValueError, one line."""
+    machine = zlib.decompressobj()
+    try:
+        data = machine.decompress(packed, most_bytes)
+    except zlib.error as error:
+        raise ValueError(f"damaged: {error}") from error
+    if machine.unconsumed_tail:
+        raise ValueError(f"unpacks to more than {most_bytes} bytes")
+    if not machine.eof:
+        raise ValueError("damaged: it ends too early")
+    return data
