@@ -155,13 +155,13 @@ def figures(judged: Sequence[Judged], threshold: float, gate: float) -> Data:
         "diseased": sum(one.seen.diseased for one in judged),
         "patients": len(groups),
         "vertebra AUC": estimate(_vertebra_auc),
-        "calibration error of P": estimate(_calibration_error),
         "mean P of healthy vertebrae": estimate(_mean_healthy),
         "false findings per healthy vertebra": estimate(
             lambda some: false_per_healthy(some, threshold, gate)
         ),
     }
     if result["diseased"]:
+        result["calibration error of P"] = estimate(_calibration_error)
         for kind in LESION_TYPES:
             result[f"{kind} F1"] = estimate(lambda s, k=kind: _f1(s, k, threshold, gate, 0.0))  # type: ignore[misc]
             result[f"{kind} F1, 10 mm and more"] = estimate(

@@ -359,6 +359,17 @@ def run_benchmark(folder: Path, weights: Path, out: Path | None, say: Say) -> No
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
+def _steps_done(provenance: dict[str, Any], weights: Path) -> dict[str, int]:
+    """Return how many steps each stage took, by its losses, where training left them beside."""
+    steps = {}
+    for stage in ("encoder", "decoder"):
+        table = weights.parent / f"{stage}-losses.csv"
+        if table.exists():
+            steps[stage] = int(table.read_text("utf-8").splitlines()[-1].split(",")[0])
+    known: dict[str, int] = steps or provenance.get("steps done", {})
+    return known
+
+
 def run_calibrate(
     weights: Path,
     observations: Sequence[Path],
@@ -394,7 +405,9 @@ def run_calibrate(
         provenance={
             **profile.provenance,
             "thresholds": "chosen on patients who were not in training",
-            "calibration": {
+            "steps done": _steps_done(profile.provenance, weights),
+            "validation": {
+                "fitted on these": True,
                 "vertebrae": len(seen),
                 "diseased": sum(one.diseased for one in seen),
                 "patients": sorted({one.patient for one in seen}),
