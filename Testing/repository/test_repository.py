@@ -218,6 +218,39 @@ def test_ci_ends_as_make_test_does_wherever_it_is_called(status: int, tmp_path: 
     assert log.read_text() == "make test\n"
 
 
+def test_workflow_runs_make_test_on_every_python_that_is_supported() -> None:
+    workflow = (ROOT / ".github" / "workflows" / "tests.yml").read_text("utf-8")
+    assert re.search(r"^ +- run: make test\b", workflow, re.MULTILINE)
+    versions = re.search(r"python: \[(.*)\]", workflow)
+    assert versions is not None
+    listed = [tuple(int(n) for n in v.split(".")) for v in re.findall(r"[\d.]+", versions[1])]
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    oldest = re.search(r'requires-python = ">=3\.(\d+)"', project)
+    assert oldest is not None
+    assert listed == [(3, minor) for minor in range(int(oldest[1]), 14)]
+    for name in re.findall(r"--(?:ignore|constraint)[ =](\S+)", workflow):
+        assert (ROOT / name).exists(), name
+
+
+def test_extension_index_gets_addresses_of_files_that_exist() -> None:
+    text = (ROOT / "CMakeLists.txt").read_text("utf-8")
+    values = dict(re.findall(r'set\((\w+) "([^"]*)"\)', text))
+    for name in ("EXTENSION_ICONURL", "EXTENSION_SCREENSHOTURLS"):
+        for address in values[name].split():
+            base, _, path = address.partition("}/")
+            assert base == "${REPOSITORY_FILES" and (ROOT / path).is_file(), address
+    assert values["EXTENSION_HOMEPAGE"] == "${REPOSITORY}"
+    assert {"EXTENSION_CATEGORY", "EXTENSION_DESCRIPTION", "EXTENSION_CONTRIBUTORS"} <= {*values}
+
+
+def test_citation_and_changes_name_this_version() -> None:
+    from hideseekseg import __version__
+
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert f"\nversion: {__version__}\n" in citation
+    assert f"\n## {__version__}\n" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
 def set_up(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run the set-up where no package can be had."""
     alone = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": ""}
