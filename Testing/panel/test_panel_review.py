@@ -40,6 +40,7 @@ def node_of(opened: Opened) -> Any:
 def tag(opened: Opened, identity: str, name: str) -> str:
     import vtk
 
+    opened.rest()
     value = vtk.reference("")
     node_of(opened).GetSegmentation().GetSegment(identity).GetTag(name, value)
     return str(value)
@@ -116,6 +117,7 @@ def test_next_and_previous_walk_over_what_is_shown(opened: Opened) -> None:
 def test_the_type_is_switched_and_the_name_follows(opened: Opened) -> None:
     opened.key("L")
     assert opened.rows()[0][1] == "lytic"
+    opened.rest()
     segment = node_of(opened).GetSegmentation().GetSegment("T10-1")
     assert "lytic" in segment.GetName()
     opened.key("U")
@@ -181,7 +183,9 @@ def test_flick_to_the_healthy_edit_and_back(opened: Opened) -> None:
     import slicer
 
     evidence = make_evidence(make_ct_volume(), RESULT)
-    opened.panel.flick.evidence = evidence.get
+    for level, seen in evidence.items():
+        opened.panel.review.results.keepEvidence(level, seen)
+    opened.panel.review.renew()
     view = slicer.app.layoutManager().sliceWidget("Yellow").sliceLogic().GetSliceCompositeNode()
     opened.key("H")
     assert opened.ui.healthyButton.checked

@@ -11,7 +11,8 @@ from typing import Any, Literal, Protocol
 
 from ..errors import InputError
 from ..events import Cancelled, Event, Failed, Finished, Message, Progress, Started, VertebraDone
-from ..findings import Evidence, Status, VertebraFinding
+from ..findings import Status, VertebraFinding
+from ..model.profile import BUNDLE, read_profile
 from ..output.vertebra_file import read_vertebra
 from ..review.review import Review
 from ..scene.level_rows import levelRows
@@ -43,6 +44,15 @@ class Choices:
         words += ["--threshold", f"{self.threshold:g}"] if self.threshold is not None else []
         return words + (["--all-slices"] if self.allSlices else [])
 
+    def openingThreshold(self) -> float:
+        """Return the threshold of a new review: the reader's, else that of the weights.
+
+        Raises WeightsError where the profile of the weights cannot be read.
+        """
+        if self.threshold is not None:
+            return self.threshold
+        return read_profile(self.weights or BUNDLE).profile.decision.threshold
+
 
 class Listener(Protocol):
     """Who is told how a run goes."""
@@ -61,8 +71,10 @@ MakeFolder = Callable[[], Path]
 class SegmentationRun:
     """From ``start`` to exactly one ``ended``; what is finished stays whatever ends it.
 
+    Raises WeightsError where the chosen weights cannot be read.
+
     ``makeFolder`` makes an empty folder, or raises InputError: the child's files live there until
-    ``discard``, the healthy edits among them.
+    the end.
     """
 
     def __init__(
@@ -77,12 +89,11 @@ class SegmentationRun:
         self.names = ctNode.GetName(), segmentationNode.GetName()
         self._makeFolder, self._bodiesNode = makeFolder, bodiesNode
         self.results: Results | None = None
-        self.review = Review(choices.threshold if choices.threshold is not None else 0.5)
+        self.review = Review(choices.openingThreshold())
         self.began: Started | None = None
         self.running = False
         self.seconds: dict[str, float] = {}
         self._folder: Path | None = None
-        self._files: dict[str, Path] = {}
         self._done: list[str] = []
         self._job: Any = None
         self._last: Event | None = None
@@ -135,20 +146,10 @@ class SegmentationRun:
         self.discard()
 
     def discard(self) -> None:
-        """Remove the files of this run; its healthy edits are gone then."""
+        """Remove the files of this run; all that is needed later is in the scene."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder, self._files = None, {}
-
-    def evidence(self, level: str) -> Evidence | None:
-        """What the method saw of a vertebra, as long as the files are there."""
-        path = self._files.get(level)
-        if path is None:
-            return None
-        try:
-            return read_vertebra(path)[1]
-        except InputError:
-            return None
+        self._folder = None
 
     def _heard(self, event: Event) -> None:
         """An event of the child; late ones, after the end, are nobody's."""
@@ -170,18 +171,19 @@ class SegmentationRun:
         """A finished vertebra goes to the scene at once, also after Cancel was pressed."""
         path = Path(event.file)
         try:
-            finding = read_vertebra(path)[0]
+            finding, evidence = read_vertebra(path)
         except InputError as error:
             text = _("{level} was finished but cannot be read: {cause}")
             self._listener.said(text.format(level=event.level, cause=error.cause))
             return
         self.review.add_vertebra(finding)
-        self._files[event.level] = path
         self._done.append(event.level)
         try:
             if self.results is None:
                 self.results = Results.create(self.ctNode, self.segmentationNode, self.facts())
             self.results.addVertebra(finding)
+            if evidence is not None:
+                self.results.keepEvidence(finding.level, evidence)
         except SceneError as error:
             self.cancel(str(error))
             return
@@ -219,6 +221,7 @@ class SegmentationRun:
             for row in self._unknown if not left else ():
                 reason = _("level not known: {why}").format(why=row.why)
                 self._add(VertebraFinding(row.name or row.segmentID, Status.NOT_ANALYSED, reason))
+        self.discard()
         self._listener.ended(*self._outcome(code, crashed, tail))
 
     def _add(self, finding: VertebraFinding) -> None:
