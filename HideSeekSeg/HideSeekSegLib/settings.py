@@ -41,8 +41,9 @@ class AdvancedSettings:
         ui.bundledWeightsButton.connect("clicked()", lambda: self.use(BUNDLE))
         ui.modelCardButton.connect("clicked()", self._card)
         self.weights = describe(BUNDLE)
-        folder = slicer.app.userSettings().value(FOLDER_KEY)
-        self.use(Path(folder) if folder else BUNDLE, quiet=True)
+        self._away: Path | None = None
+        self._draw()
+        self.recall()
 
     @property
     def device(self) -> str:
@@ -57,29 +58,50 @@ class AdvancedSettings:
     def threshold(self) -> float:
         return float(self._ui.startThreshold.value)
 
-    def use(self, folder: Path, quiet: bool = False) -> bool:
-        """Take these weights, whose threshold is the one to start with.
+    def recall(self) -> None:
+        """Take the weights of the last time; where they are away, say so and try again later."""
+        folder = slicer.app.userSettings().value(FOLDER_KEY)
+        if not folder or Path(folder) == self.weights.folder:
+            return
+        self._away = None if self._take(Path(folder)) else Path(folder)
+        if self._away is not None:
+            text = _("Until then the bundled weights are used.")
+            self._messages.show(f"{self._messages.text} {text}", "warning")
+        self._draw()
 
-        A folder that holds none is refused with a message and the weights stay what they were;
-        ``quiet``: without a message, as for a remembered folder that is no longer there.
+    def use(self, folder: Path) -> bool:
+        """Take these weights, whose threshold is the one to start with, and remember them.
+
+        A folder that contains none is refused with a message, and nothing changes.
         """
+        if not self._take(folder):
+            return False
+        self._away = None
+        remembered = "" if self.weights.bundled else str(self.weights.folder)
+        slicer.app.userSettings().setValue(FOLDER_KEY, remembered)
+        self._draw()
+        return True
+
+    def _take(self, folder: Path) -> bool:
         try:
             self.weights = describe(folder)
         except UserError as error:
-            if not quiet:
-                text = _("These weights cannot be used: {error}.").format(error=error)
-                self._messages.show(text, "error")
-                return False
-        bundled = self.weights.bundled
-        ui = self._ui
-        ui.weightsEdit.text = "" if bundled else str(self.weights.folder)
-        ui.weightsInfoLabel.text = self.weights.line()
+            text = _("These weights cannot be used: {error}.").format(error=error)
+            self._messages.show(text, "error")
+            return False
+        return True
+
+    def _draw(self) -> None:
+        ui, bundled = self._ui, self.weights.bundled and self._away is None
+        ui.weightsEdit.text = "" if bundled else str(self._away or self.weights.folder)
+        line = self.weights.line()
+        if self._away is not None:
+            line = _("Not available now; in its place: {weights}").format(weights=line)
+        ui.weightsInfoLabel.text = line
         ui.bundledWeightsButton.setEnabled(not bundled)
         ui.startThreshold.value = self.weights.profile.decision.threshold
         ui.slicesSelector.setEnabled(self.weights.profile.geometry.central_slices is not None)
-        slicer.app.userSettings().setValue(FOLDER_KEY, "" if bundled else str(self.weights.folder))
         self._changed()
-        return True
 
     def _choose(self) -> None:
         title = _("Folder with profile.json, autoencoder.safetensors and classifier.safetensors")

@@ -60,6 +60,11 @@ class StatusBar:
     def __init__(self, ui: Any) -> None:
         self._label = ui.messageLabel
 
+    @property
+    def text(self) -> str:
+        """What is shown now."""
+        return str(self._label.text)
+
     def show(self, text: str, kind: Kind = "info") -> None:
         colour = COLOURS[kind]
         self._label.setStyleSheet(

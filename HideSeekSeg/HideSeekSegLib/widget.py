@@ -71,6 +71,7 @@ class Panel:
     def enter(self) -> None:
         """The module is shown: its keys work, and a review of the scene is taken up again."""
         self.keys.install(slicer.util.mainWindow())
+        self.settings.recall()
         self._torch.look(self._check)
         self.handover.finishEditing()
         self.review.enter()

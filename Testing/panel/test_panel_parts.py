@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from desktop import Desktop
 from helpers.panel import Opened, add_boxes, open_panel
 from hideseekseg.imaging.volume import Volume
 
-PANEL = Path(__file__).resolve().parents[2] / "HideSeekSeg" / "HideSeekSegLib"
+MODULE = Path(__file__).resolve().parents[2] / "HideSeekSeg"
 # Of Slicer's slice views, and of Segment Editor while it is open.
 TAKEN = {*"0123456789QWZYIGFBRTVS[]{}", "Space", "Esc", "Left", "Right", "Up", "Down"}
 
@@ -44,7 +45,9 @@ def test_keys_are_free_in_slicer_and_stand_on_their_buttons(opened: Opened) -> N
 TOLD = {"show", "said", "setToolTip", "setFormat", "setText", "addItems", "infoDisplay"}
 
 
-TOLD_IN = sorted([*PANEL.glob("*.py"), *(PANEL.parent / "hideseekseg" / "ui").glob("*.py")])
+TOLD_IN = sorted(
+    [*(MODULE / "HideSeekSegLib").glob("*.py"), *(MODULE / "hideseekseg" / "ui").glob("*.py")]
+)
 
 
 @pytest.mark.parametrize("path", TOLD_IN, ids=lambda path: path.stem)
@@ -85,6 +88,36 @@ def test_other_weights_are_chosen_and_remembered(desktop: Desktop, tiny_weights:
         assert again.ui.weightsEdit.text == str(tiny_weights)
         again.ui.bundledWeightsButton.click()
         assert again.ui.weightsEdit.text == ""
+
+
+def test_weights_that_are_away_for_a_moment_are_not_forgotten(
+    desktop: Desktop, tiny_weights: Path, tmp_path: Path
+) -> None:
+    """As a network drive that is not mounted yet: it is said, and they are taken when back."""
+    folder = tmp_path / "drive" / "weights"
+    shutil.copytree(tiny_weights, folder)
+    with open_panel(desktop) as opened:
+        assert opened.panel.settings.use(folder)
+    folder.parent.rename(tmp_path / "away")
+    with open_panel(desktop, fresh=False) as again:
+        assert str(folder) in again.message
+        assert "the bundled weights are used" in again.message
+        assert again.ui.weightsEdit.text == str(folder)
+        assert again.ui.weightsInfoLabel.text.startswith("Not available now")
+        assert again.panel.settings.weights.bundled
+    (tmp_path / "away").rename(folder.parent)
+    with open_panel(desktop, fresh=False) as back:
+        assert back.panel.settings.weights.folder == folder
+        assert back.message == ""
+        folder.parent.rename(tmp_path / "away")
+    with open_panel(desktop, fresh=False) as last:
+        (tmp_path / "away").rename(folder.parent)
+        last.panel.exit()
+        last.panel.enter()
+        assert last.panel.settings.weights.folder == folder, "back, and not taken"
+        last.ui.bundledWeightsButton.click()
+    with open_panel(desktop, fresh=False) as own:
+        assert own.panel.settings.weights.bundled
 
 
 def test_a_folder_without_weights_is_refused(

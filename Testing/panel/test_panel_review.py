@@ -16,6 +16,7 @@ import pytest
 from desktop import Desktop
 from helpers.findings import make_evidence, make_grid, make_result
 from helpers.panel import Opened, add_review, open_panel
+from helpers.scene import image_of
 from hideseekseg.findings import Status, VertebraFinding
 from hideseekseg.imaging.reading import read_segmentation
 
@@ -172,6 +173,46 @@ def test_a_comment_is_typed_without_pressing_keys_of_the_review(
     assert tag(opened, "T10-1", "HideSeekSeg.Comment") == "anx"
 
 
+@pytest.mark.parametrize("then", ["A", "slider", "row", "vertebra", "undo"])
+def test_a_half_typed_comment_is_kept(opened: Opened, then: str) -> None:
+    """Also where the field keeps the focus, as on a Mac, where buttons do not take it."""
+    import qt
+
+    edit = opened.ui.commentEdit
+    opened.ui.acceptButton.setFocusPolicy(qt.Qt.NoFocus)
+    opened.key("C")
+    for letter in "bone":
+        opened.desktop.key(edit, letter)
+    if then == "A":
+        opened.ui.acceptButton.click()
+    elif then == "slider":
+        opened.ui.thresholdSlider.value = 0.2
+    elif then == "row":
+        opened.ui.candidatesTable.selectRow(1)
+    elif then == "undo":
+        opened.ui.undoButton.click()
+    else:
+        opened.panel.review.renew()
+        assert edit.text == "bone", "the field was overwritten while it was typed in"
+        return
+    first = opened.panel.review.review.item("T10-1")
+    assert first.comment == ("" if then == "undo" else "bone")
+
+
+@pytest.mark.parametrize("key", ["Return", "Enter", "Escape"])
+@pytest.mark.parametrize("field", ["commentEdit", "thresholdSlider"])
+def test_keys_are_the_reviews_again_after_typing(opened: Opened, field: str, key: str) -> None:
+    widget = getattr(opened.ui, field)
+    target = widget if field == "commentEdit" else widget._box
+    target.setFocus()
+    opened.desktop.key(target, "5")
+    opened.desktop.key(target, key)
+    focus = opened.desktop.app.focusWidget()
+    assert focus is opened.ui.candidatesTable
+    opened.desktop.key(focus, "A")
+    assert opened.rows()[0][5].startswith("✓ accepted")
+
+
 def test_outlines_are_hidden_and_shown(opened: Opened) -> None:
     opened.key("O")
     assert not node_of(opened).GetDisplayNode().GetVisibility()
@@ -232,6 +273,34 @@ def test_missed_lesion_goes_to_segment_editor_and_counts(opened: Opened, tmp_pat
     assert opened.panel.handover.export(tmp_path)
     with (tmp_path / "accepted.csv").open(encoding="utf-8") as file:
         assert [row["id"] for row in csv.DictReader(file)] == [identity]
+
+
+def test_painting_a_missed_lesion_spares_all_others(opened: Opened) -> None:
+    """By default Segment Editor erases what it paints over, of hidden segments as well."""
+    import slicer
+    import slicer.util
+
+    node = node_of(opened)
+    ct = opened.ui.ctSelector.currentNode()
+    editor = slicer.modules.segmenteditor.editor
+    settings = editor.mrmlSegmentEditorNode()
+    assert settings.GetOverwriteMode() == settings.OverwriteAllSegments
+    names = ("T10-1", "T10-2", "L1-1")
+    before = {n: voxels(node, n, ct) for n in names}
+    opened.key("M")
+    editor.paint(image_of(np.ones(GRID.shape, bool), GRID.ijk_to_lps))
+    [added] = [n for n in node.GetSegmentation().GetSegmentIDs() if n not in (*names, "T10-3")]
+    assert voxels(node, added, ct) == np.prod(GRID.shape)
+    assert {n: voxels(node, n, ct) for n in names} == before
+    opened.panel.exit()
+    opened.panel.enter()
+    assert settings.GetOverwriteMode() == settings.OverwriteAllSegments, "the user's own choice"
+
+
+def voxels(node: Any, identity: str, ct: Any) -> int:
+    import slicer.util
+
+    return int(slicer.util.arrayFromSegmentBinaryLabelmap(node, identity, ct).sum())
 
 
 def draw(opened: Opened, identity: str) -> None:

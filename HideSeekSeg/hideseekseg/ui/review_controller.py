@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from ..anatomy.label_conventions import LEVELS
-from ..errors import InputError
+from ..errors import SceneError, UserError
 from ..findings import Evidence, LesionType
-from ..output.review_export import NoVoxelsError
 from ..review.review import VERDICTS, Filter, Item, Review, Verdict
-from ..scene.results import Results, SceneError
+from ..scene.results import Results
 from . import texts
 from .i18n import _
 from .review_session import ReviewSession
@@ -356,7 +355,7 @@ class ReviewController:
         self.flush()
         try:
             files = self.session.export(folder, reviewer)
-        except (InputError, NoVoxelsError) as error:
+        except UserError as error:
             self._view.say(_("Nothing was exported: {error}.").format(error=error), "error")
             return ()
         self.say_exported(folder, files)
