@@ -196,14 +196,18 @@ class Results:
         """The CT's voxels as they were analysed, in world LPS: that of the candidates' patches."""
         return moved(self._grid, self._toWorld)
 
-    def addVertebra(self, finding: VertebraFinding) -> None:
+    def addVertebra(self, finding: VertebraFinding, evidence: Evidence | None = None) -> None:
         """Add the candidates of a vertebra, hidden until the review says which are shown.
 
         Candidates of the same level that are there already are replaced.  Raises SceneError where
         the results were removed; the finding is kept, and ``recreated`` brings it back.
         """
         self._findings[finding.level] = finding
+        if evidence is not None:
+            self._evidence[finding.level] = packed(evidence)
         self._mustBeThere()
+        if evidence is not None:
+            self._writeEvidence()
         segmentation = self.node.GetSegmentation()
         modifying = self.node.StartModify()
         for identity in self._segmentsOf(finding.level):

@@ -181,9 +181,7 @@ class SegmentationRun:
         try:
             if self.results is None:
                 self.results = Results.create(self.ctNode, self.segmentationNode, self.facts())
-            self.results.addVertebra(finding)
-            if evidence is not None:
-                self.results.keepEvidence(finding.level, evidence)
+            self.results.addVertebra(finding, evidence)
         except SceneError as error:
             self.cancel(str(error))
             return
