@@ -237,7 +237,7 @@ class Results:
         return unpacked(self._readEvidence().get(level, ""))
 
     def _readEvidence(self) -> dict[str, str]:
-        """The text by level: a line each."""
+        """Return the text by level, a line each."""
         if not self._evidence and self.evidenceNode is not None:
             lines = (self.evidenceNode.GetText() or "").splitlines()
             self._evidence = {level: text for level, _, text in (x.partition(" ") for x in lines)}
