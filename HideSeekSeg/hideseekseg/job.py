@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from .anatomy.labelling import LEVELS
+from .anatomy.segment_names import may_be_vertebra
 from .errors import InputError
 from .events import Cancelled, Event, Finished
 from .files import together
@@ -89,7 +90,9 @@ def segment(
 
 
 def _segmentation(source: Segmentation | str | os.PathLike[str]) -> Segmentation:
-    return source if isinstance(source, Segmentation) else read_segmentation(source)
+    if isinstance(source, Segmentation):
+        return source
+    return read_segmentation(source, may_be_vertebra)
 
 
 def _segment(
@@ -123,8 +126,8 @@ def run(job: Job, on_event: Callable[[Event], None], should_stop: Callable[[], b
     began = time.monotonic()
     folder = job.out / EACH if job.each else job.out
     with writable(folder):
-        ct, segmentation = read_ct(job.ct), read_segmentation(job.segmentation)
-        bodies = read_segmentation(job.bodies) if job.bodies else None
+        ct, segmentation = read_ct(job.ct), read_segmentation(job.segmentation, may_be_vertebra)
+        bodies = read_segmentation(job.bodies, may_be_vertebra) if job.bodies else None
         if job.threads:
             torch.set_num_threads(job.threads)
         model = load_model(job.weights or BUNDLE, job.device)

@@ -24,9 +24,17 @@ from .anatomy.intensity import (
     surely_hounsfield,
 )
 from .anatomy.labelling import Assignment, assign, format_mapping
-from .anatomy.localization import all_bodies, close_up, levels_of, locate_body, spine_axes
+from .anatomy.localization import (
+    LocatedBody,
+    all_bodies,
+    close_up,
+    levels_of,
+    locate_body,
+    spine_axes,
+)
 from .anatomy.preparation import Prepared, prepare, slices_of
 from .anatomy.quality import limits_of
+from .anatomy.vertebra_checks import NOT_SEGMENTED, SpineChecks, check_vertebrae
 from .attribution import Attribution, attribute
 from .errors import NotCTError, SegmentationError
 from .events import Event, Message, Started, VertebraDone
@@ -136,8 +144,15 @@ def segment_spine(
     assignments = assign(segmentation, options.labels)
     levels = _wanted(segmentation, assignments, options.levels)
     chosen = model.profile.decision.threshold if options.threshold is None else options.threshold
+    checks = check_vertebrae(segmentation, assignments)
+    if levels and all(level in checks.obstacles for level in levels):
+        cause = f"no vertebra can be analysed: {checks.why_not(levels)}"
+        raise SegmentationError(segmentation.source, cause)
     facts = _facts(model, assignments)
+    facts["notes"] = list(checks.notes())
     on_event(_started(facts, levels))
+    for note in facts["notes"]:
+        on_event(Message("warning", note))
     watch = ProgressReporter(on_event, should_stop, levels)
     findings = {level: _not_analysed(level, STOPPED) for level in levels}
     evidence: dict[str, Evidence] = {}
@@ -147,8 +162,11 @@ def segment_spine(
 
     @cache
     def prepared(level: str) -> Prepared:
-        site = locate_body(level, segmentation, assignments, ct.grid, marked, axes[level])
-        return prepare(site, ct, model.profile.geometry)
+        if level in checks.obstacles:  # spares the search for a body that is none
+            site = LocatedBody(level, None, "given", ())
+        else:
+            site = locate_body(level, segmentation, assignments, ct.grid, marked, axes[level])
+        return prepare(checks.applied(site), ct, model.profile.geometry)
 
     try:
         scale = _scale(ct, segmentation.source, levels, prepared, watch)
@@ -164,7 +182,7 @@ def segment_spine(
             on_event(VertebraDone(level, _plain(findings[level], chosen), file))
     except Stopped:
         pass
-    unknown = () if options.levels else tuple(_unknown(assignments))
+    unknown = () if options.levels else tuple(_without_level(assignments, checks))
     facts |= {"finished": finished, "stopped": len(finished) < len(levels)}
     facts |= {"device": str(model.device), "device_reason": model.device_reason}
     facts["seconds"] = round(watch.seconds, 1)
@@ -205,7 +223,7 @@ def _scale(
         usable = [v.landmarks for v in known if v.landmarks and not v.obstacle]
         if surely_hounsfield(ct, usable, len(levels)):
             return HOUNSFIELD
-    if all(v.site.body is None for v in known):
+    if all(v.site.body is None and not v.site.obstacle for v in known):
         raise SegmentationError(source, f"does not overlap with the CT {ct.name}")
     if not usable:
         reasons = sorted({v.obstacle for v in known})
@@ -281,13 +299,15 @@ def _not_analysed(level: str, reason: str) -> VertebraFinding:
     return VertebraFinding(level, Status.NOT_ANALYSED, reason)
 
 
-def _unknown(assignments: Sequence[Assignment]) -> Iterator[VertebraFinding]:
-    """Segments that may be vertebrae, but nobody can say which."""
+def _without_level(
+    assignments: Sequence[Assignment], checks: SpineChecks
+) -> Iterator[VertebraFinding]:
+    """Levels that have no segment, and segments that may be vertebrae but have no level."""
+    for level in checks.missing:
+        yield _not_analysed(level, NOT_SEGMENTED)
     for assignment in assignments:
-        if assignment.level is None and assignment.kind == "vertebra":
-            segment = assignment.segment
-            name = segment.name or segment.id or f"value {segment.value}"
-            yield _not_analysed(name, f"unknown label: {assignment.source}")
+        if assignment.problem and assignment.segment not in checks.strangers:
+            yield _not_analysed(assignment.name, assignment.problem)
 
 
 def _facts(model: Model, assignments: Sequence[Assignment]) -> dict[str, Any]:

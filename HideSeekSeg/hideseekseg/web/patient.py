@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..anatomy.label_conventions import CONVENTIONS
+from ..anatomy.segment_names import may_be_vertebra
 from ..errors import InputError
 from ..imaging.reading import read_ct, read_segmentation
 from ..scene.import_data import addCt, addSegmentation, removeData
@@ -97,7 +98,7 @@ class Patient:
 async def load_files(ct: Path, vertebrae: Path) -> Patient:
     """Files, or a folder of DICOM slices for the CT; InputError leaves the scene as it is."""
     volume = await asyncio.to_thread(read_ct, ct)
-    labels = await asyncio.to_thread(read_segmentation, vertebrae)
+    labels = await asyncio.to_thread(read_segmentation, vertebrae, may_be_vertebra)
     removeData()
     ct_node = addCt(volume, _bare(ct))
     return _shown(Patient(ct_node, addSegmentation(labels, _bare(vertebrae), ct_node)))
