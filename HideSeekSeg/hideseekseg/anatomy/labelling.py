@@ -45,6 +45,10 @@ __all__ = [
 ]
 
 NAMES = "names"
+SUBREGIONS = (
+    "holds parts of vertebrae (subregions of SPINEPS) and not vertebrae: give the mask of single "
+    "vertebrae as the segmentation, and this file as --bodies"
+)
 SHOWN = 12
 
 
@@ -88,6 +92,8 @@ def assign(segmentation: Segmentation, labels: str | None = None) -> list[Assign
     declared = _declared(labels)
     read = [_by_code_or_name(segment) for segment in segmentation.segments]
     names_speak = any(meaning.level for meaning, _ in read if meaning)
+    if not names_speak and segmentation.layers and is_subregions(segmentation):
+        raise InputError(segmentation.source, SUBREGIONS)
     found = []
     for segment, (meaning, source) in zip(segmentation.segments, read):
         open_question = meaning is None or (meaning.kind == "vertebra" and not meaning.level)
@@ -326,11 +332,6 @@ def _nothing_found(
     segments = segmentation.segments
     values = sorted({segment.value for segment in segments})
     present = f"values present: {_shortened(map(str, values))}"
-    if segmentation.layers and is_subregions(segmentation):
-        return (
-            "holds parts of vertebrae (subregions of SPINEPS) and not vertebrae: give the mask of "
-            "single vertebrae as the segmentation, and this file as --bodies"
-        )
     if any(a.kind == "body" for a in found):
         return (
             "holds the bodies of all vertebrae in one label: give a segmentation of single "
