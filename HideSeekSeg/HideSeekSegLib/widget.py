@@ -124,6 +124,7 @@ class Panel:
             return False
         ct, segmentation = self._inputs()
         settings = self.settings
+        self.levels.refresh()
         found = self._problems()
         if found:
             self.messages.show("\n".join(found), "error")
@@ -218,6 +219,8 @@ class Panel:
         ct, segmentation = self._inputs()
         if self.levels.node is not segmentation:
             self.levels.show(segmentation)
+        else:
+            self.levels.refresh()
         results = self.review.results
         if ct is not None and (results is None or results.ctNode is not ct):
             self._restore(ct)

@@ -41,6 +41,28 @@ def test_keys_are_free_in_slicer_and_stand_on_their_buttons(opened: Opened) -> N
         assert f"[{key.replace('Shift+', '⇧')}]" in text
 
 
+def test_without_a_main_window_no_keys_are_installed(opened: Opened) -> None:
+    opened.panel.keys.install(None)
+    assert not opened.panel.keys.installed
+
+
+def test_levels_follow_segments_that_were_renamed_or_removed(
+    desktop: Desktop, box_spine: tuple[Volume, Volume]
+) -> None:
+    with open_panel(desktop) as opened:
+        ct, node = add_boxes(box_spine)
+        opened.choose(ct, node)
+        table = opened.ui.levelsTable
+        level = table.cellWidget(2, 1)
+        level.setCurrentIndex(level.findText("L2"))
+        opened.panel.exit()
+        node.GetSegmentation().RemoveSegment("vertebrae_T11")
+        node.GetSegmentation().GetSegment("vertebrae_T12").SetName("T9 vertebra")
+        opened.panel.enter()
+        assert table.rowCount == 2
+        assert opened.panel.levels.levels() == ("T9", "L2"), "a correction was forgotten"
+
+
 # Calls whose first argument a user reads.
 TOLD = {"show", "said", "setToolTip", "setFormat", "setText", "addItems", "infoDisplay"}
 

@@ -80,6 +80,21 @@ def test_quiet_vertebrae_are_listed(opened: Opened) -> None:
     assert opened.ui.quietLabel.text == "No finding: T11\nT12: not analysed, because metal"
 
 
+def test_vertebrae_whose_findings_were_rejected_are_listed_apart(opened: Opened) -> None:
+    opened.ui.candidatesTable.selectRow(2)
+    opened.key("X")
+    said = "No finding: T11\nAll findings rejected: L1\nT12: not analysed, because metal"
+    assert opened.ui.quietLabel.text == said
+
+
+def test_level_of_a_missed_lesion_stays_as_chosen(opened: Opened) -> None:
+    box = opened.ui.missedLevel
+    box.setCurrentIndex(box.findText("T11"))
+    opened.panel.review.renew()
+    opened.ui.thresholdSlider.value = 0.6
+    assert box.currentText == "T11"
+
+
 def test_keys_judge_and_move_on(opened: Opened) -> None:
     opened.key("A")
     assert opened.row() == 1

@@ -70,12 +70,17 @@ def exported(count: int, folder: str, names: str) -> str:
 
 
 def quiet(review: Review) -> str:
-    """Vertebrae without a finding in one line, those that were not analysed in one each."""
+    """Return vertebrae without a finding, those with rejected ones apart, and why others failed."""
     said = review.quiet()
+    rejected = {item.level for item in review.items if item.verdict == "rejected"}
     healthy = [level for level, text in said if text == "no finding"]
     lines = []
-    if healthy:
-        lines = [_("No finding: {levels}").format(levels=", ".join(healthy))]
+    for text, levels in (
+        (_("No finding: {levels}"), [level for level in healthy if level not in rejected]),
+        (_("All findings rejected: {levels}"), [level for level in healthy if level in rejected]),
+    ):
+        if levels:
+            lines.append(text.format(levels=", ".join(levels)))
     return "\n".join(
         [*lines, *(f"{level}: {text}" for level, text in said if level not in healthy)]
     )
