@@ -205,7 +205,9 @@ def hide_and_seek(
     nothing = np.zeros(proposals.changed.shape[1:], bool)
     if measured:
         revealed += [_hidden_but(nothing, i, healthy, proposals) for i in slices]
-    p = _projected_p(torch.stack(revealed), model, batch, _report("hide and seek", on_progress))
+    p = _projected_p(
+        torch.stack(revealed), model, batch, _report("scoring candidates", on_progress)
+    )
     own, hidden = p[: len(proposals.candidates)], p[len(proposals.candidates) :]
     p_healthy = dict(zip(slices, hidden if measured else healthy.p_after[slices].tolist()))
     return tuple(

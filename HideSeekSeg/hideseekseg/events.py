@@ -1,4 +1,4 @@
-"""What a run says while it runs: one JSON object per line, and back.
+"""Events of a run: one JSON object per line, and back.
 
 The Slicer panel, the browser and any program that starts ``hideseekseg --json-lines`` read these.
 The first event is Started (unless the input was refused), the last is exactly one of Finished,
@@ -61,7 +61,7 @@ class VertebraDone:
 
 @dataclass(frozen=True)
 class Message:
-    """Something the user should read."""
+    """A message to the user."""
 
     level: Literal["info", "warning"]
     text: str
@@ -69,7 +69,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Finished:
-    """All is done and written."""
+    """The run is finished and its files are written."""
 
     files: tuple[str, ...]
     seconds: float
@@ -77,7 +77,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Cancelled:
-    """Stopped on demand; the vertebrae in ``kept`` are finished and written to ``files``."""
+    """The run was stopped; the vertebrae in ``kept`` are finished and written to ``files``."""
 
     kept: tuple[str, ...]
     files: tuple[str, ...]

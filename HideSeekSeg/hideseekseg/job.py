@@ -38,7 +38,7 @@ class Job:
     """``bodies`` is a segmentation of vertebral bodies for one of whole vertebrae.
 
     ``weights`` is a weights folder, the bundled one if None; ``device`` "auto", "cpu", "cuda" or
-    "mps"; ``threads`` are those of the processor.  ``each`` also writes every vertebra to a file in
+    "mps"; ``threads`` the number of CPU threads.  ``each`` also writes every vertebra to a file in
     the folder ``EACH`` of ``out`` as soon as it is finished.
     """
 
@@ -142,7 +142,7 @@ def run(job: Job, on_event: Callable[[Event], None], should_stop: Callable[[], b
 
 
 class _Keeper:
-    """Writes vertebrae as they come; the first one replaces all those of an earlier run."""
+    """Write vertebrae as they are finished; the first one replaces those of an earlier run."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._ready = folder, False

@@ -19,7 +19,7 @@ from .imaging.patch import measure_patch
 from .imaging.volume import Grid, Volume
 
 LEAST_OVERLAP = 1 / 3
-LESION_SLICES = 3  # neighbouring slices whose mean P stands for the vertebra
+LESION_SLICES = 3  # neighbouring slices whose mean P is that of the vertebra
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""CT and vertebra segmentation in; events, findings and evidence out."""
+"""The pipeline: from a CT and a vertebra segmentation to findings with their evidence."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def _where_it_fits(
         if model.device.type == "cpu" or not is_out_of_memory(error):
             raise
     model = on_cpu(model)
-    on_event(Message("warning", f"{model.device_reason}: going on with the processor"))
+    on_event(Message("warning", f"{model.device_reason}: falling back to the CPU"))
     return work(model), model
 
 
@@ -302,7 +302,7 @@ def _not_analysed(level: str, reason: str) -> VertebraFinding:
 def _without_level(
     assignments: Sequence[Assignment], checks: SpineChecks
 ) -> Iterator[VertebraFinding]:
-    """Levels that have no segment, and segments that may be vertebrae but have no level."""
+    """Yield levels without a segment, and segments that may be vertebrae without a level."""
     for level in checks.missing:
         yield _not_analysed(level, NOT_SEGMENTED)
     for assignment in assignments:

@@ -128,7 +128,7 @@ class Schedule:
     "ddim" (the paper), or "multistep", which comes as far with few steps (``model.solver``).
     "single-shot": the mean of x0-hat over ``draws`` seeded noises at diffusion time ``noise_level``
     (0..1 of T).  ``reconstruction``: rendered as the edit is (the paper), or the image itself.
-    ``projection`` of the pictures of hide and seek: by "render", or "none".
+    ``projection`` of the images in which candidates are hidden: by "render", or "none".
     """
 
     name: str = "exact"
@@ -336,9 +336,9 @@ def ddim_stride(steps: int, timesteps: int) -> int | None:
 
 @dataclass(frozen=True)
 class StoredProfile:
-    """What a weights folder says of itself; its tensors are not read.
+    """The profile of a weights directory; its tensors are not read.
 
-    ``files`` has the SHA-256 of the tensor files by name; ``hash`` stands for all of it.
+    ``files`` has the SHA-256 of the tensor files by name; ``hash`` identifies all of it.
     """
 
     profile: Profile
