@@ -150,7 +150,8 @@ def segment_spine(
         raise SegmentationError(segmentation.source, cause)
     facts = _facts(model, assignments)
     facts["notes"] = list(checks.notes())
-    on_event(_started(facts, levels))
+    left_out = () if options.levels else tuple(_without_level(assignments, checks))
+    on_event(_started(facts, levels, left_out))
     for note in facts["notes"]:
         on_event(Message("warning", note))
     watch = ProgressReporter(on_event, should_stop, levels)
@@ -182,11 +183,10 @@ def segment_spine(
             on_event(VertebraDone(level, _plain(findings[level], chosen), file))
     except Stopped:
         pass
-    unknown = () if options.levels else tuple(_without_level(assignments, checks))
     facts |= {"finished": finished, "stopped": len(finished) < len(levels)}
     facts |= {"device": str(model.device), "device_reason": model.device_reason}
     facts["seconds"] = round(watch.seconds, 1)
-    return Result((*findings.values(), *unknown), chosen, facts, evidence)
+    return Result((*findings.values(), *left_out), chosen, facts, evidence)
 
 
 def _wanted(
@@ -329,7 +329,9 @@ def _facts(model: Model, assignments: Sequence[Assignment]) -> dict[str, Any]:
     }
 
 
-def _started(facts: dict[str, Any], levels: tuple[str, ...]) -> Started:
+def _started(
+    facts: dict[str, Any], levels: tuple[str, ...], left_out: Sequence[VertebraFinding]
+) -> Started:
     return Started(
         device=facts["device"],
         reason=facts["device_reason"],
@@ -338,6 +340,7 @@ def _started(facts: dict[str, Any], levels: tuple[str, ...]) -> Started:
         threads=facts["threads"],
         levels=levels,
         mapping=tuple(facts["mapping"]),
+        not_analysed=tuple((finding.level, finding.reason) for finding in left_out),
     )
 
 

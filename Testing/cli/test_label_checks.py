@@ -19,6 +19,7 @@ from hideseekseg.anatomy.segment_names import may_be_vertebra
 from hideseekseg.anatomy.vertebra_checks import SpineChecks, check_vertebrae
 from hideseekseg.cli.main import main
 from hideseekseg.errors import InputError
+from hideseekseg.events import Message, Started, from_line
 from hideseekseg.imaging.reading import read_segmentation
 
 T11, T12, L1 = 33, 32, 31
@@ -77,6 +78,15 @@ def test_a_gap_is_named_in_terminal_json_and_csv(relabel: Any, run: Any, tmp_pat
     assert "T12: not segmented" in result["run"]["notes"]
     rows = list(csv.DictReader((tmp_path / "out" / "candidates.csv").open(encoding="utf-8")))
     assert [row["reason"] for row in rows if row["level"] == "T12"] == ["not segmented"]
+
+
+def test_windows_are_told_of_a_gap_at_the_start(relabel: Any, run: Any) -> None:
+    """The panel and the browser read these events, and show the level as not analysed."""
+    _, printed, _ = run(relabel({T12: 0}), "--json-lines")
+    events = [event for line in printed.splitlines() if (event := from_line(line))]
+    [started] = [event for event in events if isinstance(event, Started)]
+    assert started.not_analysed == (("T12", "not segmented"),)
+    assert "T12: not segmented" in [e.text for e in events if isinstance(e, Message)]
 
 
 def test_levels_asked_for_are_not_drowned_in_others(relabel: Any, run: Any) -> None:

@@ -262,6 +262,19 @@ def test_a_vertebra_that_is_finished_after_cancel_is_kept(
         assert "T11: not analysed" in opened.ui.quietLabel.text
 
 
+def test_a_level_that_is_not_segmented_is_shown(opened: Opened, box_spine: Spine) -> None:
+    """T12 has no segment between T11 and L1."""
+    ct, segmentation = add_boxes(box_spine)
+    segments = segmentation.GetSegmentation()
+    (gone,) = [i for i in segments.GetSegmentIDs() if "T12" in segments.GetSegment(i).GetName()]
+    segments.RemoveSegment(gone)
+    opened.choose(ct, segmentation)
+    opened.ui.segmentButton.click()
+    opened.wait_for_end(120)
+    assert "T12: not analysed, because not segmented" in opened.ui.quietLabel.text
+    assert opened.panel.review.review.vertebrae["T12"].reason == "not segmented"
+
+
 def test_a_program_that_cannot_be_started(
     desktop: Desktop, box_spine: Spine, tmp_path: Path
 ) -> None:

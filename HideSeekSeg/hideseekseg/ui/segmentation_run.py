@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -216,11 +216,17 @@ class SegmentationRun:
         if self.results is not None:
             for level in left:
                 self._add(VertebraFinding(level, Status.NOT_ANALYSED, _("stopped before its turn")))
-            for row in self._unknown if not left else ():
-                reason = _("level not known: {why}").format(why=row.why)
-                self._add(VertebraFinding(row.name or row.segmentID, Status.NOT_ANALYSED, reason))
+            for name, reason in self._left_out() if not left else ():
+                self._add(VertebraFinding(name, Status.NOT_ANALYSED, reason))
         self.discard()
         self._listener.ended(*self._outcome(code, crashed, tail))
+
+    def _left_out(self) -> Sequence[tuple[str, str]]:
+        """Return levels without a label and labels without a level, with the reason."""
+        if self.began is not None and self.began.not_analysed is not None:
+            return self.began.not_analysed
+        why = _("level not known: {why}")
+        return [(row.name or row.segmentID, why.format(why=row.why)) for row in self._unknown]
 
     def _add(self, finding: VertebraFinding) -> None:
         self.review.add_vertebra(finding)
