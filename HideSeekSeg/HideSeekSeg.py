@@ -163,13 +163,13 @@ class HideSeekSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel.onSceneEndClose()
 
     def onSceneEndImport(self, caller: Any, event: Any) -> None:
-        """A scene was loaded: its inputs and its review are taken up."""
+        """Take up the inputs and the review of a scene that was loaded."""
         if self.parent.isEntered:
             self.initializeParameterNode()
         self.panel.onSceneEndImport()
 
     def initializeParameterNode(self) -> None:
-        """The scene's parameter node, with the first CT and segmentation where none was chosen."""
+        """Bind the parameter node, with the first CT and segmentation where none is chosen."""
         assert self.logic is not None
         self.setParameterNode(self.logic.getParameterNode())
         for name, kind in (
@@ -198,7 +198,7 @@ class HideSeekSegLogic(ScriptedLoadableModuleLogic):
         return wrap(super().getParameterNode())
 
     def processes(self) -> dict[str, Any]:
-        """What the panel computes with: Slicer's Python as child process, and its PyTorch."""
+        """Return what the panel computes with: the check of Slicer's PyTorch."""
         from HideSeekSegLib.pytorch_check import PyTorchCheck
 
         return {"torch": PyTorchCheck()}

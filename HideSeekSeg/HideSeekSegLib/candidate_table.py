@@ -122,7 +122,7 @@ class CandidateTable:
 
 
 def _bar(length: int, width: int, height: int, colour: str) -> Any:
-    """A bar of this length in an icon of this width, in pixels."""
+    """Return a bar of this length in an icon of this width, in pixels."""
     pixmap = qt.QPixmap(width, height)
     pixmap.fill(qt.QColor(0, 0, 0, 0))
     painter = qt.QPainter()

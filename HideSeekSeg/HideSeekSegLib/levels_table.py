@@ -81,7 +81,7 @@ class LevelsTable:
         self._corrected()
 
     def corrections(self) -> dict[str, str]:
-        """What the reader changed, by segment ID, as ``scene.levels.levelRows`` takes it."""
+        """Return what the reader changed, by segment ID, for ``scene.level_rows.levelRows``."""
         said = ((row, self._chosen(row)) for row in self._read)
         return {row.segmentID: text for row, text in said if text != as_read(row)}
 

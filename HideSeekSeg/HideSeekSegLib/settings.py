@@ -19,12 +19,12 @@ from .status_bar import StatusBar
 from .weights import BUNDLE, describe
 
 DEVICES = {
-    "auto": _("the best there is"),
-    "cpu": _("processor (CPU)"),
+    "auto": _("automatic"),
+    "cpu": _("CPU"),
     "cuda": _("NVIDIA graphics card (CUDA)"),
     "mps": _("Apple graphics (Metal)"),
 }
-SLICES = (_("as in the training of the weights"), _("all slices of the body"))
+SLICES = (_("as in training"), _("all slices of the body"))
 FOLDER_KEY = "HideSeekSeg/weights"
 
 
@@ -96,7 +96,7 @@ class AdvancedSettings:
         ui.weightsEdit.text = "" if bundled else str(self._away or self.weights.folder)
         line = self.weights.line()
         if self._away is not None:
-            line = _("Not available now; in its place: {weights}").format(weights=line)
+            line = _("Not available; in use instead: {weights}").format(weights=line)
         ui.weightsInfoLabel.text = line
         ui.bundledWeightsButton.setEnabled(not bundled)
         ui.startThreshold.value = self.weights.profile.decision.threshold
@@ -132,13 +132,13 @@ class WeightsImport:
         ui.importWeightsButton.connect("clicked()", self._import)
 
     def cancel(self) -> None:
-        """The panel goes: what was fetched stays, and the next try goes on from there."""
+        """Stop; what was downloaded stays, and the next attempt continues from there."""
         if self._job is not None:
             self._job.kill()
             self._job = None
 
     def _download(self) -> None:
-        folder = self._folder(_("Folder to keep the published weights in"))
+        folder = self._folder(_("Folder for the published weights"))
         if folder is None:
             return
         text = _("{name} (at least {size} MB) from {address}")
@@ -146,18 +146,18 @@ class WeightsImport:
             text.format(name=s.name, size=f"{s.least / 1e6:.1f}", address=s.address)
             for s in PUBLISHED
         ]
-        terms = _("They are their authors' work; the terms of use stand at {hub} and {code}.")
+        terms = _("They are the work of their authors; for terms of use see {hub} and {code}.")
         terms = terms.format(hub=HUB, code=CODE)
         if slicer.util.confirmOkCancelDisplay(
-            "\n".join([_("Fetch these files from the network?"), "", *lines, "", terms]),
+            "\n".join([_("Download these files?"), "", *lines, "", terms]),
             windowTitle=_("Published weights"),
         ):
             self._weights = folder / WEIGHTS
             self._start(
                 ["download-published", "--out", str(folder), "--yes"],
                 _(
-                    "Fetching the published weights; this may take many minutes. A cut download"
-                    " goes on when the button is pressed again."
+                    "Downloading the published weights; this may take many minutes. An interrupted"
+                    " download continues when the button is pressed again."
                 ),
             )
 
@@ -196,10 +196,10 @@ class WeightsImport:
         self._buttons(True)
         if code or crashed:
             last = tail.strip().splitlines()[-1:] or [_("no reason was given")]
-            text = _("The published weights are not there: {reason}").format(reason=last[0])
+            text = _("The published weights are not available: {reason}").format(reason=last[0])
             self._messages.show(text, "error")
         elif self._settings.use(self._weights):
-            self._messages.show(_("The published weights are ready and chosen."))
+            self._messages.show(_("The published weights are ready and in use."))
 
     def _buttons(self, on: bool) -> None:
         self._ui.downloadWeightsButton.setEnabled(on)

@@ -69,7 +69,7 @@ class Panel:
     # What Slicer calls.
 
     def enter(self) -> None:
-        """The module is shown: its keys work, and a review of the scene is taken up again."""
+        """Install the keys and take up the review of the scene again."""
         self.keys.install(slicer.util.mainWindow())
         self.settings.recall()
         self._torch.look(self._check)
@@ -97,7 +97,7 @@ class Panel:
         self._tags = []
 
     def onSceneStartClose(self) -> None:
-        """The scene goes: a run ends at once, its results went with the scene."""
+        """End a run at once: its results are closed with the scene."""
         was = self.running
         self._forget()
         self.review.clear()
@@ -109,7 +109,7 @@ class Panel:
         self._chosen()
 
     def onSceneEndImport(self) -> None:
-        """A scene was loaded: its review goes on where it was left, unless one is open."""
+        """Resume the review of a scene that was loaded, unless one is open."""
         session = self.review.session
         if not self.running and (session is None or not session.alive):
             self._restore()
@@ -256,7 +256,7 @@ class Panel:
             self.review.show(work)
 
     def _removed(self, *arguments: Any) -> None:
-        """A node went: nothing may be done with it any more."""
+        """React to a removed node: nothing may be done with it any more."""
         if self._scene.IsClosing():
             return
         run = self._run
@@ -277,7 +277,7 @@ class Panel:
             self.messages.show(_("The results were removed from the scene."), "warning")
 
     def _forget(self) -> None:
-        """The last run and its files."""
+        """Forget the last run and its files."""
         if self._run is not None:
             self._run.abandon()
         self._run = None

@@ -125,7 +125,7 @@ def test_weights_that_are_away_for_a_moment_are_not_forgotten(
         assert str(folder) in again.message
         assert "the bundled weights are used" in again.message
         assert again.ui.weightsEdit.text == str(folder)
-        assert again.ui.weightsInfoLabel.text.startswith("Not available now")
+        assert again.ui.weightsInfoLabel.text.startswith("Not available; in use instead")
         assert again.panel.settings.weights.bundled
     (tmp_path / "away").rename(folder.parent)
     with open_panel(desktop, fresh=False) as back:
@@ -174,7 +174,7 @@ def test_estimate_knows_the_method_the_device_and_the_slices(slow_weights: Path)
     from HideSeekSegLib.weights import BUNDLE, describe
 
     bundled, heavy = describe(BUNDLE), describe(slow_weights)
-    assert "a first guess" in bundled.estimate(3, "cpu", False)
+    assert "a first estimate" in bundled.estimate(3, "cpu", False)
     assert " s for 3 vertebrae" in bundled.estimate(3, "cpu", False)
     assert heavy.profile.schedule.edit == "render"
     assert heavy.estimate(3, "cpu", False).startswith("Takes about 60 min")
@@ -199,7 +199,7 @@ def test_without_torch_the_panel_says_what_to_do(
         assert opened.ui.torchButton.visible
         desktop.answers.append(False)
         opened.ui.torchButton.click()
-        assert "Continue?" in desktop.messages[-1]
+        assert "Download PyTorch" in desktop.messages[-1]
         assert "PyTorch is not installed" in opened.message
         opened.ui.torchButton.click()
         assert "Extensions Manager" in opened.message

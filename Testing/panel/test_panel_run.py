@@ -75,7 +75,7 @@ def test_one_click_brings_findings_to_the_scene(opened: Opened, box_spine: Spine
     before = everything_of(segmentation)
     opened.choose(ct, segmentation)
     assert opened.ui.levelsButton.text == "Vertebra levels: T11 to L1 (whole)"
-    assert "for 3 vertebrae, a first guess" in opened.ui.estimateLabel.text
+    assert "for 3 vertebrae, a first estimate" in opened.ui.estimateLabel.text
     opened.run()
     assert opened.message.startswith("Done: 3 vertebrae")
     [node] = results_in_scene()
@@ -89,7 +89,9 @@ def test_one_click_brings_findings_to_the_scene(opened: Opened, box_spine: Spine
     opened.panel.enter()
     assert opened.ui.segmentButton.text == "Segment metastases"
     assert not opened.ui.progressBar.visible
-    assert "first guess" not in opened.ui.estimateLabel.text, "nothing was learnt for the next time"
+    assert "first estimate" not in opened.ui.estimateLabel.text, (
+        "nothing was learnt for the next time"
+    )
     opened.key("H")
     assert opened.ui.healthyButton.checked, opened.message
 

@@ -186,7 +186,7 @@ class ReviewController:
     # The window.
 
     def enter(self) -> None:
-        """The window is shown: the views belong to the review, edits elsewhere are taken over."""
+        """Take the views for the review, and take over edits made elsewhere."""
         self._entered = True
         session = self.session
         if session is None:

@@ -40,7 +40,7 @@ class ReviewSession:
         return bool(said)
 
     def judge(self, identity: str, verdict: Verdict, wanted: Filter) -> str | None:
-        """A verdict; returns the id of the next finding that waits for one, None without one."""
+        """Set a verdict; return the id of the next finding without one, or None."""
         following = self.review.next_to_review(identity, wanted)
         self.review.judge(identity, verdict)
         return following
@@ -100,7 +100,7 @@ class ReviewSession:
 
 
 def latest(complain: Callable[[str], None], ctNode: Any = None) -> ReviewSession | None:
-    """The latest review in the scene, of a CT if one is given; None where there is none.
+    """Return the latest review in the scene, of a CT if one is given, or None.
 
     ``complain`` is told of each review that cannot be read.
     """

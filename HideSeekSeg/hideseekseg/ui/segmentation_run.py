@@ -35,7 +35,7 @@ class Choices:
     corrections: Mapping[str, str] = field(default_factory=dict)
 
     def words(self, inputs: Inputs, out: Path) -> list[str]:
-        """The command line; ``--each`` writes every vertebra as soon as it is finished."""
+        """Return the command line; ``--each`` writes each vertebra as soon as it is finished."""
         words = ["segment", str(inputs.ct), str(inputs.segmentation), "--out", str(out)]
         words += ["--labels", inputs.labels, "--device", self.device, "--json-lines", "--each"]
         words += ["--bodies", str(inputs.bodies)] if inputs.bodies else []
@@ -139,7 +139,7 @@ class SegmentationRun:
             self._job.cancel()
 
     def abandon(self) -> None:
-        """The scene goes: end the process and tell nobody."""
+        """End the process without any further call-back: the scene is closed."""
         if self.running:
             self.running = False
             self._job.kill()
@@ -152,7 +152,7 @@ class SegmentationRun:
         self._folder = None
 
     def _heard(self, event: Event) -> None:
-        """An event of the child; late ones, after the end, are nobody's."""
+        """Handle an event of the child; those after the end are ignored."""
         if not self.running:
             return
         if isinstance(event, Started):
@@ -168,7 +168,7 @@ class SegmentationRun:
             self._last = event
 
     def _keep(self, event: VertebraDone) -> None:
-        """A finished vertebra goes to the scene at once, also after Cancel was pressed."""
+        """Add a finished vertebra to the scene at once, also after Cancel was pressed."""
         path = Path(event.file)
         try:
             finding, evidence = read_vertebra(path)
@@ -196,7 +196,7 @@ class SegmentationRun:
         return (began, sum(times) / len(times)) if times and began is not None else None
 
     def facts(self) -> dict[str, Any]:
-        """What is needed to repeat the run, kept with its results."""
+        """Return what is needed to repeat the run, for its results."""
         facts: dict[str, Any] = {"ct": self.names[0], "segmentation": self.names[1]}
         if self.began is not None:
             facts |= {
@@ -208,7 +208,7 @@ class SegmentationRun:
         return facts
 
     def _ended(self, code: int, crashed: bool, tail: str) -> None:
-        """The process is over, in whatever way."""
+        """Handle the end of the process."""
         if not self.running:
             return
         self.running = False
@@ -251,7 +251,7 @@ class SegmentationRun:
         return "failed", f"{how} {kept}{lines}"
 
     def _named(self, failed: Failed) -> str:
-        """The scene's names instead of those of temporary files."""
+        """Name the scene's nodes instead of temporary files."""
         names = {str(self._inputs.ct): self.names[0], str(self._inputs.segmentation): self.names[1]}
         if self._inputs.bodies is not None:
             names[str(self._inputs.bodies)] = self._bodiesNode.GetName()

@@ -63,7 +63,7 @@ class PageState:
             self._state.update(values)
 
     def get(self, name: str) -> Any:
-        """What was shown last."""
+        """Return what was shown last."""
         return self._state[name]
 
     def say(self, text: str, kind: Kind = "info") -> None:

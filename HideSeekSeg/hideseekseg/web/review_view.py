@@ -99,7 +99,7 @@ class ReviewPage:
         self._page.show(put_back=offered)
 
     def take_comment(self) -> str | None:
-        """The page sends what is typed by itself, as soon as anything else is pressed."""
+        """Return None: the page itself sends what is typed as soon as anything is pressed."""
         return None
 
     def say(self, text: str, kind: Kind = "info") -> None:

@@ -81,7 +81,7 @@ class Session:
         }
 
     async def do(self, name: str, *values: Any) -> None:
-        """What was pressed in the page; whatever cannot be done is said there in one line."""
+        """Carry out what was pressed in the page; what cannot be done is said in one line."""
         action = self._actions.get(name)
         if action is None:
             return
@@ -173,7 +173,7 @@ class Session:
             self.review.show(work)
 
     def _named(self, path: str) -> str:
-        """The file's name alone where it lies in our private folder."""
+        """Return the file's name alone where it lies in the private folder."""
         inside = path.startswith(str(self._uploads.folder))
         return Path(path).name if inside else path
 

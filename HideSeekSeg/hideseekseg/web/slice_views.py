@@ -109,7 +109,7 @@ class SliceViews:
         self.tell()
 
     def look_around(self, bounds: tuple[float, ...]) -> None:
-        """The whole box in 3D, from behind and the left, where all of a spine is seen."""
+        """Show the whole box in 3D, from behind and the left, where all of a spine is visible."""
         renderer = self.threed.renderer()
         centre = (np.array(bounds[::2]) + np.array(bounds[1::2])) / 2
         camera = renderer.GetActiveCamera()
@@ -122,7 +122,7 @@ class SliceViews:
         self.threed.schedule_render()
 
     def close_up(self) -> None:
-        """A vertebra and its neighbours fill the sagittal view, the others alike."""
+        """Zoom so that a vertebra and its neighbours fill the sagittal view, the others alike."""
         for name, view in self.slices.items():
             node = view.get_view_node()
             width, height, depth = node.GetFieldOfView()
@@ -225,7 +225,7 @@ class SliceViews:
         self._dragged = None
 
     def _follow(self, name: str) -> None:
-        """The other slices go where the mouse points."""
+        """Move the other slices to where the mouse points."""
         view = self.slices[name]
         x, y = view.interactor().GetEventPosition()
         node = view.get_view_node()
