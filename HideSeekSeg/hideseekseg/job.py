@@ -39,7 +39,8 @@ class Job:
 
     ``weights`` is a weights folder, the bundled one if None; ``device`` "auto", "cpu", "cuda" or
     "mps"; ``threads`` the number of CPU threads.  ``each`` also writes every vertebra to a file in
-    the folder ``EACH`` of ``out`` as soon as it is finished.
+    the folder ``EACH`` of ``out`` as soon as it is finished.  ``series`` chooses a DICOM series of
+    the folder ``ct`` by its UID or number.
     """
 
     ct: Path
@@ -51,6 +52,7 @@ class Job:
     threads: int | None = None
     options: Options = field(default_factory=Options)
     each: bool = False
+    series: str = ""
 
 
 def segment(
@@ -65,6 +67,7 @@ def segment(
     threshold: float | None = None,
     all_slices: bool = False,
     schedule: str | None = None,
+    accept_orientation: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Result:
@@ -85,7 +88,7 @@ def segment(
     vertebrae = _segmentation(segmentation)
     marked = None if bodies is None else _segmentation(bodies)
     model = weights if isinstance(weights, Model) else load_model(weights or BUNDLE, device)
-    options = Options(labels, tuple(levels), threshold, all_slices, schedule)
+    options = Options(labels, tuple(levels), threshold, all_slices, schedule, accept_orientation)
     return _segment(volume, vertebrae, marked, model, options, on_event, should_stop)
 
 
@@ -126,7 +129,8 @@ def run(job: Job, on_event: Callable[[Event], None], should_stop: Callable[[], b
     began = time.monotonic()
     folder = job.out / EACH if job.each else job.out
     with writable(folder):
-        ct, segmentation = read_ct(job.ct), read_segmentation(job.segmentation, may_be_vertebra)
+        ct = read_ct(job.ct, job.series)
+        segmentation = read_segmentation(job.segmentation, may_be_vertebra)
         bodies = read_segmentation(job.bodies, may_be_vertebra) if job.bodies else None
         if job.threads:
             torch.set_num_threads(job.threads)

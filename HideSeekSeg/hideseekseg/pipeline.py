@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from . import __version__
+from .anatomy.alignment import check_agreement
 from .anatomy.crop import Crop
 from .anatomy.intensity import (
     HOUNSFIELD,
@@ -20,6 +21,7 @@ from .anatomy.intensity import (
     Landmarks,
     calibrate,
     check_values,
+    cut_off,
     network_input,
     surely_hounsfield,
 )
@@ -107,7 +109,8 @@ class Options:
 
     ``labels`` is a label convention as in ``labelling.assign``; ``levels`` restricts the run to
     some; ``threshold`` replaces that of the weights, ``schedule`` (see ``scheduled``) theirs;
-    ``all_slices`` analyses all slices, also where the weights were trained on central ones.
+    ``all_slices`` analyses all slices, also where the weights were trained on central ones;
+    ``accept_orientation`` goes on where the CT's header contradicts the anatomy.
     """
 
     labels: str | None = None
@@ -115,6 +118,7 @@ class Options:
     threshold: float | None = None
     all_slices: bool = False
     schedule: str | None = None
+    accept_orientation: bool = False
 
 
 def segment_spine(
@@ -136,8 +140,8 @@ def segment_spine(
     analysed is by level.
 
     Raises SegmentationError where segmentation and CT do not go together, InputError where labels
-    are not understood, NotCTError where the volume is no CT, ScheduleError where the weights have
-    no such schedule.
+    are not understood or the CT's header contradicts the anatomy, NotCTError where the volume is no
+    CT, ScheduleError where the weights have no such schedule.
     """
     model = scheduled(model, options.schedule) if options.schedule else model
     check_values(ct)
@@ -148,8 +152,9 @@ def segment_spine(
     if levels and all(level in checks.obstacles for level in levels):
         cause = f"no vertebra can be analysed: {checks.why_not(levels)}"
         raise SegmentationError(segmentation.source, cause)
+    agreement = check_agreement(ct, segmentation, assignments, bodies, options.accept_orientation)
     facts = _facts(model, assignments)
-    facts["notes"] = list(checks.notes())
+    facts["notes"] = [*checks.notes(), *agreement.notes]
     left_out = () if options.levels else tuple(_without_level(assignments, checks))
     on_event(_started(facts, levels, left_out))
     for note in facts["notes"]:
@@ -170,12 +175,14 @@ def segment_spine(
         return prepare(checks.applied(site), ct, model.profile.geometry)
 
     try:
-        scale = _scale(ct, segmentation.source, levels, prepared, watch)
+        scale, cut = _scale(ct, segmentation.source, levels, prepared, watch)
         facts["hounsfield"] = scale.is_hu
+        flags = (*agreement.flags, *((cut,) if cut else ()))
         for level in levels:
             vertebra = prepared(level)
             work = partial(_analyse, vertebra, ct, scale, chosen, options.all_slices, watch)
-            (findings[level], seen), model = _where_it_fits(work, model, on_event)
+            (finding, seen), model = _where_it_fits(work, model, on_event)
+            findings[level] = replace(finding, flags=(*flags, *finding.flags))
             if seen is not None:
                 evidence[level] = seen
             finished.append(level)
@@ -208,10 +215,11 @@ def _scale(
     levels: Sequence[str],
     prepared: Callable[[str], Prepared],
     watch: ProgressReporter,
-) -> Calibration:
+) -> tuple[Calibration, str]:
     """Return the intensity scale, as soon as more than half of the vertebrae agree on HU.
 
-    So the first results need not wait for the last bodies.
+    With it goes a flag, empty where the scale does not seem to be cut off.  So the first results
+    need not wait for the last bodies.
 
     Raises SegmentationError or NotCTError where no vertebra can be analysed for one reason.
     """
@@ -222,13 +230,13 @@ def _scale(
         known.append(prepared(level))
         usable = [v.landmarks for v in known if v.landmarks and not v.obstacle]
         if surely_hounsfield(ct, usable, len(levels)):
-            return HOUNSFIELD
+            return HOUNSFIELD, cut_off(ct, usable)
     if all(v.site.body is None and not v.site.obstacle for v in known):
         raise SegmentationError(source, f"does not overlap with the CT {ct.name}")
     if not usable:
         reasons = sorted({v.obstacle for v in known})
         raise NotCTError(ct.source, f"no vertebra can be analysed: {', '.join(reasons)}")
-    return calibrate(ct, usable)
+    return calibrate(ct, usable), cut_off(ct, usable)
 
 
 def _where_it_fits(
