@@ -259,6 +259,18 @@ def test_flick_to_the_healthy_edit_and_back(opened: Opened) -> None:
     assert not view.GetForegroundVolumeID()
 
 
+def test_another_scene_that_is_imported_leaves_the_open_review(opened: Opened) -> None:
+    import slicer
+
+    for level, seen in make_evidence(make_ct_volume(), RESULT).items():
+        opened.panel.review.results.keepEvidence(level, seen)
+    opened.key("N")
+    opened.key("H")
+    slicer.mrmlScene.InvokeEvent(slicer.vtkMRMLScene.EndImportEvent)
+    assert opened.ui.healthyButton.checked
+    assert opened.row() == 1
+
+
 def make_ct_volume() -> Any:
     from helpers.findings import make_ct
 
