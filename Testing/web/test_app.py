@@ -84,6 +84,11 @@ def test_crosshair_links_the_views(walk: Walk) -> None:
     assert after["sagittal"] == before["sagittal"]
 
 
+def test_crosshair_follows_a_drag(walk: Walk) -> None:
+    before, after = walk.seen["dragged"]
+    assert after["axial"] != before["axial"] and after["coronal"] != before["coronal"]
+
+
 @pytest.mark.parametrize("button", ["right", "middle"])
 def test_right_button_zooms_and_middle_one_moves(walk: Walk, button: str) -> None:
     assert walk.seen[f"changed by the {button} button"] > 3000
