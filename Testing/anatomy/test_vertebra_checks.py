@@ -299,6 +299,29 @@ def test_reversed_labels_are_refused_and_say_what_fits() -> None:
     assert check_vertebrae(spine, assign(spine, "verse")) == SpineChecks()
 
 
+def test_values_of_another_version_are_told_by_what_they_leave_out() -> None:
+    """T7 to L3 by TotalSegmentator 1: by version 2 half of them are organs, the rest T12 to S1."""
+    levels = USUAL[13:22]
+    array, _ = solid(levels)
+    table = np.array([0, *(28 - n for n in range(len(levels)))], np.uint8)
+    volume = Volume(table[array], Grid(array.shape, np.diag([MM, MM, MM, 1.0])))
+    spine = Segmentation((volume,), segments_from_values(volume, {}), "spine.nii.gz")
+    found = check_vertebrae(spine, assign(spine, "totalsegmentator"))
+    assert set(found.flags) == {"L4", "L5", "S1"}
+    assert all("totalsegmentator-v1" in " ".join(said) for said in found.flags.values())
+    assert check_vertebrae(spine, assign(spine, "totalsegmentator-v1")) == SpineChecks()
+
+
+def test_the_upper_end_of_a_sacrum_raises_no_doubt() -> None:
+    """By version 2 the sacrum is 25, which is T10 to version 1."""
+    array, values = solid(["L2", "L3", "L4", "L5", "S1"])
+    table = np.array([0, 30, 29, 28, 27, 25], np.uint8)
+    volume = Volume(table[array], Grid(array.shape, np.diag([MM, MM, MM, 1.0])))
+    spine = Segmentation((volume,), segments_from_values(volume, {}), "spine.nii.gz")
+    assert values["S1"] == 5
+    assert check_vertebrae(spine, assign(spine, "totalsegmentator")) == SpineChecks()
+
+
 def test_names_that_are_not_understood_are_told_from_what_lies_elsewhere() -> None:
     """In the place of T12: a vertebra that is not analysed.  Beside the spine: no vertebra."""
     array, values = solid(LUMBAR)

@@ -129,6 +129,9 @@ def check_vertebrae(segmentation: Segmentation, assignments: Sequence[Assignment
     if groups and len(obstacles) == len(groups):
         why = SpineChecks(obstacles).why_not(list(obstacles))
         raise InputError(segmentation.source, f"no vertebra can be analysed: {why}")
+    doubt = _misread(segmentation, assignments, seen)
+    for level in seen if doubt else ():
+        flags[level].append(doubt)
     unknown, strangers = _without_level(segmentation, assignments, seen)
     missing = tuple(level for level in order.missing if level not in groups)
     missing = _not_filled(missing, telling, unknown)
@@ -262,6 +265,46 @@ def _without_level(
         else:
             unknown.append(shape)
     return unknown, tuple(strangers)
+
+
+def _misread(
+    segmentation: Segmentation,
+    assignments: Sequence[Assignment],
+    shapes: Mapping[str, VertebraShape],
+) -> str:
+    """Return a doubt where a convention calls labels no vertebrae that go on with the spine.
+
+    Versions of a program share values: what is L3 to one is an organ to the next.
+    """
+    sizes = [np.ptp(shape.points, axis=0).max() for shape in shapes.values() if not shape.is_cut]
+    if len(sizes) < 2:
+        return ""
+    centres = np.array([shape.centre for shape in shapes.values()])
+    volume = np.median([shape.mm3 for shape in shapes.values() if not shape.is_cut])
+    half = np.median([shape.half_mm for shape in shapes.values() if not shape.is_cut])
+    found = []
+    for assignment in assignments:
+        box = segmentation.box(assignment.segment)
+        if assignment.kind != "other" or assignment.source in ("name", "code") or box is None:
+            continue
+        extent = [(s.stop - s.start) * mm for s, mm in zip(box, segmentation.grid.spacing[::-1])]
+        if not 0.5 * np.median(sizes) < max(extent) < 2 * np.median(sizes):
+            continue  # spares the look at lungs and bowels
+        shape = shape_of(segmentation, [assignment.segment])
+        if shape is None or not 0.5 < shape.half_mm / half < 1.6:
+            continue
+        nearest = float(np.linalg.norm(centres - shape.centre, axis=1).min())
+        on_line = _distance_from_line(shape.centre, centres) < 20.0
+        if 0.5 < shape.mm3 / volume < 2.5 and on_line and nearest < 1.5 * max(PITCH_MM.values()):
+            found.append(assignment.name)
+    used = {assignment.source for assignment in assignments}
+    fitting = [name for name in fitting_conventions(segmentation) if name not in used]
+    if not found or not fitting:  # the upper part of a sacrum looks like a vertebra too
+        return ""
+    return (
+        f"levels may be wrong: by this convention {_span(found)} is no vertebra, but looks like one "
+        f"({', '.join(fitting)} would fit)"
+    )
 
 
 def _may_be_vertebra(shape: VertebraShape, shapes: Mapping[str, VertebraShape]) -> bool:
