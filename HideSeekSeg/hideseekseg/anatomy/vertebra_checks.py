@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from ..errors import InputError
 from ..imaging.segmentation import Segment, Segmentation
-from .label_conventions import LEVELS, Kind
+from .label_conventions import CONVENTIONS, LEVELS, Kind
 from .labelling import Assignment, fitting_conventions
 from .level_order import PITCH_MM, check_order
 from .localization import LocatedBody
@@ -282,7 +282,8 @@ def _misread(
     centres = np.array([shape.centre for shape in shapes.values()])
     volume = np.median([shape.mm3 for shape in shapes.values() if not shape.is_cut])
     half = np.median([shape.half_mm for shape in shapes.values() if not shape.is_cut])
-    found = []
+    found: list[str] = []
+    values: list[int] = []
     for assignment in assignments:
         box = segmentation.box(assignment.segment)
         if assignment.kind != "other" or assignment.source in ("name", "code") or box is None:
@@ -297,13 +298,18 @@ def _misread(
         on_line = _distance_from_line(shape.centre, centres) < 20.0
         if 0.5 < shape.mm3 / volume < 2.5 and on_line and nearest < 1.5 * max(PITCH_MM.values()):
             found.append(assignment.name)
-    used = {assignment.source for assignment in assignments}
-    fitting = [name for name in fitting_conventions(segmentation) if name not in used]
-    if not found or not fitting:  # the upper part of a sacrum looks like a vertebra too
+            values.append(assignment.segment.value)
+    # The upper part of a sacrum looks like a vertebra too: another convention must know it as one.
+    fitting = [
+        name
+        for name in (fitting_conventions(segmentation) if found else ())
+        if all(CONVENTIONS[name].meanings[value].level for value in values)
+    ]
+    if not fitting:
         return ""
     return (
-        f"levels may be wrong: by this convention {_span(found)} is no vertebra, but looks like one "
-        f"({', '.join(fitting)} would fit)"
+        f"levels may be wrong: {_span(found)} looks like a vertebra, but is none by this "
+        f"convention ({', '.join(fitting)} would fit)"
     )
 
 
