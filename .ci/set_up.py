@@ -126,8 +126,9 @@ def add_newer_slicer(environment: Environment) -> None:
     newer.create()
     newer.install("--no-deps", NEWER_SLICER, pinned=False)
     # Its libraries look for VTK's beside themselves.
-    vtk = "vtkmodules"
-    (newer.packages() / vtk).symlink_to(environment.packages().resolve() / vtk)
+    vtk = newer.packages() / "vtkmodules"
+    if not vtk.exists():
+        vtk.symlink_to(environment.packages().resolve() / vtk.name)
     # Python follows no .pth file in a folder that a .pth file names, so the editable package is
     # not found by this: whoever runs this environment sets PYTHONPATH.
     (newer.packages() / "rest.pth").write_text(f"{environment.packages().resolve()}\n", "utf-8")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import qt
 import slicer
 import slicer.util
 import vtk
@@ -20,7 +22,9 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-SAMPLE = "HideSeekSegExample"
+SAMPLE = "Spine with simulated metastases"
+LEAST = (5, 10)  # Slicer's version, from which a run is known to work
+OWN = ("hideseekseg", "HideSeekSegLib")
 
 
 class HideSeekSeg(ScriptedLoadableModule):
@@ -68,6 +72,15 @@ def loadExample(source: Any = None) -> tuple[Any, Any]:
     return load()
 
 
+def versionProblem() -> str:
+    """Return why the module cannot work in this Slicer, empty where it can."""
+    if (slicer.app.majorVersion, slicer.app.minorVersion) >= LEAST:
+        return ""
+    text = _("This module needs Slicer {least} or newer; this is Slicer {found}.")
+    found = f"{slicer.app.majorVersion}.{slicer.app.minorVersion}"
+    return text.format(least=".".join(map(str, LEAST)), found=found)
+
+
 @parameterNodeWrapper
 class HideSeekSegParameterNode:
     """The inputs; what was found and decided is kept with the results."""
@@ -78,7 +91,7 @@ class HideSeekSegParameterNode:
 
 
 class HideSeekSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """Forwards what Slicer tells to the panel of the library."""
+    """Forward Slicer's calls to the panel of the library."""
 
     def __init__(self, parent: Any = None) -> None:
         ScriptedLoadableModuleWidget.__init__(self, parent)
@@ -90,10 +103,16 @@ class HideSeekSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setup(self) -> None:
         """Build the panel when the module is opened for the first time."""
+        ScriptedLoadableModuleWidget.setup(self)
+        problem = versionProblem()
+        if problem:
+            label = qt.QLabel(problem)
+            label.setWordWrap(True)
+            self.layout.addWidget(label)
+            return
         from hideseekseg.scene.import_data import loadVertebrae
         from HideSeekSegLib.widget import Panel
 
-        ScriptedLoadableModuleWidget.setup(self)
         widget = slicer.util.loadUI(self.resourcePath("UI/HideSeekSeg.ui"))
         self.layout.addWidget(widget)
         widget.setMRMLScene(slicer.mrmlScene)
@@ -108,6 +127,14 @@ class HideSeekSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
         self.initializeParameterNode()
+        if self.parent.isEntered:  # reloaded: Slicer does not enter again
+            self.enter()
+
+    def onReload(self) -> None:
+        """Reload the library with the module: Slicer reloads this file alone."""
+        for name in [name for name in sys.modules if name.partition(".")[0] in OWN]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
 
     def cleanup(self) -> None:
         """Slicer closes, or the module is reloaded."""
@@ -117,12 +144,14 @@ class HideSeekSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.panel.cleanup()
 
     def enter(self) -> None:
-        self.initializeParameterNode()
-        self.panel.enter()
+        if self.panel is not None:
+            self.initializeParameterNode()
+            self.panel.enter()
 
     def exit(self) -> None:
-        self.panel.exit()
-        self.setParameterNode(None)
+        if self.panel is not None:
+            self.panel.exit()
+            self.setParameterNode(None)
 
     def onSceneStartClose(self, caller: Any, event: Any) -> None:
         self.setParameterNode(None)
@@ -134,13 +163,13 @@ class HideSeekSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel.onSceneEndClose()
 
     def onSceneEndImport(self, caller: Any, event: Any) -> None:
-        """A scene was loaded: its inputs and its review are taken up."""
+        """Take up the inputs and the review of a scene that was loaded."""
         if self.parent.isEntered:
             self.initializeParameterNode()
         self.panel.onSceneEndImport()
 
     def initializeParameterNode(self) -> None:
-        """The scene's parameter node, with the first CT and segmentation where none was chosen."""
+        """Bind the parameter node, with the first CT and segmentation where none is chosen."""
         assert self.logic is not None
         self.setParameterNode(self.logic.getParameterNode())
         for name, kind in (
@@ -169,7 +198,7 @@ class HideSeekSegLogic(ScriptedLoadableModuleLogic):
         return wrap(super().getParameterNode())
 
     def processes(self) -> dict[str, Any]:
-        """What the panel computes with: Slicer's Python as child process, and its PyTorch."""
+        """Return what the panel computes with: the check of Slicer's PyTorch."""
         from HideSeekSegLib.pytorch_check import PyTorchCheck
 
         return {"torch": PyTorchCheck()}
@@ -201,7 +230,12 @@ class HideSeekSegTest(ScriptedLoadableModuleTest):
         """Of the example the blastic lesion of L1 is found, accepted, saved and read again."""
         from hideseekseg.scene.results import Results
         from hideseekseg.scene.review_storage import restore, store
+        from HideSeekSegLib.pytorch_check import missing
 
+        lacking = missing()
+        if lacking:
+            self.delayDisplay(f"Skipped: {lacking}")
+            return
         ct, vertebrae = loadExample()
         run = HideSeekSegLogic().segment(ct, vertebrae, ("L1",))
         review, results = run.review, run.results

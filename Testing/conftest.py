@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,6 @@ import SimpleITK as sitk
 import torch
 
 from desktop import Desktop, open_desktop
-from helpers import app
 from helpers.models import FAST, REFERENCE, TINY, filled, golden, published_network
 from helpers.published import FILES, write_checkpoint, write_classifier
 from helpers.scene import Slicer, open_scene
@@ -38,9 +38,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Func
     """
     if not config.pluginmanager.hasplugin("xdist"):
         return
+    # Only if some test needs it: the tests of Slicer's package run without the browser's app.
+    app = sys.modules.get("helpers.app")
     for item in items:
         group = item.nodeid.partition("::")[0]
-        if any(value is app for value in vars(item.module).values()):
+        if app and any(value is app for value in vars(item.module).values()):
             group = "browser"
         elif "published_folder" in item.fixturenames:
             group = "full size"

@@ -18,7 +18,7 @@ CHIP, BAR = 10, 40  # pixels
 
 
 class CandidateTable:
-    """Rows of a ``QTableWidget`` with their candidates' ids; ``chosen`` hears of a new row."""
+    """Rows of a ``QTableWidget``; ``chosen`` is called with the id of a row that a user selects."""
 
     def __init__(self, table: Any, chosen: Callable[[str], None]) -> None:
         self._table, self._chosen = table, chosen
@@ -42,10 +42,6 @@ class CandidateTable:
         rows = self._table.selectionModel().selectedRows()
         return self._ids[rows[0].row()] if rows else ""
 
-    def shown(self) -> list[str]:
-        """Ids of the rows that can be seen, from the top."""
-        return [i for i, hidden in zip(self._ids, self._hidden) if not hidden]
-
     def fill(self, items: Sequence[Item], shown: Iterable[str]) -> None:
         """Make all rows anew; the selected candidate stays selected where it still is one."""
         before = self.current
@@ -64,6 +60,10 @@ class CandidateTable:
         self.filter(shown)
         self.select(before)
 
+    def focus(self) -> None:
+        """Give the table the keyboard."""
+        self._table.setFocus()
+
     def filter(self, shown: Iterable[str]) -> None:
         """Show these rows and hide the others: nothing is computed, so a slider can be followed."""
         wanted = set(shown)
@@ -76,8 +76,6 @@ class CandidateTable:
                 self._table.setRowHidden(row, hidden)
         self._table.setUpdatesEnabled(True)
         self._filling = False
-        if self.current and self.current not in wanted:
-            self.select("")
 
     def update(self, items: Iterable[Item]) -> None:
         """Write these candidates' rows again, after a verdict or a switched type."""
@@ -88,15 +86,17 @@ class CandidateTable:
         self._filling = False
 
     def select(self, identity: str) -> None:
-        """Select a candidate's row and bring it into sight; empty: none."""
+        """Select a candidate's row and bring it into sight; empty: none. Nobody is told."""
         if identity == self.current:
             return
+        self._filling = True
         if identity in self._rows:
             row = self._rows[identity]
             self._table.selectRow(row)
             self._table.scrollToItem(self._table.item(row, 0))
         else:
             self._table.clearSelection()
+        self._filling = False
 
     def _selected(self) -> None:
         if not self._filling:
@@ -122,7 +122,7 @@ class CandidateTable:
 
 
 def _bar(length: int, width: int, height: int, colour: str) -> Any:
-    """A bar of this length in an icon of this width, in pixels."""
+    """Return a bar of this length in an icon of this width, in pixels."""
     pixmap = qt.QPixmap(width, height)
     pixmap.fill(qt.QColor(0, 0, 0, 0))
     painter = qt.QPainter()

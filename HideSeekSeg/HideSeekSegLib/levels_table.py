@@ -35,6 +35,7 @@ class LevelsTable:
         self._changed = changed
         self.node: Any = None
         self._read: list[LevelRow] = []
+        self._seen: list[tuple[str, ...]] = []
         self._boxes: dict[str, tuple[Any, Any]] = {}
         self._filling = False
         self._table.setHorizontalHeaderLabels([_("Segment"), _("Level"), _("Part")])
@@ -50,6 +51,7 @@ class LevelsTable:
         """Vertebrae first, then what was not understood, then the rest; corrections start anew."""
         self.node = segmentationNode
         self._read = sorted(levelRows(segmentationNode), key=rank) if segmentationNode else []
+        self._seen = _segments(segmentationNode) if segmentationNode else []
         self._filling = True
         self._convention.setCurrentIndex(0)
         self._boxes = {}
@@ -60,8 +62,26 @@ class LevelsTable:
         self._filling = False
         self._tell()
 
+    def refresh(self) -> None:
+        """Read the segments again where they were renamed, added or removed; corrections stay."""
+        if self.node is None or self.node.GetScene() is None or _segments(self.node) == self._seen:
+            return
+        corrected = set(self.corrections())
+        kept = {
+            identity: (level.currentIndex, part.currentIndex)
+            for identity, (level, part) in self._boxes.items()
+            if identity in corrected
+        }
+        self.show(self.node)
+        self._filling = True
+        for identity, chosen in kept.items():
+            for box, index in zip(self._boxes.get(identity, ()), chosen):
+                box.setCurrentIndex(index)
+        self._filling = False
+        self._corrected()
+
     def corrections(self) -> dict[str, str]:
-        """What the reader changed, by segment ID, as ``scene.levels.levelRows`` takes it."""
+        """Return what the reader changed, by segment ID, for ``scene.level_rows.levelRows``."""
         said = ((row, self._chosen(row)) for row in self._read)
         return {row.segmentID: text for row, text in said if text != as_read(row)}
 
@@ -130,3 +150,10 @@ class LevelsTable:
         said = self.summary()
         self._fold.text = f"{TITLE}: {said}" if said else TITLE
         self._changed()
+
+
+def _segments(node: Any) -> list[tuple[str, ...]]:
+    """Return what levels are read from: id, name and code of every segment."""
+    segmentation = node.GetSegmentation()
+    pairs = ((x, segmentation.GetSegment(x)) for x in segmentation.GetSegmentIDs())
+    return [(x, segment.GetName() or "", segment.GetTerminology() or "") for x, segment in pairs]

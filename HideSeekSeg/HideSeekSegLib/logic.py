@@ -20,7 +20,7 @@ from .qt_process import QtProcess
 
 
 def temporaryFolder() -> Path:
-    """An empty folder of its own; raises InputError where Slicer's temporary folder is no use."""
+    """Make an empty folder; raises InputError where Slicer's temporary folder is unusable."""
     parent = slicer.app.temporaryPath
     try:
         return Path(tempfile.mkdtemp(prefix="hideseekseg-", dir=parent))
@@ -35,7 +35,7 @@ def temporaryFolder() -> Path:
 
 
 def loadExample() -> tuple[Any, Any]:
-    """The CT and the segmentation node, shown in the slice views."""
+    """Show the example in the slice views; return its CT and segmentation nodes."""
     with slicer.util.WaitCursor():
         ct, node = sample.loadExample()
     slicer.util.setSliceViewerLayers(background=ct, fit=True)
@@ -64,7 +64,7 @@ class _Waiting:
 def segmentAndWait(
     ct: Any, vertebrae: Any, choices: Choices, seconds: float, makeJob: MakeJob = QtProcess
 ) -> SegmentationRun:
-    """The finished run; RuntimeError, one line, where it fails or takes longer than ``seconds``.
+    """Return the finished run; RuntimeError, one line, if it fails or exceeds ``seconds``.
 
     Slicer's events are handled meanwhile.
     """

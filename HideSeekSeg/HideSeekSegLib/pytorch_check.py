@@ -55,7 +55,7 @@ class PyTorchCheck:
         return not self.problem()
 
     def device(self, choice: str) -> str:
-        """torch's name of the device that a choice means; empty while that is not known."""
+        """Return torch's name of the device that a choice means; empty while that is not known."""
         return choice if choice != "auto" else self._found[0] if self._found else ""
 
     def line(self, choice: str) -> str:
@@ -66,7 +66,7 @@ class PyTorchCheck:
             return runs_on(choice, _("chosen by the user"))
         if self._found is not None:
             return runs_on(*self._found)
-        return _("Looking for a graphics card…") if self._process else _("Device: the best one.")
+        return _("Looking for a GPU…") if self._process else _("Device: automatic.")
 
     def look(self, told: Callable[[], None]) -> None:
         """Try torch in a process of its own; ``told`` is called when that is over."""
@@ -121,11 +121,11 @@ class PyTorchCheck:
             return ""
         if version("torch") and _torch_problem():
             return _torch_problem()  # replacing what may be in use is the PyTorch extension's work
-        question = _("Two small packages will be fetched and installed into this Slicer. Continue?")
+        question = _("Download two small packages and install them into this Slicer?")
         if not version("torch"):
             question = _(
-                "PyTorch and two small packages will be fetched and installed into this Slicer (up"
-                " to 3 GB, many minutes). Continue?"
+                "Download PyTorch and two small packages and install them into this Slicer (up to"
+                " 3 GB, many minutes)?"
             )
         try:
             if not slicer.util.confirmOkCancelDisplay(question, windowTitle="HideSeekSeg"):
@@ -143,7 +143,7 @@ class PyTorchCheck:
 
 
 def missing() -> str:
-    """What is not installed or too old and what to do, by metadata alone; empty if nothing is."""
+    """Return what is missing or too old and what to do, by metadata alone; empty: nothing."""
     lacking = [name for name, least in PACKAGES.items() if _older(version(name), least)]
     if _torch_problem():
         return _torch_problem()
@@ -152,14 +152,14 @@ def missing() -> str:
 
 
 def broken(errors: str) -> str:
-    """What to do where torch is installed and fails, from the last lines of a process."""
+    """Return what to do where torch is installed and fails, from a process's last lines."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
-    last = lines[-1] if lines else _("it ended without a word")
+    last = lines[-1] if lines else _("no reason was given")
     return _("PyTorch is installed but cannot be used ({reason}).").format(reason=last) + _repair()
 
 
 def version(package: str) -> str:
-    """The installed version; empty where there is none, "0" where its files are gone."""
+    """Return the installed version, empty without one, "0" where its files are missing."""
     try:
         found = importlib.metadata.distribution(package)
     except importlib.metadata.PackageNotFoundError:
@@ -187,7 +187,7 @@ def _torch_problem() -> str:
 
 
 def runs_on(device: str, reason: str) -> str:
-    """The device and why it is this one, as a sentence."""
+    """Return the device and why it was chosen, as a sentence."""
     return _("Runs on {device}: {reason}.").format(device=device, reason=reason)
 
 
@@ -202,13 +202,13 @@ def _older(found: str, least: str) -> bool:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    """The leading numbers of a version: 2.13.0+cpu is (2, 13, 0)."""
+    """Return the leading numbers of a version: (2, 13, 0) for 2.13.0+cpu."""
     match = re.match(r"\d+(\.\d+)*", text)
     return tuple(int(word) for word in match[0].split(".")) if match else ()
 
 
 def _install() -> None:
-    """Raises ImportError where the PyTorch extension is not there."""
+    """Install torch and packages; raises ImportError without the PyTorch extension."""
     if not version("torch"):
         logic = importlib.import_module("PyTorchUtils").PyTorchUtilsLogic()
         # Its words have changed over the years; the question was asked already.

@@ -19,12 +19,12 @@ from .status_bar import StatusBar
 from .weights import BUNDLE, describe
 
 DEVICES = {
-    "auto": _("the best there is"),
-    "cpu": _("processor (CPU)"),
+    "auto": _("automatic"),
+    "cpu": _("CPU"),
     "cuda": _("NVIDIA graphics card (CUDA)"),
     "mps": _("Apple graphics (Metal)"),
 }
-SLICES = (_("as in the training of the weights"), _("all slices of the body"))
+SLICES = (_("as in training"), _("all slices of the body"))
 FOLDER_KEY = "HideSeekSeg/weights"
 
 
@@ -41,8 +41,9 @@ class AdvancedSettings:
         ui.bundledWeightsButton.connect("clicked()", lambda: self.use(BUNDLE))
         ui.modelCardButton.connect("clicked()", self._card)
         self.weights = describe(BUNDLE)
-        folder = slicer.app.userSettings().value(FOLDER_KEY)
-        self.use(Path(folder) if folder else BUNDLE, quiet=True)
+        self._away: Path | None = None
+        self._draw()
+        self.recall()
 
     @property
     def device(self) -> str:
@@ -57,29 +58,50 @@ class AdvancedSettings:
     def threshold(self) -> float:
         return float(self._ui.startThreshold.value)
 
-    def use(self, folder: Path, quiet: bool = False) -> bool:
-        """Take these weights, whose threshold is the one to start with.
+    def recall(self) -> None:
+        """Take the weights of the last time; where they are away, say so and try again later."""
+        folder = slicer.app.userSettings().value(FOLDER_KEY)
+        if not folder or Path(folder) == self.weights.folder:
+            return
+        self._away = None if self._take(Path(folder)) else Path(folder)
+        if self._away is not None:
+            text = _("Until then the bundled weights are used.")
+            self._messages.show(f"{self._messages.text} {text}", "warning")
+        self._draw()
 
-        A folder that holds none is refused with a message and the weights stay what they were;
-        ``quiet``: without a message, as for a remembered folder that is no longer there.
+    def use(self, folder: Path) -> bool:
+        """Take these weights, whose threshold is the one to start with, and remember them.
+
+        A folder that contains none is refused with a message, and nothing changes.
         """
+        if not self._take(folder):
+            return False
+        self._away = None
+        remembered = "" if self.weights.bundled else str(self.weights.folder)
+        slicer.app.userSettings().setValue(FOLDER_KEY, remembered)
+        self._draw()
+        return True
+
+    def _take(self, folder: Path) -> bool:
         try:
             self.weights = describe(folder)
         except UserError as error:
-            if not quiet:
-                text = _("These weights cannot be used: {error}.").format(error=error)
-                self._messages.show(text, "error")
-                return False
-        bundled = self.weights.bundled
-        ui = self._ui
-        ui.weightsEdit.text = "" if bundled else str(self.weights.folder)
-        ui.weightsInfoLabel.text = self.weights.line()
+            text = _("These weights cannot be used: {error}.").format(error=error)
+            self._messages.show(text, "error")
+            return False
+        return True
+
+    def _draw(self) -> None:
+        ui, bundled = self._ui, self.weights.bundled and self._away is None
+        ui.weightsEdit.text = "" if bundled else str(self._away or self.weights.folder)
+        line = self.weights.line()
+        if self._away is not None:
+            line = _("Not available; in use instead: {weights}").format(weights=line)
+        ui.weightsInfoLabel.text = line
         ui.bundledWeightsButton.setEnabled(not bundled)
         ui.startThreshold.value = self.weights.profile.decision.threshold
         ui.slicesSelector.setEnabled(self.weights.profile.geometry.central_slices is not None)
-        slicer.app.userSettings().setValue(FOLDER_KEY, "" if bundled else str(self.weights.folder))
         self._changed()
-        return True
 
     def _choose(self) -> None:
         title = _("Folder with profile.json, autoencoder.safetensors and classifier.safetensors")
@@ -110,13 +132,13 @@ class WeightsImport:
         ui.importWeightsButton.connect("clicked()", self._import)
 
     def cancel(self) -> None:
-        """The panel goes: what was fetched stays, and the next try goes on from there."""
+        """Stop; what was downloaded stays, and the next attempt continues from there."""
         if self._job is not None:
             self._job.kill()
             self._job = None
 
     def _download(self) -> None:
-        folder = self._folder(_("Folder to keep the published weights in"))
+        folder = self._folder(_("Folder for the published weights"))
         if folder is None:
             return
         text = _("{name} (at least {size} MB) from {address}")
@@ -124,18 +146,18 @@ class WeightsImport:
             text.format(name=s.name, size=f"{s.least / 1e6:.1f}", address=s.address)
             for s in PUBLISHED
         ]
-        terms = _("They are their authors' work; the terms of use stand at {hub} and {code}.")
+        terms = _("They are the work of their authors; for terms of use see {hub} and {code}.")
         terms = terms.format(hub=HUB, code=CODE)
         if slicer.util.confirmOkCancelDisplay(
-            "\n".join([_("Fetch these files from the network?"), "", *lines, "", terms]),
+            "\n".join([_("Download these files?"), "", *lines, "", terms]),
             windowTitle=_("Published weights"),
         ):
             self._weights = folder / WEIGHTS
             self._start(
                 ["download-published", "--out", str(folder), "--yes"],
                 _(
-                    "Fetching the published weights; this may take many minutes. A cut download"
-                    " goes on when the button is pressed again."
+                    "Downloading the published weights; this may take many minutes. An interrupted"
+                    " download continues when the button is pressed again."
                 ),
             )
 
@@ -174,10 +196,10 @@ class WeightsImport:
         self._buttons(True)
         if code or crashed:
             last = tail.strip().splitlines()[-1:] or [_("no reason was given")]
-            text = _("The published weights are not there: {reason}").format(reason=last[0])
+            text = _("The published weights are not available: {reason}").format(reason=last[0])
             self._messages.show(text, "error")
         elif self._settings.use(self._weights):
-            self._messages.show(_("The published weights are ready and chosen."))
+            self._messages.show(_("The published weights are ready and in use."))
 
     def _buttons(self, on: bool) -> None:
         self._ui.downloadWeightsButton.setEnabled(on)

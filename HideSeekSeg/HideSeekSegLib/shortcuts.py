@@ -1,6 +1,6 @@
-"""Single keys for the review: each belongs to a button, and the button shows it.
+"""Keyboard shortcuts of the review: each belongs to a button, and the button shows it.
 
-Installed while the module is open, so that no other module loses a key.
+They are installed only while the module is open, so that no other module loses a key.
 """
 
 from __future__ import annotations
@@ -37,15 +37,17 @@ class Shortcuts:
         return bool(self._shortcuts)
 
     def install(self, window: Any) -> None:
-        """Keys act in the whole window: the reader looks at the views, not at the panel."""
+        """Make the keys act in the whole window: the reader looks at the views."""
         self.remove()
+        if window is None:  # as in Slicer without a main window
+            return
         for name, key in KEYS.items():
             shortcut = qt.QShortcut(qt.QKeySequence(key), window)
             shortcut.connect("activated()", self._action(name))
             self._shortcuts.append(shortcut)
 
     def remove(self) -> None:
-        """The keys are everybody's again."""
+        """Release the keys: they are any module's again."""
         for shortcut in self._shortcuts:
             shortcut.enabled = False
             shortcut.disconnect("activated()")

@@ -19,14 +19,14 @@ class RunButton:
         self._stopping = False
 
     def busy(self) -> None:
-        """A run has begun."""
+        """Show that a run has begun."""
         self._stopping = False
         self._show(running=True)
         self._ui.progressBar.value = 0
         self._ui.progressBar.setFormat(STARTING)
 
     def progress(self, event: Progress) -> None:
-        """The vertebra at work, and the time that is left."""
+        """Show the current vertebra and the time left."""
         self._ui.progressBar.value = round(1000 * event.fraction)
         if not self._stopping:
             self._ui.progressBar.setFormat(progress(event))
@@ -59,6 +59,11 @@ class StatusBar:
 
     def __init__(self, ui: Any) -> None:
         self._label = ui.messageLabel
+
+    @property
+    def text(self) -> str:
+        """What is shown now."""
+        return str(self._label.text)
 
     def show(self, text: str, kind: Kind = "info") -> None:
         colour = COLOURS[kind]

@@ -1,4 +1,4 @@
-"""What the panel says of a weights folder before anything is computed: name, hash, card, time."""
+"""Description of a weights folder for the panel: name, hash, model card, estimated time."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Weights:
         text = _("Takes about {time} for {count} vertebrae")
         if vertebrae == 1:
             text = _("Takes about {time} for {count} vertebra")
-        basis = "" if measured else _(", a first guess")
+        basis = "" if measured else _(", a first estimate")
         return text.format(time=duration(seconds), count=vertebrae) + basis + "."
 
     def _guess(self, device: str, all_slices: bool) -> float:

@@ -20,7 +20,7 @@ from .levels_table import LevelsTable
 from .logic import temporaryFolder
 from .pytorch_check import PyTorchCheck, runs_on
 from .qt_process import QtProcess
-from .review_actions import EvidenceToggle, RemovedResults, ReviewActions
+from .review_actions import ReviewActions
 from .review_view import ReviewPanel
 from .settings import AdvancedSettings, WeightsImport
 from .shortcuts import Shortcuts
@@ -47,10 +47,8 @@ class Panel:
         self.state = RunButton(self.ui)
         self.levels = LevelsTable(self.ui, self._check)
         self.settings = AdvancedSettings(self.ui, self._check, self.messages)
-        self.review = ReviewPanel(self.ui)
-        self.flick = EvidenceToggle(self.ui, self.review, self.messages)
-        self.handover = ReviewActions(self.ui, self.review, self.messages)
-        self.lost = RemovedResults(self.ui, self.review, self.messages)
+        self.review = ReviewPanel(self.ui, self.messages).controller
+        self.handover = ReviewActions(self.ui, self.review)
         self.weightsImport = WeightsImport(self.ui, self.settings, self.messages, makeJob)
         self.keys = Shortcuts(self.ui)
         self.ui.ctSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._chosen)
@@ -71,26 +69,27 @@ class Panel:
     # What Slicer calls.
 
     def enter(self) -> None:
-        """The module is shown: its keys work, and a review of the scene is taken up again."""
+        """Install the keys and take up the review of the scene again."""
         self.keys.install(slicer.util.mainWindow())
+        self.settings.recall()
         self._torch.look(self._check)
-        self.review.sync_verdicts_from_scene()
-        self.handover.measure()
+        self.handover.finishEditing()
+        self.review.enter()
         if not self.running and self.review.review is None:
             self._restore()
         self._chosen()
 
     def exit(self) -> None:
-        """Another module is shown: the keys are everybody's again; a run goes on."""
+        """Another module is shown: keys and views are the user's again; a run goes on."""
         self.keys.remove()
-        self.review.flush()
+        self.review.leave()
 
     def cleanup(self) -> None:
         """Slicer closes or the module is reloaded."""
         self.keys.remove()
         self._torch.stop()
         self.weightsImport.cancel()
-        self.review.flush()
+        self.review.leave()
         self.review.clear()
         self._forget()
         for tag in self._tags:
@@ -98,7 +97,7 @@ class Panel:
         self._tags = []
 
     def onSceneStartClose(self) -> None:
-        """The scene goes: a run ends at once, its results went with the scene."""
+        """End a run at once: its results are closed with the scene."""
         was = self.running
         self._forget()
         self.review.clear()
@@ -110,8 +109,9 @@ class Panel:
         self._chosen()
 
     def onSceneEndImport(self) -> None:
-        """A scene was loaded: its review goes on where it was left."""
-        if not self.running:
+        """Resume the review of a scene that was loaded, unless one is open."""
+        session = self.review.session
+        if not self.running and (session is None or not session.alive):
             self._restore()
         self._chosen()
 
@@ -124,6 +124,7 @@ class Panel:
             return False
         ct, segmentation = self._inputs()
         settings = self.settings
+        self.levels.refresh()
         found = self._problems()
         if found:
             self.messages.show("\n".join(found), "error")
@@ -137,20 +138,20 @@ class Panel:
             levels,
             self.levels.corrections(),
         )
-        run = SegmentationRun(
-            *(ct, segmentation, choices, temporaryFolder), self.ui.bodiesSelector.currentNode()
-        )
         self._forget()
         self.review.clear()
         self.messages.show(_("Preparing…"))
         try:
+            run = SegmentationRun(
+                *(ct, segmentation, choices, temporaryFolder), self.ui.bodiesSelector.currentNode()
+            )
             run.start(self._makeJob, self)
         except UserError as error:
+            self._restore(ct)
             self.messages.show(f"{told(error)}.", "error")
             self._check()
             return False
         self._run = run
-        self.flick.evidence = run.evidence
         self.state.busy()
         return True
 
@@ -190,7 +191,9 @@ class Panel:
             self.review.settle()
         elif run.results is not None:
             self.review.clear()
-            self.lost.keep(run.review, run.results)
+            self.review.keep_removed(run.review, run.results)
+        else:
+            self._restore(run.ctNode)  # that of an earlier run, where there was one
         if outcome == "finished":
             learn(run)
             self.messages.show(done(run.review))
@@ -216,6 +219,8 @@ class Panel:
         ct, segmentation = self._inputs()
         if self.levels.node is not segmentation:
             self.levels.show(segmentation)
+        else:
+            self.levels.refresh()
         results = self.review.results
         if ct is not None and (results is None or results.ctNode is not ct):
             self._restore(ct)
@@ -251,7 +256,7 @@ class Panel:
             self.review.show(work)
 
     def _removed(self, *arguments: Any) -> None:
-        """A node went: nothing may be done with it any more."""
+        """React to a removed node: nothing may be done with it any more."""
         if self._scene.IsClosing():
             return
         run = self._run
@@ -267,17 +272,16 @@ class Panel:
         review, results = self.review.review, self.review.results
         if review is not None and results is not None and not results.alive:
             self.review.clear()
-            if not self.lost.keep(review, results):
+            if not self.review.keep_removed(review, results):
                 self._forget()
             self.messages.show(_("The results were removed from the scene."), "warning")
 
     def _forget(self) -> None:
-        """The last run and its files."""
+        """Forget the last run and its files."""
         if self._run is not None:
             self._run.abandon()
         self._run = None
-        self.lost.forget()
-        self.flick.evidence = lambda level: None
+        self.review.forget_removed()
 
     def _installTorch(self) -> None:
         """Get what is missing; it asks first."""

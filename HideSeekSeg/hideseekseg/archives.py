@@ -19,14 +19,14 @@ _RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{p}{n}" for p in ("COM", "LPT") for
 
 
 @dataclass(frozen=True)
-class Limits:
+class ArchiveLimits:
     """How much an archive may hold: files and folders, and bytes once unpacked."""
 
     members: int = 5_000
     total_bytes: int = 8 << 30
 
 
-def unpack(archive: Path, folder: Path, limits: Limits = Limits()) -> list[Path]:
+def unpack(archive: Path, folder: Path, limits: ArchiveLimits = ArchiveLimits()) -> list[Path]:
     """Unpack a zip archive into an empty folder; return the files that were written.
 
     Names must lie inside the folder (no absolute paths, no "..", no drives); links, encrypted
@@ -48,7 +48,7 @@ def unpack(archive: Path, folder: Path, limits: Limits = Limits()) -> list[Path]
         raise InputError(archive, f"cannot be unpacked: {error.strerror or error}") from error
 
 
-def _check(archive: Path, members: list[zipfile.ZipInfo], limits: Limits) -> None:
+def _check(archive: Path, members: list[zipfile.ZipInfo], limits: ArchiveLimits) -> None:
     if len(members) > limits.members:
         raise InputError(archive, f"holds {len(members)} members, more than {limits.members}")
     total = sum(member.file_size for member in members)

@@ -4,7 +4,8 @@ Follows Atad et al., MIDL 2026.  x is a sagittal slice, z its semantic latent, x
 code, P the classifier's probability of malignancy.  Images are float32 (N, 1, H, W) network input
 on the CPU, masks bool (N, H, W): rows run anterior to posterior, columns superior to inferior.
 Every step takes its settings from the weights' profile, computes in batches of at most ``batch``
-images, and tells ``on_progress(step, done, total)`` of its network calls; what that raises ends it.
+images, and reports its network calls by ``on_progress(step, done, total)``; exceptions raised by it
+abort the step.
 """
 
 from __future__ import annotations
@@ -227,7 +228,7 @@ def hide_and_seek(
     if measured:
         revealed += [_hidden_but(nothing, i, healthy, proposals) for i in slices]
     whose = [c.slice for c in proposals.candidates] + (slices if measured else [])
-    report = _report("hide and seek", on_progress)
+    report = _report("scoring candidates", on_progress)
     p = _projected_p(torch.stack(revealed), latents.reference[whose], model, batch, report)
     own, hidden = p[: len(proposals.candidates)], p[len(proposals.candidates) :]
     p_healthy = dict(zip(slices, hidden if measured else healthy.p_after[slices].tolist()))
@@ -243,7 +244,11 @@ def hide_and_seek(
 
 
 def select(scored: Iterable[SliceCandidate], threshold: float) -> tuple[SliceCandidate, ...]:
-    """Step 5: the candidates that score above the threshold."""
+    """Step 5: keep the candidates that score above the threshold.
+
+    In a whole scan candidates are joined to 3D lesions first, and these are selected by their own
+    score: see ``lesions`` and ``VertebraFinding.accepted``.
+    """
     return tuple(s for s in scored if s.score > threshold)
 
 

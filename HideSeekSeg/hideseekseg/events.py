@@ -1,4 +1,4 @@
-"""What a run says while it runs: one JSON object per line, and back.
+"""Events of a run: one JSON object per line, and back.
 
 The Slicer panel, the browser and any program that starts ``hideseekseg --json-lines`` read these.
 The first event is Started (unless the input was refused), the last is exactly one of Finished,
@@ -18,7 +18,8 @@ SCHEMA = 1
 class Started:
     """``levels`` are those to analyse, in order; ``mapping`` has one line per segment, for people.
 
-    ``device`` is torch's name, ``reason`` why it was chosen.
+    ``device`` is torch's name, ``reason`` why it was chosen.  ``not_analysed`` are levels without a
+    label, and labels without a level, each with the reason; None where the run does not tell.
     """
 
     device: str
@@ -29,6 +30,7 @@ class Started:
     levels: tuple[str, ...]
     mapping: tuple[str, ...]
     schema: int = SCHEMA
+    not_analysed: tuple[tuple[str, str], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class VertebraDone:
 
 @dataclass(frozen=True)
 class Message:
-    """Something the user should read."""
+    """A message to the user."""
 
     level: Literal["info", "warning"]
     text: str
@@ -69,7 +71,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Finished:
-    """All is done and written."""
+    """The run is finished and its files are written."""
 
     files: tuple[str, ...]
     seconds: float
@@ -77,7 +79,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Cancelled:
-    """Stopped on demand; the vertebrae in ``kept`` are finished and written to ``files``."""
+    """The run was stopped; the vertebrae in ``kept`` are finished and written to ``files``."""
 
     kept: tuple[str, ...]
     files: tuple[str, ...]
@@ -127,10 +129,12 @@ def from_line(line: str) -> Event | None:
     if kind is None:
         return None
     known: dict[str, Any] = {
-        f.name: tuple(data[f.name]) if isinstance(data[f.name], list) else data[f.name]
-        for f in fields(kind)
-        if f.name in data
+        f.name: _hashable(data[f.name]) for f in fields(kind) if f.name in data
     }
     if any(f.default is MISSING and f.name not in known for f in fields(kind)):
         return None
     return kind(**known)
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(_hashable(item) for item in value) if isinstance(value, list) else value

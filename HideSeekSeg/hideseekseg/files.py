@@ -1,4 +1,4 @@
-"""Write files so that nobody ever sees half of one: complete, or not there at all."""
+"""Write files atomically: complete, or not at all."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from .anatomy.labelling import LEVELS
+from .anatomy.segment_names import may_be_vertebra
 from .errors import InputError
 from .events import Cancelled, Event, Finished
 from .files import together
@@ -37,8 +38,9 @@ class Job:
     """``bodies`` is a segmentation of vertebral bodies for one of whole vertebrae.
 
     ``weights`` is a weights folder, the bundled one if None; ``device`` "auto", "cpu", "cuda" or
-    "mps"; ``threads`` are those of the processor.  ``each`` also writes every vertebra to a file in
-    the folder ``EACH`` of ``out`` as soon as it is finished.
+    "mps"; ``threads`` the number of CPU threads.  ``each`` also writes every vertebra to a file in
+    the folder ``EACH`` of ``out`` as soon as it is finished.  ``series`` chooses a DICOM series of
+    the folder ``ct`` by its UID or number.
     """
 
     ct: Path
@@ -50,6 +52,7 @@ class Job:
     threads: int | None = None
     options: Options = field(default_factory=Options)
     each: bool = False
+    series: str = ""
 
 
 def segment(
@@ -64,6 +67,7 @@ def segment(
     threshold: float | None = None,
     all_slices: bool = False,
     schedule: str | None = None,
+    accept_orientation: bool = False,
     on_event: Callable[[Event], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Result:
@@ -84,12 +88,14 @@ def segment(
     vertebrae = _segmentation(segmentation)
     marked = None if bodies is None else _segmentation(bodies)
     model = weights if isinstance(weights, Model) else load_model(weights or BUNDLE, device)
-    options = Options(labels, tuple(levels), threshold, all_slices, schedule)
+    options = Options(labels, tuple(levels), threshold, all_slices, schedule, accept_orientation)
     return _segment(volume, vertebrae, marked, model, options, on_event, should_stop)
 
 
 def _segmentation(source: Segmentation | str | os.PathLike[str]) -> Segmentation:
-    return source if isinstance(source, Segmentation) else read_segmentation(source)
+    if isinstance(source, Segmentation):
+        return source
+    return read_segmentation(source, may_be_vertebra)
 
 
 def _segment(
@@ -123,8 +129,9 @@ def run(job: Job, on_event: Callable[[Event], None], should_stop: Callable[[], b
     began = time.monotonic()
     folder = job.out / EACH if job.each else job.out
     with writable(folder):
-        ct, segmentation = read_ct(job.ct), read_segmentation(job.segmentation)
-        bodies = read_segmentation(job.bodies) if job.bodies else None
+        ct = read_ct(job.ct, job.series)
+        segmentation = read_segmentation(job.segmentation, may_be_vertebra)
+        bodies = read_segmentation(job.bodies, may_be_vertebra) if job.bodies else None
         if job.threads:
             torch.set_num_threads(job.threads)
         model = load_model(job.weights or BUNDLE, job.device)
@@ -139,7 +146,7 @@ def run(job: Job, on_event: Callable[[Event], None], should_stop: Callable[[], b
 
 
 class _Keeper:
-    """Writes vertebrae as they come; the first one replaces all those of an earlier run."""
+    """Write vertebrae as they are finished; the first one replaces those of an earlier run."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._ready = folder, False

@@ -1,4 +1,4 @@
-"""CT and vertebra segmentation in; events, findings and evidence out."""
+"""The pipeline: from a CT and a vertebra segmentation to findings with their evidence."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from . import __version__
+from .anatomy.alignment import check_agreement
 from .anatomy.crop import Crop
 from .anatomy.intensity import (
     HOUNSFIELD,
@@ -20,13 +21,22 @@ from .anatomy.intensity import (
     Landmarks,
     calibrate,
     check_values,
+    cut_off,
     network_input,
     surely_hounsfield,
 )
 from .anatomy.labelling import Assignment, assign, format_mapping
-from .anatomy.localization import all_bodies, close_up, levels_of, locate_body, spine_axes
+from .anatomy.localization import (
+    LocatedBody,
+    all_bodies,
+    close_up,
+    levels_of,
+    locate_body,
+    spine_axes,
+)
 from .anatomy.preparation import Prepared, prepare, slices_of
 from .anatomy.quality import limits_of
+from .anatomy.vertebra_checks import NOT_SEGMENTED, SpineChecks, check_vertebrae
 from .attribution import Attribution, Latents, attribute, encode
 from .confidence import (
     Encoded,
@@ -109,7 +119,8 @@ class Options:
 
     ``labels`` is a label convention as in ``labelling.assign``; ``levels`` restricts the run to
     some; ``threshold`` replaces that of the weights, ``schedule`` (see ``scheduled``) theirs;
-    ``all_slices`` analyses all slices, also where the weights were trained on central ones.
+    ``all_slices`` analyses all slices, also where the weights were trained on central ones;
+    ``accept_orientation`` goes on where the CT's header contradicts the anatomy.
     """
 
     labels: str | None = None
@@ -117,6 +128,7 @@ class Options:
     threshold: float | None = None
     all_slices: bool = False
     schedule: str | None = None
+    accept_orientation: bool = False
 
 
 def segment_spine(
@@ -138,16 +150,25 @@ def segment_spine(
     analysed is by level.
 
     Raises SegmentationError where segmentation and CT do not go together, InputError where labels
-    are not understood, NotCTError where the volume is no CT, ScheduleError where the weights have
-    no such schedule.
+    are not understood or the CT's header contradicts the anatomy, NotCTError where the volume is no
+    CT, ScheduleError where the weights have no such schedule.
     """
     model = scheduled(model, options.schedule) if options.schedule else model
     check_values(ct)
     assignments = assign(segmentation, options.labels)
     levels = _wanted(segmentation, assignments, options.levels)
     chosen = model.profile.decision.threshold if options.threshold is None else options.threshold
+    checks = check_vertebrae(segmentation, assignments)
+    if levels and all(level in checks.obstacles for level in levels):
+        cause = f"no vertebra can be analysed: {checks.why_not(levels)}"
+        raise SegmentationError(segmentation.source, cause)
+    agreement = check_agreement(ct, segmentation, assignments, bodies, options.accept_orientation)
     facts = _facts(model, assignments)
-    on_event(_started(facts, levels))
+    facts["notes"] = [*checks.notes(), *agreement.notes]
+    left_out = () if options.levels else tuple(_without_level(assignments, checks))
+    on_event(_started(facts, levels, left_out))
+    for note in facts["notes"]:
+        on_event(Message("warning", note))
     watch = ProgressReporter(on_event, should_stop, levels)
     findings = {level: _not_analysed(level, STOPPED) for level in levels}
     evidence: dict[str, Evidence] = {}
@@ -157,12 +178,16 @@ def segment_spine(
 
     @cache
     def prepared(level: str) -> Prepared:
-        site = locate_body(level, segmentation, assignments, ct.grid, marked, axes[level])
-        return prepare(site, ct, model.profile.geometry)
+        if level in checks.obstacles:  # spares the search for a body that is none
+            site = LocatedBody(level, None, "given", ())
+        else:
+            site = locate_body(level, segmentation, assignments, ct.grid, marked, axes[level])
+        return prepare(checks.applied(site), ct, model.profile.geometry)
 
     try:
-        scale = _scale(ct, segmentation.source, levels, prepared, watch)
+        scale, cut = _scale(ct, segmentation.source, levels, prepared, watch)
         facts["hounsfield"] = scale.is_hu
+        flags = (*agreement.flags, *((cut,) if cut else ()))
         encoded: dict[str, Encoded] = {}
         if sees_patient(model.profile):
             vertebrae = [prepared(level) for level in levels]
@@ -171,7 +196,8 @@ def segment_spine(
         for level in levels:
             job = _Job(prepared(level), scale, chosen, options.all_slices, encoded.get(level))
             work = partial(_analyse, job, ct, watch)
-            (findings[level], seen), model = _where_it_fits(work, model, on_event)
+            (finding, seen), model = _where_it_fits(work, model, on_event)
+            findings[level] = replace(finding, flags=(*flags, *finding.flags))
             if seen is not None:
                 evidence[level] = seen
             finished.append(level)
@@ -179,11 +205,10 @@ def segment_spine(
             on_event(VertebraDone(level, _plain(findings[level], chosen), file))
     except Stopped:
         pass
-    unknown = () if options.levels else tuple(_unknown(assignments))
     facts |= {"finished": finished, "stopped": len(finished) < len(levels)}
     facts |= {"device": str(model.device), "device_reason": model.device_reason}
     facts["seconds"] = round(watch.seconds, 1)
-    return Result((*findings.values(), *unknown), chosen, facts, evidence)
+    return Result((*findings.values(), *left_out), chosen, facts, evidence)
 
 
 def _wanted(
@@ -205,10 +230,11 @@ def _scale(
     levels: Sequence[str],
     prepared: Callable[[str], Prepared],
     watch: ProgressReporter,
-) -> Calibration:
+) -> tuple[Calibration, str]:
     """Return the intensity scale, as soon as more than half of the vertebrae agree on HU.
 
-    So the first results need not wait for the last bodies.
+    With it goes a flag, empty where the scale does not seem to be cut off.  So the first results
+    need not wait for the last bodies.
 
     Raises SegmentationError or NotCTError where no vertebra can be analysed for one reason.
     """
@@ -219,13 +245,13 @@ def _scale(
         known.append(prepared(level))
         usable = [v.landmarks for v in known if v.landmarks and not v.obstacle]
         if surely_hounsfield(ct, usable, len(levels)):
-            return HOUNSFIELD
-    if all(v.site.body is None for v in known):
+            return HOUNSFIELD, cut_off(ct, usable)
+    if all(v.site.body is None and not v.site.obstacle for v in known):
         raise SegmentationError(source, f"does not overlap with the CT {ct.name}")
     if not usable:
         reasons = sorted({v.obstacle for v in known})
         raise NotCTError(ct.source, f"no vertebra can be analysed: {', '.join(reasons)}")
-    return calibrate(ct, usable)
+    return calibrate(ct, usable), cut_off(ct, usable)
 
 
 def _where_it_fits(
@@ -241,7 +267,7 @@ def _where_it_fits(
         if model.device.type == "cpu" or not is_out_of_memory(error):
             raise
     model = on_cpu(model)
-    on_event(Message("warning", f"{model.device_reason}: going on with the processor"))
+    on_event(Message("warning", f"{model.device_reason}: falling back to the CPU"))
     return work(model), model
 
 
@@ -313,7 +339,7 @@ def _analyse(job: _Job, ct: Volume, watch: ProgressReporter, model: Model) -> An
         reference = known.latents.reference[:1]
         # A stop is heard there, too; how far the vertebra is does not change.
         lesions[: len(sure)] = with_stability(
-            sure, x, crop.body, reference, model, lambda *_: tell("hide and seek", 1, 1)
+            sure, x, crop.body, reference, model, lambda *_: tell("scoring candidates", 1, 1)
         )
     found = measure(lesions, site.level, crop.grid, view, body, scale.is_hu)
     finding = VertebraFinding(
@@ -356,13 +382,15 @@ def _not_analysed(level: str, reason: str) -> VertebraFinding:
     return VertebraFinding(level, Status.NOT_ANALYSED, reason)
 
 
-def _unknown(assignments: Sequence[Assignment]) -> Iterator[VertebraFinding]:
-    """Segments that may be vertebrae, but nobody can say which."""
+def _without_level(
+    assignments: Sequence[Assignment], checks: SpineChecks
+) -> Iterator[VertebraFinding]:
+    """Yield levels without a segment, and segments that may be vertebrae without a level."""
+    for level in checks.missing:
+        yield _not_analysed(level, NOT_SEGMENTED)
     for assignment in assignments:
-        if assignment.level is None and assignment.kind == "vertebra":
-            segment = assignment.segment
-            name = segment.name or segment.id or f"value {segment.value}"
-            yield _not_analysed(name, f"unknown label: {assignment.source}")
+        if assignment.problem and assignment.segment not in checks.strangers:
+            yield _not_analysed(assignment.name, assignment.problem)
 
 
 def _facts(model: Model, assignments: Sequence[Assignment]) -> dict[str, Any]:
@@ -384,7 +412,9 @@ def _facts(model: Model, assignments: Sequence[Assignment]) -> dict[str, Any]:
     }
 
 
-def _started(facts: dict[str, Any], levels: tuple[str, ...]) -> Started:
+def _started(
+    facts: dict[str, Any], levels: tuple[str, ...], left_out: Sequence[VertebraFinding]
+) -> Started:
     return Started(
         device=facts["device"],
         reason=facts["device_reason"],
@@ -393,6 +423,7 @@ def _started(facts: dict[str, Any], levels: tuple[str, ...]) -> Started:
         threads=facts["threads"],
         levels=levels,
         mapping=tuple(facts["mapping"]),
+        not_analysed=tuple((finding.level, finding.reason) for finding in left_out),
     )
 
 

@@ -1,4 +1,4 @@
-"""Progress, time left, and the way out of a run that is asked to stop."""
+"""Progress of a run, time left, and the exception that stops it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable, Sequence
 
 from .events import Event, Progress
 
-PREPARATION = 0.1  # of a run, roughly: finding bodies and cutting them out
-BESIDE = 0.15  # and what it takes to encode all vertebrae first, where weights judge by patient
-# How much of a vertebra's time is over when a step of the method begins, and when it ends.
-STEPS = {"encode": (0.0, 0.1), "edit": (0.1, 0.5), "hide and seek": (0.5, 1.0)}
+PREPARATION = 0.1  # of a run, roughly: locating bodies and cropping them
+BESIDE = 0.15  # the same of encoding all vertebrae first, where weights judge by patient
+# Share of a vertebra's time at the beginning and at the end of each step of the method.
+STEPS = {"encode": (0.0, 0.1), "edit": (0.1, 0.5), "scoring candidates": (0.5, 1.0)}
 
 
 class Stopped(Exception):  # noqa: N818 - no error, the user's wish
-    """A stop was asked for in the middle of something."""
+    """A stop was requested during a step."""
 
 
 class ProgressReporter:
-    """Turns steps done into Progress events; raises Stopped once a stop was asked for."""
+    """Turn finished steps into Progress events; raise Stopped once a stop was requested."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class ProgressReporter:
         self._analysis_began = time.monotonic()
 
     def step(self, level: str, step: str, done: int, total: int) -> None:
-        """``done`` of ``total`` network calls of a step of the method are over."""
+        """Report that ``done`` of ``total`` network calls of a step are finished."""
         low, high = STEPS[step]
         within = low + (high - low) * done / total
         share = (self._levels.index(level) + within) / len(self._levels)
@@ -69,7 +69,7 @@ class ProgressReporter:
 
 
 def duration(seconds: float) -> str:
-    """How people say it: "40 s", "6 min", "2 h 10 min"."""
+    """Return a duration in words: "40 s", "6 min", "2 h 10 min"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

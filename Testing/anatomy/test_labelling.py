@@ -68,8 +68,6 @@ def test_levels_run_from_the_head_down() -> None:
         ("LWK1", "L1"),
         ("bwk 12", "T12"),
         ("HWK3", "C3"),
-        ("vert_20", "L1"),
-        ("vert_28", "T13"),
         ("VERTEBRAE_C1", "C1"),
         ("C2 (axis)", "C2"),
         ("vertebraL4", "L4"),
@@ -78,6 +76,44 @@ def test_levels_run_from_the_head_down() -> None:
         ("L6 vertebra", "L6"),
         ("S1", "S1"),
         ("vertebrae_S1", "S1"),
+        # Words that programs and people add.
+        ("T12 edited", "T12"),
+        ("L1_1", "L1"),
+        ("L1-1", "L1"),
+        ("Copy of T12 (final)", "T12"),
+        ("vertebrae_T12_corrected_v2", "T12"),
+        ("Segment_3 L2", "L2"),
+        ("L1 processed", "L1"),
+        ("T12 wedge fracture", "T12"),
+        # Transitional vertebrae.
+        ("L5 (sacralised)", "L5"),
+        ("lumbarized S1", "S1"),
+        ("sacralised fifth lumbar vertebra", "L5"),
+        # Languages, in short and in full.
+        ("D12", "T12"),
+        ("12. BWK", "T12"),
+        ("Th XII", "T12"),
+        ("LW 3", "L3"),
+        ("twelfth thoracic vertebra", "T12"),
+        ("12th_thoracic", "T12"),
+        ("1. Lendenwirbel", "L1"),
+        ("zwölfter Brustwirbel", "T12"),
+        ("Halswirbel 6", "C6"),
+        ("première vertèbre lombaire", "L1"),
+        ("12e vertèbre dorsale", "T12"),
+        ("vértebra lumbar 3", "L3"),
+        ("12ª vértebra torácica", "T12"),
+        ("terza vertebra lombare", "L3"),
+        ("vertebra toracica 9", "T9"),
+        ("quinta vértebra lombar", "L5"),
+        ("vierde lendenwervel", "L4"),
+        ("borstwervel 5", "T5"),
+        ("ländkota 2", "L2"),
+        ("kręg lędźwiowy 2", "L2"),
+        ("поясничный позвонок L3", "L3"),
+        ("第3腰椎", "L3"),
+        ("第十二胸椎", "T12"),
+        ("atlas", "C1"),
     ],
 )
 def test_names_of_vertebrae(name: str, level: str) -> None:
@@ -93,6 +129,11 @@ def test_names_of_vertebrae(name: str, level: str) -> None:
         ("vertebrae_body_T12", "T12"),
         ("Corpus L2", "L2"),
         ("Wirbelkörper Th 8", "T8"),
+        ("Lendenwirbelkörper 3", "L3"),
+        ("corps vertébral L2", "L2"),
+        ("cuerpo vertebral D12", "T12"),
+        ("corpo vertebrale L3", "L3"),
+        ("wervellichaam L3", "L3"),
     ],
 )
 def test_names_of_bodies(name: str, level: str) -> None:
@@ -114,7 +155,8 @@ def test_one_label_for_all_bodies(name: str) -> None:
         "T12 rib",
         "L1-L2 disc",
         "disc_L5_S1",
-        "T12 L1",
+        "Bandscheibe L4/5",
+        "disque L4-L5",
         "spinal cord",
         "spinal_canal",
         "sacrum",
@@ -122,12 +164,9 @@ def test_one_label_for_all_bodies(name: str) -> None:
         "T10 blastic 1",
         "metastasis in L3 body",
         "L1 nerve root",
-        "C8",
-        "T14",
-        "L7",
         "S2",
         "body",
-        "vert_119",
+        "psoas L3",
         "kidney_left",
         "L1 left pedicle",
     ],
@@ -147,10 +186,44 @@ def test_every_level_is_known_in_every_spelling(
     assert found.level == level
 
 
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("bone 3a", "name not understood"),
+        ("Knochenstück", "name not understood"),
+        ("vert_20", "counts vertebrae"),
+        ("Wirbel 3", "counts vertebrae"),
+        ("T12 L1", "several levels (T12, L1)"),
+        ("L5/S1", "several levels (L5, S1)"),
+        ("L1-2", "several levels (L1, L2)"),
+        ("lumbar vertebra", "says no level"),
+        ("C8", "C8 is not a level"),
+        ("T14", "T14 is not a level"),
+        ("L7", "L7 is not a level"),
+    ],
+)
+def test_a_name_without_a_usable_level_is_kept_for_the_report(name: str, problem: str) -> None:
+    found = read(name)
+    assert (found.level, found.kind, found.name) == (None, "vertebra", name)
+    assert problem in found.problem
+    assert name in format_mapping([found])
+
+
 @given(st.sampled_from(LEVELS), st.from_regex(r"[a-z]{3,12}", fullmatch=True))
-def test_a_level_beside_a_foreign_word_is_no_vertebra(level: str, word: str) -> None:
+def test_a_level_beside_a_foreign_word_is_that_level(level: str, word: str) -> None:
     with_word = assign(named("vertebrae_C7", f"{word}x {level}"))[1]
-    assert (with_word.level, with_word.kind) == (None, "other")
+    assert with_word.level in (None, level) if level == "C7" else with_word.level == level
+
+
+def test_a_code_of_another_structure_makes_a_strange_name_no_vertebra() -> None:
+    liver = Segment("", "Leberchen", 1, 0, entry("SCT^10200004^Liver"))
+    tissue = Segment("", "Leberchen", 2, 0, entry("SCT^85756007^Tissue"))
+    found = assign(segmentation(liver, tissue, Segment("", "L1", 3, 0)))
+    assert [(a.kind, a.level) for a in found] == [
+        ("other", None),
+        ("vertebra", None),
+        ("vertebra", "L1"),
+    ]
 
 
 def test_the_displayed_name_is_preferred_to_the_id() -> None:
@@ -201,6 +274,7 @@ def test_a_code_wins_over_the_name_and_says_so() -> None:
     [found] = assign(segmentation(Segment("", "T11", 1, 0, entry("SCT^23215003^T12 vertebra"))))
     assert found.level == "T12"
     assert "T11" in found.source
+    assert found.flags == ("its code says T12, its name T11",)
 
 
 def test_a_lesion_is_no_vertebra_whatever_its_region() -> None:
@@ -222,7 +296,9 @@ TABLES = {
     "totalsegmentator-mr": {2: "L5", 6: "L1", 7: "T12", 18: "T1", 19: "C7", 25: "C1"},
     "totalsegmentator-bodies": {1: "C1", 7: "C7", 8: "T1", 19: "T12", 20: "L1", 24: "L5"},
     "verse": {1: "C1", 7: "C7", 8: "T1", 19: "T12", 20: "L1", 24: "L5", 25: "L6", 28: "T13"},
-    "totalspineseg": {11: "C1", 17: "C7", 21: "T1", 32: "T12", 41: "L1", 45: "L5"},
+    "totalspineseg": {11: "C1", 17: "C7", 21: "T1", 32: "T12", 41: "L1", 45: "L5", 46: "L6"},
+    "totalspineseg-old": {18: "L5", 22: "L1", 23: "T12", 34: "T1", 35: "C7", 41: "C1"},
+    "totalsegmentator-v3": {50: "C1", 43: "T1", 32: "T12", 31: "L1", 27: "L5", 26: "L6"},
 }
 OTHERS = {
     "totalsegmentator": (25, 51, 117),
@@ -230,6 +306,8 @@ OTHERS = {
     "totalsegmentator-mr": (1,),
     "verse": (27, 101, 119, 220),
     "totalspineseg": (50, 63, 71, 91, 100),
+    "totalspineseg-old": (92, 200, 224),
+    "totalsegmentator-v3": (25, 51, 117),
 }
 
 
@@ -247,7 +325,29 @@ def test_values_of_each_convention(convention: str) -> None:
 @pytest.mark.parametrize("convention", CONVENTIONS)
 def test_a_convention_gives_no_level_twice(convention: str) -> None:
     levels = [m.level for m in CONVENTIONS[convention].meanings.values() if m.level]
-    assert len(levels) == len(set(levels)) >= 24
+    assert len(levels) == len(set(levels))
+    assert len(levels) >= 24 or convention == "totalsegmentator-body"
+
+
+def test_26_is_never_s1_or_l6_in_silence() -> None:
+    """S1 in version 2 of TotalSegmentator, L6 in version 3, the sacrum to VerSe."""
+    [_, second] = assign(valued(27, 26), "totalsegmentator")
+    assert second.level == "S1" and "L6 in version 3" in second.flags[0]
+    assert assign(valued(27, 26), "totalsegmentator-v3")[1].flags == ()
+    [_, sacrum] = assign(valued(24, 26), "verse")
+    assert (sacrum.level, sacrum.kind, sacrum.name) == (None, "vertebra", "sacrum")
+
+
+def test_all_bodies_in_one_label_are_refused_with_the_way_out() -> None:
+    for spine, labels in ((valued(1, 2), "totalsegmentator-body"), (named("vertebrae_body"), None)):
+        with pytest.raises(InputError, match=r"all vertebrae in one label.*--bodies"):
+            assign(spine, labels)
+
+
+def test_a_count_is_read_by_a_declared_convention_alone() -> None:
+    with pytest.raises(InputError, match=r"counts its vertebrae \(vert_19, vert_20\).*--labels"):
+        assign(named("vert_19", "vert_20"))
+    assert [a.level for a in assign(named("vert_19", "vert_20"), "verse")] == ["T12", "L1"]
 
 
 def test_a_value_the_convention_does_not_know_is_kept_for_the_report() -> None:
@@ -263,7 +363,7 @@ def test_values_are_never_read_without_a_declaration() -> None:
         assert text.startswith("spine.seg.nrrd: ") and "\n" not in text
         assert "20, 21, 22, 23, 24" in text
         assert "verse" in text and "totalsegmentator-v1" in text and "--labels" in text
-        assert "totalspineseg" not in text  # it knows no 20
+        assert "totalspineseg," not in text  # it knows no 20
 
 
 def test_a_wrong_declaration_is_told_with_the_values() -> None:
@@ -281,7 +381,7 @@ def test_names_win_over_a_declared_convention() -> None:
     assert [(a.level, a.source) for a in found] == [
         ("L5", "name"),
         ("L4", "name"),
-        (None, "unknown name"),
+        (None, "name"),
         ("C4", "verse"),
     ]
 
@@ -299,7 +399,8 @@ def test_a_second_segment_of_one_level_is_marked_and_not_used() -> None:
         ("L1", "body"),
         (None, "other"),
     ]
-    assert "L1 is L1 already" in found[1].source
+    assert "L1 is L1 already" in found[1].problem
+    assert found[0].flags == ("another label (vertebrae_L1) claims to be L1 too",)
 
 
 @given(st.lists(st.sampled_from([*LEVELS, "L1 body", "rib", "", "Segment_1"]), max_size=12))
@@ -383,12 +484,12 @@ def test_a_mapping_file_is_read_as_written(
 
 
 def test_the_mapping_is_printed_by_evidence() -> None:
-    organs = [f"organ_{n}" for n in range(20)]
+    organs = [f"liver {n}" for n in range(20)]
     text = format_mapping(assign(named("L1", "L2 body", "vertebrae_body", "vertebra L1", *organs)))
     lines = text.splitlines()
     assert lines[0] == "by name: L1 = L1, L2 body = L2 body, vertebrae_body = all bodies"
     assert lines[1].startswith("vertebrae without a usable level: vertebra L1 (")
-    assert lines[2].startswith("not vertebrae: organ_0, ") and lines[2].endswith("and 8 more")
+    assert lines[2].startswith("not vertebrae: liver 0, ") and lines[2].endswith("and 8 more")
     assert (
         format_mapping(assign(valued(20, 119), "verse")) == "by verse: 20 = L1\nnot vertebrae: 119"
     )

@@ -91,6 +91,7 @@ class qSlicerApplication(QtWidgets.QApplication):
         self._manager = LayoutManager()
         self._modules = ModuleManager()
         self._logic: Any = None
+        self._version = (5, 12)
         self.setApplicationName("Slicer")
 
     def _get_temporary(self) -> str:
@@ -99,6 +100,14 @@ class qSlicerApplication(QtWidgets.QApplication):
     def _set_temporary(self, folder: str) -> None:
         self._folder = folder
 
+    def _get_major(self) -> int:
+        return self._version[0]
+
+    def _get_minor(self) -> int:
+        return self._version[1]
+
+    majorVersion = QtCore.Property(int, _get_major)
+    minorVersion = QtCore.Property(int, _get_minor)
     temporaryPath = QtCore.Property(str, _get_temporary, _set_temporary)
 
     def layoutManager(self) -> LayoutManager:

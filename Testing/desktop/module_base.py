@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import types
 import unittest
 from collections.abc import Callable
@@ -32,6 +33,19 @@ class ScriptedLoadableModuleWidget:
 
     def cleanup(self) -> None:
         return
+
+    def onReload(self) -> None:
+        """Run the module's file again and put a new widget in the same place, as Slicer does."""
+        import slicer
+
+        path = getattr(slicer.modules, self.moduleName.lower()).path
+        specification = importlib.util.spec_from_file_location(self.moduleName, path)
+        assert specification is not None and specification.loader is not None
+        module = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(module)
+        self.cleanup()
+        self.reloaded = getattr(module, f"{self.moduleName}Widget")(self.parent)
+        self.reloaded.setup()
 
 
 class ScriptedLoadableModuleLogic:

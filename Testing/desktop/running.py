@@ -97,7 +97,7 @@ def open_desktop(mrml: Slicer) -> Iterator[Desktop]:
     import slicer.util
 
     app, window = start()
-    from . import mrml_widgets, pythonqt
+    from . import mrml_widgets, pythonqt, segment_editor
 
     desktop = Desktop(app, window, mrml)
     mrml.scene.Clear(True)
@@ -105,6 +105,7 @@ def open_desktop(mrml: Slicer) -> Iterator[Desktop]:
     for kind in mrml_widgets.WIDGETS:
         setattr(slicer, kind.__name__, kind)
     app._open(mrml.scene, mrml.application)
+    slicer.modules.segmenteditor = segment_editor.make_module(mrml.scene)
     before = {name: getattr(slicer.util, name) for name in (*TOLD, *ANSWERS)}
 
     def tell(text: str, *_: Any, **__: Any) -> None:
@@ -135,5 +136,6 @@ def open_desktop(mrml: Slicer) -> Iterator[Desktop]:
                 widget.close()
                 widget.deleteLater()
         desktop.settle()
+        del slicer.modules.segmenteditor
         app._close()
         mrml.scene.Clear(True)

@@ -163,6 +163,14 @@ def cross(tab: Tab, walk: Walk) -> None:
         moved = "([view, old]) => window.trame.state.get('places')[view] !== old"
         tab.until(moved, view, was[view])
     walk.seen["places"] = (was, tab.state("places"))
+    tab.page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
+    tab.page.mouse.down()
+    tab.rest()
+    pressed = tab.state("places")
+    tab.page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.7 * box["height"], steps=6)
+    tab.rest()
+    tab.page.mouse.up()
+    walk.seen["dragged"] = (pressed, tab.state("places"))
     tab.page.mouse.wheel(0, 120)
     tab.until("([old]) => window.trame.state.get('places').sagittal !== old", was["sagittal"])
     for button in ("right", "middle"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,6 +67,11 @@ class Opened:
 
     def key(self, key: str) -> None:
         self.desktop.key(self.desktop.window, key)
+
+    def rest(self, seconds: float = 0.25) -> None:
+        """Do nothing for a moment: the scene follows what was done."""
+        end = time.monotonic() + seconds
+        self.desktop.wait(lambda: time.monotonic() > end)
 
     def picture(self, path: Path) -> None:
         self.widget.resize(WIDTH, self.widget.sizeHint.height())

@@ -732,3 +732,27 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
     process.communicate(timeout=60)
     assert process.returncode != 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot limit the size of files")
+@pytest.mark.parametrize("name", ["ct.nii.gz", "ct.nii", "ct.nrrd", "ct.mha"])
+def test_what_a_full_disk_cuts_off_is_said(tmp_path: Path, name: str) -> None:
+    """ITK's NIfTI writer ends without a word where no more can be written."""
+    code = (
+        "import resource, signal, sys\nfrom pathlib import Path\nimport numpy as np\n"
+        "import SimpleITK as sitk\nfrom hideseekseg.imaging.image_file import write_image\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))\n"
+        "noise = np.random.default_rng(1).integers(0, 2000, (30, 40, 50)).astype(np.int16)\n"
+        "write_image(Path(sys.argv[1]), sitk.GetImageFromArray(noise), compress=True)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / name)],
+        env={**os.environ, "PYTHONPATH": str(LIBRARY)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert f"InputError: {tmp_path / name}: cannot be written" in last
+    assert list(tmp_path.iterdir()) == []

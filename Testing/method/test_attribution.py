@@ -298,8 +298,12 @@ def test_progress_counts_up_to_its_total_and_may_cancel() -> None:
     model, images = tiny_model(), tiny_images(5)
     told: list[tuple[str, int, int]] = []
     attribute(images, np.ones((5, 16, 16), bool), model, 2, lambda *a: told.append(a))
-    assert list(dict.fromkeys(step for step, _, _ in told)) == ["encode", "edit", "hide and seek"]
-    for step in ("encode", "edit", "hide and seek"):
+    assert list(dict.fromkeys(step for step, _, _ in told)) == [
+        "encode",
+        "edit",
+        "scoring candidates",
+    ]
+    for step in ("encode", "edit", "scoring candidates"):
         done = [d for name, d, _ in told if name == step]
         assert done == sorted(done)
         assert done[-1] == next(total for name, _, total in told if name == step)

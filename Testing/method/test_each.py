@@ -216,3 +216,19 @@ def test_the_threshold_is_not_in_the_file(tmp_path: Path) -> None:
     write_vertebra(tmp_path / "T10.npz", finding, None)
     with np.load(tmp_path / "T10.npz") as file:
         assert b'"accepted"' not in file["finding"].tobytes()
+
+
+def test_a_file_of_version_0_1_is_read_without_its_specks(tmp_path: Path) -> None:
+    """It did not hold all changed pixels: those of the candidates are what is known."""
+    path = tmp_path / "T10.npz"
+    result = make_result(GRID)
+    finding = result.vertebrae[0]
+    evidence = make_evidence(make_ct(GRID), result)[finding.level]
+    write_vertebra(path, finding, evidence)
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files if name != "changed"}
+    np.savez_compressed(path, **arrays)
+    back, seen = read_vertebra(path)
+    assert back == finding
+    assert seen is not None
+    assert np.array_equal(seen.changed, evidence.lytic | evidence.blastic)

@@ -25,6 +25,10 @@ from hideseekseg.events import (
 
 EVENTS: list[Event] = [
     Started("cpu", "no graphics card", "compact", "ab12", 2, ("T10", "L1"), ("32 -> T12",)),
+    Started(
+        *("cpu", "chosen", "compact", "ab12", 2, ("T10",), ()),
+        not_analysed=(("T11", "not segmented"), ("bone 7", "name not understood")),
+    ),
     Progress("T10", "healthy edit", 3, 14, 0.25, 61.5),
     Progress("T10", "healthy edit", 0, 14, 0.0),
     VertebraDone(
@@ -55,7 +59,7 @@ def test_keys_are_the_documented_ones() -> None:
     """Programs in the field parse these: a renamed key breaks them."""
     lines = [json.loads(to_line(e)) for e in EVENTS]
     assert {line.pop("event"): " ".join(line) for line in lines} == {
-        "started": "device reason weights weights_hash threads levels mapping schema",
+        "started": "device reason weights weights_hash threads levels mapping schema not_analysed",
         "progress": "level step done total fraction seconds_left",
         "vertebra-done": "level finding file",
         "message": "level text",

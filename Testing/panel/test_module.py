@@ -123,6 +123,54 @@ def test_nothing_is_left_after_cleanup(module: types.ModuleType, launcher: None)
     add_inputs()
 
 
+def test_reload_takes_the_library_anew_and_keeps_the_keys(opened: Any) -> None:
+    before = sys.modules["HideSeekSegLib.widget"]
+    kept = {n: m for n, m in sys.modules.items() if n.startswith(("hideseekseg", "HideSeekSegLib"))}
+    try:
+        opened.widget.onReload()
+        new = opened.widget.reloaded
+        assert sys.modules["HideSeekSegLib.widget"] is not before
+        assert isinstance(new.panel, sys.modules["HideSeekSegLib.widget"].Panel)
+        assert new.panel.keys.installed
+        new.cleanup()
+    finally:
+        for name in [n for n in sys.modules if n.startswith(("hideseekseg", "HideSeekSegLib"))]:
+            del sys.modules[name]
+        sys.modules.update(kept)
+
+
+def test_an_older_slicer_is_told_in_one_sentence(module: types.ModuleType) -> None:
+    import qt
+    import slicer
+
+    from desktop.modules import Opened
+
+    slicer.app._version = (5, 8)
+    try:
+        found = Opened(module)
+        found.enter()
+        labels = [x.text for x in found.parent.findChildren(qt.QLabel)]
+        assert labels == ["This module needs Slicer 5.10 or newer; this is Slicer 5.8."]
+        slicer.mrmlScene.Clear()
+        found.exit()
+        found.close()
+    finally:
+        slicer.app._version = (5, 12)
+
+
+def test_self_test_is_skipped_without_torch(
+    module: types.ModuleType, desktop: Desktop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from HideSeekSegLib import pytorch_check
+
+    monkeypatch.setattr(pytorch_check, "missing", lambda: "PyTorch is not installed.")
+    test = module.HideSeekSegTest()
+    said: list[str] = []
+    monkeypatch.setattr(test, "delayDisplay", said.append)
+    test.runTest()
+    assert said == ["Skipped: PyTorch is not installed."]
+
+
 @pytest.mark.slow
 def test_self_test_passes(module: types.ModuleType, launcher: None, desktop: Desktop) -> None:
     """What the self-test does in Slicer: sample, the bundled weights on L1, verdict, reload."""

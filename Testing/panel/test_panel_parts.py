@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from desktop import Desktop
 from helpers.panel import Opened, add_boxes, open_panel
 from hideseekseg.imaging.volume import Volume
 
-PANEL = Path(__file__).resolve().parents[2] / "HideSeekSeg" / "HideSeekSegLib"
+MODULE = Path(__file__).resolve().parents[2] / "HideSeekSeg"
 # Of Slicer's slice views, and of Segment Editor while it is open.
 TAKEN = {*"0123456789QWZYIGFBRTVS[]{}", "Space", "Esc", "Left", "Right", "Up", "Down"}
 
@@ -40,11 +41,35 @@ def test_keys_are_free_in_slicer_and_stand_on_their_buttons(opened: Opened) -> N
         assert f"[{key.replace('Shift+', '⇧')}]" in text
 
 
+def test_without_a_main_window_no_keys_are_installed(opened: Opened) -> None:
+    opened.panel.keys.install(None)
+    assert not opened.panel.keys.installed
+
+
+def test_levels_follow_segments_that_were_renamed_or_removed(
+    desktop: Desktop, box_spine: tuple[Volume, Volume]
+) -> None:
+    with open_panel(desktop) as opened:
+        ct, node = add_boxes(box_spine)
+        opened.choose(ct, node)
+        table = opened.ui.levelsTable
+        level = table.cellWidget(2, 1)
+        level.setCurrentIndex(level.findText("L2"))
+        opened.panel.exit()
+        node.GetSegmentation().RemoveSegment("vertebrae_T11")
+        node.GetSegmentation().GetSegment("vertebrae_T12").SetName("T9 vertebra")
+        opened.panel.enter()
+        assert table.rowCount == 2
+        assert opened.panel.levels.levels() == ("T9", "L2"), "a correction was forgotten"
+
+
 # Calls whose first argument a user reads.
 TOLD = {"show", "said", "setToolTip", "setFormat", "setText", "addItems", "infoDisplay"}
 
 
-TOLD_IN = sorted([*PANEL.glob("*.py"), *(PANEL.parent / "hideseekseg" / "ui").glob("*.py")])
+TOLD_IN = sorted(
+    [*(MODULE / "HideSeekSegLib").glob("*.py"), *(MODULE / "hideseekseg" / "ui").glob("*.py")]
+)
 
 
 @pytest.mark.parametrize("path", TOLD_IN, ids=lambda path: path.stem)
@@ -87,6 +112,36 @@ def test_other_weights_are_chosen_and_remembered(desktop: Desktop, tiny_weights:
         assert again.ui.weightsEdit.text == ""
 
 
+def test_weights_that_are_away_for_a_moment_are_not_forgotten(
+    desktop: Desktop, tiny_weights: Path, tmp_path: Path
+) -> None:
+    """As a network drive that is not mounted yet: it is said, and they are taken when back."""
+    folder = tmp_path / "drive" / "weights"
+    shutil.copytree(tiny_weights, folder)
+    with open_panel(desktop) as opened:
+        assert opened.panel.settings.use(folder)
+    folder.parent.rename(tmp_path / "away")
+    with open_panel(desktop, fresh=False) as again:
+        assert str(folder) in again.message
+        assert "the bundled weights are used" in again.message
+        assert again.ui.weightsEdit.text == str(folder)
+        assert again.ui.weightsInfoLabel.text.startswith("Not available; in use instead")
+        assert again.panel.settings.weights.bundled
+    (tmp_path / "away").rename(folder.parent)
+    with open_panel(desktop, fresh=False) as back:
+        assert back.panel.settings.weights.folder == folder
+        assert back.message == ""
+        folder.parent.rename(tmp_path / "away")
+    with open_panel(desktop, fresh=False) as last:
+        (tmp_path / "away").rename(folder.parent)
+        last.panel.exit()
+        last.panel.enter()
+        assert last.panel.settings.weights.folder == folder, "back, and not taken"
+        last.ui.bundledWeightsButton.click()
+    with open_panel(desktop, fresh=False) as own:
+        assert own.panel.settings.weights.bundled
+
+
 def test_a_folder_without_weights_is_refused(
     opened: Opened, desktop: Desktop, tmp_path: Path
 ) -> None:
@@ -119,7 +174,7 @@ def test_estimate_knows_the_method_the_device_and_the_slices(slow_weights: Path)
     from HideSeekSegLib.weights import BUNDLE, describe
 
     bundled, heavy = describe(BUNDLE), describe(slow_weights)
-    assert "a first guess" in bundled.estimate(3, "cpu", False)
+    assert "a first estimate" in bundled.estimate(3, "cpu", False)
     assert " s for 3 vertebrae" in bundled.estimate(3, "cpu", False)
     assert heavy.profile.schedule.edit == "render"
     assert heavy.estimate(3, "cpu", False).startswith("Takes about 60 min")
@@ -144,7 +199,7 @@ def test_without_torch_the_panel_says_what_to_do(
         assert opened.ui.torchButton.visible
         desktop.answers.append(False)
         opened.ui.torchButton.click()
-        assert "Continue?" in desktop.messages[-1]
+        assert "Download PyTorch" in desktop.messages[-1]
         assert "PyTorch is not installed" in opened.message
         opened.ui.torchButton.click()
         assert "Extensions Manager" in opened.message

@@ -16,6 +16,7 @@ import pytest
 from desktop import Desktop
 from helpers.findings import make_evidence, make_grid, make_result
 from helpers.panel import Opened, add_review, open_panel
+from helpers.scene import image_of
 from hideseekseg.findings import Status, VertebraFinding
 from hideseekseg.imaging.reading import read_segmentation
 
@@ -40,6 +41,7 @@ def node_of(opened: Opened) -> Any:
 def tag(opened: Opened, identity: str, name: str) -> str:
     import vtk
 
+    opened.rest()
     value = vtk.reference("")
     node_of(opened).GetSegmentation().GetSegment(identity).GetTag(name, value)
     return str(value)
@@ -76,6 +78,21 @@ def test_ct_is_shown_in_a_bone_window(opened: Opened) -> None:
 
 def test_quiet_vertebrae_are_listed(opened: Opened) -> None:
     assert opened.ui.quietLabel.text == "No finding: T11\nT12: not analysed, because metal"
+
+
+def test_vertebrae_whose_findings_were_rejected_are_listed_apart(opened: Opened) -> None:
+    opened.ui.candidatesTable.selectRow(2)
+    opened.key("X")
+    said = "No finding: T11\nAll findings rejected: L1\nT12: not analysed, because metal"
+    assert opened.ui.quietLabel.text == said
+
+
+def test_level_of_a_missed_lesion_stays_as_chosen(opened: Opened) -> None:
+    box = opened.ui.missedLevel
+    box.setCurrentIndex(box.findText("T11"))
+    opened.panel.review.renew()
+    opened.ui.thresholdSlider.value = 0.6
+    assert box.currentText == "T11"
 
 
 def test_keys_judge_and_move_on(opened: Opened) -> None:
@@ -116,6 +133,7 @@ def test_next_and_previous_walk_over_what_is_shown(opened: Opened) -> None:
 def test_the_type_is_switched_and_the_name_follows(opened: Opened) -> None:
     opened.key("L")
     assert opened.rows()[0][1] == "lytic"
+    opened.rest()
     segment = node_of(opened).GetSegmentation().GetSegment("T10-1")
     assert "lytic" in segment.GetName()
     opened.key("U")
@@ -170,6 +188,46 @@ def test_a_comment_is_typed_without_pressing_keys_of_the_review(
     assert tag(opened, "T10-1", "HideSeekSeg.Comment") == "anx"
 
 
+@pytest.mark.parametrize("then", ["A", "slider", "row", "vertebra", "undo"])
+def test_a_half_typed_comment_is_kept(opened: Opened, then: str) -> None:
+    """Also where the field keeps the focus, as on a Mac, where buttons do not take it."""
+    import qt
+
+    edit = opened.ui.commentEdit
+    opened.ui.acceptButton.setFocusPolicy(qt.Qt.NoFocus)
+    opened.key("C")
+    for letter in "bone":
+        opened.desktop.key(edit, letter)
+    if then == "A":
+        opened.ui.acceptButton.click()
+    elif then == "slider":
+        opened.ui.thresholdSlider.value = 0.2
+    elif then == "row":
+        opened.ui.candidatesTable.selectRow(1)
+    elif then == "undo":
+        opened.ui.undoButton.click()
+    else:
+        opened.panel.review.renew()
+        assert edit.text == "bone", "the field was overwritten while it was typed in"
+        return
+    first = opened.panel.review.review.item("T10-1")
+    assert first.comment == ("" if then == "undo" else "bone")
+
+
+@pytest.mark.parametrize("key", ["Return", "Enter", "Escape"])
+@pytest.mark.parametrize("field", ["commentEdit", "thresholdSlider"])
+def test_keys_are_the_reviews_again_after_typing(opened: Opened, field: str, key: str) -> None:
+    widget = getattr(opened.ui, field)
+    target = widget if field == "commentEdit" else widget._box
+    target.setFocus()
+    opened.desktop.key(target, "5")
+    opened.desktop.key(target, key)
+    focus = opened.desktop.app.focusWidget()
+    assert focus is opened.ui.candidatesTable
+    opened.desktop.key(focus, "A")
+    assert opened.rows()[0][5].startswith("✓ accepted")
+
+
 def test_outlines_are_hidden_and_shown(opened: Opened) -> None:
     opened.key("O")
     assert not node_of(opened).GetDisplayNode().GetVisibility()
@@ -181,7 +239,9 @@ def test_flick_to_the_healthy_edit_and_back(opened: Opened) -> None:
     import slicer
 
     evidence = make_evidence(make_ct_volume(), RESULT)
-    opened.panel.flick.evidence = evidence.get
+    for level, seen in evidence.items():
+        opened.panel.review.results.keepEvidence(level, seen)
+    opened.panel.review.renew()
     view = slicer.app.layoutManager().sliceWidget("Yellow").sliceLogic().GetSliceCompositeNode()
     opened.key("H")
     assert opened.ui.healthyButton.checked
@@ -197,6 +257,18 @@ def test_flick_to_the_healthy_edit_and_back(opened: Opened) -> None:
     opened.ui.candidatesTable.selectRow(2)
     assert not opened.ui.healthyButton.checked, "another vertebra, and still the old picture"
     assert not view.GetForegroundVolumeID()
+
+
+def test_another_scene_that_is_imported_leaves_the_open_review(opened: Opened) -> None:
+    import slicer
+
+    for level, seen in make_evidence(make_ct_volume(), RESULT).items():
+        opened.panel.review.results.keepEvidence(level, seen)
+    opened.key("N")
+    opened.key("H")
+    slicer.mrmlScene.InvokeEvent(slicer.vtkMRMLScene.EndImportEvent)
+    assert opened.ui.healthyButton.checked
+    assert opened.row() == 1
 
 
 def make_ct_volume() -> Any:
@@ -228,6 +300,34 @@ def test_missed_lesion_goes_to_segment_editor_and_counts(opened: Opened, tmp_pat
     assert opened.panel.handover.export(tmp_path)
     with (tmp_path / "accepted.csv").open(encoding="utf-8") as file:
         assert [row["id"] for row in csv.DictReader(file)] == [identity]
+
+
+def test_painting_a_missed_lesion_spares_all_others(opened: Opened) -> None:
+    """By default Segment Editor erases what it paints over, of hidden segments as well."""
+    import slicer
+    import slicer.util
+
+    node = node_of(opened)
+    ct = opened.ui.ctSelector.currentNode()
+    editor = slicer.modules.segmenteditor.editor
+    settings = editor.mrmlSegmentEditorNode()
+    assert settings.GetOverwriteMode() == settings.OverwriteAllSegments
+    names = ("T10-1", "T10-2", "L1-1")
+    before = {n: voxels(node, n, ct) for n in names}
+    opened.key("M")
+    editor.paint(image_of(np.ones(GRID.shape, bool), GRID.ijk_to_lps))
+    [added] = [n for n in node.GetSegmentation().GetSegmentIDs() if n not in (*names, "T10-3")]
+    assert voxels(node, added, ct) == np.prod(GRID.shape)
+    assert {n: voxels(node, n, ct) for n in names} == before
+    opened.panel.exit()
+    opened.panel.enter()
+    assert settings.GetOverwriteMode() == settings.OverwriteAllSegments, "the user's own choice"
+
+
+def voxels(node: Any, identity: str, ct: Any) -> int:
+    import slicer.util
+
+    return int(slicer.util.arrayFromSegmentBinaryLabelmap(node, identity, ct).sum())
 
 
 def draw(opened: Opened, identity: str) -> None:

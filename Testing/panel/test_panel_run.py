@@ -75,7 +75,7 @@ def test_one_click_brings_findings_to_the_scene(opened: Opened, box_spine: Spine
     before = everything_of(segmentation)
     opened.choose(ct, segmentation)
     assert opened.ui.levelsButton.text == "Vertebra levels: T11 to L1 (whole)"
-    assert "for 3 vertebrae, a first guess" in opened.ui.estimateLabel.text
+    assert "for 3 vertebrae, a first estimate" in opened.ui.estimateLabel.text
     opened.run()
     assert opened.message.startswith("Done: 3 vertebrae")
     [node] = results_in_scene()
@@ -84,10 +84,14 @@ def test_one_click_brings_findings_to_the_scene(opened: Opened, box_spine: Spine
     scores = [float(row[2]) for row in opened.rows()]
     assert scores
     assert scores == sorted(scores, reverse=True)
+    opened.panel.exit()
     assert everything_of(segmentation) == before, "the user's own segmentation was changed"
+    opened.panel.enter()
     assert opened.ui.segmentButton.text == "Segment metastases"
     assert not opened.ui.progressBar.visible
-    assert "first guess" not in opened.ui.estimateLabel.text, "nothing was learnt for the next time"
+    assert "first estimate" not in opened.ui.estimateLabel.text, (
+        "nothing was learnt for the next time"
+    )
     opened.key("H")
     assert opened.ui.healthyButton.checked, opened.message
 
@@ -110,8 +114,6 @@ def test_far_away_folder_and_moved_segmentation_that_is_removed_meanwhile(
         assert "the run goes on with its copy" in opened.message
         opened.wait_for_end()
         assert opened.message.startswith("Done: 3 vertebrae")
-        assert list(folder.glob("hideseekseg-*"))
-        opened.panel.cleanup()
         assert not list(folder.glob("hideseekseg-*")), "files of the run were left behind"
     finally:
         slicer.app.temporaryPath = before
@@ -260,6 +262,19 @@ def test_a_vertebra_that_is_finished_after_cancel_is_kept(
         assert opened.message == "Stopped. Kept: T10."
         assert [row[:3] for row in opened.rows()] == [["T10", "blastic", "0.90"]]
         assert "T11: not analysed" in opened.ui.quietLabel.text
+
+
+def test_a_level_that_is_not_segmented_is_shown(opened: Opened, box_spine: Spine) -> None:
+    """T12 has no segment between T11 and L1."""
+    ct, segmentation = add_boxes(box_spine)
+    segments = segmentation.GetSegmentation()
+    (gone,) = [i for i in segments.GetSegmentIDs() if "T12" in segments.GetSegment(i).GetName()]
+    segments.RemoveSegment(gone)
+    opened.choose(ct, segmentation)
+    opened.ui.segmentButton.click()
+    opened.wait_for_end(120)
+    assert "T12: not analysed, because not segmented" in opened.ui.quietLabel.text
+    assert opened.panel.review.review.vertebrae["T12"].reason == "not segmented"
 
 
 def test_a_program_that_cannot_be_started(

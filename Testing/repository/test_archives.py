@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hideseekseg.archives import Limits, decompress, unpack
+from hideseekseg.archives import ArchiveLimits, decompress, unpack
 from hideseekseg.errors import InputError
 
 
@@ -74,7 +74,7 @@ def test_links_doubles_and_too_much_are_refused(
     target = tmp_path / "out"
     target.mkdir()
     with pytest.raises(InputError, match=cause):
-        unpack(path, target, Limits(members=10, total_bytes=2000))
+        unpack(path, target, ArchiveLimits(members=10, total_bytes=2000))
     assert not list(target.iterdir())
 
 

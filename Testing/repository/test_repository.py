@@ -25,7 +25,7 @@ FLOORS = (
     ("progress", "findings"),
     ("anatomy", "review", "attribution"),
     ("lesions",),
-    ("output",),
+    ("output", "confidence"),
     ("simulation", "pipeline", "scene"),
     ("training", "job"),
     ("ui",),
@@ -35,7 +35,18 @@ FLOORS = (
     ("__main__",),
 )
 FLOOR = {room: n for n, rooms in enumerate(FLOORS) for room in rooms}
-TORCH_ROOMS = {"model", "attribution", "training", "benchmark", "pipeline", "job", "cli"}
+TORCH_ROOMS = {
+    *("model", "attribution", "confidence", "training", "benchmark", "pipeline", "job", "cli"),
+}
+    "model",
+    "attribution",
+    "confidence",
+    "training",
+    "benchmark",
+    "pipeline",
+    "job",
+    "cli",
+}
 # What only some rooms may know: the scene knows MRML, the panel (a package of its own) Qt as well.
 SLICER_ROOMS = {
     "scene": {"slicer", "vtk"},
@@ -216,6 +227,39 @@ def test_ci_ends_as_make_test_does_wherever_it_is_called(status: int, tmp_path: 
     done = subprocess.run([ROOT / ".ci" / "run"], cwd=tmp_path, env={**os.environ, "PATH": path})
     assert done.returncode == status
     assert log.read_text() == "make test\n"
+
+
+def test_workflow_runs_make_test_on_every_python_that_is_supported() -> None:
+    workflow = (ROOT / ".github" / "workflows" / "tests.yml").read_text("utf-8")
+    assert re.search(r"^ +- run: make test\b", workflow, re.MULTILINE)
+    versions = re.search(r"python: \[(.*)\]", workflow)
+    assert versions is not None
+    listed = [tuple(int(n) for n in v.split(".")) for v in re.findall(r"[\d.]+", versions[1])]
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    oldest = re.search(r'requires-python = ">=3\.(\d+)"', project)
+    assert oldest is not None
+    assert listed == [(3, minor) for minor in range(int(oldest[1]), 14)]
+    for name in re.findall(r"--(?:ignore|constraint)[ =](\S+)", workflow):
+        assert (ROOT / name).exists(), name
+
+
+def test_extension_index_gets_addresses_of_files_that_exist() -> None:
+    text = (ROOT / "CMakeLists.txt").read_text("utf-8")
+    values = dict(re.findall(r'set\((\w+) "([^"]*)"\)', text))
+    for name in ("EXTENSION_ICONURL", "EXTENSION_SCREENSHOTURLS"):
+        for address in values[name].split():
+            base, _, path = address.partition("}/")
+            assert base == "${REPOSITORY_FILES" and (ROOT / path).is_file(), address
+    assert values["EXTENSION_HOMEPAGE"] == "${REPOSITORY}"
+    assert {"EXTENSION_CATEGORY", "EXTENSION_DESCRIPTION", "EXTENSION_CONTRIBUTORS"} <= {*values}
+
+
+def test_citation_and_changes_name_this_version() -> None:
+    from hideseekseg import __version__
+
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert f"\nversion: {__version__}\n" in citation
+    assert f"\n## {__version__}\n" in (ROOT / "CHANGELOG.md").read_text("utf-8")
 
 
 def set_up(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -236,7 +236,7 @@ def test_rows_say_what_was_understood_and_why() -> None:
     assert rows == {
         "vertebrae_T10": ("T10", "vertebra", "by its name"),
         "L1 vertebral body": ("L1", "body", "by its name"),
-        "liver": ("", "other", "name not understood"),
+        "liver": ("", "other", "by its name"),
         "Segment_9": ("", "vertebra", "has no name"),
     }
     said = {"Segment_9": "T11", "L1 vertebral body": "L2", "vertebrae_T10": "", "liver": "L2"}

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from helpers.models import TINY
 from helpers.vertebrae import EVIDENCE, TOY, plain_vertebra, toy_slices
-from hideseekseg.anatomy.crop import Crop, feathered
+from hideseekseg.anatomy.crop import Crop
 from hideseekseg.anatomy.intensity import Calibration, network_input
 from hideseekseg.errors import InputError
 from hideseekseg.imaging.volume import Grid

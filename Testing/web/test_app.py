@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from helpers import app
-from helpers.app import open_tab
+from helpers.app import PATIENCE, open_tab
 from helpers.app_walk import Walk, take
 from helpers.newer_slicer import newer_slicer
 from hideseekseg.model.weights import BUNDLE
@@ -82,6 +82,11 @@ def test_crosshair_links_the_views(walk: Walk) -> None:
     before, after = walk.seen["places"]
     assert after["axial"] != before["axial"] and after["coronal"] != before["coronal"]
     assert after["sagittal"] == before["sagittal"]
+
+
+def test_crosshair_follows_a_drag(walk: Walk) -> None:
+    before, after = walk.seen["dragged"]
+    assert after["axial"] != before["axial"] and after["coronal"] != before["coronal"]
 
 
 @pytest.mark.parametrize("button", ["right", "middle"])
@@ -159,7 +164,8 @@ def test_saved_scene_goes_on_in_the_browser(walk: Walk) -> None:
         assert {tuple(cells[:2]) for cells in accepted} == {("T12", "lytic"), ("L1", "blastic")}
         assert "2 accepted" in tab.text("#summary")
         tab.press("h")
-        tab.until("() => document.querySelector('#message')?.innerText.includes('was not kept')")
+        tab.until_state("picture", "healthy")
+        tab.page.wait_for_selector("#strip img", timeout=PATIENCE)
         tab.press("u")
         tab.until("() => document.querySelectorAll('#candidates tr.accepted').length === 1")
         assert tab.complaints == []

@@ -29,6 +29,7 @@ DENSE_BONE_HU = 560.0
 METAL_CONTRAST = 6.0
 # Bodies of real scans hold at most 1 in 1000 voxels at the highest value around them.
 SATURATED_SHARE = 0.2
+LEAST_SATURATED = 0.002
 # Shares of the contrast of bone: 23 real scans have 0.36 and more, and 0.54 and more.
 LEAST_EDGE = 0.1
 LEAST_CORTEX = 0.1
@@ -174,6 +175,17 @@ def calibrate(ct: Volume, found: Sequence[Landmarks]) -> Calibration:
         )
     slope = (DENSE_BONE_HU - SOFT_TISSUE_HU) / (dense - soft)
     return Calibration(slope, SOFT_TISSUE_HU - slope * soft, is_hu=False)
+
+
+def cut_off(ct: Volume, found: Sequence[Landmarks]) -> str:
+    """Return words for a CT of which every body reaches the highest value, empty for others.
+
+    Of bodies of whole scans less than 1 in 1000 voxels do so, and in most of them none.
+    """
+    shares = [m.saturated for m in found]
+    if not shares or min(shares) < LEAST_SATURATED:
+        return ""
+    return f"the CT seems to be cut off at its highest value ({highest(ct):g})"
 
 
 def _medians(rows: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:

@@ -60,68 +60,139 @@ SNOMED = {
 class Meaning:
     """What a label stands for.
 
-    A body without a level holds all bodies in one label; a vertebra without one cannot be named.
+    A body without a level holds all bodies in one label; a vertebra without one cannot be named:
+    ``problem`` says why.  ``doubt`` is a remark for the reader on a level that is not certain, and
+    ``name`` what to call a label that has no level.
     """
 
     level: str | None
     kind: Kind
+    problem: str = ""
+    doubt: str = ""
+    name: str = ""
 
 
 OTHER = Meaning(None, "other")
 UNKNOWN = Meaning(None, "vertebra")
+ALL_BODIES = Meaning(None, "body")
 
 
 @dataclass(frozen=True)
 class Convention:
     """What each value means; values that are known to be no vertebra mean OTHER.
 
-    ``rest`` is the meaning of values that are not listed.
+    ``tool`` is the program, its task and since when (or until when) it numbers so.  ``rest`` is the
+    meaning of values that are not listed.
     """
 
     name: str
     meanings: Mapping[int, Meaning]
+    tool: str = ""
     rest: Meaning = UNKNOWN
 
     def explains(self, values: Iterable[int]) -> bool:
-        """Whether it knows every value, and one at least as a vertebra."""
+        """Return whether it knows every value, and at least one as a vertebra."""
         values = set(values)
         known = values & self.meanings.keys()
         return known == values and any(self.meanings[value].level for value in known)
 
 
 def _convention(
-    name: str, *runs: tuple[int, Sequence[str]], others: Iterable[int] = (), kind: Kind = "vertebra"
+    name: str,
+    tool: str,
+    *runs: tuple[int, Sequence[str]],
+    others: Iterable[int] = (),
+    kind: Kind = "vertebra",
+    special: Mapping[int, Meaning] | None = None,
 ) -> Convention:
-    """A run is its first value and the levels that follow one another from there."""
+    """Return a convention; a run is its first value and the levels that follow from there."""
     meanings = dict.fromkeys(others, OTHER)
     for first, levels in runs:
         meanings |= {first + n: Meaning(level, kind) for n, level in enumerate(levels)}
-    return Convention(name, meanings)
+    return Convention(name, {**meanings, **(special or {})}, tool)
 
 
 _UPWARD = (*_levels("L", 5, 1), *_levels("T", 12, 1), *_levels("C", 7, 1))
 
+_S1_OR_L6 = Meaning(
+    "S1",
+    "vertebra",
+    doubt="label 26 is S1 in version 2 of TotalSegmentator and L6 in version 3 "
+    "(--labels totalsegmentator-v3)",
+)
+_SACRUM = Meaning(None, "vertebra", "it is no single vertebra", name="sacrum")
+_NOT_A_LEVEL = "L7 is not a level that can be analysed"
+
 CONVENTIONS = {
     convention.name: convention
     for convention in (
-        _convention("totalsegmentator", (26, ("S1", *_UPWARD)), others=range(1, 118)),
-        _convention("totalsegmentator-v1", (18, _UPWARD), others=range(1, 105)),
-        _convention("totalsegmentator-mr", (2, _UPWARD), others=(1,)),
-        _convention("totalsegmentator-bodies", (1, _UPWARD[::-1]), kind="body"),
+        _convention(
+            "totalsegmentator",
+            "TotalSegmentator 2 (since 2023), task total",
+            (27, _UPWARD),
+            others=range(1, 118),
+            special={26: _S1_OR_L6},
+        ),
+        _convention(
+            "totalsegmentator-v1",
+            "TotalSegmentator 1 (until 2023), task total",
+            (18, _UPWARD),
+            others=range(1, 105),
+        ),
+        _convention(
+            "totalsegmentator-v3",
+            "TotalSegmentator (since 2026), task total_v3",
+            (26, ("L6", *_UPWARD)),
+            others=range(1, 118),
+        ),
+        _convention(
+            "totalsegmentator-mr",
+            "TotalSegmentator 2.5 (since 2024), task vertebrae_mr",
+            (2, _UPWARD),
+            others=(1,),
+        ),
+        _convention(
+            "totalsegmentator-bodies",
+            "TotalSegmentator (since 2026), tasks vertebrae_pp and vertebrae_pp_refined",
+            (1, _UPWARD[::-1]),
+            kind="body",
+        ),
+        _convention(
+            "totalsegmentator-body",
+            "TotalSegmentator 2.1 (since 2024), task vertebrae_body: all bodies in one label",
+            others=(2,),
+            special={1: ALL_BODIES},
+        ),
         _convention(
             "verse",
-            (1, (*_UPWARD[::-1], "L6", "S1")),
+            "VerSe (2019), TPTBox, and vertebra masks of SPINEPS",
+            (1, (*_UPWARD[::-1], "L6")),
             (28, ("T13",)),
-            others=(27, *range(101, 129), *range(201, 229)),
+            others=(27, *range(29, 34), *range(38, 54), *range(101, 134), *range(201, 234)),
+            special={26: _SACRUM},
         ),
         _convention(
             "totalspineseg",
+            "TotalSpineSeg (since September 2024)",
             (11, _levels("C", 1, 7)),
             (21, _levels("T", 1, 12)),
-            (41, _levels("L", 1, 5)),
-            others=(1, 2, 50, *range(63, 68), *range(71, 83), *range(91, 96), 100),
+            (41, _levels("L", 1, 6)),
+            others=(1, 2, 50, *range(63, 68), *range(71, 83), *range(91, 97), 100),
+            special={47: Meaning(None, "vertebra", _NOT_A_LEVEL, name="L7")},
+        ),
+        _convention(
+            "totalspineseg-old",
+            "TotalSpineSeg (until August 2024)",
+            (18, _UPWARD),
+            others=(92, *range(200, 225)),
         ),
     )
 }
-"""By the name that users declare.  "verse" is also that of SPINEPS and TPTBox instance masks,
-whose discs (+100) and endplates (+200) are no vertebrae."""
+"""By the name that users declare, from the tools' own tables as of August 2026.
+
+"verse" is also that of TPTBox and SPINEPS, whose ribs (+32), discs (+100) and endplates (+200) are
+no vertebrae; 26 is the sacrum to VerSe and SPINEPS, and its first segment to TPTBox."""
+
+SPINEPS_CORPUS = frozenset({49, 50})
+SPINEPS_SUBREGIONS = frozenset({26, *range(40, 54), *range(58, 65), *range(70, 75), 80, 100, 126})
+"""Subregion masks of SPINEPS and TPTBox: corpus border and corpus, and all values there are."""

@@ -15,16 +15,40 @@ from .label_conventions import (
     LEVELS,
     OTHER,
     SNOMED,
+    SPINEPS_CORPUS,
+    SPINEPS_SUBREGIONS,
     UNKNOWN,
     Convention,
     Kind,
     Meaning,
 )
-from .segment_names import is_unnamed, meaning_of_entry, meaning_of_name
+from .level_order import fits
+from .segment_names import (
+    NOT_UNDERSTOOD,
+    count_in,
+    is_unnamed,
+    meaning_of_entry,
+    meaning_of_name,
+    names_other_structure,
+)
+from .vertebra_shape import shape_of
 
-__all__ = ["LEVELS", "SNOMED", "Assignment", "assign", "format_mapping", "order"]
+__all__ = [
+    "LEVELS",
+    "SNOMED",
+    "Assignment",
+    "assign",
+    "body_segments",
+    "fitting_conventions",
+    "format_mapping",
+    "order",
+]
 
 NAMES = "names"
+SUBREGIONS = (
+    "holds parts of vertebrae (subregions of SPINEPS) and not vertebrae: give the mask of single "
+    "vertebrae as the segmentation, and this file as --bodies"
+)
 SHOWN = 12
 
 
@@ -34,49 +58,131 @@ class Assignment:
 
     ``kind`` "vertebra" is a whole vertebra, or may be one; "body" a vertebral body.  ``level`` is
     None for "other", for a "body" that holds the bodies of all vertebrae in one label, and for a
-    "vertebra" that has no usable level, which ``source`` then explains: it is to be reported as
-    not analysed.  No level appears twice among vertebrae, nor among bodies.
+    "vertebra" that has no usable level, which ``problem`` then explains: it is to be reported as
+    not analysed, under ``name``.  ``flags`` are remarks on a level that is not certain.  No level
+    appears twice among vertebrae, nor among bodies.
     """
 
     segment: Segment
     level: str | None
     kind: Kind
     source: str
+    problem: str = ""
+    flags: tuple[str, ...] = ()
+    name: str = ""
 
 
 def order(level: str) -> int:
-    """Rank from the head down; raises ValueError for what is no level."""
+    """Return the rank from the head down; raises ValueError for what is not a level."""
     return LEVELS.index(level)
 
 
 def assign(segmentation: Segmentation, labels: str | None = None) -> list[Assignment]:
-    """One assignment per segment, in the order of the segments.
+    """Return one assignment per segment, in the order of the segments.
 
     ``labels`` is the convention that the user declares: a name of ``CONVENTIONS``, "names" (codes
     and names alone), or the path of a JSON file that maps values to levels.  A file whose codes or
     names tell a vertebra is read by them, and the declared convention only fills in for segments
-    without a name; else the declared convention reads all values.  Values are never interpreted
-    without one.  The second segment of one level and kind loses its level and is marked so.
+    that have no name or only a count ("vert_20"); else the declared convention reads all values.
+    Values and counts are never interpreted without one.  The second segment of one level and kind
+    loses its level and is marked so.
 
-    Raises InputError when no vertebra is found, and for a convention that is none.
+    Raises InputError when no vertebra is found, and for a convention that does not exist.
     """
     declared = _declared(labels)
     read = [_by_code_or_name(segment) for segment in segmentation.segments]
     names_speak = any(meaning.level for meaning, _ in read if meaning)
+    if not names_speak and segmentation.layers and is_subregions(segmentation):
+        raise InputError(segmentation.source, SUBREGIONS)
     found = []
     for segment, (meaning, source) in zip(segmentation.segments, read):
-        open_question = meaning in (None, UNKNOWN)
-        if open_question and declared and (not names_speak or _is_unnamed(segment)):
+        open_question = meaning is None or (meaning.kind == "vertebra" and not meaning.level)
+        if open_question and declared and (not names_speak or _says_nothing(segment)):
             meaning, source = _by_value(segment, declared)
-        meaning = meaning or (UNKNOWN if _is_unnamed(segment) else OTHER)
-        found.append(Assignment(segment, meaning.level, meaning.kind, source))
+        found.append(_assignment(segment, meaning or _not_understood(segment), source))
     if not any(assignment.level for assignment in found):
-        raise InputError(segmentation.source, _nothing_found(segmentation.segments, declared))
+        raise InputError(segmentation.source, _nothing_found(segmentation, declared, found))
     return _without_doubles(found)
 
 
+def _assignment(segment: Segment, meaning: Meaning, source: str) -> Assignment:
+    flags = (meaning.doubt,) if meaning.doubt else ()
+    problem = ""
+    if meaning.kind == "vertebra" and not meaning.level:
+        problem = meaning.problem or _WHY_UNKNOWN.get(source, source)
+    name = meaning.name or segment.name or segment.id or f"value {segment.value}"
+    return Assignment(segment, meaning.level, meaning.kind, source, problem, flags, name)
+
+
+_WHY_UNKNOWN = {
+    "code": "its code says no level",
+    "no name": "has no name",
+    "unknown name": NOT_UNDERSTOOD,
+}
+
+
+def _not_understood(segment: Segment) -> Meaning:
+    """Return an unknown vertebra, unless its code is that of another structure."""
+    return OTHER if names_other_structure(segment.terminology) else UNKNOWN
+
+
+def fitting_conventions(segmentation: Segmentation) -> list[str]:
+    """Return the conventions that know all values and put levels where the anatomy has them."""
+    shapes = {}
+    if segmentation.layers:
+        shapes = {segment: shape_of(segmentation, [segment]) for segment in segmentation.segments}
+    seen = {segment: shape for segment, shape in shapes.items() if shape is not None}
+    if not seen:
+        values = [_value(segment) for segment in segmentation.segments]
+        return [name for name, c in CONVENTIONS.items() if c.explains(values)]
+    fitting = []
+    for name, convention in CONVENTIONS.items():
+        meanings = {segment: convention.meanings.get(_value(segment)) for segment in seen}
+        if not convention.explains(_value(segment) for segment in seen):
+            continue
+        centres = {
+            meaning.level: seen[segment].centre
+            for segment, meaning in meanings.items()
+            if meaning and meaning.level
+        }
+        # Sacra and discs are few beside the vertebrae of a file that a convention is made for.
+        if 2 * len(centres) > len(seen) and fits(centres):
+            fitting.append(name)
+    return fitting
+
+
+def body_segments(segmentation: Segmentation) -> tuple[Segment, ...]:
+    """Return the segments of a second file that mark vertebral bodies, all where none says more.
+
+    Subregions of SPINEPS mark bodies by 49 and 50 alone, not by arches and processes.
+    """
+    read = [(segment, _by_code_or_name(segment)[0]) for segment in segmentation.segments]
+    bodies = [segment for segment, meaning in read if meaning and meaning.kind == "body"]
+    if bodies:
+        return tuple(bodies)
+    if is_subregions(segmentation):
+        return tuple(s for s in segmentation.segments if s.value in SPINEPS_CORPUS)
+    return tuple(segment for segment, meaning in read if meaning != OTHER)
+
+
+def is_subregions(segmentation: Segmentation) -> bool:
+    """Return whether values are SPINEPS's parts of vertebrae: the corpus in front of its arch."""
+    values = {segment.value: segment for segment in segmentation.segments}
+    corpus, arch = SPINEPS_CORPUS & values.keys(), {41, 42} & values.keys()
+    if not corpus or not arch or not values.keys() <= SPINEPS_SUBREGIONS:
+        return False
+    front, back = segmentation.box(values[max(corpus)]), segmentation.box(values[min(arch)])
+    if front is None or back is None:
+        return False
+    shared = [min(a.stop, b.stop) - max(a.start, b.start) for a, b in zip(front, back)]
+    sizes = [min(a.stop - a.start, b.stop - b.start) for a, b in zip(front, back)]
+    # By TotalSegmentator's numbers 50 and 49 are C1 and C2, far above 41 and 42, T3 and T2.
+    alongside = sum(n > 0.5 * size for n, size in zip(shared, sizes))
+    return alongside >= 2 and min(shared) > -5
+
+
 def format_mapping(assignments: Sequence[Assignment]) -> str:
-    """The mapping for the terminal: a line for each kind of evidence, and one for the rest."""
+    """Return the mapping for the terminal: a line per kind of evidence, and one for the rest."""
     by_source: dict[str, list[str]] = defaultdict(list)
     unusable, others = [], []
     for a in assignments:
@@ -86,7 +192,7 @@ def format_mapping(assignments: Sequence[Assignment]) -> str:
         elif a.kind == "body":
             by_source[a.source].append(f"{_label(a.segment)} = all bodies")
         elif a.kind == "vertebra":
-            unusable.append(f"{_label(a.segment)} ({a.source})")
+            unusable.append(f"{a.name} ({a.problem})")
         else:
             others.append(_label(a.segment))
     lines = [f"by {source}: {', '.join(pairs)}" for source, pairs in by_source.items()]
@@ -98,35 +204,62 @@ def format_mapping(assignments: Sequence[Assignment]) -> str:
 
 
 def _by_code_or_name(segment: Segment) -> tuple[Meaning | None, str]:
-    """Code before displayed name before ID, which Slicer keeps when a user renames a segment."""
+    """Read the code before the displayed name before the ID, which Slicer keeps on renaming."""
     coded = meaning_of_entry(segment.terminology)
-    named = meaning_of_name(segment.name) or meaning_of_name(segment.id)
+    named = _meaning_of_names(segment)
     if coded and (coded.level or coded == OTHER):
         if named is None or named.level is None:
             return coded, "code"
         kind: Kind = "body" if "body" in (coded.kind, named.kind) and coded.level else coded.kind
-        doubt = f" (the name says {named.level})" if named.level != coded.level else ""
-        return replace(coded, kind=kind), f"code{doubt}"
+        if named.level == coded.level or not coded.level:
+            return replace(coded, kind=kind), "code"
+        doubt = f"its code says {coded.level}, its name {named.level}"
+        return replace(coded, kind=kind, doubt=doubt), f"code (the name says {named.level})"
     if coded and named and named.level:
         return replace(named, kind="body" if coded.kind == "body" else named.kind), "name"
     if named:
         return named, "name"
-    return coded, "code" if coded else "no name" if _is_unnamed(segment) else "unknown name"
+    if coded and (coded.kind == "body" or _is_unnamed(segment)):
+        return coded, "code"
+    return coded, "no name" if _is_unnamed(segment) else "unknown name"
+
+
+def _meaning_of_names(segment: Segment) -> Meaning | None:
+    """Return what name or ID says; a name in which nothing is understood leaves it to the ID."""
+    named, by_id = meaning_of_name(segment.name), meaning_of_name(segment.id)
+    if named is None or (named.kind == "vertebra" and not named.level and by_id and by_id.level):
+        return by_id or named
+    return named
 
 
 def _by_value(segment: Segment, declared: Convention) -> tuple[Meaning, str]:
-    meaning = declared.meanings.get(segment.value)
+    meaning = declared.meanings.get(_value(segment))
     return (meaning, declared.name) if meaning else (declared.rest, f"not in {declared.name}")
+
+
+def _value(segment: Segment) -> int:
+    """Return what a convention reads: the count in a name such as "vert_20", else the value."""
+    counts = (count_in(segment.name), count_in(segment.id))
+    return next((count for count in counts if count is not None), segment.value)
 
 
 def _is_unnamed(segment: Segment) -> bool:
     return is_unnamed(segment.name) and is_unnamed(segment.id)
 
 
+def _says_nothing(segment: Segment) -> bool:
+    return _is_unnamed(segment) or _value(segment) != segment.value or _is_counted(segment)
+
+
+def _is_counted(segment: Segment) -> bool:
+    return count_in(segment.name) is not None or count_in(segment.id) is not None
+
+
 def _without_doubles(assignments: list[Assignment]) -> list[Assignment]:
-    """The first of a level keeps it: two vertebrae of one name could not be told apart later."""
+    """Leave a level to the first: two vertebrae of one name could not be told apart later."""
     first: dict[tuple[str, Kind], Segment] = {}
-    unique = []
+    unique: list[Assignment] = []
+    claimed: dict[tuple[str, Kind], str] = {}
     for a in assignments:
         if a.level is None or (a.level, a.kind) not in first:
             if a.level:
@@ -135,9 +268,18 @@ def _without_doubles(assignments: list[Assignment]) -> list[Assignment]:
             continue
         kept = _label(first[a.level, a.kind])
         kind: Kind = "vertebra" if a.kind == "vertebra" else "other"
+        claimed.setdefault((a.level, a.kind), _label(a.segment))
         source = f"{a.source}, but {kept} is {a.level} already"
-        unique.append(replace(a, level=None, kind=kind, source=source))
-    return unique
+        problem = f"{kept} is {a.level} already"
+        unique.append(replace(a, level=None, kind=kind, source=source, problem=problem, flags=()))
+    return [_disputed(a, claimed.get((a.level or "", a.kind), "")) for a in unique]
+
+
+def _disputed(assignment: Assignment, rival: str) -> Assignment:
+    if not rival:
+        return assignment
+    flag = f"another label ({rival}) claims to be {assignment.level} too"
+    return replace(assignment, flags=(*assignment.flags, flag))
 
 
 def _declared(labels: str | None) -> Convention | None:
@@ -152,7 +294,7 @@ def _declared(labels: str | None) -> Convention | None:
 
 
 def _read_mapping(path: Path) -> Convention:
-    """A JSON object such as ``{"20": "L1", "21": "L2 body", "7": "other"}``."""
+    """Read a JSON object such as ``{"20": "L1", "21": "L2 body", "7": "other"}``."""
     try:
         pairs = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=list)
     except OSError as error:
@@ -175,7 +317,7 @@ def _mapped(path: Path, value: int, text: object) -> Meaning:
     if text is None or (isinstance(text, str) and text.strip().lower() in ("", "other")):
         return OTHER
     meaning = meaning_of_name(text) if isinstance(text, str) else None
-    if meaning is None or meaning == OTHER:
+    if meaning is None or meaning == OTHER or meaning.problem:
         shown = json.dumps(text, ensure_ascii=False)
         levels = f"{LEVELS[0]} to {LEVELS[-1]}"
         raise InputError(
@@ -184,17 +326,33 @@ def _mapped(path: Path, value: int, text: object) -> Meaning:
     return meaning
 
 
-def _nothing_found(segments: Iterable[Segment], declared: Convention | None) -> str:
-    segments = list(segments)
-    if declared is None and not all(_is_unnamed(segment) for segment in segments):
-        return f"none of its segments is known as a vertebra: {_shortened(map(_label, segments))}"
+def _nothing_found(
+    segmentation: Segmentation, declared: Convention | None, found: Sequence[Assignment]
+) -> str:
+    segments = segmentation.segments
     values = sorted({segment.value for segment in segments})
     present = f"values present: {_shortened(map(str, values))}"
+    if any(a.kind == "body" for a in found):
+        return (
+            "holds the bodies of all vertebrae in one label: give a segmentation of single "
+            "vertebrae, and this file as --bodies"
+        )
     if declared:
         return f"has no vertebra by {declared.name}; {present}"
-    fitting = [name for name, c in CONVENTIONS.items() if c.explains(values)]
-    hint = f"{', '.join(fitting)} would explain all" if fitting else "none known explains all"
-    return f"does not name its labels, declare a convention (--labels): {hint}; {present}"
+    counted = [_label(segment) for segment in segments if _is_counted(segment)]
+    named = [segment for segment in segments if not _is_unnamed(segment)]
+    if named and not counted:
+        return f"none of its segments is known as a vertebra: {_shortened(map(_label, segments))}"
+    fitting = fitting_conventions(segmentation)
+    hint = f"{', '.join(fitting)} would fit" if fitting else _NONE_FITS
+    if counted:
+        names = _shortened(counted)
+        return f"only counts its vertebrae ({names}), which names no level: {_DECLARE} {hint}"
+    return f"does not name its labels: {_DECLARE} {hint}; {present}"
+
+
+_DECLARE = "declare a convention (--labels);"
+_NONE_FITS = "none that is known fits their number and anatomy"
 
 
 def _label(segment: Segment) -> str:

@@ -12,8 +12,8 @@ from ..findings import BodySource
 from ..imaging.patch import EVERYWHERE, Box, Patch, move_patch, patch_of, triple
 from ..imaging.segmentation import Segmentation
 from ..imaging.volume import Grid, Volume
-from .body import CUT, Axes, BodyFlag, find_body
-from .labelling import Assignment, order
+from .body import CUT, CUT_SHARE, Axes, Body, find_body
+from .labelling import Assignment, body_segments, order
 from .vertebra_frame import PATIENT_AXES, axes_of
 
 Mask = npt.NDArray[np.bool_]
@@ -22,6 +22,9 @@ Mask = npt.NDArray[np.bool_]
 MARGIN_MM = 60.0
 # A body of which less than this share lies within the CT is called cut.
 WHOLE = 0.99
+# Marked bodies that hold so much of a vertebra are no bodies, if the vertebra has an arch.
+WHOLE_MARKED = 0.9
+MARKED_WHOLE = "the given bodies hold arch and processes too: body cut out instead"
 
 
 @dataclass(frozen=True)
@@ -29,18 +32,20 @@ class LocatedBody:
     """The body of one vertebra on the CT's grid; ``body`` is None where none of it is in the CT.
 
     ``axes`` and ``turn_known`` as of ``body.Body``.
+    ``obstacle`` says why it cannot be analysed although it is there.
     """
 
     level: str
     body: Patch | None
     source: BodySource
-    flags: tuple[BodyFlag, ...]
+    flags: tuple[str, ...]
     axes: Axes | None = field(default=None, repr=False, compare=False)
     turn_known: bool = False
+    obstacle: str = ""
 
 
 def levels_of(assignments: Sequence[Assignment]) -> tuple[str, ...]:
-    """The levels that are segmented, from the head down."""
+    """Return the levels that are segmented, from the head down."""
     return tuple(sorted({a.level for a in assignments if a.level and a.kind != "other"}, key=order))
 
 
@@ -52,7 +57,7 @@ def locate_body(
     bodies: Mask,
     reference: Axes = PATIENT_AXES,
 ) -> LocatedBody:
-    """The body of one level, sought on the segmentation's grid and moved to the CT's.
+    """Find the body of one level, sought on the segmentation's grid and moved to the CT's.
 
     ``bodies`` (K, J, I) on the segmentation's grid marks bodies of any level, nothing where there
     are none.  Segments of the body itself are preferred to those of the whole vertebra.
@@ -65,10 +70,13 @@ def locate_body(
     start = triple(s.start for s in box)
     mask = _union(segmentation, given or own, box)
     part = segmentation.grid.cut(start, triple(mask.shape))
-    body = find_body(mask, part, bodies[box], "body" if given else "vertebra", reference)
+    body, remarks = _find(mask, part, bodies[box], bool(given), reference)
     moved, share = _move(patch_of(body.mask, start), segmentation.grid, ct)
-    cut = (CUT,) if share < WHOLE and CUT not in body.flags else ()
-    return LocatedBody(level, moved, body.source, (*body.flags, *cut), body.axes, body.turn_known)
+    is_cut = share < WHOLE or (moved is not None and _ends_at_border(moved, ct))
+    cut = (CUT,) if is_cut and CUT not in body.flags else ()
+    return LocatedBody(
+        level, moved, body.source, (*body.flags, *remarks, *cut), body.axes, body.turn_known
+    )
 
 
 def spine_axes(segmentation: Segmentation, assignments: Sequence[Assignment]) -> dict[str, Axes]:
@@ -100,21 +108,39 @@ def spine_axes(segmentation: Segmentation, assignments: Sequence[Assignment]) ->
 def all_bodies(
     segmentation: Segmentation, assignments: Sequence[Assignment], others: Segmentation | None
 ) -> Mask:
-    """Voxels (K, J, I) on the segmentation's grid that are in some vertebral body.
+    """Return the voxels (K, J, I) on the segmentation's grid that are in some vertebral body.
 
-    From segments that hold the bodies of all vertebrae, and from every segment of ``others``.
+    From segments that hold the bodies of all vertebrae, and from those of ``others`` that are
+    bodies (see ``body_segments``).
     """
     marked = _union(segmentation, [a for a in assignments if a.kind == "body"])
     if others is not None:
-        everything = np.any([layer.array > 0 for layer in others.layers], axis=0)
-        patch, _ = move(everything, others.grid, segmentation.grid)
+        own = np.any([others.mask(segment) for segment in body_segments(others)], axis=0)
+        patch, _ = move(own, others.grid, segmentation.grid)
         if patch is not None:
             patch.paint(marked)
     return marked
 
 
+def _find(
+    mask: Mask, grid: Grid, bodies: Mask, is_body: bool, reference: Axes
+) -> tuple[Body, tuple[str, ...]]:
+    """Find the body in a label, and remarks on how.
+
+    Marks of bodies that take arch and processes along are not used.
+    """
+    if is_body:
+        return find_body(mask, grid, None, "body", reference), ()
+    body = find_body(mask, grid, bodies, "vertebra", reference)
+    if body.source == "intersected" and body.mask.sum() > WHOLE_MARKED * mask.sum():
+        derived = find_body(mask, grid, None, "vertebra", reference)
+        if derived.source == "derived" and derived.mask.sum() < WHOLE_MARKED * body.mask.sum():
+            return derived, (MARKED_WHOLE,)
+    return body, ()
+
+
 def _surroundings(segmentation: Segmentation, assignments: Sequence[Assignment]) -> Box | None:
-    """The box around some segments and a voxel more, where there is one; None: they are empty.
+    """Return the box around some segments and a voxel more; None where they are empty.
 
     A body touches the border of this box only where it touches that of the whole grid.  Whole
     grids hold a hundred times a vertebra, and every step would go through all of it.
@@ -140,7 +166,7 @@ def _union(
 
 
 def move(mask: Mask, grid: Grid, target: Grid) -> tuple[Patch | None, float]:
-    """A mask (K, J, I) on another grid, and which share of it lies in that grid's volume.
+    """Return a mask (K, J, I) on another grid, and which share of it lies in that grid's volume.
 
     None where nothing arrives.
     """
@@ -154,15 +180,29 @@ def _move(patch: Patch | None, grid: Grid, target: Grid) -> tuple[Patch | None, 
     return moved, _share_inside(patch, grid, target)
 
 
+def _ends_at_border(body: Patch, ct: Grid) -> bool:
+    """Return whether a body on the CT's grid ends where the CT does and not where the bone ends.
+
+    As ``body.cut_flags`` on the segmentation's grid, which may be larger than the CT.
+    """
+    for axis, side in enumerate(body.box):
+        sections = body.array.sum(axis=tuple(a for a in range(3) if a != axis))
+        first = sections[0] if side.start == 0 else 0
+        last = sections[-1] if side.stop == ct.shape[axis] else 0
+        if max(first, last) > CUT_SHARE * sections.max():
+            return True
+    return False
+
+
 def _share_inside(patch: Patch, grid: Grid, target: Grid) -> float:
-    """The share of the patch's voxel centres that lie in the target's volume."""
+    """Return the share of the patch's voxel centres that lie in the target's volume."""
     ijk = target.ijk(grid.lps((np.argwhere(patch.array) + patch.start)[:, ::-1]))
     inside = (ijk >= -0.5) & (ijk <= np.array(target.shape[::-1]) - 0.5)
     return float(inside.all(axis=1).mean())
 
 
 def close_up(ct: Volume, body: Patch) -> tuple[Volume, Mask, tuple[int, int, int]]:
-    """The CT around a body (a view, no copy), the body in it, and where it begins (k, j, i)."""
+    """Return the CT around a body (a view), the body in it, and where it begins (k, j, i)."""
     margin = np.ceil(MARGIN_MM / ct.grid.spacing[::-1]).astype(int)
     low = np.maximum(np.array(body.start) - margin, 0)
     high = np.minimum(np.add(body.start, body.array.shape) + margin, ct.grid.shape)

@@ -49,6 +49,8 @@ class Prepared:
 
 def prepare(site: LocatedBody, ct: Volume, geometry: Geometry) -> Prepared:
     """Cut the vertebra out of the CT and look for what forbids an analysis."""
+    if site.obstacle:
+        return Prepared(site, site.obstacle)
     if site.body is None:
         return Prepared(site, "outside the CT")
     view, body, _ = close_up(ct, site.body)

@@ -1,70 +1,107 @@
-"""What a segment's name or terminology entry says it is."""
+"""What a segment's name or terminology entry says it is.
+
+Names come from programs and people, in many languages: ``spellings`` holds the words, this file how
+they are put together.
+"""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from .label_conventions import (
+    ALL_BODIES,
     ALTERED_STRUCTURE_CODE,
     BODY_CODE,
-    CONVENTIONS,
     LEVELS,
     OTHER,
     SNOMED,
-    UNKNOWN,
     VERTEBRA_CODE,
     Meaning,
 )
+from .spellings import (
+    ABBREVIATIONS,
+    BESIDE_STEMS,
+    BESIDE_WORDS,
+    BODY_STEMS,
+    MR_WORDS,
+    NAMED_VERTEBRAE,
+    ORDINALS,
+    OTHER_STEMS,
+    OTHER_WORDS,
+    REGION_STEMS,
+    VERTEBRA_STEMS,
+)
 
-REGIONS = {
-    **dict.fromkeys(("c", "hwk", "cervical"), "C"),
-    **dict.fromkeys(("t", "th", "bwk", "thoracic"), "T"),
-    **dict.fromkeys(("l", "lwk", "lumbar"), "L"),
-    **dict.fromkeys(("s", "swk", "sacral"), "S"),
-}
-"""The letter of a level in the spellings in use; HWK, BWK, LWK, SWK are German."""
-
-VERTEBRA_WORDS = {"vertebra", "vertebrae", "vert", "wirbel"}
-BODY_WORDS = {"body", "bodies", "corpus", "corpora", "wirbelkörper", "wirbelkoerper"}
-FILLERS = VERTEBRA_WORDS | BODY_WORDS | {"vertebral", "level", "bone", "spine", "instance"}
-FILLERS |= {"mask", "label", "segment", "segmentation", "seg", "whole", "atlas", "axis"}
-
-_TOKEN = re.compile(r"[^\W_]+")
-_LEVEL = re.compile(rf"(?:vertebrae?|vert)?({'|'.join(REGIONS)})0*(\d{{1,2}})")
-_VERSE = re.compile(r"vert(\d{1,3})")
-_NO_NAME = re.compile(r"(segment|label|mask)?\d*")
+_SPLIT = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_ORDINAL_SUFFIX = re.compile(r"(\d)\.?(?:st|nd|rd|th|de|ste|eme|ieme|ere|re|er|e|a|o|ª|º)\b")
+_TOKEN = re.compile(r"[^\W\d_]+|\d+")
+_NO_NAME = re.compile(r"(segment|label|mask|object|class|value|structure|roi)?\d*")
+_ROMAN_NUMERALS = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii", "xiii")
+_ROMAN = {numeral: n for n, numeral in enumerate(_ROMAN_NUMERALS, 1)}
+# A generic word written together with a region and a number: "vertebral4".
+_JOINED = re.compile(r"(?<![^\W\d_])(vertebrae?|vert|wirbel)(c|th|t|d|l|s)(?=\d)")
+_CHINESE = {"第": " ", **{"一二三四五六七八九"[n]: f" {n + 1} " for n in range(9)}}
 _BY_CODE = {code: level for level, code in SNOMED.items() if code != VERTEBRA_CODE}
+# Types that say nothing: any tissue (Slicer's own for a new segment), structure, or bone.
+_VAGUE_CODES = {"85756007", "123037004", "91723000", "272673000", "3138006", ""}
+
+NOT_UNDERSTOOD = "name not understood"
 
 
 def meaning_of_name(name: str) -> Meaning | None:
-    """The meaning of a name, OTHER when it is understood as no vertebra, None when not understood.
+    """Return the meaning of a name, OTHER if it names something else, None if not understood.
 
-    A name counts as a vertebra only when it holds one level and nothing but words that go with one
-    ("vertebrae_L1", "L1 vertebral body", "LWK1", "Th 12", "vert_20"): a level beside any other word
-    is something at that level ("lesion T10", "L1-L2 disc", "T1_weighted").
+    A name that holds exactly one level is that level, whatever other words it has ("vertebrae_L1",
+    "T12 edited", "1. Lendenwirbel"), unless one of them names a structure at that level ("lesion
+    T10", "L1-L2 disc") or an MR weighting ("T1_weighted").  A name that is that of a vertebra
+    without a usable level ("vertebra 3", "T12/L1", "C8") has none, and ``problem`` says why.
     """
-    tokens = _tokens(name)
-    joined = "".join(tokens)
-    if match := _VERSE.fullmatch(joined):
-        return CONVENTIONS["verse"].meanings.get(int(match[1]), UNKNOWN)
-    found = [level for token in tokens if (level := _level(token)) is not None]
-    rest = {token for token in tokens if _level(token) is None}
-    is_body = bool(rest & BODY_WORDS)
-    if not found:
-        all_bodies = is_body and rest <= FILLERS and bool(rest & (VERTEBRA_WORDS | {"vertebral"}))
-        return Meaning(None, "body") if all_bodies or joined == "corpus" else None
-    if len(found) > 1 or found[0] not in LEVELS or not rest <= FILLERS:
+    words, tokens = _words(name), _tokens(name)
+    found = _levels_in(tokens)
+    is_body = any(_starts(word, BODY_STEMS) for word in words)
+    if any(_is_beside(word) for word in words) or (found & {"T1", "T2"} and words & MR_WORDS):
         return OTHER
-    return Meaning(found[0], "body" if is_body else "vertebra")
+    if len(found) > 1:
+        return Meaning(None, "vertebra", f"its name holds several levels ({_listed(found)})")
+    if found:
+        return _of_level(found.pop(), is_body)
+    if words & OTHER_WORDS or any(_starts(word, OTHER_STEMS) for word in words):
+        return OTHER
+    is_vertebra = any(_starts(word, (*VERTEBRA_STEMS, *REGION_STEMS)) for word in words)
+    if is_body and (is_vertebra or words == {"corpus"}):
+        return ALL_BODIES if not any(token.isdecimal() for token in tokens) else _COUNTED
+    if is_body:
+        return OTHER
+    if count_in(name) is not None:
+        return _COUNTED
+    return Meaning(None, "vertebra", "its name says no level") if is_vertebra else None
+
+
+_COUNTED = Meaning(None, "vertebra", "its name counts vertebrae (vert_N), which says no level")
+
+
+def may_be_vertebra(name: str) -> bool:
+    """Return whether a name is not understood as that of something else."""
+    return meaning_of_name(name) != OTHER
+
+
+def count_in(name: str) -> int | None:
+    """Return N of a name that only counts vertebrae ("vert_20", "Wirbel 3"), else None."""
+    tokens = _tokens(name)
+    numbers = [int(token) for token in tokens if token.isdecimal()]
+    rest = [token for token in tokens if not token.isdecimal()]
+    counted = rest and all(_starts(word, VERTEBRA_STEMS) for word in rest)
+    return numbers[0] if counted and len(numbers) == 1 else None
 
 
 def is_unnamed(name: str) -> bool:
-    """Nothing there, or what programs put there for want of a name ("Segment_3", "label 20")."""
+    """Return whether there is no name, or what programs put there for want of one ("label 20")."""
     return bool(_NO_NAME.fullmatch("".join(_TOKEN.findall(name.lower()))))
 
 
 def meaning_of_entry(entry: str) -> Meaning | None:
-    """The meaning of Slicer's serialised terminology entry, None when its codes say nothing of it.
+    """Return the meaning of Slicer's serialised terminology entry, None when it says nothing.
 
     The level may be the type itself or, for a type "vertebra" or "vertebral body", its modifier or
     the region; without one the meaning has no level.  A lesion is no vertebra, wherever it is.
@@ -81,24 +118,112 @@ def meaning_of_entry(entry: str) -> Meaning | None:
     return Meaning(level, "body" if BODY_CODE in (kind, *places) else "vertebra")
 
 
+def names_other_structure(entry: str) -> bool:
+    """Return whether a terminology entry has the code of a structure that is no vertebra."""
+    parts = entry.split("~")
+    if len(parts) != 7 or meaning_of_entry(entry) not in (None, OTHER):
+        return False
+    return _code(parts[2]) not in _VAGUE_CODES
+
+
+def _of_level(level: str, is_body: bool) -> Meaning:
+    if level in LEVELS:
+        return Meaning(level, "body" if is_body else "vertebra")
+    if level[0] == "S" and level[1:] in "2345":
+        return OTHER  # of the sacrum, below what has a body of its own
+    return Meaning(None, "vertebra", f"{level} is not a level that can be analysed")
+
+
+def _plain(name: str) -> str:
+    """Return a name in lower case without accents, words written together taken apart."""
+    parted = _SPLIT.sub(" ", unicodedata.normalize("NFC", name))
+    bare = (c for c in unicodedata.normalize("NFKD", parted) if not unicodedata.combining(c))
+    plain = unicodedata.normalize("NFC", "".join(bare)).lower().replace("ß", "ss").replace("ł", "l")
+    tens = re.sub("十(?=[一二三])", " 1", plain).replace("十", " 10 ")
+    counted = re.sub("(?<= 1)[一二三]", lambda m: str("一二三".index(m[0]) + 1), tens)
+    return _JOINED.sub(r"\1 \2", "".join(_CHINESE.get(c, c) for c in counted))
+
+
 def _tokens(name: str) -> list[str]:
-    """Lower-case words; a region's letter and its number are one word ("Th. 12" -> "th12")."""
-    tokens: list[str] = []
-    for word in _TOKEN.findall(name.lower()):
-        if word.isdecimal() and tokens and tokens[-1] in REGIONS:
-            tokens[-1] += word
-        else:
-            tokens.append(word)
-    return tokens
+    """Return words, numbers and, between a level and a number, the mark that stands for a disc."""
+    text = _ORDINAL_SUFFIX.sub(r"\1 ", _plain(name))
+    return [token for token in re.findall(r"[^\W\d_]+|\d+|(?<=\d)\s*[-/\u2013]\s*(?=\d)", text)]
 
 
-def _level(token: str) -> str | None:
-    """The level a word spells, which need not exist ("L9"), or None."""
-    match = _LEVEL.fullmatch(token)
-    return f"{REGIONS[match[1]]}{int(match[2])}" if match else None
+def _words(name: str) -> set[str]:
+    return {token for token in _tokens(name) if token.isalpha()}
+
+
+def _levels_in(tokens: list[str]) -> set[str]:
+    """Return the levels that a name holds; those that do not exist ("L9") too."""
+    found = set(_short_levels(tokens))
+    found |= {level for stem, level in NAMED_VERTEBRAE.items() if stem in tokens}
+    return found or set(_long_levels(tokens))
+
+
+def _short_levels(tokens: list[str]) -> list[str]:
+    """Return levels such as "L1", "Th 12", "LWK1", "12. BWK", "L1/2" (which are two), "Th XII"."""
+    found: list[str] = []
+    for n, token in enumerate(tokens):
+        region = ABBREVIATIONS.get(token)
+        if region is None:
+            continue
+        after = tokens[n + 1] if n + 1 < len(tokens) else ""
+        before = tokens[n - 1] if n else ""
+        number = int(after) if after.isdecimal() else _ROMAN.get(after, 0)
+        if not number and len(token) == 3 and before.isdecimal():  # never "1 L" or "12 T"
+            number = int(before)
+        if not number:
+            continue
+        found.append(f"{region}{number}")
+        if [t.strip() in ("-", "/", "\u2013") for t in tokens[n + 2 : n + 3]] == [True]:
+            second = int(tokens[n + 3])
+            if second == number + 1:
+                found.append(f"{region}{second}")
+    return found
+
+
+def _long_levels(tokens: list[str]) -> list[str]:
+    """Return levels such as "lumbar 3", "twelfth thoracic vertebra", "1. Lendenwirbel"."""
+    regions = [n for n, token in enumerate(tokens) if _region(token)]
+    numbers = {n: number for n, token in enumerate(tokens) if (number := _number(token))}
+    if not regions or not numbers:
+        return []
+    if len({_region(tokens[n]) for n in regions}) > 1:
+        return [f"{_region(tokens[n])}{number}" for n in regions for number in numbers.values()]
+    nearest = min(numbers, key=lambda n: min(abs(n - region) for region in regions))
+    return [f"{_region(tokens[regions[0]])}{numbers[nearest]}"]
+
+
+def _region(word: str) -> str | None:
+    """Return the letter of a region's name; "sacralised" and "lumbarized" name none."""
+    if re.search(r"(al|ar)i[sz]", word):
+        return None
+    return next((letter for stem, letter in REGION_STEMS.items() if word.startswith(stem)), None)
+
+
+def _number(token: str) -> int:
+    """Return what a number, an ordinal or a Roman numeral stands for; 0 for any other word."""
+    if token.isdecimal():
+        return int(token)
+    if token in _ROMAN:
+        return _ROMAN[token]
+    return next((n for n, pattern in ORDINALS.items() if re.fullmatch(pattern, token)), 0)
+
+
+def _is_beside(word: str) -> bool:
+    return word in BESIDE_WORDS or _starts(word, BESIDE_STEMS)
+
+
+def _starts(word: str, stems: tuple[str, ...]) -> bool:
+    return word.startswith(stems)
+
+
+def _listed(levels: set[str]) -> str:
+    return ", ".join(sorted(levels, key=lambda x: ("CTLS".index(x[0]), int(x[1:]))))
 
 
 def _code(triplet: str) -> str:
-    """The code of a ``scheme^code^meaning`` triplet of SNOMED CT, else empty."""
+    """Return the code of a ``scheme^code^meaning`` triplet of SNOMED CT, else empty."""
     scheme, _, rest = triplet.partition("^")
     return rest.partition("^")[0] if scheme == "SCT" else ""

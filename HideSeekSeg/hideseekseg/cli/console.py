@@ -25,7 +25,7 @@ _SIGNALS = [
 
 
 def json_lines(out: TextIO) -> Say:
-    """Every event as one line, at once."""
+    """Return a printer of every event as one line, at once."""
 
     def say(event: Event) -> None:
         print(to_line(event), file=out, flush=True)
@@ -34,11 +34,11 @@ def json_lines(out: TextIO) -> Say:
 
 
 def quiet(event: Event) -> None:
-    """Says nothing; failures are told by the exit status and the line that comes with it."""
+    """Print nothing; failures end in an exit status and one line."""
 
 
 class ForPeople:
-    """Words on ``out``, with a bar that redraws itself where ``out`` is a terminal."""
+    """Plain lines on ``out``, with a progress bar where ``out`` is a terminal."""
 
     def __init__(self, out: TextIO) -> None:
         self.out = out

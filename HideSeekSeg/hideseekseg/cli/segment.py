@@ -34,6 +34,12 @@ def _segment_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--all-slices", action="store_true", help="also slices unlike those of the training")
     add("--threads", type=threads, metavar="N", help="CPU threads to use")
+    add("--series", default="", metavar="UID|N", help="DICOM series, where the folder has several")
+    add(
+        "--accept-orientation",
+        action="store_true",
+        help="go on where the header contradicts the anatomy (flagged in the result)",
+    )
     add("--each", action="store_true", help="also write each vertebra at once, to DIR/vertebrae")
     printed = parser.add_mutually_exclusive_group()
     printed.add_argument("--json-lines", action="store_true", help="print events as JSON lines")
@@ -48,10 +54,13 @@ def _segment(args: argparse.Namespace) -> int:
         from ..output.tables import format_table
         from ..pipeline import Options
 
-        options = Options(args.labels, args.levels, args.threshold, args.all_slices, args.schedule)
+        options = Options(
+            *(args.labels, args.levels, args.threshold, args.all_slices, args.schedule),
+            accept_orientation=args.accept_orientation,
+        )
         job = Job(
             *(args.ct, args.segmentation, args.out, args.bodies, args.weights),
-            *(args.device, args.threads, options, args.each),
+            *(args.device, args.threads, options, args.each, args.series),
         )
         people = quiet if args.quiet else ForPeople(sys.stderr)
         result = run(job, json_lines(sys.stdout) if args.json_lines else people, should_stop)

@@ -34,6 +34,7 @@ IDENTITY = {
     "series_description": DESCRIPTION,
     "study_date": "0008|0020",
 }
+ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 # What is no CT volume in HU, by words of the image type or the description.
 KINDS = {
@@ -201,6 +202,8 @@ def _read_tags(path: Path) -> Slice | None:
         reader.ReadImageInformation()
     except RuntimeError as error:
         if is_dicom(path) and not object_name(path) and PIXEL_DATA in path.read_bytes():
+            if _media_class(first_bytes(path, 1024)).startswith(ENHANCED_CT):
+                stack_of(path, [frame.plane for frame in read_frames(path)])
             raise InputError(path, "is a truncated or damaged DICOM image") from error
         return None  # a report, a directory of the disc, or no DICOM at all
     tags = {key: reader.GetMetaData(key).strip(" \0") for key in reader.GetMetaDataKeys()}

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from ..errors import InputError
+from ..files import atomic
 from . import nifti
 from .file_kinds import check_content, first_bytes
 from .text_headers import UNSTATED, check_text_header, is_text_header
@@ -140,6 +141,25 @@ def read_image(path: Path) -> ReadImage:
     _check_geometry(path, image)
     image = _with_odd_values(image, check) if check.odd.size else image
     return ReadImage(image, (*notes, *(f"its reader warns: {w}" for w in printed.warnings())))
+
+
+def write_image(path: Path, image: sitk.Image, compress: bool = False) -> None:
+    """Write an image so that nobody sees half of it, and make sure that it arrived.
+
+    Some of ITK's writers end silently on a full disk: the length of what was written is compared
+    with its header.  Raises InputError; then nothing is left of it.
+    """
+    with atomic(path) as temporary:
+        sitk.WriteImage(image, str(temporary), useCompression=compress)
+        try:
+            if nifti.is_nifti(temporary):
+                whole = not nifti.check(temporary).fault
+            else:
+                whole = not is_text_header(temporary) or check_text_header(temporary) is not None
+        except InputError:
+            whole = False
+        if not whole:
+            raise InputError(path, "cannot be written whole: is the disk full?")
 
 
 def _with_odd_values(image: sitk.Image, check: nifti.Check) -> sitk.Image:

@@ -6,7 +6,7 @@ Every failure is an InputError: one line that names the file and the cause.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +15,11 @@ import SimpleITK as sitk
 
 from ..errors import InputError
 from . import nifti
-from .dicom import object_name, read_series
+from .dicom import read_series
+from .dicom_seg import find_dicom_segmentations, read_dicom_segmentation
 from .file_kinds import is_dicom
 from .image_file import is_folder, read_image
+from .mask_folder import mask_files, read_mask_folder
 from .segmentation import Segmentation, segments_from_header, segments_from_values
 from .volume import Volume, from_sitk
 
@@ -48,19 +50,22 @@ def read_ct(path: str | os.PathLike[str], series: str = "") -> Volume:
     return from_sitk(image, path.name, str(path), read.notes)
 
 
-def read_segmentation(path: str | os.PathLike[str]) -> Segmentation:
+def read_segmentation(
+    path: str | os.PathLike[str], wanted: Callable[[str], bool] = lambda name: True
+) -> Segmentation:
     """Return a segmentation from a NIfTI, NRRD, .seg.nrrd (also several layers) or MHA/MHD file.
 
-    Segments are those of Slicer's header where it has one, else one per value found, named where
-    the file names its values.  Its grid may differ from the CT's; nothing is resampled.  Raises
-    InputError, also for an image that is no label map and for one without any label.
+    Also from a folder with one mask per structure, a DICOM SEG and an RT structure set (or a folder
+    with one of these); their structures whose name is not ``wanted`` need not be read.  Segments
+    are those of Slicer's header where it has one, else one per value found, named where the file
+    names its values.  Its grid may differ from the CT's; nothing is resampled.  Raises InputError,
+    also for an image that is no label map and for one without any label.
     """
     path = Path(path)
     if is_folder(path):
-        raise InputError(path, "is a folder; a segmentation is one file (NIfTI, NRRD or MHA)")
+        return _read_folder(path, wanted)
     if is_dicom(path):
-        name = object_name(path) or "a DICOM image"
-        raise InputError(path, f"is {name}; a segmentation is a label map (NIfTI, NRRD or MHA)")
+        return read_dicom_segmentation(path, wanted)
     read = read_image(path)
     image = _as_3d(path, read.image)
     header = {
@@ -83,6 +88,31 @@ def read_segmentation(path: str | os.PathLike[str]) -> Segmentation:
         names = nifti.label_names(path) if nifti.is_nifti(path) else {}
         segments = segments_from_values(layers[0], names)
     return Segmentation(layers, segments, path.name, str(path))
+
+
+def _read_folder(folder: Path, wanted: Callable[[str], bool]) -> Segmentation:
+    if mask_files(folder):
+        return read_mask_folder(folder, _read_mask, wanted)
+    found = find_dicom_segmentations(folder)
+    if len(found) == 1:
+        return read_dicom_segmentation(found[0], wanted)
+    if found:
+        names = ", ".join(path.name for path in found[:4])
+        raise InputError(folder, f"contains {len(found)} segmentations, give one of them: {names}")
+    raise InputError(
+        folder,
+        "is a folder without a segmentation; that is one file, or one mask per structure "
+        "(vertebrae_L1.nii.gz, ...), or a DICOM SEG",
+    )
+
+
+def _read_mask(path: Path) -> Volume:
+    read = read_image(path)
+    image = _as_3d(path, read.image)
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        count = image.GetNumberOfComponentsPerPixel()
+        raise InputError(path, f"has {count} values per voxel; a mask has one")
+    return _labels(path, from_sitk(image, path.name, str(path), read.notes))
 
 
 def _as_3d(path: Path, image: sitk.Image) -> sitk.Image:

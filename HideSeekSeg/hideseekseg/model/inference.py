@@ -53,7 +53,7 @@ def in_batches(
         result = _try(work, chunks, _ticker(start * calls, len(chunks[0]), total * calls, report))
         if result is None:
             batch = (len(chunks[0]) + 1) // 2
-            _log.warning("out of memory: going on with %d images at a time", batch)
+            _log.warning("out of memory: continuing with %d images at a time", batch)
             continue
         results.append(result.cpu())
         start += len(chunks[0])

@@ -132,7 +132,7 @@ class Schedule:
     (0..1 of T).  ``reconstruction``: rendered as the edit is (the paper), or the image itself.
     ``condition``: the decoder is told z, or only its logit (weights that learned from labels
     alone); ``guidance`` multiplies the change of a single-shot edit.
-    ``projection`` of the pictures of hide and seek: by "render", or "none".
+    ``projection`` of the images in which candidates are hidden: by "render", or "none".
     """
 
     name: str = "exact"
@@ -369,9 +369,9 @@ def ddim_stride(steps: int, timesteps: int) -> int | None:
 
 @dataclass(frozen=True)
 class StoredProfile:
-    """What a weights folder says of itself; its tensors are not read.
+    """The profile of a weights directory; its tensors are not read.
 
-    ``files`` has the SHA-256 of the tensor files by name; ``hash`` stands for all of it.
+    ``files`` has the SHA-256 of the tensor files by name; ``hash`` identifies all of it.
     """
 
     profile: Profile

@@ -1,4 +1,4 @@
-"""What a reader has decided, as files: the accepted lesions, and every verdict."""
+"""Export of a review: the accepted lesions, and every verdict."""
 
 from __future__ import annotations
 

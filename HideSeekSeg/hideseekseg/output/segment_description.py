@@ -1,4 +1,4 @@
-"""What a segment says of its lesion: name, colour, terminology and tags, in every output alike."""
+"""Description of a lesion's segment: name, colour, terminology and tags, for every output."""
 
 from __future__ import annotations
 

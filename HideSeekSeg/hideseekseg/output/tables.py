@@ -1,4 +1,4 @@
-"""Findings as numbers: JSON for programs, CSV for spreadsheets, a table for the terminal.
+"""Findings as JSON for programs, CSV for spreadsheets, and a table for the terminal.
 
 The JSON is described in ``Resources/Docs/candidates-schema.md``.
 """

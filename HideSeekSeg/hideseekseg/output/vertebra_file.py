@@ -1,4 +1,4 @@
-"""One vertebra's result as a file: what a run hands over while it goes on with the next one."""
+"""Result of one vertebra as a file, written while the run continues with the next one."""
 
 from __future__ import annotations
 

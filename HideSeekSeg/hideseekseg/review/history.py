@@ -1,4 +1,4 @@
-"""What a reader does to the candidates of a run, as steps that can be undone and done again.
+"""Changes that a reader makes to the candidates of a run, as commands with undo and redo.
 
 Nothing here knows voxels, files or windows.
 """

@@ -1,4 +1,4 @@
-"""What a review lists: candidates and vertebrae as the reader sees them."""
+"""Items of a review: candidates and vertebrae as the reader sees them."""
 
 from __future__ import annotations
 

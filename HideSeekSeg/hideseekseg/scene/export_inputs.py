@@ -16,7 +16,8 @@ import vtk
 
 from ..anatomy.label_conventions import VERTEBRA_CODE
 from ..errors import InputError
-from ..files import atomic, make_folder
+from ..files import make_folder
+from ..imaging.image_file import write_image
 from ..imaging.patch import move_patch, patch_of, triple
 from ..imaging.volume import Grid, Volume, to_sitk
 from .geometry import (
@@ -66,7 +67,7 @@ def writeInputs(
     grid = _worldGrid(ctNode)
     ct = Volume(slicer.util.arrayFromVolume(ctNode), grid, ctNode.GetName() or "")
     inputs = Inputs(folder / "ct.nrrd", folder / "vertebrae.seg.nrrd")
-    _write(inputs.ct, to_sitk(ct))
+    write_image(inputs.ct, to_sitk(ct))
     rows = [row for row in levelRows(segmentationNode, corrections) if row.kind != "other"]
     _writeSegments(inputs.segmentation, segmentationNode, rows, grid)
     if bodiesNode is None:
@@ -114,18 +115,13 @@ def _writeSegments(path: Path, node: Any, rows: Sequence[LevelRow], ct: Grid) ->
             "Tags": "" if known else f"TerminologyEntry:{_VERTEBRA}|",
         }.items():
             image.SetMetaData(f"Segment{number}_{key}", text)
-    _write(path, image)
+    write_image(path, image)
 
 
 def _nameOf(row: LevelRow) -> str:
     if not row.level:
         return "vertebral bodies"
     return f"{row.level} vertebral body" if row.kind == "body" else f"{row.level} vertebra"
-
-
-def _write(path: Path, image: sitk.Image) -> None:
-    with atomic(path) as temporary:
-        sitk.WriteImage(image, str(temporary))
 
 
 def _layers(node: Any, rows: Sequence[LevelRow], ct: Grid) -> list[_Layer]:

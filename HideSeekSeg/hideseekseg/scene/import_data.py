@@ -13,7 +13,7 @@ from vtk.util import numpy_support
 
 from ..imaging.segmentation import Segmentation
 from ..imaging.volume import Volume
-from .geometry import CT_REFERENCE, LABELMAP, asMatrix
+from .geometry import LABELMAP, asMatrix
 from .results import Results
 
 TERMINOLOGY = Path(__file__).resolve().with_name("vertebrae.term.json")
@@ -65,21 +65,23 @@ def addSegmentation(segmentation: Segmentation, name: str, ctNode: Any) -> Any:
 def removeData() -> None:
     """Remove what belongs to a patient; views and their settings stay."""
     scene = slicer.mrmlScene
+    removeResults()
     for kind in _DATA:
         for node in slicer.util.getNodesByClass(kind, scene):
             if not _isPartOfView(node):
                 scene.RemoveNode(node)
 
 
-def removeResults() -> None:
-    """Remove the results of earlier runs, their tables and pictures; the patient stays."""
+def removeResults(keep: Any = None) -> None:
+    """Remove the results of earlier runs with all that belongs to them; the patient stays.
+
+    ``keep`` is a segmentation node of results that stay.
+    """
     scene = slicer.mrmlScene
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene):
-        if Results.isOne(node):
-            scene.RemoveNode(Results.of(node).tableNode)
-            scene.RemoveNode(node)
-    for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode", scene):
-        if node.GetNodeReferenceID(CT_REFERENCE):
+        if Results.isOne(node) and node is not keep:
+            for part in Results.of(node).parts:
+                scene.RemoveNode(part)
             scene.RemoveNode(node)
 
 

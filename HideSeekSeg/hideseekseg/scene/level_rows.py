@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from ..anatomy.label_conventions import LEVELS, OTHER, UNKNOWN, Kind, Meaning
+from ..anatomy.label_conventions import LEVELS, UNKNOWN, Kind
 from ..anatomy.labelling import Assignment, assign
 from ..anatomy.segment_names import is_unnamed, meaning_of_entry, meaning_of_name
 from ..errors import InputError
@@ -81,7 +81,7 @@ def _segments(segmentationNode: Any) -> list[Segment]:
 def _row(assignment: Assignment) -> LevelRow:
     segment, source = assignment.segment, assignment.source
     evidence, comma, rest = source.partition(",")
-    why = _WHY.get(evidence, f"by {evidence}") + comma + rest
+    why = assignment.problem or _WHY.get(evidence, f"by {evidence}") + comma + rest
     level = assignment.level or ""
     return LevelRow(segment.id, segment.name, segment.value, level, assignment.kind, why)
 
@@ -93,8 +93,9 @@ def _unknown(segment: Segment) -> LevelRow:
     meaning = meaning or meaning_of_name(segment.name) or meaning_of_name(segment.id)
     if meaning is None:
         nameless = is_unnamed(segment.name) and is_unnamed(segment.id)
-        meaning, source = (UNKNOWN, "no name") if nameless else (OTHER, "unknown name")
-    return LevelRow(segment.id, segment.name, segment.value, "", meaning.kind, _WHY[source])
+        meaning, source = UNKNOWN, "no name" if nameless else "unknown name"
+    why = meaning.problem or _WHY[source]
+    return LevelRow(segment.id, segment.name, segment.value, "", meaning.kind, why)
 
 
 def _corrected(row: LevelRow, text: str) -> LevelRow:
@@ -102,7 +103,7 @@ def _corrected(row: LevelRow, text: str) -> LevelRow:
     if not text or text.lower() == "other":
         return replace(row, level="", kind="other", why=BY_USER)
     meaning = meaning_of_name(text)
-    if meaning in (None, OTHER, UNKNOWN):
+    if meaning is None or not (meaning.level or meaning.kind == "body"):
         return replace(
             row,
             level="",
@@ -110,7 +111,6 @@ def _corrected(row: LevelRow, text: str) -> LevelRow:
             why=f'"{text}" is not a level',
             problem=RowProblem.NOT_A_LEVEL,
         )
-    assert isinstance(meaning, Meaning)
     bare = text.upper() in LEVELS
     kind: Kind = "body" if bare and row.kind == "body" else meaning.kind
     return replace(row, level=meaning.level or "", kind=kind, why=BY_USER)

@@ -22,6 +22,7 @@ from ..output.segment_description import (
     labels,
 )
 from ..review.review import Item, Review
+from .evidence_storage import packed, unpacked
 from .geometry import (
     CT_REFERENCE,
     LABELMAP,
@@ -82,6 +83,8 @@ _TABLE = PREFIX + "Table"
 _EDIT = PREFIX + "HealthyEdit"
 _DIFFERENCE = PREFIX + "Difference"
 _SOURCE = PREFIX + "Vertebrae"
+_EVIDENCE = PREFIX + "Evidence"
+_PICTURE = PREFIX + "Picture"
 
 
 class Results:
@@ -100,6 +103,7 @@ class Results:
         self._source = node.GetNodeReference(_SOURCE)
         self._findings: dict[str, VertebraFinding] = {}
         self._applied: dict[str, Item] = {}
+        self._evidence: dict[str, str] = {}
 
     @classmethod
     def create(cls, ctNode: Any, segmentationNode: Any, run: Mapping[str, Any]) -> Results:
@@ -145,6 +149,11 @@ class Results:
         """Whether a node holds the results of a run."""
         return node.IsA("vtkMRMLSegmentationNode") and node.GetAttribute(_PLACE) is not None
 
+    @staticmethod
+    def isPicture(node: Any) -> bool:
+        """Whether a volume node is a healthy edit or a difference."""
+        return node.GetAttribute(_PICTURE) is not None
+
     @property
     def alive(self) -> bool:
         """Whether the node is still in its scene."""
@@ -166,6 +175,18 @@ class Results:
         return self.node.GetNodeReference(_TABLE) if self.alive else None
 
     @property
+    def evidenceNode(self) -> Any:
+        """The text node that holds what the method saw, None where nothing was kept."""
+        return self.node.GetNodeReference(_EVIDENCE) if self.alive else None
+
+    @property
+    def parts(self) -> list[Any]:
+        """The other nodes of these results: table, evidence and pictures."""
+        roles = (_TABLE, _EVIDENCE, _EDIT, _DIFFERENCE) if self.alive else ()
+        nodes = (self.node.GetNodeReference(role) for role in roles)
+        return [node for node in nodes if node is not None]
+
+    @property
     def run(self) -> dict[str, Any]:
         """What ``create`` was given."""
         return dict(json.loads(self.node.GetAttribute(_RUN) or "{}"))
@@ -175,14 +196,18 @@ class Results:
         """The CT's voxels as they were analysed, in world LPS: that of the candidates' patches."""
         return moved(self._grid, self._toWorld)
 
-    def addVertebra(self, finding: VertebraFinding) -> None:
+    def addVertebra(self, finding: VertebraFinding, evidence: Evidence | None = None) -> None:
         """Add the candidates of a vertebra, hidden until the review says which are shown.
 
         Candidates of the same level that are there already are replaced.  Raises SceneError where
         the results were removed; the finding is kept, and ``recreated`` brings it back.
         """
         self._findings[finding.level] = finding
+        if evidence is not None:
+            self._evidence[finding.level] = packed(evidence)
         self._mustBeThere()
+        if evidence is not None:
+            self._writeEvidence()
         segmentation = self.node.GetSegmentation()
         modifying = self.node.StartModify()
         for identity in self._segmentsOf(finding.level):
@@ -198,6 +223,35 @@ class Results:
             self.node.CreateClosedSurfaceRepresentation()
         self.node.EndModify(modifying)
 
+    def keepEvidence(self, level: str, evidence: Evidence) -> None:
+        """Keep what the method saw of a vertebra in the scene, which saves it as a text file.
+
+        Raises SceneError where the results were removed from the scene.
+        """
+        self._evidence[level] = packed(evidence)
+        self._mustBeThere()
+        self._writeEvidence()
+
+    def evidence(self, level: str) -> Evidence | None:
+        """Return what was kept of a vertebra, None where there is nothing or it is damaged."""
+        return unpacked(self._readEvidence().get(level, ""))
+
+    def _readEvidence(self) -> dict[str, str]:
+        """Return the text by level, a line each."""
+        if not self._evidence and self.evidenceNode is not None:
+            lines = (self.evidenceNode.GetText() or "").splitlines()
+            self._evidence = {level: text for level, _, text in (x.partition(" ") for x in lines)}
+        return self._evidence
+
+    def _writeEvidence(self) -> None:
+        node = self.evidenceNode
+        if node is None:
+            name = f"{self.node.GetName()} evidence"
+            node = self.node.GetScene().AddNewNodeByClass("vtkMRMLTextNode", name)
+            self.node.SetNodeReferenceID(_EVIDENCE, node.GetID())
+            _placeBeside(node, self.node)
+        node.SetText("\n".join(f"{level} {text}" for level, text in self._evidence.items()))
+
     @property
     def canReturn(self) -> bool:
         """Whether ``recreated`` has something to bring back: not after the scene was loaded."""
@@ -212,6 +266,9 @@ class Results:
         new.node.SetName(self.node.GetName())
         for finding in self._findings.values():
             new.addVertebra(finding)
+        if self._evidence:
+            new._evidence = self._evidence
+            new._writeEvidence()
         return new
 
     def apply(self, review: Review) -> None:
@@ -254,10 +311,20 @@ class Results:
         }
         return {identity: patch for identity, patch in found.items() if patch is not None}
 
+    def outlineTimes(self) -> dict[str, int]:
+        """When each segment's voxels were last changed (VTK's counter), by lesion id."""
+        segmentation = self.node.GetSegmentation()
+        images = (
+            (name, segmentation.GetSegment(name).GetRepresentation(LABELMAP))
+            for name in segmentation.GetSegmentIDs()
+        )
+        return {name: image.GetMTime() for name, image in images if image is not None}
+
     def evidenceVolumes(self, evidence: Evidence, level: str = "") -> tuple[Any, Any]:
         """Show the healthy edit and the difference of one vertebra: volumes (edit, difference).
 
-        There is one pair, which is filled anew for each vertebra.  Raises SceneError where the
+        There is one pair, which is filled anew for each vertebra, cannot be chosen as a CT and is
+        not saved: it is made of what ``keepEvidence`` keeps.  Raises SceneError where the
         results were removed from the scene.
         """
         self._mustBeThere()
@@ -305,9 +372,12 @@ class Results:
     def _picture(self, role: str, name: str) -> Any:
         node, ct = self.node.GetNodeReference(role), self.ctNode
         if node is None:
-            node = self.node.GetScene().AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+            node = slicer.vtkMRMLScalarVolumeNode()
+            node.SetHideFromEditors(True)
+            node.SetSaveWithScene(False)
+            node.SetAttribute(_PICTURE, role)
+            node = self.node.GetScene().AddNode(node)
             self.node.SetNodeReferenceID(role, node.GetID())
-            _placeBeside(node, ct or self.node)
         node.SetName(f"{ct.GetName() if ct else self.node.GetName()} {name}")
         node.SetAndObserveTransformNodeID(self.node.GetTransformNodeID())
         if ct is not None:

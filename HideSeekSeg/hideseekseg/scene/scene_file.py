@@ -16,11 +16,11 @@ from urllib.parse import unquote
 
 import slicer
 
-from ..archives import Limits, unpack
+from ..archives import ArchiveLimits, unpack
 from ..errors import InputError
 from ..imaging.text_headers import check_text_header, is_text_header
 
-LIMITS = Limits(members=5_000, total_bytes=16 << 30)
+LIMITS = ArchiveLimits(members=5_000, total_bytes=16 << 30)
 MOST_SCENE_BYTES = 256 << 20  # of the scene's own description
 _FILE = re.compile(r"(file(name|listmember\d*))", re.IGNORECASE)
 _ADDRESS = re.compile(r"uri|url", re.IGNORECASE)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
 
-from ..files import atomic, make_folder
+from ..files import make_folder
+from ..imaging.image_file import write_image
 from ..imaging.patch import bounding_box
 from ..imaging.volume import Grid, Volume, to_sitk
 from .phantom.spine import Paint, example_spine, label_value
@@ -30,8 +30,8 @@ def write_example(folder: Path) -> list[Path]:
 
 
 def write_volume(path: Path, volume: Volume) -> None:
-    with atomic(path) as temporary:
-        sitk.WriteImage(to_sitk(volume), str(temporary), useCompression=True)
+    """Write a volume, compressed; raises InputError where it does not arrive whole."""
+    write_image(path, to_sitk(volume), compress=True)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ THE_ONE = "the only label"
 # label says that it is somewhere, is hardly ever seen there.
 BROAD_SHARE = 0.35
 
+SOURCES = "sources"  # of a shard: the hash of the files that it was made from
+
 
 @dataclass(frozen=True)
 class PreparedRow:
@@ -135,9 +137,10 @@ def write_shards(
     """Write one ``shard-*.npz`` for each image with usable rows; gives how many there are.
 
     As ``simulate`` writes them, but without twins and lesion masks.  One image is in memory at a
-    time.  A shard that is whole and newer than the files it was made from is kept; one of another
-    manifest is refused with InputError.  ``tell`` hears of every image: how many are behind, of how
-    many, and what became of its rows if they were not finished before.  ``should_stop`` ends in
+    time.  A shard that is whole and made from the files as they are now (by their hash) is kept;
+    one of another manifest is refused with InputError.  ``tell`` hears of every image: how many are
+    behind, of how many, and what became of its rows if they were not finished before.
+    ``should_stop`` ends in
     KeyboardInterrupt.
     """
     make_folder(out)
@@ -153,7 +156,8 @@ def write_shards(
         kept = [outcome for outcome in outcomes if outcome.crop is not None]
         if kept:
             with atomic(shard) as temporary:
-                np.savez(temporary, **_columns(kept))  # type: ignore[arg-type]
+                columns = {**_columns(kept), SOURCES: np.array(_content_hash(rows))}
+                np.savez(temporary, **columns)  # type: ignore[arg-type]
         tell(number, len(groups), outcomes)
     return sum(shard.exists() for shard in groups)
 
@@ -164,14 +168,32 @@ def _digest(rows: Sequence[ManifestRow]) -> str:
 
 
 def _is_finished(shard: Path, rows: Sequence[ManifestRow]) -> bool:
-    """Whether it holds every row, and nothing was changed since."""
+    """Return whether it holds every row, made from the files as they are now."""
     if not shard.exists():
         return False
     with np.load(shard, allow_pickle=False) as data:
         count = len(np.unique(data["vertebra"]))
-    sources = [path for row in rows for path in (row.image, row.mask) if path.exists()]
-    newest = max((path.stat().st_mtime for path in sources), default=0.0)
-    return count == len(rows) and newest < shard.stat().st_mtime
+        made_from = str(data[SOURCES]) if SOURCES in data.files else ""
+    return count == len(rows) and made_from == _content_hash(rows)
+
+
+def _content_hash(rows: Sequence[ManifestRow]) -> str:
+    """Return a hash of what the rows' images and masks hold.
+
+    Not of their times: a file that is replaced by an older one has changed as well.
+    """
+    digest = sha256()
+    for path in sorted({path for row in rows for path in (row.image, row.mask)}):
+        files = (
+            sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        )
+        for file in files:
+            digest.update(f"\n{path.name}/{file.name}\n".encode())
+            if file.is_file():
+                with file.open("rb") as stream:
+                    while block := stream.read(1 << 20):
+                        digest.update(block)
+    return digest.hexdigest()
 
 
 def _columns(outcomes: Sequence[PreparedRow]) -> dict[str, np.ndarray]:

@@ -108,7 +108,7 @@ class ChildProcess(ABC):
         self._release()
 
     def _arguments(self) -> list[str]:
-        """What follows the name of the program."""
+        """Return what follows the name of the program."""
         return ["-m", LIBRARY.name, *self._words]
 
     def _force(self) -> None:

@@ -11,7 +11,7 @@ from .i18n import _
 NO_VERTEBRA, ALL_BODIES = _("none"), _("all bodies")
 CHOICES = (NO_VERTEBRA, ALL_BODIES, *LEVELS)
 PARTS = {"vertebra": _("whole"), "body": _("body")}
-BY_NAME = _("what their names and codes say")
+BY_NAME = _("names and codes")
 READ_BY = (BY_NAME, *(_("values of {name}").format(name=name) for name in CONVENTIONS))
 TITLE = _("Vertebra levels")
 
@@ -22,14 +22,14 @@ def choice_of(row: LevelRow) -> str:
 
 
 def correction(choice: str, kind: str) -> str:
-    """A choice as ``scene.levels.levelRows`` takes it; ``kind`` is "vertebra" or "body"."""
+    """Return a choice for ``scene.level_rows.levelRows``; ``kind``: "vertebra" or "body"."""
     if choice == NO_VERTEBRA:
         return ""
     return "vertebral bodies" if choice == ALL_BODIES else f"{choice} {kind}"
 
 
 def as_read(row: LevelRow) -> str:
-    """The correction that would say what was read."""
+    """Return the correction that means the same as what was read."""
     return correction(choice_of(row), row.kind)
 
 
@@ -50,7 +50,7 @@ def summary(rows: Sequence[LevelRow]) -> str:
     """Such as "T11 to L3 (whole), 1 unknown"."""
     levels = levels_of(rows)
     if not levels:
-        return _("none known, please set them") if rows else ""
+        return _("none recognised, please set them") if rows else ""
     kinds = {row.kind for row in rows if row.level}
     words = {"vertebra": _("whole"), "body": _("bodies")}
     parts = _(" and ").join(word for kind, word in words.items() if kind in kinds)

@@ -27,7 +27,7 @@ class Process:
 
 
 def tree(root: int) -> list[Process]:
-    """A process and all that it started, the eldest first; empty where it is gone."""
+    """Return a process and all that it started, eldest first; empty where it has ended."""
     everyone = _everyone()
     found = [process for process in everyone if process.pid == root]
     for process in found:  # grows while it is read
@@ -50,7 +50,7 @@ def kill(root: int, known: Iterable[Process] = ()) -> None:
 
 
 def kill_words(root: int) -> list[str]:
-    """What ends a process tree on Windows."""
+    """Return the command that ends a process tree on Windows."""
     return ["taskkill", "/F", "/T", "/PID", str(root)]
 
 

@@ -11,10 +11,10 @@ import slicer.util
 
 from ..output.review_export import export_accepted, measured_item
 from ..review.review import Filter, Item, Review, Verdict
-from ..scene import views
 from ..scene.results import Results
 from ..scene.review_storage import restore, store
-from ..scene.segments import judgedElsewhere
+from ..scene.review_views import ReviewViews
+from ..scene.segments import isolate, judgedElsewhere
 
 
 class ReviewSession:
@@ -22,7 +22,8 @@ class ReviewSession:
 
     def __init__(self, review: Review, results: Results) -> None:
         self.review, self.results = review, results
-        self._prepared = False
+        self.views = ReviewViews(results)
+        self._measured: dict[str, int] = {}
 
     @property
     def alive(self) -> bool:
@@ -39,7 +40,7 @@ class ReviewSession:
         return bool(said)
 
     def judge(self, identity: str, verdict: Verdict, wanted: Filter) -> str | None:
-        """A verdict; returns the id of the next finding that waits for one, None without one."""
+        """Set a verdict; return the id of the next finding without one, or None."""
         following = self.review.next_to_review(identity, wanted)
         self.review.judge(identity, verdict)
         return following
@@ -59,18 +60,12 @@ class ReviewSession:
     def isolate(self, identity: str) -> None:
         """Only the chosen finding is drawn; without one, all that are shown."""
         if self.alive:
-            views.isolate(self.results.node, identity or None)
+            isolate(self.results.node, identity or None)
 
     def visit(self, item: Item) -> None:
-        """All views go there; the first time, in a bone window and with a sagittal view."""
-        if not self.alive:
-            return
-        if not self._prepared:
-            views.boneWindow(self.results.ctNode)
-            views.showSagittal()
-            self._prepared = True
-        if item.volume_mm3 > 0:  # a missed lesion that is not drawn yet is nowhere
-            views.jumpTo(self.results.here(item.centroid_lps))
+        """All views go there."""
+        if self.alive and item.volume_mm3 > 0:  # a lesion that is not drawn yet is nowhere
+            self.views.visit(self.results.here(item.centroid_lps))
 
     def details(self, item: Item) -> str:
         """Its name, and what the run remarked on its vertebra."""
@@ -78,17 +73,23 @@ class ReviewSession:
         return f"{item.name} ({', '.join(flags)})" if flags else item.name
 
     def measure(self) -> bool:
-        """Size and place of the lesions that the reader drew, as they are now; False: none."""
-        missed = [item for item in self.review.items if item.missed]
-        if not missed or not self.alive:
+        """Take over size and place of lesions whose outlines were edited; False: none was."""
+        if not self.alive:
             return False
-        patches = self.results.patches()
-        for item in missed:
-            if item.id in patches:
-                now = measured_item(item, patches[item.id], self.results.grid)
-                place = (now.volume_mm3, now.centroid_lps, now.box_lps)
-                self.review.measure_missed(item.id, *place)
-        return True
+        now = self.results.outlineTimes()
+        edited = {x for x, time in now.items() if self._measured.get(x) != time}
+        self._measured = now
+        known = {item.id: item for item in self.review.items if item.id in edited}
+        patches = self.results.patches(known) if known else {}
+        changed = False
+        for identity, patch in patches.items():
+            item = known[identity]
+            new = measured_item(item, patch, self.results.grid)
+            if _moved(item, new, self.results.grid.voxel_mm3):
+                place = (new.volume_mm3, new.centroid_lps, new.box_lps)
+                self.review.measure_missed(identity, *place)
+                changed = True
+        return changed
 
     def export(self, folder: Path, reviewer: str) -> tuple[Path, ...]:
         """Write the accepted findings and every verdict; raises InputError and NoVoxelsError."""
@@ -99,7 +100,7 @@ class ReviewSession:
 
 
 def latest(complain: Callable[[str], None], ctNode: Any = None) -> ReviewSession | None:
-    """The latest review in the scene, of a CT if one is given; None where there is none.
+    """Return the latest review in the scene, of a CT if one is given, or None.
 
     ``complain`` is told of each review that cannot be read.
     """
@@ -117,3 +118,9 @@ def latest(complain: Callable[[str], None], ctNode: Any = None) -> ReviewSession
         if review is not None:
             return ReviewSession(review, results)
     return None
+
+
+def _moved(before: Item, now: Item, voxel_mm3: float) -> bool:
+    """Whether an outline is another one than before, beyond rounding."""
+    steps = (abs(a - b) for a, b in zip(before.centroid_lps, now.centroid_lps))
+    return abs(before.volume_mm3 - now.volume_mm3) > voxel_mm3 / 2 or max(steps) > 0.01  # mm

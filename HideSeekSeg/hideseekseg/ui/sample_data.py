@@ -17,7 +17,7 @@ CT, VERTEBRAE = _("Example CT"), _("Example vertebrae")
 
 
 def loadExample() -> tuple[Any, Any]:
-    """The CT and the segmentation node; drawing them takes some seconds at first."""
+    """Add the example; return its CT and segmentation nodes. The first time takes seconds."""
     example = draw()
     ct = slicer.util.addVolumeFromArray(example.ct.array, asMatrix(example.ct.grid), CT)
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", VERTEBRAE)

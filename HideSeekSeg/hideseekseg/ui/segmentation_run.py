@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ..errors import InputError
 from ..events import Cancelled, Event, Failed, Finished, Message, Progress, Started, VertebraDone
-from ..findings import Evidence, Status, VertebraFinding
+from ..findings import Status, VertebraFinding
+from ..model.profile import BUNDLE, read_profile
 from ..output.vertebra_file import read_vertebra
 from ..review.review import Review
 from ..scene.level_rows import levelRows
@@ -34,7 +35,7 @@ class Choices:
     corrections: Mapping[str, str] = field(default_factory=dict)
 
     def words(self, inputs: Inputs, out: Path) -> list[str]:
-        """The command line; ``--each`` writes every vertebra as soon as it is finished."""
+        """Return the command line; ``--each`` writes each vertebra as soon as it is finished."""
         words = ["segment", str(inputs.ct), str(inputs.segmentation), "--out", str(out)]
         words += ["--labels", inputs.labels, "--device", self.device, "--json-lines", "--each"]
         words += ["--bodies", str(inputs.bodies)] if inputs.bodies else []
@@ -42,6 +43,15 @@ class Choices:
         words += ["--levels", ",".join(self.levels)] if self.levels else []
         words += ["--threshold", f"{self.threshold:g}"] if self.threshold is not None else []
         return words + (["--all-slices"] if self.allSlices else [])
+
+    def openingThreshold(self) -> float:
+        """Return the threshold of a new review: the reader's, else that of the weights.
+
+        Raises WeightsError where the profile of the weights cannot be read.
+        """
+        if self.threshold is not None:
+            return self.threshold
+        return read_profile(self.weights or BUNDLE).profile.decision.threshold
 
 
 class Listener(Protocol):
@@ -61,8 +71,10 @@ MakeFolder = Callable[[], Path]
 class SegmentationRun:
     """From ``start`` to exactly one ``ended``; what is finished stays whatever ends it.
 
+    Raises WeightsError where the chosen weights cannot be read.
+
     ``makeFolder`` makes an empty folder, or raises InputError: the child's files live there until
-    ``discard``, the healthy edits among them.
+    the end.
     """
 
     def __init__(
@@ -77,12 +89,11 @@ class SegmentationRun:
         self.names = ctNode.GetName(), segmentationNode.GetName()
         self._makeFolder, self._bodiesNode = makeFolder, bodiesNode
         self.results: Results | None = None
-        self.review = Review(choices.threshold if choices.threshold is not None else 0.5)
+        self.review = Review(choices.openingThreshold())
         self.began: Started | None = None
         self.running = False
         self.seconds: dict[str, float] = {}
         self._folder: Path | None = None
-        self._files: dict[str, Path] = {}
         self._done: list[str] = []
         self._job: Any = None
         self._last: Event | None = None
@@ -128,30 +139,20 @@ class SegmentationRun:
             self._job.cancel()
 
     def abandon(self) -> None:
-        """The scene goes: end the process and tell nobody."""
+        """End the process without any further call-back: the scene is closed."""
         if self.running:
             self.running = False
             self._job.kill()
         self.discard()
 
     def discard(self) -> None:
-        """Remove the files of this run; its healthy edits are gone then."""
+        """Remove the files of this run; all that is needed later is in the scene."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder, self._files = None, {}
-
-    def evidence(self, level: str) -> Evidence | None:
-        """What the method saw of a vertebra, as long as the files are there."""
-        path = self._files.get(level)
-        if path is None:
-            return None
-        try:
-            return read_vertebra(path)[1]
-        except InputError:
-            return None
+        self._folder = None
 
     def _heard(self, event: Event) -> None:
-        """An event of the child; late ones, after the end, are nobody's."""
+        """Handle an event of the child; those after the end are ignored."""
         if not self.running:
             return
         if isinstance(event, Started):
@@ -167,21 +168,20 @@ class SegmentationRun:
             self._last = event
 
     def _keep(self, event: VertebraDone) -> None:
-        """A finished vertebra goes to the scene at once, also after Cancel was pressed."""
+        """Add a finished vertebra to the scene at once, also after Cancel was pressed."""
         path = Path(event.file)
         try:
-            finding = read_vertebra(path)[0]
+            finding, evidence = read_vertebra(path)
         except InputError as error:
             text = _("{level} was finished but cannot be read: {cause}")
             self._listener.said(text.format(level=event.level, cause=error.cause))
             return
         self.review.add_vertebra(finding)
-        self._files[event.level] = path
         self._done.append(event.level)
         try:
             if self.results is None:
                 self.results = Results.create(self.ctNode, self.segmentationNode, self.facts())
-            self.results.addVertebra(finding)
+            self.results.addVertebra(finding, evidence)
         except SceneError as error:
             self.cancel(str(error))
             return
@@ -196,7 +196,7 @@ class SegmentationRun:
         return (began, sum(times) / len(times)) if times and began is not None else None
 
     def facts(self) -> dict[str, Any]:
-        """What is needed to repeat the run, kept with its results."""
+        """Return what is needed to repeat the run, for its results."""
         facts: dict[str, Any] = {"ct": self.names[0], "segmentation": self.names[1]}
         if self.began is not None:
             facts |= {
@@ -208,7 +208,7 @@ class SegmentationRun:
         return facts
 
     def _ended(self, code: int, crashed: bool, tail: str) -> None:
-        """The process is over, in whatever way."""
+        """Handle the end of the process."""
         if not self.running:
             return
         self.running = False
@@ -216,10 +216,17 @@ class SegmentationRun:
         if self.results is not None:
             for level in left:
                 self._add(VertebraFinding(level, Status.NOT_ANALYSED, _("stopped before its turn")))
-            for row in self._unknown if not left else ():
-                reason = _("level not known: {why}").format(why=row.why)
-                self._add(VertebraFinding(row.name or row.segmentID, Status.NOT_ANALYSED, reason))
+            for name, reason in self._left_out() if not left else ():
+                self._add(VertebraFinding(name, Status.NOT_ANALYSED, reason))
+        self.discard()
         self._listener.ended(*self._outcome(code, crashed, tail))
+
+    def _left_out(self) -> Sequence[tuple[str, str]]:
+        """Return levels without a label and labels without a level, with the reason."""
+        if self.began is not None and self.began.not_analysed is not None:
+            return self.began.not_analysed
+        why = _("level not known: {why}")
+        return [(row.name or row.segmentID, why.format(why=row.why)) for row in self._unknown]
 
     def _add(self, finding: VertebraFinding) -> None:
         self.review.add_vertebra(finding)
@@ -244,7 +251,7 @@ class SegmentationRun:
         return "failed", f"{how} {kept}{lines}"
 
     def _named(self, failed: Failed) -> str:
-        """The scene's names instead of those of temporary files."""
+        """Name the scene's nodes instead of temporary files."""
         names = {str(self._inputs.ct): self.names[0], str(self._inputs.segmentation): self.names[1]}
         if self._inputs.bodies is not None:
             names[str(self._inputs.bodies)] = self._bodiesNode.GetName()

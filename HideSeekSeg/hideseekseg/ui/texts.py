@@ -1,4 +1,4 @@
-"""What is said of findings, runs and vertebrae, in every window alike."""
+"""Texts about findings, runs and vertebrae, the same in both windows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..progress import duration
 from ..review.review import Item, Review
 from .i18n import _
 
-COLUMNS = (_("Level"), _("Type"), _("Score"), _("P(mal.)"), _("mL"), _("Status"))
+COLUMNS = (_("Level"), _("Type"), _("Score"), _("P(malignant)"), _("mL"), _("Status"))
 VERDICTS = {
     "unreviewed": _("to review"),
     "accepted": _("✓ accepted"),
@@ -27,7 +27,7 @@ COLOURS = {
 
 
 def cells(item: Item) -> tuple[str, ...]:
-    """The row of a finding under ``COLUMNS``."""
+    """Return the row of a finding under ``COLUMNS``."""
     p = "" if item.p_malignant is None else f"{item.p_malignant:.2f}"
     score = _("added") if item.missed else f"{item.score:.2f}"
     note = " ✎" if item.comment else ""
@@ -38,7 +38,7 @@ def cells(item: Item) -> tuple[str, ...]:
 
 
 def progress(event: Progress) -> str:
-    """The vertebra at work, and the time that is left."""
+    """Return the current vertebra and the time left."""
     left = ""
     if event.seconds_left is not None:
         left = _(" · about {time} left").format(time=duration(event.seconds_left))
@@ -46,7 +46,7 @@ def progress(event: Progress) -> str:
 
 
 def told(error: UserError) -> str:
-    """The error as a sentence's beginning, also where no file is at fault."""
+    """Return the error as the beginning of a sentence, with or without a file."""
     return str(error) if error.path else error.cause[:1].upper() + error.cause[1:]
 
 
@@ -57,12 +57,12 @@ def not_kept(level: str) -> str:
 
 
 def done(review: Review) -> str:
-    """A run is finished."""
+    """Return the message of a finished run."""
     return _("Done: {summary}.").format(summary=review.summary())
 
 
 def exported(count: int, folder: str, names: str) -> str:
-    """What was written, and where."""
+    """Return what was written, and where."""
     text = _("Exported {count} accepted findings to {folder}: {names}.")
     if count == 1:
         text = _("Exported {count} accepted finding to {folder}: {names}.")
@@ -70,12 +70,17 @@ def exported(count: int, folder: str, names: str) -> str:
 
 
 def quiet(review: Review) -> str:
-    """Vertebrae without a finding in one line, those that were not analysed in one each."""
+    """Return vertebrae without a finding, those with rejected ones apart, and why others failed."""
     said = review.quiet()
+    rejected = {item.level for item in review.items if item.verdict == "rejected"}
     healthy = [level for level, text in said if text == "no finding"]
     lines = []
-    if healthy:
-        lines = [_("No finding: {levels}").format(levels=", ".join(healthy))]
+    for text, levels in (
+        (_("No finding: {levels}"), [level for level in healthy if level not in rejected]),
+        (_("All findings rejected: {levels}"), [level for level in healthy if level in rejected]),
+    ):
+        if levels:
+            lines.append(text.format(levels=", ".join(levels)))
     return "\n".join(
         [*lines, *(f"{level}: {text}" for level, text in said if level not in healthy)]
     )

@@ -69,7 +69,7 @@ class Authentication:
         return f"hideseekseg-{request.url.port}"
 
     def _called_rightly(self, request: web.Request) -> bool:
-        """A foreign name that was made to point here is refused."""
+        """Check the host name: a foreign name made to point here is refused."""
         return not self.hosts or (request.url.host or "") in self.hosts
 
     def _same_origin(self, request: web.Request) -> bool:

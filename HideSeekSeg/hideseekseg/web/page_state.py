@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from trame.ui.html import DivLayout
 
 from ..anatomy.label_conventions import CONVENTIONS
 from ..ui import level_choices, texts
+from ..ui.review_controller import Kind
 from ..ui.shortcuts import KEYS, shown
 
 FOLDER = Path(__file__).resolve().with_name("static")
@@ -18,8 +19,6 @@ ADDRESS = "hideseekseg"
 ICON = FOLDER / "icon.png"
 # What the browser's page has no button for: lesions are drawn in Slicer, where the scene opens.
 NOT_HERE = ("missed",)
-
-Kind = Literal["info", "warning", "error"]
 
 
 class PageState:
@@ -64,7 +63,7 @@ class PageState:
             self._state.update(values)
 
     def get(self, name: str) -> Any:
-        """What was shown last."""
+        """Return what was shown last."""
         return self._state[name]
 
     def say(self, text: str, kind: Kind = "info") -> None:

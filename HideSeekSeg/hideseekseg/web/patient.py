@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..anatomy.label_conventions import CONVENTIONS
+from ..anatomy.segment_names import may_be_vertebra
 from ..errors import InputError
 from ..imaging.reading import read_ct, read_segmentation
 from ..scene.import_data import addCt, addSegmentation, removeData
@@ -52,7 +53,7 @@ class Patient:
         return sorted(levelRows(self.vertebrae, self.corrections), key=lambda r: order[r.segmentID])
 
     def correct(self, identity: str, choice: str, kind: str) -> None:
-        """The reader says what a segment is; what was read anyway needs no correction."""
+        """Correct what a segment is; what was read anyway needs no correction."""
         text = level_choices.correction(choice, kind)
         read = {row.segmentID: level_choices.as_read(row) for row in self._read()}
         if read.get(identity) == text:
@@ -77,7 +78,7 @@ class Patient:
                 self.corrections[row.segmentID] = text
 
     def surfaces(self) -> Iterator[Any]:
-        """Makes the vertebrae's surfaces anew, one at a time."""
+        """Make the vertebrae's surfaces anew, one at a time."""
         removeSurfaces()
         if self.vertebrae is not None:
             yield from addSurfaces(self.vertebrae, self.rows())
@@ -97,21 +98,21 @@ class Patient:
 async def load_files(ct: Path, vertebrae: Path) -> Patient:
     """Files, or a folder of DICOM slices for the CT; InputError leaves the scene as it is."""
     volume = await asyncio.to_thread(read_ct, ct)
-    labels = await asyncio.to_thread(read_segmentation, vertebrae)
+    labels = await asyncio.to_thread(read_segmentation, vertebrae, may_be_vertebra)
     removeData()
     ct_node = addCt(volume, _bare(ct))
     return _shown(Patient(ct_node, addSegmentation(labels, _bare(vertebrae), ct_node)))
 
 
 async def load_example() -> Patient:
-    """The drawn CT with a lytic and a blastic lesion."""
+    """Load the simulated CT with a lytic and a blastic lesion."""
     await asyncio.to_thread(sample.draw)
     removeData()
     return _shown(Patient(*sample.loadExample()))
 
 
 def load_scene(path: Path) -> None:
-    """A saved scene replaces what is there; ``desk.at_work.latest`` finds the review in it.
+    """Replace the scene by a saved one; ``ui.review_session.latest`` finds its review.
 
     Raises InputError where it is none.
     """
@@ -119,12 +120,12 @@ def load_scene(path: Path) -> None:
 
 
 def resumed(ct: Any, vertebrae: Any) -> Patient:
-    """The patient of a review that was found in the scene."""
+    """Return the scan of a review that was found in the scene."""
     return _shown(Patient(ct, vertebrae))
 
 
 def _shown(patient: Patient) -> Patient:
-    """The CT in a bone window; of the vertebrae nothing, for they would hide the bone."""
+    """Show the CT in a bone window and hide the vertebrae, which would cover the bone."""
     boneWindow(patient.ct)
     if patient.vertebrae is not None:
         patient.vertebrae.GetDisplayNode().SetVisibility(False)
@@ -132,7 +133,7 @@ def _shown(patient: Patient) -> Patient:
 
 
 def _bare(path: Path) -> str:
-    """The name without what says the format."""
+    """Return the name without the suffix of its format."""
     name = path.name
     for suffix in (".gz", ".seg.nrrd", ".nii", ".nrrd", ".mha", ".mhd", ".nhdr"):
         name = name.removesuffix(suffix)

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ..events import Progress, Started
-from ..model.profile import BUNDLE, read_profile
 from ..scene.import_data import removeResults
 from ..scene.views import showBackground
 from ..ui import texts
+from ..ui.review_controller import Kind, ReviewController
 from ..ui.review_session import ReviewSession
 from ..ui.segmentation_run import Choices, Outcome, SegmentationRun
 from .asyncio_process import AsyncioProcess
-from .page_state import Kind, PageState
+from .page_state import PageState
 from .patient import Patient
-from .review_view import ReviewPage
 
 IDLE: dict[str, Any] = {"running": False, "stopping": False, "fraction": 0.0, "progress": ""}
 KINDS: dict[Outcome, Kind] = {"finished": "info", "cancelled": "warning", "failed": "error"}
@@ -33,24 +32,16 @@ class RunSettings:
     threshold: float | None = None
     all_slices: bool = False
 
-    def begin_at(self) -> float:
-        """The threshold of a new review: the user's, else that of the weights' profile.
-
-        Raises WeightsError where that cannot be read.
-        """
-        if self.threshold is not None:
-            return self.threshold
-        return read_profile(self.weights or BUNDLE).profile.decision.threshold
-
 
 class RunView:
     """At most one run at a time; its files live in ``folder`` until the next one begins."""
 
     def __init__(
-        self, page: PageState, reviewing: ReviewPage, settings: RunSettings, folder: Path
+        self, page: PageState, review: ReviewController, settings: RunSettings, folder: Path
     ) -> None:
-        self._page, self._reviewing = page, reviewing
+        self._page, self._review = page, review
         self._settings, self._folder = settings, folder
+        self._earlier: ReviewSession | None = None
         self._run: SegmentationRun | None = None
         self._idle: Callable[[], None] = lambda: None
         page.show(**IDLE, device="")
@@ -62,21 +53,23 @@ class RunView:
     def start(self, patient: Patient, idle: Callable[[], None]) -> None:
         """Write the inputs and start the process; raises InputError where that cannot be done.
 
-        The results of an earlier run are replaced.  ``idle`` is called when it is over.
+        The results of an earlier run stay until the first vertebra is finished.  ``idle`` is called
+        when it is over.
         """
         chosen = self._settings
         choices = Choices(
-            *(chosen.device, chosen.weights, chosen.begin_at(), chosen.all_slices),
+            *(chosen.device, chosen.weights, chosen.threshold, chosen.all_slices),
             corrections=dict(patient.corrections),
         )
-        self.forget()
-        self._reviewing.clear()
-        showBackground(patient.ct)
-        removeResults()
         run = SegmentationRun(patient.ct, patient.vertebrae, choices, self._make_folder)
         run.start(AsyncioProcess, self)
+        self.forget()
+        self._earlier = self._review.session
+        self._review.clear()
+        if self._earlier is not None and self._earlier.alive:
+            self._earlier.views.show_outlines(False)
+        showBackground(patient.ct)
         self._run, self._idle = run, idle
-        self._reviewing.evidence = run.evidence
         self._page.show(running=True, stopping=False, fraction=0.0, progress=texts.STARTING)
 
     def cancel(self) -> None:
@@ -86,12 +79,22 @@ class RunView:
             self._page.show(stopping=True, progress=texts.STOPPING)
 
     def forget(self) -> None:
-        """End a run and remove its files."""
+        """End a run and remove its files; what was removed cannot be put back any more."""
         if self._run is not None:
             self._run.abandon()
-        self._run = None
-        self._reviewing.evidence = lambda level: None
+        self._run = self._earlier = None
+        self._review.forget_removed()
         self._page.show(**IDLE)
+
+    def put_back(self) -> None:
+        """Exchange the review for the one that this run replaced."""
+        newer = self._review.session
+        self._review.put_back()
+        now = self._review.session
+        if now is not None and now is not newer:
+            if newer is not None:
+                self._review.keep_removed(newer.review, newer.results)
+            removeResults(keep=now.results.node)
 
     # What the run tells.
 
@@ -106,11 +109,15 @@ class RunView:
         run = self._run
         if run is None or run.results is None:
             return
-        if self._reviewing.work is None:
-            self._reviewing.show(ReviewSession(run.review, run.results))
+        if self._review.session is None:
+            removeResults(keep=run.results.node)
+            earlier, self._earlier = self._earlier, None
+            if earlier is not None:
+                self._review.keep_removed(earlier.review, earlier.results)
+            self._review.show(ReviewSession(run.review, run.results))
         else:
-            self._reviewing.renew()
-            self._reviewing.begin()
+            self._review.renew()
+            self._review.begin()
 
     def said(self, text: str) -> None:
         self._page.say(text, "warning")
@@ -120,7 +127,10 @@ class RunView:
         try:
             if run is not None and run.results is not None and run.results.alive:
                 self.vertebra("")
-                self._reviewing.settle()
+                self._review.settle()
+            elif self._earlier is not None and self._earlier.alive:
+                self._earlier.views.show_outlines(True)
+                self._review.show(self._earlier)
         finally:  # the button comes back when the best finding is chosen, not before
             self._page.show(**IDLE)
         if outcome == "finished" and run is not None:

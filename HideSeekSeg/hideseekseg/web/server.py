@@ -88,7 +88,7 @@ def serve(
 
 
 def _bind(server: Any, session: Session, uploads: Uploads, address: Address) -> None:
-    """The guard before everything, and the few addresses of our own."""
+    """Add the authentication and the session's own addresses."""
     hosts = frozenset() if address.open_to_others else LOOPBACK
 
     async def page(_: web.Request) -> web.StreamResponse:
@@ -113,7 +113,7 @@ def _bind(server: Any, session: Session, uploads: Uploads, address: Address) -> 
 
 
 async def _session_address(request: web.Request) -> web.Response:
-    """The page asks a launcher first, which would start a server; here is one already."""
+    """Answer what the page asks a launcher for: the server is running already."""
     return web.json_response({"sessionURL": f"ws://{request.host}/ws"})
 
 

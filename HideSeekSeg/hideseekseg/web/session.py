@@ -48,8 +48,9 @@ class Session:
         self._warned = False
         self.page = PageState(server, self.do)
         self.windows = SliceViews(server, slicer_app, lambda places: self.page.show(places=places))
-        self.reviewing = ReviewPage(self.page, self.windows)
-        self.running = RunView(self.page, self.reviewing, settings, uploads.folder.parent)
+        reviewing = ReviewPage(self.page, self.windows)
+        self.review = reviewing.controller
+        self.running = RunView(self.page, self.review, settings, uploads.folder.parent)
         self.task: asyncio.Task[None] | None = None
         self._drawing: asyncio.Task[None] | None = None
         self.page.show(
@@ -64,7 +65,7 @@ class Session:
             limit_mb=uploads.limit // 2**20,
         )
         self._show_patient()
-        review, running = self.reviewing, self.running
+        running = self.running
         self._actions: dict[str, Callable[..., Any]] = {
             "example": self.load_example,
             "load": self.load,
@@ -72,23 +73,15 @@ class Session:
             "convention": self.read_by,
             "segment": self.segment,
             "cancel": running.cancel,
-            "choose": review.choose,
-            "judge": review.judge,
-            "switchType": review.switch_type,
-            "comment": review.comment,
-            "step": review.step,
-            "travel": review.travel,
-            "threshold": review.set_threshold,
-            "filter": review.filter,
-            "overlay": review.outlines,
-            "flick": review.flick,
+            **reviewing.actions,
+            "putBack": running.put_back,
             "fit": self.windows.fit,
             "save": self.save,
             "hush": lambda: self.page.say(""),
         }
 
     async def do(self, name: str, *values: Any) -> None:
-        """What was pressed in the page; whatever cannot be done is said there in one line."""
+        """Carry out what was pressed in the page; what cannot be done is said in one line."""
         action = self._actions.get(name)
         if action is None:
             return
@@ -156,7 +149,7 @@ class Session:
         finally:
             self.page.show(busy="", loading=False)
         self.running.forget()
-        self.reviewing.clear()
+        self.review.clear()
         self.windows.show(self.patient.ct)
         self.patient.read_by(labels)
         self.page.show(convention=labels, saved=[])
@@ -177,10 +170,10 @@ class Session:
         await self._load("Opening the scene…", read, "names")
         work = latest(lambda text: self.page.say(text, "error"), self.patient.ct)
         if work is not None:
-            self.reviewing.show(work)
+            self.review.show(work)
 
     def _named(self, path: str) -> str:
-        """The file's name alone where it lies in our private folder."""
+        """Return the file's name alone where it lies in the private folder."""
         inside = path.startswith(str(self._uploads.folder))
         return Path(path).name if inside else path
 
@@ -232,7 +225,7 @@ class Session:
             for _ in self.patient.surfaces():
                 await asyncio.sleep(0.01)
             bounds = self.patient.bounds()
-            if bounds is not None and self.reviewing.work is None:
+            if bounds is not None and self.review.session is None:
                 self.windows.look_around(bounds)
 
         if self._drawing is not None:
@@ -247,7 +240,7 @@ class Session:
         found = self.patient.problems()
         if found:
             raise InputError("", " ".join(found))
-        work = self.reviewing.work
+        work = self.review.session
         if work is not None and work.review.can_undo and not self._warned:
             self._warned = True
             self.page.say(REPLACED, "warning")
@@ -262,12 +255,12 @@ class Session:
 
     async def save(self, folder: str, reviewer: str) -> None:
         """Write to a folder on this computer; the page gets a link to each file."""
-        work = self.reviewing.work
+        work = self.review.session
         if work is None or not work.alive:
             raise InputError("", "there is nothing to save yet: segment metastases first")
         if not folder.strip():
             raise InputError("", "choose a folder to save to")
-        self.reviewing.flush()
+        self.review.flush()
         place = Path(folder.strip()).expanduser().resolve()
         self.page.show(busy="Saving…", folder=folder.strip(), reviewer=reviewer.strip())
         await asyncio.sleep(0)
@@ -276,6 +269,5 @@ class Session:
         finally:
             self.page.show(busy="")
         self.saved = {file.name: file for file in files}
-        accepted = sum(item.verdict == "accepted" for item in work.review.items)
-        self.page.say(texts.exported(accepted, str(place), ", ".join(self.saved)))
+        self.review.say_exported(place, files)
         self.page.show(saved=[{"name": name, "url": f"saved/{name}"} for name in self.saved])

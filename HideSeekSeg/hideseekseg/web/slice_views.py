@@ -24,6 +24,7 @@ CLOSE_UP_MM = {"sagittal": 150.0, "axial": 110.0, "coronal": 110.0}
 # Words for both directions of each slice's normal in RAS: axis, negative, positive.
 _SIDES = {"sagittal": (0, "L", "R"), "axial": (2, "I", "S"), "coronal": (1, "P", "A")}
 _FROM = (-0.75, -0.62, 0.22)  # patient's left (RAS -x), behind (-y), a little above
+_FIRST = 100.0  # priority of an observer
 _DARK = (0.035, 0.043, 0.055)
 # Seconds until a view is drawn: what is said comes first, then the large view, then the others, for
 # drawing holds up everything else.
@@ -109,7 +110,7 @@ class SliceViews:
         self.tell()
 
     def look_around(self, bounds: tuple[float, ...]) -> None:
-        """The whole box in 3D, from behind and the left, where all of a spine is seen."""
+        """Show the whole box in 3D, from behind and the left, where all of a spine is visible."""
         renderer = self.threed.renderer()
         centre = (np.array(bounds[::2]) + np.array(bounds[1::2])) / 2
         camera = renderer.GetActiveCamera()
@@ -122,7 +123,7 @@ class SliceViews:
         self.threed.schedule_render()
 
     def close_up(self) -> None:
-        """A vertebra and its neighbours fill the sagittal view, the others alike."""
+        """Zoom so that a vertebra and its neighbours fill the sagittal view, the others alike."""
         for name, view in self.slices.items():
             node = view.get_view_node()
             width, height, depth = node.GetFieldOfView()
@@ -171,9 +172,13 @@ class SliceViews:
         node = view.get_view_node()
         node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: self.tell())
         interactor = view.interactor()
-        interactor.AddObserver("LeftButtonPressEvent", lambda *_: self._press(name))
-        interactor.AddObserver("MouseMoveEvent", lambda *_: self._drag(name))
-        interactor.AddObserver("LeftButtonReleaseEvent", lambda *_: self._release())
+        # Before Slicer's own observers, which keep what they handle from those behind them.
+        for event, follow in (
+            ("LeftButtonPressEvent", lambda *_: self._press(name)),
+            ("MouseMoveEvent", lambda *_: self._drag(name)),
+            ("LeftButtonReleaseEvent", lambda *_: self._release()),
+        ):
+            interactor.AddObserver(event, follow, _FIRST)
         return view
 
     def _threed(self, slicer_app: Any) -> ThreeDView:
@@ -225,7 +230,7 @@ class SliceViews:
         self._dragged = None
 
     def _follow(self, name: str) -> None:
-        """The other slices go where the mouse points."""
+        """Move the other slices to where the mouse points."""
         view = self.slices[name]
         x, y = view.interactor().GetEventPosition()
         node = view.get_view_node()

@@ -23,7 +23,7 @@ SCENE = "review.mrb"
 
 
 def save_all(work: ReviewSession, folder: Path, reviewer: str) -> tuple[Path, ...]:
-    """Accepted findings (.seg.nrrd, CSV, JSON) and the scene; returns their paths.
+    """Write accepted findings (.seg.nrrd, CSV, JSON) and the scene; return their paths.
 
     Raises InputError where the folder cannot be written, NoVoxelsError as ``export_accepted``.
     """
@@ -32,7 +32,7 @@ def save_all(work: ReviewSession, folder: Path, reviewer: str) -> tuple[Path, ..
 
 
 def save_scene(path: Path) -> Path:
-    """The scene as Slicer packs it, complete from the moment it has its name.
+    """Write the scene as Slicer packs it, complete from the moment it has its name.
 
     Slicer names what is inside by the file, so that it is written under its own name elsewhere.
     """
@@ -73,7 +73,7 @@ def quiet_vtk() -> Iterator[None]:
 
 
 def open_scene(cache: Path) -> SlicerScene:
-    """The scene becomes ``slicer.mrmlScene``; ``cache`` is a folder for unpacking scene files."""
+    """Open ``slicer.mrmlScene``; ``cache`` is a folder for unpacking scene files."""
     from trame_slicer.core import SlicerApp
 
     app = SlicerApp()
@@ -93,7 +93,7 @@ def open_scene(cache: Path) -> SlicerScene:
 
 
 def _files(app: Any, cache: Path) -> tuple[Any, ...]:
-    """What reads and writes the files that a scene consists of; nothing remote is ever read."""
+    """Return what reads and writes a scene's files; nothing remote is ever read."""
     remote, data = slicer.vtkMRMLRemoteIOLogic(), slicer.vtkDataIOManagerLogic()
     remote.SetMRMLScene(app.scene)
     remote.SetMRMLApplicationLogic(app.app_logic)

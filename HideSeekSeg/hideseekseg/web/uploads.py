@@ -48,7 +48,7 @@ class Uploads:
         shutil.rmtree(self.folder / role, ignore_errors=True)
 
     def _place(self, role: str, name: str) -> Path:
-        """The browser's name without anything that could lead elsewhere."""
+        """Return where to keep a file, its name without anything that could lead elsewhere."""
         plain = (
             re.sub(r"[^\w.() +-]", "_", Path(name.replace("\\", "/")).name).lstrip(".") or "file"
         )

@@ -137,7 +137,13 @@ def measure(plan: AppBenchmarkPlan, say: Say) -> list[Path]:
     with tempfile.TemporaryDirectory() as made, browser() as opened:
         data["browser"] = opened.version
         path = Path(made) / "crowd.mrb"
-        words = [plan.python, "-m", f"{__package__}.crowd", str(path), str(plan.candidates)]
+        words = [
+            plan.python,
+            "-m",
+            f"{__package__}.synthetic_scene",
+            str(path),
+            str(plan.candidates),
+        ]
         subprocess.run(words, check=True, env={**os.environ, "PYTHONPATH": str(LIBRARY)})
         say(f"{plan.candidates} candidates are drawn")
         with serve(plan.python, str(path), "--out", made) as served:

@@ -1,4 +1,4 @@
-"""A review of hundreds of candidates as a scene file: ``python -m ...crowd PATH COUNT``.
+"""A review of hundreds of candidates as a scene file: ``python -m ...synthetic_scene PATH COUNT``.
 
 A process of its own: a scene, once opened, is the whole process's.
 """

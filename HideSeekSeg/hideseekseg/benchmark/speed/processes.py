@@ -98,17 +98,23 @@ LIBRARY = Path(__file__).resolve().parents[3]
 START = "start and imports"
 # Functions of the library by file and name: what they cost with all they call.
 PARTS = {
-    "reading": (("files.py", "read_ct"), ("files.py", "read_segmentation")),
-    "weights": (("jobs.py", "_load"),),
-    "bodies": (("sites.py", "all_bodies"), ("sites.py", "find_site")),
-    "crops": (("preparation.py", "prepare"),),
+    "reading": (("imaging/reading.py", "read_ct"), ("imaging/reading.py", "read_segmentation")),
+    "weights": (("model/weights.py", "load_model"),),
+    "bodies": (
+        ("anatomy/localization.py", "all_bodies"),
+        ("anatomy/localization.py", "locate_body"),
+    ),
+    "crops": (("anatomy/preparation.py", "prepare"),),
     "encoder": (("attribution.py", "encode"),),
     "edit": (("attribution.py", "edit"),),
     "hide and seek": (("attribution.py", "hide_and_seek"),),
-    "pictures": (("pictures.py", "overview"),),
-    "other files": (("segmentation.py", "write_segmentation"), ("tables.py", "write_json")),
+    "pictures": (("output/figures/overview.py", "overview"),),
+    "other files": (
+        ("output/seg_nrrd.py", "write_segmentation"),
+        ("output/tables.py", "write_json"),
+    ),
 }
-WHOLE = ("jobs.py", "run")
+WHOLE = ("job.py", "run")
 # As `python -m cProfile`, but by the processor's time.
 PROFILED = """
 import cProfile, sys, time
@@ -221,7 +227,7 @@ def _spent(
         (
             cost[3]
             for (path, _, function), cost in functions.items()
-            if function == name and path.endswith(file) and "hideseekseg" in path
+            if function == name and Path(path).as_posix().endswith(f"/hideseekseg/{file}")
         ),
         0.0,
     )

@@ -165,8 +165,13 @@
   document.addEventListener("pointerdown", (event) => (slider.held = event.target.id === "threshold"));
   document.addEventListener("pointerup", () => (slider.held = false));
   document.addEventListener("focusout", () => (typedIn = null));
+  // Another tab may choose another finding while a comment is typed here.
+  let commented = "";
+  document.addEventListener("focusin", (event) => {
+    if (event.target.id === "comment") commented = state("current");
+  });
   document.addEventListener("change", (event) => {
-    if (event.target.id === "comment") act("comment", event.target.value);
+    if (event.target.id === "comment") act("comment", event.target.value, commented);
   });
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || !(event.target.closest && event.target.closest("dialog"))) return;

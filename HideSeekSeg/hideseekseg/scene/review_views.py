@@ -1,0 +1,155 @@
+"""What the views show during a review, and the user's own views again afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import slicer
+import slicer.util
+
+from .results import Results
+from .views import boneWindow, fillLesions, jumpTo, showOverlay, showSagittal
+
+FILL = 0.2  # of a lesion's colour over the bone; none over pictures of the method
+
+
+class ReviewViews:
+    """The views of one review, between ``take`` and ``release``.
+
+    ``release`` restores what the user had (visible segmentations, window, layout, fore- and
+    background), but for what the user has changed meanwhile.
+    """
+
+    def __init__(self, results: Results) -> None:
+        self._results = results
+        self._taken = False
+        self._hidden: list[Any] = []
+        self._window: tuple[tuple[Any, ...], tuple[Any, ...]] | None = None
+        self._layout: tuple[int, int] | None = None
+        self._layers: dict[str, tuple[str | None, str | None, float]] = {}
+
+    def take(self) -> None:
+        """Show the CT in a bone window, a sagittal view, and no segmentation but the results."""
+        if self._taken or not self._results.alive:
+            return
+        self._taken = True
+        fillLesions(self._results.node, FILL)
+        self._hideOthers()
+        ct = self._results.ctNode
+        if ct is not None:
+            ct.CreateDefaultDisplayNodes()
+            before = _window(ct.GetDisplayNode())
+            boneWindow(ct)
+            self._window = before, _window(ct.GetDisplayNode())
+            self._showCt(ct)
+        layout = _layoutNode()
+        if layout is not None:
+            arrangement = layout.GetViewArrangement()
+            showSagittal()
+            self._layout = arrangement, layout.GetViewArrangement()
+
+    def release(self) -> None:
+        """Give the user's views back."""
+        if not self._taken:
+            return
+        self._taken = False
+        self.show_picture(None)
+        for display in self._hidden:
+            if display.GetScene() is not None:
+                display.SetVisibility(True)
+        display = self._results.ctNode.GetDisplayNode() if self._results.ctNode else None
+        if display is not None and self._window and _window(display) == self._window[1]:
+            _setWindow(display, self._window[0])
+        layout = _layoutNode()
+        if layout is not None and self._layout and layout.GetViewArrangement() == self._layout[1]:
+            layout.SetViewArrangement(self._layout[0])
+        self._restoreBackgrounds()
+        self._hidden, self._layers, self._window, self._layout = [], {}, None, None
+
+    def visit(self, centroidLps: Sequence[float]) -> None:
+        """Centre all views on a point, LPS mm."""
+        if self._taken:
+            jumpTo(centroidLps)
+
+    def show_outlines(self, shown: bool) -> None:
+        """Show or hide all lesions at once."""
+        showOverlay(self._results.node, shown)
+
+    def show_picture(self, picture: Any) -> None:
+        """Lay a picture of one vertebra over the CT, without outlines' fill; None: the CT alone.
+
+        A foreground that the user had comes back with the CT.
+        """
+        if self._results.alive:
+            fillLesions(self._results.node, FILL if picture is None else 0.0)
+        ct = self._results.ctNode
+        for view in _composites() if ct is not None else ():
+            before = self._layers.get(view.GetID(), _layers(view))
+            if picture is not None and self._taken:
+                if not _isPicture(view):
+                    self._layers[view.GetID()] = (before[0], *_layers(view)[1:])
+                _setLayers(view, ct.GetID(), picture.GetID(), 1.0)
+            elif picture is None and _isPicture(view):
+                _setLayers(view, ct.GetID(), *before[1:])
+
+    def _hideOthers(self) -> None:
+        for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+            display = node.GetDisplayNode()
+            other = node is not self._results.node
+            if other and display is not None and display.GetVisibility():
+                display.SetVisibility(False)
+                self._hidden.append(display)
+
+    def _showCt(self, ct: Any) -> None:
+        for view in _composites():
+            self._layers[view.GetID()] = _layers(view)
+            if view.GetBackgroundVolumeID() != ct.GetID():
+                view.SetBackgroundVolumeID(ct.GetID())
+
+    def _restoreBackgrounds(self) -> None:
+        ct = self._results.ctNode
+        for view in _composites() if ct is not None else ():
+            before = self._layers.get(view.GetID(), (None,))[0]
+            if before is not None and view.GetBackgroundVolumeID() == ct.GetID():
+                view.SetBackgroundVolumeID(before)
+
+
+def _composites() -> list[Any]:
+    return list(slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"))
+
+
+def _layers(view: Any) -> tuple[str | None, str | None, float]:
+    back, front = view.GetBackgroundVolumeID(), view.GetForegroundVolumeID()
+    return back, front, view.GetForegroundOpacity()
+
+
+def _setLayers(view: Any, back: str, front: str | None, opacity: float) -> None:
+    modifying = view.StartModify()
+    view.SetBackgroundVolumeID(back)
+    view.SetForegroundVolumeID(front)
+    view.SetForegroundOpacity(opacity)
+    view.EndModify(modifying)
+
+
+def _isPicture(view: Any) -> bool:
+    """Whether a view's foreground is a picture of the method."""
+    identity = view.GetForegroundVolumeID()
+    node = view.GetScene().GetNodeByID(identity) if identity else None
+    return node is not None and Results.isPicture(node)
+
+
+def _window(display: Any) -> tuple[Any, ...]:
+    return display.GetAutoWindowLevel(), display.GetWindow(), display.GetLevel()
+
+
+def _setWindow(display: Any, window: tuple[Any, ...]) -> None:
+    modifying = display.StartModify()
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevel(*window[1:])
+    display.SetAutoWindowLevel(window[0])
+    display.EndModify(modifying)
+
+
+def _layoutNode() -> Any:
+    return slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")

@@ -1,0 +1,469 @@
+"""The review without a toolkit: what is listed, chosen and shown, and what the reader does.
+
+The panel and the browser draw what they are told (``ReviewView``) and forward what is pressed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, Protocol
+
+from ..anatomy.label_conventions import LEVELS
+from ..errors import SceneError, UserError
+from ..findings import Evidence, LesionType
+from ..review.review import VERDICTS, Filter, Item, Review, Verdict
+from ..scene.results import Results
+from . import texts
+from .i18n import _
+from .review_session import ReviewSession
+
+Kind = Literal["info", "warning", "error"]
+Picture = Literal["ct", "healthy", "difference"]
+SETTLE_SECONDS = 0.15  # the scene follows once the reader rests
+
+
+@dataclass(frozen=True)
+class ReviewTexts:
+    """Everything that is said in words, and which steps can be taken."""
+
+    summary: str = ""
+    counts: str = ""
+    detail: str = ""
+    comment: str = ""
+    quiet: str = ""
+    can_undo: bool = False
+    can_redo: bool = False
+
+
+class ReviewView(Protocol):
+    """What a window must draw of a review; it decides nothing."""
+
+    def draw_review(self, shown: bool) -> None:
+        """Show or hide the whole review."""
+
+    def draw_rows(self, items: Sequence[Item], shown: Sequence[str]) -> None:
+        """List these candidates anew, those with an id in ``shown`` visible."""
+
+    def draw_items(self, items: Iterable[Item]) -> None:
+        """Write the rows of these candidates again."""
+
+    def draw_shown(self, shown: Sequence[str]) -> None:
+        """Show the rows with these ids and hide the others."""
+
+    def draw_chosen(self, item: Item | None) -> None:
+        """Mark the row of this candidate, or none; its evidence follows."""
+
+    def draw_texts(self, said: ReviewTexts) -> None:
+        """Write all labels and enable the buttons that can be pressed."""
+
+    def draw_threshold(self, value: float) -> None:
+        """Move the slider."""
+
+    def draw_levels(self, found: Sequence[str], analysed: Sequence[str]) -> None:
+        """Offer levels with candidates for the filter, analysed ones for a missed lesion."""
+
+    def draw_filter(self, wanted: Filter) -> None:
+        """Show what the list is narrowed to."""
+
+    def draw_picture(self, picture: Picture) -> None:
+        """Show which picture the views show."""
+
+    def draw_outlines(self, shown: bool) -> None:
+        """Show whether outlines are drawn."""
+
+    def draw_put_back(self, offered: bool) -> None:
+        """Offer to put removed results back, or no longer."""
+
+    def take_comment(self) -> str | None:
+        """Return the comment that is being typed, once; None where nothing was typed."""
+
+    def say(self, text: str, kind: Kind = "info") -> None:
+        """Show one message in place of the last one; an empty text removes it."""
+
+    def call_later(self, seconds: float, action: Callable[[], None]) -> Callable[[], None]:
+        """Call ``action`` once after a while; return what cancels that."""
+
+
+class ReviewController:
+    """One review at a time: its list follows the reader at once, its scene when the reader rests.
+
+    A view calls ``clear`` once it can draw. Slicer's views are touched only between ``enter`` and
+    ``leave``. Ids that are not known choose nothing; values that make no sense are ignored. What is
+    typed as a comment is kept before anything else is done.
+    """
+
+    def __init__(self, view: ReviewView, entered: bool = False) -> None:
+        self._view, self._entered = view, entered
+        self.session: ReviewSession | None = None
+        self.wanted = Filter()
+        self.picture: Picture = "ct"
+        self._current = ""
+        self._at_work = False
+        self._outlines = True
+        self._lost: tuple[Review, Results] | None = None
+        self._evidence: tuple[str, Evidence | None] = ("", None)
+        self._cancel_settling: Callable[[], None] | None = None
+
+    # What there is to review.
+
+    @property
+    def review(self) -> Review | None:
+        return self.session.review if self.session is not None else None
+
+    @property
+    def results(self) -> Results | None:
+        return self.session.results if self.session is not None else None
+
+    @property
+    def current(self) -> Item | None:
+        """The chosen candidate."""
+        return self._item(self._current)
+
+    @property
+    def shown(self) -> list[str]:
+        """Ids of the candidates that are listed, from the top."""
+        return [x.id for x in self.review.shown(self.wanted)] if self.review is not None else []
+
+    def show(self, session: ReviewSession) -> None:
+        """Open a review with its best candidate."""
+        self.clear()
+        self.session = session
+        session.sync_verdicts_from_scene()
+        session.measure()
+        if self._entered:
+            session.views.take()
+        self.renew()
+        self._view.draw_review(True)
+        self.begin()
+        self.flush()
+
+    def clear(self) -> None:
+        """Close the review: the scene was closed, or a new run begins."""
+        if self._cancel_settling is not None:
+            self.flush()
+        if self.session is not None:
+            self.session.views.release()
+        self.session, self._current, self.picture, self.wanted = None, "", "ct", Filter()
+        self._at_work, self._outlines, self._evidence = False, True, ("", None)
+        view = self._view
+        view.draw_review(False)
+        view.draw_rows((), ())
+        view.draw_filter(self.wanted)
+        view.draw_picture("ct")
+        view.draw_outlines(True)
+        view.draw_chosen(None)
+        view.draw_texts(ReviewTexts())
+
+    def renew(self) -> None:
+        """List everything anew, as after another vertebra; what is chosen stays chosen."""
+        if self.review is None:
+            return
+        found = {item.level for item in self.review.items}
+        if self.wanted.level not in found:
+            self.wanted = replace(self.wanted, level="")
+        analysed = [level for level in LEVELS if level in self.review.vertebrae]
+        self._evidence = ("", None)
+        self._view.draw_levels([level for level in LEVELS if level in found], analysed)
+        self._view.draw_filter(self.wanted)
+        self._view.draw_threshold(self.review.threshold)
+        self._view.draw_rows(self.review.items, self.shown)
+        self._listed()
+
+    def begin(self) -> None:
+        """Choose the best candidate where none is chosen."""
+        if not self._current and self.shown:
+            self._choose(self.shown[0])
+
+    def settle(self) -> None:
+        """End of a run: choose the best candidate, unless the reader is at work already."""
+        if not self._at_work and self.shown:
+            self._choose(self.shown[0])
+        self.flush()
+
+    # The window.
+
+    def enter(self) -> None:
+        """Take the views for the review, and take over edits made elsewhere."""
+        self._entered = True
+        session = self.session
+        if session is None:
+            return
+        session.views.take()
+        synced = session.sync_verdicts_from_scene()
+        if session.measure() or synced:
+            self.renew()
+        self.flush()
+
+    def leave(self) -> None:
+        """Another window is shown: the views are the user's again."""
+        self.commit_comment()
+        self.flush()
+        self.show_picture("ct")
+        self._entered = False
+        if self.session is not None:
+            self.session.isolate("")
+            self.session.views.release()
+
+    def flush(self) -> None:
+        """Bring the scene up to date: visibility, tags and the stored review."""
+        self._stop_settling()
+        if self.session is not None:
+            self.session.flush(self._current if self._entered else "")
+
+    # What the reader does.
+
+    def choose(self, identity: str) -> None:
+        """Choose a candidate, which all views go to and show alone; an empty id: none."""
+        self._begin_action()
+        self._choose(identity)
+
+    def judge(self, verdict: str) -> None:
+        """Give the chosen candidate a verdict, and go on to the next that waits for one."""
+        item = self.current
+        if self.session is None or item is None or verdict not in VERDICTS:
+            return
+        self._begin_action()
+        self._view.say("")
+        given: Verdict = next(v for v in VERDICTS if v == verdict)
+        following = self.session.judge(item.id, given, self.wanted)
+        self._changed([item.id])
+        if following is not None:
+            self._choose(following)
+
+    def switch_type(self) -> None:
+        """Make a lytic candidate blastic, or a blastic one lytic."""
+        item = self.current
+        if self.review is not None and item is not None:
+            self._begin_action()
+            self._changed(self.review.switch_type(item.id))
+            self._view.draw_chosen(self.current)
+
+    def comment(self, text: str, identity: str = "") -> None:
+        """Comment on a candidate, the chosen one if none is named."""
+        item = self._item(identity or self._current)
+        if self.review is not None and item is None:
+            self._view.say(texts.NOT_CHOSEN, "warning")
+        elif self.review is not None and item is not None:
+            self._at_work = True
+            self._changed(self.review.comment(item.id, text))
+
+    def commit_comment(self) -> None:
+        """Keep what is being typed."""
+        text = self._view.take_comment()
+        if text is not None:
+            self.comment(text)
+
+    def step(self, way: int) -> None:
+        """Go to the next candidate that is listed (1) or to the one before (-1)."""
+        if self.session is not None:
+            self._begin_action()
+            there = self.session.step(self._current, way, self.wanted)
+            if there is not None:
+                self._choose(there)
+
+    def travel(self, forward: bool) -> None:
+        """Undo, or redo, and choose the candidate concerned: the reader sees what happened."""
+        if self.review is None:
+            return
+        self._begin_action()
+        ids = self.review.redo() if forward else self.review.undo()
+        if ids is None:
+            return
+        self._view.draw_threshold(self.review.threshold)
+        self._view.draw_rows(self.review.items, self.shown)
+        self._changed(ids)
+        if len(ids) == 1 and ids[0] in self.shown:
+            self._choose(ids[0])
+
+    def set_threshold(self, value: float) -> None:
+        """Show candidates that score above a value, which is clamped to 0 to 1."""
+        if self.review is None or not math.isfinite(value):
+            return
+        self._begin_action()
+        self.review.set_threshold(min(max(float(value), 0.0), 1.0))
+        self._view.draw_threshold(self.review.threshold)
+        self._listed()
+        self._settle_later()
+
+    def filter(self, field: str, value: str) -> None:
+        """Narrow the list by level, type or verdict; an empty value ends that."""
+        if field in ("level", "type", "verdict"):
+            self._begin_action()
+            self.wanted = replace(self.wanted, **{field: value})
+            self._view.draw_filter(self.wanted)
+            self._listed()
+
+    def toggle_outlines(self) -> None:
+        """Show or hide all outlines."""
+        if self.session is not None and self.session.alive:
+            self._outlines = not self._outlines
+            self.session.views.show_outlines(self._outlines)
+            self._view.draw_outlines(self._outlines)
+
+    def toggle_picture(self, picture: Picture) -> None:
+        """Show the healthy edit or the difference instead of the CT; a second time: the CT."""
+        self.commit_comment()
+        self.show_picture("ct" if picture == self.picture else picture)
+
+    def show_picture(self, picture: Picture) -> None:
+        """Show the CT, or what the method made of the chosen candidate's vertebra."""
+        item, session = self.current, self.session
+        node = None
+        if session is not None and session.alive and item is not None and picture != "ct":
+            evidence = self.evidence(item.level)
+            if evidence is None:
+                self._view.say(texts.not_kept(item.level), "warning")
+            else:
+                edit, difference = session.results.evidenceVolumes(evidence, item.level)
+                node = edit if picture == "healthy" else difference
+        if session is not None:
+            session.views.show_picture(node)
+        if node is None:
+            picture = "ct"
+        self.picture = picture
+        self._view.draw_picture(picture)
+
+    def evidence(self, level: str) -> Evidence | None:
+        """Return what the method saw of a vertebra, None where the scene does not hold it."""
+        if self._evidence[0] != level and self.results is not None and self.results.alive:
+            self._evidence = (level, self.results.evidence(level))
+        return self._evidence[1] if self._evidence[0] == level else None
+
+    def add_missed(self, level: str, type: LesionType) -> str:
+        """Add an empty lesion that the reader is about to draw; return its id, empty if not."""
+        if self.review is None or not self._alive or level not in self.review.vertebrae:
+            return ""
+        self._begin_action()
+        identity = self.review.add_missed(level, type)
+        self.renew()
+        self.flush()
+        self._choose(identity)
+        text = _("Paint “{name}” in Segment Editor, then come back here: it counts as accepted.")
+        self._view.say(text.format(name=self.review.item(identity).name))
+        return identity
+
+    def export(self, folder: Path, reviewer: str) -> tuple[Path, ...]:
+        """Write the accepted findings; return the files, empty (with a message) where none is."""
+        if self.session is None or not self._alive:
+            return ()
+        self.commit_comment()
+        if self.session.measure():
+            self.renew()
+        self.flush()
+        try:
+            files = self.session.export(folder, reviewer)
+        except UserError as error:
+            self._view.say(_("Nothing was exported: {error}.").format(error=error), "error")
+            return ()
+        self.say_exported(folder, files)
+        return files
+
+    def say_exported(self, folder: Path, files: Sequence[Path]) -> None:
+        """Say what was written where."""
+        assert self.review is not None
+        accepted = sum(item.verdict == "accepted" for item in self.review.items)
+        names = ", ".join(file.name for file in files)
+        self._view.say(texts.exported(accepted, str(folder), names))
+
+    # Results that were removed.
+
+    def keep_removed(self, review: Review, results: Results) -> bool:
+        """Keep removed results until others take their place; False where that cannot be done."""
+        self._lost = (review, results) if results.canReturn else None
+        self._view.draw_put_back(self._lost is not None)
+        return self._lost is not None
+
+    def forget_removed(self) -> None:
+        """Results that were removed cannot be put back any more."""
+        self._lost = None
+        self._view.draw_put_back(False)
+
+    def put_back(self) -> None:
+        """Put removed results back into the scene, with all verdicts."""
+        kept = self._lost
+        self.forget_removed()
+        if kept is None:
+            return
+        try:
+            results = kept[1].recreated()
+            results.apply(kept[0])  # before the review looks at what the segments say
+        except SceneError as error:
+            self._view.say(str(error), "error")
+            return
+        self.show(ReviewSession(kept[0], results))
+        text = _("“{name}” is back, with all verdicts.")
+        self._view.say(text.format(name=results.node.GetName()))
+
+    # Within.
+
+    @property
+    def _alive(self) -> bool:
+        return self.session is not None and self.session.alive
+
+    def _begin_action(self) -> None:
+        self._at_work = True
+        self.commit_comment()
+
+    def _choose(self, identity: str) -> None:
+        before, item = self.current, self._item(identity)
+        self._current = item.id if item is not None else ""
+        if self.picture != "ct" and (item is None or before is None or item.level != before.level):
+            self.show_picture("ct")
+        self._view.draw_chosen(item)
+        self._say()
+        if self.session is not None and self._entered:
+            self.session.isolate(self._current)
+            if item is not None:
+                self.session.visit(item)
+
+    def _changed(self, ids: Sequence[str]) -> None:
+        """Draw candidates that were changed; the scene follows."""
+        assert self.review is not None
+        self._view.draw_items([item for item in self.review.items if item.id in ids])
+        self._listed()
+        self._settle_later()
+
+    def _listed(self) -> None:
+        """Draw the list; what is no longer listed is no longer chosen."""
+        shown = self.shown
+        self._view.draw_shown(shown)
+        if self._current and self._current not in shown:
+            self._choose("")
+        else:
+            self._say()
+
+    def _say(self) -> None:
+        review, item = self.review, self.current
+        if review is None or self.session is None:
+            return
+        self._view.draw_texts(
+            ReviewTexts(
+                review.summary(),
+                review.counts(self.wanted),
+                self.session.details(item) if item is not None else "",
+                item.comment if item is not None else "",
+                texts.quiet(review),
+                review.can_undo,
+                review.can_redo,
+            )
+        )
+
+    def _item(self, identity: str) -> Item | None:
+        if self.review is None or not identity:
+            return None
+        try:
+            return self.review.item(identity)
+        except KeyError:  # another window of the same session may know an older list
+            return None
+
+    def _settle_later(self) -> None:
+        self._stop_settling()
+        self._cancel_settling = self._view.call_later(SETTLE_SECONDS, self.flush)
+
+    def _stop_settling(self) -> None:
+        if self._cancel_settling is not None:
+            self._cancel_settling()
+        self._cancel_settling = None

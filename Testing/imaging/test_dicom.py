@@ -1,0 +1,349 @@
+"""DICOM series and enhanced images: every slice where it says, odd ones named, none guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import SimpleITK as sitk
+
+from hideseekseg.errors import InputError
+from hideseekseg.imaging.dicom import list_series
+from hideseekseg.imaging.reading import read_ct, read_segmentation
+
+pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
+
+ROOT = "1.2.826.0.1.3680043.2.1125"
+CT, ENHANCED = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1"
+
+
+def refusal(path: Path, **choice: str) -> str:
+    with pytest.raises(InputError) as refused:
+        read_ct(path, **choice)
+    text = str(refused.value)
+    assert text.startswith(str(path)) and "\n" not in text
+    return text
+
+
+def item(**fields: Any) -> Any:
+    made = pydicom.Dataset()
+    for name, value in fields.items():
+        setattr(made, name, value)
+    return made
+
+
+def dicom(kind: str, number: int, **fields: Any) -> Any:
+    meta = pydicom.dataset.FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = kind, f"{ROOT}.7.{number}"
+    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    usual: dict[str, Any] = dict(
+        SOPClassUID=kind, SOPInstanceUID=f"{ROOT}.7.{number}", Modality="CT"
+    )
+    usual |= dict(StudyInstanceUID=f"{ROOT}.1", SeriesInstanceUID=f"{ROOT}.2", SeriesNumber=2)
+    usual |= dict(FrameOfReferenceUID=f"{ROOT}.3", SeriesDescription="bone", StudyDate="20240102")
+    usual |= dict(SamplesPerPixel=1, PhotometricInterpretation="MONOCHROME2", BitsAllocated=16)
+    usual |= dict(BitsStored=16, HighBit=15, PixelRepresentation=0, PatientName="Doe^Jane")
+    values = {**usual, **fields}
+    return pydicom.dataset.FileDataset(None, item(**values), file_meta=meta, preamble=b"\0" * 128)
+
+
+def save(dataset: Any, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def one(n: int, z: float, **fields: Any) -> Any:
+    """An axial slice of n HU at a height."""
+    usual: dict[str, Any] = dict(Rows=8, Columns=10, PixelSpacing=[0.75, 0.5], SliceThickness=2.5)
+    usual |= dict(ImagePositionPatient=[-10, 20, z], ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
+    usual |= dict(InstanceNumber=n + 1, RescaleIntercept=-1000, RescaleSlope=1)
+    usual |= dict(PixelData=np.full((8, 10), 1000 + n, "<u2").tobytes())
+    usual |= dict(ImageType=["ORIGINAL", "PRIMARY", "AXIAL"])
+    return dicom(CT, fields.pop("number", n), **{**usual, **fields})
+
+
+def series(folder: Path, heights: Sequence[float], **fields: Any) -> Path:
+    for n, z in enumerate(heights):
+        save(one(n, z, **fields), folder / f"{n:03d}.dcm")
+    return folder
+
+
+EVEN = [100 + 2.5 * n for n in range(12)]
+
+
+def test_small_deviations_that_add_up_are_refused_with_the_slice(tmp_path: Path) -> None:
+    heights = np.cumsum([0.0, *[1.0] * 60, *[1.09] * 60])
+    text = refusal(series(tmp_path / "ct", heights.tolist()))
+    assert "1.00 to 1.09 mm" in text and "060.dcm lies 2.7 mm" in text
+
+
+def test_rounded_positions_are_read(tmp_path: Path) -> None:
+    heights = [round(100 + 0.625 * n, 1) for n in range(40)]
+    ct = read_ct(series(tmp_path / "ct", heights))
+    np.testing.assert_allclose(ct.grid.spacing[2], 0.625, atol=0.002)
+
+
+def test_half_a_degree_of_tilt_is_refused_where_it_adds_up(tmp_path: Path) -> None:
+    for n in range(120):
+        place = [-10, 20 + 2.5 * n * np.tan(np.radians(0.5)), 2.5 * n]
+        save(one(n, 0, ImagePositionPatient=place), tmp_path / f"{n:03d}.dcm")
+    text = refusal(tmp_path)
+    assert "tilted gantry (0.5 degrees, 2.6 mm" in text
+
+
+def test_slices_of_different_types_are_read_to_one_that_holds_all(tmp_path: Path) -> None:
+    """A slope of its own makes one slice fractional, a large intercept another one wide."""
+    series(tmp_path, EVEN)
+    save(one(5, EVEN[5], RescaleSlope=0.5, RescaleIntercept=-500.25), tmp_path / "005.dcm")
+    save(one(7, EVEN[7], RescaleIntercept=70_000), tmp_path / "007.dcm")
+    ct = read_ct(tmp_path)
+    expected = np.arange(12.0)
+    expected[5], expected[7] = 1005 / 2 - 500.25, 71_007
+    np.testing.assert_allclose(ct.array[:, 3, 3], expected, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "a localizer"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "MIP"]}, "an intensity projection"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "IODINE_MAP"]}, "a material map"),
+        ({"RescaleType": "MGML"}, "in MGML and not in HU"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, "of another direction"),
+    ],
+    ids=["localizer", "MIP", "iodine", "unit", "untagged localizer"],
+)
+def test_what_is_no_slice_of_the_volume_is_left_out_and_named(
+    tmp_path: Path, fields: dict[str, Any], kind: str
+) -> None:
+    series(tmp_path, EVEN)
+    save(one(50, 130.0, **fields), tmp_path / "odd.dcm")
+    ct = read_ct(tmp_path)
+    np.testing.assert_array_equal(ct.array[:, 3, 3], np.arange(12))
+    (note,) = ct.notes
+    assert note.startswith("odd.dcm was left out: it is ") and kind in note
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({"ImageType": ["DERIVED", "SECONDARY", "MIP"]}, "an intensity projection"),
+        ({"SeriesDescription": "Iodine map 1.0"}, "a material map"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "a localizer"),
+    ],
+)
+def test_a_whole_series_that_is_no_ct_volume_is_refused_and_passed_over(
+    tmp_path: Path, fields: dict[str, Any], kind: str
+) -> None:
+    other = dict(SeriesInstanceUID=f"{ROOT}.9", SeriesNumber=9, **fields)
+    series(tmp_path / "map", EVEN, **other)
+    assert kind in refusal(tmp_path / "map")
+    series(tmp_path / "ct", EVEN, number=500)
+    assert read_ct(tmp_path).array.shape == (12, 8, 10)
+
+
+def test_the_odd_file_is_named(tmp_path: Path) -> None:
+    changes: dict[str, dict[str, Any]] = {
+        "thickness": {"SliceThickness": 5},
+        "size": {"Rows": 4, "Columns": 20},
+        "spacing": {"PixelSpacing": [0.7, 0.5]},
+        "direction": {"ImageOrientationPatient": [1, 0, 0, 0, 0.98, 0.199]},
+        "rescal": {"RescaleIntercept": None, "RescaleSlope": None},
+    }
+    for name, fields in changes.items():
+        folder = series(tmp_path / name, EVEN)
+        changed = one(4, EVEN[4])
+        for key, value in fields.items():
+            if value is None:
+                delattr(changed, key)
+            else:
+                setattr(changed, key, value)
+        save(changed, folder / "004.dcm")
+        text = refusal(folder)
+        assert "004.dcm is the odd one" in text and name in text
+
+
+def test_a_series_is_chosen_from_a_list(tmp_path: Path) -> None:
+    series(tmp_path / "a", EVEN)
+    soft = dict(SeriesInstanceUID=f"{ROOT}.4", SeriesNumber=4, SeriesDescription="soft")
+    series(tmp_path / "b", EVEN[:8], number=900, **soft)
+    save(item_report(), tmp_path / "report.dcm")
+    (tmp_path / "AUTORUN.INF").write_text("[autorun]")
+    first, second = list_series(tmp_path)
+    assert (first.number, first.description, first.slices) == ("2", "bone", 12)
+    assert (second.number, second.description, second.slices) == ("4", "soft", 8)
+    assert first.spacing == (0.5, 0.75, 2.5) and first.fault == second.fault == ""
+    text = refusal(tmp_path)
+    assert "2: " in text and "4: " in text and "--series" in text
+    assert read_ct(tmp_path, "4").array.shape[0] == 8
+    assert read_ct(tmp_path, f"{ROOT}.2").array.shape[0] == 12
+    assert "has no series 7" in refusal(tmp_path, series="7")
+
+
+def item_report() -> Any:
+    report = dicom("1.2.840.10008.5.1.4.1.1.88.11", 77, Modality="SR")
+    for name in ("SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated"):
+        delattr(report, name)
+    return report
+
+
+def test_identity_and_scale_come_along_and_no_name(tmp_path: Path) -> None:
+    ct = read_ct(series(tmp_path / "ct", EVEN))
+    assert ct.stated_hu
+    assert ct.identity["series_uid"] == f"{ROOT}.2"
+    assert ct.identity["study_date"] == "20240102"
+    assert "Doe" not in str(dict(ct.identity))
+
+
+@pytest.mark.parametrize(
+    ("uid", "words"),
+    [
+        ("1.2.840.10008.1.3.10", "a DICOMDIR"),
+        ("1.2.840.10008.5.1.4.1.1.481.3", "RTSTRUCT"),
+        ("1.2.840.10008.5.1.4.1.1.88.33", "a DICOM report"),
+        ("1.2.840.10008.5.1.4.1.1.104.1", "a PDF document"),
+    ],
+)
+def test_dicom_objects_that_are_no_images_are_named(tmp_path: Path, uid: str, words: str) -> None:
+    report = item_report()
+    report.file_meta.MediaStorageSOPClassUID = report.SOPClassUID = uid
+    path = save(report, tmp_path / "object")
+    assert words in refusal(path)
+    with pytest.raises(InputError, match=words):
+        read_segmentation(path)
+
+
+# Enhanced multi-frame images
+
+
+def enhanced(
+    path: Path,
+    heights: Sequence[float],
+    intercepts: Sequence[float] | None = None,
+    change: Callable[[Any], None] = lambda dataset: None,
+    number: int = 900,
+) -> Path:
+    """Frame n holds n HU, whatever its own rescaling is."""
+    intercepts = intercepts or [-1000.0] * len(heights)
+    groups = []
+    for z, b in zip(heights, intercepts):
+        rescale = [item(RescaleIntercept=b, RescaleSlope=1, RescaleType="HU")]
+        groups.append(
+            item(
+                PlanePositionSequence=[item(ImagePositionPatient=[-10, 20, z])],
+                PixelValueTransformationSequence=rescale,
+                CTImageFrameTypeSequence=[item(FrameType=["ORIGINAL", "PRIMARY", "VOLUME"])],
+            )
+        )
+    shared = item(
+        PixelMeasuresSequence=[item(PixelSpacing=[0.75, 0.5], SliceThickness=2.5)],
+        PlaneOrientationSequence=[item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
+    )
+    stored = [np.full((8, 10), n - b, "<u2") for n, b in enumerate(intercepts)]
+    made = dicom(ENHANCED, number)
+    made.Rows, made.Columns, made.NumberOfFrames = 8, 10, len(heights)
+    made.SharedFunctionalGroupsSequence = [shared]
+    made.PerFrameFunctionalGroupsSequence = groups
+    made.PixelData = b"".join(frame.tobytes() for frame in stored)
+    change(made)
+    return save(made, path)
+
+
+@pytest.mark.parametrize("turn", [1, -1], ids=["upwards", "downwards"])
+def test_frames_are_put_in_order(tmp_path: Path, turn: int) -> None:
+    order = [0, 5, 1, 4, 2, 3][::turn]
+    path = enhanced(tmp_path / "IM1", [100 + 2.5 * n for n in order])
+    for source in (tmp_path, path):
+        ct = read_ct(source)
+        np.testing.assert_array_equal(ct.array[:, 3, 3], np.argsort(order))
+        np.testing.assert_allclose(ct.grid.spacing, (0.5, 0.75, 2.5))
+        np.testing.assert_allclose(ct.grid.lps([0, 0, 0]), (-10, 20, 100))
+
+
+def test_every_frame_has_its_own_rescaling(tmp_path: Path) -> None:
+    enhanced(tmp_path / "IM1", EVEN, [-1000.0 - 40 * (n % 3) for n in range(12)])
+    ct = read_ct(tmp_path)
+    np.testing.assert_allclose(ct.array[:, 3, 3], np.arange(12))
+    assert ct.stated_hu
+
+
+def drop_orientation(dataset: Any) -> None:
+    del dataset.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence
+
+
+def drop_groups(dataset: Any) -> None:
+    del dataset.PerFrameFunctionalGroupsSequence[3:]
+
+
+def turn_one(dataset: Any) -> None:
+    group = dataset.PerFrameFunctionalGroupsSequence[4]
+    group.PlaneOrientationSequence = [item(ImageOrientationPatient=[1, 0, 0, 0, 0, -1])]
+
+
+@pytest.mark.parametrize(
+    ("heights", "change", "words"),
+    [
+        ([*EVEN[:5], *EVEN[6:]], None, "lacks slices"),
+        ([*EVEN, 100.0], None, "same position"),
+        ([*EVEN[:8], 121.5, 125.5], None, "uneven steps"),
+        (EVEN, drop_orientation, "no position or orientation"),
+        (EVEN, drop_groups, "3 of its 12 frames"),
+        (EVEN, turn_one, "differ in orientation: frame 5 is the odd one"),
+    ],
+    ids=["missing", "doubled", "uneven", "no orientation", "no groups", "turned"],
+)
+def test_frames_pass_the_same_checks_as_slices(
+    tmp_path: Path, heights: list[float], change: Callable[[Any], None] | None, words: str
+) -> None:
+    enhanced(tmp_path / "IM1", heights, change=change or (lambda dataset: None))
+    assert words in refusal(tmp_path)
+
+
+def test_a_frame_that_is_a_localizer_is_left_out(tmp_path: Path) -> None:
+    def tag(dataset: Any) -> None:
+        group = dataset.PerFrameFunctionalGroupsSequence[11]
+        group.CTImageFrameTypeSequence = [item(FrameType=["ORIGINAL", "PRIMARY", "LOCALIZER"])]
+
+    enhanced(tmp_path / "IM1", [*EVEN[:11], 300.0], change=tag)
+    ct = read_ct(tmp_path)
+    assert ct.array.shape[0] == 11
+    assert ct.notes == ("frame 12 was left out: it is a localizer",)
+
+
+def test_frames_of_several_files_make_one_volume(tmp_path: Path) -> None:
+    enhanced(tmp_path / "IM1", EVEN[:6])
+    enhanced(tmp_path / "IM2", EVEN[6:], number=901)
+    assert read_ct(tmp_path).array.shape[0] == 12
+    enhanced(tmp_path / "IM2", EVEN[7:], number=901)
+    assert "lacks slices" in refusal(tmp_path)
+
+
+def test_frames_agree_with_the_same_volume_as_slices(tmp_path: Path) -> None:
+    frames = read_ct(enhanced(tmp_path / "e" / "IM1", EVEN))
+    slices = read_ct(series(tmp_path / "s", EVEN))
+    assert frames.grid.matches(slices.grid)
+    np.testing.assert_array_equal(frames.array, slices.array)
+
+
+def test_a_mask_of_pixels_survives_compression(tmp_path: Path) -> None:
+    """GDCM unpacks RLE; the frames' own rescaling is undone and done after that."""
+    path = enhanced(tmp_path / "IM1", EVEN, [-1000.0 - n for n in range(12)])
+    dataset = pydicom.dcmread(path)
+    dataset.compress(pydicom.uid.RLELossless)
+    dataset.save_as(path)
+    values: npt.NDArray[Any] = read_ct(tmp_path).array[:, 3, 3]
+    np.testing.assert_allclose(values, np.arange(12))
+
+
+def test_itk_reads_a_plain_series_alike(tmp_path: Path) -> None:
+    ct = read_ct(series(tmp_path / "ct", EVEN))
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(tmp_path / "ct")))
+    image = reader.Execute()
+    np.testing.assert_array_equal(ct.array, sitk.GetArrayFromImage(image))
+    np.testing.assert_allclose(ct.grid.lps([0, 0, 0]), image.GetOrigin())

@@ -1,0 +1,351 @@
+"""One review, two windows: the same reader's steps in the panel and in the browser's page."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from desktop import Desktop
+from helpers.findings import make_ct, make_evidence, make_grid, make_result
+from helpers.panel import add_review
+from helpers.reviews import open_review
+from helpers.scene import add_segmentation
+
+GRID = make_grid((70, 50, 50), (1.2, 1.1, 2.0))
+RESULT = make_result(GRID)
+WAITING = ["to review"] * 3
+
+
+@pytest.fixture(params=["panel", "browser"])
+def window(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def review(window: str, desktop: Desktop) -> Iterator[Any]:
+    """Three findings above the threshold and one below it."""
+    with open_review(window, desktop, add_review(RESULT.vertebrae, GRID)) as opened:
+        yield opened
+
+
+def states(review: Any) -> list[str]:
+    return [cells[5] for cells in review.rows]
+
+
+def visible() -> list[str]:
+    """Ids of the lesions that the scene shows."""
+    import slicer.util
+
+    from hideseekseg.scene.results import Results
+
+    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    [node] = [node for node in nodes if Results.isOne(node)]
+    names = node.GetSegmentation().GetSegmentIDs()
+    return [name for name in names if node.GetDisplayNode().GetSegmentVisibility(name)]
+
+
+def test_best_candidate_comes_first(review: Any) -> None:
+    assert [cells[0] for cells in review.rows] == ["T10", "T10", "L1"]
+    assert review.words["counts"] == "3 of 4 shown"
+    assert review.chosen == 0
+    assert visible() == ["T10-1"]
+    assert review.words["detail"].startswith("T10 blastic 1")
+
+
+def test_verdicts_move_on_and_can_be_undone(review: Any) -> None:
+    review.press("accept")
+    review.press("reject")
+    assert states(review) == ["✓ accepted", "✗ rejected", "to review"]
+    assert review.chosen == 2
+    review.press("undo")
+    assert (states(review)[1], review.chosen) == ("to review", 1)
+    review.press("undo")
+    assert (states(review), review.chosen) == (WAITING, 0)
+    review.press("undo")
+    review.press("redo")
+    assert states(review)[0] == "✓ accepted"
+
+
+def test_next_and_previous_stop_at_the_ends(review: Any) -> None:
+    review.press("previous")
+    assert review.chosen == 0
+    for _ in range(4):
+        review.press("next")
+    assert review.chosen == 2
+    review.press("previous")
+    assert review.chosen == 1
+
+
+def test_type_is_switched(review: Any) -> None:
+    review.press("switchType")
+    assert review.rows[0][1] == "lytic"
+    assert review.words["detail"].startswith("T10 lytic")
+
+
+@pytest.mark.parametrize(
+    ("asked", "given", "rows"), [(0.7, 0.7, 2), (7, 1.0, 0), (-3, 0.0, 4), (math.nan, 0.5, 3)]
+)
+def test_threshold_is_clamped(review: Any, asked: float, given: float, rows: int) -> None:
+    if isinstance(asked, float) and math.isnan(asked):
+        review.controller.set_threshold(asked)
+    else:
+        review.slide(asked)
+    assert review.threshold == pytest.approx(given)
+    assert len(review.rows) == rows
+
+
+def test_verdicts_survive_the_threshold(review: Any) -> None:
+    review.press("accept")
+    review.slide(1.0)
+    assert states(review) == ["✓ accepted"]
+    review.press("undo")
+    assert len(review.rows) == 3, "a drag of the slider is one step"
+
+
+def test_unknown_ids_choose_nothing(review: Any) -> None:
+    review.controller.choose("C1-99")
+    assert review.chosen == -1
+    review.press("accept")
+    assert states(review) == WAITING
+    review.press("next")
+    assert review.chosen == 0
+
+
+def test_filters_narrow_the_list(review: Any) -> None:
+    review.filter("type", "lytic")
+    assert [cells[1] for cells in review.rows] == ["lytic", "lytic"]
+    assert review.chosen == -1, "the chosen one is not listed any more"
+    review.filter("level", "L1")
+    assert [cells[0] for cells in review.rows] == ["L1"]
+    review.filter("level", "")
+    review.filter("type", "")
+    review.click(0)
+    review.press("reject")
+    review.filter("verdict", "rejected")
+    assert states(review) == ["✗ rejected"]
+
+
+def test_rejecting_within_a_filter_goes_on(review: Any) -> None:
+    review.filter("verdict", "unreviewed")
+    review.press("reject")
+    assert (len(review.rows), review.chosen) == (2, 0)
+    review.press("reject")
+    review.press("reject")
+    assert review.rows == []
+    assert review.chosen == -1
+
+
+def test_comment_is_kept(review: Any) -> None:
+    review.comment("soft tissue")
+    assert states(review)[0] == "to review ✎"
+    assert review.words["comment"] == "soft tissue"
+    review.click(1)
+    assert review.words["comment"] == ""
+
+
+def test_another_vertebra_keeps_what_is_chosen(review: Any) -> None:
+    review.click(1)
+    review.controller.renew()
+    review.controller.begin()
+    review.controller.settle()
+    assert review.chosen == 1
+
+
+def test_removed_results_come_back(review: Any) -> None:
+    import slicer
+
+    controller = review.controller
+    for finding in RESULT.vertebrae:
+        controller.results.addVertebra(finding)
+    review.press("accept")
+    kept, results = controller.review, controller.results
+    slicer.mrmlScene.RemoveNode(results.node)
+    if controller.session is not None:  # nobody but the panel listens to the scene
+        controller.clear()
+        controller.keep_removed(kept, results)
+    assert review.offered
+    review.put_back()
+    assert states(review) == ["✓ accepted", "to review", "to review"]
+    assert not review.offered
+    assert review.words["message"].endswith("is back, with all verdicts.")
+
+
+def test_a_missed_lesion_is_accepted_and_can_be_undone(review: Any) -> None:
+    assert review.controller.add_missed("T11", "blastic") == "T11-added-1"
+    assert review.rows[-1][:3] == ["T11", "blastic", "added"]
+    assert review.rows[-1][5] == "✓ added"
+    review.press("undo")
+    assert len(review.rows) == 3
+    assert review.controller.add_missed("C1", "lytic") == "", "a level that was not analysed"
+
+
+def draw(node: Any, identity: str, edge: int) -> None:
+    """A cube, as a brush would leave it."""
+    import slicer.util
+
+    array = np.zeros(GRID.shape, np.uint8)
+    array[30 : 30 + edge, 20 : 20 + edge, 20 : 20 + edge] = 1
+    ct = slicer.util.getNode("CT")
+    slicer.util.updateSegmentBinaryLabelmapFromArray(array, node, identity, ct)
+
+
+def test_edited_outlines_reach_list_and_table(review: Any) -> None:
+    controller = review.controller
+    node, table = controller.results.node, controller.results.tableNode
+    controller.leave()
+    draw(node, "T10-1", 5)
+    controller.enter()
+    wanted = 125 * GRID.voxel_mm3
+    assert float(review.rows[0][4]) == pytest.approx(wanted / 1000, abs=0.006)
+    assert table.GetTable().GetValueByName(0, "volume (mm3)").ToDouble() == pytest.approx(wanted)
+    assert controller.review.items[0].volume_mm3 == pytest.approx(wanted)
+
+
+def keep_evidence(review: Any) -> None:
+    for level, seen in make_evidence(make_ct(GRID), RESULT).items():
+        review.controller.results.keepEvidence(level, seen)
+    review.controller.renew()
+
+
+def foregrounds() -> set[str]:
+    import slicer
+
+    nodes = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    found = (slicer.mrmlScene.GetNodeByID(n.GetForegroundVolumeID() or "") for n in nodes)
+    return {node.GetName() if node else "" for node in found}
+
+
+def test_pictures_are_toggled_and_go_with_their_vertebra(review: Any) -> None:
+    keep_evidence(review)
+    review.press("healthy")
+    assert (review.picture, foregrounds()) == ("healthy", {"CT T10 healthy edit"})
+    review.press("difference")
+    assert (review.picture, foregrounds()) == ("difference", {"CT T10 difference"})
+    review.press("difference")
+    assert (review.picture, foregrounds()) == ("ct", {""})
+    review.press("healthy")
+    review.click(2)
+    assert (review.picture, foregrounds()) == ("ct", {""})
+
+
+def test_pictures_that_were_not_kept_are_explained(review: Any) -> None:
+    review.press("healthy")
+    assert review.picture == "ct"
+    assert "was not kept" in review.words["message"]
+
+
+def test_a_foreground_of_the_user_comes_back_after_a_picture(review: Any) -> None:
+    import slicer
+
+    pet = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "PET")
+    for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+        view.SetForegroundVolumeID(pet.GetID())
+        view.SetForegroundOpacity(0.3)
+    keep_evidence(review)
+    review.press("healthy")
+    review.press("healthy")
+    assert foregrounds() == {"PET"}
+    opacities = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    assert {view.GetForegroundOpacity() for view in opacities} == {0.3}
+
+
+def test_evidence_is_saved_with_the_scene(window: str, desktop: Desktop, tmp_path: Path) -> None:
+    import slicer
+
+    file = str(tmp_path / "scene.mrb")
+    evidence = make_evidence(make_ct(GRID), RESULT)["T10"]
+    with open_review(window, desktop, add_review(RESULT.vertebrae, GRID)) as review:
+        keep_evidence(review)
+        review.press("healthy")
+        review.rest()
+        assert slicer.mrmlScene.WriteToMRB(file)
+    slicer.mrmlScene.Clear(False)
+    assert slicer.mrmlScene.ReadFromMRB(file, True)
+    with open_review(window, desktop, slicer.util.getNode("CT")) as review:
+        assert review.picture == "ct"
+        review.press("healthy")
+        assert review.picture == "healthy"
+        kept = review.controller.evidence("T10")
+        for name in ("image", "edit", "difference", "body", "lytic", "blastic"):
+            was, now = getattr(evidence, name), getattr(kept, name)
+            assert now.dtype == was.dtype
+            assert np.allclose(now, was, atol=np.ptp(was.astype(float)) / 60_000)
+
+
+def test_pictures_are_no_ct_to_choose_and_are_not_saved(review: Any) -> None:
+    keep_evidence(review)
+    review.press("difference")
+    volumes = [
+        node
+        for node in _nodes("vtkMRMLScalarVolumeNode")
+        if node.GetName().endswith(("edit", "difference"))
+    ]
+    assert len(volumes) == 2
+    assert all(node.GetHideFromEditors() and not node.GetSaveWithScene() for node in volumes)
+
+
+def _nodes(kind: str) -> list[Any]:
+    import slicer.util
+
+    return list(slicer.util.getNodesByClass(kind))
+
+
+def test_views_are_the_users_again(window: str, desktop: Desktop) -> None:
+    """The lesion is seen alone; other segmentations, window, layout come back."""
+    import slicer
+
+    ct = add_review(RESULT.vertebrae, GRID)
+    mask = make_ct(GRID).array > 300
+    vertebrae = add_segmentation({"vertebrae": mask}, GRID.ijk_to_lps, "Vertebrae")
+    hidden = add_segmentation({"skin": mask}, GRID.ijk_to_lps, "Skin")
+    hidden.GetDisplayNode().SetVisibility(False)
+    display = ct.GetDisplayNode()
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevel(80, 40)
+    layout = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLayoutNode")
+    layout.SetViewArrangement(layout.SlicerLayoutOneUpRedSliceView)
+    for view in _nodes("vtkMRMLSliceNode"):
+        view.SetMappedInLayout(view.GetName() == "Red")
+    with open_review(window, desktop, ct) as review:
+        assert not vertebrae.GetDisplayNode().GetVisibility()
+        assert display.GetWindow() > 1000
+        assert layout.GetViewArrangement() == layout.SlicerLayoutFourUpView
+        review.controller.leave()
+        assert vertebrae.GetDisplayNode().GetVisibility()
+        assert not hidden.GetDisplayNode().GetVisibility()
+        assert (display.GetWindow(), display.GetLevel()) == (80, 40)
+        assert layout.GetViewArrangement() == layout.SlicerLayoutOneUpRedSliceView
+        assert visible() == ["T10-1", "T10-2", "L1-1"]
+        places = _places()
+        review.click(1)
+        review.rest()
+        assert (_places(), display.GetWindow()) == (places, 80), "another module is shown"
+        review.controller.enter()
+        assert visible() == ["T10-2"]
+        display.SetWindowLevel(500, 100)
+        review.controller.leave()
+        assert display.GetWindow() == 500, "the user's own change is undone"
+
+
+def _places() -> list[float]:
+    return [
+        node.GetSliceToRAS().GetElement(r, 3)
+        for node in _nodes("vtkMRMLSliceNode")
+        for r in range(3)
+    ]
+
+
+def test_export_holds_what_was_accepted(review: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    review.press("accept")
+    assert review.controller.export(tmp_path / "file", "A. Reader") == ()
+    assert review.words["message"].startswith("Nothing was exported")
+    files = review.controller.export(tmp_path, "A. Reader")
+    assert {file.name for file in files} == {"accepted.csv", "accepted.seg.nrrd", "review.json"}
+    assert json.loads((tmp_path / "review.json").read_text("utf-8"))["reviewer"] == "A. Reader"
