@@ -36,16 +36,8 @@ FLOORS = (
 )
 FLOOR = {room: n for n, rooms in enumerate(FLOORS) for room in rooms}
 TORCH_ROOMS = {
-    *("model", "attribution", "confidence", "training", "benchmark", "pipeline", "job", "cli"),
-}
-    "model",
-    "attribution",
-    "confidence",
-    "training",
-    "benchmark",
-    "pipeline",
-    "job",
-    "cli",
+    *("model", "attribution", "confidence", "training"),
+    *("benchmark", "pipeline", "job", "cli"),
 }
 # What only some rooms may know: the scene knows MRML, the panel (a package of its own) Qt as well.
 SLICER_ROOMS = {
