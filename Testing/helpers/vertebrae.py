@@ -11,7 +11,6 @@ import numpy.typing as npt
 from scipy.spatial.transform import Rotation
 
 from helpers.models import TINY
-from hideseekseg.anatomy.crop import feathered
 from hideseekseg.imaging.volume import Grid, Volume
 from hideseekseg.model.profile import Geometry, Intensity, Profile
 from hideseekseg.simulation.phantom.settings import SpineSettings
@@ -127,11 +126,11 @@ def toy_slices(count: int = 64) -> Slices:
     return Slices(
         image.astype(np.int16),
         twin.astype(np.int16),
-        np.round(255 * feathered(body, 1.0)).astype(np.uint8),
         body,
         lytic,
         blastic,
         np.asarray(spot.any(axis=(1, 2)), np.uint8),
         np.array(["A"] * count),
         np.array([f"toy-{n}" for n in vertebra]),
+        spot.sum(axis=(1, 2)) > 4,
     )
