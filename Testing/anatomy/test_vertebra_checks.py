@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import permutations, product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from hideseekseg.anatomy.label_conventions import LEVELS
 from hideseekseg.anatomy.labelling import assign
 from hideseekseg.anatomy.level_order import PITCH_MM, VARIANTS, along_spine, check_order, fits
 from hideseekseg.anatomy.vertebra_checks import SpineChecks, check_vertebrae
+from hideseekseg.benchmark.speed.processes import write_spine
 from hideseekseg.errors import InputError
+from hideseekseg.imaging.reading import read_segmentation
 from hideseekseg.imaging.segmentation import Segment, Segmentation, segments_from_values
 from hideseekseg.imaging.volume import Grid, Volume
 
@@ -259,6 +262,13 @@ def test_two_vertebrae_alone_in_one_label_are_told_by_their_canals() -> None:
     joined[span[0] : span[-1], 10:28, 20:28] = 1  # what a bridge over the disc joins
     with pytest.raises(InputError, match="more than one vertebra"):
         checked(joined, {"L1": 1})
+
+
+def test_an_arch_that_closes_twice_is_one_vertebra(tmp_path: Path) -> None:
+    """As T12 does in the spine that the benchmark of speed draws, with one neighbour alone."""
+    _, path = write_spine(tmp_path, ("T12", "L1"))
+    spine = read_segmentation(path)
+    assert check_vertebrae(spine, assign(spine, "totalsegmentator")).obstacles == {}
 
 
 def test_islands_are_dropped_and_an_arch_apart_is_a_remark() -> None:

@@ -90,6 +90,7 @@ def real(box_files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory)
     return folder
 
 
+@pytest.mark.slow
 def test_tables_plots_and_pictures_of_every_set(
     cases: Path,
     weights: Path,

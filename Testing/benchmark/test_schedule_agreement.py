@@ -34,6 +34,7 @@ def crops(bundle: Model, tmp_path_factory: pytest.TempPathFactory) -> Crops:
     return choose_crops([s.case for s in subjects], bundle, 3)
 
 
+@pytest.mark.slow
 def test_few_steps_of_the_solver_make_the_exact_edit(bundle: Model, crops: Crops) -> None:
     """And the single shot, which the weights were tuned for, makes another."""
     latents = encode(crops.x, bundle)

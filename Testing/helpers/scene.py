@@ -58,12 +58,15 @@ def open_scene() -> Iterator[Slicer]:
         data.SetMRMLApplicationLogic(application)
         data.SetAndObserveDataIOManager(remote.GetDataIOManager())
         remote.AddDataIOToScene()
+        outer = {name: getattr(slicer, name, None) for name in ("mrmlScene", "modules")}
         slicer.mrmlScene = scene
         slicer.modules = types.SimpleNamespace(
             **{n.lower(): types.SimpleNamespace(logic=lambda x=x: x) for n, x in logics.items()}
         )
         yield Slicer(scene, logics, application, (remote, data))
         scene.Clear(True)
+        for name, value in outer.items():  # the scene that was open around this one is used again
+            setattr(slicer, name, value)
 
 
 def add_ct(array: Any, ijk_to_lps: Any, name: str = "CT") -> Any:

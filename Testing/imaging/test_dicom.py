@@ -201,20 +201,23 @@ def test_identity_and_scale_come_along_and_no_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("uid", "words"),
+    ("uid", "as_ct", "as_segmentation"),
     [
-        ("1.2.840.10008.1.3.10", "a DICOMDIR"),
-        ("1.2.840.10008.5.1.4.1.1.481.3", "RTSTRUCT"),
-        ("1.2.840.10008.5.1.4.1.1.88.33", "a DICOM report"),
-        ("1.2.840.10008.5.1.4.1.1.104.1", "a PDF document"),
+        ("1.2.840.10008.1.3.10", "a DICOMDIR", "a DICOMDIR"),
+        # A structure set is a segmentation; this one lacks its structures.
+        ("1.2.840.10008.5.1.4.1.1.481.3", "RTSTRUCT", "a damaged DICOM object"),
+        ("1.2.840.10008.5.1.4.1.1.88.33", "a DICOM report", "not a segmentation"),
+        ("1.2.840.10008.5.1.4.1.1.104.1", "a PDF document", "not a segmentation"),
     ],
 )
-def test_dicom_objects_that_are_no_images_are_named(tmp_path: Path, uid: str, words: str) -> None:
+def test_dicom_objects_that_are_no_images_are_named(
+    tmp_path: Path, uid: str, as_ct: str, as_segmentation: str
+) -> None:
     report = item_report()
     report.file_meta.MediaStorageSOPClassUID = report.SOPClassUID = uid
     path = save(report, tmp_path / "object")
-    assert words in refusal(path)
-    with pytest.raises(InputError, match=words):
+    assert as_ct in refusal(path)
+    with pytest.raises(InputError, match=as_segmentation):
         read_segmentation(path)
 
 

@@ -53,6 +53,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[di
     return folder, launch(folder, "train")
 
 
+@pytest.mark.slow
 @needs_gloo
 def test_gradients_are_averaged(tmp_path: Path) -> None:
     """Two processes end where one does that sees the batches of both at every step."""
@@ -84,6 +85,7 @@ def test_gradients_are_averaged(tmp_path: Path) -> None:
     assert (apart - expected).abs().max() > 1e-4, "the second batch counts"
 
 
+@pytest.mark.slow
 @needs_gloo
 def test_all_processes_end_with_the_same_weights(
     undisturbed: tuple[Path, list[dict[str, Any]]],
@@ -101,6 +103,7 @@ def test_leader_alone_speaks(undisturbed: tuple[Path, list[dict[str, Any]]]) -> 
     assert first["told"] == 2 and second["told"] == 0
 
 
+@pytest.mark.slow
 @needs_gloo
 def test_stop_of_one_stops_all_and_resumes(
     tmp_path: Path, undisturbed: tuple[Path, list[dict[str, Any]]]

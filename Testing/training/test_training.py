@@ -281,6 +281,7 @@ def test_learning_rate_warms_up_holds_and_falls() -> None:
 # ---- the whole training
 
 
+@pytest.mark.slow
 def test_toy_set_is_learned(tmp_path: Path) -> None:
     """Labels alone: P tells the spots apart, and the decoder comes to draw better."""
     slices = toy_slices()

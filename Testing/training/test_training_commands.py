@@ -83,6 +83,7 @@ def undisturbed(folder: Path) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_training_leaves_weights_that_say_where_they_come_from(undisturbed: Path) -> None:
     model = load_model(undisturbed / "weights", "cpu")
     said = model.profile.provenance
@@ -93,6 +94,7 @@ def test_training_leaves_weights_that_say_where_they_come_from(undisturbed: Path
     assert min(sitk.ReadImage(str(undisturbed / "losses.png")).GetSize()) > 100
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_resuming_give_the_undisturbed_weights(folder: Path, undisturbed: Path) -> None:
     out = folder / "stopped"
     running = start(training(folder, out))

@@ -15,6 +15,8 @@ from helpers.app_walk import Walk, take
 from helpers.newer_slicer import newer_slicer
 from hideseekseg.model.weights import BUNDLE
 
+pytestmark = pytest.mark.slow  # the walk takes half a minute
+
 
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:

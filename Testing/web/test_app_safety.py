@@ -165,6 +165,7 @@ def test_levels_can_be_corrected(opened: Opened) -> None:
     tab.until("() => document.querySelector('.levels summary').innerText.includes('T11 to L1')")
 
 
+@pytest.mark.slow
 def test_cancel_keeps_what_is_finished(opened: Opened) -> None:
     tab = opened.tab
     tab.page.click("#segment")

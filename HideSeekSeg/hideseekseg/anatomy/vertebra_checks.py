@@ -180,7 +180,10 @@ def _one_vertebra(
     if len(shape.pieces) > 1:
         share = 1 - shape.pieces[0].mm3 / shape.mm3
         said.append(f"its label is in {len(shape.pieces)} pieces ({share:.0%} lies apart)")
-    if canals(shape, axis) > 1 and (ratio is None or ratio > 1.3 or relative > TOO_LONG):
+    # An arch may close twice by itself: without neighbours to compare, the label must be long too.
+    alone = ratio is None and length > TOO_LONG * scale * PITCH_MM[level]
+    larger = ratio is not None and (ratio > 1.3 or relative > TOO_LONG)
+    if (alone or larger) and canals(shape, axis) > 1:
         return "its label encloses the spinal canal twice: more than one vertebra", []
     if ratio is not None and not shape.is_cut:
         if ratio > TOO_LARGE:

@@ -60,6 +60,7 @@ OBJECTS = {
     "1.2.840.10008.5.1.4.1.1.11.1": "a DICOM presentation state, not an image",
     "1.2.840.10008.5.1.4.1.1.88": "a DICOM report, not an image",
 }
+DICOMDIR = OBJECTS["1.2.840.10008.1.3.10"]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import SimpleITK as sitk
 
 from ..errors import InputError
 from . import nifti
-from .dicom import read_series
+from .dicom import DICOMDIR, object_name, read_series
 from .dicom_seg import find_dicom_segmentations, read_dicom_segmentation
 from .file_kinds import is_dicom
 from .image_file import is_folder, read_image
@@ -65,6 +65,8 @@ def read_segmentation(
     if is_folder(path):
         return _read_folder(path, wanted)
     if is_dicom(path):
+        if object_name(path) == DICOMDIR:
+            raise InputError(path, f"is {DICOMDIR}")
         return read_dicom_segmentation(path, wanted)
     read = read_image(path)
     image = _as_3d(path, read.image)
