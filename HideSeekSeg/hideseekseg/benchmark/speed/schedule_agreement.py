@@ -35,7 +35,7 @@ class Crops:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class ScheduleAgreement:
     """A schedule against the reference on the same crops.
 
     ``identical``: share of crops with the same findings; ``of_all``: of all crops, those below the
@@ -68,9 +68,9 @@ def choose_crops(cases: Sequence[Case], model: Model, count: int) -> Crops:
 
 def compare_schedules(
     model: Model, crops: Crops, schedules: Sequence[Schedule], say: Callable[[str], None]
-) -> list[Agreement]:
+) -> list[ScheduleAgreement]:
     """Compare schedules; the first is the reference, and is in the result as well."""
-    found: list[Agreement] = []
+    found: list[ScheduleAgreement] = []
     reference: Attribution | None = None
     for schedule in schedules:
         own = replace(model, profile=replace(model.profile, schedule=schedule))
@@ -85,7 +85,7 @@ def compare_schedules(
 
 def judge(
     schedule: Schedule, seen: Attribution, reference: Attribution, crops: Crops, seconds: float
-) -> Agreement:
+) -> ScheduleAgreement:
     """Compare a schedule's results on the crops with the reference's."""
     n = range(len(crops.x))
     same = [_same(_of(seen.selected, i), _of(reference.selected, i)) for i in n]
@@ -93,7 +93,7 @@ def judge(
         d for i in n for d in _score_differences(_of(seen.scored, i), _of(reference.scored, i))
     ]
     identical = float(np.mean(same))
-    return Agreement(
+    return ScheduleAgreement(
         schedule.name,
         (schedule.edit_calls, schedule.projection_calls),
         identical,
