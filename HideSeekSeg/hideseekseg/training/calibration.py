@@ -158,7 +158,7 @@ def expected_calibration_error(p: Floats, true: npt.NDArray[np.bool_], bins: int
 
 
 @dataclass(frozen=True)
-class Tally:
+class TypeCounts:
     """Lesions found, missed and false findings of one type; Dice per vertebra with true voxels."""
 
     found: int
@@ -178,7 +178,7 @@ def tally(
     gate: float = 0.0,
     least_mm: float = 0.0,
     most_mm: float = np.inf,
-) -> Tally:
+) -> TypeCounts:
     """Counts at a threshold; lesions of other diameters are neither asked for nor wrong."""
     found = missed = false = 0
     dice = []
@@ -197,7 +197,7 @@ def tally(
         if any(asked):
             right, claimed = sum(c.right for c in accepted), sum(c.voxels for c in accepted)
             dice.append(2 * right / max(claimed + one.seen.voxels[kind], 1))
-    return Tally(found, missed, false, float(np.mean(dice)) if dice else float("nan"))
+    return TypeCounts(found, missed, false, float(np.mean(dice)) if dice else float("nan"))
 
 
 def false_per_healthy(judged: Sequence[Judged], threshold: float, gate: float = 0.0) -> float:
