@@ -202,8 +202,10 @@ def _bone_around(ct: Volume, found: Sequence[Landmark], superior: Floats) -> Flo
     for one in found:
         reach = one.centre + (one.radius + distances) * directions
         rings.append(_values(ct, reach[..., None, :] + heights))
-    soft = float(np.nanmedian(np.concatenate([ring.ravel() for ring in rings])))
-    bone = float(np.nanpercentile(inside, 75)) if np.isfinite(inside).any() else np.nan
+    around = np.concatenate([ring.ravel() for ring in rings])
+    if not np.isfinite(inside).any() or not np.isfinite(around).any():
+        return None
+    soft, bone = float(np.nanmedian(around)), float(np.nanpercentile(inside, 75))
     if not bone > soft:
         return None
     shares = [
