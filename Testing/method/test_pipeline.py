@@ -315,10 +315,10 @@ class TooLarge(torch.nn.Module):
         self.network = network
         self.architecture = network.architecture
 
-    def encode(self, x: torch.Tensor) -> torch.Tensor:
+    def encode(self, x: torch.Tensor, reference: torch.Tensor | None = None) -> torch.Tensor:
         if x.is_meta:
             raise torch.cuda.OutOfMemoryError("out of memory")
-        z: torch.Tensor = self.network.encode(x)  # type: ignore[operator]
+        z: torch.Tensor = self.network.encode(x, reference)  # type: ignore[operator]
         return z
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:

@@ -82,7 +82,7 @@ class TrainingStage:
 def share_done(stage: TrainingStage, step: int, spent: float) -> float:
     """How much of the stage is over after so many steps and seconds; 1 at its end."""
     timed = 0.0 if stage.seconds is None else spent / stage.seconds
-    return max(step / stage.steps, timed)
+    return max(step / stage.steps if stage.steps else 1.0, timed)
 
 
 def learning_rate(stage: TrainingStage, step: int, spent: float = 0.0) -> float:
