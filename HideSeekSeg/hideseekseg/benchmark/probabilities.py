@@ -214,7 +214,8 @@ def _page(model: Model, rows: dict[str, Data]) -> str:
         "",
         f"Weights {model.profile.name}, {model.hash[:12]}; made by `benchmark probabilities`. Sets"
         " are never pooled. Intervals are 95 % bootstrap that redraws patients, then vertebrae."
-        " Cross-validated: networks and probabilities of patients that neither has seen. Real"
+        " Cross-validated: networks and probabilities of patients that neither has seen. Other sets"
+        " may be of patients that the probabilities were fitted on: see the model card. Real"
         " vertebrae are those in which nobody noticed a lesion. A lesion is found by an accepted"
         " candidate of its type with an IoU of at least 0.1; diameters are the longest axial ones.",
         "",
