@@ -39,7 +39,7 @@ BOX = "T12"  # of the box-shaped vertebrae: a dark block lies in it
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn-cases")
-    draw_subjects(folder, 4, 1, SMALL, lambda done, total: None)
+    draw_subjects(folder, 4, 2, SMALL, lambda done, total: None)
     return folder
 
 
