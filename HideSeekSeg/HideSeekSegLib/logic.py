@@ -42,9 +42,6 @@ def loadExample() -> tuple[Any, Any]:
     return ct, node
 
 
-pass
-
-
 class _Waiting:
     """Hears how the run ends."""
 

@@ -10,7 +10,8 @@ import re
 import tempfile
 import xml.etree.ElementTree as ElementTree
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -46,38 +47,24 @@ def read_scene(path: Path, before: Callable[[], None] = lambda: None) -> None:
             scene.SetRootDirectory(place[1])
 
 
-class checked_scene:  # noqa: N801 - used as a function in a with statement
-    """Unpack a scene to a folder that lasts as long as the block; gives its description (.mrml)."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-
-    def __enter__(self) -> Path:
-        path = self._path
-        if not path.is_file():
-            raise InputError(path, "does not exist")
-        if not zipfile.is_zipfile(path):
-            raise InputError(path, "is not a scene of Slicer (.mrb)")
-        self._folder = tempfile.TemporaryDirectory(prefix="hideseekseg-scene-")
-        try:
-            inside = Path(self._folder.name).resolve()
-            files = unpack(path, inside, LIMITS)
-            descriptions = [file for file in files if file.suffix.lower() == ".mrml"]
-            if len(descriptions) != 1:
-                raise InputError(path, "is not a scene of Slicer: it holds no single .mrml file")
-            _check_description(path, descriptions[0], inside)
-            for file in files:
-                if is_text_header(file):
-                    _check_image(path, file)
-        except BaseException:
-            self._folder.cleanup()
-            raise
-        return descriptions[0]
-
-    def __exit__(self, *error: object) -> None:
-        if self._folder is not None:
-            self._folder.cleanup()
+@contextmanager
+def checked_scene(path: Path) -> Iterator[Path]:
+    """Unpack a scene to a folder that lasts as long as the block; yield its description (.mrml)."""
+    if not path.is_file():
+        raise InputError(path, "does not exist")
+    if not zipfile.is_zipfile(path):
+        raise InputError(path, "is not a scene of Slicer (.mrb)")
+    with tempfile.TemporaryDirectory(prefix="hideseekseg-scene-") as folder:
+        inside = Path(folder).resolve()
+        files = unpack(path, inside, LIMITS)
+        descriptions = [file for file in files if file.suffix.lower() == ".mrml"]
+        if len(descriptions) != 1:
+            raise InputError(path, "is not a scene of Slicer: it holds no single .mrml file")
+        _check_description(path, descriptions[0], inside)
+        for file in files:
+            if is_text_header(file):
+                _check_image(path, file)
+        yield descriptions[0]
 
 
 def _check_image(path: Path, file: Path) -> None:

@@ -140,8 +140,7 @@ def write_shards(
     time.  A shard that is whole and made from the files as they are now (by their hash) is kept;
     one of another manifest is refused with InputError.  ``tell`` hears of every image: how many are
     behind, of how many, and what became of its rows if they were not finished before.
-    ``should_stop`` ends in
-    KeyboardInterrupt.
+    ``should_stop`` ends in KeyboardInterrupt.
     """
     make_folder(out)
     groups = {out / f"shard-{_digest(rows)}.npz": rows for rows in manifest.by_image()}
