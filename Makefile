@@ -21,11 +21,12 @@ demo: $(VENV)/ready-demo
 app: $(VENV)/ready-app
 	$(BIN)/hideseekseg app
 
+# Two processes; the tests of a file stay together, as they share servers and results.
 test: $(VENV)/ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist loadfile
 
 $(VENV)/ready-%: pyproject.toml constraints.txt .ci/set_up.py
 	$(PYTHON) .ci/set_up.py $* $(VENV)

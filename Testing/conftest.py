@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,26 +26,6 @@ torch.set_num_threads(1)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LEVELS = ("T11", "T12", "L1")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Function]) -> None:
-    """Keep the tests of a file in one of several processes (`pytest -n 2 --dist loadgroup`).
-
-    What they share is then made once.  Those with a browser are one group, as two servers and two
-    browsers would wait for each other; so are those that share the network in its full size.
-    """
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    # Only if some test needs it: the tests of Slicer's package run without the browser's app.
-    app = sys.modules.get("helpers.app")
-    for item in items:
-        group = item.nodeid.partition("::")[0]
-        if app and any(value is app for value in vars(item.module).values()):
-            group = "browser"
-        elif "published_folder" in item.fixturenames:
-            group = "full size"
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,11 @@ def bundled() -> dict[str, Any]:
     return dict(json.loads((BUNDLE / "profile.json").read_text("utf-8")))
 
 
+def complete() -> dict[str, Any]:
+    """The bundled profile with those settings, too, that its file leaves to their default."""
+    return {**bundled(), **to_json(read_profile(BUNDLE).profile)}
+
+
 def stored(folder: Path, data: Any) -> Path:
     (folder / "profile.json").write_text(json.dumps(data), "utf-8")
     return folder
@@ -39,7 +44,7 @@ def refusal(folder: Path, data: Any) -> str:
 
 @pytest.mark.parametrize(("part", "name"), SETTINGS, ids=lambda x: x)
 def test_a_setting_of_another_type_is_refused_by_name(part: str, name: str, tmp_path: Path) -> None:
-    value = bundled()[part][name]
+    value = complete()[part][name]
     other = [str(value), [[value]], {"value": value}, float("nan"), float("inf"), -1e400]
     if not isinstance(value, bool):
         other.append(True)
@@ -48,7 +53,7 @@ def test_a_setting_of_another_type_is_refused_by_name(part: str, name: str, tmp_
     for wrong in other:
         if isinstance(value, str) and isinstance(wrong, str):
             wrong = 7
-        data = bundled()
+        data = complete()
         data[part][name] = wrong
         cause = refusal(tmp_path, data)
         if name == "name":
