@@ -5,32 +5,31 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
-from .anatomy.labelling import LEVELS
 from .anatomy.segment_names import may_be_vertebra
 from .errors import InputError
 from .events import Cancelled, Event, Finished
-from .files import together
+from .files import locked, together
 from .findings import Evidence, Result, VertebraFinding
 from .imaging.reading import read_ct, read_segmentation
 from .imaging.segmentation import Segmentation
-from .imaging.volume import Volume
+from .imaging.volume import Volume, scan_identity
 from .model.inference import is_out_of_memory
 from .model.weights import BUNDLE, Model, load_model
 from .output.figures.overview import overview
+from .output.result_folder import EACH, FILES, Claim, claim, remove_vertebrae
 from .output.seg_nrrd import write_segmentation
 from .output.tables import write_csv, write_json
 from .output.vertebra_file import write_vertebra
 from .pipeline import Options, segment_spine
 
-EACH = "vertebrae"
-FILES = ("lesions.seg.nrrd", "candidates.json", "candidates.csv", "overview.png")
+__all__ = ["EACH", "FILES", "Job", "run", "segment", "writable"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,8 @@ class Job:
     ``weights`` is a weights folder, the bundled one if None; ``device`` "auto", "cpu", "cuda" or
     "mps"; ``threads`` the number of CPU threads.  ``each`` also writes every vertebra to a file in
     the folder ``EACH`` of ``out`` as soon as it is finished.  ``series`` chooses a DICOM series of
-    the folder ``ct`` by its UID or number.
+    the folder ``ct`` by its UID or number.  ``overwrite`` replaces the result of another scan in
+    ``out``; ``patient_names`` writes the patient's name and number, where DICOM has them.
     """
 
     ct: Path
@@ -53,6 +53,8 @@ class Job:
     options: Options = field(default_factory=Options)
     each: bool = False
     series: str = ""
+    overwrite: bool = False
+    patient_names: bool = False
 
 
 def segment(
@@ -89,7 +91,8 @@ def segment(
     marked = None if bodies is None else _segmentation(bodies)
     model = weights if isinstance(weights, Model) else load_model(weights or BUNDLE, device)
     options = Options(labels, tuple(levels), threshold, all_slices, schedule, accept_orientation)
-    return _segment(volume, vertebrae, marked, model, options, on_event, should_stop)
+    result = _segment(volume, vertebrae, marked, model, options, on_event, should_stop)
+    return replace(result, run={"scan": scan_identity(volume), **result.run})
 
 
 def _segmentation(source: Segmentation | str | os.PathLike[str]) -> Segmentation:
@@ -128,43 +131,52 @@ def run(job: Job, on_event: Callable[[Event], None], should_stop: Callable[[], b
     """
     began = time.monotonic()
     folder = job.out / EACH if job.each else job.out
-    with writable(folder):
-        ct = read_ct(job.ct, job.series)
+    with writable(folder), _claimed(job) as (ct, scan, claim):
         segmentation = read_segmentation(job.segmentation, may_be_vertebra)
         bodies = read_segmentation(job.bodies, may_be_vertebra) if job.bodies else None
         if job.threads:
             torch.set_num_threads(job.threads)
         model = load_model(job.weights or BUNDLE, job.device)
-        keep = _Keeper(folder) if job.each else None
+        keep = _Keeper(claim, scan) if job.each else None
         inputs = (ct, segmentation, bodies, model, job.options)
         result = _segment(*inputs, on_event, should_stop, keep)
         kept, stopped = tuple(result.run["finished"]), result.run["stopped"]
-        files = _write(job.out, ct, result) if kept or not stopped else ()
+        result = replace(result, run={"scan": scan, **result.run})
+        files = _write(claim, keep, ct, result) if kept or not stopped else ()
     seconds = time.monotonic() - began
     on_event(Cancelled(kept, files, seconds) if stopped else Finished(files, seconds))
     return result
 
 
-class _Keeper:
-    """Write vertebrae as they are finished; the first one replaces those of an earlier run."""
+@contextmanager
+def _claimed(job: Job) -> Iterator[tuple[Volume, dict[str, str], Claim]]:
+    """Read the CT, and take the folder for its result; another run in it is refused before that."""
+    with locked(job.out):
+        ct = read_ct(job.ct, job.series, job.patient_names)
+        scan = scan_identity(ct)
+        yield ct, scan, claim(job.out, scan, job.overwrite)
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._ready = folder, False
+
+class _Keeper:
+    """Write vertebrae as they are finished; the first one replaces those of an earlier run.
+
+    Of another scan's result nothing stays beside them.
+    """
+
+    def __init__(self, claim: Claim, scan: Mapping[str, str]) -> None:
+        self._claim, self._scan = claim, scan
+        self.began = False
 
     def __call__(self, finding: VertebraFinding, evidence: Evidence | None) -> str:
-        if not self._ready:
-            self._clear()
-            self._ready = True
-        file = self._folder / f"{finding.level}.npz"
-        write_vertebra(file, finding, evidence)
+        folder = self._claim.folder
+        if not self.began:
+            self._claim.clear()
+            remove_vertebrae(folder)
+            (folder / EACH).mkdir(exist_ok=True)
+            self.began = True
+        file = folder / EACH / f"{finding.level}.npz"
+        write_vertebra(file, finding, evidence, self._scan)
         return str(file)
-
-    def _clear(self) -> None:
-        for file in (self._folder / f"{level}.npz" for level in LEVELS):
-            try:
-                file.unlink(missing_ok=True)
-            except OSError as error:
-                raise InputError(file, f"cannot be replaced: {error.strerror}") from error
 
 
 @contextmanager
@@ -180,15 +192,22 @@ def writable(folder: Path) -> Iterator[None]:
         yield
     finally:
         for made in missing:
-            if not any(made.iterdir()):
+            if made.is_dir() and not any(made.iterdir()):
                 made.rmdir()
 
 
-def _write(out: Path, ct: Volume, result: Result) -> tuple[str, ...]:
-    """Write all files; all are complete before the first one replaces an older one."""
+def _write(claim: Claim, keep: _Keeper | None, ct: Volume, result: Result) -> tuple[str, ...]:
+    """Write all files; all are complete before the first one replaces an older one.
+
+    Vertebrae that an earlier run wrote one by one go: they would contradict the new tables.
+    """
+    out = claim.folder
     with together(out) as folder:
         write_segmentation(folder / FILES[0], ct.grid, result)
         write_json(folder / FILES[1], result)
         write_csv(folder / FILES[2], result)
         overview(folder / FILES[3], ct, result, result.evidence)
+        if keep is None or not keep.began:
+            claim.clear()
+            remove_vertebrae(out)
     return tuple(str(out / file) for file in FILES)

@@ -16,61 +16,17 @@ from hideseekseg.imaging.dicom import list_series
 from hideseekseg.imaging.reading import read_ct, read_segmentation
 
 pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
+from helpers.dicom import ROOT, dicom, item, one, save, series  # noqa: E402
 
-ROOT = "1.2.826.0.1.3680043.2.1125"
-CT, ENHANCED = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1"
+ENHANCED = "1.2.840.10008.5.1.4.1.1.2.1"
 
 
-def refusal(path: Path, **choice: str) -> str:
+def refusal(path: Path, **choice: Any) -> str:
     with pytest.raises(InputError) as refused:
         read_ct(path, **choice)
     text = str(refused.value)
     assert text.startswith(str(path)) and "\n" not in text
     return text
-
-
-def item(**fields: Any) -> Any:
-    made = pydicom.Dataset()
-    for name, value in fields.items():
-        setattr(made, name, value)
-    return made
-
-
-def dicom(kind: str, number: int, **fields: Any) -> Any:
-    meta = pydicom.dataset.FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = kind, f"{ROOT}.7.{number}"
-    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    usual: dict[str, Any] = dict(
-        SOPClassUID=kind, SOPInstanceUID=f"{ROOT}.7.{number}", Modality="CT"
-    )
-    usual |= dict(StudyInstanceUID=f"{ROOT}.1", SeriesInstanceUID=f"{ROOT}.2", SeriesNumber=2)
-    usual |= dict(FrameOfReferenceUID=f"{ROOT}.3", SeriesDescription="bone", StudyDate="20240102")
-    usual |= dict(SamplesPerPixel=1, PhotometricInterpretation="MONOCHROME2", BitsAllocated=16)
-    usual |= dict(BitsStored=16, HighBit=15, PixelRepresentation=0, PatientName="Doe^Jane")
-    values = {**usual, **fields}
-    return pydicom.dataset.FileDataset(None, item(**values), file_meta=meta, preamble=b"\0" * 128)
-
-
-def save(dataset: Any, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    dataset.save_as(path, enforce_file_format=True)
-    return path
-
-
-def one(n: int, z: float, **fields: Any) -> Any:
-    """An axial slice of n HU at a height."""
-    usual: dict[str, Any] = dict(Rows=8, Columns=10, PixelSpacing=[0.75, 0.5], SliceThickness=2.5)
-    usual |= dict(ImagePositionPatient=[-10, 20, z], ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
-    usual |= dict(InstanceNumber=n + 1, RescaleIntercept=-1000, RescaleSlope=1)
-    usual |= dict(PixelData=np.full((8, 10), 1000 + n, "<u2").tobytes())
-    usual |= dict(ImageType=["ORIGINAL", "PRIMARY", "AXIAL"])
-    return dicom(CT, fields.pop("number", n), **{**usual, **fields})
-
-
-def series(folder: Path, heights: Sequence[float], **fields: Any) -> Path:
-    for n, z in enumerate(heights):
-        save(one(n, z, **fields), folder / f"{n:03d}.dcm")
-    return folder
 
 
 EVEN = [100 + 2.5 * n for n in range(12)]

@@ -40,6 +40,12 @@ def _segment_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="go on where the header contradicts the anatomy (flagged in the result)",
     )
+    add("--overwrite", action="store_true", help="replace the result of another scan in DIR")
+    add(
+        "--patient-names",
+        action="store_true",
+        help="write name and number of the patient, where DICOM has them, into the results",
+    )
     add("--each", action="store_true", help="also write each vertebra at once, to DIR/vertebrae")
     printed = parser.add_mutually_exclusive_group()
     printed.add_argument("--json-lines", action="store_true", help="print events as JSON lines")
@@ -61,6 +67,7 @@ def _segment(args: argparse.Namespace) -> int:
         job = Job(
             *(args.ct, args.segmentation, args.out, args.bodies, args.weights),
             *(args.device, args.threads, options, args.each, args.series),
+            *(args.overwrite, args.patient_names),
         )
         people = quiet if args.quiet else ForPeople(sys.stderr)
         result = run(job, json_lines(sys.stdout) if args.json_lines else people, should_stop)

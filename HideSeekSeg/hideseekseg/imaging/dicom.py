@@ -34,6 +34,7 @@ IDENTITY = {
     "series_description": DESCRIPTION,
     "study_date": "0008|0020",
 }
+PATIENT = {"patient_name": "0010|0010", "patient_id": "0010|0020"}
 ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 # What is no CT volume in HU, by words of the image type or the description.
@@ -138,13 +139,16 @@ def list_series(folder: str | Path) -> list[SeriesInfo]:
     return _sorted(_by_series(_scan(Path(folder).rglob("*"))))
 
 
-def read_series(folder: Path, member: Path | None = None, series: str = "") -> Volume:
+def read_series(
+    folder: Path, member: Path | None = None, series: str = "", patient_names: bool = False
+) -> Volume:
     """Return the CT series of a folder and the folders in it, slices in order of position.
 
     Localizers, projections, material maps, series of fewer than ``MIN_SLICES`` slices and other
     modalities are passed over; what is left out of the chosen series is named in ``notes``.  Where
     several CT series remain, none is guessed: the error lists them.  ``series`` chooses one by its
-    UID or its number, ``member`` by one of its files (then among the files beside it).
+    UID or its number, ``member`` by one of its files (then among the files beside it).  With
+    ``patient_names`` the volume's identity holds the patient's name and number as well.
 
     Raises InputError when there is no such series or more than one, and when its slices are
     missing, doubled, uneven, damaged, of different shape or direction, or taken with a tilted
@@ -157,9 +161,17 @@ def read_series(folder: Path, member: Path | None = None, series: str = "") -> V
     source = member or folder
     chosen, notes = _without_odd_ones(source, chosen)
     _check_rescale(source, chosen)
-    if any(one.frames > 1 for one in chosen):
-        return _read_multi_frame(source, chosen, notes)
-    return _read_slices(source, chosen, notes)
+    several = any(one.frames > 1 for one in chosen)
+    volume = (_read_multi_frame if several else _read_slices)(source, chosen, notes)
+    wanted, tags = IDENTITY | (PATIENT if patient_names else {}), chosen[0].tags
+    said = {name: _plain(tags.get(tag, "")) for name, tag in wanted.items()}
+    return replace(volume, identity={name: text for name, text in said.items() if text})
+
+
+def _plain(text: str) -> str:
+    """Return a text of a header that can be printed, a name with blanks between its parts."""
+    plain = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return " ".join(plain.replace("^", " ").split())
 
 
 def object_name(path: Path) -> str:
@@ -465,5 +477,4 @@ def _volume(
         Grid(array.shape, matrix),
         *(source.name, str(source), notes),
         stated_hu=bool(first.tags.get(INTERCEPT)),
-        identity={name: first.tags[tag] for name, tag in IDENTITY.items() if first.tags.get(tag)},
     )

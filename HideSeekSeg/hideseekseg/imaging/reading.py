@@ -27,19 +27,20 @@ LABEL_TOLERANCE = 0.01
 COMPLEX = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
 
 
-def read_ct(path: str | os.PathLike[str], series: str = "") -> Volume:
+def read_ct(path: str | os.PathLike[str], series: str = "", patient_names: bool = False) -> Volume:
     """Return a CT from a NIfTI, NRRD or MHA/MHD file, a folder of DICOM files, or one of a series.
 
     The array (K, J, I) keeps its stored type, axis order and intensities, NaN included; the grid
     is in LPS mm; ``notes`` say what the reader of a result should know of the file.  ``series``
-    chooses a DICOM series of a folder by its UID or number.  Raises InputError, also for a DICOM
-    series that is not CT.
+    chooses a DICOM series of a folder by its UID or number; ``patient_names`` keeps the patient's
+    name and number, where DICOM has them, in the volume's ``identity``.  Raises InputError, also
+    for a DICOM series that is not CT.
     """
     path = Path(path)
     if is_folder(path):
-        return read_series(path, series=series)
+        return read_series(path, None, series, patient_names)
     if is_dicom(path):
-        return read_series(path.parent, path, series)
+        return read_series(path.parent, path, series, patient_names)
     read = read_image(path)
     image = _as_3d(path, read.image)
     if image.GetNumberOfComponentsPerPixel() > 1:

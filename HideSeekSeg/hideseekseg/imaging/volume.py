@@ -7,8 +7,10 @@ SimpleITK is imported where it is used: machines that only simulate and train ma
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,7 +80,8 @@ class Volume:
 
     ``path`` is the file that it was read from; ``notes`` are remarks for the reader of a result on
     that file; ``stated_hu`` tells that the file itself states HU (DICOM's rescaling); ``identity``
-    holds what DICOM says of study, series and frame of reference, and no name of a patient.
+    holds what DICOM says of study, series and frame of reference, and the patient's name and number
+    only where ``read_ct`` was asked for them.
     """
 
     array: Array
@@ -97,6 +100,43 @@ class Volume:
     def __post_init__(self) -> None:
         if self.array.shape != self.grid.shape:
             raise ValueError(f"array {self.array.shape} does not fit the grid {self.grid.shape}")
+
+
+def scan_identity(volume: Volume) -> dict[str, str]:
+    """Return which scan a volume is: ``name``, ``path``, ``sha256`` and what DICOM says of it.
+
+    The hash is of voxels and geometry (to 0.001 mm), so that the same scan has the same one as
+    DICOM, as NIfTI and in a scene.
+    """
+    path = str(Path(volume.path).absolute()) if volume.path else ""
+    hashed = content_hash(volume.array, volume.grid)
+    return {"name": volume.name, "path": path, "sha256": hashed, **volume.identity}
+
+
+def content_hash(array: Array, grid: Grid) -> str:
+    """Return the SHA-256 of voxels (K, J, I), whatever type they are stored in, and their grid."""
+    matrix = np.round(grid.ijk_to_lps, 3) + 0.0  # no -0
+    digest = hashlib.sha256(np.ascontiguousarray(matrix, "<f8").tobytes())
+    digest.update(np.array(array.shape, "<i8").tobytes())
+    stored = "<f4" if array.dtype.kind == "f" else "<i4"
+    for plane in array:  # one at a time: a copy of the whole would double the memory
+        digest.update(np.ascontiguousarray(plane, stored).data)
+    return digest.hexdigest()
+
+
+def case_name(scan: Mapping[str, str]) -> str:
+    """Return one line that says which scan it is, such as "ct, Thorax, 2024-01-02 [1a2b3c4d]".
+
+    Empty where nothing is known of the scan, as in results of versions before 0.2.
+    """
+    date = scan.get("study_date", "")
+    if len(date) == 8 and date.isdigit():
+        date = f"{date[:4]}-{date[4:6]}-{date[6:]}"
+    words = [scan.get(key, "") for key in ("patient_name", "patient_id", "name")]
+    words += [scan.get("series_description", ""), date]
+    said = ", ".join(word for word in dict.fromkeys(words) if word)
+    hashed = scan.get("sha256", "")[:8]
+    return f"{said} [{hashed}]".strip() if hashed else said
 
 
 def from_sitk(

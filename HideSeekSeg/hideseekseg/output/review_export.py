@@ -11,15 +11,17 @@ from typing import Any
 from ..errors import NoVoxelsError
 from ..files import make_folder, together
 from ..imaging.patch import Patch, measure_patch
-from ..imaging.volume import Grid
+from ..imaging.volume import Grid, case_name
 from ..review.review import Item, Review
+from .result_folder import EXPORTED
 from .seg_nrrd import Outlined, write_segments
 from .segment_description import describe_item
 from .tables import POSITION_COLUMNS, write_plain, write_rows
 
-EXPORTED = ("accepted.seg.nrrd", "accepted.csv", "review.json")
 SCHEMA = 1
+__all__ = ["EXPORTED", "NoVoxelsError", "export_accepted", "measured_item"]
 _COLUMNS = (
+    "case",
     *("name", "id", "level", "type", "score", "p_malignant", "volume_mm3"),
     *(*POSITION_COLUMNS, "added_by_reader", "comment", "reviewer", "reviewed"),
 )
@@ -38,7 +40,7 @@ def export_accepted(
 
     ``patches`` are the voxels on ``ct_grid`` by lesion id.  Volume and place of the accepted
     lesions are those of the voxels, which the reader may have corrected.  ``run`` is
-    ``Result.run``, or the fields of ``events.Started``.
+    ``Result.run``, or the fields of ``events.Started``; its key ``scan`` says which scan it is.
 
     Raises NoVoxelsError for an accepted lesion without voxels, InputError where nothing can be
     written.
@@ -53,7 +55,8 @@ def export_accepted(
     with together(folder) as part:
         lesions = [Outlined(x.id, describe_item(x), patches[x.id]) for x in measured]
         write_segments(part / EXPORTED[0], ct_grid, lesions)
-        rows = ({**_row(item), "reviewer": reviewer, "reviewed": at} for item in measured)
+        told = {"case": case_name(run.get("scan", {})), "reviewer": reviewer, "reviewed": at}
+        rows = ({**_row(item), **told} for item in measured)
         write_rows(part / EXPORTED[1], _COLUMNS, rows)
         facts = {"reviewer": reviewer, "reviewed": at, "run": dict(run)}
         write_plain(part / EXPORTED[2], {"schema": SCHEMA, **facts, **_verdicts(review, measured)})

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..files import atomic
 from ..findings import LESION_TYPES, SCHEMA_VERSION, Candidate, Result, Status, VertebraFinding
+from ..imaging.volume import case_name
 from .segment_description import head_to_tail, labels
 
 _CANDIDATE_KEYS = tuple(f.name for f in fields(Candidate) if f.name != "patch")
@@ -27,6 +28,7 @@ _LATER_KEYS = frozenset(
 )
 POSITION_COLUMNS = ("x_lps_mm", "y_lps_mm", "z_lps_mm")
 _CSV_COLUMNS = (
+    "case",
     *("level", "status", "reason", "p_malignant", "body_source", "body_mm3", "flags"),
     *("name", "id", "type", "score", "accepted", "volume_mm3", "share_of_body", "mean_hu"),
     *("attribution_score", "probability", "stability", "distance_from_training"),
@@ -123,12 +125,12 @@ def write_plain(path: str | Path, data: dict[str, Any]) -> None:
 
 def write_csv(path: str | Path, result: Result) -> None:
     """Write a row per candidate, and one for a vertebra without: every vertebra is listed."""
-    rows = []
+    rows, case = [], case_name(result.run.get("scan", {}))
     for vertebra in to_json(result)["vertebrae"]:
         of_vertebra = {**vertebra, "flags": "; ".join(vertebra["flags"])}
         for candidate in vertebra["candidates"] or [{}]:
             position = dict(zip(POSITION_COLUMNS, candidate.get("centroid_lps", ())))
-            rows.append({**of_vertebra, **candidate, **position})
+            rows.append({"case": case, **of_vertebra, **candidate, **position})
     write_rows(path, _CSV_COLUMNS, rows)
 
 

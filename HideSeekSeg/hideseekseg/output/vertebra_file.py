@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,23 @@ _ARRAYS = tuple(f.name for f in fields(Evidence) if f.name != "grid")
 _UNREADABLE = (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
 
 
-def write_vertebra(path: str | Path, finding: VertebraFinding, evidence: Evidence | None) -> None:
+def write_vertebra(
+    path: str | Path,
+    finding: VertebraFinding,
+    evidence: Evidence | None,
+    scan: Mapping[str, str] | None = None,
+) -> None:
     """Write a ``.npz`` that is complete from the moment it has its name.
 
     It holds the finding as in candidates.json, the candidates' voxels on the CT's grid, and the
-    evidence where there is some.  Raises InputError where it cannot be written.
+    evidence where there is some.  ``scan`` says which scan it is of.  Raises InputError where
+    it cannot be written.
     """
     # The threshold is the reader's to choose: this file does not say what is accepted.
     text = json.dumps(vertebra_to_json(finding, None), allow_nan=False)
     arrays: dict[str, Any] = {"finding": np.frombuffer(text.encode(), np.uint8)}
+    if scan:
+        arrays["scan"] = np.frombuffer(json.dumps(dict(scan)).encode(), np.uint8)
     for n, candidate in enumerate(finding.candidates):
         if candidate.patch is not None:
             arrays[f"voxels{n}"] = candidate.patch.array

@@ -1,0 +1,191 @@
+"""Folders of results: one scan in each, one run at a time, and every file says which scan it is."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from hideseekseg.cli.main import main
+from hideseekseg.imaging.reading import read_ct
+from hideseekseg.imaging.volume import Volume, content_hash, scan_identity, to_sitk
+
+LIBRARY = Path(__file__).resolve().parents[2] / "HideSeekSeg"
+posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+Files = tuple[Path, Path]
+
+
+@pytest.fixture
+def words(tiny_weights: Path, box_files: Files, tmp_path: Path) -> list[str]:
+    options = ["--labels", "totalsegmentator", "--weights", str(tiny_weights), "--quiet"]
+    return ["segment", *map(str, box_files), "--out", str(tmp_path / "out"), *options]
+
+
+@pytest.fixture
+def other(box_spine: tuple[Volume, Volume], tmp_path: Path) -> Path:
+    """Another patient's CT, that the same vertebrae fit."""
+    image = to_sitk(box_spine[0])
+    path = tmp_path / "other.nii.gz"
+    sitk.WriteImage(image + 1, str(path))
+    return path
+
+
+def of(words: list[str], ct: Path) -> list[str]:
+    return [words[0], str(ct), *words[2:]]
+
+
+def listed(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def told(folder: Path) -> dict[str, str]:
+    data = json.loads((folder / "candidates.json").read_text("utf-8"))
+    return dict(data["run"]["scan"])
+
+
+def test_result_of_another_scan_is_not_overwritten_unasked(
+    words: list[str], other: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main([*words, "--each"]) == 0
+    (out / "accepted.csv").write_text("verdicts of the first patient")
+    (out / "notes.txt").write_text("mine")
+    before = {name: (out / name).read_bytes() for name in listed(out)}
+    assert main([*of(words, other), "--each"]) == 2
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and f"{out}: holds the result of another scan (ct.nii.gz [" in said
+    assert "--overwrite" in said
+    assert {name: (out / name).read_bytes() for name in listed(out)} == before
+    assert main(words) == 0, "the same scan may be run again"
+    assert told(out)["path"] == words[1]
+
+    assert main([*of(words, other), "--each", "--levels", "L1", "--overwrite"]) == 0
+    assert told(out)["path"] == str(other)
+    names = ["candidates.csv", "candidates.json", "lesions.seg.nrrd", "notes.txt", "overview.png"]
+    assert listed(out) == [*names, str(Path("vertebrae") / "L1.npz")], "the first patient stayed"
+
+
+def test_vertebrae_alone_say_whose_they_are(
+    words: list[str], other: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As after a run that was killed: there are no tables yet."""
+    out = tmp_path / "out"
+    assert main([*words, "--each"]) == 0
+    for name in listed(out):
+        if "vertebrae" not in name:
+            (out / name).unlink()
+    assert main(of(words, other)) == 2
+    assert "holds the result of another scan (ct.nii.gz [" in capfd.readouterr().err
+    assert main([*of(words, other), "--overwrite"]) == 0
+    assert not [name for name in listed(out) if "vertebrae" in name]
+
+
+def test_result_that_does_not_say_of_which_scan_is_kept_too(
+    words: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    old = Path(__file__).resolve().parents[1] / "data" / "version-0.1" / "results"
+    (tmp_path / "out").mkdir()
+    content = (old / "candidates.json").read_bytes()
+    (tmp_path / "out" / "candidates.json").write_bytes(content)
+    assert main(words) == 2
+    assert "does not say of which scan it is (candidates.json)" in capfd.readouterr().err
+    assert (tmp_path / "out" / "candidates.json").read_bytes() == content
+    assert main([*words, "--overwrite"]) == 0
+
+
+def test_failed_run_with_overwrite_leaves_the_old_result(
+    words: list[str], other: Path, tmp_path: Path
+) -> None:
+    assert main(words) == 0
+    before = {name: (tmp_path / "out" / name).read_bytes() for name in listed(tmp_path / "out")}
+    assert main([*of(words, other), "--overwrite", "--levels", "T3"]) == 2
+    after = {name: (tmp_path / "out" / name).read_bytes() for name in listed(tmp_path / "out")}
+    assert after == before
+
+
+def start(words: list[str], weights: Path) -> subprocess.Popen[str]:
+    """Run slowly, in a process of its own, until the first vertebra is finished."""
+    line = [*words, "--each", "--json-lines"]
+    line[line.index("--weights") + 1] = str(weights)
+    line.remove("--quiet")
+    environment = {**os.environ, "PYTHONPATH": str(LIBRARY), "OMP_NUM_THREADS": "1"}
+    running = subprocess.Popen(
+        [sys.executable, "-m", "hideseekseg", *line],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stdout is not None
+    assert any('"vertebra-done"' in text for text in running.stdout)
+    return running
+
+
+@posix
+def test_second_run_into_one_folder_is_refused_until_the_first_has_ended(
+    words: list[str], slow_weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """However it ends: kill -9 leaves a file behind, and no lock."""
+    with start(words, slow_weights) as first:
+        assert main(words) == 2
+        said = capfd.readouterr().err
+        assert said.count("\n") == 1 and "is in use by another run" in said
+        first.send_signal(signal.SIGKILL)
+    assert main(words) == 0
+    assert not [name for name in listed(tmp_path / "out") if name.startswith(".")]
+
+
+def texts(out: Path) -> bytes:
+    return b"".join((out / name).read_bytes() for name in listed(out))
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_dicom_results_say_which_series_and_no_name_unasked(
+    words: list[str], box_spine: tuple[Volume, Volume], tmp_path: Path, named: bool
+) -> None:
+    pytest.importorskip("pydicom", reason="pydicom is not installed")
+    from helpers.dicom import ROOT, write_series
+
+    folder = write_series(tmp_path / "CD", box_spine[0], PatientID="4711")
+    more = ["--patient-names"] if named else []
+    assert main([*of(words, folder), "--each", *more]) == 0
+    scan = told(tmp_path / "out")
+    assert scan["study_uid"] == f"{ROOT}.1" and scan["series_uid"] == f"{ROOT}.2"
+    assert scan["frame_of_reference_uid"] == f"{ROOT}.3"
+    assert scan["series_description"] == "bone" and scan["study_date"] == "20240102"
+    assert scan["path"] == str(folder)
+    case = f"CD, bone, 2024-01-02 [{scan['sha256'][:8]}]"
+    with (tmp_path / "out" / "candidates.csv").open(encoding="utf-8") as file:
+        assert {row["case"] for row in csv.DictReader(file)} == {
+            f"Doe Jane, 4711, {case}" if named else case
+        }
+    assert (b"Jane" in texts(tmp_path / "out")) == named
+    assert (b"4711" in texts(tmp_path / "out")) == named
+
+
+def test_one_scan_has_one_hash_whatever_stores_it(
+    box_spine: tuple[Volume, Volume], box_files: Files, tmp_path: Path
+) -> None:
+    ct = box_spine[0]
+    sitk.WriteImage(sitk.Cast(to_sitk(ct), sitk.sitkInt32), str(tmp_path / "ct.mha"))
+    read = [read_ct(path) for path in (box_files[0], tmp_path / "ct.mha")]
+    hashes = {scan_identity(volume)["sha256"] for volume in (ct, *read)}
+    assert len(hashes) == 1
+    moved = ct.grid.ijk_to_lps.copy()
+    moved[0, 3] += 0.5
+    changed = ct.array.copy()
+    changed[3, 2, 1] += 1
+    others = {
+        content_hash(ct.array, replace(ct.grid, ijk_to_lps=moved)),
+        content_hash(changed, ct.grid),
+        content_hash(ct.array.astype(np.float32) + 0.25, ct.grid),
+    }
+    assert len(others | hashes) == 4
