@@ -1,17 +1,32 @@
 """Unpack zip archives that somebody else made: nothing is written but what they may hold, inside.
 
-Every archive that the project opens to its files goes through ``unpack``.
+Every archive that the project opens to its files goes through ``unpack``, every one of arrays
+(``.npz``) through ``read_arrays``.
 """
 
 from __future__ import annotations
 
+import math
 import stat
+import warnings
 import zipfile
 import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path, PurePosixPath
+from typing import IO, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from .errors import InputError
+from .files import open_regular
+from .plain_data import first_line, shortened
+
+Array = npt.NDArray[Any]
+MOST_ARRAYS = 16 << 30  # bytes of arrays once unpacked
 
 _BLOCK = 1 << 20
 _PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -100,6 +115,71 @@ def _extract(archive: Path, opened: zipfile.ZipFile, member: zipfile.ZipInfo, fo
     if left:
         raise InputError(archive, f"is a damaged archive: {member.filename[:80]!r} is too short")
     return target
+
+
+def read_arrays(
+    source: Path | bytes, names: Iterable[str] | None = None, most_bytes: int = MOST_ARRAYS
+) -> dict[str, Array]:
+    """Return the arrays of a ``.npz`` file, or those of ``names`` that are in it.
+
+    Sizes are checked before anything is unpacked, arrays of Python objects are refused.  Raises
+    OSError where the file cannot be read and ValueError, one line, for one that is damaged.
+    """
+    wanted = None if names is None else set(names)
+    with _opened(source) as archive:
+        members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
+        chosen = {n: m for n, m in members.items() if wanted is None or n in wanted}
+        if sum(m.file_size for m in chosen.values()) > most_bytes:
+            raise ValueError(f"unpacks to more than {most_bytes / 1e9:.1f} GB")
+        return {name: _read_array(archive, m) for name, m in chosen.items()}
+
+
+_DAMAGED = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, SyntaxError),
+    *(NotImplementedError, RuntimeError, TypeError, RecursionError, OverflowError),
+)
+
+
+@contextmanager
+def _opened(source: Path | bytes) -> Iterator[zipfile.ZipFile]:
+    with open_regular(source) if isinstance(source, Path) else BytesIO(source) as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                yield archive
+        except _DAMAGED as error:
+            raise ValueError(f"damaged: {first_line(error)}") from error
+
+
+def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
+    name = ascii(shortened(member.filename))
+    with archive.open(member) as stream:
+        shape, by_columns, kind = _read_header(stream, name)
+        size = math.prod(shape) * kind.itemsize
+        if min(shape, default=0) < 0 or size > member.file_size:
+            raise ValueError(f"{name} promises more than it holds")
+        data = bytearray(size)
+        if stream.readinto(data) != size:  # type: ignore[attr-defined]
+            raise ValueError(f"{name} is cut short")
+        stream.read(1)  # so that the checksum is compared
+    if not size:
+        return np.zeros(shape, kind)
+    order: Literal["F", "C"] = "F" if by_columns else "C"
+    return np.frombuffer(data, kind).reshape(shape, order=order)
+
+
+def _read_header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"{name} has an unknown version")
+    read = np.lib.format.read_array_header_1_0
+    if version == (2, 0):
+        read = np.lib.format.read_array_header_2_0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damaged headers
+        shape, by_columns, kind = read(stream)
+    if kind.hasobject:
+        raise ValueError(f"{name} holds Python objects, which are not read")
+    return shape, by_columns, kind
 
 
 def decompress(packed: bytes, most_bytes: int) -> bytes:

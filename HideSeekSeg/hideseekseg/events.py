@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
+
+from .plain_data import as_type
 
 SCHEMA = 1
 
@@ -120,21 +122,19 @@ def to_line(event: Event) -> str:
 
 
 def from_line(line: str) -> Event | None:
-    """Return the event, or None for any other line, as libraries print and newer versions add."""
+    """Return the event, or None for any other line, as libraries print and newer versions add.
+
+    A line with a value of another type is none either: whoever reads events need not check them.
+    """
     try:
         data = json.loads(line)
-    except ValueError:
+        kind = _KINDS.get(str(data.get("event"))) if isinstance(data, dict) else None
+        if kind is None:
+            return None
+        hints = get_type_hints(kind)
+        known = {f.name: data[f.name] for f in fields(kind) if f.name in data}
+        if any(f.default is MISSING and f.name not in known for f in fields(kind)):
+            return None
+        return kind(**{name: as_type(hints[name], value) for name, value in known.items()})
+    except (ValueError, RecursionError):
         return None
-    kind = _KINDS.get(str(data.get("event"))) if isinstance(data, dict) else None
-    if kind is None:
-        return None
-    known: dict[str, Any] = {
-        f.name: _hashable(data[f.name]) for f in fields(kind) if f.name in data
-    }
-    if any(f.default is MISSING and f.name not in known for f in fields(kind)):
-        return None
-    return kind(**known)
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(_hashable(item) for item in value) if isinstance(value, list) else value

@@ -1,16 +1,27 @@
-"""Write files atomically: complete, or not at all."""
+"""Write files atomically, complete or not at all; open regular files alone; hold folders shortly.
+
+Temporary folders hold patients' images: they go when their owner ends, and those of an owner that
+was killed go when the next one starts (``temporary_folder``).
+"""
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import secrets
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
-from .errors import InputError
+from .errors import InputError, UserError
+from .plain_data import first_line
+
+MOST_TEXT = 64 << 20  # bytes of JSON or a table: those of this project have less than 1 MB
 
 LOCK = ".hideseekseg.lock"
 
@@ -119,6 +130,73 @@ def _lock(file: int) -> None:
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Open a file to read its bytes, if it is a regular one (or a link to one).
+
+    A pipe would wait for a writer for ever, and a device has no end: both are an OSError at once.
+    """
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        mode = os.fstat(number).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
+        return os.fdopen(number, "rb")
+    except BaseException:
+        os.close(number)
+        raise
+
+
+def read_bytes(
+    path: Path, most_bytes: int = MOST_TEXT, error: type[UserError] = InputError
+) -> bytes:
+    """Return what a regular file holds; raises ``error`` for another file, or a larger one."""
+    try:
+        with open_regular(path) as file:
+            content = file.read(most_bytes + 1)
+    except OSError as cause:
+        raise error(path, f"cannot be read: {cause.strerror or cause}") from cause
+    except ValueError as cause:
+        raise error(str(path).replace("\0", "?"), "is not a possible file name") from cause
+    if len(content) > most_bytes:
+        raise error(path, f"is larger than {most_bytes / 2**20:.0f} MB: it is no such file")
+    return content
+
+
+def read_text(path: Path, most_bytes: int = MOST_TEXT, error: type[UserError] = InputError) -> str:
+    """Return a text file in UTF-8, with or without a byte order mark; raises ``error``."""
+    try:
+        return read_bytes(path, most_bytes, error).decode("utf-8-sig")
+    except UnicodeDecodeError as cause:
+        raise error(path, "cannot be read: it is no text in UTF-8") from cause
+
+
+def read_json(
+    path: Path,
+    most_bytes: int = MOST_TEXT,
+    error: type[UserError] = InputError,
+    pairs: bool = False,
+) -> Any:
+    """Return what a JSON file holds; ``pairs`` keeps objects as lists of pairs.  Raises ``error``.
+
+    What it holds is not checked yet: see ``plain_data``.
+    """
+    try:
+        text = read_bytes(path, most_bytes, error).decode("utf-8-sig")
+        return json.loads(text, object_pairs_hook=list if pairs else None)
+    except (ValueError, RecursionError) as cause:
+        raise error(path, f"is not valid JSON: {first_line(cause)}") from cause
+
+
+def read_object(path: Path, error: type[UserError] = InputError) -> dict[str, Any]:
+    """Return what a JSON file that holds an object holds; raises ``error``."""
+    data = read_json(path, error=error)
+    if not isinstance(data, dict):
+        raise error(path, "is not a JSON object")
+    return data
 
 
 def make_folder(path: Path) -> None:

@@ -112,7 +112,7 @@ def test_what_is_no_profile_is_refused(data: Any, tmp_path: Path) -> None:
 
 def test_nesting_without_end_is_refused(tmp_path: Path) -> None:
     (tmp_path / "profile.json").write_text("[" * 200_000, "utf-8")
-    with pytest.raises(WeightsError, match="is not JSON"):
+    with pytest.raises(WeightsError, match="is not valid JSON"):
         read_profile(tmp_path)
 
 

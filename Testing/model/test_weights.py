@@ -128,7 +128,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "classifier.safetensors",
         "SHA-256",
     ),
-    "half a profile": (lambda f: truncate(f / "profile.json"), "profile.json", "not JSON"),
+    "half a profile": (lambda f: truncate(f / "profile.json"), "profile.json", "not valid JSON"),
     "a list": (
         lambda f: (f / "profile.json").write_text("[]"),
         "profile.json",

@@ -19,8 +19,9 @@ SOURCES = sorted(LIBRARY.rglob("*.py"))
 
 # From the ground up: a room may import from its own floor's room and from lower floors.
 FLOORS = (
-    ("errors", "events"),
-    ("archives", "files"),
+    ("errors", "plain_data"),
+    ("events", "files"),
+    ("archives",),
     ("imaging", "model"),
     ("progress", "findings"),
     ("anatomy", "review", "attribution"),

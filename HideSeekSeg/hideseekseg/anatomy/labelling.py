@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import InputError
+from ..files import read_json
 from ..imaging.segmentation import Segment, Segmentation
+from ..plain_data import shown
 from .label_conventions import (
     CONVENTIONS,
     LEVELS,
@@ -50,6 +51,7 @@ SUBREGIONS = (
     "vertebrae as the segmentation, and this file as --bodies"
 )
 SHOWN = 12
+MOST_DIGITS = 19  # of a label value
 
 
 @dataclass(frozen=True)
@@ -295,18 +297,13 @@ def _declared(labels: str | None) -> Convention | None:
 
 def _read_mapping(path: Path) -> Convention:
     """Read a JSON object such as ``{"20": "L1", "21": "L2 body", "7": "other"}``."""
-    try:
-        pairs = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=list)
-    except OSError as error:
-        raise InputError(path, f"cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(path, f"is not valid JSON: {str(error).splitlines()[0]}") from error
+    pairs = read_json(path, pairs=True)
     if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
         raise InputError(path, 'is not a JSON object that maps values to levels ({"20": "L1"})')
     meanings: dict[int, Meaning] = {}
     for key, text in pairs:
-        if not key.strip().isdecimal() or int(key) == 0:
-            raise InputError(path, f'"{key}" is not a label value (1, 2, 3, ...)')
+        if not key.strip().isdecimal() or len(key) > MOST_DIGITS or int(key) == 0:
+            raise InputError(path, f"{shown(key)} is not a label value (1, 2, 3, ...)")
         if int(key) in meanings:
             raise InputError(path, f"value {int(key)} is mapped twice")
         meanings[int(key)] = _mapped(path, int(key), text)
@@ -318,10 +315,9 @@ def _mapped(path: Path, value: int, text: object) -> Meaning:
         return OTHER
     meaning = meaning_of_name(text) if isinstance(text, str) else None
     if meaning is None or meaning == OTHER or meaning.problem:
-        shown = json.dumps(text, ensure_ascii=False)
         levels = f"{LEVELS[0]} to {LEVELS[-1]}"
         raise InputError(
-            path, f'value {value} is mapped to {shown}: no level ({levels}) or "other"'
+            path, f'value {value} is mapped to {shown(text)}: no level ({levels}) or "other"'
         )
     return meaning
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from ..anatomy.crop import Crop, crop_grid, take_crop
 from ..anatomy.intensity import Calibration, network_input
 from ..confidence import marrow, reference_of, relative_reference
 from ..errors import InputError
-from ..files import make_folder
+from ..files import make_folder, read_text
 from ..findings import LesionType
 from ..model.profile import Profile
 from ..simulation.random_fields import Field, Mask
@@ -30,6 +31,7 @@ from ..training.dataset import (
     Slices,
     load_slices,
     make_batch,
+    read_shard,
 )
 from ..training.evaluation import Case, case_of
 
@@ -82,9 +84,9 @@ def _levels(folder: Path) -> dict[str, str]:
     """Return the level of every vertebra, by the name that ``load_slices`` gives it."""
     levels: dict[str, str] = {}
     for shard in sorted(folder.glob("shard-*.npz")):
-        with np.load(shard, allow_pickle=False) as data:
-            names = [f"{shard.stem}-{number}" for number in data["vertebra"]]
-            levels |= dict(zip(names, data["level"].tolist()))
+        data = read_shard(shard, {"vertebra", "level"})
+        names = [f"{shard.stem}-{number}" for number in data["vertebra"]]
+        levels |= dict(zip(names, data["level"].tolist()))
     return levels
 
 
@@ -141,14 +143,11 @@ class Box:
 def read_boxes(path: Path) -> list[Box]:
     """Read a CSV with patient, x, y, z, width (x), depth (y), height (z) in LPS mm; InputError."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(read_text(path).splitlines(), strict=True))
         return [
             Box(row["patient"], _triple(row, BOX_COLUMNS[1:4]), _triple(row, BOX_COLUMNS[4:]))
             for row in rows
         ]
-    except OSError as error:
-        raise InputError(path, f"cannot be read: {error.strerror}") from error
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         cause = f"needs the columns {', '.join(BOX_COLUMNS)}, with numbers in mm"
         raise InputError(path, cause) from error
@@ -156,6 +155,8 @@ def read_boxes(path: Path) -> list[Box]:
 
 def _triple(row: dict[str, str], names: Sequence[str]) -> tuple[float, float, float]:
     x, y, z = (float(row[name]) for name in names)
+    if not all(map(math.isfinite, (x, y, z))):
+        raise ValueError("not finite")
     return x, y, z
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..files import read_object
 from ..simulation.source_vertebrae import Source, read_sources
 from .speed.processes import wait_for
 
@@ -66,7 +66,7 @@ def _run(source: Source, out: Path, extra: Sequence[str]) -> ScanRun:
 
 
 def _counts(path: Path) -> tuple[int, int, int, int]:
-    vertebrae = json.loads(path.read_text(encoding="utf-8"))["vertebrae"]
+    vertebrae = read_object(path)["vertebrae"]
     candidates = [c for v in vertebrae for c in v["candidates"]]
     skipped = sum(v["status"] == "not analysed" for v in vertebrae)
     return len(vertebrae), skipped, len(candidates), sum(c["accepted"] for c in candidates)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from ..errors import InputError
+from ..files import open_regular
 
 # First bytes, what they are, and what to do about it.
 _PACKED = (
@@ -34,7 +35,7 @@ _USUAL = {"a NIfTI file": ".nii", "a NRRD file": ".nrrd", "a MetaImage file": ".
 def first_bytes(path: Path, count: int) -> bytes:
     """Return the beginning of a file; raises InputError for one that cannot be opened."""
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             return stream.read(count)
     except OSError as error:
         raise InputError(path, f"cannot be opened: {error.strerror}") from error

@@ -20,6 +20,7 @@ from typing import IO, cast
 import numpy as np
 import numpy.typing as npt
 
+from ..files import open_regular
 from .text_headers import UNSTATED
 from .volume import MAX_VOXEL_MM, MIN_VOXEL_MM
 
@@ -168,9 +169,9 @@ def label_names(path: Path) -> dict[int, str]:
 
 def _open(path: Path) -> IO[bytes]:
     """Unpack by content, as NIfTI readers do, whatever the name says."""
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         packed = stream.read(2) == b"\x1f\x8b"
-    return cast(IO[bytes], gzip.open(path)) if packed else path.open("rb")
+    return cast(IO[bytes], gzip.open(path)) if packed else open_regular(path)
 
 
 def _chunks(stream: IO[bytes]) -> Iterator[bytes]:

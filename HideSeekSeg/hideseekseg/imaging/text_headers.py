@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ..errors import InputError
+from ..files import open_regular
 
 MAX_HEADER = 1 << 24
 # Neither gzip nor zlib packs tighter than 1 to 1032.
@@ -98,7 +99,7 @@ def check_text_header(path: Path) -> tuple[str, ...]:
     or an encoding or unit that cannot be read, and for one that promises more than the file holds.
     """
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             head = stream.read(MAX_HEADER)
     except OSError as error:
         raise InputError(path, f"cannot be opened: {error.strerror}") from error

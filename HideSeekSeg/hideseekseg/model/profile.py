@@ -12,10 +12,11 @@ import math
 import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 from ..errors import WeightsError
+from ..files import read_object
+from ..plain_data import as_type, shown
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundle"
 PROFILE = "profile.json"
@@ -248,9 +249,9 @@ def from_json(data: dict[str, Any]) -> Profile:
     }
     name, provenance = data.get("name", Profile.name), data.get("provenance", {})
     if not isinstance(name, str):
-        raise ValueError(f"profile: name {_shown(name)} is not text")
+        raise ValueError(f"profile: name {shown(name)} is not text")
     if not isinstance(provenance, dict):
-        raise ValueError(f"profile: provenance {_shown(provenance)} is not an object")
+        raise ValueError(f"profile: provenance {shown(provenance)} is not an object")
     profile = Profile(name=name, provenance=provenance, **values)
     _check(profile)
     return profile
@@ -261,7 +262,7 @@ _PARTS = ("architecture", "geometry", "intensity", "schedule", "decision", "conf
 
 def _part(part: str, cls: type, values: Any) -> Any:
     if not isinstance(values, dict):
-        raise ValueError(f"profile: {part} {_shown(values)} is not an object")
+        raise ValueError(f"profile: {part} {shown(values)} is not an object")
     hints = get_type_hints(cls, include_extras=True)
     unknown = set(values) - set(hints)
     if unknown:
@@ -269,59 +270,10 @@ def _part(part: str, cls: type, values: Any) -> Any:
     read = {}
     for name, value in values.items():
         try:
-            read[name] = _value(hints[name], value)
+            read[name] = as_type(hints[name], value)
         except ValueError as error:
-            raise ValueError(f"profile: {part} {name} {_shown(value)} {error}") from None
+            raise ValueError(f"profile: {part} {name} {shown(value)} {error}") from None
     return cls(**read)
-
-
-def _value(hint: Any, value: Any) -> Any:
-    """Return the value as the type of the hint; ValueError says what it is not."""
-    kind, inner = get_origin(hint), get_args(hint)
-    if kind in (Union, UnionType):
-        options = [option for option in inner if option is not NoneType]
-        return None if value is None else _value(options[0], value)
-    if kind is Literal:
-        if value not in inner or not isinstance(value, str):
-            raise ValueError(f"is not one of {', '.join(inner)}")
-        return value
-    if kind is tuple:
-        return _values(inner, value)
-    if kind is Annotated:
-        number = _value(inner[0], value)
-        if number not in inner[1]:
-            raise ValueError(f"is not {inner[1]}")
-        return number
-    if hint is bool or hint is str:
-        if not isinstance(value, hint):
-            raise ValueError(f"is not {'true or false' if hint is bool else 'text'}")
-        return value
-    return _number(hint, value)
-
-
-def _values(inner: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
-    if not isinstance(value, (list, tuple)):
-        raise ValueError("is not a list")
-    hints = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
-    if len(value) != len(hints):
-        raise ValueError(f"does not have {len(hints)} values")
-    return tuple(_value(hint, item) for hint, item in zip(hints, value))
-
-
-def _number(hint: Any, value: Any) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError("is not a whole number" if hint is int else "is not a number")
-    if hint is int and not isinstance(value, int):
-        raise ValueError("is not a whole number")
-    # Numbers beyond float64 are infinite, and JSON of Python may hold NaN.
-    if not abs(value) < 1e300:
-        raise ValueError("is not a finite number")
-    return value if hint is int else float(value)
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=True)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _check(profile: Profile) -> None:
@@ -382,14 +334,7 @@ class StoredProfile:
 def read_profile(folder: str | os.PathLike[str]) -> StoredProfile:
     """Read the profile of a weights folder; raises WeightsError naming the file and the cause."""
     path = Path(folder) / PROFILE
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise WeightsError(path, f"cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise WeightsError(path, f"is not JSON: {str(error).splitlines()[0]}") from error
-    if not isinstance(data, dict):
-        raise WeightsError(path, "is not a JSON object")
+    data = read_object(path, WeightsError)
     try:
         profile = from_json({key: value for key, value in data.items() if key != "files"})
     except ValueError as error:

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..errors import DeviceError, ScheduleError, WeightsError
+from ..files import open_regular
 from .autoencoder import DiffusionAutoencoder
 from .classifier import LinearClassifier
 from .profile import (
@@ -202,7 +203,7 @@ def _read_tensors(path: Path, expected: str | None) -> dict[str, Tensor]:
     if expected is None:
         raise WeightsError(path.parent / PROFILE, f"has no SHA-256 of {path.name} under 'files'")
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             found = _file_hash(file)
         if found != expected:
             raise WeightsError(

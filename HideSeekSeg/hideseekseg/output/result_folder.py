@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ..anatomy.labelling import LEVELS
+from ..archives import read_arrays
 from ..errors import InputError
+from ..files import read_object
 from ..imaging.volume import case_name
 
 FILES = ("lesions.seg.nrrd", "candidates.json", "candidates.csv", "overview.png")
@@ -26,7 +25,6 @@ PICTURE = "accepted.png"
 SCENE = "review.mrb"
 EACH = "vertebrae"
 _ALL = (*FILES, *MASKS, *EXPORTED, PICTURE, SCENE)
-_DAMAGED = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -113,14 +111,12 @@ def _scan_of(file: Path) -> Mapping[str, str] | None:
     """Return which scan a file is of: empty where it does not say, None where it is no result."""
     try:
         if file.suffix == ".npz":
-            with np.load(file, allow_pickle=False) as arrays:
-                if "finding" not in arrays:
-                    return None
-                told = arrays["scan"].tobytes().decode() if "scan" in arrays else "{}"
-            found = json.loads(told)
+            arrays = read_arrays(file, {"finding", "scan"})
+            if "finding" not in arrays:
+                return None
+            found = json.loads(arrays["scan"].tobytes() if "scan" in arrays else "{}")
         else:
-            data = json.loads(file.read_text("utf-8"))
-            found = data["run"].get("scan", {})
+            found = read_object(file)["run"].get("scan", {})
         return {str(key): str(value) for key, value in found.items()}
-    except (*_DAMAGED, AttributeError, TypeError):
+    except (InputError, OSError, ValueError, KeyError, AttributeError, TypeError):
         return None

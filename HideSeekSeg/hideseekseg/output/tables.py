@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 from ..files import atomic
 from ..findings import LESION_TYPES, SCHEMA_VERSION, Candidate, Result, Status, VertebraFinding
 from ..imaging.volume import case_name
+from ..plain_data import as_type, from_plain, shortened
 from .segment_description import head_to_tail, labels
 
 _CANDIDATE_KEYS = tuple(f.name for f in fields(Candidate) if f.name != "patch")
@@ -87,28 +88,30 @@ def result_from_json(data: dict[str, Any]) -> Result:
     try:
         version = str(data["schema"])
         if version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
-            raise ValueError(f"schema {version} cannot be read, only {SCHEMA_VERSION}")
-        vertebrae = tuple(vertebra_from_json(v) for v in data["vertebrae"])
-        return Result(vertebrae, data["threshold"], data["run"])
+            raise ValueError(f"schema {shortened(version)} cannot be read, only {SCHEMA_VERSION}")
+        vertebrae = tuple(vertebra_from_json(v) for v in as_type(list[Any], data["vertebrae"]))
+        threshold = as_type(float, data["threshold"])
+        return Result(vertebrae, threshold, as_type(dict[str, Any], data["run"]))
     except KeyError as missing:
         raise ValueError(f"candidates: key {missing} is missing") from None
+    except TypeError:
+        raise ValueError("candidates: not an object") from None
 
 
 def vertebra_from_json(data: dict[str, Any]) -> VertebraFinding:
-    """Return the vertebra that ``vertebra_to_json`` described; raises KeyError."""
-    values = _known(data, _VERTEBRA_KEYS)
-    values["status"] = Status(values["status"])
-    candidates = tuple(Candidate(**_known(c, _CANDIDATE_KEYS)) for c in data["candidates"])
-    return VertebraFinding(**values, candidates=candidates)
+    """Return the vertebra that ``vertebra_to_json`` described.
+
+    Raises KeyError naming a key that is missing, and ValueError for a value of another type.
+    """
+    vertebra = from_plain(VertebraFinding, _known(data, _VERTEBRA_KEYS))
+    entries = as_type(list[dict[str, Any]], data["candidates"])
+    candidates = tuple(from_plain(Candidate, _known(c, _CANDIDATE_KEYS)) for c in entries)
+    return replace(vertebra, candidates=candidates)
 
 
 def _known(data: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """Return the values of these keys; those of a later minor version may be missing."""
-    return {key: _hashable(data[key]) for key in keys if key in data or key not in _LATER_KEYS}
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    return {key: data[key] for key in keys if key in data or key not in _LATER_KEYS}
 
 
 def write_json(path: str | Path, result: Result) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..archives import read_arrays
 from ..errors import InputError
 from ..files import atomic
 from ..findings import Evidence, VertebraFinding
@@ -19,8 +18,10 @@ from ..imaging.patch import Patch, triple
 from ..imaging.volume import Grid
 from .tables import vertebra_from_json, vertebra_to_json
 
-_ARRAYS = tuple(f.name for f in fields(Evidence) if f.name != "grid")
-_UNREADABLE = (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
+ARRAYS = tuple(f.name for f in fields(Evidence) if f.name != "grid")
+MASKS = ("body", "lytic", "blastic", "changed")
+MOST_BYTES = 4 << 30  # of the arrays of one vertebra
+_UNREADABLE = (OSError, KeyError, TypeError, ValueError, IndexError, RecursionError)
 
 
 def write_vertebra(
@@ -45,7 +46,7 @@ def write_vertebra(
             arrays[f"voxels{n}"] = candidate.patch.array
             arrays[f"start{n}"] = np.array(candidate.patch.start, np.int64)
     if evidence is not None:
-        arrays |= {name: getattr(evidence, name) for name in _ARRAYS}
+        arrays |= {name: getattr(evidence, name) for name in ARRAYS}
         arrays["ijk_to_lps"] = evidence.grid.ijk_to_lps
     with atomic(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
@@ -57,8 +58,7 @@ def read_vertebra(path: str | Path) -> tuple[VertebraFinding, Evidence | None]:
     Nothing in the file is run, whoever made it.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
+        arrays = read_arrays(Path(path), most_bytes=MOST_BYTES)
         finding = vertebra_from_json(json.loads(arrays["finding"].tobytes().decode()))
         patches = (_patch(arrays, n) for n in range(len(finding.candidates)))
         candidates = tuple(replace(c, patch=p) for c, p in zip(finding.candidates, patches))
@@ -69,16 +69,35 @@ def read_vertebra(path: str | Path) -> tuple[VertebraFinding, Evidence | None]:
         raise InputError(path, "is not the result of a vertebra, or is damaged") from error
 
 
+def evidence_of(arrays: Mapping[str, Any]) -> Evidence:
+    """Return the evidence that these arrays (named as its fields, and ``ijk_to_lps``) are.
+
+    Raises KeyError or ValueError where they are of another kind.
+    """
+    matrix, shape = np.asarray(arrays["ijk_to_lps"]), arrays["image"].shape
+    if matrix.shape != (4, 4) or matrix.dtype.kind != "f" or not np.isfinite(matrix).all():
+        raise ValueError("no matrix of a grid")
+    if len(shape) != 3 or abs(np.linalg.det(matrix)) < 1e-9:
+        raise ValueError("no images of slices")
+    for name in ARRAYS:
+        kind = "b" if name in MASKS else "f"
+        if arrays[name].shape != shape or arrays[name].dtype.kind != kind:
+            raise ValueError(f"{name} is of another kind")
+    return Evidence(grid=Grid(shape, matrix), **{name: arrays[name] for name in ARRAYS})
+
+
 def _patch(arrays: dict[str, Any], number: int) -> Patch | None:
     if f"voxels{number}" not in arrays:
         return None
-    return Patch(arrays[f"voxels{number}"], triple(arrays[f"start{number}"]))
+    voxels, start = arrays[f"voxels{number}"], arrays[f"start{number}"]
+    if voxels.dtype != bool or voxels.ndim != 3 or start.dtype.kind != "i" or start.shape != (3,):
+        raise ValueError("voxels of another kind")
+    return Patch(voxels, triple(start))
 
 
 def _evidence(arrays: dict[str, Any]) -> Evidence | None:
     if "ijk_to_lps" not in arrays:
         return None
-    grid = Grid(arrays["image"].shape, arrays["ijk_to_lps"])
     if "changed" not in arrays:  # written by version 0.1
         arrays = {**arrays, "changed": arrays["lytic"] | arrays["blastic"]}
-    return Evidence(grid=grid, **{name: arrays[name] for name in _ARRAYS})
+    return evidence_of(arrays)

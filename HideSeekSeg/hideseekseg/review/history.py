@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from ..plain_data import as_type
 from .items import Assessment, Lesion, lesion_from_json, opinion_from_json
 
 
@@ -97,9 +98,9 @@ def command_from_json(data: Mapping[str, Any]) -> Command:
     """Read a command; raises KeyError, TypeError or ValueError for other data."""
     if data["do"] == "opine":
         before, after = (opinion_from_json(data[key]) for key in ("before", "after"))
-        return SetAssessment(str(data["id"]), before, after)
+        return SetAssessment(as_type(str, data["id"]), before, after)
     if data["do"] == "threshold":
-        return SetThreshold(float(data["before"]), float(data["after"]))
+        return SetThreshold(as_type(float, data["before"]), as_type(float, data["after"]))
     if data["do"] == "add":
         return AddMissed(lesion_from_json(data["lesion"]))
     raise ValueError(f"{data['do']!r} is no command")
@@ -159,6 +160,16 @@ class History:
                 if isinstance(step, AddMissed) and step.lesion.id == lesion.id:
                     steps[n] = AddMissed(lesion)
 
+    def check(self, state: State) -> None:
+        """Raise ValueError where a step cannot be undone or redone from this state."""
+        for steps, way in ((self.done, "revert"), (self.undone, "apply")):
+            trial = State(state.threshold, dict(state.lesions), dict(state.opinions))
+            try:
+                for step in reversed(steps):
+                    getattr(step, way)(trial)
+            except KeyError as error:
+                raise ValueError(f"a step is about {error}, which is not in it") from None
+
     def to_json(self) -> dict[str, Any]:
         return {
             "undo": [command_to_json(x) for x in self.done],
@@ -168,12 +179,15 @@ class History:
 
 def history_from_json(data: Mapping[str, Any]) -> History:
     """Read what ``History.to_json`` wrote."""
-    done, undone = ([command_from_json(x) for x in data[key]] for key in ("undo", "redo"))
+    done, undone = (
+        [command_from_json(x) for x in as_type(list[dict[str, Any]], data[key])]
+        for key in ("undo", "redo")
+    )
     return History(done, undone)
 
 
 def state_from_json(data: Mapping[str, Any]) -> State:
     """Read what ``State.to_json`` wrote."""
-    lesions = [lesion_from_json(x) for x in data["lesions"]]
-    opinions = {key: opinion_from_json(x) for key, x in data["opinions"].items()}
-    return State(float(data["threshold"]), {x.id: x for x in lesions}, opinions)
+    lesions = [lesion_from_json(x) for x in as_type(list[Any], data["lesions"])]
+    opinions = as_type(dict[str, Assessment], data["opinions"])
+    return State(as_type(float, data["threshold"]), {x.id: x for x in lesions}, opinions)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from ..findings import LesionType, Status, VertebraFinding
+from ..plain_data import from_plain
 
 Verdict = Literal["unreviewed", "accepted", "rejected"]
 Triple = tuple[float, float, float]
@@ -164,22 +165,14 @@ def vertebra_to_json(vertebra: ReviewedVertebra) -> dict[str, Any]:
 
 def vertebra_from_json(data: Mapping[str, Any]) -> ReviewedVertebra:
     """Read what ``vertebra_to_json`` wrote."""
-    return ReviewedVertebra(
-        **{**data, "status": Status(data["status"]), "flags": tuple(data["flags"])}
-    )
+    return from_plain(ReviewedVertebra, data)
 
 
 def opinion_from_json(data: Mapping[str, Any]) -> Assessment:
     """Read what ``asdict`` made of an assessment."""
-    if data["verdict"] not in VERDICTS:
-        raise ValueError(f"{data['verdict']!r} is no verdict")
-    return Assessment(data["verdict"], bool(data["switched"]), str(data["comment"]))
+    return from_plain(Assessment, data)
 
 
 def lesion_from_json(data: Mapping[str, Any]) -> Lesion:
     """Read what ``asdict`` made of a lesion; JSON has lists in place of tuples."""
-    if data["type"] not in OTHER:
-        raise ValueError(f"{data['type']!r} is no type of lesion")
-    values: dict[str, Any]
-    values = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items()}
-    return Lesion(**values)
+    return from_plain(Lesion, data)

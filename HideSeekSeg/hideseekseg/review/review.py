@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from ..findings import LesionType, Status, VertebraFinding
+from ..plain_data import first_line, shown
 from .history import (
     AddMissed,
     Command,
@@ -247,18 +248,22 @@ class Review:
         """Read a review; raises ValueError, one line, for what ``to_json`` did not write."""
         try:
             return cls._read(data)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"the saved review cannot be read: {error!r}") from error
+        except KeyError as error:
+            raise ValueError(f"the saved review cannot be read: it lacks {error}") from error
+        except (AttributeError, IndexError, TypeError, ValueError) as error:
+            cause = first_line(error)
+            raise ValueError(f"the saved review cannot be read: {cause}") from error
 
     @classmethod
     def _read(cls, data: dict[str, Any]) -> Review:
         if data["schema"] != SCHEMA:
-            raise ValueError(f"schema {data['schema']}, this version reads {SCHEMA}")
+            raise ValueError(f"schema {shown(data['schema'])}, this version reads {SCHEMA}")
         review = cls()
         review._state = state_from_json(data)
         vertebrae = (vertebra_from_json(said) for said in data["vertebrae"])
         review._vertebrae = {vertebra.level: vertebra for vertebra in vertebrae}
         review._history = history_from_json(data)
+        review._history.check(review._state)
         return review
 
     def _item(self, lesion: Lesion) -> Item:

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import base64
 import binascii
-import zipfile
-import zlib
-from dataclasses import fields
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 
+from ..archives import read_arrays
 from ..findings import Evidence
-from ..imaging.volume import Grid
+from ..output.vertebra_file import ARRAYS, evidence_of
 
-_ARRAYS = tuple(f.name for f in fields(Evidence) if f.name != "grid")
 _STEPS = 2**16 - 1
 _LARGEST = 2**27  # bytes of one vertebra's arrays
-_UNREADABLE = (
-    *(binascii.Error, zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError),
-    *(TypeError, ValueError),
-)
+_UNREADABLE = (binascii.Error, KeyError, IndexError, OSError, TypeError, ValueError)
 
 
 def packed(evidence: Evidence) -> str:
     """Return the evidence as text without line breaks; values keep 1/65535 of their range."""
     arrays: dict[str, Any] = {"ijk_to_lps": evidence.grid.ijk_to_lps}
-    for name in _ARRAYS:
+    for name in ARRAYS:
         array = getattr(evidence, name)
         if array.dtype == bool:
             arrays[name] = array
@@ -45,17 +39,13 @@ def unpacked(text: str) -> Evidence | None:
     """Return what ``packed`` wrote, None for anything else; nothing in it is run."""
     try:
         data = base64.b64decode(text, validate=True)
-        with zipfile.ZipFile(BytesIO(data)) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > _LARGEST:
-                return None
-        with np.load(BytesIO(data), allow_pickle=False) as file:
-            arrays = dict(file)
-        values: dict[str, Any] = {}
-        for name in _ARRAYS:
+        arrays = read_arrays(data, most_bytes=_LARGEST)
+        values: dict[str, Any] = {"ijk_to_lps": arrays["ijk_to_lps"]}
+        for name in ARRAYS:
             values[name] = arrays[name]
             if f"{name}_range" in arrays:
                 low, step = arrays[f"{name}_range"]
                 values[name] = (low + step * arrays[name]).astype(np.float32)
-        return Evidence(grid=Grid(arrays["image"].shape, arrays["ijk_to_lps"]), **values)
+        return evidence_of(values)
     except _UNREADABLE:
         return None

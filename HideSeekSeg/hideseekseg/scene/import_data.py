@@ -80,7 +80,7 @@ def removeResults(keep: Any = None) -> None:
     scene = slicer.mrmlScene
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene):
         if Results.isOne(node) and node is not keep:
-            for part in Results.of(node).parts:
+            for part in Results.partsOf(node):
                 scene.RemoveNode(part)
             scene.RemoveNode(node)
 

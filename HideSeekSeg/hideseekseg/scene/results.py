@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from ..output.segment_description import (
     describe_item,
     labels,
 )
+from ..plain_data import as_type, first_line, from_plain
 from ..review.review import Item, Review
 from .evidence_storage import packed, unpacked
 from .geometry import (
@@ -28,7 +30,6 @@ from .geometry import (
     LABELMAP,
     RAS_FROM_LPS,
     SURFACE,
-    Matrix,
     imageOfPatch,
     localGrid,
     moved,
@@ -87,6 +88,25 @@ _EVIDENCE = PREFIX + "Evidence"
 _PICTURE = PREFIX + "Picture"
 
 
+_Row = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where results lie, as their node keeps it."""
+
+    shape: tuple[int, int, int]
+    ijk_to_lps: tuple[_Row, _Row, _Row, _Row]
+    to_world: tuple[_Row, _Row, _Row, _Row]
+
+    def grid(self) -> Grid:
+        """Return the lattice; raises ValueError where it is none."""
+        matrices = np.array(self.ijk_to_lps), np.array(self.to_world)
+        if min(self.shape) < 1 or any(abs(np.linalg.det(m)) < 1e-12 for m in matrices):
+            raise ValueError("its lattice is damaged")
+        return Grid(self.shape, matrices[0])
+
+
 class Results:
     """The lesions of one run, on the CT's voxels and under the CT's transform.
 
@@ -96,9 +116,12 @@ class Results:
 
     def __init__(self, node: Any) -> None:
         self.node = node
-        place = json.loads(node.GetAttribute(_PLACE))
-        self._grid = Grid(tuple(place["shape"]), np.array(place["ijk_to_lps"]))
-        self._toWorld: Matrix = np.array(place["to_world"])
+        try:
+            place = from_plain(_Place, json.loads(node.GetAttribute(_PLACE)))
+            self._grid, self._toWorld = place.grid(), np.array(place.to_world)
+        except (ValueError, RecursionError) as error:
+            cause = f"“{node.GetName()}”: the saved results cannot be read: {first_line(error)}"
+            raise SceneError(cause) from error
         self._ct = node.GetNodeReference(CT_REFERENCE)
         self._source = node.GetNodeReference(_SOURCE)
         self._findings: dict[str, VertebraFinding] = {}
@@ -139,7 +162,10 @@ class Results:
 
     @classmethod
     def of(cls, node: Any) -> Results:
-        """Results that are in the scene already, as after loading it; raises SceneError."""
+        """Results that are in the scene already, as after loading it.
+
+        Raises SceneError where there are none, or damaged ones.
+        """
         if node is None or not cls.isOne(node):
             raise SceneError("This segmentation holds no results of HideSeekSeg.")
         return cls(node)
@@ -182,14 +208,22 @@ class Results:
     @property
     def parts(self) -> list[Any]:
         """The other nodes of these results: table, evidence and pictures."""
-        roles = (_TABLE, _EVIDENCE, _EDIT, _DIFFERENCE) if self.alive else ()
-        nodes = (self.node.GetNodeReference(role) for role in roles)
-        return [node for node in nodes if node is not None]
+        return self.partsOf(self.node) if self.alive else []
+
+    @staticmethod
+    def partsOf(node: Any) -> list[Any]:
+        """Return the other nodes of a node's results, whatever else is wrong with it."""
+        roles = (_TABLE, _EVIDENCE, _EDIT, _DIFFERENCE)
+        parts = (node.GetNodeReference(role) for role in roles)
+        return [part for part in parts if part is not None]
 
     @property
     def run(self) -> dict[str, Any]:
         """What ``create`` was given."""
-        return dict(json.loads(self.node.GetAttribute(_RUN) or "{}"))
+        try:
+            return as_type(dict[str, Any], json.loads(self.node.GetAttribute(_RUN) or "{}"))
+        except (ValueError, RecursionError):  # of a damaged scene: the findings are what counts
+            return {}
 
     @property
     def grid(self) -> Grid:

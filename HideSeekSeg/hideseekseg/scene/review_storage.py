@@ -48,7 +48,7 @@ def restore(node: Any) -> Review | None:
             raise ValueError(f"the saved review cannot be read: {error}") from error
     try:
         return Review.from_json(json.loads(text))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"the saved review cannot be read: {error}") from error
 
 

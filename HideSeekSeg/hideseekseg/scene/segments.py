@@ -9,6 +9,7 @@ from typing import Any
 import vtk
 
 from ..output.segment_description import PREFIX, STATUS, STATUSES, SegmentDescription, plain, tags
+from ..plain_data import as_type
 from ..review.review import Item, Verdict
 
 _SHOWN = PREFIX + "Shown"
@@ -36,12 +37,20 @@ def _update(segmentationNode: Any) -> None:
     if display is None:
         return
     alone = segmentationNode.GetAttribute(_ALONE)
-    shown = {alone} if alone else set(json.loads(segmentationNode.GetAttribute(_SHOWN) or "[]"))
+    shown = {alone} if alone else _stored(segmentationNode)
     modifying = display.StartModify()
     for name in segmentationNode.GetSegmentation().GetSegmentIDs():
         if display.GetSegmentVisibility(name) != (name in shown):
             display.SetSegmentVisibility(name, name in shown)
     display.EndModify(modifying)
+
+
+def _stored(segmentationNode: Any) -> set[str]:
+    """Return the segments that the review shows; none where the node's list is damaged."""
+    try:
+        return set(as_type(list[str], json.loads(segmentationNode.GetAttribute(_SHOWN) or "[]")))
+    except (ValueError, RecursionError):
+        return set()
 
 
 def dress(segment: Any, look: SegmentDescription) -> None:

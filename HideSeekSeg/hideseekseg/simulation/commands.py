@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..files import make_folder
+from ..files import make_folder, read_json
 from .contact_sheet import contact_sheet
 from .packed_vertebrae import pack, unpack
 from .simulate import Recipe, simulate
@@ -134,7 +134,7 @@ def _is_there(folder: Path, recipe: Recipe) -> bool:
     path = folder / f"{recipe.name}.json"
     if not path.exists():
         return False
-    written = json.loads(path.read_text(encoding="utf-8"))
+    written = read_json(path)
     if written != json.loads(json.dumps(asdict(recipe))):
         raise InputError(path, "holds another recipe: choose another seed or folder")
     return path.with_suffix(".npz").exists()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..archives import read_arrays
 from ..output.figures.drawing import TYPE_COLOURS, Outline, Tile
 from ..output.figures.overview import show_crops
 from .simulate import BLASTIC, LYTIC
@@ -16,11 +17,11 @@ WINDOW_HU = (-200.0, 900.0)
 
 def contact_sheet(shard: Path, path: Path) -> Path:
     """Slices of a shard beside their healthy twins, lesions outlined; evenly spread over it."""
-    with np.load(shard, allow_pickle=False) as data:
-        ill = np.flatnonzero((data["masks"] & (LYTIC | BLASTIC)).any(axis=(1, 2)))
-        well = np.flatnonzero(data["label"] == 0)
-        images, twins, masks = (data[key] for key in ("image", "twin", "masks"))
-        names = [f"{patient} {level}" for patient, level in zip(data["patient"], data["level"])]
+    data = read_arrays(shard)
+    ill = np.flatnonzero((data["masks"] & (LYTIC | BLASTIC)).any(axis=(1, 2)))
+    well = np.flatnonzero(data["label"] == 0)
+    images, twins, masks = (data[key] for key in ("image", "twin", "masks"))
+    names = [f"{patient} {level}" for patient, level in zip(data["patient"], data["level"])]
     tiles = []
     for row in (*_spread(ill, ILL), *_spread(well, WELL)):
         outlines = [

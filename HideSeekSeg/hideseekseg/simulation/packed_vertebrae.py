@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
+from ..archives import read_arrays
 from ..errors import InputError
 from ..files import atomic
 from ..imaging.patch import bounding_box
@@ -47,16 +49,16 @@ def pack(vertebrae: Sequence[SourceVertebra], path: Path) -> None:
 def unpack(path: Path) -> list[SourceVertebra]:
     """Return the vertebrae of a packed file; raises InputError where it is no such file."""
     try:
-        with np.load(path, allow_pickle=False) as data:
-            names = zip(data["patient"].tolist(), data["level"].tolist())
-            return [_vertebra(data, number, *name) for number, name in enumerate(names)]
+        data = read_arrays(path)
+        names = zip(data["patient"].tolist(), data["level"].tolist())
+        return [_vertebra(data, number, *name) for number, name in enumerate(names)]
     except OSError as error:
         raise InputError(path, f"cannot be read: {error}") from error
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(path, "is not a file of packed vertebrae") from error
 
 
-def _vertebra(data: np.lib.npyio.NpzFile, number: int, patient: str, level: str) -> SourceVertebra:
+def _vertebra(data: dict[str, Any], number: int, patient: str, level: str) -> SourceVertebra:
     steps = data[f"hu {number}"]
     body = np.unpackbits(data[f"body {number}"], count=steps.size).reshape(steps.shape)
     grid = Grid(steps.shape, data[f"matrix {number}"])

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from ..anatomy.crop import Mask, crop_grid, oversampled, pooled
 from ..errors import InputError
+from ..files import read_text
 from ..imaging.patch import bounding_box
 from ..imaging.volume import Grid, Volume
 from ..model.profile import Geometry
@@ -106,17 +107,14 @@ def read_sources(path: Path, data: Path) -> list[Source]:
 def _rows(path: Path) -> list[dict[str, str]]:
     rows = []
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            if not set(COLUMNS) <= set(reader.fieldnames or ()):
-                raise InputError(path, f"a sources file needs the columns {', '.join(COLUMNS)}")
-            for row in reader:
-                if None in row or None in row.values():
-                    raise InputError(path, f"line {reader.line_num} has not one value per column")
-                rows.append(row)
-    except OSError as error:
-        raise InputError(path, f"cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
+        reader = csv.DictReader(read_text(path).splitlines(), strict=True)
+        if not set(COLUMNS) <= set(reader.fieldnames or ()):
+            raise InputError(path, f"a sources file needs the columns {', '.join(COLUMNS)}")
+        for row in reader:
+            if None in row or None in row.values():
+                raise InputError(path, f"line {reader.line_num} has not one value per column")
+            rows.append(row)
+    except csv.Error as error:
         raise InputError(path, "cannot be read: it is no CSV") from error
     return rows
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import __version__
 from ..errors import InputError
-from ..files import atomic, make_folder
+from ..files import atomic, make_folder, read_json, read_text
 from ..findings import LESION_TYPES
 from ..model.profile import Geometry, Profile
 from ..model.weights import Model, load_model, save_model
@@ -335,7 +335,7 @@ def _claim(folder: Path, asked: dict[str, Any]) -> None:
     if not path.exists():
         with atomic(path) as temporary:
             temporary.write_text(json.dumps(asked, indent=1), encoding="utf-8")
-    elif json.loads(path.read_text(encoding="utf-8")) != asked:
+    elif read_json(path) != json.loads(json.dumps(asked)):
         raise InputError(folder, "holds a training that was begun with other settings")
 
 
@@ -365,7 +365,10 @@ def _steps_done(provenance: dict[str, Any], weights: Path) -> dict[str, int]:
     for stage in ("encoder", "decoder"):
         table = weights.parent / f"{stage}-losses.csv"
         if table.exists():
-            steps[stage] = int(table.read_text("utf-8").splitlines()[-1].split(",")[0])
+            try:
+                steps[stage] = int(read_text(table).splitlines()[-1].split(",")[0])
+            except (IndexError, ValueError) as error:
+                raise InputError(table, "is no table of losses") from error
     known: dict[str, int] = steps or provenance.get("steps done", {})
     return known
 

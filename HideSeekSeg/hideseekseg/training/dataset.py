@@ -22,6 +22,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from ..anatomy.preparation import central_slices
+from ..archives import read_arrays
 from ..confidence import compressed_tensor, marrow, reference_of, relative_reference
 from ..errors import InputError
 from ..model.profile import Profile
@@ -36,6 +37,14 @@ COLUMNS = {
     *("image", "twin", "masks", "label", "patient", "slice"),
     *("simulated_patient", "spacing"),
 }
+# Kind of the values (as numpy's ``dtype.kind``) and dimensions of a shard's columns.
+_KINDS = {
+    **dict.fromkeys(("image", "twin"), ("i", 3)),
+    **dict.fromkeys(("label", "vertebra", "slice"), ("iu", 1)),
+    **dict.fromkeys(("patient", "level"), ("U", 1)),
+    **{"masks": ("u", 3), "simulated_patient": ("iuU", 1), "spacing": ("f", 2)},
+}
+_NEEDED = ("image", "masks", "label", "patient", "vertebra", "slice")
 
 
 @dataclass(frozen=True)
@@ -149,9 +158,35 @@ def patients_of(folder: Path) -> set[str]:
     """All patients in the shards of a folder; raises InputError where there is no shard."""
     patients: set[str] = set()
     for shard in _shards(folder):
-        with np.load(shard, allow_pickle=False) as data:
-            patients.update(data["patient"].tolist())
+        patients.update(read_shard(shard, {"patient"})["patient"].tolist())
     return patients
+
+
+def read_shard(shard: Path, names: set[str] | None = None) -> dict[str, np.ndarray]:
+    """Columns (or those of ``names``) of a shard, each of its kind and all of one length.
+
+    Raises InputError where the file is damaged or no shard.
+    """
+    try:
+        data = read_arrays(shard, names)
+    except OSError as error:
+        raise InputError(shard, f"cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise InputError(shard, f"is no shard of slices: {error}") from error
+    missing = [name for name in names or _NEEDED if name not in data]
+    if missing:
+        raise InputError(shard, f"is no shard of slices: it has no {missing[0]!r}")
+    known = {name: column for name, column in data.items() if name in _KINDS}
+    for name, column in known.items():
+        kinds, dimensions = _KINDS[name]
+        if column.dtype.kind not in kinds or column.ndim != dimensions:
+            raise InputError(shard, f"is no shard of slices: {name!r} is of another kind")
+    if len({len(column) for column in known.values()}) > 1:
+        raise InputError(shard, "is no shard of slices: its columns differ in length")
+    shapes = {column.shape for column in known.values() if column.ndim == 3}
+    if len(shapes) > 1:
+        raise InputError(shard, "is no shard of slices: its images differ in size")
+    return known
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -166,14 +201,16 @@ def _joined(folder: Path) -> dict[str, np.ndarray]:
     shards = _shards(folder)
     parts: dict[str, list[np.ndarray]] = {}
     for shard in shards:
-        with np.load(shard, allow_pickle=False) as data:
-            for key in COLUMNS.intersection(data.files):
-                parts.setdefault(key, []).append(data[key])
-            number = data["vertebra"].astype(str)
+        data = read_shard(shard)
+        for key in COLUMNS.intersection(data):
+            parts.setdefault(key, []).append(data[key])
+        number = data["vertebra"].astype(str)
         parts.setdefault("vertebra", []).append(np.char.add(f"{shard.stem}-", number))
         if "simulated_patient" in parts:
             own = parts["simulated_patient"]
             own[-1] = np.char.add(f"{shard.stem}-", own[-1].astype(str))
+    if len({column.shape[1:] for column in parts["image"]}) > 1:
+        raise InputError(folder, "holds shards whose images differ in size")
     if len(parts.get("twin", shards)) < len(shards):
         raise InputError(folder, "mixes simulated slices with those of patients: keep them apart")
     return {key: np.concatenate(part) for key, part in parts.items()}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..anatomy.segment_names import meaning_of_name
 from ..errors import InputError
+from ..files import read_text
 
 NEEDED = ("image", "mask", "label", "patient")
 OPTIONAL = ("level", "convention")
@@ -110,17 +111,13 @@ def balance(rows: Iterable[ManifestRow]) -> dict[str, tuple[int, int]]:
 def _read_table(path: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
     """Lines with their cells by column, and the names of the columns."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
         head = text.split("\n", 1)[0]
         delimiter = ";" if head.count(";") > head.count(",") else ","
         reader = csv.DictReader(text.splitlines(), delimiter=delimiter, restval="", strict=True)
         names = [name.strip().lower() for name in reader.fieldnames or ()]
         reader.fieldnames = names
         table = [(reader.line_num, row) for row in reader if any(row.values())]
-    except OSError as error:
-        raise InputError(path, f"cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(path, "cannot be read: save it as CSV in UTF-8") from error
     except csv.Error as error:
         raise InputError(path, f"is no CSV: {error}") from error
     missing = [name for name in NEEDED if name not in names]

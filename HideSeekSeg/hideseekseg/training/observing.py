@@ -9,23 +9,25 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..attribution import Edit, Latents, edit, encode, hide_and_seek, propose
 from ..confidence import latent_size
-from ..files import atomic
+from ..errors import InputError
+from ..files import atomic, read_json
 from ..findings import LESION_TYPES, LesionType
-from ..lesions import Lesion3D, candidate_features, join_slices, p_of_vertebra
+from ..lesions import FEATURES, Lesion3D, candidate_features, join_slices, p_of_vertebra
 from ..model.calibration import log_odds
 from ..model.profile import Decision
 from ..model.weights import Model
+from ..plain_data import as_type
 from ..simulation.metastases import diameters
 from ..simulation.random_fields import Field
 from .evaluation import Case
 
 LEAST_IOU = 0.1
+MOST_BYTES = 1 << 30  # of observations
 
 
 @dataclass(frozen=True)
@@ -148,14 +150,13 @@ def write_observations(path: Path, seen: Sequence[SeenVertebra]) -> None:
 
 
 def read_observations(path: Path) -> list[SeenVertebra]:
-    """What ``write_observations`` wrote."""
-    return [_vertebra(data) for data in json.loads(path.read_text(encoding="utf-8"))]
-
-
-def _vertebra(data: dict[str, Any]) -> SeenVertebra:
-    candidates = tuple(
-        SeenCandidate(**{**c, "features": tuple(c["features"]), "ious": tuple(c["ious"])})
-        for c in data["candidates"]
-    )
-    lesions = {kind: tuple(sizes) for kind, sizes in data["lesions"].items()}
-    return SeenVertebra(**{**data, "lesions": lesions, "candidates": candidates})
+    """What ``write_observations`` wrote; raises InputError."""
+    data = read_json(path, most_bytes=MOST_BYTES)
+    try:
+        seen = as_type(list[SeenVertebra], data)
+    except ValueError as error:
+        raise InputError(path, f"holds no observations: {error}") from error
+    for one in seen:
+        if any(len(c.features) != len(FEATURES) for c in one.candidates):
+            raise InputError(path, f"holds observations of other than {len(FEATURES)} features")
+    return list(seen)

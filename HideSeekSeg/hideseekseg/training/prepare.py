@@ -21,8 +21,9 @@ from ..anatomy.labelling import Assignment, assign
 from ..anatomy.localization import all_bodies, levels_of, locate_body
 from ..anatomy.preparation import Prepared, prepare
 from ..anatomy.segment_names import is_unnamed
+from ..archives import read_arrays
 from ..errors import InputError, NotCTError
-from ..files import atomic, make_folder
+from ..files import atomic, make_folder, open_regular
 from ..imaging.reading import read_ct, read_segmentation
 from ..imaging.segmentation import Segmentation
 from ..imaging.volume import Volume
@@ -170,9 +171,12 @@ def _is_finished(shard: Path, rows: Sequence[ManifestRow]) -> bool:
     """Return whether it holds every row, made from the files as they are now."""
     if not shard.exists():
         return False
-    with np.load(shard, allow_pickle=False) as data:
+    try:
+        data = read_arrays(shard, {"vertebra", SOURCES})
         count = len(np.unique(data["vertebra"]))
-        made_from = str(data[SOURCES]) if SOURCES in data.files else ""
+        made_from = str(data[SOURCES]) if SOURCES in data else ""
+    except (KeyError, OSError, ValueError):  # damaged: it is made anew
+        return False
     return count == len(rows) and made_from == _content_hash(rows)
 
 
@@ -189,7 +193,7 @@ def _content_hash(rows: Sequence[ManifestRow]) -> str:
         for file in files:
             digest.update(f"\n{path.name}/{file.name}\n".encode())
             if file.is_file():
-                with file.open("rb") as stream:
+                with open_regular(file) as stream:
                     while block := stream.read(1 << 20):
                         digest.update(block)
     return digest.hexdigest()

@@ -9,12 +9,15 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from ..files import atomic
+from ..errors import InputError
+from ..files import atomic, open_regular
+from ..plain_data import as_type, first_line
 from .distributed import SINGLE, ProcessGroup
 
 Say = Callable[[str], None]
@@ -206,18 +209,47 @@ def _resume(
     """Load the checkpoint where there is one; gives the first step to do, and seconds spent."""
     if not checkpoint.exists():
         return 0, 0.0
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    module.load_state_dict(state["module"])
-    averaged.load_state_dict(state["averaged"])
-    optimiser.load_state_dict(state["optimiser"])
-    history += state["history"]
-    return int(state["step"]), float(state["seconds"])
+    state = _load(checkpoint)
+    try:
+        module.load_state_dict(state["module"])
+        averaged.load_state_dict(state["averaged"])
+        optimiser.load_state_dict(state["optimiser"])
+        history += as_type(list[dict[str, float]], state["history"])
+        return as_type(int, state["step"]), as_type(float, state["seconds"])
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(checkpoint, f"{_FOREIGN}: {first_line(error)}") from error
+
+
+_FOREIGN = "is no checkpoint of this training; remove it to begin the stage anew"
+
+
+def _load(checkpoint: Path) -> dict[str, Any]:
+    """The content of a checkpoint, tensors and plain values alone; raises InputError."""
+    try:
+        with open_regular(checkpoint) as file:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(checkpoint, f"cannot be read: {error.strerror or error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file can bring the reader to raise anything
+        raise InputError(checkpoint, f"{_FOREIGN}: it is damaged") from error
+    if not isinstance(state, dict):
+        raise InputError(checkpoint, _FOREIGN)
+    return state
 
 
 def seconds_spent(folder: Path) -> float:
     """Seconds of all sessions that trained the stages in a folder, up to their checkpoints."""
     paths = folder.glob("*-checkpoint.pt")
-    return sum(float(torch.load(p, "cpu", weights_only=True)["seconds"]) for p in paths)
+    return sum(_seconds_of(path) for path in paths)
+
+
+def _seconds_of(checkpoint: Path) -> float:
+    seconds = _load(checkpoint).get("seconds")
+    if not isinstance(seconds, float):
+        raise InputError(checkpoint, _FOREIGN)
+    return seconds
 
 
 def _save(

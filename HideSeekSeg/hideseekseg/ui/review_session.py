@@ -9,6 +9,7 @@ from typing import Any
 
 import slicer.util
 
+from ..errors import SceneError
 from ..output.review_export import export_accepted, measured_item
 from ..review.review import Filter, Item, Review, Verdict
 from ..scene.results import Results
@@ -69,7 +70,8 @@ class ReviewSession:
 
     def details(self, item: Item) -> str:
         """Its name, and what the run remarked on its vertebra."""
-        flags = self.review.vertebrae[item.level].flags
+        vertebra = self.review.vertebrae.get(item.level)
+        flags = vertebra.flags if vertebra is not None else ()
         return f"{item.name} ({', '.join(flags)})" if flags else item.name
 
     def measure(self) -> bool:
@@ -107,7 +109,11 @@ def latest(complain: Callable[[str], None], ctNode: Any = None) -> ReviewSession
     for node in reversed(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")):
         if not Results.isOne(node):
             continue
-        results = Results.of(node)
+        try:
+            results = Results.of(node)
+        except SceneError as error:
+            complain(str(error))
+            continue
         if ctNode is not None and results.ctNode is not ctNode:
             continue
         try:

@@ -15,10 +15,11 @@ from torch import nn
 
 from ... import __version__
 from ...errors import InputError, WeightsError
-from ...files import atomic, make_folder
+from ...files import atomic, make_folder, open_regular
 from ...model.autoencoder import DiffusionAutoencoder
 from ...model.profile import Architecture, Profile
 from ...model.weights import Model, load_model, save_model
+from ...plain_data import as_type
 from ...training.dataset import Slices, load_slices
 from ...training.distributed import SINGLE, ProcessGroup
 from ...training.train import COMPACT, TrainingSettings, train
@@ -41,10 +42,11 @@ def save_network(path: Path, network: nn.Module, made_with: Mapping[str, Any]) -
 def load_network(path: Path, network: nn.Module) -> dict[str, Any]:
     """Fill a network and freeze it; gives what it was made with.  Raises InputError."""
     try:
+        open_regular(path).close()
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
         network.load_state_dict(safetensors.torch.load_file(path))
-        made_with: dict[str, Any] = json.loads(metadata["made_with"])
+        made_with = as_type(dict[str, Any], json.loads(metadata["made_with"]))
     except FileNotFoundError as error:
         raise InputError(
             path, "is not there: make it with `hideseekseg benchmark train`"
@@ -52,7 +54,7 @@ def load_network(path: Path, network: nn.Module) -> dict[str, Any]:
     except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
         raise InputError(path, "is no network of this kind") from error
     network.eval().requires_grad_(False)
-    return made_with
+    return dict(made_with)
 
 
 Baseline = Literal["unet", "anomaly", "auditor"]

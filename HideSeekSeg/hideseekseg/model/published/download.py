@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from ... import __version__
 from ...errors import DownloadError
+from ...files import open_regular, read_json
 
 CODE = "https://github.com/matanat/hide_and_seek"
 HUB = "https://huggingface.co/matanatad/dae_verts"
@@ -239,12 +240,9 @@ def _remember(folder: Path, source: PublishedFile, **facts: str | None) -> None:
 
 def _memory(folder: Path) -> dict[str, dict[str, Any]]:
     path = folder / MEMORY
-    try:
-        memory = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except ValueError as error:
-        raise DownloadError(path, f"is not JSON ({error}): delete it") from error
+    memory = read_json(path, error=DownloadError)
     if not isinstance(memory, dict) or not all(isinstance(v, dict) for v in memory.values()):
         raise DownloadError(path, "is no list of downloads: delete it")
     return memory
@@ -252,7 +250,7 @@ def _memory(folder: Path) -> dict[str, dict[str, Any]]:
 
 def _sha256(path: Path) -> str:
     sha = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while block := file.read(1 << 20):
             sha.update(block)
     return sha.hexdigest()

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ... import __version__
 from ...errors import WeightsError
+from ...files import open_regular
 from ..autoencoder import DiffusionAutoencoder
 from ..classifier import LinearClassifier
 from ..profile import Architecture, Decision, Geometry, Intensity, Profile, Schedule
@@ -196,8 +197,8 @@ def _load(path: Path) -> dict[str, Any]:
 def _check_archive(path: Path) -> None:
     """Refuses by declared names and sizes, before anything is unpacked."""
     try:
-        size = path.stat().st_size
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            size = os.fstat(file.fileno()).st_size
             members = archive.infolist()
     except OSError as error:
         raise WeightsError(path, f"cannot be read: {error.strerror or error}") from error
@@ -243,7 +244,7 @@ def read_classifier(classifier: Path, scaler: Path) -> LinearClassifier:
 
 def _estimator(path: Path, name: str) -> Estimator:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             found = read_estimator(file.read(MAX_BYTES + 1))
     except OSError as error:
         raise WeightsError(path, f"cannot be read: {error.strerror or error}") from error
@@ -270,7 +271,7 @@ def _numbers(
 
 def _described(path: Path) -> dict[str, Any]:
     sha = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while block := file.read(1 << 20):
             sha.update(block)
     return {"name": path.name, "bytes": path.stat().st_size, "sha256": sha.hexdigest()}
