@@ -292,7 +292,7 @@ def test_full_disk_leaves_older_results_alone(segment: Words, tmp_path: Path) ->
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 
-    status, _, err = finish(process([*segment, "--quiet"], preexec_fn=limit))
+    status, _, err = finish(process([*segment, "--quiet", "--overwrite"], preexec_fn=limit))
     assert (status, err.count("\n")) == (2, 1), err
     assert f"{out}: cannot be written" in err
     assert {p.name: p.read_text() for p in out.iterdir()} == dict.fromkeys(RESULTS, "older")
