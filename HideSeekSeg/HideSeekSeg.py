@@ -22,7 +22,7 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-SAMPLE = "Spine with simulated metastases"
+SAMPLE, SAMPLE_TITLE = "SpineWithMetastases", "Spine with simulated metastases"
 LEAST = (5, 10)  # Slicer's version, from which a run is known to work
 OWN = ("hideseekseg", "HideSeekSegLib")
 
@@ -56,10 +56,11 @@ def registerSampleData() -> None:
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
         category="Vertebral metastases",
         sampleName=SAMPLE,
-        # Not fetched from anywhere, but Sample Data wants one entry of each per node.
-        uris="",
-        fileNames="",
-        nodeNames="",
+        sampleDescription=SAMPLE_TITLE,
+        # Drawn, not fetched: with an empty address Sample Data would hand out its cache's folder.
+        uris=[],
+        fileNames=[],
+        nodeNames=[],
         thumbnailFileName=str(icons / "HideSeekSeg.png"),
         customDownloader=loadExample,
     )

@@ -42,6 +42,7 @@ class Panel:
         self._torch = torch or PyTorchCheck()
         self._run: SegmentationRun | None = None
         self._ready = False
+        self._ct: Any = None
         self._tags: list[int] = []
         self.messages = StatusBar(self.ui)
         self.state = RunButton(self.ui)
@@ -217,6 +218,9 @@ class Panel:
         if not self._ready or self.running:
             return
         ct, segmentation = self._inputs()
+        if ct is not None and ct is not self._ct:
+            self.messages.clear()  # what was said is of another scan
+        self._ct = ct
         if self.levels.node is not segmentation:
             self.levels.show(segmentation)
         else:
@@ -252,6 +256,7 @@ class Panel:
         """Take up the latest review of the scene, of a CT if one is given."""
         work = latest(lambda text: self.messages.show(text, "error"), ct)
         if work is not None:
+            self.messages.clear()
             self._forget()
             self.review.show(work)
 

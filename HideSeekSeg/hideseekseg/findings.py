@@ -37,6 +37,43 @@ class Status(str, Enum):
     NOT_ANALYSED = "not analysed"
 
 
+# P(malignant) above which no vertebra is called unremarkable, whatever weights it comes from.
+SURE_P = 0.9
+STOPPED = "stopped before its turn"  # the reason where a stop left a vertebra out
+_SILENT = {
+    Status.SUSPICIOUS: "suspicious, nothing outlined",
+    Status.NO_FINDING: "unremarkable",
+    Status.NOT_ANALYSED: "not analysed",
+}
+
+
+def status_of(outlined: int, suspicious: bool, p_malignant: float | None) -> Status:
+    """Return the status of an analysed vertebra in which so many lesions are outlined."""
+    if outlined:
+        return Status.FINDINGS
+    sure = p_malignant is not None and p_malignant > SURE_P
+    return Status.SUSPICIOUS if suspicious or sure else Status.NO_FINDING
+
+
+def describe_status(
+    status: Status,
+    outlined: int = 0,
+    reason: str = "",
+    best: tuple[LesionType, float] | None = None,
+) -> str:
+    """Return the state of a vertebra in words, the same in every output.
+
+    ``best`` are type and score of the best candidate, said where nothing is outlined although the
+    vertebra is suspicious; ``reason`` is why a vertebra was not analysed.
+    """
+    if status is Status.FINDINGS:
+        return "lesion outlined" if outlined == 1 else f"{outlined} lesions outlined"
+    words = _SILENT[status]
+    if status is Status.SUSPICIOUS and best is not None:
+        return f"{words} (best candidate {best[0]}, {best[1]:.2f})"
+    return f"{words}: {reason}" if status is Status.NOT_ANALYSED and reason else words
+
+
 @dataclass(frozen=True)
 class SliceCandidate:
     """A lytic or blastic candidate on one sagittal slice, with its attribution score.
@@ -112,8 +149,15 @@ class VertebraFinding:
         """Return the same vertebra with the status it has at this threshold."""
         if self.status is Status.NOT_ANALYSED:
             return self
-        silent = Status.SUSPICIOUS if self.suspicious else Status.NO_FINDING
-        return replace(self, status=Status.FINDINGS if self.accepted(threshold) else silent)
+        found = len(self.accepted(threshold))
+        return replace(self, status=status_of(found, self.suspicious, self.p_malignant))
+
+    def state(self, threshold: float) -> str:
+        """Return the status at this threshold in words, see ``describe_status``."""
+        best = max(self.candidates, key=lambda c: c.score, default=None)
+        known = None if best is None else (best.type, best.score)
+        status, found = self.judged(threshold).status, len(self.accepted(threshold))
+        return describe_status(status, found, self.reason, known)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,15 @@ from .confidence import (
 )
 from .errors import NotCTError, SegmentationError
 from .events import Event, Message, Started, VertebraDone
-from .findings import Candidate, Evidence, Result, SliceCandidate, Status, VertebraFinding
+from .findings import (
+    STOPPED,
+    Candidate,
+    Evidence,
+    Result,
+    SliceCandidate,
+    Status,
+    VertebraFinding,
+)
 from .imaging.segmentation import Segmentation
 from .imaging.volume import Volume
 from .lesions import join_slices, measure, p_of_vertebra
@@ -107,7 +115,6 @@ def _change(
     return np.asarray(change if scale.is_hu else change / scale.slope, np.float32)
 
 
-STOPPED = "stopped before its turn"
 NEVER = 2.0  # a gate that no P reaches
 Analysed = tuple[VertebraFinding, Evidence | None]
 T = TypeVar("T")

@@ -32,7 +32,15 @@ from helpers.findings import (
 )
 from hideseekseg.anatomy.labelling import LEVELS, SNOMED
 from hideseekseg.errors import InputError
-from hideseekseg.findings import Candidate, Evidence, LesionType, Result, Status, VertebraFinding
+from hideseekseg.findings import (
+    STOPPED,
+    Candidate,
+    Evidence,
+    LesionType,
+    Result,
+    Status,
+    VertebraFinding,
+)
 from hideseekseg.imaging.patch import Patch, move_patch
 from hideseekseg.imaging.reading import read_ct, read_segmentation
 from hideseekseg.imaging.volume import Grid, Volume
@@ -237,7 +245,7 @@ def test_a_suspicious_vertebra_is_never_called_unremarkable(result: Result) -> N
     silent = finding.judged(max(scores)).status
     assert silent is Status.SUSPICIOUS
     strict = Result((finding, *result.vertebrae[1:]), 0.5, {}).with_threshold(max(scores))
-    assert "1 more suspicious" in summary(strict)
+    assert "1 suspicious, nothing outlined" in summary(strict)
     assert "suspicious, nothing outlined" in format_table(strict)
 
 
@@ -369,7 +377,7 @@ def test_table_names_every_vertebra_and_sums_up(result: Result) -> None:
         "L1 lytic 1",
     ]
     assert blank == ""
-    assert "no finding" in lines[2] and "0.020" in lines[2]
+    assert "unremarkable" in lines[2] and "0.020" in lines[2]
     assert "not analysed: metal" in lines[3]
     assert "[cut by the field of view]" in lines[0]
     assert last == (
@@ -382,8 +390,31 @@ def test_table_names_every_vertebra_and_sums_up(result: Result) -> None:
 
 
 def test_summary_of_nothing(result: Result) -> None:
-    assert summary(result.with_threshold(0.99)).startswith("no finding in 3 vertebrae; 1 not")
-    assert summary(one_vertebra([])) == "no finding in 1 vertebra; threshold 0.5"
+    strict = summary(result.with_threshold(0.99))
+    assert strict.startswith("no lesion outlined in 3 vertebrae; 1 suspicious, nothing outlined; 1")
+    assert summary(one_vertebra([])) == "no lesion outlined in 1 vertebra; threshold 0.5"
+
+
+def test_stopped_vertebrae_are_one_line(result: Result) -> None:
+    left = tuple(VertebraFinding(x, Status.NOT_ANALYSED, reason=STOPPED) for x in ("L2", "L3"))
+    lines = format_table(replace(result, vertebrae=(*result.vertebrae, *left))).splitlines()
+    assert [x.split() for x in lines if "stopped" in x] == [["stopped", "before", "L2,", "L3"]]
+    assert not any(x.startswith(("L2", "L3")) for x in lines)
+
+
+def test_states_are_in_json_and_csv(result: Result, tmp_path: Path) -> None:
+    strict = result.with_threshold(0.99)
+    words = [v["state"] for v in to_json(strict)["vertebrae"]]
+    assert words == [
+        "suspicious, nothing outlined (best candidate blastic, 0.91)",
+        "unremarkable",
+        "not analysed: metal",
+        "unremarkable",
+    ]
+    write_csv(tmp_path / "c.csv", strict)
+    with (tmp_path / "c.csv").open(newline="", encoding="utf-8") as file:
+        assert {row["state"] for row in csv.DictReader(file)} == set(words)
+    assert result_from_json(to_json(strict)).vertebrae == strict.vertebrae
 
 
 def test_a_label_that_is_no_level_comes_last(result: Result) -> None:

@@ -194,3 +194,8 @@ def test_sample_data_are_registered(
     (words,) = given
     assert words["customDownloader"] is module.loadExample
     assert Path(words["thumbnailFileName"]).is_file()
+    assert words["sampleName"].isidentifier()
+    assert words["sampleDescription"] == "Spine with simulated metastases"
+    # One entry of these would be downloaded by ``SampleData.downloadSample``, which takes an empty
+    # one for the folder of its cache.
+    assert not words["uris"] and not words["fileNames"] and not words["nodeNames"]

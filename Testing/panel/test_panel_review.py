@@ -77,14 +77,32 @@ def test_ct_is_shown_in_a_bone_window(opened: Opened) -> None:
 
 
 def test_quiet_vertebrae_are_listed(opened: Opened) -> None:
-    assert opened.ui.quietLabel.text == "No finding: T11\nT12: not analysed, because metal"
+    assert opened.ui.quietLabel.text == "Unremarkable: T11\nNot analysed (metal): T12"
 
 
 def test_vertebrae_whose_findings_were_rejected_are_listed_apart(opened: Opened) -> None:
     opened.ui.candidatesTable.selectRow(2)
     opened.key("X")
-    said = "No finding: T11\nAll findings rejected: L1\nT12: not analysed, because metal"
-    assert opened.ui.quietLabel.text == said
+    assert opened.ui.quietLabel.text.splitlines() == [
+        "Unremarkable: T11",
+        "Not analysed (metal): T12",
+        "Unremarkable, findings rejected: L1",
+    ]
+
+
+def test_messages_of_the_last_run_go(opened: Opened) -> None:
+    """With the next step of the review, and with another scan."""
+    messages = opened.panel.messages
+    messages.show("Done: 4 vertebrae, 2 with findings.")
+    opened.key("N")
+    assert opened.message == ""
+    messages.show("Done: 4 vertebrae, 2 with findings.")
+    opened.ui.thresholdSlider.value = 0.6
+    assert opened.message == ""
+    messages.show("Done: 4 vertebrae, 2 with findings.")
+    opened.ui.ctSelector.setCurrentNode(add_review(RESULT.vertebrae[:1], GRID, "Another CT"))
+    assert opened.message == ""
+    assert opened.ui.quietLabel.text == ""
 
 
 def test_level_of_a_missed_lesion_stays_as_chosen(opened: Opened) -> None:

@@ -133,7 +133,7 @@ def test_cancel_keeps_what_is_finished(slow: Opened) -> None:
     assert not is_alive(pid)
     assert slow.ui.segmentButton.text == "Segment metastases"
     assert slow.ui.segmentButton.enabled
-    assert "L1: not analysed, because stopped before its turn" in slow.ui.quietLabel.text
+    assert slow.ui.quietLabel.text.count("Stopped before: ") == 1
     assert len(results_in_scene()) == 1
     slow.ui.thresholdSlider.value = 0.0
     assert slow.rows()
@@ -261,7 +261,7 @@ def test_a_vertebra_that_is_finished_after_cancel_is_kept(
         opened.wait_for_end(20)
         assert opened.message == "Stopped. Kept: T10."
         assert [row[:3] for row in opened.rows()] == [["T10", "blastic", "0.90"]]
-        assert "T11: not analysed" in opened.ui.quietLabel.text
+        assert "Stopped before: T11" in opened.ui.quietLabel.text
 
 
 def test_a_level_that_is_not_segmented_is_shown(opened: Opened, box_spine: Spine) -> None:
@@ -273,7 +273,7 @@ def test_a_level_that_is_not_segmented_is_shown(opened: Opened, box_spine: Spine
     opened.choose(ct, segmentation)
     opened.ui.segmentButton.click()
     opened.wait_for_end(120)
-    assert "T12: not analysed, because not segmented" in opened.ui.quietLabel.text
+    assert "Not analysed (not segmented): T12" in opened.ui.quietLabel.text
     assert opened.panel.review.review.vertebrae["T12"].reason == "not segmented"
 
 

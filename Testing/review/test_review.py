@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.findings import make_grid, make_result
 from hideseekseg.findings import Candidate, LesionType, Status, VertebraFinding
 from hideseekseg.review.review import VERDICTS, Filter, Item, Review
 
@@ -110,18 +111,58 @@ def test_summary_and_quiet_vertebrae_follow_threshold_and_verdicts(review: Revie
     assert review.summary() == (
         "4 vertebrae, 2 with findings, 0 accepted, 3 to review, 1 not analysed"
     )
-    silent = ("L2", "not analysed, because cut by the field of view")
-    assert review.quiet() == [("T11", "no finding"), silent]
+    silent = ("L2", "not analysed: cut by the field of view")
+    assert states(review) == [
+        ("T10", "2 lesions outlined"),
+        ("T11", "unremarkable"),
+        ("L1", "lesion outlined"),
+        silent,
+    ]
     review.judge("L1-lytic-1", "rejected")
     review.judge("T10-blastic-1", "accepted")
-    assert review.quiet() == [("T11", "no finding"), ("L1", "no finding"), silent]
+    rejected = ("L1", "unremarkable, findings rejected")
+    assert states(review)[1:] == [("T11", "unremarkable"), rejected, silent]
     assert review.summary() == (
         "4 vertebrae, 1 with findings, 1 accepted, 1 to review, 1 not analysed"
     )
     review.set_threshold(0.99)
     assert review.vertebrae["T10"].status is Status.FINDINGS, "accepted by a human"
     review.add_missed("L2", "lytic")
-    assert review.quiet() == [("T11", "no finding"), ("L1", "no finding")]
+    assert states(review)[1:] == [
+        ("T11", "unremarkable"),
+        rejected,
+        ("L2", "lesion outlined"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("p", "flagged", "words"),
+    [
+        (0.98, False, "suspicious, nothing outlined (best candidate lytic, 0.31)"),
+        (0.6, True, "suspicious, nothing outlined (best candidate lytic, 0.31)"),
+        (0.6, False, "unremarkable"),
+        (None, False, "unremarkable"),
+    ],
+)
+def test_high_p_is_never_called_unremarkable(p: float | None, flagged: bool, words: str) -> None:
+    """Whether the weights are calibrated (they flag it) or not."""
+    candidate = make_result(make_grid((70, 50, 50), (1.2, 1.1, 2.0))).vertebrae[0].candidates[2]
+    finding = VertebraFinding(
+        "T10", Status.NO_FINDING, p_malignant=p, suspicious=flagged, candidates=(candidate,)
+    )
+    assert finding.state(0.5) == words
+    review = Review(0.5)
+    review.add_vertebra(finding)
+    assert states(review) == [("T10", words)]
+    assert ("1 suspicious" in review.summary()) == words.startswith("suspicious")
+    again = Review.from_json(json.loads(json.dumps(review.to_json())))
+    assert states(again) == states(review)
+    review.judge(candidate.id, "rejected")
+    assert states(review) == [("T10", f"{words}, findings rejected")]
+
+
+def states(review: Review) -> list[tuple[str, str]]:
+    return [(state.level, state.words) for state in review.states()]
 
 
 # --- going through it -----------------------------------------------------------------------------
@@ -286,7 +327,7 @@ def test_a_saved_review_goes_on_as_if_nothing_had_been(done: list[Step]) -> None
         step(review)
     back = Review.from_json(json.loads(json.dumps(review.to_json())))
     assert back.items == review.items
-    assert (back.summary(), back.quiet()) == (review.summary(), review.quiet())
+    assert (back.summary(), back.states()) == (review.summary(), review.states())
     assert (back.can_undo, back.can_redo) == (review.can_undo, review.can_redo)
     while review.can_undo:
         assert back.undo() == review.undo()

@@ -81,10 +81,9 @@ def _words(event: Event, count: str) -> list[str]:
 
 def _outcome(event: VertebraDone) -> str:
     finding = event.finding
-    if finding["reason"]:
-        return f"{finding['status']}: {finding['reason']}"
-    accepted = sum(c["accepted"] for c in finding["candidates"])
-    said = f"{finding['status']}, P(malignant) {finding['p_malignant']:.3f}, {accepted} accepted"
+    if finding["p_malignant"] is None:
+        return str(finding["state"])
+    said = f"{finding['state']}, P(malignant) {finding['p_malignant']:.3f}"
     distance = finding.get("distance_from_training")
     return said if distance is None or distance <= 1 else f"{said}; unlike what was trained on"
 

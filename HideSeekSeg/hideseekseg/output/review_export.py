@@ -84,7 +84,8 @@ def _verdicts(review: Review, measured: list[Item]) -> dict[str, Any]:
     for item in review.items:
         row = _row(known.get(item.id, item))
         lesions.append({k: v for k, v in row.items() if k not in POSITION_COLUMNS})
-    vertebrae = [asdict(vertebra) for vertebra in review.vertebrae.values()]
+    words = {state.level: state.words for state in review.states()}
+    vertebrae = [{**asdict(v), "state": words[v.level]} for v in review.vertebrae.values()]
     return {
         "summary": review.summary(),
         "threshold": review.threshold,

@@ -16,7 +16,15 @@ from typing import Any
 import numpy as np
 
 from ..files import atomic
-from ..findings import LESION_TYPES, SCHEMA_VERSION, Candidate, Result, Status, VertebraFinding
+from ..findings import (
+    LESION_TYPES,
+    SCHEMA_VERSION,
+    STOPPED,
+    Candidate,
+    Result,
+    Status,
+    VertebraFinding,
+)
 from ..imaging.volume import case_name
 from ..plain_data import as_type, from_plain, shortened
 from .segment_description import head_to_tail, labels
@@ -30,7 +38,7 @@ _LATER_KEYS = frozenset(
 POSITION_COLUMNS = ("x_lps_mm", "y_lps_mm", "z_lps_mm")
 _CSV_COLUMNS = (
     "case",
-    *("level", "status", "reason", "p_malignant", "body_source", "body_mm3", "flags"),
+    *("level", "status", "state", "reason", "p_malignant", "body_source", "body_mm3", "flags"),
     *("name", "id", "type", "score", "accepted", "volume_mm3", "share_of_body", "mean_hu"),
     *("attribution_score", "probability", "stability", "distance_from_training"),
     *POSITION_COLUMNS,
@@ -62,6 +70,7 @@ def vertebra_to_json(vertebra: VertebraFinding, threshold: float | None) -> dict
         candidates.append(entry)
     return {
         **{key: _plain(getattr(vertebra, key)) for key in _VERTEBRA_KEYS},
+        **({} if threshold is None else {"state": vertebra.state(threshold)}),
         "candidates": candidates,
     }
 
@@ -148,7 +157,11 @@ def write_rows(path: str | Path, columns: Sequence[str], rows: Iterable[Mapping[
 def format_table(result: Result) -> str:
     """Return a table of the accepted lesions and the other vertebrae, from head to tail."""
     vertebrae = head_to_tail(result.vertebrae)
-    lines = [_TABLE_HEAD, *(x for v in vertebrae for x in _table_lines(v, result.threshold))]
+    stopped = [v for v in vertebrae if v.reason == STOPPED]
+    listed = (v for v in vertebrae if v.reason != STOPPED)
+    lines = [_TABLE_HEAD, *(x for v in listed for x in _table_lines(v, result.threshold))]
+    if stopped:
+        lines.append(_Line(("stopped",), f"before {', '.join(v.level for v in stopped)}"))
     widths = [max(len(x.cells[n]) for x in lines if len(x.cells) > n) for n in range(6)]
     return "\n".join([*(_format_line(x, widths) for x in lines), "", summary(result)])
 
@@ -167,7 +180,7 @@ _TABLE_HEAD = _Line(("lesion", "score", "mm3", "% of body", "mean HU", "P(malign
 def _table_lines(vertebra: VertebraFinding, threshold: float) -> list[_Line]:
     flags = "".join(f" [{flag}]" for flag in vertebra.flags)
     if vertebra.status is Status.NOT_ANALYSED:
-        return [_Line((vertebra.level,), f"not analysed: {vertebra.reason}{flags}")]
+        return [_Line((vertebra.level,), f"{vertebra.state(threshold)}{flags}")]
     p = "-" if vertebra.p_malignant is None else f"{vertebra.p_malignant:.3f}"
     names = labels(vertebra)
     lesions = [
@@ -181,8 +194,7 @@ def _table_lines(vertebra: VertebraFinding, threshold: float) -> list[_Line]:
         )
         for c in sorted(vertebra.accepted(threshold), key=lambda c: -c.score)
     ]
-    words = "suspicious, nothing outlined" if vertebra.suspicious else "no finding"
-    nothing = _Line((vertebra.level,), f"{words}, P(malignant) {p}{flags}")
+    nothing = _Line((vertebra.level,), f"{vertebra.state(threshold)}, P(malignant) {p}{flags}")
     return [_Line(cells, flags.strip()) for cells in lesions] or [nothing]
 
 
@@ -202,10 +214,11 @@ def summary(result: Result) -> str:
     found = (
         f"{_count(len(accepted), 'lesion')} ({kinds}) in {affected} of "
         if accepted
-        else "no finding in "
+        else "no lesion outlined in "
     )
-    suspicious = sum(v.suspicious and not v.accepted(result.threshold) for v in analysed)
-    rest = f"; {suspicious} more suspicious" if suspicious else ""
+    judged = [v.judged(result.threshold).status for v in analysed]
+    suspicious = judged.count(Status.SUSPICIOUS)
+    rest = f"; {suspicious} suspicious, nothing outlined" if suspicious else ""
     rest += f"; {skipped} not analysed" if skipped else ""
     vertebrae = _count(len(analysed), "vertebra", "vertebrae")
     return f"{found}{vertebrae}{rest}; threshold {result.threshold:g}"

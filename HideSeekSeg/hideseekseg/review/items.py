@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from ..findings import LesionType, Status, VertebraFinding
+from ..findings import LesionType, Status, VertebraFinding, status_of
 from ..plain_data import from_plain
 
 Verdict = Literal["unreviewed", "accepted", "rejected"]
@@ -14,7 +14,6 @@ Triple = tuple[float, float, float]
 Box = tuple[float, float, float, float, float, float]
 
 VERDICTS: tuple[Verdict, ...] = ("unreviewed", "accepted", "rejected")
-SUSPICIOUS = "suspicious, nothing outlined"
 OTHER: dict[LesionType, LesionType] = {"lytic": "blastic", "blastic": "lytic"}
 
 
@@ -80,20 +79,27 @@ class ReviewedVertebra:
     flags: tuple[str, ...]
     suspicious: bool = False
 
-    def judged(self, found: bool) -> ReviewedVertebra:
-        """Return the same vertebra, now that there is a finding in it or none."""
-        if self.status is Status.NOT_ANALYSED and not found:
+    def judged(self, outlined: int) -> ReviewedVertebra:
+        """Return the same vertebra, now that so many lesions are outlined in it."""
+        if self.status is Status.NOT_ANALYSED and not outlined:
             return self
-        silent = Status.SUSPICIOUS if self.suspicious else Status.NO_FINDING
-        return replace(self, status=Status.FINDINGS if found else silent)
+        return replace(self, status=status_of(outlined, self.suspicious, self.p_malignant))
 
-    def why_quiet(self) -> str:
-        """Such as "no finding" or "not analysed, because ..."; empty where there are findings."""
-        if self.status is Status.FINDINGS:
-            return ""
-        if self.status is Status.SUSPICIOUS:
-            return SUSPICIOUS
-        return f"{self.status.value}, because {self.reason}" if self.reason else self.status.value
+
+@dataclass(frozen=True)
+class VertebraState:
+    """A vertebra as its reader sees it now; ``words`` say its status, see ``describe_status``.
+
+    ``rejected``: there were findings, and the reader rejected all of them.
+    """
+
+    level: str
+    status: Status
+    words: str
+    p_malignant: float | None
+    flags: tuple[str, ...]
+    reason: str = ""
+    rejected: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ Scores are stored: moving the threshold compares numbers and computes nothing el
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from ..findings import LesionType, Status, VertebraFinding
+from ..findings import LesionType, Status, VertebraFinding, describe_status
 from ..plain_data import first_line, shown
 from .history import (
     AddMissed,
@@ -32,6 +33,7 @@ from .items import (
     ReviewedVertebra,
     Triple,
     Verdict,
+    VertebraState,
     boxes_overlap,
     item_of,
     lesions_of,
@@ -40,7 +42,7 @@ from .items import (
     vertebra_to_json,
 )
 
-__all__ = ["VERDICTS", "Filter", "Item", "Review", "ReviewedVertebra", "Verdict"]
+__all__ = ["VERDICTS", "Filter", "Item", "Review", "ReviewedVertebra", "Verdict", "VertebraState"]
 
 SCHEMA = 1
 ALL = Filter()
@@ -81,8 +83,28 @@ class Review:
     @property
     def vertebrae(self) -> dict[str, ReviewedVertebra]:
         """By level, with the status that threshold and verdicts give them now."""
-        found = {item.level for item in self.items if self.is_finding(item)}
-        return {level: v.judged(level in found) for level, v in self._vertebrae.items()}
+        found = Counter(item.level for item in self.items if self.is_finding(item))
+        return {level: v.judged(found[level]) for level, v in self._vertebrae.items()}
+
+    def states(self) -> list[VertebraState]:
+        """Return the state of each vertebra now, in the order in which they were added."""
+        of_level: dict[str, list[Item]] = {}
+        for item in self.items:
+            of_level.setdefault(item.level, []).append(item)
+        return [self._state_of(v, of_level.get(v.level, [])) for v in self.vertebrae.values()]
+
+    def _state_of(self, vertebra: ReviewedVertebra, items: list[Item]) -> VertebraState:
+        """``items`` are those of the vertebra, highest score first."""
+        outlined = sum(map(self.is_finding, items))
+        best = next(((x.type, x.score) for x in items if not x.missed), None)
+        words = describe_status(vertebra.status, outlined, vertebra.reason, best)
+        rejected = not outlined and any(x.verdict == "rejected" for x in items)
+        if rejected:
+            words += ", findings rejected"
+        return VertebraState(
+            *(vertebra.level, vertebra.status, words, vertebra.p_malignant, vertebra.flags),
+            *(vertebra.reason, rejected),
+        )
 
     def is_finding(self, item: Item) -> bool:
         """Whether it counts as a lesion: accepted, or above the threshold and not rejected."""
@@ -106,17 +128,15 @@ class Review:
         """Such as "17 vertebrae, 3 with findings, 2 accepted, 1 to review, 1 not analysed"."""
         vertebrae = self.vertebrae.values()
         found = sum(v.status is Status.FINDINGS for v in vertebrae)
+        suspicious = sum(v.status is Status.SUSPICIOUS for v in vertebrae)
         skipped = sum(v.status is Status.NOT_ANALYSED for v in vertebrae)
         accepted = sum(item.verdict == "accepted" for item in self.items)
         open_ = sum(x.verdict == "unreviewed" and self.is_finding(x) for x in self.items)
         noun = "vertebra" if len(vertebrae) == 1 else "vertebrae"
         words = [f"{len(vertebrae)} {noun}", f"{found} with findings"]
+        words += [f"{suspicious} suspicious"] if suspicious else []
         words += [f"{accepted} accepted", f"{open_} to review"]
         return ", ".join([*words, f"{skipped} not analysed"] if skipped else words)
-
-    def quiet(self) -> list[tuple[str, str]]:
-        """Level and "no finding" or "not analysed, because ...", where there is no lesion."""
-        return [(v.level, v.why_quiet()) for v in self.vertebrae.values() if v.why_quiet()]
 
     # Going through it.
 

@@ -226,7 +226,6 @@ class ReviewController:
         if self.session is None or item is None or verdict not in VERDICTS:
             return
         self._begin_action()
-        self._view.say("")
         given: Verdict = next(v for v in VERDICTS if v == verdict)
         following = self.session.judge(item.id, given, self.wanted)
         self._changed([item.id])
@@ -404,7 +403,9 @@ class ReviewController:
         return self.session is not None and self.session.alive
 
     def _begin_action(self) -> None:
+        """Keep what is being typed, and remove the message about earlier actions."""
         self._at_work = True
+        self._view.say("")
         self.commit_comment()
 
     def _choose(self, identity: str) -> None:
@@ -445,7 +446,7 @@ class ReviewController:
                 review.counts(self.wanted),
                 self.session.details(item) if item is not None else "",
                 item.comment if item is not None else "",
-                texts.quiet(review),
+                texts.quiet(review, self.session.results.run.get("notes", ())),
                 review.can_undo,
                 review.can_redo,
             )

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 from ..errors import InputError
 from ..events import Cancelled, Event, Failed, Finished, Message, Progress, Started, VertebraDone
-from ..findings import Status, VertebraFinding
+from ..findings import STOPPED, Status, VertebraFinding
 from ..model.profile import BUNDLE, read_profile
 from ..output.vertebra_file import read_vertebra
 from ..review.review import Review
@@ -98,6 +98,7 @@ class SegmentationRun:
         self._job: Any = None
         self._last: Event | None = None
         self._reason = ""
+        self._notes: list[str] = []
 
     def start(self, makeJob: MakeJob, listener: Listener) -> None:
         """Write the inputs and start the process; raises InputError where that cannot be done."""
@@ -163,6 +164,7 @@ class SegmentationRun:
         elif isinstance(event, VertebraDone):
             self._keep(event)
         elif isinstance(event, Message):
+            self._notes.append(event.text)
             self._listener.said(event.text)
         elif isinstance(event, (Finished, Cancelled, Failed)):
             self._last = event
@@ -198,6 +200,7 @@ class SegmentationRun:
     def facts(self) -> dict[str, Any]:
         """Return what is needed to repeat the run, for its results."""
         facts: dict[str, Any] = {"ct": self.names[0], "segmentation": self.names[1]}
+        facts["notes"] = list(self._notes)
         if self.began is not None:
             facts |= {
                 "weights": self.began.weights,
@@ -215,7 +218,7 @@ class SegmentationRun:
         left = [level for level in self._levels() if level not in self._done]
         if self.results is not None:
             for level in left:
-                self._add(VertebraFinding(level, Status.NOT_ANALYSED, _("stopped before its turn")))
+                self._add(VertebraFinding(level, Status.NOT_ANALYSED, STOPPED))
             for name, reason in self._left_out() if not left else ():
                 self._add(VertebraFinding(name, Status.NOT_ANALYSED, reason))
         self.discard()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..errors import UserError
 from ..events import Progress
+from ..findings import STOPPED, Status
 from ..output.segment_description import TYPE_COLOURS
 from ..progress import duration
-from ..review.review import Item, Review
+from ..review.review import Item, Review, VertebraState
 from .i18n import _
 
 COLUMNS = (_("Level"), _("Type"), _("Score"), _("P(malignant)"), _("mL"), _("Status"))
@@ -69,18 +72,22 @@ def exported(count: int, folder: str, names: str) -> str:
     return text.format(count=count, folder=folder, names=names)
 
 
-def quiet(review: Review) -> str:
-    """Return vertebrae without a finding, those with rejected ones apart, and why others failed."""
-    said = review.quiet()
-    rejected = {item.level for item in review.items if item.verdict == "rejected"}
-    healthy = [level for level, text in said if text == "no finding"]
-    lines = []
-    for text, levels in (
-        (_("No finding: {levels}"), [level for level in healthy if level not in rejected]),
-        (_("All findings rejected: {levels}"), [level for level in healthy if level in rejected]),
-    ):
-        if levels:
-            lines.append(text.format(levels=", ".join(levels)))
-    return "\n".join(
-        [*lines, *(f"{level}: {text}" for level, text in said if level not in healthy)]
-    )
+def quiet(review: Review, notes: Sequence[str] = ()) -> str:
+    """Return the vertebrae in which nothing is outlined, by state, and the notes of the run.
+
+    Vertebrae whose findings were all rejected stand apart, and so do those that a stop left out.
+    """
+    groups: dict[str, list[str]] = {}
+    for state in review.states():
+        if state.status is not Status.FINDINGS:
+            groups.setdefault(_heading(state), []).append(state.level)
+    lines = (f"{heading}: {', '.join(levels)}" for heading, levels in groups.items())
+    return "\n".join([*lines, *notes])
+
+
+def _heading(state: VertebraState) -> str:
+    if state.reason == STOPPED:
+        return _("Stopped before")
+    if state.reason:
+        return _("Not analysed ({reason})").format(reason=state.reason)
+    return state.words[:1].upper() + state.words[1:]

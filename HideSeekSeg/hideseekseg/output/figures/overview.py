@@ -64,7 +64,7 @@ def overview(
     if shown:
         _draw_findings(figure, shown, ct, result.threshold, evidence)
     else:
-        _list_vertebrae(figure, vertebrae)
+        _list_vertebrae(figure, vertebrae, result.threshold)
     silent = _not_analysed(vertebrae) if shown else []
     foot = _FOOT + _LINE * len(silent)
     axes = add_axes(figure, (left + 0.1, _HEAD, spine - 0.2, height - _HEAD - foot))
@@ -92,26 +92,30 @@ def _draw_findings(
         draw_row(figure, left, top, row, look)
 
 
-def _list_vertebrae(figure: Figure, vertebrae: Sequence[VertebraFinding]) -> None:
+def _list_vertebrae(figure: Figure, vertebrae: Sequence[VertebraFinding], threshold: float) -> None:
     """In place of findings: what is said of each vertebra."""
     for n, v in enumerate(vertebrae):
         p = "" if v.p_malignant is None else f", P(malignant) {v.p_malignant:.3f}"
-        reason = f": {v.reason}" if v.reason else ""
-        line = shorten(f"{v.level}  {v.status.value}{reason}{p}", 60)
-        write(figure, 0.2, _HEAD + _LINE * (n + 1), line, STATUS_COLOURS[v.status], 8.5)
+        line = shorten(f"{v.level}  {v.state(threshold)}{p}", 72)
+        status = v.judged(threshold).status
+        write(figure, 0.2, _HEAD + _LINE * (n + 1), line, STATUS_COLOURS[status], 8.5)
 
 
 def _not_analysed(vertebrae: Sequence[VertebraFinding]) -> list[str]:
     """Return the vertebrae that were not analysed and why, in few lines."""
+    reasons: dict[str, list[str]] = {}
+    for v in vertebrae:
+        if v.status is Status.NOT_ANALYSED:
+            reasons.setdefault(v.reason, []).append(v.level)
     lines = [
-        shorten(f"{v.level} not analysed: {v.reason}", 72)
-        for v in vertebrae
-        if v.status is Status.NOT_ANALYSED
+        shorten(f"{', '.join(levels)} not analysed: {reason}", 72)
+        for reason, levels in reasons.items()
     ]
     if len(lines) <= _NOT_ANALYSED_LINES:
         return lines
-    rest = len(lines) - _NOT_ANALYSED_LINES + 1
-    return [*lines[: _NOT_ANALYSED_LINES - 1], f"and {rest} more not analysed"]
+    kept = _NOT_ANALYSED_LINES - 1
+    rest = sum(len(levels) for levels in list(reasons.values())[kept:])
+    return [*lines[:kept], f"and {rest} more not analysed"]
 
 
 def _write_frame(figure: Figure, left: float, result: Result, left_out: int) -> None:
@@ -123,8 +127,12 @@ def _write_frame(figure: Figure, left: float, result: Result, left_out: int) -> 
         (f"\N{BLACK SQUARE} {kind}", colour) for kind, colour in TYPE_COLOURS.items()
     ]
     legend.append(("level P(malignant):", TEXT))
-    legend += [(s.value, STATUS_COLOURS[s]) for s in (Status.FINDINGS, Status.NO_FINDING)]
-    for offset, (text, colour) in zip((0.0, 0.65, 1.5, 2.85, 3.5), legend):
+    legend += [
+        ("lesion outlined", STATUS_COLOURS[Status.FINDINGS]),
+        ("suspicious", STATUS_COLOURS[Status.SUSPICIOUS]),
+        ("unremarkable", STATUS_COLOURS[Status.NO_FINDING]),
+    ]
+    for offset, (text, colour) in zip((0.0, 0.6, 1.3, 2.45, 3.4, 4.1), legend):
         write(figure, x + offset, _HEAD - 0.1, text, colour, 8.5)
     height = figure.get_figheight()
     weights = result.run.get("weights", "unknown")

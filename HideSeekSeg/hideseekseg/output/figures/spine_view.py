@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 STATUS_COLOURS = {
     Status.FINDINGS: "#ff79a8",
     Status.SUSPICIOUS: "#ffc857",
-    Status.NO_FINDING: "#8fcf8f",
+    Status.NO_FINDING: "#b9c3cd",  # neutral: no colour says that all is well
     Status.NOT_ANALYSED: DIM,
 }
 
