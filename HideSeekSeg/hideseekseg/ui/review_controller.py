@@ -446,7 +446,7 @@ class ReviewController:
                 review.counts(self.wanted),
                 self.session.details(item) if item is not None else "",
                 item.comment if item is not None else "",
-                texts.quiet(review, self.session.results.run.get("notes", ())),
+                texts.quiet(review, self.session.notes),
                 review.can_undo,
                 review.can_redo,
             )

@@ -31,6 +31,12 @@ class ReviewSession:
         """Whether the results are still in their scene."""
         return self.results.alive
 
+    @property
+    def notes(self) -> list[str]:
+        """What the run remarked on the scan as a whole."""
+        notes = self.results.run.get("notes", [])
+        return [str(note) for note in notes] if isinstance(notes, list) else []
+
     def sync_verdicts_from_scene(self) -> bool:
         """Take over verdicts that were given in Slicer's own table of segments."""
         if not self.alive:
