@@ -69,6 +69,7 @@ def listed_files(name: str) -> list[str]:
 
 
 def main() -> None:
+    """Write the lists of packaged files into the module's CMake file."""
     text = LISTS.read_text("utf-8")
     for name, files in zip(("MODULE_PYTHON_SCRIPTS", "MODULE_PYTHON_RESOURCES"), packaged_files()):
         block = "".join(f"\n  {file}" for file in files)

@@ -89,6 +89,7 @@ def pinned_torch() -> str:
 
 
 def install_torch(environment: Environment) -> None:
+    """Install the pinned torch: the CPU build where there is no use for another."""
     version = pinned_torch()
     cpu_build = f"torch=={version}+cpu"
     there = f"import torch; assert torch.__version__.split('+')[0] == {version!r}"
@@ -111,10 +112,12 @@ def install_torch(environment: Environment) -> None:
 
 
 def say(line: str) -> None:
+    """Print a line of progress."""
     print(f"set-up: {line}", flush=True)
 
 
 def install_package(environment: Environment, extras: str) -> None:
+    """Install this repository, editable, with these extras."""
     say(f"installing HideSeekSeg{extras}")
     environment.install("-e", f".{extras}")
 
@@ -135,6 +138,7 @@ def add_newer_slicer(environment: Environment) -> None:
 
 
 def main(purpose: str, folder: str = ".venv") -> None:
+    """Make the environment for demo, app or test; raise SetUpError where that fails."""
     if sys.version_info < OLDEST_PYTHON:
         raise SetUpError(
             f"Python 3.10 or newer is needed, this is {platform.python_version()}"

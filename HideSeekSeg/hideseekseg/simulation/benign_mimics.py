@@ -126,7 +126,7 @@ def endplate_sclerosis(
     site: Site | None = None,
     amount_hu: float | None = None,
 ) -> Field:
-    """A dense band along one endplate, patchy (Modic et al., Radiology 1988;166:193-199: type 3).
+    """Draw a dense, patchy endplate (Modic et al., Radiology 1988;166:193-199: type 3).
 
     With a ``site`` it is a dome over that part of the disc (hemispherical spondylosclerosis).
     """
@@ -204,7 +204,7 @@ def haemangioma(rng: Rng, canvas: VertebraPatch, hu: Field) -> Field:
 def basivertebral_cleft(
     rng: Rng, canvas: VertebraPatch, hu: Field, *, blood_hu: float | None = None
 ) -> Field:
-    """The veins' channel: a wedge at mid-height that narrows from the posterior wall forwards.
+    """Draw the veins' channel: a wedge at mid-height, narrowing from the posterior wall forwards.
 
     Filled with fat and blood, brighter after contrast.
     """
@@ -228,7 +228,7 @@ def osteophyte(
     upper: bool | None = None,
     site: Site | None = None,
 ) -> Field:
-    """A dense corner: sclerotic lipping where an endplate meets the wall."""
+    """Draw a dense corner: sclerotic lipping where an endplate meets the wall."""
     if upper is None or site is None:
         depth = np.minimum(canvas.from_upper, canvas.from_lower)
         where = random_point(rng, canvas, canvas.body & (depth < 3.0) & (canvas.depth < 2.0))
@@ -283,7 +283,7 @@ def fatty_island(rng: Rng, canvas: VertebraPatch, hu: Field) -> Field:
 def impaction_band(
     rng: Rng, canvas: VertebraPatch, hu: Field, *, upper: bool | None = None
 ) -> Field:
-    """An old or healing compression fracture: a dense line parallel to an endplate, below it."""
+    """Draw an old or healing compression fracture: a dense line along and below an endplate."""
     upper = rng.random() < 0.7 if upper is None else upper
     depth = canvas.from_upper if upper else canvas.from_lower
     wavy = depth - rng.uniform(3, 8) - 0.8 * smooth_field(rng, canvas, 8.0)
@@ -340,7 +340,7 @@ def endplate_point(canvas: VertebraPatch, upper: bool, site: Site) -> npt.NDArra
 
 
 def _around(canvas: VertebraPatch, site: Site, radius_mm: float) -> Field:
-    """A soft weight 0..1 (S, P, 1) round a site."""
+    """Return a soft weight 0..1 (S, P, 1) round a site."""
     s, p, _ = canvas.coordinates()
     (s0, s1), (p0, p1), _ = canvas.extent
     ds = s - ((s0 + s1) / 2 + site[0] * (s1 - s0) / 2)

@@ -52,7 +52,7 @@ LESIONS = (
 
 
 def painter(spots: Sequence[Spot]) -> Paint:
-    """What draws these lesions into a clean spine."""
+    """Return what draws these lesions into a clean spine."""
 
     def paint(hu: Field, bodies: npt.NDArray[np.uint8], grid: Grid, rng: Rng) -> Field:
         hu = hu.copy()

@@ -54,7 +54,7 @@ def seen_bounds(change: Field) -> tuple[float, float]:
 
 
 def outlined(mask: Mask, body: Mask, spacing: tuple[float, float, float]) -> Mask:
-    """The mask (S, P, I) as a reader outlines it: gaps closed, specks left out, inside the body."""
+    """Outline the mask (S, P, I) as a reader does: gaps closed, no specks, inside the body."""
     if not mask.any():
         return mask
     reach = [int(GAP_MM // step) + 1 for step in spacing]

@@ -73,7 +73,7 @@ def _below_endplate(body: Mask, step: float) -> Field:
 
 
 def smooth_field(rng: Rng, canvas: VertebraPatch, length_mm: float) -> Field:
-    """A Gaussian random field of zero mean, unit deviation and about that correlation length."""
+    """Draw a Gaussian random field: zero mean, unit deviation, about that correlation length."""
     shape = canvas.body.shape
     extent = np.array(shape) * canvas.spacing
     knots = np.minimum(np.ceil(extent / length_mm).astype(int) + 3, shape)
@@ -107,7 +107,7 @@ def blob(
     irregularity: float = 0.2,
     edge_mm: float = 0.5,
 ) -> Field:
-    """A lump of random proportions and orientation as a weight 0..1 with a soft edge.
+    """Draw a lump of random proportions and orientation as a weight 0..1 with a soft edge.
 
     ``irregularity`` bends the outline by that share of the radius; ``edge_mm`` is the width over
     which the weight falls.
@@ -130,7 +130,7 @@ def blob(
 
 
 def columns_field(rng: Rng, canvas: VertebraPatch, length_mm: float) -> Field:
-    """A random field (S, P, 1) of zero mean and unit deviation: the same all along I."""
+    """Draw a random field (S, P, 1) of zero mean and unit deviation: the same all along I."""
     shape = canvas.body.shape[:2]
     sigma = 0.35 * length_mm / np.array(canvas.spacing[:2])
     field = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma)
@@ -138,7 +138,7 @@ def columns_field(rng: Rng, canvas: VertebraPatch, length_mm: float) -> Field:
 
 
 def random_point(rng: Rng, canvas: VertebraPatch, weight: Field | Mask) -> npt.NDArray[np.float64]:
-    """A position in mm drawn from the weight (any shape-like non-negative array)."""
+    """Draw a position in mm from the weight (any shape-like non-negative array)."""
     flat = np.asarray(weight, np.float64).ravel()
     total = flat.sum()
     if total <= 0:
@@ -149,4 +149,5 @@ def random_point(rng: Rng, canvas: VertebraPatch, weight: Field | Mask) -> npt.N
 
 
 def log_uniform(rng: Rng, low: float, high: float) -> float:
+    """Draw a number between two whose logarithm is uniform."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))

@@ -225,7 +225,7 @@ def _rotation(angles: np.ndarray) -> np.ndarray:
 
 
 def _redrawn(rng: Rng, canvas: VertebraPatch) -> Mask:
-    """The body's outline, moved by a smooth error of up to about a pixel."""
+    """Return the body's outline, moved by a smooth error of up to about a pixel."""
     pixel = canvas.spacing[1]
     inside = ndimage.distance_transform_edt(canvas.body, sampling=canvas.spacing)
     outside = ndimage.distance_transform_edt(~canvas.body, sampling=canvas.spacing)

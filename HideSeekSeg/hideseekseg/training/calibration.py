@@ -55,7 +55,7 @@ def fit(seen: Sequence[SeenVertebra], distances: Sequence[float] = ()) -> Confid
 
 
 def others_of(seen: Sequence[SeenVertebra]) -> list[list[float]]:
-    """The log odds of the other vertebrae of each vertebra's group."""
+    """Return the log odds of the other vertebrae of each vertebra's group."""
     groups: dict[str, list[int]] = {}
     for number, one in enumerate(seen):
         groups.setdefault(one.group, []).append(number)
@@ -88,7 +88,7 @@ def _probability(confidence: Confidence, candidate: SeenCandidate, vertebra_p: f
 
 
 def _features(candidate: SeenCandidate, vertebra_p: float) -> tuple[float, ...]:
-    """The features with the vertebra's calibrated log odds in their place."""
+    """Return the features with the vertebra's calibrated log odds in their place."""
     features = list(candidate.features)
     features[VERTEBRA_LOGIT] = float(np.clip(log_odds(float(vertebra_p)), -7.0, 7.0))
     return tuple(features)
@@ -179,7 +179,7 @@ def tally(
     least_mm: float = 0.0,
     most_mm: float = np.inf,
 ) -> TypeCounts:
-    """Counts at a threshold; lesions of other diameters are neither asked for nor wrong."""
+    """Count at a threshold; lesions of other diameters are neither asked for nor wrong."""
     found = missed = false = 0
     dice = []
     for one in judged:
@@ -201,7 +201,7 @@ def tally(
 
 
 def false_per_healthy(judged: Sequence[Judged], threshold: float, gate: float = 0.0) -> float:
-    """Accepted candidates per healthy vertebra."""
+    """Count accepted candidates per healthy vertebra."""
     healthy = [one for one in judged if not one.seen.diseased]
     count = sum(p > threshold for one in healthy if one.p >= gate for p in one.candidates)
     return count / max(len(healthy), 1)

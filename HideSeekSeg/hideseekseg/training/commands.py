@@ -233,14 +233,14 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
 
 
 def _require_patients(slices: Path, without: Sequence[str]) -> None:
-    """Raises InputError where one who is to be left out is not there: a name may be misspelt."""
+    """Raise InputError where one who is to be left out is not there: a name may be misspelt."""
     unknown = sorted({*without} - patients_of(slices)) if without else []
     if unknown:
         raise InputError(slices, f"has no patient {', '.join(unknown)} to leave out")
 
 
 def _require(slices: Slices, job: Training) -> None:
-    """Raises InputError where nothing can be learned as it is asked for."""
+    """Raise InputError where nothing can be learned as it is asked for."""
     if slices.label_only and job.settings.supervision == "twins":
         raise InputError(job.slices, "has no healthy twins, which `--supervision twins` needs")
     if slices.label.min() == slices.label.max():
@@ -251,7 +251,7 @@ def _require(slices: Slices, job: Training) -> None:
 
 
 def _start(job: Training, profile: Profile) -> tuple[Model | None, TrainingSettings]:
-    """The weights to go on from, and settings that name them; InputError where they do not fit."""
+    """Return the weights to go on from, and settings naming them; raise InputError on a misfit."""
     if job.start is None:
         return None, job.settings
     model = load_model(job.start)
@@ -268,7 +268,7 @@ def _described(slices: Slices, team: ProcessGroup) -> str:
 
 
 def _facts(slices: Slices) -> dict[str, Any]:
-    """What is told of a training's data; a hospital's patients are counted and not named."""
+    """Describe a training's data; a hospital's patients are counted and not named."""
     patients = sorted(set(slices.patient.tolist()))
     whose = {"own patients": len(patients)} if slices.label_only else {"patients": patients}
     return {**whose, "version": __version__, "thresholds": "not tuned"}

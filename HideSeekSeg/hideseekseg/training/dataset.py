@@ -75,7 +75,7 @@ class Slices:
         return len(self.label)
 
     def on(self, device: torch.device) -> Slices:
-        """The same with pictures and masks as tensors on a device, for ``make_batch``."""
+        """Return the same with pictures and masks as tensors on a device, for ``make_batch``."""
         columns = ("image", "twin", "body", "lytic", "blastic")
         moved: dict[str, Any] = {
             name: torch.as_tensor(getattr(self, name)).to(device) for name in columns
@@ -115,7 +115,7 @@ class Batch:
     lesions: Tensor
 
     def on(self, device: torch.device) -> Batch:
-        """The same on another device."""
+        """Return the same on another device."""
         parts = (self.x, self.twin, self.body, self.label, self.reference, self.lesions)
         return Batch(*(part.to(device) for part in parts))
 
@@ -197,7 +197,7 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _joined(folder: Path) -> dict[str, np.ndarray]:
-    """The columns of all shards; vertebrae of different shards get different names."""
+    """Return the columns of all shards; vertebrae of different shards get different names."""
     shards = _shards(folder)
     parts: dict[str, list[np.ndarray]] = {}
     for shard in shards:

@@ -49,7 +49,7 @@ class ProcessGroup:
             tensor.copy_(part.view(tensor.shape))
 
     def means(self, values: Sequence[float]) -> list[float]:
-        """The mean over all processes of each number."""
+        """Average each number over all processes."""
         if self.size == 1:
             return list(values)
         shared = torch.tensor(values, device=self.device)
@@ -61,7 +61,7 @@ class ProcessGroup:
         return self.means([float(flag)])[0] > 0
 
     def from_leader(self, tensor: Tensor) -> Tensor:
-        """The leader's tensor, for all."""
+        """Give the leader's tensor to all."""
         if self.size > 1:
             distributed.broadcast(tensor, 0)
         return tensor
@@ -72,7 +72,7 @@ SINGLE = ProcessGroup()
 
 @contextmanager
 def open_team(device: str = "auto") -> Iterator[ProcessGroup]:
-    """This process, or its team where ``torchrun`` started several (its variables say so).
+    """Open this process, or its team where ``torchrun`` started several (its variables say so).
 
     ``device`` is "auto", "cpu", "cuda" or "mps"; of several processes on CUDA each takes the GPU of
     its number on its machine.  Raises DeviceError where that is not there.

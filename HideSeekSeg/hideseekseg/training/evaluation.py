@@ -65,7 +65,7 @@ def measure_labels(model: Model, slices: Slices) -> Figures:
 
 
 def _plain(value: float | int | None) -> float | int | None:
-    """Rounded; None instead of NaN, which JSON does not know."""
+    """Round; give None instead of NaN, which JSON does not know."""
     if value is None or isinstance(value, int):
         return value
     return None if math.isnan(value) else round(float(value), 3)
@@ -95,7 +95,7 @@ class Case:
     spacing: tuple[float, float, float] | None = None
 
     def lesions(self, kind: LesionType) -> list[Mask]:
-        """The true lesions (S, P, I) of a type that are large enough to ask for."""
+        """Return the true lesions (S, P, I) of a type that are large enough to ask for."""
         return true_lesions(self.truth[kind])
 
 
@@ -145,7 +145,7 @@ class Tally:
 
 
 def load_cases(folder: Path, profile: Profile, without: Sequence[str] = ()) -> list[Case]:
-    """The vertebrae of a folder that ``simulate --whole`` wrote, as the pipeline would see them.
+    """Read the vertebrae that ``simulate --whole`` wrote, as the pipeline would see them.
 
     Patients named by ``without`` are left out.  Raises InputError for slices of which only the
     labels are known.
@@ -167,7 +167,7 @@ def load_cases(folder: Path, profile: Profile, without: Sequence[str] = ()) -> l
 def case_of(
     slices: Slices, rows: npt.NDArray[np.intp], truth: dict[LesionType, Mask], batch: Batch
 ) -> Case:
-    """The case that the rows of one vertebra make."""
+    """Return the case that the rows of one vertebra make."""
     first = rows[0]
     spacing = None
     if len(slices.spacing):
@@ -187,23 +187,24 @@ def case_of(
 
 
 def edit_case(case: Case, model: Model) -> Edited:
+    """Take steps 1 and 2: encode a case and edit its slices towards healthy."""
     latents = encode(case.x, model, reference=case.reference)
     return Edited(case, latents, edit(case.x, latents, model))
 
 
 def detect(seen: Edited, model: Model) -> Detections:
-    """Steps 3 and 4, and the join; ``model.profile.decision`` is what is being tried."""
+    """Take steps 3 and 4, and join; ``model.profile.decision`` is what is being tried."""
     return join(seen, scored_parts(seen, model), model.profile.decision.min_slices)
 
 
 def join(seen: Edited, parts: Sequence[SliceCandidate], min_slices: int) -> Detections:
-    """The join alone."""
+    """Join alone."""
     lesions = join_slices(parts, min_slices)
     return Detections(seen.case, tuple(lesions), p_of_vertebra(seen.latents.p.numpy()))
 
 
 def scored_parts(seen: Edited, model: Model) -> list[SliceCandidate]:
-    """Steps 3 and 4: the candidates of all slices with their scores."""
+    """Take steps 3 and 4: return the candidates of all slices with their scores."""
     proposals = propose(seen.healthy, seen.case.body, model.profile.decision)
     return list(hide_and_seek(seen.latents, seen.healthy, proposals, model))
 
@@ -246,7 +247,7 @@ def vertebra_auc(found: Sequence[Detections]) -> float:
 
 
 def false_per_healthy(found: Sequence[Detections], decision: Decision) -> float:
-    """Accepted candidates per vertebra without a lesion."""
+    """Count accepted candidates per vertebra without a lesion."""
     healthy = [f for f in found if not f.case.diseased]
     count = sum(lesion.score > decision.threshold for f in healthy for lesion in f.lesions)
     return count / max(len(healthy), 1)

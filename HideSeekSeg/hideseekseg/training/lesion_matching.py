@@ -51,7 +51,7 @@ class Match:
         return self.scores[~(self.iou >= least_iou).any(axis=0)]
 
     def lowered(self, threshold: float) -> Match:
-        """The same with scores told as what they exceed a threshold by."""
+        """Return the same with scores told as what they exceed a threshold by."""
         scores, inside, outside = (
             values - threshold for values in (self.scores, self.inside, self.outside)
         )
@@ -66,7 +66,7 @@ class Match:
 
 
 def true_lesions(truth: Mask) -> list[Mask]:
-    """The lesions (S, P, I) of one type that are large enough to ask for."""
+    """Return the lesions (S, P, I) of one type that are large enough to ask for."""
     labels, count = ndimage.label(truth)
     parts = [labels == i for i in range(1, count + 1)]
     return [part for part in parts if part.sum() >= LEAST_TRUE_VOXELS]

@@ -61,7 +61,7 @@ class Manifest:
     unused: tuple[str, ...]
 
     def by_image(self) -> list[list[ManifestRow]]:
-        """The rows of each image together, so that it is read but once; in the table's order."""
+        """Group the rows by image, so that each is read but once; in the table's order."""
         groups: dict[Path, list[ManifestRow]] = defaultdict(list)
         for row in self.rows:
             groups[row.image].append(row)
@@ -69,7 +69,7 @@ class Manifest:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """A CSV with the columns image, mask, label, patient and, optionally, level and convention.
+    """Read a CSV of the columns image, mask, label, patient and, if known, level and convention.
 
     Comma or semicolon, whatever the head has.  Paths are relative to the manifest, a convention
     that ends in .json too.  Raises InputError where the file is no such table; what is wrong in a
@@ -127,7 +127,7 @@ def _read_table(path: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]
 
 
 def _row(folder: Path, line: int, cells: Mapping[str, str]) -> ManifestRow:
-    """Raises ValueError saying what is wrong with the cells."""
+    """Raise ValueError saying what is wrong with the cells."""
     if None in cells:  # what DictReader calls values beyond the last column
         raise ValueError("has more values than there are columns")
     values = {name: str(cells.get(name, "")).strip() for name in NEEDED + OPTIONAL}
@@ -147,7 +147,7 @@ def _row(folder: Path, line: int, cells: Mapping[str, str]) -> ManifestRow:
 
 
 def _level(text: str) -> str:
-    """A level in any usual spelling ("L1", "Th12", "LWK3"), or "" where none is given."""
+    """Read a level in any usual spelling ("L1", "Th12", "LWK3"), or "" where none is given."""
     if not text:
         return ""
     meaning = meaning_of_name(text)

@@ -150,7 +150,7 @@ def write_observations(path: Path, seen: Sequence[SeenVertebra]) -> None:
 
 
 def read_observations(path: Path) -> list[SeenVertebra]:
-    """What ``write_observations`` wrote; raises InputError."""
+    """Return what ``write_observations`` wrote; raise InputError on anything else."""
     data = read_json(path, most_bytes=MOST_BYTES)
     try:
         seen = as_type(list[SeenVertebra], data)

@@ -10,7 +10,7 @@ from ..output.figures.drawing import save_figure
 
 
 def loss_curves(folder: Path, path: Path) -> Path:
-    """The losses of all stages in a training folder, one panel each."""
+    """Draw the losses of all stages in a training folder, one panel each."""
     from matplotlib.figure import Figure
 
     tables = sorted(folder.glob("*-losses.csv"))

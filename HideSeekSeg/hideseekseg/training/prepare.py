@@ -50,7 +50,7 @@ class PreparedRow:
 
 
 def cut_out(rows: Sequence[ManifestRow], geometry: Geometry) -> list[PreparedRow]:
-    """The vertebrae of one image, whose rows these are."""
+    """Return the vertebrae of one image, whose rows these are."""
     try:
         ct = read_ct(rows[0].image)
     except InputError as error:
@@ -116,7 +116,7 @@ def _assigned(row: ManifestRow, segmentation: Segmentation) -> list[Assignment]:
 def _in_hounsfield(
     outcome: PreparedRow, prepared: Prepared | None, scale: Calibration
 ) -> PreparedRow:
-    """The outcome with its crop in HU; not with a body that only a part of is seen."""
+    """Give the outcome its crop in HU, unless only a part of the body is seen."""
     if prepared is None or outcome.crop is None:
         return outcome
     flags = prepared.flags_in(scale)
@@ -200,7 +200,7 @@ def _content_hash(rows: Sequence[ManifestRow]) -> str:
 
 
 def _columns(outcomes: Sequence[PreparedRow]) -> dict[str, np.ndarray]:
-    """The columns of a shard; a vertebra's number is that of its row among its image's."""
+    """Return the columns of a shard; a vertebra's number is that of its row among its image's."""
     parts: dict[str, list[np.ndarray]] = {}
     for number, outcome in enumerate(outcomes):
         row, crop = outcome.row, outcome.crop

@@ -36,14 +36,14 @@ Scored = Sequence[Sequence[SliceCandidate]]  # the candidates of each case
 
 
 def worth(f1: float, dice: float, false_per_healthy: float) -> float:
-    """What thresholds are chosen by, per type."""
+    """Return what thresholds are chosen by, per type."""
     return (f1 + dice) / 2 - FALSE_COST * false_per_healthy
 
 
 def tune(
     model: Model, cases: Sequence[Case], progress: Callable[[int, int], None] = lambda a, b: None
 ) -> Decision:
-    """The gate, floors, least slices and threshold with the highest mean worth of both types.
+    """Return the gate, floors, least slices and threshold of the highest mean worth of both types.
 
     For each gate and least number of slices the best floor of either type; then the score's
     threshold, which costs nothing to move.  Everything else stays as the profile has it.
@@ -77,7 +77,7 @@ def tune(
 def _best_floor(
     seen: Sequence[Edited], scored: dict[float, Scored], kind: LesionType, min_slices: int
 ) -> float:
-    """The floor that serves a type best, each with the threshold that suits it."""
+    """Return the floor that serves a type best, each with the threshold that suits it."""
     values = {}
     for floor, parts in scored.items():
         found = [join(one, own, min_slices) for one, own in zip(seen, parts)]
@@ -97,7 +97,7 @@ def _best_threshold(
 
 
 def close_gate(seen: Edited, gate: float) -> Edited:
-    """The same case as if slices below the gate had not been edited."""
+    """Return the same case as if slices below the gate had not been edited."""
     ill = (seen.latents.p >= gate)[:, None, None, None]
     healthy = replace(
         seen.healthy, edited=torch.where(ill, seen.healthy.edited, seen.healthy.reconstruction)
@@ -106,7 +106,7 @@ def close_gate(seen: Edited, gate: float) -> Edited:
 
 
 def choose_gate(seen: Sequence[Edited], lost: float) -> float:
-    """The P(malignant) that all but a share of the slices with a lesion exceed."""
+    """Return the P(malignant) that all but a share of the slices with a lesion exceed."""
     ill = [
         one.latents.p.numpy()[
             np.any([one.case.truth[k].sum(axis=(1, 2)) >= 16 for k in LESION_TYPES], axis=0)

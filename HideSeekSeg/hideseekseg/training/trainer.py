@@ -187,7 +187,7 @@ def _seconds_left(stage: TrainingStage, step: int, done: int, now: float, spent:
 
 
 def _means(recent: list[Losses], team: ProcessGroup) -> dict[str, float]:
-    """The mean losses of some steps, by name."""
+    """Return the mean losses of some steps, by name."""
     names = list(recent[0])
     return dict(
         zip(names, team.means([float(torch.stack([r[n] for r in recent]).mean()) for n in names]))

@@ -31,7 +31,7 @@ class Axes:
         return tuple(float(a[1] - a[0]) for a in (self.z, self.y, self.x))  # type: ignore[return-value]
 
     def box(self, points: npt.NDArray[np.float64], reach: float) -> Slices:
-        """The voxels within ``reach`` of the box around points (N, 3)."""
+        """Return the voxels within ``reach`` of the box around points (N, 3)."""
         low, high = points.min(0) - reach, points.max(0) + reach
         return tuple(  # type: ignore[return-value]
             slice(int(np.searchsorted(a, lo)), int(np.searchsorted(a, hi)))
@@ -155,7 +155,7 @@ def rib_distance(vertebrae: list[DrawnVertebra], axes: Axes) -> Field:
 
 
 def _coverage(distance: Field, step: float) -> Field:
-    """The part of a voxel that lies inside a surface at this distance from its centre."""
+    """Return the part of a voxel that lies inside a surface at this distance from its centre."""
     return np.clip(np.float32(0.5) - distance / np.float32(step), 0, 1)
 
 

@@ -13,7 +13,7 @@ from .vertebra import LEVELS, Shape, mean_shape, vary
 
 
 def _shape(level: str, settings: SpineSettings, rng: np.random.Generator) -> Shape:
-    """A varied vertebra with its benign deformities."""
+    """Return a varied vertebra with its benign deformities."""
     shape = vary(mean_shape(level, settings.scale), rng)
     if rng.uniform() < settings.wedge_chance:
         shape = replace(shape, wedge=float(rng.uniform(0.06, 0.22)))

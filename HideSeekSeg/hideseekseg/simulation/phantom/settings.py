@@ -59,7 +59,7 @@ def random_settings(
     levels: tuple[str, ...] = ("T10", "T11", "T12", "L1", "L2"),
     spacing_mm: tuple[float, float, float] | None = None,
 ) -> SpineSettings:
-    """A random adult of 20 to 90 in a random scanner.
+    """Draw a random adult of 20 to 90 in a random scanner.
 
     Trabecular HU fall by about 2.5 a year from 270 at 20, with a spread of 40 between people of
     an age; degeneration and fatty muscle grow with age.  Slices are 0.5 to 3 mm; noise grows

@@ -72,7 +72,7 @@ def draw_spine(
 
 
 def example_spine(seed: int = 7, paint: Paint | None = None) -> Phantom:
-    """The embedded example: T10 to L2 of a person of about 60, 0.8 x 0.8 x 1.5 mm.
+    """Return the embedded example: T10 to L2 of a person of about 60, 0.8 x 0.8 x 1.5 mm.
 
     The settings are fixed; ``seed`` moves measures by some percent, and texture and noise.
     """
@@ -115,7 +115,7 @@ def draw_clean(settings: SpineSettings, rng: np.random.Generator) -> CleanSpine:
 
 
 def acquire(clean: Volume, settings: SpineSettings, rng: np.random.Generator) -> Volume:
-    """What a scanner makes of clean HU (fine grid): kernel, slices, noise; int16 HU.
+    """Return what a scanner makes of clean HU (fine grid): kernel, slices, noise; int16 HU.
 
     A voxel is the mean of a block of fine voxels, softened along k as well: the sensitivity
     profile of a slice is no box.
@@ -163,7 +163,7 @@ def _factors(settings: SpineSettings) -> tuple[int, int, int]:
 
 
 def _fine_grid(placed: list[Placed], settings: SpineSettings) -> tuple[Axes, Grid]:
-    """A fine grid around the asked vertebrae, with the bodies a little before its middle."""
+    """Return a fine grid around the asked vertebrae, with the bodies a little before its middle."""
     factors = _factors(settings)
     spacing = np.array(settings.spacing_mm)
     centres = np.array([p.centre for p in placed])
@@ -185,7 +185,7 @@ def _fine_grid(placed: list[Placed], settings: SpineSettings) -> tuple[Axes, Gri
 
 
 def _surroundings(placed: list[Placed], first: int, axes: Axes) -> Surroundings:
-    """The spine's course through a grid, smooth between bodies; ``first`` is a level's index."""
+    """Run the spine smoothly through a grid and its bodies; ``first`` is a level's index."""
     upwards = placed[::-1]
     heights = [p.centre[2] for p in upwards]
 
@@ -216,13 +216,13 @@ def _block_mean(array: Field, factors: tuple[int, int, int]) -> Field:
 
 
 def _sample_labels(labels: Labels, factors: tuple[int, int, int]) -> Labels:
-    """The label in the middle of each block of fine voxels."""
+    """Return the label in the middle of each block of fine voxels."""
     k, j, i = factors
     return labels[k // 2 :: k, j // 2 :: j, i // 2 :: i].copy()
 
 
 def _coarse_grid(fine: Grid, factors: tuple[int, int, int]) -> Grid:
-    """The grid of block centres."""
+    """Return the grid of block centres."""
     k, j, i = factors
     matrix = fine.ijk_to_lps.copy()
     matrix[:3, :3] *= np.array([i, j, k])

@@ -177,7 +177,7 @@ def _canal(hu: Field, around: Surroundings) -> None:
 
 
 def _skin(hu: Field, around: Surroundings) -> None:
-    """The surface of the back, with its furrow; air behind it."""
+    """Return the surface of the back, with its furrow; air behind it."""
     furrow = 5 * np.exp(-((around.x / 14) ** 2))
     surface = around.half_depth + around.canal_depth + 58 - furrow - 0.0028 * around.x**2
     _fill(hu, around.y > surface - 2, 15)

@@ -136,7 +136,7 @@ def arch(shape: Shape) -> list[Limb]:
 
 
 def _spinous(shape: Shape, v: float, w: float) -> list[Limb]:
-    """The spinous process from its root in the midline: a waisted blade with a thick tip."""
+    """Return the spinous process from its root in the midline: a waisted blade with a thick tip."""
     length, drop = shape.spinous[0], np.deg2rad(shape.spinous[1])
     if not shape.thoracic:
         root, blade, tip = (part * shape.height for part in (0.33, 0.34, 0.38))
@@ -236,12 +236,12 @@ class Shape:
 
     @property
     def back(self) -> float:
-        """v of the posterior wall in the midline, where the canal begins."""
+        """Coordinate v of the posterior wall in the midline, where the canal begins."""
         return 0.46 * float(np.mean(self.depth))
 
 
 def mean_shape(level: str, scale: float = 1.0) -> Shape:
-    """The average vertebra of a level; raises KeyError for a level outside T1..L5."""
+    """Return the average vertebra of a level; raises KeyError for a level outside T1..L5."""
     if level not in LEVELS:
         raise KeyError(level)
     m = [float(value) * scale for value in _MEASURES[LEVELS.index(level)]]
@@ -258,7 +258,7 @@ def mean_shape(level: str, scale: float = 1.0) -> Shape:
 
 
 def vary(shape: Shape, rng: np.random.Generator, spread: float = 0.03) -> Shape:
-    """The same vertebra in another person: every measure moved by about ``spread``."""
+    """Return the same vertebra in another person: every measure moved by about ``spread``."""
 
     def pair(values: tuple[float, float]) -> tuple[float, float]:
         moved = np.asarray(values) * rng.normal(1.0, spread) * rng.normal(1.0, spread / 3, 2)
