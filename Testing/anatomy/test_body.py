@@ -21,7 +21,12 @@ from hideseekseg.anatomy.crop import crop_grid
 from hideseekseg.anatomy.labelling import assign
 from hideseekseg.anatomy.localization import spine_axes
 from hideseekseg.anatomy.vertebra_frame import PATIENT_AXES, axes_of
-from hideseekseg.benchmark.body_accuracy import measure, overlap, report, surface_distance_mm
+from hideseekseg.benchmark.real_scans import (
+    body_report,
+    measure_bodies,
+    overlap,
+    surface_distance_mm,
+)
 from hideseekseg.errors import InputError
 from hideseekseg.imaging.patch import bounding_box
 from hideseekseg.imaging.segmentation import Segment, Segmentation
@@ -230,18 +235,18 @@ def test_surface_distance_of_boxes() -> None:
 
 
 def test_the_benchmark_reaches_its_aim(shared: Path) -> None:
-    rows = measure(shared / "data")
+    rows = measure_bodies(shared / "data")
     assert [(row.level, row.whole) for row in rows] == [("L2", False), ("L3", True), ("L4", False)]
     assert min(row.dice for row in rows) >= 0.95
     assert max(row.surface_mm for row in rows) < 0.5
-    text = report(shared / "data")
+    text = body_report(shared / "data")
     assert "L3" in text
     assert "mean" in text
 
 
 def test_a_folder_without_truth_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"subregions\.nii\.gz"):
-        measure(tmp_path)
+        measure_bodies(tmp_path)
 
 
 def read(path: Path) -> Volume:

@@ -13,8 +13,8 @@ import torch
 from helpers.benchmark import toys
 from helpers.models import CPU
 from helpers.vertebrae import TOY, toy_slices
-from hideseekseg.benchmark.ablations import ablations, run_ablations
 from hideseekseg.benchmark.cases import BenchmarkCase
+from hideseekseg.benchmark.comparison import ablations, run_ablations
 from hideseekseg.benchmark.methods.activation_maps import (
     NAMES,
     Logit,
@@ -33,7 +33,7 @@ from hideseekseg.benchmark.methods.method import HideAndSeek, Method, run, with_
 from hideseekseg.benchmark.methods.otsu import OtsuHiding, otsu
 from hideseekseg.benchmark.methods.trained import load_network, save_network
 from hideseekseg.benchmark.methods.unet import UNet, train_unet, unet_method
-from hideseekseg.benchmark.metrics.detection import measure
+from hideseekseg.benchmark.metrics import measure
 from hideseekseg.benchmark.realism import realism, removed_share
 from hideseekseg.benchmark.report.failures import SHOWN, draw_failures, failures
 from hideseekseg.benchmark.threshold_selection import choose

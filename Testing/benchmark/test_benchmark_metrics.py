@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hideseekseg.benchmark.metrics.detection import (
+from hideseekseg.benchmark.metrics import (
     Outcome,
     auc,
     count,

@@ -12,8 +12,8 @@ import hideseekseg
 from hideseekseg.benchmark.cases import draw_subjects
 from hideseekseg.benchmark.speed.network import published_calls
 from hideseekseg.benchmark.speed.processes import PARTS, WHOLE
+from hideseekseg.benchmark.speed.report import to_markdown
 from hideseekseg.benchmark.speed.speed import SpeedPlan, measure
-from hideseekseg.benchmark.speed.table import to_markdown
 from hideseekseg.cli.main import main
 from hideseekseg.model.weights import BUNDLE, load_model
 

@@ -31,7 +31,7 @@ __all__ = ["PATIENCE", "Served", "browser", "serve"]
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = "Scripts/python.exe" if os.name == "nt" else "bin/python"
 # Where `make app` installs it; the tests may run in another environment.
-APP_PYTHONS = [str(ROOT / name / PROGRAM) for name in (".venv", ".venv-app")]
+APP_PYTHONS = [str(ROOT / ".venv" / PROGRAM)]
 
 Fits = Callable[[Any], Any]
 

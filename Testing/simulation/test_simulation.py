@@ -47,7 +47,6 @@ from hideseekseg.simulation.metastases import (
     plain,
     seed_point,
 )
-from hideseekseg.simulation.packed_vertebrae import pack, unpack
 from hideseekseg.simulation.patient import draw_patient
 from hideseekseg.simulation.random_fields import (
     VertebraPatch,
@@ -70,8 +69,10 @@ from hideseekseg.simulation.source_vertebrae import (
     SourceVertebra,
     drawn_vertebrae,
     load_vertebrae,
+    pack,
     read_sources,
     take_canvas,
+    unpack,
 )
 
 SMALL = Geometry("aligned", 32, slice_mm=2.4, body_pixels=26.0, margin_pixels=1.0)

@@ -20,7 +20,7 @@ from .methods.anomaly import change_map, difference_map
 from .methods.method import HideAndSeek, Method, Tuned, run
 from .methods.otsu import OtsuHiding, otsu
 from .methods.trained import spread
-from .metrics.detection import (
+from .metrics import (
     Outcome,
     Thresholds,
     draw_weights,

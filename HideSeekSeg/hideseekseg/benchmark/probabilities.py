@@ -15,7 +15,7 @@ from ..files import atomic, make_folder
 from ..findings import LESION_TYPES
 from ..model.profile import Confidence
 from ..model.weights import Model, load_model
-from ..simulation.packed_vertebrae import unpack
+from ..simulation.source_vertebrae import unpack
 from ..training.calibration import (
     Judged,
     choose,

@@ -16,7 +16,7 @@ from ..findings import LESION_TYPES, LesionType
 from ..model.weights import Model
 from ..training.evaluation import Edited, edit_case
 from .cases import BenchmarkCase
-from .metrics.detection import Estimate, Weights, draw_weights, interval, weighted_mean
+from .metrics import Estimate, Weights, draw_weights, interval, weighted_mean
 
 LEAST_PIXELS = 16  # of lesion, for a slice to count as crossed
 

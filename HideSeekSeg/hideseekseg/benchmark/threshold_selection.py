@@ -15,7 +15,7 @@ from ..training.threshold_tuning import LEAST_IOU
 from ..training.threshold_tuning import worth as worth_of
 from .cases import BenchmarkCase
 from .methods.method import Method, Setting, Tuned
-from .metrics.detection import Outcome, count, outcome
+from .metrics import Outcome, count, outcome
 
 TRIED_THRESHOLDS = 20
 

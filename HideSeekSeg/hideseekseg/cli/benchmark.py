@@ -269,9 +269,9 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _bodies(args: argparse.Namespace) -> int:
-    from ..benchmark.body_accuracy import report
+    from ..benchmark.real_scans import body_report
 
-    print(report(args.data))
+    print(body_report(args.data))
     return OK
 
 

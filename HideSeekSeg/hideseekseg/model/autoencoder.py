@@ -12,8 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .layers import Attention, Block, ConditionedBlock, Resample, Stage, TimeEmbedding, norm, zeroed
-from .pooling import ChangeMap, EvidencePooling
+from .layers import (
+    Attention,
+    Block,
+    ChangeMap,
+    ConditionedBlock,
+    EvidencePooling,
+    Resample,
+    Stage,
+    TimeEmbedding,
+    norm,
+    zeroed,
+)
 from .profile import Architecture
 
 MakeBlock = Callable[[int, int, Resample], nn.Module]

@@ -1,18 +1,24 @@
-"""Real vertebrae as canvases: loaded once, cut out anew (turned, stretched) for every sample."""
+"""Real vertebrae as canvases, cut out anew (turned, stretched) for every sample.
+
+They are loaded from scans, or from one small file that stands for them on another machine.
+"""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
 from ..anatomy.crop import Mask, crop_grid, oversampled, pooled
+from ..archives import read_arrays
 from ..errors import InputError
-from ..files import read_text
+from ..files import atomic, read_text
 from ..imaging.patch import bounding_box
 from ..imaging.volume import Grid, Volume
 from ..model.profile import Geometry
@@ -232,3 +238,49 @@ def _redrawn(rng: Rng, canvas: VertebraPatch) -> Mask:
     wobble = rng.normal(0.0, 0.4) + 0.35 * smooth_field(rng, canvas, 6.0)
     redrawn = np.asarray(inside - outside > wobble * pixel)
     return redrawn if redrawn.any() else canvas.body
+
+
+MARGIN_MM = 9.0
+KEPT_MM = 7.0  # beyond this distance from the body nothing reaches a crop
+SOFT_TISSUE_HU = 40
+STEP_HU = 2
+
+
+def pack(vertebrae: Sequence[SourceVertebra], path: Path) -> None:
+    """Write vertebrae to a compressed ``.npz``."""
+    columns: dict[str, np.ndarray] = {
+        "patient": np.array([v.patient for v in vertebrae]),
+        "level": np.array([v.level for v in vertebrae]),
+    }
+    for number, vertebra in enumerate(vertebrae):
+        grid = vertebra.ct.grid
+        box = bounding_box(vertebra.body, margin=int(np.ceil(MARGIN_MM / grid.spacing.min())))
+        body = vertebra.body[box]
+        cut = grid.cut([s.start for s in box], body.shape)
+        far = ndimage.distance_transform_edt(~body, sampling=cut.spacing[::-1]) > KEPT_MM
+        hu = np.where(far, SOFT_TISSUE_HU, vertebra.ct.array[box])
+        columns[f"hu {number}"] = np.round(hu / STEP_HU).astype(np.int16)
+        columns[f"body {number}"] = np.packbits(body)
+        columns[f"matrix {number}"] = cut.ijk_to_lps
+    with atomic(path) as temporary:
+        np.savez_compressed(temporary, **columns)  # type: ignore[arg-type]
+
+
+def unpack(path: Path) -> list[SourceVertebra]:
+    """Return the vertebrae of a packed file; raises InputError where it is no such file."""
+    try:
+        data = read_arrays(path)
+        names = zip(data["patient"].tolist(), data["level"].tolist())
+        return [_vertebra(data, number, *name) for number, name in enumerate(names)]
+    except OSError as error:
+        raise InputError(path, f"cannot be read: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(path, "is not a file of packed vertebrae") from error
+
+
+def _vertebra(data: dict[str, Any], number: int, patient: str, level: str) -> SourceVertebra:
+    steps = data[f"hu {number}"]
+    body = np.unpackbits(data[f"body {number}"], count=steps.size).reshape(steps.shape)
+    grid = Grid(steps.shape, data[f"matrix {number}"])
+    hu = (steps * STEP_HU).astype(np.float32)
+    return SourceVertebra(Volume(hu, grid), body.astype(bool), patient, level)

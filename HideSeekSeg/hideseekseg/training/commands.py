@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +17,7 @@ from ..files import atomic, make_folder, read_json, read_text
 from ..findings import LESION_TYPES
 from ..model.profile import Geometry, Profile
 from ..model.weights import Model, load_model, save_model
+from ..output.figures.drawing import save_figure
 from .calibration import choose, fit
 from .dataset import Slices, load_slices, patients_of
 from .distributed import ProcessGroup, open_team
@@ -29,7 +31,6 @@ from .evaluation import (
 )
 from .manifest import Manifest, balance, overlap, read_manifest
 from .observing import read_observations
-from .pictures import loss_curves
 from .prepare import PreparedRow, cut_out, write_shards
 from .threshold_tuning import tune
 from .train import COMPACT, LABELS_DECISION, LABELS_SCHEDULE, TrainingSettings, train
@@ -420,3 +421,20 @@ def run_calibrate(
     _save(model, profile, out)
     say(f"threshold {threshold:g}, gate {confidence.gate_p:.3f}")
     say(f"suspicious above {confidence.suspicious_p:.3f}")
+
+
+def loss_curves(folder: Path, path: Path) -> Path:
+    """Draw the losses of all stages in a training folder, one panel each."""
+    from matplotlib.figure import Figure
+
+    tables = sorted(folder.glob("*-losses.csv"))
+    figure = Figure(figsize=(5 * max(len(tables), 1), 3.5), layout="constrained")
+    for number, table in enumerate(tables):
+        rows = list(csv.DictReader(read_text(table).splitlines()))
+        axes = figure.add_subplot(1, len(tables), number + 1)
+        for name in [key for key in rows[0] if key != "step"] if rows else []:
+            axes.plot([int(r["step"]) for r in rows], [float(r[name]) for r in rows], label=name)
+        axes.set(title=table.stem.replace("-losses", ""), xlabel="step", yscale="log")
+        axes.legend(frameon=False)
+    save_figure(path, figure)
+    return path

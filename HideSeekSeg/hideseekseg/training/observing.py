@@ -32,8 +32,11 @@ MOST_BYTES = 1 << 30  # of observations
 
 @dataclass(frozen=True)
 class SeenCandidate:
-    """A candidate: its ``lesions.FEATURES`` (the vertebra's log odds not yet calibrated), its size
-    in voxels, how many of them are truly of its type, and its IoU with each true lesion of it."""
+    """A candidate and how it lies to the true lesions of its type.
+
+    It has its ``lesions.FEATURES`` (the vertebra's log odds not yet calibrated), its size in
+    voxels, how many of them are truly of its type, and its IoU with each true lesion of it.
+    """
 
     type: LesionType
     features: tuple[float, ...]
@@ -130,7 +133,7 @@ def _candidates(
 
 
 def _candidate(case: Case, lesion: Lesion3D, x: Field, difference: Field) -> SeenCandidate:
-    """The log odds of the vertebra stay open among the features: they are calibrated later."""
+    """Leave the log odds of the vertebra open among the features: they are calibrated later."""
     mask = lesion.mask((x.shape[0], x.shape[1], x.shape[2]))
     size = int(mask.sum())
     shared = [(int(part[mask].sum()), int(part.sum())) for part in case.lesions(lesion.type)]

@@ -224,7 +224,7 @@ _FOREIGN = "is no checkpoint of this training; remove it to begin the stage anew
 
 
 def _load(checkpoint: Path) -> dict[str, Any]:
-    """The content of a checkpoint, tensors and plain values alone; raises InputError."""
+    """Return what a checkpoint holds, tensors and plain values alone; raise InputError."""
     try:
         with open_regular(checkpoint) as file:
             state = torch.load(file, map_location="cpu", weights_only=True)

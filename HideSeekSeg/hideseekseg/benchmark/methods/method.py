@@ -17,7 +17,7 @@ from ...simulation.random_fields import Field, Mask
 from ...training.evaluation import Case, Edited, edit_case, scored_parts
 from ...training.threshold_tuning import MIN_SLICES
 from ..cases import BenchmarkCase
-from ..metrics.detection import Outcome, Thresholds, outcome
+from ..metrics import Outcome, Thresholds, outcome
 
 Setting = Any  # a method's own: what it tries on validation vertebrae
 Chosen = Mapping[LesionType, Setting]

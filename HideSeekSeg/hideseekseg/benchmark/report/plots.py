@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...findings import LESION_TYPES
 from ...output.figures.drawing import BACKGROUND, DIM, TEXT, TYPE_COLOURS, new_figure, save_figure
-from ..metrics.detection import IOUS
+from ..metrics import IOUS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ from ...findings import LESION_TYPES
 from ...simulation.source_vertebrae import DRAWN
 from ...training.lesion_matching import RULE
 from ..methods.method import Tuned
-from ..metrics.detection import (
+from ..metrics import (
     IOUS,
     REPLICATES,
     Estimate,

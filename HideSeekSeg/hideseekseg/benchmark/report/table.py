@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...findings import LESION_TYPES
-from ..metrics.detection import FALSE_PER_VERTEBRA, IOUS
+from ..metrics import FALSE_PER_VERTEBRA, IOUS
 from .results import Data
 
 COLUMNS = {

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ...findings import LESION_TYPES, LesionType
-from ...lesions import Lesion3D
-from ...training.evaluation import Case
-from ...training.lesion_matching import Floats, Match, match
-from ..cases import BenchmarkCase
+from ..findings import LESION_TYPES, LesionType
+from ..lesions import Lesion3D
+from ..training.evaluation import Case
+from ..training.lesion_matching import Floats, Match, match
+from .cases import BenchmarkCase
 
 Thresholds = Mapping[LesionType, float]
 
