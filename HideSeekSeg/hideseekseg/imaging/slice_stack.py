@@ -62,6 +62,10 @@ def stack_of(path: Path, planes: Sequence[Plane]) -> Stack:
     """
     first = planes[len(planes) // 2]
     for plane in planes:
+        if not plane.position.size or not plane.axes.size:
+            cause = "states no position or orientation in the patient in"
+            raise InputError(path, f"{cause} {plane.name}")
+    for plane in planes:
         _check_alike(path, plane, first)
     row, column = first.axes
     if not np.allclose(first.axes @ first.axes.T, np.eye(2), atol=MAX_COSINE):
@@ -82,8 +86,6 @@ def stack_of(path: Path, planes: Sequence[Plane]) -> Stack:
 
 
 def _check_alike(path: Path, plane: Plane, first: Plane) -> None:
-    if not plane.position.size or not plane.axes.size:
-        raise InputError(path, f"states no position or orientation in the patient in {plane.name}")
     if plane.size != first.size or not np.allclose(plane.spacing, first.spacing, rtol=1e-3):
         raise InputError(
             path, f"has slices that differ in size or pixel spacing: {plane.name} is the odd one"
