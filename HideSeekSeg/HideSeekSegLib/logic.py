@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from slicer.i18n import tr as _
 
 from hideseekseg.errors import InputError
 from hideseekseg.events import Progress, Started
+from hideseekseg.files import claim_folder
 from hideseekseg.ui import sample_data as sample
 from hideseekseg.ui.segmentation_run import Choices, MakeJob, Outcome, SegmentationRun
 
@@ -23,7 +23,7 @@ def temporaryFolder() -> Path:
     """Make an empty folder; raises InputError where Slicer's temporary folder is unusable."""
     parent = slicer.app.temporaryPath
     try:
-        return Path(tempfile.mkdtemp(prefix="hideseekseg-", dir=parent))
+        return claim_folder(Path(parent))
     except OSError as error:
         raise InputError(
             parent,

@@ -1,7 +1,7 @@
 """Write files atomically, complete or not at all; open regular files alone; hold folders shortly.
 
 Temporary folders hold patients' images: they go when their owner ends, and those of an owner that
-was killed go when the next one starts (``temporary_folder``).
+was killed go when the next one starts (``remove_abandoned``).
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import errno
 import json
 import os
 import secrets
+import shutil
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +26,10 @@ from .plain_data import first_line
 MOST_TEXT = 64 << 20  # bytes of JSON or a table: those of this project have less than 1 MB
 
 LOCK = ".hideseekseg.lock"
+PREFIX = "hideseekseg-"  # of temporary folders; with a dot before it where people look
+_OURS = (PREFIX, f".{PREFIX}")
+_UNLOCKED_SECONDS = 24 * 3600.0  # after which nobody holds what has no lock
+_held: dict[Path, int | None] = {}
 
 
 @contextmanager
@@ -35,11 +41,16 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     before anything is computed inside the block.
     """
     path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
+    temporary = path.with_name(f".{PREFIX}{secrets.token_hex(4)}-{path.name}")
     try:
-        temporary.open("xb").close()
+        held = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     except OSError as error:
         raise _unwritable(path, error) from error
+    if os.name == "nt":  # a file that is open could not be replaced
+        os.close(held)
+    else:
+        with suppress(OSError):
+            _lock(held)  # tells others that its writer lives
     try:
         yield temporary
         temporary.replace(path)
@@ -53,6 +64,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise InputError(path, "cannot be written: is the disk full?") from error
     finally:
         temporary.unlink(missing_ok=True)
+        if os.name != "nt":
+            os.close(held)
 
 
 @contextmanager
@@ -63,14 +76,106 @@ def together(folder: Path) -> Iterator[Path]:
     included, the older ones are untouched.  Raises InputError naming ``folder``.
     """
     try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".hideseekseg-") as name:
-            yield Path(name)
-            for file in sorted(Path(name).iterdir()):
+        with temporary_folder(folder, hidden=True) as part:
+            yield part
+            for file in sorted(part.iterdir()):
                 file.replace(folder / file.name)
     except InputError as error:
         raise InputError(folder, error.cause) from error
     except OSError as error:
         raise _unwritable(folder, error) from error
+
+
+@contextmanager
+def temporary_folder(
+    parent: Path | None = None, purpose: str = "", hidden: bool = False
+) -> Iterator[Path]:
+    """Yield an empty folder that nobody else may look into, and remove it at the end.
+
+    What killed processes left beside it is removed first.  Raises InputError.
+    """
+    try:
+        folder = claim_folder(parent, purpose, hidden)
+    except OSError as error:
+        raise _unwritable(parent or Path(tempfile.gettempdir()), error) from error
+    try:
+        yield folder
+    finally:
+        release_folder(folder)
+
+
+def claim_folder(parent: Path | None = None, purpose: str = "", hidden: bool = False) -> Path:
+    """Make a temporary folder that is ours until ``release_folder``, or the end of the process.
+
+    ``parent`` is the system's folder for such, if None.  Raises OSError.
+    """
+    parent = Path(tempfile.gettempdir() if parent is None else parent)
+    remove_abandoned(parent)
+    prefix = f"{'.' if hidden else ''}{PREFIX}{purpose}{'-' if purpose else ''}"
+    outer = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    inner = outer / "files"  # beside the lock, so that it is empty
+    try:
+        inner.mkdir()
+        _held[inner] = _lock_file(outer / LOCK)
+    except InputError as error:
+        raise OSError(errno.EBUSY, error.cause, str(outer)) from error
+    return inner
+
+
+def release_folder(folder: Path) -> None:
+    """Remove a temporary folder with all that is in it, and what stands for its owner."""
+    outer = folder.parent if folder in _held else folder
+    held = _held.pop(folder, None)
+    if held is not None and os.name == "nt":  # what is open cannot be removed
+        os.close(held)
+    shutil.rmtree(outer, ignore_errors=True)
+    if held is not None and os.name != "nt":
+        os.close(held)
+
+
+def remove_abandoned(parent: Path | None = None) -> list[Path]:
+    """Remove temporary files and folders of ours whose owner was killed; return them.
+
+    The system lifts a lock when its process ends, however it ends: what is locked has an owner,
+    and what cannot be locked at all is left alone for a day.
+    """
+    parent = Path(tempfile.gettempdir() if parent is None else parent)
+    removed = []
+    with suppress(OSError):
+        for path in sorted(parent.iterdir()):
+            if path.name.startswith(_OURS) and path.name != LOCK and _is_abandoned(path):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    with suppress(OSError):
+                        path.unlink()
+                removed.append(path)
+    return removed
+
+
+def _is_abandoned(path: Path) -> bool:
+    try:
+        said = path.lstat()
+        if hasattr(os, "getuid") and said.st_uid != os.getuid():
+            return False
+        if not (stat.S_ISDIR(said.st_mode) or stat.S_ISREG(said.st_mode)):
+            return False
+        age = time.time() - said.st_mtime
+        lock = path / LOCK if stat.S_ISDIR(said.st_mode) else path
+        if (os.name == "nt" and lock is path) or not lock.exists():
+            return age > _UNLOCKED_SECONDS
+        file = os.open(lock, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        _lock(file)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return age > _UNLOCKED_SECONDS
+    finally:
+        os.close(file)
+    return True
 
 
 @contextmanager
@@ -205,6 +310,7 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(path, f"cannot be made: {error.strerror or error}") from error
+    remove_abandoned(path)
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:

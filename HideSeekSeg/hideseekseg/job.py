@@ -15,7 +15,7 @@ import torch
 from .anatomy.segment_names import may_be_vertebra
 from .errors import InputError
 from .events import Cancelled, Event, Finished
-from .files import locked, together
+from .files import locked, remove_abandoned, together
 from .findings import Evidence, Result, VertebraFinding
 from .imaging.reading import read_ct, read_segmentation
 from .imaging.segmentation import Segmentation
@@ -186,6 +186,8 @@ def writable(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
+        remove_abandoned(folder)
+        remove_abandoned()
     except OSError as error:
         raise InputError(folder, f"cannot be written: {error.strerror or error}") from error
     try:

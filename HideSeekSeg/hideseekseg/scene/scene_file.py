@@ -7,7 +7,6 @@ the network and a file elsewhere on the disk included.
 from __future__ import annotations
 
 import re
-import tempfile
 import xml.etree.ElementTree as ElementTree
 import zipfile
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ import slicer
 
 from ..archives import ArchiveLimits, unpack
 from ..errors import InputError
+from ..files import temporary_folder
 from ..imaging.text_headers import check_text_header, is_text_header
 
 LIMITS = ArchiveLimits(members=5_000, total_bytes=16 << 30)
@@ -54,8 +54,8 @@ def checked_scene(path: Path) -> Iterator[Path]:
         raise InputError(path, "does not exist")
     if not zipfile.is_zipfile(path):
         raise InputError(path, "is not a scene of Slicer (.mrb)")
-    with tempfile.TemporaryDirectory(prefix="hideseekseg-scene-") as folder:
-        inside = Path(folder).resolve()
+    with temporary_folder(purpose="scene") as folder:
+        inside = folder.resolve()
         files = unpack(path, inside, LIMITS)
         descriptions = [file for file in files if file.suffix.lower() == ".mrml"]
         if len(descriptions) != 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 from ..errors import InputError
 from ..events import Cancelled, Event, Failed, Finished, Message, Progress, Started, VertebraDone
+from ..files import release_folder
 from ..findings import STOPPED, Status, VertebraFinding
 from ..model.profile import BUNDLE, read_profile
 from ..output.vertebra_file import read_vertebra
@@ -149,7 +149,7 @@ class SegmentationRun:
     def discard(self) -> None:
         """Remove the files of this run; all that is needed later is in the scene."""
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            release_folder(self._folder)
         self._folder = None
 
     def _heard(self, event: Event) -> None:

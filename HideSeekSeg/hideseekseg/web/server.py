@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sys
-import tempfile
 import webbrowser
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 from trame_server import Server
 
 from ..errors import InputError
+from ..files import temporary_folder
 from .auth import LOOPBACK, Authentication
 from .page_state import start_page
 from .run_view import RunSettings
@@ -58,8 +57,7 @@ def serve(
 
     Raises InputError where the address cannot be used.
     """
-    with tempfile.TemporaryDirectory(prefix="hideseekseg-app-") as private:
-        folder = Path(private)
+    with temporary_folder(purpose="app") as folder:
         (folder / "uploads").mkdir()
         (folder / "scenes").mkdir()
         scene = open_scene(folder / "scenes")

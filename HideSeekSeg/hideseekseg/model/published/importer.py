@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tempfile
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from ... import __version__
 from ...errors import WeightsError
-from ...files import open_regular
+from ...files import open_regular, temporary_folder
 from ..autoencoder import DiffusionAutoencoder
 from ..classifier import LinearClassifier
 from ..profile import Architecture, Decision, Geometry, Intensity, Profile, Schedule
@@ -105,8 +104,7 @@ def _write(
     out: Path, autoencoder: DiffusionAutoencoder, classifier: LinearClassifier, profile: Profile
 ) -> str:
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=".import-") as name:
-        folder = Path(name)
+    with temporary_folder(out, hidden=True) as folder:
         done = save_model(folder, autoencoder, classifier, profile, half=False)
         (folder / CARD).write_text(model_card(profile, done), encoding="utf-8")
         for file in sorted(folder.iterdir()):  # of these profile.json is the last
