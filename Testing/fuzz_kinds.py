@@ -205,7 +205,7 @@ def _go_through(review: Review) -> object:
         pass
     for item in review.items:
         review.judge(item.id, "rejected")
-    return review.items, review.summary(), review.quiet(), review.counts(), review.to_json()
+    return review.items, review.summary(), review.states(), review.counts(), review.to_json()
 
 
 def _read_review(path: Path) -> object:

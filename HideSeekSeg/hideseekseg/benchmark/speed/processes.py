@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import pstats
@@ -18,7 +17,7 @@ import numpy as np
 
 from ... import __version__
 from ...events import VertebraDone, from_line
-from ...files import make_folder
+from ...files import make_folder, read_object
 from ...simulation.example import FILES, Spot, painter, write_volume
 from ...simulation.phantom.settings import SpineSettings
 from ...simulation.phantom.spine import draw_spine
@@ -196,7 +195,7 @@ def best(timings: Sequence[Timing]) -> Timing:
 
 def counts(out: Path) -> dict[str, int]:
     """Return what the run in ``out`` analysed and found."""
-    data = json.loads((out / "candidates.json").read_text(encoding="utf-8"))["vertebrae"]
+    data = read_object(out / "candidates.json")["vertebrae"]
     return {
         "vertebrae": len(data),
         "slices": sum(len(v["slice_p"]) for v in data),
