@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ pytest.importorskip("slicer.util", reason="slicer-core is not installed")
 
 from hideseekseg.scene.results import Results  # noqa: E402
 from hideseekseg.scene.validation import problems, writeInputs  # noqa: E402
+from hideseekseg.ui.segmentation_run import Choices, SegmentationRun  # noqa: E402
 
 NAMES = {33: "vertebrae_T11", 32: "vertebrae_T12", 31: "Segment_3"}
 
@@ -75,6 +78,27 @@ def test_a_transformed_ct_gets_its_lesions_where_they_are(
         assert not len(at) or np.mean(_inside(ct, body, points)) > 0.95
     assert found
     assert everything_of(vertebrae) == before
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, 0.83), (0.35, 0.35), (0.0, 0.0)])
+def test_a_review_opens_at_the_threshold_of_the_weights_unless_another_is_asked_for(
+    asked: float | None,
+    expected: float,
+    box_spine: tuple[Volume, Volume],
+    tiny_weights: Path,
+    tmp_path: Path,
+) -> None:
+    volume, labels = box_spine
+    weights = shutil.copytree(tiny_weights, tmp_path / "weights")
+    profile = json.loads((weights / "profile.json").read_text("utf-8"))
+    profile["decision"]["threshold"] = 0.83
+    (weights / "profile.json").write_text(json.dumps(profile), "utf-8")
+    ct = add_ct(volume.array, volume.grid.ijk_to_lps)
+    masks = {name: labels.array == value for value, name in NAMES.items()}
+    vertebrae = add_segmentation(masks, labels.grid.ijk_to_lps)
+    choices = Choices(weights=weights, threshold=asked)
+    run = SegmentationRun(ct, vertebrae, choices, lambda: tmp_path / "run")
+    assert run.review.threshold == expected
 
 
 def _world(node: Any, ijk: Any) -> Any:
