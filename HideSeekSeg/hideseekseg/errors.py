@@ -26,6 +26,10 @@ class InputError(UserError):
     """Bad input, or an output that cannot be written."""
 
 
+class TiltedGantryError(InputError):
+    """A series whose slices are sheared against each other."""
+
+
 class NotCTError(UserError):
     """The volume cannot be a CT, or none of its vertebrae can be analysed."""
 

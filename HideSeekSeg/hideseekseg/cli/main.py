@@ -12,13 +12,14 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..events import Failed, to_line
-from . import app, benchmark, segment, training, weights
+from . import app, benchmark, export, segment, training, weights
 from .arguments import BAD_INPUT, FAILED, STOPPED, Command, Parser
 
 PACKAGE = __package__.partition(".")[0] + "."
 
 COMMANDS: tuple[Command, ...] = (
     *segment.COMMANDS,
+    *export.COMMANDS,
     *app.COMMANDS,
     *training.COMMANDS,
     *benchmark.COMMANDS,

@@ -17,7 +17,7 @@ from ..errors import InputError
 from .dicom_frames import DicomFrame, read_frames, rescaled
 from .file_kinds import first_bytes, is_dicom
 from .image_file import captured, check_sizes
-from .slice_stack import Plane, stack_of
+from .slice_stack import Plane, Stack, stack_of
 from .volume import Grid, Volume
 
 MIN_SLICES = 4
@@ -399,7 +399,8 @@ def _read_slices(source: Path, group: list[Slice], notes: tuple[str, ...]) -> Vo
                 array = np.stack(_common_type([_read_one(one.path)[0] for one in ordered]))
     except RuntimeError as error:
         raise InputError(source, "holds a series whose slices cannot be read together") from error
-    return _volume(source, array, stack.origin, stack.spacing, stack.direction, ordered[0], notes)
+    planes = tuple((str(one.path), 1) for one in ordered)
+    return replace(_volume(source, array, stack, ordered[0], notes), planes=planes)
 
 
 def _read_together(ordered: Sequence[Slice]) -> npt.NDArray[Any]:
@@ -430,6 +431,7 @@ def _read_multi_frame(source: Path, group: list[Slice], notes: tuple[str, ...]) 
     """Enhanced images: frames pass the same checks as slices, across all files of the series."""
     frames: list[DicomFrame] = []
     arrays: list[npt.NDArray[Any]] = []
+    planes: list[tuple[str, int]] = []
     for one in group:
         of_file = read_frames(one.path)
         if len(group) > 1:
@@ -449,6 +451,7 @@ def _read_multi_frame(source: Path, group: list[Slice], notes: tuple[str, ...]) 
         left = [(of_file[n].plane.name, fault) for n, fault in enumerate(faults) if fault]
         notes = (*notes, *(f"{name} was left out: it is {fault}" for name, fault in left[:3]))
         frames += [of_file[n] for n in keep]
+        planes += [(str(one.path), n + 1) for n in keep]
         arrays.append(rescaled(array, of_file)[keep])
     if len(frames) < MIN_SLICES:
         raise InputError(source, f"has {len(frames)} usable frames: not a volume")
@@ -456,22 +459,21 @@ def _read_multi_frame(source: Path, group: list[Slice], notes: tuple[str, ...]) 
     array = np.concatenate(_common_type(arrays))[stack.order]
     check_sizes(source, stack.spacing, np.array(array.shape[::-1]))
     stated = replace(group[0], tags={INTERCEPT: "stated", **group[0].tags})
-    return _volume(source, array, stack.origin, stack.spacing, stack.direction, stated, notes)
+    volume = _volume(source, array, stack, stated, notes)
+    return replace(volume, planes=tuple(planes[n] for n in stack.order))
 
 
 def _volume(
     source: Path,
     array: npt.NDArray[Any],
-    origin: npt.NDArray[np.float64],
-    spacing: npt.NDArray[np.float64],
-    direction: npt.NDArray[np.float64],
+    stack: Stack,
     first: Slice,
     notes: tuple[str, ...],
 ) -> Volume:
     """The geometry is set from the tags: ITK's own goes wrong silently where slices are missing."""
     matrix = np.eye(4)
-    matrix[:3, :3] = direction * spacing
-    matrix[:3, 3] = origin
+    matrix[:3, :3] = stack.direction * stack.spacing
+    matrix[:3, 3] = stack.origin
     return Volume(
         array,
         Grid(array.shape, matrix),

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
+from ..errors import InputError, TiltedGantryError
 
 Floats = npt.NDArray[np.float64]
 
@@ -131,7 +131,7 @@ def _check_upright(path: Path, positions: Floats, normal: Floats) -> None:
     drift = np.linalg.norm(positions - positions[0] - np.outer(along, normal), axis=1)
     if drift.max() > MAX_DRIFT_MM:
         tilt = np.degrees(np.arctan2(drift[-1], along[-1]))
-        raise InputError(
+        raise TiltedGantryError(
             path,
             f"was taken with a tilted gantry ({tilt:.1f} degrees, {drift.max():.1f} mm at its end):"
             " resample it to a rectangular grid first",

@@ -81,7 +81,8 @@ class Volume:
     ``path`` is the file that it was read from; ``notes`` are remarks for the reader of a result on
     that file; ``stated_hu`` tells that the file itself states HU (DICOM's rescaling); ``identity``
     holds what DICOM says of study, series and frame of reference, and the patient's name and number
-    only where ``read_ct`` was asked for them.
+    only where ``read_ct`` was asked for them.  ``planes`` are the DICOM file and its frame (counted
+    from 1) of each slice k; empty where it was not read from DICOM.
     """
 
     array: Array
@@ -91,6 +92,7 @@ class Volume:
     notes: tuple[str, ...] = ()
     stated_hu: bool = False
     identity: Mapping[str, str] = field(default_factory=dict, compare=False)
+    planes: tuple[tuple[str, int], ...] = field(default=(), repr=False, compare=False)
 
     @property
     def source(self) -> str:
