@@ -34,7 +34,7 @@ for folder in ("HideSeekSeg", "Testing", "Testing/imaging"):
     if str(ROOT / folder) not in sys.path:
         sys.path.insert(0, str(ROOT / folder))
 
-IN_CHILD = 2_000  # cases
+IN_CHILD = 5_000  # cases
 SECONDS = 10  # of processor time that a case may take
 SILENCE = 90  # seconds without a sign of life, after which a child is killed
 MEMORY = 3 << 30  # bytes that a child may take beside its libraries
