@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,9 +14,10 @@ from typing import Any
 import pytest
 
 from desktop import Desktop
-from hideseekseg.errors import InputError
+from hideseekseg.errors import InputError, UserError, WeightsError
 from hideseekseg.events import Cancelled, Event, Failed, Finished, Started, VertebraDone
 from hideseekseg.ui import child_process
+from hideseekseg.web.asyncio_process import read_apart
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no signals")
 
@@ -110,6 +112,45 @@ def python(tmp_path: Path, name: str, code: str) -> str:
     path.write_text(f"#!{sys.executable}\n{code}\n", "utf-8")
     path.chmod(0o755)
     return str(path)
+
+
+def crash(path: Path) -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def refuse(path: Path) -> None:
+    raise WeightsError(path, "is no file of weights")
+
+
+def out_of_memory(path: Path) -> None:
+    raise MemoryError
+
+
+def answer(path: Path, number: int) -> tuple[str, int, int]:
+    return path.name, number, os.getpid()
+
+
+@posix
+@pytest.mark.parametrize(
+    ("read", "kind", "cause"),
+    [
+        (crash, InputError, "crashed the process that read it (status -11)"),
+        (refuse, WeightsError, "is no file of weights"),
+        (out_of_memory, InputError, "does not fit into memory"),
+    ],
+)
+def test_reading_that_fails_elsewhere_is_one_line_here(
+    read: Callable[[Path], None], kind: type[UserError], cause: str, tmp_path: Path
+) -> None:
+    with pytest.raises(kind) as refused:
+        asyncio.run(read_apart(tmp_path / "ct.nii", read))
+    assert cause in str(refused.value) and "ct.nii" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_is_read_elsewhere_comes_back(tmp_path: Path) -> None:
+    name, number, pid = asyncio.run(read_apart(tmp_path / "ct.nii", answer, 7))
+    assert (name, number) == ("ct.nii", 7) and pid != os.getpid()
 
 
 def gone(pid: int) -> bool:

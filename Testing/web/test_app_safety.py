@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -142,6 +145,40 @@ def test_broken_file_gives_one_line_and_the_old_scan_stays(
     assert said.startswith("broken.nii.gz: ") and "\n" not in said and str(tmp_path) not in said
     assert tab.text(".patient") == "ct"
     assert not [p for p in opened.served.private.rglob("uploads/*/*")], "uploads pile up"
+
+
+def reading_processes(served: Served) -> list[Path]:
+    """Child processes of the server that read files, as folders of /proc."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parent = int(status.read_text().rpartition(")")[2].split()[1])
+            if parent == served.process.pid and b"spawn_main" in (
+                status.with_name("cmdline").read_bytes()
+            ):
+                found.append(status.parent)
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_server_outlives_a_file_that_crashes_its_reader(
+    opened: Opened, box_files: tuple[Path, Path]
+) -> None:
+    """The signal is what ITK's own mistakes over damaged files raise."""
+    tab = opened.tab
+    upload(tab, *box_files)
+    end = time.monotonic() + PATIENCE / 1000
+    while not (found := reading_processes(opened.served)):
+        assert time.monotonic() < end, "no process reads the files"
+    os.kill(int(found[0].name), signal.SIGSEGV)
+    tab.page.wait_for_selector("#message.error", timeout=PATIENCE)
+    said = tab.text("#message span")
+    assert "crashed the process that read it" in said and "\n" not in said
+    assert opened.served.process.poll() is None
+    assert tab.text(".patient") == "ct", "the scan that was open stays"
+    tab.page.click("#message .plain")
+    while reading_processes(opened.served):
+        assert time.monotonic() < end, "the other file is read on"
 
 
 def test_uploaded_scan_is_loaded(opened: Opened, box_files: tuple[Path, Path]) -> None:

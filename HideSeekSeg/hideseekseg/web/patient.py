@@ -11,6 +11,8 @@ from typing import Any
 from ..anatomy.label_conventions import CONVENTIONS
 from ..anatomy.segment_names import may_be_vertebra
 from ..errors import InputError
+from ..files import temporary_folder
+from ..imaging.image_file import captured
 from ..imaging.reading import read_ct, read_segmentation
 from ..scene.import_data import addCt, addSegmentation, removeData
 from ..scene.level_rows import LevelRow, levelRows
@@ -20,6 +22,8 @@ from ..scene.validation import problems
 from ..scene.views import boneWindow
 from ..ui import level_choices
 from ..ui import sample_data as sample
+from .asyncio_process import read_apart
+from .slicer_scene import open_scene
 
 
 @dataclass
@@ -97,8 +101,12 @@ class Patient:
 
 async def load_files(ct: Path, vertebrae: Path) -> Patient:
     """Files, or a folder of DICOM slices for the CT; InputError leaves the scene as it is."""
-    volume = await asyncio.to_thread(read_ct, ct)
-    labels = await asyncio.to_thread(read_segmentation, vertebrae, may_be_vertebra)
+    reading_labels = asyncio.create_task(read_apart(vertebrae, read_segmentation, may_be_vertebra))
+    try:
+        volume = await read_apart(ct, read_ct)
+        labels = await reading_labels
+    finally:
+        reading_labels.cancel()
     removeData()
     ct_node = addCt(volume, _bare(ct))
     return _shown(Patient(ct_node, addSegmentation(labels, _bare(vertebrae), ct_node)))
@@ -111,12 +119,21 @@ async def load_example() -> Patient:
     return _shown(Patient(*sample.loadExample()))
 
 
-def load_scene(path: Path) -> None:
+async def load_scene(path: Path) -> None:
     """Replace the scene by a saved one; ``ui.review_session.latest`` finds its review.
 
+    It is read in a process of its own first: Slicer's readers end theirs over damaged files.
     Raises InputError where it is none.
     """
+    await read_apart(path, _try_scene)
     read_scene(path, before=removeData)
+
+
+def _try_scene(path: Path) -> None:
+    with temporary_folder(purpose="scene") as cache, captured():
+        scene = open_scene(cache)
+        read_scene(path)
+        del scene
 
 
 def resumed(ct: Any, vertebrae: Any) -> Patient:

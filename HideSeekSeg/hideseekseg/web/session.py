@@ -159,7 +159,7 @@ class Session:
 
     async def _load_scene(self, path: Path) -> None:
         async def read() -> Patient:
-            loading.load_scene(path)
+            await loading.load_scene(path)
             self.patient = Patient()
             work = latest(lambda text: self.page.say(text, "error"))
             if work is None or work.results.ctNode is None:
