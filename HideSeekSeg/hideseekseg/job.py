@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from .anatomy.alignment import settled
 from .anatomy.segment_names import may_be_vertebra
 from .errors import InputError
 from .events import Cancelled, Event, Finished
@@ -86,19 +87,21 @@ def segment(
     finished until then.  Exceptions raised by ``on_event`` abort the run.  Raises UserError, one
     line naming the file (or option) and the cause, and MemoryError.
     """
-    volume = ct if isinstance(ct, Volume) else read_ct(ct)
+    volume = ct if isinstance(ct, Volume) else read_ct(ct, undecided=True)
     vertebrae = _segmentation(segmentation)
     marked = None if bodies is None else _segmentation(bodies)
+    scan = scan_identity(volume)
+    volume, vertebrae, marked = settled(volume, vertebrae, marked, labels)
     model = weights if isinstance(weights, Model) else load_model(weights or BUNDLE, device)
     options = Options(labels, tuple(levels), threshold, all_slices, schedule, accept_orientation)
     result = _segment(volume, vertebrae, marked, model, options, on_event, should_stop)
-    return replace(result, run={"scan": scan_identity(volume), **result.run})
+    return replace(result, run={"scan": scan, **result.run})
 
 
 def _segmentation(source: Segmentation | str | os.PathLike[str]) -> Segmentation:
     if isinstance(source, Segmentation):
         return source
-    return read_segmentation(source, may_be_vertebra)
+    return read_segmentation(source, may_be_vertebra, undecided=True)
 
 
 def _segment(
@@ -132,8 +135,9 @@ def run(job: Job, on_event: Callable[[Event], None], should_stop: Callable[[], b
     began = time.monotonic()
     folder = job.out / EACH if job.each else job.out
     with writable(folder), _claimed(job) as (ct, scan, claim):
-        segmentation = read_segmentation(job.segmentation, may_be_vertebra)
-        bodies = read_segmentation(job.bodies, may_be_vertebra) if job.bodies else None
+        segmentation = _segmentation(job.segmentation)
+        bodies = None if job.bodies is None else _segmentation(job.bodies)
+        ct, segmentation, bodies = settled(ct, segmentation, bodies, job.options.labels)
         if job.threads:
             torch.set_num_threads(job.threads)
         model = load_model(job.weights or BUNDLE, job.device)
@@ -152,7 +156,7 @@ def run(job: Job, on_event: Callable[[Event], None], should_stop: Callable[[], b
 def _claimed(job: Job) -> Iterator[tuple[Volume, dict[str, str], Claim]]:
     """Read the CT, and take the folder for its result; another run in it is refused before that."""
     with locked(job.out):
-        ct = read_ct(job.ct, job.series, job.patient_names)
+        ct = read_ct(job.ct, job.series, job.patient_names, undecided=True)
         scan = scan_identity(ct)
         yield ct, scan, claim(job.out, scan, job.overwrite)
 
@@ -182,8 +186,8 @@ class _Keeper:
 @contextmanager
 def writable(folder: Path) -> Iterator[None]:
     """Make the folder, and make sure that files can be written to it; remove it if left empty."""
-    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     try:
+        missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
         remove_abandoned(folder)

@@ -127,7 +127,7 @@ class Options:
     ``labels`` is a label convention as in ``labelling.assign``; ``levels`` restricts the run to
     some; ``threshold`` replaces that of the weights, ``schedule`` (see ``scheduled``) theirs;
     ``all_slices`` analyses all slices, also where the weights were trained on central ones;
-    ``accept_orientation`` goes on where the CT's header contradicts the anatomy.
+    ``accept_orientation`` goes on where header, levels or outlines contradict the anatomy.
     """
 
     labels: str | None = None
@@ -157,15 +157,15 @@ def segment_spine(
     analysed is by level.
 
     Raises SegmentationError where segmentation and CT do not go together, InputError where labels
-    are not understood or the CT's header contradicts the anatomy, NotCTError where the volume is no
-    CT, ScheduleError where the weights have no such schedule.
+    are not understood or header, levels or outlines contradict the anatomy, NotCTError where the
+    volume is no CT, ScheduleError where the weights have no such schedule.
     """
     model = scheduled(model, options.schedule) if options.schedule else model
     check_values(ct)
     assignments = assign(segmentation, options.labels)
     levels = _wanted(segmentation, assignments, options.levels)
     chosen = model.profile.decision.threshold if options.threshold is None else options.threshold
-    checks = check_vertebrae(segmentation, assignments)
+    checks = check_vertebrae(segmentation, assignments, options.accept_orientation)
     if levels and all(level in checks.obstacles for level in levels):
         cause = f"no vertebra can be analysed: {checks.why_not(levels)}"
         raise SegmentationError(segmentation.source, cause)
@@ -193,6 +193,8 @@ def segment_spine(
 
     try:
         scale, cut = _scale(ct, segmentation.source, levels, prepared, watch)
+        if agreement.refusal:  # what is no CT at all was told by its values
+            raise SegmentationError(segmentation.source, agreement.refusal)
         facts["hounsfield"] = scale.is_hu
         flags = (*agreement.flags, *((cut,) if cut else ()))
         encoded: dict[str, Encoded] = {}
@@ -252,13 +254,14 @@ def _scale(
         known.append(prepared(level))
         usable = [v.landmarks for v in known if v.landmarks and not v.obstacle]
         if surely_hounsfield(ct, usable, len(levels)):
-            return HOUNSFIELD, cut_off(ct, usable)
+            return HOUNSFIELD, cut_off(ct, usable, HOUNSFIELD)
     if all(v.site.body is None and not v.site.obstacle for v in known):
         raise SegmentationError(source, f"does not overlap with the CT {ct.name}")
     if not usable:
         reasons = sorted({v.obstacle for v in known})
         raise NotCTError(ct.source, f"no vertebra can be analysed: {', '.join(reasons)}")
-    return calibrate(ct, usable), cut_off(ct, usable)
+    scale = calibrate(ct, usable)
+    return scale, cut_off(ct, usable, scale)
 
 
 def _where_it_fits(

@@ -21,9 +21,9 @@ from helpers.dicom import ROOT, dicom, item, one, save, series  # noqa: E402
 ENHANCED = "1.2.840.10008.5.1.4.1.1.2.1"
 
 
-def refusal(path: Path, **choice: Any) -> str:
+def refusal(path: Path, series: str = "", patient_names: bool = False) -> str:
     with pytest.raises(InputError) as refused:
-        read_ct(path, **choice)
+        read_ct(path, series, patient_names)
     text = str(refused.value)
     assert text.startswith(str(path)) and "\n" not in text
     return text

@@ -25,6 +25,7 @@ from .surface_distance import SurfaceDistance, surface_distance_of
 SOFT_TISSUE_HU = 50.0
 DENSE_BONE_HU = 560.0
 
+METAL_HU = 3000.0
 # What is brighter than bone by so many times the contrast of bone is metal: 1500 HU and more.
 METAL_CONTRAST = 6.0
 # Bodies of real scans hold at most 1 in 1000 voxels at the highest value around them.
@@ -33,6 +34,7 @@ LEAST_SATURATED = 0.002
 # Shares of the contrast of bone: 23 real scans have 0.36 and more, and 0.54 and more.
 LEAST_EDGE = 0.1
 LEAST_CORTEX = 0.1
+DEEP_MM = 3.0  # from the body's surface, where marrow is
 LOWEST_AIR, HIGHEST_AIR = -1100.0, -900.0
 FEWEST_VALUES = 30
 
@@ -81,7 +83,7 @@ def landmarks(ct: Volume, body: Mask, outline: SurfaceDistance | None = None) ->
     saturated = float((values[at.inside] >= highest(ct)).mean())
     values = _without_metal(values, at)
     shell = values[(at.outer > 2) & (at.outer < 10)]
-    deep = values[at.inner > min(3.0, 0.6 * float(at.inner.max()))]
+    deep = values[at.inner > min(DEEP_MM, 0.6 * float(at.inner.max()))]
     rim = values[at.rim]
     return Landmarks(
         _percentile(shell, 60),
@@ -107,10 +109,15 @@ def _percentile(sample: npt.NDArray[np.float32], q: float) -> float:
 
 
 def _without_metal(values: npt.NDArray[np.float32], at: SurfaceDistance) -> npt.NDArray[np.float32]:
-    """NaN where a value stands out from bone as metal does, whatever the scale.
+    """Return the values with NaN for what stands out from bone as metal does, whatever the scale.
 
-    Medians and the 80th percentile are those of bone also where screws cross a body.
+    Medians and the 80th percentile are those of bone also where screws cross a body.  Marrow is
+    not denser than nearly all of the body's rim: there it is cement, or a disease.
     """
+    marrow = at.inner > min(DEEP_MM, 0.6 * float(at.inner.max()))
+    values = np.where(
+        marrow & (values > _percentile(values[at.rim], 99)), np.float32(np.nan), values
+    )
     soft = _percentile(values[(at.outer > 2) & (at.outer < 10)], 60)
     bone = max(_percentile(values[at.inside], 80), _percentile(values[at.rim], 50))
     limit = soft + METAL_CONTRAST * (bone - soft)
@@ -177,15 +184,18 @@ def calibrate(ct: Volume, found: Sequence[Landmarks]) -> Calibration:
     return Calibration(slope, SOFT_TISSUE_HU - slope * soft, is_hu=False)
 
 
-def cut_off(ct: Volume, found: Sequence[Landmarks]) -> str:
+def cut_off(ct: Volume, found: Sequence[Landmarks], scale: Calibration) -> str:
     """Return words for a CT of which every body reaches the highest value, empty for others.
 
-    Of bodies of whole scans less than 1 in 1000 voxels do so, and in most of them none.
+    Of bodies of whole scans less than 1 in 1000 voxels do so, and in most of them none.  A value
+    that bone does not have is metal's, and said of each vertebra.
     """
-    shares = [m.saturated for m in found]
+    shares, top = [m.saturated for m in found], highest(ct)
     if not shares or min(shares) < LEAST_SATURATED:
         return ""
-    return f"the CT seems to be cut off at its highest value ({highest(ct):g})"
+    if scale.slope * top + scale.intercept > METAL_HU:
+        return ""
+    return f"the CT seems to be cut off at its highest value ({top:g})"
 
 
 def _medians(rows: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:

@@ -37,6 +37,7 @@ RING_MM = (6.0, 30.0)
 LEAST_BONE, IN_FRONT, SIDEWAYS = 0.03, -0.1, 0.6
 SLANT_MM = 1.5
 GO_ON = "(go on with --accept-orientation)"
+ACCEPTED = "accepted against the anatomy"
 SIDES = ("left", "right"), ("back", "front"), ("head", "feet")
 
 

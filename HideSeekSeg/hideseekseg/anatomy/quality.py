@@ -16,12 +16,11 @@ from ..imaging.patch import bounding_box
 from ..imaging.volume import Grid, Volume
 from ..model.profile import Geometry, Profile
 from .crop import Crop, Mask, feathered
-from .intensity import Calibration, highest
+from .intensity import METAL_HU, Calibration, highest
 from .surface_distance import REACH_MM, SurfaceDistance, surface_distance_of
 
 Floats = npt.NDArray[np.float32]
 
-METAL_HU = 3000.0
 METAL_SHARE = 0.01  # of the body: above it the picture shows the metal's artefacts, not the bone
 METAL_NEARBY = "metal nearby"
 # Marrow of training and validation holds at most 0.3 % above 1200 HU, sclerotic lesions included.

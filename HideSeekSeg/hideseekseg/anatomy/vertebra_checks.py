@@ -16,8 +16,9 @@ from ..errors import InputError
 from ..imaging.segmentation import Segment, Segmentation
 from .label_conventions import CONVENTIONS, LEVELS, Kind
 from .labelling import Assignment, fitting_conventions
-from .level_order import PITCH_MM, check_order
+from .level_order import PITCH_MM, OrderReport, check_order
 from .localization import LocatedBody
+from .orientation import ACCEPTED, GO_ON
 from .vertebra_shape import VertebraShape, shape_of
 
 Vector = npt.NDArray[np.float64]
@@ -94,10 +95,15 @@ class SpineChecks:
         return tuple(lines)
 
 
-def check_vertebrae(segmentation: Segmentation, assignments: Sequence[Assignment]) -> SpineChecks:
+def check_vertebrae(
+    segmentation: Segmentation,
+    assignments: Sequence[Assignment],
+    accept_orientation: bool = False,
+) -> SpineChecks:
     """Check the labels that have a level, and where those lie that have none.
 
-    Raises InputError where the levels run from foot to head, and where no label can be a vertebra.
+    Raises InputError where the levels run from foot to head, unless that is accepted, and where no
+    label can be a vertebra.
     """
     if not segmentation.layers:
         return SpineChecks()
@@ -116,8 +122,7 @@ def check_vertebrae(segmentation: Segmentation, assignments: Sequence[Assignment
         if not (shape.is_cut and shape.mm3 < SLIVER * usual[level])
     }
     order = check_order(telling)
-    if order.reversed:
-        raise InputError(segmentation.source, _reversed(segmentation, assignments, telling))
+    accepted = _accepted_order(order, segmentation, assignments, telling, accept_orientation)
     for level, own in groups.items():
         flags.setdefault(level, []).extend(flag for a in own for flag in a.flags)
         flags[level].extend(order.flags.get(level, ()))
@@ -130,13 +135,32 @@ def check_vertebrae(segmentation: Segmentation, assignments: Sequence[Assignment
         why = SpineChecks(obstacles).why_not(list(obstacles))
         raise InputError(segmentation.source, f"no vertebra can be analysed: {why}")
     doubt = _misread(segmentation, assignments, seen)
-    for level in seen if doubt else ():
-        flags[level].append(doubt)
+    for level in seen:
+        flags[level].extend(said for said in (accepted, doubt) if said)
     unknown, strangers = _without_level(segmentation, assignments, seen)
     missing = tuple(level for level in order.missing if level not in groups)
     missing = _not_filled(missing, telling, unknown)
     found = {level: tuple(dict.fromkeys(said)) for level, said in flags.items() if said}
     return SpineChecks(obstacles, found, missing, strangers)
+
+
+def _accepted_order(
+    order: OrderReport,
+    segmentation: Segmentation,
+    assignments: Sequence[Assignment],
+    centres: Mapping[str, Vector],
+    accept: bool,
+) -> str:
+    """Return a flag for levels that run from foot to head, empty where they do not.
+
+    Raises InputError where that is not accepted.
+    """
+    if not order.reversed:
+        return ""
+    cause = _reversed(segmentation, assignments, centres)
+    if not accept:
+        raise InputError(segmentation.source, f"{cause} {GO_ON}")
+    return f"{ACCEPTED}: {cause}"
 
 
 def _groups(assignments: Sequence[Assignment]) -> dict[str, list[Assignment]]:

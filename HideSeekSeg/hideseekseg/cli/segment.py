@@ -38,7 +38,7 @@ def _segment_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--accept-orientation",
         action="store_true",
-        help="go on where the header contradicts the anatomy (flagged in the result)",
+        help="go on where header, levels or outlines contradict the anatomy (flagged)",
     )
     add("--overwrite", action="store_true", help="replace the result of another scan in DIR")
     add(

@@ -32,10 +32,14 @@ NO_ORIENTATION = (".tif", ".tiff", ".vtk", ".gipl", ".gipl.gz", ".img", ".hdr", 
 
 @dataclass(frozen=True)
 class ReadImage:
-    """An image as its file holds it, and remarks for the reader of a result."""
+    """An image as its file holds it, and remarks for the reader of a result.
+
+    ``places`` as of ``nifti.Check``: where sform and qform put it, if these disagree.
+    """
 
     image: sitk.Image
     notes: tuple[str, ...] = ()
+    places: tuple[Floats, ...] = ()
 
 
 class Printed:
@@ -116,8 +120,8 @@ def read_image(path: Path) -> ReadImage:
     """Return an image of any dimension and pixel type, NaN kept, its header in the meta-data.
 
     Raises InputError for a file that is missing, unreadable, empty, truncated, no image, whose
-    axes are not at right angles, whose statements on position or size contradict each other, or
-    whose voxels have a size that no CT has.
+    axes are not at right angles, whose statements on size contradict each other, or whose voxels
+    have a size that no CT has.
     """
     _check_not_empty(path)
     check_content(path)
@@ -140,7 +144,8 @@ def read_image(path: Path) -> ReadImage:
         raise InputError(path, _cause(path, str(error))) from error
     _check_geometry(path, image)
     image = _with_odd_values(image, check) if check.odd.size else image
-    return ReadImage(image, (*notes, *(f"its reader warns: {w}" for w in printed.warnings())))
+    warned = (f"its reader warns: {warning}" for warning in printed.warnings())
+    return ReadImage(image, (*notes, *warned), check.places)
 
 
 def write_image(path: Path, image: sitk.Image, compress: bool = False) -> None:

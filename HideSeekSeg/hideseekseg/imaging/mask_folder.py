@@ -6,6 +6,7 @@ The file's name is the structure's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,14 +44,14 @@ def read_mask_folder(
     files = [path for path in mask_files(folder) if wanted(structure_of(path))]
     if not files:
         raise InputError(folder, "contains no mask of a vertebra (vertebrae_L1.nii.gz, ...)")
-    grid: Grid | None = None
+    first: Volume | None = None
     patches: list[tuple[str, Patch]] = []
     notes: dict[str, None] = {}
     for path in files:
         mask = read_mask(path)
-        if grid is not None and not mask.grid.matches(grid):
+        if first is not None and not _same_place(mask, first):
             raise InputError(path, f"lies on another grid than {files[0].name}")
-        grid = grid or mask.grid
+        first = first or mask
         notes |= dict.fromkeys(mask.notes)
         values = label_values(mask.array)
         if len(values) > 1:
@@ -58,9 +59,16 @@ def read_mask_folder(
         patch = patch_of(mask.array > 0)
         if patch is not None:
             patches.append((structure_of(path), patch))
-    if not patches or grid is None:
+    if not patches or first is None:
         raise InputError(folder, "contains only empty masks: every voxel is 0")
-    return layered(patches, grid, folder, notes=tuple(notes))
+    found = layered(patches, first.grid, folder, notes=tuple(notes))
+    return replace(found, layers=tuple(replace(x, rival=first.rival) for x in found.layers))
+
+
+def _same_place(mask: Volume, first: Volume) -> bool:
+    if mask.rival is None or first.rival is None:
+        return mask.rival is first.rival and mask.grid.matches(first.grid)
+    return mask.grid.matches(first.grid) and mask.rival.matches(first.rival)
 
 
 def layered(

@@ -65,16 +65,19 @@ def is_nifti(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Check:
-    """``fault`` is what is wrong with the file, in words that follow its name; None: nothing is.
+    """What is wrong with a file, or odd about it.
 
+    ``fault`` says what is wrong, in words that follow the file's name; None: nothing is.
     ``odd_at`` are flat indices (i fastest) of the voxels that are NaN or infinite, ``odd`` what
-    they are; ``notes`` are remarks for the reader.
+    they are; ``notes`` are remarks for the reader.  ``places`` are the two matrices (4, 4: indices
+    i, j, k to LPS mm) of sform and qform where these disagree, else none.
     """
 
     fault: str | None = None
     notes: tuple[str, ...] = ()
     odd_at: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     odd: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    places: tuple[Floats, ...] = ()
 
 
 def check(path: Path) -> Check:
@@ -106,7 +109,7 @@ def check(path: Path) -> Check:
     if fault:
         return Check(fault)
     notes = () if header.sform is not None or header.qform is not None else (UNSTATED,)
-    return Check(None, notes, np.concatenate(at), np.concatenate(odd))
+    return Check(None, notes, np.concatenate(at), np.concatenate(odd), _places(header))
 
 
 def _geometry_fault(header: Header) -> str | None:
@@ -129,15 +132,22 @@ def _geometry_fault(header: Header) -> str | None:
                 f"contradicts itself: voxels of {_sizes(sizes)} mm by pixdim, "
                 f"of {_sizes(own * scale)} mm by its sform; correct its header first"
             )
-    if header.sform is not None and header.qform is not None:
-        apart = _corners(header.sform, header.shape) - _corners(header.qform, header.shape)
-        distance = float(np.linalg.norm(apart, axis=1).max()) * scale
-        if not distance <= MAX_SHIFT_MM:
-            return (
-                f"contradicts itself: its sform and its qform place it {distance:.0f} mm apart; "
-                "keep the right one in its header first"
-            )
+    for name, matrix in (("sform", header.sform), ("qform", header.qform)):
+        if matrix is not None and not np.isfinite(matrix).all():
+            return f"has a damaged header: its {name} holds numbers that are not finite"
     return None
+
+
+def _places(header: Header) -> tuple[Floats, ...]:
+    """Return the matrices (4, 4: indices to LPS mm) of sform and qform, none where they agree."""
+    if header.sform is None or header.qform is None:
+        return ()
+    scale = MM_PER_UNIT.get(header.unit, 1.0)
+    apart = _corners(header.sform, header.shape) - _corners(header.qform, header.shape)
+    if np.linalg.norm(apart, axis=1).max() * scale <= MAX_SHIFT_MM:
+        return ()
+    to_lps_mm = np.array([[-scale], [-scale], [scale]])
+    return tuple(np.vstack([m * to_lps_mm, [0, 0, 0, 1]]) for m in (header.sform, header.qform))
 
 
 def _sizes(numbers: Floats) -> str:

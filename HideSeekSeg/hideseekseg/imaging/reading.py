@@ -18,23 +18,29 @@ from . import nifti
 from .dicom import DICOMDIR, object_name, read_series
 from .dicom_seg import find_dicom_segmentations, read_dicom_segmentation
 from .file_kinds import is_dicom
-from .image_file import is_folder, read_image
+from .image_file import ReadImage, is_folder, read_image
 from .mask_folder import mask_files, read_mask_folder
 from .segmentation import Segmentation, segments_from_header, segments_from_values
-from .volume import Volume, from_sitk
+from .volume import Grid, Volume, from_sitk
 
 LABEL_TOLERANCE = 0.01
 COMPLEX = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
 
 
-def read_ct(path: str | os.PathLike[str], series: str = "", patient_names: bool = False) -> Volume:
+def read_ct(
+    path: str | os.PathLike[str],
+    series: str = "",
+    patient_names: bool = False,
+    undecided: bool = False,
+) -> Volume:
     """Return a CT from a NIfTI, NRRD or MHA/MHD file, a folder of DICOM files, or one of a series.
 
     The array (K, J, I) keeps its stored type, axis order and intensities, NaN included; the grid
     is in LPS mm; ``notes`` say what the reader of a result should know of the file.  ``series``
     chooses a DICOM series of a folder by its UID or number; ``patient_names`` keeps the patient's
     name and number, where DICOM has them, in the volume's ``identity``.  Raises InputError, also
-    for a DICOM series that is not CT.
+    for a DICOM series that is not CT, and for a file whose sform and qform contradict each other:
+    with ``undecided`` it is returned with both places, for ``anatomy.alignment.settled``.
     """
     path = Path(path)
     if is_folder(path):
@@ -48,11 +54,13 @@ def read_ct(path: str | os.PathLike[str], series: str = "", patient_names: bool 
         raise InputError(path, f"has {count} values per voxel; a CT has one")
     if min(image.GetSize()) < 2:
         raise InputError(path, f"is a single slice ({_size(image)}); a CT volume is needed")
-    return from_sitk(image, path.name, str(path), read.notes)
+    return _decided(_placed(path, image, read), undecided)
 
 
 def read_segmentation(
-    path: str | os.PathLike[str], wanted: Callable[[str], bool] = lambda name: True
+    path: str | os.PathLike[str],
+    wanted: Callable[[str], bool] = lambda name: True,
+    undecided: bool = False,
 ) -> Segmentation:
     """Return a segmentation from a NIfTI, NRRD, .seg.nrrd (also several layers) or MHA/MHD file.
 
@@ -60,15 +68,44 @@ def read_segmentation(
     with one of these); their structures whose name is not ``wanted`` need not be read.  Segments
     are those of Slicer's header where it has one, else one per value found, named where the file
     names its values.  Its grid may differ from the CT's; nothing is resampled.  Raises InputError,
-    also for an image that is no label map and for one without any label.
+    also for an image that is no label map and for one without any label.  ``undecided`` as of
+    ``read_ct``.
     """
     path = Path(path)
     if is_folder(path):
-        return _read_folder(path, wanted)
-    if is_dicom(path):
+        segmentation = _read_folder(path, wanted)
+    elif is_dicom(path):
         if object_name(path) == DICOMDIR:
             raise InputError(path, f"is {DICOMDIR}")
-        return read_dicom_segmentation(path, wanted)
+        segmentation = read_dicom_segmentation(path, wanted)
+    else:
+        segmentation = _read_label_map(path)
+    _decided(segmentation.layers[0], undecided)
+    return segmentation
+
+
+def _placed(path: Path, image: sitk.Image, read: ReadImage) -> Volume:
+    """Return the image as a volume, by its sform where its qform places it elsewhere."""
+    volume = from_sitk(image, path.name, str(path), read.notes)
+    if not read.places:
+        return volume
+    first, second = (Grid(volume.grid.shape, matrix) for matrix in read.places)
+    return replace(volume, grid=first, rival=second)
+
+
+def _decided(volume: Volume, undecided: bool) -> Volume:
+    if volume.rival is not None and not undecided:
+        raise InputError(volume.source, f"{two_places(volume)}; keep the right one in its header")
+    return volume
+
+
+def two_places(volume: Volume) -> str:
+    """Return words for a volume whose file states two places."""
+    apart = 0.0 if volume.rival is None else volume.grid.distance(volume.rival)
+    return f"contradicts itself: its sform and its qform place it {apart:.0f} mm apart"
+
+
+def _read_label_map(path: Path) -> Segmentation:
     read = read_image(path)
     image = _as_3d(path, read.image)
     header = {
@@ -81,10 +118,7 @@ def read_segmentation(
         raise InputError(path, f"has a damaged segment header: {error}") from error
     if count > 1 and not segments:
         raise InputError(path, f"has {count} values per voxel; a label map has one")
-    layers = tuple(
-        _labels(path, from_sitk(part, path.name, str(path), read.notes))
-        for part in _components(image)
-    )
+    layers = tuple(_labels(path, _placed(path, part, read)) for part in _components(image))
     if not any(layer.array.any() for layer in layers):
         raise InputError(path, "is an empty segmentation: every voxel is 0")
     if not segments:
@@ -115,7 +149,7 @@ def _read_mask(path: Path) -> Volume:
     if image.GetNumberOfComponentsPerPixel() > 1:
         count = image.GetNumberOfComponentsPerPixel()
         raise InputError(path, f"has {count} values per voxel; a mask has one")
-    return _labels(path, from_sitk(image, path.name, str(path), read.notes))
+    return _labels(path, _placed(path, image, read))
 
 
 def _as_3d(path: Path, image: sitk.Image) -> sitk.Image:

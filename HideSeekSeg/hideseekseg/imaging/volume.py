@@ -62,10 +62,13 @@ class Grid:
 
     def matches(self, other: Grid, tolerance_mm: float = 1e-2) -> bool:
         """Same shape, and no voxel centre further apart than the tolerance."""
-        if self.shape != other.shape:
-            return False
+        return self.shape == other.shape and self.distance(other) <= tolerance_mm
+
+    def distance(self, other: Grid) -> float:
+        """Return how far apart (mm) another grid of this shape places a voxel at most."""
         corners = np.array(np.meshgrid(*[(0, n - 1) for n in self.shape[::-1]])).reshape(3, -1).T
-        return bool(np.abs(self.lps(corners) - other.lps(corners)).max() <= tolerance_mm)
+        apart = np.linalg.norm(self.lps(corners) - other.lps(corners), axis=1)
+        return float(apart.max())
 
     def cut(self, start_kji: npt.ArrayLike, shape: tuple[int, int, int]) -> Grid:
         """The sub-grid that begins at voxel ``start_kji`` (k, j, i)."""
@@ -82,7 +85,9 @@ class Volume:
     that file; ``stated_hu`` tells that the file itself states HU (DICOM's rescaling); ``identity``
     holds what DICOM says of study, series and frame of reference, and the patient's name and number
     only where ``read_ct`` was asked for them.  ``planes`` are the DICOM file and its frame (counted
-    from 1) of each slice k; empty where it was not read from DICOM.
+    from 1) of each slice k; empty where it was not read from DICOM.  ``rival`` is another place
+    that the file states as well: a NIfTI file's qform where ``grid`` is its sform; None where the
+    statements agree.  ``doubts`` are remarks on where the volume lies, which concern every position.
     """
 
     array: Array
@@ -93,6 +98,8 @@ class Volume:
     stated_hu: bool = False
     identity: Mapping[str, str] = field(default_factory=dict, compare=False)
     planes: tuple[tuple[str, int], ...] = field(default=(), repr=False, compare=False)
+    rival: Grid | None = None
+    doubts: tuple[str, ...] = ()
 
     @property
     def source(self) -> str:

@@ -155,7 +155,10 @@ def write_rows(path: str | Path, columns: Sequence[str], rows: Iterable[Mapping[
 
 
 def format_table(result: Result) -> str:
-    """Return a table of the accepted lesions and the other vertebrae, from head to tail."""
+    """Return a table of the accepted lesions and the other vertebrae, from head to tail.
+
+    What the run as a whole was warned of stands last, where it is not overlooked.
+    """
     vertebrae = head_to_tail(result.vertebrae)
     stopped = [v for v in vertebrae if v.reason == STOPPED]
     listed = (v for v in vertebrae if v.reason != STOPPED)
@@ -163,7 +166,8 @@ def format_table(result: Result) -> str:
     if stopped:
         lines.append(_Line(("stopped",), f"before {', '.join(v.level for v in stopped)}"))
     widths = [max(len(x.cells[n]) for x in lines if len(x.cells) > n) for n in range(6)]
-    return "\n".join([*(_format_line(x, widths) for x in lines), "", summary(result)])
+    warnings = [f"warning: {note}" for note in result.run.get("notes", ())]
+    return "\n".join([*(_format_line(x, widths) for x in lines), "", summary(result), *warnings])
 
 
 @dataclass(frozen=True)
