@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,15 @@ LEVELS = {"T11", "T12", "L1"}
 def run(tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
     """Run ``hideseekseg segment``; return its exit status, what it printed, and candidates.json."""
 
+    outs = (tmp_path / f"out{n}" for n in count())
+
     def segment(ct: Path, segmentation: Path, *more: str) -> tuple[int, str, dict[str, Any]]:
-        files = (str(ct), str(segmentation), "--out", str(tmp_path / "out"))
+        out = next(outs)
+        files = (str(ct), str(segmentation), "--out", str(out))
         labels = () if "--labels" in more else ("--labels", "totalsegmentator")
         status = main(["segment", *files, "--weights", str(tiny_weights), *labels, *more])
         printed = capsys.readouterr()
-        result = tmp_path / "out" / "candidates.json"
+        result = out / "candidates.json"
         text = printed.err + printed.out
         return status, text, json.loads(result.read_text("utf-8")) if result.exists() else {}
 
@@ -372,3 +376,15 @@ def test_bodies_at_two_places_are_taken_where_they_lie_in_vertebrae(
     near = with_two_places(files["segmentation"], tmp_path / "near.nii", (2.0, 0.0, 0.0))
     status, printed, _ = run(*files.values(), "--bodies", str(near))
     assert status == 2 and str(near) in printed and "both fit" in printed
+
+
+def test_a_name_of_300_letters_for_the_results_is_refused_in_one_line(
+    files: Files, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for out in (tmp_path / ("n" * 300), tmp_path / ("m" * 300) / "below"):
+        words = [*map(str, files.values()), "--out", str(out), "--weights", str(tiny_weights)]
+        assert main(["segment", *words, "--labels", "totalsegmentator"]) == 2
+        assert (
+            capsys.readouterr().err
+            == f"hideseekseg: {out}: cannot be written: File name too long\n"
+        )

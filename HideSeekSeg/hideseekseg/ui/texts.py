@@ -73,16 +73,22 @@ def exported(count: int, folder: str, names: str) -> str:
 
 
 def quiet(review: Review, notes: Sequence[str] = ()) -> str:
-    """Return the vertebrae in which nothing is outlined, by state, and the notes of the run.
+    """Return the vertebrae in which nothing is outlined, by state, and remarks.
 
     Vertebrae whose findings were all rejected stand apart, and so do those that a stop left out.
+    Remarks are the notes of the run, and the flags of all vertebrae with the levels they concern.
     """
     groups: dict[str, list[str]] = {}
     for state in review.states():
         if state.status is not Status.FINDINGS:
             groups.setdefault(_heading(state), []).append(state.level)
-    lines = (f"{heading}: {', '.join(levels)}" for heading, levels in groups.items())
-    return "\n".join([*lines, *notes])
+    lines = [f"{heading}: {', '.join(levels)}" for heading, levels in groups.items()]
+    flagged: dict[str, list[str]] = {}
+    for level, vertebra in review.vertebrae.items():
+        for flag in vertebra.flags:
+            flagged.setdefault(flag, []).append(level)
+    lines += [f"⚠ {', '.join(levels)}: {flag}" for flag, levels in flagged.items()]
+    return "\n".join([*lines, *(note for note in notes if note not in flagged)])
 
 
 def _heading(state: VertebraState) -> str:
