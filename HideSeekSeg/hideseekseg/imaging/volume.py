@@ -87,7 +87,7 @@ class Volume:
     only where ``read_ct`` was asked for them.  ``planes`` are the DICOM file and its frame (counted
     from 1) of each slice k; empty where it was not read from DICOM.  ``rival`` is another place
     that the file states as well: a NIfTI file's qform where ``grid`` is its sform; None where the
-    statements agree.  ``doubts`` are remarks on where the volume lies, which concern every position.
+    statements agree.  ``doubts`` are remarks on where the volume lies, for every position in it.
     """
 
     array: Array
