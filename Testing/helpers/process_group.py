@@ -74,6 +74,11 @@ def stop_in(rank: int, team: ProcessGroup) -> Callable[[], bool]:
     return should_stop
 
 
+def thread_names() -> list[str]:
+    """Names of this process's threads, where the system tells them."""
+    return sorted(p.read_text("utf-8").strip() for p in Path("/proc/self/task").glob("*/comm"))
+
+
 def main(folder: Path, task: str) -> None:
     torch.set_num_threads(1)
     with open_team("cpu") as team:
@@ -86,7 +91,8 @@ def main(folder: Path, task: str) -> None:
         else:
             seen = learn(folder, team, lambda: False)
         seen |= {"size": team.size, "leads": team.is_main}
-        (folder / f"rank-{team.rank}.json").write_text(json.dumps(seen), encoding="utf-8")
+    seen["threads"] = thread_names()
+    (folder / f"rank-{team.rank}.json").write_text(json.dumps(seen), encoding="utf-8")
 
 
 if __name__ == "__main__":

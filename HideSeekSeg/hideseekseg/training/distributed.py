@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 
 import numpy as np
 import torch
@@ -84,6 +85,10 @@ def open_team(device: str = "auto") -> Iterator[ProcessGroup]:
         return
     if chosen.type == "cuda":
         chosen = _own_gpu(int(os.environ.get("LOCAL_RANK", "0")))
+    # The group of the moment when this is imported becomes the default of its arguments, and the
+    # first optimizer imports it: a group that lives on so has threads when Python ends, and such a
+    # thread then aborted the process now and then.
+    import_module("torch.distributed.nn.functional")
     distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield ProcessGroup(chosen, distributed.get_rank(), size)
