@@ -1,4 +1,4 @@
-"""The table of candidates: a row each, sorted by score; rows below the threshold are hidden."""
+"""The tables of the review: candidates (those below the threshold are hidden), and plain ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from hideseekseg.review.review import Item
 from hideseekseg.ui.texts import COLOURS, COLUMNS, cells
 
 # Readable on a light and on a dark window.
-VERDICT_COLOURS = {"unreviewed": "#8a8a8a", "accepted": "#2e9e5b", "rejected": "#b0646a"}
+VERDICT_COLOURS = {
+    "unreviewed": "#8a8a8a",
+    "accepted": "#2e9e5b",
+    "uncertain": "#b8860b",
+    "rejected": "#b0646a",
+}
 CHIP, BAR = 10, 40  # pixels
 
 
@@ -59,6 +64,13 @@ class CandidateTable:
         self._filling = False
         self.filter(shown)
         self.select(before)
+
+    def mark(self, column: int, backwards: bool) -> None:
+        """Show by which column the rows are sorted."""
+        order = qt.Qt.AscendingOrder if backwards else qt.Qt.DescendingOrder
+        header = self._table.horizontalHeader()
+        header.setSortIndicatorShown(True)
+        header.setSortIndicator(column, order)
 
     def focus(self) -> None:
         """Give the table the keyboard."""
@@ -119,6 +131,51 @@ class CandidateTable:
         font.setStrikeOut(item.verdict == "rejected")
         for column in range(2):
             self._table.item(row, column).setFont(font)
+
+
+class PlainTable:
+    """Rows of text; ``chosen`` is called with the key of a row that a user selects."""
+
+    def __init__(
+        self, table: Any, columns: Sequence[str], chosen: Callable[[str], None] = lambda key: None
+    ) -> None:
+        self._table, self._chosen = table, chosen
+        self._keys: list[str] = []
+        self._filling = False
+        table.setHorizontalHeaderLabels(list(columns))
+        table.verticalHeader().hide()
+        table.verticalHeader().setDefaultSectionSize(22)
+        table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        table.horizontalHeader().setStretchLastSection(True)
+        table.connect("itemSelectionChanged()", self._selected)
+
+    def fill(self, keys: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Make all rows anew."""
+        self._filling = True
+        self._keys = list(keys)
+        self._table.setRowCount(len(self._keys))
+        for number, row in enumerate(rows):
+            for column, text in enumerate(row):
+                cell = qt.QTableWidgetItem(text)
+                cell.setToolTip(text)
+                self._table.setItem(number, column, cell)
+        self._filling = False
+
+    def select(self, key: str) -> None:
+        """Select a row and bring it into sight; an unknown key: none. Nobody is told."""
+        self._filling = True
+        if key in self._keys:
+            row = self._keys.index(key)
+            self._table.selectRow(row)
+            self._table.scrollToItem(self._table.item(row, 0))
+        else:
+            self._table.clearSelection()
+        self._filling = False
+
+    def _selected(self) -> None:
+        rows = self._table.selectionModel().selectedRows()
+        if not self._filling and rows:
+            self._chosen(self._keys[rows[0].row()])
 
 
 def _bar(length: int, width: int, height: int, colour: str) -> Any:

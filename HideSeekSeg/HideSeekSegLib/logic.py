@@ -42,6 +42,49 @@ def loadExample() -> tuple[Any, Any]:
     return ct, node
 
 
+VERTEBRAE = tuple(
+    f"vertebrae_{part}{n}"
+    for part, last in (("C", 7), ("T", 12), ("L", 5))
+    for n in range(1, last + 1)
+)
+HOW_TO_GET = _(
+    "The vertebrae must be segmented first. The extension TotalSegmentator does that: install it in"
+    " View > Extensions Manager, restart Slicer and press this button again. Any other segmentation"
+    " of the vertebrae will do as well."
+)
+
+
+def hasTotalSegmentator() -> bool:
+    """Whether the extension TotalSegmentator is installed in this Slicer."""
+    return hasattr(slicer.modules, "totalsegmentator")
+
+
+def segmentVertebrae(ct: Any) -> Any:
+    """Run TotalSegmentator on a CT and wait; return the segmentation node of its vertebrae.
+
+    Raises InputError, one line, where it fails; the scene is then as it was.
+    """
+    node = slicer.mrmlScene.AddNewNodeByClass(
+        "vtkMRMLSegmentationNode", f"{ct.GetName()} vertebrae"
+    )
+    try:
+        from TotalSegmentator import TotalSegmentatorLogic  # type: ignore[import-not-found]
+
+        node.CreateDefaultDisplayNodes()
+        logic = TotalSegmentatorLogic()
+        with slicer.util.WaitCursor():
+            logic.setupPythonRequirements()
+            logic.process(ct, node, fast=False, task="total", subset=list(VERTEBRAE))
+        if node.GetSegmentation().GetNumberOfSegments() == 0:
+            raise ValueError(_("it found no vertebra"))
+    except Exception as error:  # whatever another extension raises is for the user
+        slicer.mrmlScene.RemoveNode(node)
+        reason = " ".join(str(error).split()) or type(error).__name__
+        text = _("TotalSegmentator did not finish: {reason}").format(reason=reason)
+        raise InputError("", text) from error
+    return node
+
+
 class _Waiting:
     """Hears how the run ends."""
 

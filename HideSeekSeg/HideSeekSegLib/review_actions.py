@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,45 @@ import slicer
 import slicer.util
 from slicer.i18n import tr as _
 
+from hideseekseg.findings import LESION_TYPES
 from hideseekseg.output.review_export import EXPORTED
+from hideseekseg.scene.level_rows import levelRows
+from hideseekseg.scene.results import Results
+from hideseekseg.scene.surfaces import addSurfaces, removeSurfaces
 from hideseekseg.ui.review_controller import ReviewController
 
-from .review_view import TYPES
-
 REVIEWER_KEY = "HideSeekSeg/reviewer"
+
+
+class FaintVertebrae:
+    """The vertebrae of a review as faint surfaces in 3D, made one at a time while Slicer is idle."""
+
+    def __init__(self, parent: Any) -> None:
+        self._timer = qt.QTimer(parent)
+        self._timer.connect("timeout()", self._next)
+        self._work: Iterator[Any] = iter(())
+        self._node: Any = None
+
+    def show(self, results: Results | None) -> None:
+        """Show those of these results, where their segmentation is still in the scene."""
+        node = results.segmentationNode if results is not None else None
+        if node is None or node is self._node:
+            return
+        self.hide()
+        self._node = node
+        self._work = addSurfaces(node, levelRows(node))
+        self._timer.start(20)
+
+    def hide(self) -> None:
+        """Remove them from the scene."""
+        self._timer.stop()
+        self._work, self._node = iter(()), None
+        removeSurfaces()
+
+    def _next(self) -> None:
+        gone = self._node is None or self._node.GetScene() is None
+        if gone or next(self._work, None) is None:
+            self._timer.stop()
 
 
 class ReviewActions:
@@ -31,7 +65,7 @@ class ReviewActions:
 
     def addMissed(self) -> None:
         """Open Segment Editor on an empty segment with the right name and terminology."""
-        type = TYPES[self._ui.missedType.currentIndex]
+        type = LESION_TYPES[self._ui.missedType.currentIndex]
         identity = self._review.add_missed(self._ui.missedLevel.currentText, type)
         results = self._review.results
         if identity and results is not None:

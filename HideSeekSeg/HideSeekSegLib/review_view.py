@@ -5,21 +5,45 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import ctk
 import qt
 
-from hideseekseg.findings import LesionType
-from hideseekseg.review.review import Filter, Item
+from hideseekseg.findings import LESION_TYPES
+from hideseekseg.review.burden import Burden
+from hideseekseg.review.review import REASONS, Filter, Item, VertebraState
 from hideseekseg.ui.review_controller import Kind, Picture, ReviewController, ReviewTexts
-from hideseekseg.ui.texts import ALL_LEVELS, ALL_TYPES, ALL_VERDICTS, TYPE_NAMES, VERDICTS
+from hideseekseg.ui.texts import (
+    ALL_LEVELS,
+    ALL_TYPES,
+    ALL_VERDICTS,
+    BURDEN_COLUMNS,
+    ORDER_OF_COLUMN,
+    REASON_NAMES,
+    TYPE_NAMES,
+    VERDICTS,
+    VERTEBRA_COLUMNS,
+    burden_cells,
+    vertebra_cells,
+)
 
-from .candidate_table import CandidateTable
+from .candidate_table import CandidateTable, PlainTable
+from .review_actions import FaintVertebrae
 from .status_bar import StatusBar
 
-TYPES: tuple[LesionType, ...] = ("lytic", "blastic")
 OF_CHOSEN = (
-    *("acceptButton", "rejectButton", "switchTypeButton", "commentEdit"),
-    *("healthyButton", "differenceButton"),
+    *("acceptButton", "uncertainButton", "rejectButton", "reasonBox"),
+    *("switchTypeButton", "commentEdit", "healthyButton", "differenceButton"),
 )
+# Buttons that wrap in a narrow panel, by the widget that holds them.
+WRAPPED = {
+    "stepArea": (
+        *("previousButton", "nextButton", "previousVertebraButton", "nextVertebraButton"),
+        *("undoButton", "redoButton", "switchTypeButton", "overlayButton"),
+        *("healthyButton", "differenceButton"),
+    ),
+    "missedArea": ("missedButton", "missedLevel", "missedType"),
+    "exportArea": ("exportButton", "acceptedButton", "reviewerEdit"),
+}
 
 
 class ReviewPanel:
@@ -34,9 +58,15 @@ class ReviewPanel:
         self._timer.setSingleShot(True)
         self._timer.connect("timeout()", lambda: self._action())
         self._action: Callable[[], None] = lambda: None
-        ui.typeFilter.addItems([ALL_TYPES, *(TYPE_NAMES[kind] for kind in TYPES)])
+        ui.typeFilter.addItems([ALL_TYPES, *(TYPE_NAMES[kind] for kind in LESION_TYPES)])
         ui.verdictFilter.addItems([ALL_VERDICTS, *VERDICTS.values()])
-        ui.missedType.addItems([TYPE_NAMES[kind] for kind in TYPES])
+        ui.missedType.addItems([TYPE_NAMES[kind] for kind in LESION_TYPES])
+        ui.reasonBox.addItems(list(REASON_NAMES.values()))
+        self._vertebrae = PlainTable(ui.vertebraeTable, VERTEBRA_COLUMNS, self._vertebra)
+        self._burden = PlainTable(ui.burdenTable, BURDEN_COLUMNS)
+        for area, names in WRAPPED.items():
+            _wrap(getattr(ui, area), [getattr(ui, name) for name in names])
+        self.context = FaintVertebrae(ui.reviewButton)
         self.controller = ReviewController(self)
         self._connect()
         self.controller.clear()
@@ -45,7 +75,11 @@ class ReviewPanel:
         ui, review = self._ui, self.controller
         for name, slot in (
             ("acceptButton", lambda: review.judge("accepted")),
+            ("uncertainButton", lambda: review.judge("uncertain")),
             ("rejectButton", lambda: review.judge("rejected")),
+            ("previousVertebraButton", lambda: review.step_vertebra(-1)),
+            ("nextVertebraButton", lambda: review.step_vertebra(1)),
+            ("acceptedButton", review.make_accepted),
             ("previousButton", lambda: review.step(-1)),
             ("nextButton", lambda: review.step(1)),
             ("undoButton", lambda: review.travel(forward=False)),
@@ -59,6 +93,10 @@ class ReviewPanel:
             getattr(ui, name).connect("clicked()", slot)
         ui.commentEdit.connect("editingFinished()", review.commit_comment)
         ui.thresholdSlider.connect("valueChanged(double)", self._slid)
+        ui.reasonBox.connect("activated(int)", lambda n: review.judge("rejected", REASONS[n]))
+        ui.resultsSelector.connect("activated(int)", review.choose_results)
+        header = ui.candidatesTable.horizontalHeader()
+        header.connect("sectionClicked(int)", lambda n: review.sort(ORDER_OF_COLUMN[n]))
         ui.levelFilter.connect("currentIndexChanged(int)", self._filtered)
         ui.typeFilter.connect("currentIndexChanged(int)", self._filtered)
         ui.verdictFilter.connect("currentIndexChanged(int)", self._filtered)
@@ -72,6 +110,10 @@ class ReviewPanel:
 
     def draw_review(self, shown: bool) -> None:
         self._ui.reviewButton.setVisible(shown)
+        if shown and self.controller.entered:
+            self.context.show(self.controller.results)
+        else:
+            self.context.hide()
 
     def draw_rows(self, items: Sequence[Item], shown: Sequence[str]) -> None:
         self._table.fill(items, shown)
@@ -88,9 +130,28 @@ class ReviewPanel:
         self._table.select(item.id if item is not None else "")
         for name in OF_CHOSEN:
             getattr(self._ui, name).setEnabled(item is not None)
+        self._ui.reasonBox.setCurrentIndex(REASONS.index(item.reason) if item is not None else 0)
         if item is not None and item.level != self._level:
             self._level = item.level
             _choose(self._ui.missedLevel, item.level)
+
+    def draw_vertebrae(self, states: Sequence[VertebraState]) -> None:
+        self._vertebrae.fill([state.level for state in states], map(vertebra_cells, states))
+
+    def draw_level(self, level: str) -> None:
+        self._vertebrae.select(level)
+        self._ui.rerunButton.setEnabled(bool(level))
+
+    def draw_burden(self, rows: Sequence[Burden], heading: str) -> None:
+        self._burden.fill([f"{row.level} {row.type}" for row in rows], map(burden_cells, rows))
+        self._ui.burdenLabel.text = heading
+
+    def draw_results(self, names: Sequence[str], chosen: int) -> None:
+        box = self._ui.resultsSelector
+        box.clear()
+        box.addItems(list(names))
+        box.setCurrentIndex(chosen)
+        box.setVisible(len(names) > 1)
 
     def draw_texts(self, said: ReviewTexts) -> None:
         ui = self._ui
@@ -114,9 +175,10 @@ class ReviewPanel:
 
         def draw() -> None:
             _choose(ui.levelFilter, wanted.level or ALL_LEVELS)
-            ui.typeFilter.setCurrentIndex(1 + TYPES.index(wanted.type) if wanted.type else 0)
+            ui.typeFilter.setCurrentIndex(1 + LESION_TYPES.index(wanted.type) if wanted.type else 0)
             verdict = 1 + verdicts.index(wanted.verdict) if wanted.verdict else 0
             ui.verdictFilter.setCurrentIndex(verdict)
+            self._table.mark(ORDER_OF_COLUMN.index(wanted.order or "score"), wanted.backwards)
 
         self._quietly(draw)
 
@@ -148,6 +210,10 @@ class ReviewPanel:
 
     # What is pressed.
 
+    def _vertebra(self, level: str) -> None:
+        if level:
+            self.controller.choose_vertebra(level)
+
     def _slid(self, value: float) -> None:
         if not self._drawing:
             self.controller.set_threshold(value)
@@ -159,7 +225,7 @@ class ReviewPanel:
         level, kind, verdict = ui.levelFilter, ui.typeFilter, ui.verdictFilter
         for field, value in (
             ("level", level.currentText if level.currentIndex > 0 else ""),
-            ("type", TYPES[kind.currentIndex - 1] if kind.currentIndex > 0 else ""),
+            ("type", LESION_TYPES[kind.currentIndex - 1] if kind.currentIndex > 0 else ""),
             ("verdict", list(VERDICTS)[verdict.currentIndex - 1] if verdict.currentIndex else ""),
         ):
             if getattr(self.controller.wanted, field) != value:
@@ -170,6 +236,15 @@ class ReviewPanel:
         before, self._drawing = self._drawing, True
         draw()
         self._drawing = before
+
+
+def _wrap(area: Any, widgets: Sequence[Any]) -> None:
+    """Lay widgets out in as many rows as the width asks for."""
+    layout = ctk.ctkFlowLayout()
+    layout.setContentsMargins(0, 0, 0, 0)
+    area.setLayout(layout)
+    for widget in widgets:
+        layout.addWidget(widget)
 
 
 def _refill(box: Any, entries: list[str]) -> None:

@@ -17,7 +17,7 @@ from hideseekseg.ui.segmentation_run import Choices, MakeJob, Outcome, Segmentat
 from hideseekseg.ui.texts import done, told
 
 from .levels_table import LevelsTable
-from .logic import temporaryFolder
+from .logic import HOW_TO_GET, hasTotalSegmentator, segmentVertebrae, temporaryFolder
 from .pytorch_check import PyTorchCheck, runs_on
 from .qt_process import QtProcess
 from .review_actions import ReviewActions
@@ -48,7 +48,8 @@ class Panel:
         self.state = RunButton(self.ui)
         self.levels = LevelsTable(self.ui, self._check)
         self.settings = AdvancedSettings(self.ui, self._check, self.messages)
-        self.review = ReviewPanel(self.ui, self.messages).controller
+        view = ReviewPanel(self.ui, self.messages)
+        self.review, self.context = view.controller, view.context
         self.handover = ReviewActions(self.ui, self.review)
         self.weightsImport = WeightsImport(self.ui, self.settings, self.messages, makeJob)
         self.keys = Shortcuts(self.ui)
@@ -57,6 +58,8 @@ class Panel:
         self.ui.bodiesSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._check)
         self.ui.segmentButton.connect("clicked()", self._pressed)
         self.ui.torchButton.connect("clicked()", self._installTorch)
+        self.ui.vertebraeButton.connect("clicked()", self._segmentVertebrae)
+        self.ui.rerunButton.connect("clicked()", self._runAgain)
         removed = slicer.vtkMRMLScene.NodeRemovedEvent
         self._scene = slicer.mrmlScene
         self._tags.append(self._scene.AddObserver(removed, self._removed))
@@ -76,6 +79,7 @@ class Panel:
         self._torch.look(self._check)
         self.handover.finishEditing()
         self.review.enter()
+        self.context.show(self.review.results)
         if not self.running and self.review.review is None:
             self._restore()
         self._chosen()
@@ -84,6 +88,7 @@ class Panel:
         """Another module is shown: keys and views are the user's again; a run goes on."""
         self.keys.remove()
         self.review.leave()
+        self.context.hide()
 
     def cleanup(self) -> None:
         """Slicer closes or the module is reloaded."""
@@ -91,6 +96,7 @@ class Panel:
         self._torch.stop()
         self.weightsImport.cancel()
         self.review.leave()
+        self.context.hide()
         self.review.clear()
         self._forget()
         for tag in self._tags:
@@ -139,13 +145,16 @@ class Panel:
             levels,
             self.levels.corrections(),
         )
-        self._forget()
-        self.review.clear()
+        earlier = self.review.session
         self.messages.show(_("Preparing…"))
         try:
             run = SegmentationRun(
-                *(ct, segmentation, choices, temporaryFolder), self.ui.bodiesSelector.currentNode()
+                *(ct, segmentation, choices, temporaryFolder),
+                *(self.ui.bodiesSelector.currentNode(), earlier),
             )
+            self._forget()
+            if not run.merged:
+                self.review.clear()
             run.start(self._makeJob, self)
         except UserError as error:
             self._restore(ct)
@@ -190,6 +199,7 @@ class Panel:
         if run.results is not None and run.results.alive:
             self.vertebra("")
             self.review.settle()
+            self.ui.inputsButton.collapsed = True  # room for the review
         elif run.results is not None:
             self.review.clear()
             self.review.keep_removed(run.review, run.results)
@@ -201,6 +211,11 @@ class Panel:
         else:
             self.messages.show(text, "error" if outcome == "failed" else "warning")
         self._check()
+
+    def _runAgain(self) -> None:
+        """Analyse the chosen vertebra anew, into the results that are open."""
+        if self.review.level:
+            self.segment((self.review.level,))
 
     def _pressed(self) -> None:
         if self.running:
@@ -237,6 +252,8 @@ class Panel:
         found, ready, choice = self._problems(), self._torch.ready(), self.settings.device
         self.ui.segmentButton.setEnabled(not found and ready)
         self.ui.torchButton.setVisible(not ready)
+        ct, segmentation = self._inputs()
+        self.ui.vertebraeButton.setVisible(ct is not None and segmentation is None)
         self.ui.deviceLabel.text = self._torch.line(choice)
         count, device = len(self.levels.levels()), self._torch.device(choice)
         weights = self.settings.weights
@@ -287,6 +304,34 @@ class Panel:
             self._run.abandon()
         self._run = None
         self.review.forget_removed()
+
+    def _segmentVertebrae(self) -> None:
+        """Get vertebrae from TotalSegmentator, after asking, and go on with them."""
+        ct, _segmentation = self._inputs()
+        if ct is None:
+            return
+        if not hasTotalSegmentator():
+            self.messages.show(HOW_TO_GET, "warning")
+            return
+        question = _(
+            "Run TotalSegmentator on “{name}” to segment its vertebrae? The first time it downloads"
+            " its own networks. Slicer waits until it is done, which takes minutes; with a CPU alone"
+            " it can take an hour, and it offers a faster mode."
+        )
+        if not slicer.util.confirmOkCancelDisplay(question.format(name=ct.GetName())):
+            return
+        self.messages.show(_("TotalSegmentator is at work…"))
+        slicer.app.processEvents()
+        try:
+            node = segmentVertebrae(ct)
+        except UserError as error:
+            self.messages.show(f"{told(error)}.", "error")
+            return
+        self.messages.clear()
+        self.ui.segmentationSelector.setCurrentNode(node)
+        self._chosen()
+        if self.ui.segmentButton.enabled:
+            self.segment()
 
     def _installTorch(self) -> None:
         """Get what is missing; it asks first."""

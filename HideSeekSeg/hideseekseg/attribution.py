@@ -238,6 +238,8 @@ def hide_and_seek(
             score=score(p_c, float(latents.p[c.slice]), p_healthy[c.slice], least),
             p=p_c,
             delta=c.delta,
+            p_hidden=p_healthy[c.slice],
+            p_all=float(latents.p[c.slice]),
         )
         for c, p_c in zip(proposals.candidates, own)
     )

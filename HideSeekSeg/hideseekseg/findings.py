@@ -78,8 +78,9 @@ def describe_status(
 class SliceCandidate:
     """A lytic or blastic candidate on one sagittal slice, with its attribution score.
 
-    ``mask`` (P, I) holds its pixels.  ``p`` is P(malignant) when only this candidate is visible,
-    ``delta`` the mean of edit minus reconstruction; both are NaN for methods without an edit.
+    ``mask`` (P, I) holds its pixels.  ``p`` is P(malignant) of the slice when only this candidate
+    is visible, ``p_hidden`` when all are hidden, ``p_all`` as it is; ``delta`` the mean of edit
+    minus reconstruction.  All are NaN for methods without an edit.
     """
 
     slice: int
@@ -88,6 +89,8 @@ class SliceCandidate:
     score: float
     p: float = math.nan
     delta: float = math.nan
+    p_hidden: float = math.nan
+    p_all: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,8 @@ class Candidate:
     which the candidate is found again.  What was not computed is None.  Positions are LPS mm;
     ``box_lps`` is ``(x_min, y_min, z_min, x_max, y_max, z_max)``; ``slices`` are indices of
     sagittal slices of the crop; ``mean_hu`` is None where the CT is not in HU.
+    ``p_all`` is P(malignant) of these slices as they are, ``p_hidden`` with all candidates hidden,
+    ``p_alone`` with this one alone shown: means weighted by its area on each.
     ``patch`` holds the voxels and stays out of the JSON.
     """
 
@@ -115,6 +120,10 @@ class Candidate:
     attribution_score: float | None = None
     probability: float | None = None
     stability: float | None = None
+    diameter_mm: float | None = None
+    p_all: float | None = None
+    p_hidden: float | None = None
+    p_alone: float | None = None
     patch: Patch | None = field(default=None, repr=False, compare=False)
 
 

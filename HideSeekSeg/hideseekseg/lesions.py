@@ -51,6 +51,13 @@ class Lesion3D:
         areas = [int(p.mask.sum()) for p in self.parts]
         return float(np.average([p.score for p in self.parts], weights=areas))
 
+    def mean_p(self, name: str) -> float | None:
+        """Return the mean of ``p``, ``p_hidden`` or ``p_all`` of its slices, weighted by area."""
+        values = [float(getattr(part, name)) for part in self.parts]
+        if not np.isfinite(values).all():
+            return None
+        return float(np.average(values, weights=[int(p.mask.sum()) for p in self.parts]))
+
     @property
     def slices(self) -> tuple[int, ...]:
         """Return the indices of its slices, ascending."""
@@ -128,6 +135,10 @@ def measure(
                 share_of_body=int(patch.array.sum()) / body_voxels,
                 mean_hu=float(ct.array[patch.box][patch.array].mean()) if hounsfield else None,
                 slices=lesion.slices,
+                diameter_mm=size.diameter_mm,
+                p_all=lesion.mean_p("p_all"),
+                p_hidden=lesion.mean_p("p_hidden"),
+                p_alone=lesion.mean_p("p"),
                 patch=patch,
             )
         )

@@ -77,6 +77,56 @@ class ctkCollapsibleButton(QtWidgets.QWidget):
         painter.end()
 
 
+class ctkFlowLayout(QtWidgets.QLayout):
+    """Items side by side, in as many rows as the width asks for, all as wide as the widest."""
+
+    def __init__(self, parent: Any = None) -> None:
+        super().__init__(parent) if parent is not None else super().__init__()
+        self._items: list[Any] = []
+
+    def addItem(self, item: Any) -> None:
+        self._items.append(item)
+
+    def count(self) -> int:
+        return len(self._items)
+
+    def itemAt(self, index: int) -> Any:
+        return self._items[index] if 0 <= index < len(self._items) else None
+
+    def takeAt(self, index: int) -> Any:
+        return self._items.pop(index) if 0 <= index < len(self._items) else None
+
+    def hasHeightForWidth(self) -> bool:
+        return True
+
+    def heightForWidth(self, width: int) -> int:
+        return self._arrange(QtCore.QRect(0, 0, width, 0), move=False)
+
+    def setGeometry(self, rectangle: QtCore.QRect) -> None:
+        super().setGeometry(rectangle)
+        self._arrange(rectangle, move=True)
+
+    def minimumSize(self) -> QtCore.QSize:
+        widths = [item.sizeHint().width() for item in self._items]
+        heights = [item.sizeHint().height() for item in self._items]
+        return QtCore.QSize(max(widths, default=0), max(heights, default=0))
+
+    def sizeHint(self) -> QtCore.QSize:
+        return self.minimumSize()
+
+    def _arrange(self, rectangle: QtCore.QRect, move: bool) -> int:
+        size, gap = self.minimumSize(), 4
+        columns = max((rectangle.width() + gap) // (size.width() + gap), 1)
+        columns = min(columns, max(len(self._items), 1))
+        width = (rectangle.width() - gap * (columns - 1)) // columns
+        for n, item in enumerate(self._items if move else ()):
+            x = rectangle.x() + n % columns * (width + gap)
+            y = rectangle.y() + n // columns * (size.height() + gap)
+            item.setGeometry(QtCore.QRect(x, y, width, size.height()))
+        rows = -(-len(self._items) // columns)
+        return rows * (size.height() + gap) - gap
+
+
 class ctkCollapsibleGroupBox(QtWidgets.QGroupBox):
     """A group box with a check mark that folds it."""
 
@@ -278,6 +328,7 @@ class ctkMessageBox(QtWidgets.QMessageBox):
 
 
 WIDGETS = (
+    ctkFlowLayout,
     ctkCollapsibleButton,
     ctkCollapsibleGroupBox,
     ctkSliderWidget,

@@ -98,6 +98,8 @@ def _setattribute(self: Any, name: str, value: Any) -> None:
             raise TypeError(f"{type(self).__name__}.{name} cannot be {value!r}")
     elif isinstance(value, QtCore.QObject) and name == value.objectName:
         self.__dict__[name] = value  # PySide6 puts a form's children there, and PythonQt finds them
+    elif isinstance(value, QtCore.SignalInstance):
+        self.__dict__[name] = value  # PySide6 keeps the signals of objects that Qt made there
     elif name[0] != "_" and type(self).__module__.startswith(("PySide6", "desktop")):
         raise AttributeError(f"{type(self).__name__} has no property {name!r}")
     elif hasattr(getattr(type(self), name, None), "__set__"):

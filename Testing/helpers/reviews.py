@@ -51,6 +51,39 @@ class PanelReview:
     def put_back(self) -> None:
         self.ui.putBackButton.click()
 
+    def sort(self, order: str) -> None:
+        from hideseekseg.ui.texts import ORDER_OF_COLUMN
+
+        self.table.horizontalHeader().sectionClicked.emit(ORDER_OF_COLUMN.index(order))
+        self.opened.desktop.settle()
+
+    def click_vertebra(self, row: int) -> None:
+        self.ui.vertebraeTable.selectRow(row)
+
+    def reject_as(self, reason: str) -> None:
+        box = self.ui.reasonBox
+        box.setCurrentIndex(box.findText(reason))
+        box.activated.emit(box.currentIndex)
+        self.opened.desktop.settle()
+
+    def choose_results(self, number: int) -> None:
+        self.ui.resultsSelector.setCurrentIndex(number)
+        self.ui.resultsSelector.activated.emit(number)
+        self.opened.desktop.settle()
+
+    @property
+    def vertebrae(self) -> list[list[str]]:
+        return table_of(self.ui.vertebraeTable)
+
+    @property
+    def burden(self) -> list[list[str]]:
+        return table_of(self.ui.burdenTable)
+
+    @property
+    def results(self) -> list[str]:
+        box = self.ui.resultsSelector
+        return [box.itemText(n) for n in range(box.count)]
+
     def rest(self) -> None:
         self.opened.rest()
 
@@ -96,6 +129,14 @@ class PanelReview:
         if self.ui.healthyButton.checked:
             return "healthy"
         return "difference" if self.ui.differenceButton.checked else "ct"
+
+
+def table_of(table: Any) -> list[list[str]]:
+    """What a table says, row by row."""
+    return [
+        [table.item(row, column).text() for column in range(table.columnCount)]
+        for row in range(table.rowCount)
+    ]
 
 
 class Page:
@@ -158,6 +199,30 @@ class PageReview:
 
     def comment(self, text: str) -> None:
         self.do("comment", text, self.page.state["current"])
+
+    def sort(self, order: str) -> None:
+        self.do("sort", order)
+
+    def click_vertebra(self, row: int) -> None:
+        self.do("vertebra", self.page.state["vertebrae_rows"][row]["level"])
+
+    def reject_as(self, reason: str) -> None:
+        self.do("judge", "rejected", reason)
+
+    def choose_results(self, number: int) -> None:
+        self.do("results", number)
+
+    @property
+    def vertebrae(self) -> list[list[str]]:
+        return [row["cells"] for row in self.page.state["vertebrae_rows"]]
+
+    @property
+    def burden(self) -> list[list[str]]:
+        return list(self.page.state["burden"])
+
+    @property
+    def results(self) -> list[str]:
+        return list(self.page.state["results"])
 
     def put_back(self) -> None:
         async def inside() -> None:

@@ -15,7 +15,7 @@ import SimpleITK as sitk
 
 from helpers.findings import RUN, ball, make_grid, make_result
 from hideseekseg.errors import InputError
-from hideseekseg.imaging.patch import Patch
+from hideseekseg.imaging.patch import Patch, measure_patch
 from hideseekseg.imaging.reading import read_segmentation
 from hideseekseg.output.review_export import EXPORTED, NoVoxelsError, export_accepted
 from hideseekseg.output.seg_nrrd import write_segmentation
@@ -74,6 +74,21 @@ def tags(fields: dict[str, str], number: int) -> dict[str, str]:
 def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "accepted.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def test_diameter_is_that_of_the_voxels() -> None:
+    grid = make_grid((40, 40, 40), (1.0, 0.5, 2.0))
+    for radius in (3.0, 12.0):
+        size = measure_patch(ball(grid, (0.0, 0.0, 0.0), radius), grid)
+        assert size.diameter_mm == pytest.approx(2 * radius, abs=1.5)
+    line = np.zeros((3, 3, 30), bool)
+    line[1, 1, :] = True
+    assert measure_patch(Patch(line, (0, 0, 0)), grid).diameter_mm == pytest.approx(30.0, abs=0.1)
+    one = measure_patch(Patch(np.ones((1, 1, 1), bool), (5, 5, 5)), grid)
+    assert one.diameter_mm == pytest.approx(1.0)
+    large = ball(make_grid((60, 60, 60), (1.0, 1.0, 1.0)), (0.0, 0.0, 0.0), 28.0)
+    plain = make_grid((60, 60, 60), (1.0, 1.0, 1.0))
+    assert measure_patch(large, plain).diameter_mm == pytest.approx(56.0, abs=1.0)
 
 
 def test_the_segmentation_holds_what_was_accepted_and_nothing_else(

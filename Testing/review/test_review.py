@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from helpers.findings import make_grid, make_result
 from hideseekseg.findings import Candidate, LesionType, Status, VertebraFinding
+from hideseekseg.review.burden import lesion_burden
 from hideseekseg.review.review import VERDICTS, Filter, Item, Review
 
 Step = Callable[[Review], Any]
@@ -165,6 +166,123 @@ def states(review: Review) -> list[tuple[str, str]]:
     return [(state.level, state.words) for state in review.states()]
 
 
+# --- the burden ---------------------------------------------------------------------
+
+
+def lesion(level: str, kind: LesionType, ml: float, hu: float | None, mm: float | None) -> Item:
+    review = Review(0.0)
+    identity = f"{level}-{kind}-1"
+    found = replace(candidate(identity, 0.9), volume_mm3=1000 * ml, mean_hu=hu, diameter_mm=mm)
+    review.add_vertebra(vertebra(level, found))
+    return review.items[0]
+
+
+def test_burden_by_level_and_in_total() -> None:
+    items = [
+        lesion("L1", "lytic", 1.0, 50.0, 12.0),
+        lesion("L1", "lytic", 3.0, 90.0, 20.0),
+        lesion("T10", "blastic", 2.0, 700.0, 16.0),
+    ]
+    rows = lesion_burden(items, {"T10": 20_000.0, "T11": 20_000.0, "L1": 40_000.0})
+    assert [(x.level, x.type, x.number, x.volume_mm3) for x in rows] == [
+        ("T10", "blastic", 1, 2000.0),
+        ("L1", "lytic", 2, 4000.0),
+        ("all", "lytic", 2, 4000.0),
+        ("all", "blastic", 1, 2000.0),
+        ("all", "all", 3, 6000.0),
+    ]
+    assert [x.share_of_body for x in rows] == [0.1, 0.1, 0.05, 0.025, 0.075]
+    assert [x.largest_diameter_mm for x in rows] == [16.0, 20.0, 20.0, 16.0, 20.0]
+    assert [x.mean_hu for x in rows] == [700.0, 80.0, 80.0, 700.0, pytest.approx(1720 / 6)]
+
+
+def test_burden_says_nothing_of_what_is_not_known() -> None:
+    items = [lesion("L1", "lytic", 1.0, None, None), lesion("L1", "lytic", 1.0, 10.0, 8.0)]
+    for row in lesion_burden(items, {"L1": None, "L2": 1000.0}):
+        assert (row.share_of_body, row.largest_diameter_mm, row.mean_hu) in (
+            (None, None, None),
+            (0.0, None, None),
+        )
+    (nothing,) = lesion_burden([], {"L1": 1000.0})
+    assert (nothing.number, nothing.volume_mm3, nothing.share_of_body) == (0, 0.0, 0.0)
+    assert nothing.largest_diameter_mm is None and nothing.mean_hu is None
+
+
+def test_burden_counts_what_is_outlined_or_what_is_accepted(review: Review) -> None:
+    assert review.burden()[-1].number == 3
+    review.judge("T10-blastic-1", "accepted")
+    review.judge("L1-lytic-1", "rejected")
+    assert [review.burden()[-1].number, review.burden(accepted=True)[-1].number] == [2, 1]
+
+
+# --- reasons ---------------------------------------------------------------------
+
+
+def test_a_rejected_candidate_keeps_its_reason(review: Review) -> None:
+    review.judge("L1-lytic-1", "rejected", "haemangioma")
+    assert (review.item("L1-lytic-1").verdict, review.item("L1-lytic-1").reason) == (
+        "rejected",
+        "haemangioma",
+    )
+    again = Review.from_json(json.loads(json.dumps(review.to_json())))
+    assert again.items == review.items
+    review.judge("L1-lytic-1", "accepted")
+    assert review.item("L1-lytic-1").reason == "", "an accepted one has no benign reason"
+    review.undo()
+    assert review.item("L1-lytic-1").reason == "haemangioma"
+    with pytest.raises(ValueError, match="'cyst' is no reason"):
+        review.judge("L1-lytic-1", "rejected", "cyst")  # type: ignore[arg-type]
+
+
+def test_an_uncertain_candidate_stays_outlined_and_is_not_asked_for_again(review: Review) -> None:
+    review.judge("L1-lytic-1", "uncertain")
+    assert "1 uncertain" in review.summary()
+    review.set_threshold(0.99)
+    assert [x.id for x in review.shown()] == ["L1-lytic-1"]
+    assert review.vertebrae["L1"].status is Status.FINDINGS
+    assert review.next_to_review("") is None
+
+
+def test_reviews_without_reasons_and_measures_are_read(review: Review) -> None:
+    """As version 0.1 wrote them."""
+    review.judge("T10-blastic-1", "accepted")
+    data = json.loads(json.dumps(review.to_json()))
+    for old in data["opinions"].values():
+        del old["reason"]
+    for old in data["lesions"]:
+        for name in ("diameter_mm", "mean_hu", "p_all", "p_hidden", "p_alone"):
+            del old[name]
+    for old in data["vertebrae"]:
+        del old["body_mm3"]
+    assert Review.from_json(data).items == review.items
+
+
+# --- the order ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("order", "first", "last"),
+    [
+        ("", "T10-blastic-1", "T10-lytic-1"),
+        ("level", "T10-blastic-1", "L1-lytic-1"),
+        ("type", "T10-blastic-1", "T10-lytic-1"),
+        ("verdict", "T10-blastic-1", "L1-lytic-1"),
+    ],
+)
+def test_the_list_is_sorted_by_any_column(
+    order: str, first: str, last: str, review: Review
+) -> None:
+    review.judge("L1-lytic-1", "rejected")
+    wanted = Filter(order=order)
+    ids = [x.id for x in review.shown(wanted)]
+    assert (ids[0], ids[-1]) == (first, last)
+    assert review.next_after("", wanted) == first
+    assert review.next_after(ids[0], wanted) == ids[1]
+    assert review.previous_before(ids[1], wanted) == ids[0]
+    turned = [x.id for x in review.shown(replace(wanted, backwards=True))]
+    assert order == "" or turned[0] != first or turned[-1] != last
+
+
 # --- going through it -----------------------------------------------------------------------------
 
 
@@ -215,7 +333,18 @@ def test_a_lesion_that_was_missed_is_shown_accepted_and_undoable(review: Review)
     assert {review.item(x).verdict for x in (first, second)} == {"accepted"}
     assert review.item(first).p_malignant == 0.9, "of its vertebra"
     box = (0.0, 0.0, 0.0, 4.0, 4.0, 4.0)
-    review.measure_missed(first, 64.0, (2.0, 2.0, 2.0), box)
+    review.measure(
+        first,
+        replace(
+            review.item(first),
+            volume_mm3=64.0,
+            centroid_lps=(2.0, 2.0, 2.0),
+            box_lps=box,
+            diameter_mm=5.0,
+            mean_hu=40.0,
+        ),
+    )
+    assert (review.item(first).diameter_mm, review.item(first).mean_hu) == (5.0, 40.0)
     assert review.item(first).volume_mm3 == 64.0
     review.undo()
     assert review.undo() == (second,)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -571,18 +572,20 @@ def test_500_candidates_follow_the_slider(ct: Any) -> None:
     assert len(events) == len(seconds), "views are told once for each move"
 
 
-@pytest.mark.parametrize(("shown", "arrangement"), [("Sagittal", 7), ("Axial", 3)])
-def test_layout_is_the_users_where_it_has_a_sagittal_view(
-    scene: Any, shown: str, arrangement: int
-) -> None:
+def test_layout_of_a_review_has_a_large_sagittal_view(scene: Any) -> None:
     layout = scene.AddNewNodeByClass("vtkMRMLLayoutNode")
     layout.SetViewArrangement(7)
-    for orientation in ("Axial", "Sagittal", "Coronal"):
-        view = scene.AddNewNodeByClass("vtkMRMLSliceNode")
-        view.SetOrientation(orientation)
-        view.SetMappedInLayout(orientation == shown)
     views.showSagittal()
-    assert layout.GetViewArrangement() == arrangement
+    views.showSagittal()
+    assert layout.GetViewArrangement() == views.LAYOUT
+    root = ElementTree.fromstring(layout.GetLayoutDescription(views.LAYOUT))
+    assert root.get("type") == "horizontal"
+    first, second = root.findall("item")
+    assert next(text.text for text in first.iter("property")) == "Sagittal"
+    assert [view.get("class") for view in second.iter("view")] == [
+        *["vtkMRMLSliceNode"] * 2,
+        "vtkMRMLViewNode",
+    ]
 
 
 def test_single_vertebrae_can_be_chosen_in_slicer(mrml: Slicer) -> None:

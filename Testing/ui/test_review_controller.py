@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 
 from desktop import Desktop
-from helpers.findings import make_ct, make_evidence, make_grid, make_result
+from helpers.findings import body_centre, make_ct, make_evidence, make_grid, make_result
 from helpers.panel import add_review
 from helpers.reviews import open_review
 from helpers.scene import add_segmentation
+from hideseekseg.output.result_folder import EXPORTED
 
+LAYOUT = 7061  # of the review: a large sagittal view
 GRID = make_grid((70, 50, 50), (1.2, 1.1, 2.0))
 RESULT = make_result(GRID)
 WAITING = ["to review"] * 3
@@ -315,7 +318,7 @@ def test_views_are_the_users_again(window: str, desktop: Desktop) -> None:
     with open_review(window, desktop, ct) as review:
         assert not vertebrae.GetDisplayNode().GetVisibility()
         assert display.GetWindow() > 1000
-        assert layout.GetViewArrangement() == layout.SlicerLayoutFourUpView
+        assert layout.GetViewArrangement() == LAYOUT
         review.controller.leave()
         assert vertebrae.GetDisplayNode().GetVisibility()
         assert not hidden.GetDisplayNode().GetVisibility()
@@ -333,6 +336,177 @@ def test_views_are_the_users_again(window: str, desktop: Desktop) -> None:
         assert display.GetWindow() == 500, "the user's own change is undone"
 
 
+def test_bare_lesion(window: str, desktop: Desktop) -> None:
+    """Zoomed to, under the crosshair, in linked views of a sagittal layout; all comes back."""
+    import slicer
+
+    scene = slicer.mrmlScene
+    ct = add_review(RESULT.vertebrae, GRID)
+    crosshair = scene.GetFirstNodeByClass("vtkMRMLCrosshairNode") or scene.AddNewNodeByClass(
+        "vtkMRMLCrosshairNode"
+    )
+    crosshair.SetCrosshairMode(crosshair.NoCrosshair)
+    layout = scene.GetFirstNodeByClass("vtkMRMLLayoutNode") or scene.AddNewNodeByClass(
+        "vtkMRMLLayoutNode"
+    )
+    before = layout.GetViewArrangement()
+    slices = _nodes("vtkMRMLSliceNode")
+    for view in slices:
+        view.SetFieldOfView(400.0, 400.0, 1.0)
+    with open_review(window, desktop, ct) as review:
+        assert layout.GetViewArrangement() == LAYOUT
+        text = layout.GetLayoutDescription(LAYOUT)
+        assert text.index("Sagittal") < text.index("Axial") < text.index("Coronal")
+        links = _nodes("vtkMRMLSliceCompositeNode")
+        assert all(view.GetLinkedControl() for view in links)
+        heights = {view.GetOrientation(): view.GetFieldOfView()[1] for view in slices}
+        assert heights == pytest.approx({"Sagittal": 150.0, "Axial": 110.0, "Coronal": 110.0})
+        assert crosshair.GetCrosshairMode() != crosshair.NoCrosshair
+        x, y, z = RESULT.vertebrae[0].candidates[0].centroid_lps
+        assert np.allclose(crosshair.GetCrosshairRAS(), (-x, -y, z), atol=0.01)
+        slices[0].SetFieldOfView(60.0, 60.0, 1.0)
+        review.click(1)
+        assert slices[0].GetFieldOfView()[1] == 60.0, "from then on the zoom is the reader's"
+        review.controller.leave()
+        assert layout.GetViewArrangement() == before
+        assert not any(view.GetLinkedControl() for view in links)
+        assert [v.GetFieldOfView()[1] for v in slices] == pytest.approx([60.0, 400.0, 400.0])
+        assert crosshair.GetCrosshairMode() == crosshair.NoCrosshair
+
+
+def test_list_is_sorted_by_any_column(review: Any) -> None:
+    """By a click on its heading; a second one turns it round; the keys follow the list."""
+    assert [cells[2] for cells in review.rows] == ["0.91", "0.72", "0.66"]
+    review.sort("level")
+    assert [cells[0] for cells in review.rows] == ["T10", "T10", "L1"]
+    review.sort("level")
+    assert [cells[0] for cells in review.rows] == ["L1", "T10", "T10"]
+    assert review.chosen == 1, "what is chosen stays chosen"
+    review.press("previous")
+    assert review.chosen == 0
+    review.sort("volume")
+    sizes = [float(cells[4]) for cells in review.rows]
+    assert sizes == sorted(sizes, reverse=True)
+    review.sort("verdict")
+    review.click(0)
+    review.press("reject")
+    assert states(review) == ["to review", "to review", "✗ rejected"]
+
+
+def test_every_vertebra_is_listed_and_can_be_gone_to(review: Any) -> None:
+    assert [cells[:3] for cells in review.vertebrae] == [
+        ["T10", "2 lesions outlined", "0.98"],
+        ["T11", "unremarkable", "0.02"],
+        ["T12", "not analysed: metal", ""],
+        ["L1", "lesion outlined", "0.81"],
+    ]
+    assert review.vertebrae[0][3] == "cut by the field of view"
+    keep_evidence(review)
+    review.press("nextVertebra")
+    assert (review.chosen, review.words["detail"]) == (-1, "T11: unremarkable, P(malignant) 0.02")
+    x, y, z = body_centre(1)
+    assert np.allclose(_places(), [-x, -y, z] * 3, atol=1.0)
+    review.press("nextVertebra")
+    assert review.words["detail"] == "T12: not analysed: metal"
+    review.press("nextVertebra")
+    assert (review.chosen, review.rows[2][0]) == (2, "L1")
+    review.press("nextVertebra")
+    assert review.chosen == 2, "there is nothing below"
+    review.press("previousVertebra")
+    review.click_vertebra(0)
+    assert review.chosen == 0
+
+
+def test_vertebrae_and_burden_follow_the_verdicts(review: Any) -> None:
+    assert review.burden[-1][:3] == ["all", "all", "3"]
+    review.click(2)
+    review.press("reject")
+    review.rest()
+    assert review.vertebrae[3][1] == "unremarkable, findings rejected"
+    assert [cells[:3] for cells in review.burden] == [
+        ["T10", "lytic", "1"],
+        ["T10", "blastic", "1"],
+        ["all", "lytic", "1"],
+        ["all", "blastic", "1"],
+        ["all", "all", "2"],
+    ]
+    patch = RESULT.vertebrae[0].candidates[0].patch
+    assert patch is not None
+    ml, share, mm, hu = review.burden[1][3:]
+    volume = patch.array.sum() * GRID.voxel_mm3
+    assert float(ml) == pytest.approx(volume / 1000, abs=0.006)
+    assert float(share) == pytest.approx(100 * volume / 28800.0, abs=0.06)
+    assert float(mm) == pytest.approx(12.0, abs=2.0)
+    assert float(hu) == pytest.approx(make_ct(GRID).array[patch.box][patch.array].mean(), abs=1.0)
+    node = review.controller.results.burdenNode
+    table = node.GetTable()
+    assert [table.GetValueByName(n, "level").ToString() for n in range(5)] == ["T10"] * 2 + [
+        "all"
+    ] * 3
+    assert table.GetValueByName(4, "volume_mm3").ToDouble() > volume
+    assert node in _nodes("vtkMRMLTableNode")
+
+
+def test_verdict_with_a_reason_and_uncertain(review: Any) -> None:
+    review.reject_as("haemangioma")
+    review.press("uncertain")
+    assert states(review)[:2] == ["✗ rejected (haemangioma)", "? uncertain"]
+    assert review.chosen == 2
+    review.click(0)
+    assert "haemangioma" in review.words["detail"]
+    review.press("undo")
+    review.press("undo")
+    assert states(review)[:2] == ["to review"] * 2
+    review.filter("verdict", "uncertain")
+    assert review.rows == []
+
+
+def test_accepted_findings_become_a_segmentation_of_their_own(review: Any) -> None:
+    import slicer.util
+
+    review.controller.make_accepted()
+    assert review.words["message"] == "Nothing is accepted yet."
+    review.press("accept")
+    review.press("reject")
+    review.controller.make_accepted()
+    node = slicer.util.getNode("* accepted")
+    assert list(node.GetSegmentation().GetSegmentIDs()) == ["T10-1"]
+    segment = node.GetSegmentation().GetSegment("T10-1")
+    assert segment.GetName() == "T10 blastic 1"
+    patch = RESULT.vertebrae[0].candidates[0].patch
+    ct = slicer.util.getNode("CT")
+    array = slicer.util.arrayFromSegmentBinaryLabelmap(node, "T10-1", ct)
+    assert patch is not None and array.sum() == patch.array.sum()
+
+
+def test_evidence_in_words(window: str, desktop: Desktop) -> None:
+    first = RESULT.vertebrae[0]
+    seen = replace(first.candidates[0], p_all=0.96, p_hidden=0.12, p_alone=0.91, diameter_mm=12.4)
+    told = replace(first, candidates=(seen, *first.candidates[1:]))
+    with open_review(window, desktop, add_review((told,), GRID)) as review:
+        head, size, evidence = review.words["detail"].splitlines()
+        assert head == "T10 blastic 1 (cut by the field of view)"
+        assert size.endswith("12 mm, 712 HU") and " mL" in size
+        assert evidence == (
+            "P 0.96 → 0.12 with all candidates hidden, 0.91 with this one alone shown"
+        )
+        review.click(1)
+        assert "→" not in review.words["detail"]
+
+
+def test_results_of_a_scene_can_be_chosen(window: str, desktop: Desktop) -> None:
+    add_review(RESULT.vertebrae[:1], GRID, "First")
+    ct = add_review(RESULT.vertebrae[3:], GRID, "Second")
+    with open_review(window, desktop, ct) as review:
+        assert review.results == ["First metastases", "Second metastases"]
+        assert [cells[0] for cells in review.rows] == ["L1"]
+        review.press("accept")
+        review.choose_results(0)
+        assert [cells[0] for cells in review.rows] == ["T10", "T10"]
+        review.choose_results(1)
+        assert states(review) == ["✓ accepted"]
+
+
 def _places() -> list[float]:
     return [
         node.GetSliceToRAS().GetElement(r, 3)
@@ -347,5 +521,5 @@ def test_export_holds_what_was_accepted(review: Any, tmp_path: Path) -> None:
     assert review.controller.export(tmp_path / "file", "A. Reader") == ()
     assert review.words["message"].startswith("Nothing was exported")
     files = review.controller.export(tmp_path, "A. Reader")
-    assert {file.name for file in files} == {"accepted.csv", "accepted.seg.nrrd", "review.json"}
+    assert {file.name for file in files} == set(EXPORTED)
     assert json.loads((tmp_path / "review.json").read_text("utf-8"))["reviewer"] == "A. Reader"

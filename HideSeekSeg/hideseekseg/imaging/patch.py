@@ -13,6 +13,7 @@ from .volume import Grid, Volume, resample
 
 Mask = npt.NDArray[np.bool_]
 Box = tuple[slice, slice, slice]
+_MOST_POINTS, _DIRECTIONS = 400, 1000
 EVERYWHERE: Box = (slice(None), slice(None), slice(None))
 
 
@@ -42,6 +43,8 @@ class Patch:
 class PatchSize:
     """Size and place of a patch; positions in LPS mm.
 
+    ``diameter_mm`` is the largest, from outer face to outer face.
+
     ``box_lps`` is ``(x_min, y_min, z_min, x_max, y_max, z_max)`` and reaches to the voxels' outer
     faces.
     """
@@ -49,6 +52,7 @@ class PatchSize:
     volume_mm3: float
     centroid_lps: tuple[float, float, float]
     box_lps: tuple[float, float, float, float, float, float]
+    diameter_mm: float
 
 
 def measure_patch(patch: Patch, whole: Grid) -> PatchSize:
@@ -58,7 +62,34 @@ def measure_patch(patch: Patch, whole: Grid) -> PatchSize:
     low, high = at.min(axis=0) - half, at.max(axis=0) + half
     x, y, z = (float(v) for v in at.mean(axis=0))
     a, b, c, d, e, f = (float(v) for v in (*low, *high))
-    return PatchSize(float(len(at) * whole.voxel_mm3), (x, y, z), (a, b, c, d, e, f))
+    diameter = _span(at[_ends(patch.array)]) + whole.voxel_mm3 ** (1 / 3)
+    volume = float(len(at) * whole.voxel_mm3)
+    return PatchSize(volume, (x, y, z), (a, b, c, d, e, f), diameter)
+
+
+def _ends(mask: Mask) -> npt.NDArray[np.bool_]:
+    """Return which voxels of the mask are first or last of their line along i.
+
+    The two that lie farthest apart are among these.
+    """
+    before, after = np.zeros_like(mask), np.zeros_like(mask)
+    before[..., 1:], after[..., :-1] = mask[..., :-1], mask[..., 1:]
+    ends: npt.NDArray[np.bool_] = ~(before & after)[mask]
+    return ends
+
+
+def _span(points: npt.NDArray[np.float64]) -> float:
+    """Return the largest distance between two of the points (N, 3)."""
+    if len(points) > _MOST_POINTS:
+        # The farthest points in many directions: within a thousandth of the largest distance.
+        n = np.arange(_DIRECTIONS) + 0.5
+        up, turn = 1 - n / _DIRECTIONS, n * np.pi * (1 + 5**0.5)
+        flat = np.sqrt(1 - up**2)
+        along = points @ np.stack([flat * np.cos(turn), flat * np.sin(turn), up])
+        points = points[np.unique([along.argmin(axis=0), along.argmax(axis=0)])]
+    squares = (points**2).sum(axis=1)
+    distances = squares[:, None] + squares[None] - 2 * points @ points.T
+    return float(np.sqrt(max(distances.max(), 0.0)))
 
 
 def bounding_box(mask: Mask, margin: int = 0) -> Box:

@@ -20,7 +20,7 @@ from ..imaging.volume import case_name
 
 FILES = ("lesions.seg.nrrd", "candidates.json", "candidates.csv", "overview.png")
 MASKS = ("lytic.nii.gz", "blastic.nii.gz")
-EXPORTED = ("accepted.seg.nrrd", "accepted.csv", "review.json")
+EXPORTED = ("accepted.seg.nrrd", "accepted.csv", "review.json", "burden.csv")
 PICTURE = "accepted.png"
 SCENE = "review.mrb"
 EACH = "vertebrae"

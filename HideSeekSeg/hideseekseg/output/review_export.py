@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
+
 from ..errors import NoVoxelsError
 from ..files import make_folder, together
+from ..findings import Status
 from ..imaging.patch import Patch, measure_patch
 from ..imaging.volume import Grid, case_name
+from ..review.burden import BURDEN_COLUMNS, Burden, lesion_burden
 from ..review.review import Item, Review
 from .result_folder import EXPORTED
 from .seg_nrrd import Outlined, write_segments
@@ -23,7 +27,8 @@ __all__ = ["EXPORTED", "NoVoxelsError", "export_accepted", "measured_item"]
 _COLUMNS = (
     "case",
     *("name", "id", "level", "type", "score", "p_malignant", "volume_mm3"),
-    *(*POSITION_COLUMNS, "added_by_reader", "comment", "reviewer", "reviewed"),
+    *("diameter_mm", "mean_hu", *POSITION_COLUMNS),
+    *("added_by_reader", "comment", "reviewer", "reviewed"),
 )
 
 
@@ -35,12 +40,14 @@ def export_accepted(
     run: Mapping[str, Any],
     reviewer: str,
     when: datetime,
+    hounsfield: npt.NDArray[Any] | None = None,
 ) -> tuple[Path, ...]:
     """Write ``EXPORTED`` to ``folder``, once all are complete; returns their paths.
 
     ``patches`` are the voxels on ``ct_grid`` by lesion id.  Volume and place of the accepted
     lesions are those of the voxels, which the reader may have corrected.  ``run`` is
     ``Result.run``, or the fields of ``events.Started``; its key ``scan`` says which scan it is.
+    ``hounsfield`` as in ``measured_item``.
 
     Raises NoVoxelsError for an accepted lesion without voxels, InputError where nothing can be
     written.
@@ -49,23 +56,47 @@ def export_accepted(
     missing = [x.name for x in accepted if x.id not in patches or not patches[x.id].array.any()]
     if missing:
         raise NoVoxelsError(", ".join(missing), "nothing is drawn; draw it, or reject it")
-    measured = [measured_item(item, patches[item.id], ct_grid) for item in accepted]
+    measured = [measured_item(x, patches[x.id], ct_grid, hounsfield) for x in accepted]
     folder, at = Path(folder), when.isoformat(timespec="seconds")
     make_folder(folder)
+    measures = (asdict(row) for row in burden_of(review, measured))
     with together(folder) as part:
         lesions = [Outlined(x.id, describe_item(x), patches[x.id]) for x in measured]
         write_segments(part / EXPORTED[0], ct_grid, lesions)
         told = {"case": case_name(run.get("scan", {})), "reviewer": reviewer, "reviewed": at}
         rows = ({**_row(item), **told} for item in measured)
         write_rows(part / EXPORTED[1], _COLUMNS, rows)
+        write_rows(part / EXPORTED[3], ("case", *BURDEN_COLUMNS), ({**told, **x} for x in measures))
         facts = {"reviewer": reviewer, "reviewed": at, "run": dict(run)}
         write_plain(part / EXPORTED[2], {"schema": SCHEMA, **facts, **_verdicts(review, measured)})
     return tuple(folder / name for name in EXPORTED)
 
 
-def measured_item(item: Item, patch: Patch, ct_grid: Grid) -> Item:
-    """Return the item with volume, centroid and box of its voxels (at least one)."""
-    return replace(item, **vars(measure_patch(patch, ct_grid)))
+def burden_of(review: Review, accepted: Sequence[Item]) -> list[Burden]:
+    """Return the burden of the accepted lesions as they were measured."""
+    bodies = {
+        v.level: v.body_mm3
+        for v in review.vertebrae.values()
+        if v.status is not Status.NOT_ANALYSED
+    }
+    return lesion_burden(accepted, bodies)
+
+
+def measured_item(
+    item: Item, patch: Patch, ct_grid: Grid, hounsfield: npt.NDArray[Any] | None = None
+) -> Item:
+    """Return the item with volume, place, diameter and HU of its voxels (at least one).
+
+    ``hounsfield`` (K, J, I) is the CT, None where it is not at hand: the mean then stays that of
+    the run, and is not known where the outline is another one.
+    """
+    size = measure_patch(patch, ct_grid)
+    mean = item.mean_hu
+    if abs(size.volume_mm3 - item.volume_mm3) > ct_grid.voxel_mm3 / 2:
+        mean = None
+    if hounsfield is not None:
+        mean = float(hounsfield[patch.box][patch.array].mean())
+    return replace(item, **vars(size), mean_hu=mean)
 
 
 def _row(item: Item) -> dict[str, Any]:

@@ -81,6 +81,7 @@ STATUS = "Segmentation.Status"
 STATUSES: dict[Verdict, str] = {
     "unreviewed": "notstarted",
     "accepted": "completed",
+    "uncertain": "inprogress",
     "rejected": "flagged",
 }
 
@@ -97,6 +98,7 @@ class SegmentDescription:
     volume_mm3: float
     verdict: Verdict = "unreviewed"
     comment: str = ""
+    reason: str = ""
 
 
 def describe_candidate(
@@ -114,7 +116,7 @@ def describe_item(item: Item) -> SegmentDescription:
     label = Label(item.name, shade(TYPE_COLOURS[item.type], item.number))
     score = None if item.missed else item.score
     facts = (item.level, item.type, score, item.p_malignant, item.volume_mm3)
-    return SegmentDescription(label, *facts, item.verdict, item.comment)
+    return SegmentDescription(label, *facts, item.verdict, item.comment, item.reason)
 
 
 def tags(look: SegmentDescription) -> dict[str, str]:
@@ -127,6 +129,7 @@ def tags(look: SegmentDescription) -> dict[str, str]:
         "PMalignant": "" if look.p_malignant is None else f"{look.p_malignant:.4f}",
         "Verdict": look.verdict,
         "Comment": look.comment,
+        "Reason": look.reason,
     }
     return {
         **{PREFIX + key: plain(value) for key, value in own.items()},

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ..findings import LesionType, Status, VertebraFinding, status_of
 from ..plain_data import from_plain
 
-Verdict = Literal["unreviewed", "accepted", "rejected"]
+Verdict = Literal["unreviewed", "accepted", "uncertain", "rejected"]
+# Why a candidate was rejected: what it is instead; empty where no reason was given.
+Reason = Literal["", "haemangioma", "Schmorl node", "bone island", "degenerative", "artefact"]
+REASONS: tuple[Reason, ...] = get_args(Reason)
 Triple = tuple[float, float, float]
 Box = tuple[float, float, float, float, float, float]
 
-VERDICTS: tuple[Verdict, ...] = ("unreviewed", "accepted", "rejected")
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+SAME_PLACE = 0.25  # of the smaller box, from which two candidates are the same
+FACTS = ("diameter_mm", "mean_hu", "p_all", "p_hidden", "p_alone")
 OTHER: dict[LesionType, LesionType] = {"lytic": "blastic", "blastic": "lytic"}
 
 
@@ -34,15 +39,24 @@ class Lesion:
     box_lps: Box
     numbers: tuple[int, int]
     missed: bool = False
+    diameter_mm: float | None = None
+    mean_hu: float | None = None
+    p_all: float | None = None
+    p_hidden: float | None = None
+    p_alone: float | None = None
 
 
 @dataclass(frozen=True)
 class Assessment:
-    """What the reader thinks of a lesion; ``switched``: its type is the other one."""
+    """What the reader thinks of a lesion; ``switched``: its type is the other one.
+
+    ``reason`` says what a rejected one is instead.
+    """
 
     verdict: Verdict = "unreviewed"
     switched: bool = False
     comment: str = ""
+    reason: Reason = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,12 @@ class Item:
     missed: bool
     name: str
     number: int = 1
+    reason: Reason = ""
+    diameter_mm: float | None = None
+    mean_hu: float | None = None
+    p_all: float | None = None
+    p_hidden: float | None = None
+    p_alone: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +98,7 @@ class ReviewedVertebra:
     p_malignant: float | None
     flags: tuple[str, ...]
     suspicious: bool = False
+    body_mm3: float | None = None
 
     def judged(self, outlined: int) -> ReviewedVertebra:
         """Return the same vertebra, now that so many lesions are outlined in it."""
@@ -104,11 +125,23 @@ class VertebraState:
 
 @dataclass(frozen=True)
 class Filter:
-    """What a reader wants to see; an empty field lets everything through."""
+    """What a reader wants to see, and in which order; an empty field lets everything through.
+
+    ``order`` is one of ``ORDERS``, empty: highest score first; ``backwards`` turns it round.
+    """
 
     level: str = ""
     type: str = ""
     verdict: str = ""
+    order: str = ""
+    backwards: bool = False
+
+    def sorted(self, items: Sequence[Item]) -> list[Item]:
+        """Return the items, which are sorted by score, in the order asked for."""
+        key = ORDERS.get(self.order)
+        if key is None:
+            return list(items)
+        return sorted(items, key=key, reverse=self.backwards)
 
     def passes(self, item: Item) -> bool:
         """Whether the item is of the level, the type and the verdict asked for."""
@@ -117,6 +150,17 @@ class Filter:
             and (not self.type or item.type == self.type)
             and (not self.verdict or item.verdict == self.verdict)
         )
+
+
+# Orders of the list by column: from the head down, by the alphabet, highest first.
+ORDERS: dict[str, Callable[[Item], Any]] = {
+    "level": lambda x: ("CTLS".find(x.level[:1]), x.level[1:].zfill(2)),
+    "type": lambda x: x.type,
+    "score": lambda x: (x.missed, -x.score),
+    "p_malignant": lambda x: -1.0 if x.p_malignant is None else -x.p_malignant,
+    "volume": lambda x: -x.volume_mm3,
+    "verdict": lambda x: VERDICTS.index(x.verdict),
+}
 
 
 def lesions_of(finding: VertebraFinding) -> Iterator[Lesion]:
@@ -128,7 +172,10 @@ def lesions_of(finding: VertebraFinding) -> Iterator[Lesion]:
         numbers = {c.type: counts[c.type], OTHER[c.type]: totals[OTHER[c.type]] + counts[c.type]}
         place = (c.volume_mm3, c.centroid_lps, c.box_lps)
         both = (numbers["lytic"], numbers["blastic"])
-        yield Lesion(c.id, finding.level, c.type, c.score, *place, both)
+        yield Lesion(
+            *(c.id, finding.level, c.type, c.score, *place, both),
+            **{name: getattr(c, name) for name in FACTS},
+        )
 
 
 def item_of(lesion: Lesion, opinion: Assessment, p_malignant: float | None) -> Item:
@@ -150,18 +197,43 @@ def item_of(lesion: Lesion, opinion: Assessment, p_malignant: float | None) -> I
         lesion.missed,
         name,
         number,
+        opinion.reason,
+        **{fact: getattr(lesion, fact) for fact in FACTS},
     )
 
 
 def vertebra_of(finding: VertebraFinding) -> ReviewedVertebra:
     """Return the run's result for a vertebra, without its candidates."""
     said = (finding.status, finding.reason, finding.p_malignant, finding.flags, finding.suspicious)
-    return ReviewedVertebra(finding.level, *said)
+    return ReviewedVertebra(finding.level, *said, finding.body_mm3)
 
 
-def boxes_overlap(a: Box, b: Box) -> bool:
-    """Whether two boxes share a point."""
-    return all(a[n] <= b[n + 3] and b[n] <= a[n + 3] for n in range(3))
+def matched(old: Sequence[Lesion], new: Sequence[Lesion]) -> dict[str, str]:
+    """Return the id of the old lesion that each new one is, by the new one's id.
+
+    They are of one type and their boxes share at least ``SAME_PLACE`` of the smaller one; of
+    several the one that shares most, and each is matched once.
+    """
+    pairs = [
+        (shared_box(a.box_lps, b.box_lps), b.id, a.id)
+        for a in old
+        for b in new
+        if a.type == b.type and not a.missed
+    ]
+    found: dict[str, str] = {}
+    for share, now, before in sorted(pairs, key=lambda pair: -pair[0]):
+        if share >= SAME_PLACE and now not in found and before not in found.values():
+            found[now] = before
+    return found
+
+
+def shared_box(a: Box, b: Box) -> float:
+    """Return the share of the smaller of two boxes that lies in the other, 0 to 1."""
+    common, sizes = 1.0, [1.0, 1.0]
+    for n in range(3):
+        common *= max(min(a[n + 3], b[n + 3]) - max(a[n], b[n]), 0.0)
+        sizes = [sizes[0] * (a[n + 3] - a[n]), sizes[1] * (b[n + 3] - b[n])]
+    return common / min(sizes) if min(sizes) > 0 else 0.0
 
 
 def vertebra_to_json(vertebra: ReviewedVertebra) -> dict[str, Any]:

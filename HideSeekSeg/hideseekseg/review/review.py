@@ -6,13 +6,14 @@ Scores are stored: moving the threshold compares numbers and computes nothing el
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from ..findings import LesionType, Status, VertebraFinding, describe_status
 from ..plain_data import first_line, shown
+from .burden import Burden, lesion_burden
 from .history import (
     AddMissed,
     Command,
@@ -24,25 +25,30 @@ from .history import (
     state_from_json,
 )
 from .items import (
+    REASONS,
     VERDICTS,
     Assessment,
     Box,
     Filter,
     Item,
     Lesion,
+    Reason,
     ReviewedVertebra,
     Triple,
     Verdict,
     VertebraState,
-    boxes_overlap,
     item_of,
     lesions_of,
+    matched,
     vertebra_from_json,
     vertebra_of,
     vertebra_to_json,
 )
 
-__all__ = ["VERDICTS", "Filter", "Item", "Review", "ReviewedVertebra", "Verdict", "VertebraState"]
+__all__ = [
+    *("REASONS", "VERDICTS", "Filter", "Item", "Reason", "Review", "ReviewedVertebra"),
+    *("Verdict", "VertebraState"),
+]
 
 SCHEMA = 1
 ALL = Filter()
@@ -110,15 +116,27 @@ class Review:
         """Whether it counts as a lesion: accepted, or above the threshold and not rejected."""
         if item.verdict == "unreviewed":
             return item.score > self.threshold
-        return item.verdict == "accepted"
+        return item.verdict in ("accepted", "uncertain")
 
     def is_shown(self, item: Item) -> bool:
         """Return whether it is listed: the threshold hides nothing that was judged or added."""
         return item.missed or item.verdict != "unreviewed" or item.score > self.threshold
 
     def shown(self, wanted: Filter = ALL) -> tuple[Item, ...]:
-        """Return the candidates to list, in the order of ``items``."""
-        return tuple(x for x in self.items if self.is_shown(x) and wanted.passes(x))
+        """Return the candidates to list, in the order asked for."""
+        return tuple(x for x in self.ordered(wanted) if self.is_shown(x) and wanted.passes(x))
+
+    def ordered(self, wanted: Filter = ALL) -> list[Item]:
+        """Return all candidates in the order asked for, highest score first if none is."""
+        return wanted.sorted(self.items)
+
+    def burden(self, accepted: bool = False) -> list[Burden]:
+        """Return the burden of the lesions that are outlined, or of those accepted alone."""
+        counted = [
+            x for x in self.items if (x.verdict == "accepted" if accepted else self.is_finding(x))
+        ]
+        analysed = (v for v in self._vertebrae.values() if v.status is not Status.NOT_ANALYSED)
+        return lesion_burden(counted, {v.level: v.body_mm3 for v in analysed})
 
     def counts(self, wanted: Filter = ALL) -> str:
         """Such as "3 of 11 shown"."""
@@ -131,24 +149,27 @@ class Review:
         suspicious = sum(v.status is Status.SUSPICIOUS for v in vertebrae)
         skipped = sum(v.status is Status.NOT_ANALYSED for v in vertebrae)
         accepted = sum(item.verdict == "accepted" for item in self.items)
+        uncertain = sum(item.verdict == "uncertain" for item in self.items)
         open_ = sum(x.verdict == "unreviewed" and self.is_finding(x) for x in self.items)
         noun = "vertebra" if len(vertebrae) == 1 else "vertebrae"
         words = [f"{len(vertebrae)} {noun}", f"{found} with findings"]
         words += [f"{suspicious} suspicious"] if suspicious else []
-        words += [f"{accepted} accepted", f"{open_} to review"]
+        words += [f"{accepted} accepted"]
+        words += [f"{uncertain} uncertain"] if uncertain else []
+        words += [f"{open_} to review"]
         return ", ".join([*words, f"{skipped} not analysed"] if skipped else words)
 
     # Going through it.
 
     def next_after(self, identity: str, wanted: Filter = ALL) -> str | None:
         """Id of the next one shown; the first for an unknown id; None at the end."""
-        return self._first_after(identity, wanted.passes)
+        return self._first(self._rest(identity, wanted), wanted.passes)
 
     def previous_before(self, identity: str, wanted: Filter = ALL) -> str | None:
         """Id of the one shown before; None at the beginning."""
-        at = self._by_id[identity][0] if identity in self._by_id else 0
-        shown = (x for x in reversed(self.items[:at]) if self.is_shown(x) and wanted.passes(x))
-        return next((item.id for item in shown), None)
+        order = self.ordered(wanted)
+        at = next((n for n, x in enumerate(order) if x.id == identity), 0)
+        return self._first(order[:at][::-1], wanted.passes)
 
     def next_to_review(self, identity: str, wanted: Filter = ALL) -> str | None:
         """Id of the next one shown without a verdict, from the top again at the end; or None."""
@@ -156,30 +177,43 @@ class Review:
         def is_open(item: Item) -> bool:
             return item.verdict == "unreviewed" and wanted.passes(item) and item.id != identity
 
-        return self._first_after(identity, is_open) or self._first_after("", is_open)
+        order = self._rest(identity, wanted)
+        return self._first(order, is_open) or self._first(self.ordered(wanted), is_open)
 
-    def _first_after(self, identity: str, fits: Callable[[Item], bool]) -> str | None:
-        start = self._by_id[identity][0] + 1 if identity in self._by_id else 0
-        rest = self.items[start:]
-        return next((x.id for x in rest if self.is_shown(x) and fits(x)), None)
+    def _rest(self, identity: str, wanted: Filter) -> list[Item]:
+        order = self.ordered(wanted)
+        return order[next((n + 1 for n, x in enumerate(order) if x.id == identity), 0) :]
+
+    def _first(self, items: Iterable[Item], fits: Callable[[Item], bool]) -> str | None:
+        return next((x.id for x in items if self.is_shown(x) and fits(x)), None)
 
     # What the run brings; none of it can be undone.
 
-    def add_vertebra(self, finding: VertebraFinding) -> None:
+    def add_vertebra(self, finding: VertebraFinding, earlier: Review | None = None) -> None:
         """Take over a finished vertebra.
 
-        Where the level was there already, verdicts and comments stay with candidates of the same id
-        and place; those of candidates that are gone go as well, and their steps with them.
+        Where the level was there already, here or in an ``earlier`` review of the same scan,
+        verdicts and comments stay with candidates of the same type and place.  Those of candidates
+        that are gone go as well, and so do the steps about candidates that have another id now.
         """
-        old = {x.id: x for x in self._found_in(finding.level)}
+        source = self if earlier is None else earlier
+        old = source._found_in(finding.level)
         new = {x.id: x for x in lesions_of(finding)}
-        for identity, lesion in old.items():
-            if identity not in new or not boxes_overlap(lesion.box_lps, new[identity].box_lps):
-                self._forget(identity)
-        for identity in old:
-            self._state.lesions.pop(identity, None)
+        same = matched(old, list(new.values()))
+        kept = {now: source._opinion(before) for now, before in same.items()}
+        for lesion in self._found_in(finding.level):
+            if same.get(lesion.id) != lesion.id:
+                self._forget(lesion.id)
+            self._state.lesions.pop(lesion.id, None)
         self._state.lesions |= new
+        self._state.opinions |= {x: said for x, said in kept.items() if said != Assessment()}
         self._vertebrae[finding.level] = vertebra_of(finding)
+        self._refresh()
+
+    def adopt(self, earlier: Review, identity: str) -> None:
+        """Take over a lesion that the reader had added to an earlier review of the same scan."""
+        self._state.lesions[identity] = earlier._state.lesions[identity]
+        self._state.opinions[identity] = earlier._opinion(identity)
         self._refresh()
 
     def remove_level(self, level: str) -> None:
@@ -189,21 +223,26 @@ class Review:
         self._vertebrae.pop(level, None)
         self._refresh()
 
-    def measure_missed(self, identity: str, volume_mm3: float, centre: Triple, box: Box) -> None:
-        """Size and place of a lesion that the reader drew, LPS mm: facts, not steps."""
+    def measure(self, identity: str, measured: Item) -> None:
+        """Take over size, place and HU of a lesion whose outline was drawn: facts, not steps."""
+        names = ("volume_mm3", "centroid_lps", "box_lps", "diameter_mm", "mean_hu")
         lesion = self._state.lesions[identity]
-        lesion = replace(lesion, volume_mm3=volume_mm3, centroid_lps=centre, box_lps=box)
+        lesion = replace(lesion, **{name: getattr(measured, name) for name in names})
         self._state.lesions[identity] = lesion
         self._history.restate(lesion)
         self._refresh()
 
     # What the reader does.
 
-    def judge(self, identity: str, verdict: Verdict) -> tuple[str, ...]:
-        """Set the verdict of a candidate."""
+    def judge(self, identity: str, verdict: Verdict, reason: Reason = "") -> tuple[str, ...]:
+        """Set the verdict of a candidate; ``reason`` says what a rejected one is instead."""
         if verdict not in VERDICTS:
             raise ValueError(f"{verdict!r} is no verdict")
-        return self._opine(identity, replace(self._opinion(identity), verdict=verdict))
+        if reason not in REASONS:
+            raise ValueError(f"{reason!r} is no reason")
+        why: Reason = reason if verdict == "rejected" else ""
+        after = replace(self._opinion(identity), verdict=verdict, reason=why)
+        return self._opine(identity, after)
 
     def switch_type(self, identity: str) -> tuple[str, ...]:
         """Lytic becomes blastic, and back."""

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import slicer
+import slicer.util
 import vtk
 
 from ..errors import SceneError
 from ..findings import Evidence, VertebraFinding
 from ..imaging.patch import Patch
 from ..imaging.volume import Grid
+from ..output.figures.drawing import is_hounsfield
 from ..output.segment_description import (
     PREFIX,
     SegmentDescription,
@@ -23,6 +25,7 @@ from ..output.segment_description import (
     labels,
 )
 from ..plain_data import as_type, first_line, from_plain
+from ..review.burden import BURDEN_COLUMNS, Burden
 from ..review.review import Item, Review
 from .evidence_storage import packed, unpacked
 from .geometry import (
@@ -36,6 +39,7 @@ from .geometry import (
     patchOfSegment,
     toWorld,
 )
+from .level_rows import levelRows
 from .segments import dress, show, tag
 from .views import fillDifference, fillEdit
 
@@ -45,12 +49,15 @@ _TEXTS: dict[str, Callable[[Item], str]] = {
     "level": lambda x: x.level,
     "type": lambda x: x.type,
     "verdict": lambda x: x.verdict,
+    "reason": lambda x: x.reason,
     "comment": lambda x: x.comment,
 }
 _NUMBERS: dict[str, Callable[[Item], float | None]] = {
     "score": lambda x: None if x.missed else x.score,
     "P(malignant)": lambda x: x.p_malignant,
     "volume (mm3)": lambda x: x.volume_mm3,
+    "largest diameter (mm)": lambda x: x.diameter_mm,
+    "mean HU": lambda x: x.mean_hu,
     "R (mm)": lambda x: -x.centroid_lps[0],
     "A (mm)": lambda x: -x.centroid_lps[1],
     "S (mm)": lambda x: x.centroid_lps[2],
@@ -69,6 +76,19 @@ def fillTable(tableNode: Any, items: Sequence[Item]) -> None:
     tableNode.SetAndObserveTable(table)
 
 
+def fillBurden(tableNode: Any, rows: Sequence[Burden]) -> None:
+    """One row per level and type, and for all together; what is not known is NaN."""
+    table = vtk.vtkTable()
+    for name in BURDEN_COLUMNS[:2]:
+        texts = [getattr(row, name) for row in rows]
+        table.AddColumn(_column(vtk.vtkStringArray(), name, texts))
+    for name in BURDEN_COLUMNS[2:]:
+        values = [float("nan") if (x := getattr(row, name)) is None else x for row in rows]
+        table.AddColumn(_column(vtk.vtkDoubleArray(), name, values))
+    tableNode.SetUseColumnTitleAsColumnHeader(True)
+    tableNode.SetAndObserveTable(table)
+
+
 def _column(array: Any, name: str, values: Sequence[Any]) -> Any:
     array.SetName(name)
     for value in values:
@@ -81,6 +101,7 @@ _FILL = 0.25
 _RUN = PREFIX + "Run"
 _PLACE = PREFIX + "Place"
 _TABLE = PREFIX + "Table"
+_BURDEN = PREFIX + "Burden"
 _EDIT = PREFIX + "HealthyEdit"
 _DIFFERENCE = PREFIX + "Difference"
 _SOURCE = PREFIX + "Vertebrae"
@@ -88,6 +109,7 @@ _EVIDENCE = PREFIX + "Evidence"
 _PICTURE = PREFIX + "Picture"
 
 
+_HU_SAMPLE = 200_000  # voxels that tell whether a CT is in HU
 _Row = tuple[float, float, float, float]
 
 
@@ -127,6 +149,7 @@ class Results:
         self._findings: dict[str, VertebraFinding] = {}
         self._applied: dict[str, Item] = {}
         self._evidence: dict[str, str] = {}
+        self._burden: list[Burden] = []
 
     @classmethod
     def create(cls, ctNode: Any, segmentationNode: Any, run: Mapping[str, Any]) -> Results:
@@ -201,6 +224,17 @@ class Results:
         return self.node.GetNodeReference(_TABLE) if self.alive else None
 
     @property
+    def burdenNode(self) -> Any:
+        """The table of the lesion burden, made when it is asked for first."""
+        node = self.node.GetNodeReference(_BURDEN)
+        if node is None:
+            name = f"{self.node.GetName()} lesion burden"
+            node = self.node.GetScene().AddNewNodeByClass("vtkMRMLTableNode", name)
+            self.node.SetNodeReferenceID(_BURDEN, node.GetID())
+            _placeBeside(node, self.node)
+        return node
+
+    @property
     def evidenceNode(self) -> Any:
         """The text node that holds what the method saw, None where nothing was kept."""
         return self.node.GetNodeReference(_EVIDENCE) if self.alive else None
@@ -213,7 +247,7 @@ class Results:
     @staticmethod
     def partsOf(node: Any) -> list[Any]:
         """Return the other nodes of a node's results, whatever else is wrong with it."""
-        roles = (_TABLE, _EVIDENCE, _EDIT, _DIFFERENCE)
+        roles = (_TABLE, _BURDEN, _EVIDENCE, _EDIT, _DIFFERENCE)
         parts = (node.GetNodeReference(role) for role in roles)
         return [part for part in parts if part is not None]
 
@@ -238,6 +272,7 @@ class Results:
         """
         self._findings[finding.level] = finding
         if evidence is not None:
+            self._readEvidence()  # that of other vertebrae stays
             self._evidence[finding.level] = packed(evidence)
         self._mustBeThere()
         if evidence is not None:
@@ -256,6 +291,11 @@ class Results:
             # Those that follow get theirs as well, unless the user switches 3D off.
             self.node.CreateClosedSurfaceRepresentation()
         self.node.EndModify(modifying)
+
+    def addDrawn(self, item: Item, patch: Patch) -> None:
+        """Add a lesion that a reader drew in other results of the same CT."""
+        self._mustBeThere()
+        self._add(item.id, describe_item(item), patch)
 
     def keepEvidence(self, level: str, evidence: Evidence) -> None:
         """Keep what the method saw of a vertebra in the scene, which saves it as a text file.
@@ -289,7 +329,13 @@ class Results:
     @property
     def canReturn(self) -> bool:
         """Whether ``recreated`` has something to bring back: not after the scene was loaded."""
-        return bool(self._findings) and self.ctNode is not None
+        segmentation = self.node.GetSegmentation()
+        segments = (
+            segmentation.GetNthSegment(n) for n in range(segmentation.GetNumberOfSegments())
+        )
+        levels = {tag(x, PREFIX + "Level") for x in segments if tag(x, PREFIX + "Score")}
+        known = bool(self._findings) and levels <= self._findings.keys()
+        return known and self.ctNode is not None
 
     def recreated(self) -> Results:
         """Make new results with all findings of this run, after the first ones were removed.
@@ -325,6 +371,10 @@ class Results:
         self._applied = {item.id: item for item in review.items}
         if (changed or gone) and self.tableNode is not None:
             fillTable(self.tableNode, review.items)
+        burden = review.burden()
+        if burden != self._burden:
+            self._burden = burden
+            fillBurden(self.burdenNode, burden)
         seen = (x.id for x in review.items if review.is_finding(x) or _isMissed(x))
         show(self.node, seen)
         self.node.EndModify(modifying)
@@ -344,6 +394,55 @@ class Results:
             if identities is None or identity in identities
         }
         return {identity: patch for identity, patch in found.items() if patch is not None}
+
+    def centreOf(self, level: str) -> tuple[float, float, float] | None:
+        """Return the middle of a vertebra in the world (LPS mm), None where it is not known.
+
+        That of its evidence, or of the user's segment.
+        """
+        seen = self.evidence(level)
+        if seen is not None:
+            middle = (np.array(seen.grid.shape[::-1]) - 1) / 2
+            x, y, z = (float(v) for v in seen.grid.lps(middle[None])[0])
+            return self.here((x, y, z))
+        node = self.segmentationNode
+        for row in levelRows(node) if node is not None else ():
+            if row.level == level:
+                centre = node.GetSegmentCenterRAS(row.segmentID)
+                return (-centre[0], -centre[1], centre[2]) if centre is not None else None
+        return None
+
+    def copyOf(self, identities: Collection[str]) -> Any:
+        """Return a new segmentation node with these lesions alone; names and codes stay.
+
+        Raises SceneError where the results were removed from the scene.
+        """
+        self._mustBeThere()
+        scene = self.node.GetScene()
+        name = scene.GenerateUniqueName(f"{self.node.GetName()} accepted")
+        node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+        node.CreateDefaultDisplayNodes()
+        node.SetAndObserveTransformNodeID(self.node.GetTransformNodeID())
+        if self.ctNode is not None:
+            node.SetReferenceImageGeometryParameterFromVolumeNode(self.ctNode)
+            node.SetNodeReferenceID(CT_REFERENCE, self.ctNode.GetID())
+        for identity in identities:
+            source = self.node.GetSegmentation()
+            node.GetSegmentation().CopySegmentFromSegmentation(source, identity)
+            node.GetDisplayNode().SetSegmentVisibility(identity, True)
+        _placeBeside(node, self.node)
+        return node
+
+    def hounsfield(self) -> Any:
+        """Return the CT's values (K, J, I); None without the CT, or where they are not HU."""
+        ct = self.ctNode
+        if ct is None or ct.GetImageData() is None:
+            return None
+        values = slicer.util.arrayFromVolume(ct)
+        if values.shape != self._grid.shape:
+            return None
+        sample = values.ravel()[:: max(values.size // _HU_SAMPLE, 1)].astype(np.float32)
+        return values if is_hounsfield(sample) else None
 
     def outlineTimes(self) -> dict[str, int]:
         """When each segment's voxels were last changed (VTK's counter), by lesion id."""

@@ -9,7 +9,7 @@ import slicer
 import slicer.util
 
 from .results import Results
-from .views import boneWindow, fillLesions, jumpTo, showOverlay, showSagittal
+from .views import boneWindow, closeUp, fillLesions, jumpTo, showOverlay, showSagittal
 
 FILL = 0.2  # of a lesion's colour over the bone; none over pictures of the method
 
@@ -28,9 +28,15 @@ class ReviewViews:
         self._window: tuple[tuple[Any, ...], tuple[Any, ...]] | None = None
         self._layout: tuple[int, int] | None = None
         self._layers: dict[str, tuple[str | None, str | None, float]] = {}
+        self._linked: list[Any] = []
+        self._fields: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {}
+        self._crosshair: int | None = None
 
     def take(self) -> None:
-        """Show the CT in a bone window, a sagittal view, and no segmentation but the results."""
+        """Show the CT in a bone window, a large sagittal view, and no segmentation but the results.
+
+        The views are linked.  The first place that is visited is zoomed to and gets the crosshair.
+        """
         if self._taken or not self._results.alive:
             return
         self._taken = True
@@ -48,6 +54,10 @@ class ReviewViews:
             arrangement = layout.GetViewArrangement()
             showSagittal()
             self._layout = arrangement, layout.GetViewArrangement()
+        for view in _composites():
+            if not view.GetLinkedControl():
+                view.SetLinkedControl(True)
+                self._linked.append(view)
 
     def release(self) -> None:
         """Give the user's views back."""
@@ -65,12 +75,31 @@ class ReviewViews:
         if layout is not None and self._layout and layout.GetViewArrangement() == self._layout[1]:
             layout.SetViewArrangement(self._layout[0])
         self._restoreBackgrounds()
+        self._restoreZoom()
+        self._linked, self._fields, self._crosshair = [], {}, None
         self._hidden, self._layers, self._window, self._layout = [], {}, None, None
 
     def visit(self, centroidLps: Sequence[float]) -> None:
-        """Centre all views on a point, LPS mm."""
-        if self._taken:
-            jumpTo(centroidLps)
+        """Centre all views on a point, LPS mm, and put the crosshair there.
+
+        The first time they zoom to it; from then on the zoom is the reader's.
+        """
+        if not self._taken:
+            return
+        if not self._fields:
+            for view in _slices():
+                before = tuple(view.GetFieldOfView())
+                closeUp(view)
+                self._fields[view.GetID()] = before, tuple(view.GetFieldOfView())
+        jumpTo(centroidLps)
+        crosshair = _crosshairNode()
+        if crosshair is None:
+            return
+        if self._crosshair is None:
+            self._crosshair = crosshair.GetCrosshairMode()
+            if self._crosshair == slicer.vtkMRMLCrosshairNode.NoCrosshair:
+                crosshair.SetCrosshairMode(slicer.vtkMRMLCrosshairNode.ShowSmallBasic)
+        crosshair.SetCrosshairRAS(-centroidLps[0], -centroidLps[1], centroidLps[2])
 
     def show_outlines(self, shown: bool) -> None:
         """Show or hide all lesions at once."""
@@ -93,6 +122,19 @@ class ReviewViews:
             elif picture is None and _isPicture(view):
                 _setLayers(view, ct.GetID(), *before[1:])
 
+    def _restoreZoom(self) -> None:
+        """Restore link, zoom and crosshair, but for what the user has changed meanwhile."""
+        for view in self._linked:
+            if view.GetScene() is not None:
+                view.SetLinkedControl(False)
+        for view in _slices():
+            before, ours = self._fields.get(view.GetID(), ((), ()))
+            if before and tuple(view.GetFieldOfView()) == ours:
+                view.SetFieldOfView(*before)
+        crosshair = _crosshairNode()
+        if crosshair is not None and self._crosshair is not None:
+            crosshair.SetCrosshairMode(self._crosshair)
+
     def _hideOthers(self) -> None:
         for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
             display = node.GetDisplayNode()
@@ -113,6 +155,14 @@ class ReviewViews:
             before = self._layers.get(view.GetID(), (None,))[0]
             if before is not None and view.GetBackgroundVolumeID() == ct.GetID():
                 view.SetBackgroundVolumeID(before)
+
+
+def _slices() -> list[Any]:
+    return list(slicer.util.getNodesByClass("vtkMRMLSliceNode"))
+
+
+def _crosshairNode() -> Any:
+    return slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
 
 
 def _composites() -> list[Any]:

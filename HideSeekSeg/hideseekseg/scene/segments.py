@@ -74,10 +74,7 @@ def tag(segment: Any, name: str) -> str | None:
 
 
 def judgedElsewhere(segmentation: Any, items: Iterable[Item]) -> dict[str, Verdict]:
-    """Verdicts that were given in Slicer's own table of segments, by lesion id.
-
-    Slicer's "in progress" is no verdict.
-    """
+    """Return verdicts that were given in Slicer's own table of segments, by lesion id."""
     meanings: dict[str | None, Verdict] = {status: verdict for verdict, status in STATUSES.items()}
     found = {}
     for item in items:

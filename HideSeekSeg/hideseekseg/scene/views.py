@@ -18,7 +18,9 @@ from .geometry import CT_REFERENCE, RAS_FROM_LPS, asMatrix
 from .segments import isolate
 
 __all__ = [
+    "LAYOUT",
     "boneWindow",
+    "closeUp",
     "fillDifference",
     "fillEdit",
     "fillLesions",
@@ -36,6 +38,9 @@ _COUNT = 255
 _SAMPLE = 2_000_000
 # Cosine between a view's normal and the patient's left-right axis, from which it is sagittal.
 _SAGITTAL = 0.7
+# Heights of the views around a finding: a vertebra with its neighbours.
+_SAGITTAL_MM, _ACROSS_MM = 150.0, 110.0
+LAYOUT = 7061  # number of the review's own layout among Slicer's
 
 
 def jumpTo(centroidLps: Sequence[float]) -> None:
@@ -50,14 +55,41 @@ def jumpTo(centroidLps: Sequence[float]) -> None:
 
 
 def showSagittal() -> None:
-    """Show the "four-up" layout, unless the user's layout shows a sagittal view already."""
-    scene = slicer.mrmlScene
-    nodes = slicer.util.getNodesByClass("vtkMRMLSliceNode", scene)
-    if any(node.IsMappedInLayout() and _isSagittal(node) for node in nodes):
-        return
-    layout = scene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+    """Show the layout of a review: a large sagittal view, beside it axial, coronal and 3D."""
+    layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
     if layout is not None:
-        layout.SetViewArrangement(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+        if not layout.IsLayoutDescription(LAYOUT):
+            layout.AddLayoutDescription(LAYOUT, _layoutText())
+        layout.SetViewArrangement(LAYOUT)
+
+
+def _layoutText() -> str:
+    """Return the layout as Slicer reads it; view names and colours are those of its own layouts."""
+    views = [
+        f'<item><view class="vtkMRMLSliceNode" singletontag="{tag}">'
+        f'<property name="orientation" action="default">{orientation}</property>'
+        f'<property name="viewlabel" action="default">{tag[0]}</property>'
+        f'<property name="viewcolor" action="default">{colour}</property></view></item>'
+        for tag, orientation, colour in (
+            ("Yellow", "Sagittal", "#EDD54C"),
+            ("Red", "Axial", "#F34A33"),
+            ("Green", "Coronal", "#6EB04B"),
+        )
+    ]
+    threed = (
+        '<item><view class="vtkMRMLViewNode" singletontag="1">'
+        '<property name="viewlabel" action="default">1</property></view></item>'
+    )
+    right = f'<item><layout type="vertical">{views[1]}{views[2]}{threed}</layout></item>'
+    return f'<layout type="horizontal" split="true">{views[0]}{right}</layout>'
+
+
+def closeUp(sliceNode: Any) -> None:
+    """Zoom a view so that a vertebra and its neighbours fill it; the centre stays."""
+    width, height, depth = sliceNode.GetFieldOfView()
+    if height > 0:
+        factor = (_SAGITTAL_MM if _isSagittal(sliceNode) else _ACROSS_MM) / height
+        sliceNode.SetFieldOfView(width * factor, height * factor, depth)
 
 
 def _isSagittal(sliceNode: Any) -> bool:

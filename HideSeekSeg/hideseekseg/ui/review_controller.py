@@ -9,16 +9,27 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from ..anatomy.label_conventions import LEVELS
 from ..errors import SceneError, UserError
 from ..findings import Evidence, LesionType
-from ..review.review import VERDICTS, Filter, Item, Review, Verdict
+from ..review.burden import Burden
+from ..review.items import ORDERS
+from ..review.review import (
+    REASONS,
+    VERDICTS,
+    Filter,
+    Item,
+    Reason,
+    Review,
+    Verdict,
+    VertebraState,
+)
 from ..scene.results import Results
 from . import texts
 from .i18n import _
-from .review_session import ReviewSession
+from .review_session import ReviewSession, sessions
 
 Kind = Literal["info", "warning", "error"]
 Picture = Literal["ct", "healthy", "difference"]
@@ -55,6 +66,18 @@ class ReviewView(Protocol):
 
     def draw_chosen(self, item: Item | None) -> None:
         """Mark the row of this candidate, or none; its evidence follows."""
+
+    def draw_vertebrae(self, states: Sequence[VertebraState]) -> None:
+        """List all vertebrae, from the head down, with state, P(malignant) and flags."""
+
+    def draw_level(self, level: str) -> None:
+        """Mark the row of this vertebra, or none."""
+
+    def draw_burden(self, rows: Sequence[Burden], heading: str) -> None:
+        """Show the lesion burden by level and in total."""
+
+    def draw_results(self, names: Sequence[str], chosen: int) -> None:
+        """Offer the results of a scene, the latest last; ``chosen`` is the number of one."""
 
     def draw_texts(self, said: ReviewTexts) -> None:
         """Write all labels and enable the buttons that can be pressed."""
@@ -101,6 +124,8 @@ class ReviewController:
         self.wanted = Filter()
         self.picture: Picture = "ct"
         self._current = ""
+        self._level = ""
+        self._drawn: tuple[list[VertebraState], list[Burden]] = ([], [])
         self._at_work = False
         self._outlines = True
         self._lost: tuple[Review, Results] | None = None
@@ -108,6 +133,11 @@ class ReviewController:
         self._cancel_settling: Callable[[], None] | None = None
 
     # What there is to review.
+
+    @property
+    def entered(self) -> bool:
+        """Whether the window of the review is shown."""
+        return self._entered
 
     @property
     def review(self) -> Review | None:
@@ -121,6 +151,11 @@ class ReviewController:
     def current(self) -> Item | None:
         """The chosen candidate."""
         return self._item(self._current)
+
+    @property
+    def level(self) -> str:
+        """The level of the chosen candidate or vertebra."""
+        return self._level
 
     @property
     def shown(self) -> list[str]:
@@ -137,6 +172,7 @@ class ReviewController:
             session.views.take()
         self.renew()
         self._view.draw_review(True)
+        self._draw_results()
         self.begin()
         self.flush()
 
@@ -147,6 +183,7 @@ class ReviewController:
         if self.session is not None:
             self.session.views.release()
         self.session, self._current, self.picture, self.wanted = None, "", "ct", Filter()
+        self._level, self._drawn = "", ([], [])
         self._at_work, self._outlines, self._evidence = False, True, ("", None)
         view = self._view
         view.draw_review(False)
@@ -155,6 +192,10 @@ class ReviewController:
         view.draw_picture("ct")
         view.draw_outlines(True)
         view.draw_chosen(None)
+        view.draw_vertebrae(())
+        view.draw_level("")
+        view.draw_burden((), "")
+        view.draw_results((), -1)
         view.draw_texts(ReviewTexts())
 
     def renew(self) -> None:
@@ -169,7 +210,8 @@ class ReviewController:
         self._view.draw_levels([level for level in LEVELS if level in found], analysed)
         self._view.draw_filter(self.wanted)
         self._view.draw_threshold(self.review.threshold)
-        self._view.draw_rows(self.review.items, self.shown)
+        self._draw_rows()
+        self._draw_vertebrae()
         self._listed()
 
     def begin(self) -> None:
@@ -212,6 +254,7 @@ class ReviewController:
         self._stop_settling()
         if self.session is not None:
             self.session.flush(self._current if self._entered else "")
+            self._draw_vertebrae()
 
     # What the reader does.
 
@@ -220,14 +263,19 @@ class ReviewController:
         self._begin_action()
         self._choose(identity)
 
-    def judge(self, verdict: str) -> None:
-        """Give the chosen candidate a verdict, and go on to the next that waits for one."""
+    def judge(self, verdict: str, reason: str = "") -> None:
+        """Give the chosen candidate a verdict, and go on to the next that waits for one.
+
+        ``reason`` is one of ``REASONS``: what a rejected candidate is instead.
+        """
         item = self.current
-        if self.session is None or item is None or verdict not in VERDICTS:
+        known = verdict in VERDICTS and reason in REASONS
+        if self.session is None or item is None or not known:
             return
         self._begin_action()
         given: Verdict = next(v for v in VERDICTS if v == verdict)
-        following = self.session.judge(item.id, given, self.wanted)
+        why: Reason = next(r for r in REASONS if r == reason)
+        following = self.session.judge(item.id, given, self.wanted, why)
         self._changed([item.id])
         if following is not None:
             self._choose(following)
@@ -263,6 +311,46 @@ class ReviewController:
             if there is not None:
                 self._choose(there)
 
+    def choose_vertebra(self, level: str) -> None:
+        """Go to a vertebra: to its first listed candidate, or to the vertebra where it has none."""
+        if self.review is None or level not in self.review.vertebrae:
+            return
+        self._begin_action()
+        listed = (self.review.item(x) for x in self.shown)
+        best = next((item.id for item in listed if item.level == level), "")
+        self._choose(best, level)
+
+    def step_vertebra(self, way: int) -> None:
+        """Go to the next vertebra down (1) or up (-1), with findings or without."""
+        if self.review is None:
+            return
+        levels = list(self.review.vertebrae)
+        if self._level in levels:
+            at = levels.index(self._level) + way
+            if 0 <= at < len(levels):
+                self.choose_vertebra(levels[at])
+        elif levels:
+            self.choose_vertebra(levels[0])
+
+    def make_accepted(self) -> None:
+        """Add a segmentation of the accepted lesions alone, for other modules."""
+        if self.review is None or not self._alive:
+            return
+        self._begin_action()
+        node = self.session.make_accepted() if self.session is not None else None
+        if node is None:
+            self._view.say(_("Nothing is accepted yet."), "warning")
+            return
+        text = _("“{name}” holds the accepted findings. Later verdicts do not change it.")
+        self._view.say(text.format(name=node.GetName()))
+
+    def choose_results(self, number: int) -> None:
+        """Open the review of other results of the scene, by their number in ``draw_results``."""
+        every = sessions(lambda text: self._view.say(text, "error"))
+        if 0 <= number < len(every) and every[number].results.node is not self._node:
+            self._begin_action()
+            self.show(every[number])
+
     def travel(self, forward: bool) -> None:
         """Undo, or redo, and choose the candidate concerned: the reader sees what happened."""
         if self.review is None:
@@ -272,7 +360,7 @@ class ReviewController:
         if ids is None:
             return
         self._view.draw_threshold(self.review.threshold)
-        self._view.draw_rows(self.review.items, self.shown)
+        self._draw_rows()
         self._changed(ids)
         if len(ids) == 1 and ids[0] in self.shown:
             self._choose(ids[0])
@@ -291,8 +379,19 @@ class ReviewController:
         """Narrow the list by level, type or verdict; an empty value ends that."""
         if field in ("level", "type", "verdict"):
             self._begin_action()
-            self.wanted = replace(self.wanted, **{field: value})
+            changes: dict[str, Any] = {field: value}
+            self.wanted = replace(self.wanted, **changes)
             self._view.draw_filter(self.wanted)
+            self._listed()
+
+    def sort(self, order: str) -> None:
+        """Sort the list by a column of ``items.ORDERS``; a second time: the other way round."""
+        if self.review is not None and order in ORDERS:
+            self._begin_action()
+            turned = order == self.wanted.order and not self.wanted.backwards
+            self.wanted = replace(self.wanted, order=order, backwards=turned)
+            self._view.draw_filter(self.wanted)
+            self._draw_rows()
             self._listed()
 
     def toggle_outlines(self) -> None:
@@ -408,22 +507,55 @@ class ReviewController:
         self._view.say("")
         self.commit_comment()
 
-    def _choose(self, identity: str) -> None:
+    @property
+    def _node(self) -> Any:
+        return self.results.node if self.results is not None else None
+
+    def _draw_rows(self) -> None:
+        if self.review is not None:
+            self._view.draw_rows(self.review.ordered(self.wanted), self.shown)
+
+    def _draw_vertebrae(self) -> None:
+        """Draw what is said of vertebrae and the burden, where that has changed."""
+        session = self.session
+        if session is None:
+            return
+        states, burden = session.review.states(), session.review.burden()
+        if (states, burden) != self._drawn:
+            self._drawn = states, burden
+            self._view.draw_vertebrae(states)
+            self._view.draw_burden(burden, texts.burden_heading(session.review))
+            self._view.draw_level(self._level)
+
+    def _draw_results(self) -> None:
+        every = sessions(lambda text: None)
+        nodes = [session.results.node for session in every]
+        chosen = nodes.index(self._node) if self._node in nodes else -1
+        self._view.draw_results([node.GetName() for node in nodes], chosen)
+
+    def _choose(self, identity: str, level: str = "") -> None:
         before, item = self.current, self._item(identity)
         self._current = item.id if item is not None else ""
+        self._level = item.level if item is not None else level
         if self.picture != "ct" and (item is None or before is None or item.level != before.level):
             self.show_picture("ct")
         self._view.draw_chosen(item)
+        self._view.draw_level(self._level)
         self._say()
         if self.session is not None and self._entered:
             self.session.isolate(self._current)
             if item is not None:
                 self.session.visit(item)
+            elif level:
+                self.session.visit_vertebra(level)
 
     def _changed(self, ids: Sequence[str]) -> None:
         """Draw candidates that were changed; the scene follows."""
         assert self.review is not None
-        self._view.draw_items([item for item in self.review.items if item.id in ids])
+        if self.wanted.order in ("type", "verdict"):
+            self._draw_rows()
+        else:
+            self._view.draw_items([item for item in self.review.items if item.id in ids])
         self._listed()
         self._settle_later()
 
@@ -444,7 +576,7 @@ class ReviewController:
             ReviewTexts(
                 review.summary(),
                 review.counts(self.wanted),
-                self.session.details(item) if item is not None else "",
+                texts.details(review, item, self._level),
                 item.comment if item is not None else "",
                 texts.quiet(review, self.session.notes),
                 review.can_undo,

@@ -11,7 +11,7 @@ import slicer.util
 
 from ..errors import SceneError
 from ..output.review_export import export_accepted, measured_item
-from ..review.review import Filter, Item, Review, Verdict
+from ..review.review import Filter, Item, Reason, Review, Verdict
 from ..scene.results import Results
 from ..scene.review_storage import restore, store
 from ..scene.review_views import ReviewViews
@@ -46,10 +46,12 @@ class ReviewSession:
             self.review.judge(identity, verdict)
         return bool(said)
 
-    def judge(self, identity: str, verdict: Verdict, wanted: Filter) -> str | None:
+    def judge(
+        self, identity: str, verdict: Verdict, wanted: Filter, reason: Reason = ""
+    ) -> str | None:
         """Set a verdict; return the id of the next finding without one, or None."""
         following = self.review.next_to_review(identity, wanted)
-        self.review.judge(identity, verdict)
+        self.review.judge(identity, verdict, reason)
         return following
 
     def step(self, identity: str, way: int, wanted: Filter) -> str | None:
@@ -74,11 +76,16 @@ class ReviewSession:
         if self.alive and item.volume_mm3 > 0:  # a lesion that is not drawn yet is nowhere
             self.views.visit(self.results.here(item.centroid_lps))
 
-    def details(self, item: Item) -> str:
-        """Its name, and what the run remarked on its vertebra."""
-        vertebra = self.review.vertebrae.get(item.level)
-        flags = vertebra.flags if vertebra is not None else ()
-        return f"{item.name} ({', '.join(flags)})" if flags else item.name
+    def visit_vertebra(self, level: str) -> None:
+        """All views go to a vertebra, where the scene knows where it is."""
+        centre = self.results.centreOf(level) if self.alive else None
+        if centre is not None:
+            self.views.visit(centre)
+
+    def make_accepted(self) -> Any:
+        """Return a new segmentation node of the accepted lesions, None where there is none."""
+        accepted = [item.id for item in self.review.items if item.verdict == "accepted"]
+        return self.results.copyOf(accepted) if accepted else None
 
     def measure(self) -> bool:
         """Take over size and place of lesions whose outlines were edited; False: none was."""
@@ -89,13 +96,13 @@ class ReviewSession:
         self._measured = now
         known = {item.id: item for item in self.review.items if item.id in edited}
         patches = self.results.patches(known) if known else {}
+        hounsfield = self.results.hounsfield() if known else None
         changed = False
         for identity, patch in patches.items():
             item = known[identity]
-            new = measured_item(item, patch, self.results.grid)
-            if _moved(item, new, self.results.grid.voxel_mm3):
-                place = (new.volume_mm3, new.centroid_lps, new.box_lps)
-                self.review.measure_missed(identity, *place)
+            new = measured_item(item, patch, self.results.grid, hounsfield)
+            if item.diameter_mm is None or _moved(item, new, self.results.grid.voxel_mm3):
+                self.review.measure(identity, new)
                 changed = True
         return changed
 
@@ -103,16 +110,18 @@ class ReviewSession:
         """Write the accepted findings and every verdict; raises InputError and NoVoxelsError."""
         results, when = self.results, datetime.datetime.now().astimezone()
         return export_accepted(
-            *(folder, self.review, results.patches(), results.grid, results.run, reviewer, when)
+            *(folder, self.review, results.patches(), results.grid, results.run, reviewer, when),
+            hounsfield=results.hounsfield(),
         )
 
 
-def latest(complain: Callable[[str], None], ctNode: Any = None) -> ReviewSession | None:
-    """Return the latest review in the scene, of a CT if one is given, or None.
+def sessions(complain: Callable[[str], None], ctNode: Any = None) -> list[ReviewSession]:
+    """Return all reviews in the scene, of a CT if one is given, the latest last.
 
     ``complain`` is told of each review that cannot be read.
     """
-    for node in reversed(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")):
+    found = []
+    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         if not Results.isOne(node):
             continue
         try:
@@ -128,8 +137,14 @@ def latest(complain: Callable[[str], None], ctNode: Any = None) -> ReviewSession
             complain(f"“{node.GetName()}”: {error}.")
             continue
         if review is not None:
-            return ReviewSession(review, results)
-    return None
+            found.append(ReviewSession(review, results))
+    return found
+
+
+def latest(complain: Callable[[str], None], ctNode: Any = None) -> ReviewSession | None:
+    """Return the latest review in the scene, as ``sessions``, or None."""
+    found = sessions(complain, ctNode)
+    return found[-1] if found else None
 
 
 def _moved(before: Item, now: Item, voxel_mm3: float) -> bool:

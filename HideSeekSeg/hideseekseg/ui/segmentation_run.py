@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..events import Cancelled, Event, Failed, Finished, Message, Progress, Started, VertebraDone
 from ..files import release_folder
 from ..findings import STOPPED, Status, VertebraFinding
+from ..imaging.patch import Patch
 from ..model.profile import BUNDLE, read_profile
 from ..output.vertebra_file import read_vertebra
 from ..review.review import Review
@@ -19,6 +20,7 @@ from ..scene.level_rows import levelRows
 from ..scene.results import Results, SceneError
 from ..scene.validation import Inputs, writeInputs
 from .i18n import _
+from .review_session import ReviewSession
 
 Outcome = Literal["finished", "cancelled", "failed"]
 
@@ -74,7 +76,9 @@ class SegmentationRun:
     Raises WeightsError where the chosen weights cannot be read.
 
     ``makeFolder`` makes an empty folder, or raises InputError: the child's files live there until
-    the end.
+    the end.  ``earlier`` is a review of the same CT: its verdicts stay with findings of the same
+    type and place, and so do lesions that the reader drew.  A run of some levels alone (``merged``)
+    goes into the earlier results.
     """
 
     def __init__(
@@ -84,12 +88,22 @@ class SegmentationRun:
         choices: Choices,
         makeFolder: MakeFolder,
         bodiesNode: Any = None,
+        earlier: ReviewSession | None = None,
     ) -> None:
         self.ctNode, self.segmentationNode, self.choices = ctNode, segmentationNode, choices
         self.names = ctNode.GetName(), segmentationNode.GetName()
         self._makeFolder, self._bodiesNode = makeFolder, bodiesNode
         self.results: Results | None = None
         self.review = Review(choices.openingThreshold())
+        known = earlier is not None and earlier.alive and earlier.results.ctNode is ctNode
+        self.merged = known and bool(choices.levels)
+        self._earlier = earlier.review if known and earlier is not None else None
+        self._drawn: dict[str, Patch] = {}
+        if earlier is not None and self.merged:
+            self.review, self.results, self._earlier = earlier.review, earlier.results, None
+        elif earlier is not None and self._earlier is not None:
+            drawn = [item.id for item in earlier.review.items if item.missed]
+            self._drawn = earlier.results.patches(drawn) if drawn else {}
         self.began: Started | None = None
         self.running = False
         self.seconds: dict[str, float] = {}
@@ -178,11 +192,12 @@ class SegmentationRun:
             text = _("{level} was finished but cannot be read: {cause}")
             self._listener.said(text.format(level=event.level, cause=error.cause))
             return
-        self.review.add_vertebra(finding)
+        self.review.add_vertebra(finding, self._earlier)
         self._done.append(event.level)
         try:
             if self.results is None:
                 self.results = Results.create(self.ctNode, self.segmentationNode, self.facts())
+                self._adoptDrawn(self.results)
             self.results.addVertebra(finding, evidence)
         except SceneError as error:
             self.cancel(str(error))
@@ -191,6 +206,13 @@ class SegmentationRun:
         self.seconds[event.level] = now - self._clock
         self._clock = now
         self._listener.vertebra(event.level)
+
+    def _adoptDrawn(self, results: Results) -> None:
+        """Take over the lesions that the reader drew in the earlier results."""
+        for identity, patch in self._drawn.items():
+            if self._earlier is not None:
+                self.review.adopt(self._earlier, identity)
+                results.addDrawn(self.review.item(identity), patch)
 
     def pace(self) -> tuple[Started, float] | None:
         """Mean seconds per vertebra; the first one's time holds the start of the process."""
@@ -216,7 +238,7 @@ class SegmentationRun:
             return
         self.running = False
         left = [level for level in self._levels() if level not in self._done]
-        if self.results is not None:
+        if self.results is not None and not self.merged:
             for level in left:
                 self._add(VertebraFinding(level, Status.NOT_ANALYSED, STOPPED))
             for name, reason in self._left_out() if not left else ():

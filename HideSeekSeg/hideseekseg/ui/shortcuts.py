@@ -7,8 +7,11 @@ from __future__ import annotations
 KEYS = {
     "accept": "A",
     "reject": "X",
+    "uncertain": "K",
     "previous": "P",
     "next": "N",
+    "previousVertebra": "Shift+P",
+    "nextVertebra": "Shift+N",
     "undo": "U",
     "redo": "Shift+U",
     "switchType": "L",

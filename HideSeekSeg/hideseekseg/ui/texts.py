@@ -9,16 +9,29 @@ from ..events import Progress
 from ..findings import STOPPED, Status
 from ..output.segment_description import TYPE_COLOURS
 from ..progress import duration
-from ..review.review import Item, Review, VertebraState
+from ..review.burden import Burden
+from ..review.review import REASONS, Item, Review, VertebraState
 from .i18n import _
 
 COLUMNS = (_("Level"), _("Type"), _("Score"), _("P(malignant)"), _("mL"), _("Status"))
 VERDICTS = {
     "unreviewed": _("to review"),
     "accepted": _("✓ accepted"),
+    "uncertain": _("? uncertain"),
     "rejected": _("✗ rejected"),
 }
 TYPE_NAMES = {"lytic": _("lytic"), "blastic": _("blastic")}
+REASON_NAMES = {
+    reason: name
+    for reason, name in zip(
+        REASONS,
+        (
+            *(_("no reason"), _("haemangioma"), _("Schmorl node"), _("bone island")),
+            *(_("degenerative"), _("artefact")),
+        ),
+    )
+}
+ORDER_OF_COLUMN = ("level", "type", "score", "p_malignant", "volume", "verdict")
 ALL_LEVELS, ALL_TYPES, ALL_VERDICTS = _("All levels"), _("Both types"), _("Any status")
 START, CANCEL = _("Segment metastases"), _("Cancel")
 NOT_CHOSEN = _("Choose a finding before you comment on it.")
@@ -36,8 +49,75 @@ def cells(item: Item) -> tuple[str, ...]:
     note = " ✎" if item.comment else ""
     drawn = item.missed and item.verdict == "accepted"
     status = _("✓ added") if drawn else VERDICTS[item.verdict]
+    status += f" ({REASON_NAMES[item.reason]})" if item.reason else ""
     size = f"{item.volume_mm3 / 1000:.2f}" if item.volume_mm3 else ""
     return item.level, TYPE_NAMES[item.type], score, p, size, status + note
+
+
+def details(review: Review, item: Item | None, level: str) -> str:
+    """Return what is said of the chosen candidate or vertebra, with the flags of its vertebra."""
+    if not level:
+        return ""
+    state = next((x for x in review.states() if x.level == level), None)
+    flags = f" ({', '.join(state.flags)})" if state is not None and state.flags else ""
+    if item is None:
+        p = "" if state is None or state.p_malignant is None else state.p_malignant
+        words = state.words if state is not None else ""
+        return f"{level}: {words}" + (f", P(malignant) {p:.2f}" if p != "" else "") + flags
+    lines = [item.name + (f": {item.reason}" if item.reason else "") + flags]
+    size = [
+        f"{item.volume_mm3 / 1000:.2f} mL" if item.volume_mm3 else "",
+        f"{item.diameter_mm:.0f} mm" if item.diameter_mm is not None else "",
+        f"{item.mean_hu:.0f} HU" if item.mean_hu is not None else "",
+    ]
+    lines.append(", ".join(part for part in size if part))
+    return "\n".join(line for line in [*lines, evidence_of(item)] if line)
+
+
+def evidence_of(item: Item) -> str:
+    """Return what hiding and showing the candidate does to P(malignant), empty if not known."""
+    if item.p_all is None or item.p_hidden is None or item.p_alone is None:
+        return ""
+    text = _(
+        "P {all:.2f} → {hidden:.2f} with all candidates hidden, {alone:.2f} with this one alone"
+        " shown"
+    )
+    return text.format(all=item.p_all, hidden=item.p_hidden, alone=item.p_alone)
+
+
+BURDEN_COLUMNS = (
+    *(_("Level"), _("Type"), _("Lesions"), _("mL"), _("% of body")),
+    *(_("Largest (mm)"), _("Mean HU")),
+)
+VERTEBRA_COLUMNS = (_("Level"), _("State"), _("P(malignant)"), _("Remarks"))
+
+
+def burden_heading(review: Review) -> str:
+    """Say which lesions the burden is of."""
+    counted = [item for item in review.items if review.is_finding(item)]
+    accepted = sum(item.verdict == "accepted" for item in counted)
+    text = _("Lesions outlined: {count}, of which accepted: {accepted}")
+    return text.format(count=len(counted), accepted=accepted)
+
+
+def burden_cells(row: Burden) -> tuple[str, ...]:
+    """Return a row of the burden under ``BURDEN_COLUMNS``; a hyphen is not known."""
+
+    def number(value: float | None, form: str) -> str:
+        return "-" if value is None else form.format(value)
+
+    share = None if row.share_of_body is None else 100 * row.share_of_body
+    return (
+        *(row.level, TYPE_NAMES.get(row.type, row.type), str(row.number)),
+        *(f"{row.volume_mm3 / 1000:.2f}", number(share, "{:.1f}")),
+        *(number(row.largest_diameter_mm, "{:.0f}"), number(row.mean_hu, "{:.0f}")),
+    )
+
+
+def vertebra_cells(state: VertebraState) -> tuple[str, ...]:
+    """Return a row of the vertebrae under ``VERTEBRA_COLUMNS``."""
+    p = "" if state.p_malignant is None else f"{state.p_malignant:.2f}"
+    return state.level, state.words, p, ", ".join(state.flags)
 
 
 def progress(event: Progress) -> str:

@@ -51,6 +51,11 @@ class PageState:
                     for value, text in zip(("names", *CONVENTIONS), level_choices.READ_BY)
                 ],
                 "verdicts": texts.VERDICTS,
+                "reasons": texts.REASON_NAMES,
+                "orders": list(texts.ORDER_OF_COLUMN),
+                "vertebra_columns": list(texts.VERTEBRA_COLUMNS),
+                "burden_columns": list(texts.BURDEN_COLUMNS),
+                "tab": "findings",
                 "message": {"text": "", "kind": "info"},
             }
         )

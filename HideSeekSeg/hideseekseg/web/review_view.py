@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from ..output.figures.evidence_strip import make_strip
-from ..review.review import Filter, Item
+from ..review.burden import Burden
+from ..review.review import Filter, Item, VertebraState
 from ..ui import texts
 from ..ui.review_controller import Kind, Picture, ReviewController, ReviewTexts
 
@@ -41,6 +42,10 @@ class ReviewPage:
             "switchType": review.switch_type,
             "comment": review.comment,
             "step": review.step,
+            "vertebra": review.choose_vertebra,
+            "stepVertebra": review.step_vertebra,
+            "sort": review.sort,
+            "results": review.choose_results,
             "travel": review.travel,
             "threshold": review.set_threshold,
             "filter": review.filter,
@@ -75,7 +80,26 @@ class ReviewPage:
                 self._windows.mark((-x, -y, z))
         pictures, note = self._strip(item)
         current = item.id if item is not None else ""
+        self._page.show(reason=item.reason if item is not None else "")
         self._page.show(current=current, strip=pictures, strip_note=note)
+
+    def draw_vertebrae(self, states: Sequence[VertebraState]) -> None:
+        self._page.show(
+            vertebrae_rows=[
+                {"level": x.level, "status": x.status.name, "cells": list(texts.vertebra_cells(x))}
+                for x in states
+            ]
+        )
+
+    def draw_level(self, level: str) -> None:
+        self._page.show(level=level)
+
+    def draw_burden(self, rows: Sequence[Burden], heading: str) -> None:
+        cells = [list(texts.burden_cells(row)) for row in rows]
+        self._page.show(burden=cells, burden_heading=heading)
+
+    def draw_results(self, names: Sequence[str], chosen: int) -> None:
+        self._page.show(results=list(names), results_chosen=chosen)
 
     def draw_texts(self, said: ReviewTexts) -> None:
         self._page.show(**vars(said))

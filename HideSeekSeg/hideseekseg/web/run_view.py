@@ -61,7 +61,10 @@ class RunView:
             *(chosen.device, chosen.weights, chosen.threshold, chosen.all_slices),
             corrections=dict(patient.corrections),
         )
-        run = SegmentationRun(patient.ct, patient.vertebrae, choices, self._make_folder)
+        run = SegmentationRun(
+            *(patient.ct, patient.vertebrae, choices, self._make_folder),
+            earlier=self._review.session,
+        )
         run.start(AsyncioProcess, self)
         self.forget()
         self._earlier = self._review.session
