@@ -10,6 +10,7 @@ import slicer
 import slicer.util
 from slicer.i18n import tr as _
 
+from hideseekseg.anatomy.label_conventions import LEVELS
 from hideseekseg.errors import InputError
 from hideseekseg.events import Progress, Started
 from hideseekseg.files import claim_folder
@@ -42,11 +43,8 @@ def loadExample() -> tuple[Any, Any]:
     return ct, node
 
 
-VERTEBRAE = tuple(
-    f"vertebrae_{part}{n}"
-    for part, last in (("C", 7), ("T", 12), ("L", 5))
-    for n in range(1, last + 1)
-)
+# TotalSegmentator's names; it has none for the other levels.
+VERTEBRAE = tuple(f"vertebrae_{x}" for x in LEVELS if x not in ("T13", "L6", "S1"))
 HOW_TO_GET = _(
     "The vertebrae must be segmented first. The extension TotalSegmentator does that: install it in"
     " View > Extensions Manager, restart Slicer and press this button again. Any other segmentation"

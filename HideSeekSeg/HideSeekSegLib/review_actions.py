@@ -22,7 +22,7 @@ REVIEWER_KEY = "HideSeekSeg/reviewer"
 
 
 class FaintVertebrae:
-    """The vertebrae of a review as faint surfaces in 3D, made one at a time while Slicer is idle."""
+    """Faint surfaces of a review's vertebrae in 3D, made one at a time while Slicer is idle."""
 
     def __init__(self, parent: Any) -> None:
         self._timer = qt.QTimer(parent)

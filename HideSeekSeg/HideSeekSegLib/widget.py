@@ -315,8 +315,8 @@ class Panel:
             return
         question = _(
             "Run TotalSegmentator on “{name}” to segment its vertebrae? The first time it downloads"
-            " its own networks. Slicer waits until it is done, which takes minutes; with a CPU alone"
-            " it can take an hour, and it offers a faster mode."
+            " its own networks. Slicer waits until it is done, which takes minutes; with a CPU"
+            " alone it can take an hour, and it offers a faster mode."
         )
         if not slicer.util.confirmOkCancelDisplay(question.format(name=ct.GetName())):
             return
