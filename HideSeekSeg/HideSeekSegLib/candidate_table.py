@@ -19,7 +19,7 @@ VERDICT_COLOURS = {
     "uncertain": "#b8860b",
     "rejected": "#b0646a",
 }
-CHIP, BAR = 10, 40  # pixels
+CHIP, BAR = 10, 24  # pixels
 
 
 class CandidateTable:

@@ -36,6 +36,7 @@ OF_CHOSEN = (
 )
 # Buttons that wrap in a narrow panel, by the widget that holds them.
 WRAPPED = {
+    "verdictArea": ("acceptButton", "uncertainButton", "rejectButton"),
     "stepArea": (
         *("previousButton", "nextButton", "previousVertebraButton", "nextVertebraButton"),
         *("undoButton", "redoButton", "switchTypeButton", "overlayButton"),

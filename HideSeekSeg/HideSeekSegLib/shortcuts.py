@@ -29,7 +29,7 @@ class Shortcuts:
         for name, key in KEYS.items():
             widget = getattr(ui, name)
             if name != "commentEdit":
-                widget.text = f"{widget.text}  [{shown(key)}]"
+                widget.text = f"{widget.text} [{shown(key)}]"
             widget.toolTip = f"{widget.toolTip} ({_('key')} {key})"
 
     @property

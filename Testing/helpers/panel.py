@@ -73,12 +73,16 @@ class Opened:
         end = time.monotonic() + seconds
         self.desktop.wait(lambda: time.monotonic() > end)
 
-    def picture(self, path: Path) -> None:
-        self.widget.resize(WIDTH, self.widget.sizeHint.height())
-        self.desktop.settle()
-        self.widget.resize(WIDTH, self.widget.sizeHint.height())
-        self.desktop.settle()
+    def picture(self, path: Path, width: int = WIDTH) -> None:
+        """A PNG of the panel alone, as high as it asks for at this width."""
+        for _ in range(2):
+            self.desktop.show(self.desktop.window, width, self._height(width))
         assert self.widget.grab().save(str(path))
+
+    def _height(self, width: int) -> int:
+        rows = self.widget.layout()
+        asked = rows.heightForWidth(width) if rows.hasHeightForWidth() else 0
+        return int(max(asked, rows.minimumSize().height()))
 
 
 @contextmanager

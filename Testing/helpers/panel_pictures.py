@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from desktop import Desktop, open_desktop
@@ -53,6 +55,32 @@ def accept_and_reject(opened: Opened) -> None:
     if false:
         table.selectRow(false[0])
         opened.key("X")
+
+
+@contextmanager
+def look(desktop: Desktop, points: int, dark: bool) -> Iterator[None]:
+    """The desktop in another size of letters, light or dark."""
+    from PySide6 import QtGui, QtWidgets
+
+    app = QtWidgets.QApplication.instance()
+    assert isinstance(app, QtWidgets.QApplication)
+    font, palette = QtGui.QFont(app.font()), QtGui.QPalette(app.palette())
+    other, roles = QtGui.QFont(font), QtGui.QPalette.ColorRole
+    other.setPointSize(points)
+    colours = QtGui.QPalette(QtGui.QColor("#2d2d2d" if dark else "#efefef"))
+    if dark:
+        colours.setColor(roles.Base, QtGui.QColor("#1e1e1e"))
+        colours.setColor(roles.AlternateBase, QtGui.QColor("#262626"))
+        for role in (roles.Text, roles.WindowText, roles.ButtonText):
+            colours.setColor(role, QtGui.QColor("#dddddd"))
+    app.setFont(other)
+    app.setPalette(colours)
+    try:
+        yield
+    finally:
+        app.setFont(font)
+        app.setPalette(palette)
+        desktop.settle()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from ..review.burden import Burden
 from ..review.review import REASONS, Item, Review, VertebraState
 from .i18n import _
 
-COLUMNS = (_("Level"), _("Type"), _("Score"), _("P(malignant)"), _("mL"), _("Status"))
+COLUMNS = (_("Level"), _("Type"), _("Score"), _("P"), _("mL"), _("Status"))
 VERDICTS = {
     "unreviewed": _("to review"),
     "accepted": _("✓ accepted"),
