@@ -27,6 +27,8 @@ from .shortcuts import Shortcuts
 from .status_bar import RunButton, StatusBar
 from .weights import learn
 
+LEAST_LIST = 170  # pixels of the review's lists
+
 
 class Panel:
     """All of the module's window; ``HideSeekSeg.py`` only forwards to it.
@@ -74,7 +76,10 @@ class Panel:
 
     def enter(self) -> None:
         """Install the keys and take up the review of the scene again."""
-        self.keys.install(slicer.util.mainWindow())
+        window = slicer.util.mainWindow()
+        self.keys.install(window)
+        if window is not None:  # the buttons below the lists stay in sight on a small screen
+            self.ui.listTabs.setMaximumHeight(max(window.height // 4, LEAST_LIST))
         self.settings.recall()
         self._torch.look(self._check)
         self.handover.finishEditing()

@@ -85,6 +85,8 @@ def run(tab: Tab, walk: Walk) -> None:
     walk.seen["summary"] = tab.text("#summary")
     walk.seen["threshold"] = tab.state("threshold")
     walk.seen["quiet"] = tab.text("#quiet")
+    tab.page.click("#message .plain")
+    tab.page.wait_for_selector("#message", state="detached")
 
 
 def review(tab: Tab, walk: Walk) -> None:
@@ -96,8 +98,6 @@ def review(tab: Tab, walk: Walk) -> None:
         walk.seen[f"{kind} pixels in 3D"] = tab.until_seen(".threed", colour, 20)
         walk.seen[f"{kind} place"] = tab.state("places")
     walk.seen["strip"] = tab.text("#strip")
-    tab.page.click("#message .plain")
-    tab.page.wait_for_selector("#message", state="detached")
     shoot(tab, walk, PICTURES[1])
     walk.seen["states"] = [state_after(tab, key) for key in ("a", "u", "Shift+U", "u")]
     tab.until_state("can_redo", True)
