@@ -121,7 +121,7 @@ def test_accepted_findings_are_on_disk(walk: Walk) -> None:
     from hideseekseg.imaging.reading import read_segmentation
 
     out = walk.out
-    names = ["accepted.csv", "accepted.seg.nrrd", "review.json", "review.mrb"]
+    names = ["accepted.csv", "accepted.seg.nrrd", "burden.csv", "review.json", "review.mrb"]
     assert sorted(path.name for path in out.iterdir()) == names
     with (out / "accepted.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
