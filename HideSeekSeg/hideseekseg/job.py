@@ -125,9 +125,15 @@ def _segment(
         ) from error
 
 
-def run(job: Job, on_event: Callable[[Event], None], should_stop: Callable[[], bool]) -> Result:
+def run(
+    job: Job,
+    on_event: Callable[[Event], None],
+    should_stop: Callable[[], bool],
+    ready: Model | None = None,
+) -> Result:
     """Read, segment, write ``FILES`` to ``job.out``; the last event is Finished or Cancelled.
 
+    ``ready`` is a model that was loaded before, in place of ``job.weights`` and ``job.device``.
     Raises UserError, one line that names file and cause, before the computation where that is
     possible; then nothing is written.  A stop writes the vertebrae that are finished, and no file
     where none is.  Files of ``each`` stay whatever happens to the vertebrae after them.
@@ -140,7 +146,7 @@ def run(job: Job, on_event: Callable[[Event], None], should_stop: Callable[[], b
         ct, segmentation, bodies = settled(ct, segmentation, bodies, job.options.labels)
         if job.threads:
             torch.set_num_threads(job.threads)
-        model = load_model(job.weights or BUNDLE, job.device)
+        model = ready or load_model(job.weights or BUNDLE, job.device)
         keep = _Keeper(claim, scan) if job.each else None
         inputs = (ct, segmentation, bodies, model, job.options)
         result = _segment(*inputs, on_event, should_stop, keep)

@@ -29,6 +29,7 @@ FLOORS = (
     ("output", "confidence"),
     ("simulation", "pipeline", "scene"),
     ("training", "job"),
+    ("cohort",),
     ("ui",),
     ("web",),
     ("benchmark",),
@@ -38,7 +39,7 @@ FLOORS = (
 FLOOR = {room: n for n, rooms in enumerate(FLOORS) for room in rooms}
 TORCH_ROOMS = {
     *("model", "attribution", "confidence", "training"),
-    *("benchmark", "pipeline", "job", "cli"),
+    *("benchmark", "pipeline", "job", "cohort", "cli"),
 }
 # What only some rooms may know: the scene knows MRML, the panel (a package of its own) Qt as well.
 SLICER_ROOMS = {
@@ -66,7 +67,7 @@ def test_slicers_package_has_the_product_and_not_the_research() -> None:
     listed = package_files.listed_files("MODULE_PYTHON_SCRIPTS")
     assert {"HideSeekSeg.py", "HideSeekSegLib/widget.py", "hideseekseg/attribution.py"} <= {*listed}
     assert "hideseekseg/simulation/example.py" in listed, "the sample data draws the example"
-    for room in ("web", "training", "benchmark"):
+    for room in ("web", "training", "benchmark", "cohort"):
         assert not [name for name in listed if name.startswith(f"hideseekseg/{room}/")]
 
 
@@ -121,7 +122,8 @@ def test_panel_imports_what_runs_in_slicer_without_torch(path: Path) -> None:
     }
     assert not {name.split(".")[0] for name in found} & {"torch", "pickle", "trame", "aiohttp"}
     rooms = {name.split(".")[1] for name in found if name.startswith("hideseekseg.")}
-    assert not rooms & {"web", "benchmark", "training", "simulation", "pipeline", "job", "cli"}
+    research = {"benchmark", "training", "simulation", "cohort"}
+    assert not rooms & {"web", "pipeline", "job", "cli", *research}
 
 
 def test_library_knows_nothing_of_the_panel() -> None:
@@ -167,7 +169,7 @@ def test_dependencies_are_those_that_the_library_imports() -> None:
     known = {"skimage": "scikit-image", "PIL": "pillow"}
     trame = ("trame_client", "trame_rca", "trame_server", "trame_slicer")
     known |= {name: name.replace("_", "-") for name in trame}
-    asked = names("dependencies") | names("benchmark") | names("dicom")
+    asked = names("dependencies") | names("benchmark") | names("dicom") | names("cohort")
     asked |= names("app") - {"slicer-core"}
     assert {known.get(name, name) for name in foreign} == asked
 

@@ -284,6 +284,11 @@ def _disputed(assignment: Assignment, rival: str) -> Assignment:
     return replace(assignment, flags=(*assignment.flags, flag))
 
 
+def check_labels(labels: str | None) -> None:
+    """Raise InputError where ``labels`` is no label convention and no file of one."""
+    _declared(labels)
+
+
 def _declared(labels: str | None) -> Convention | None:
     if labels is None or labels == NAMES:
         return None

@@ -42,13 +42,13 @@ class ForPeople:
 
     def __init__(self, out: TextIO) -> None:
         self.out = out
-        self.bar = _Bar(out) if out.isatty() else None
+        self.bar = LineBar(out) if out.isatty() else None
         self.done = self.total = 0
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Progress):
             if self.bar:
-                self.bar.draw(event)
+                self.bar.draw(event.fraction, _step(event))
             return
         if isinstance(event, Started):
             self.total = len(event.levels)
@@ -88,23 +88,32 @@ def _outcome(event: VertebraDone) -> str:
     return said if distance is None or distance <= 1 else f"{said}; unlike what was trained on"
 
 
-class _Bar:
-    """One line that is drawn over itself."""
+def _step(event: Progress) -> str:
+    left = "" if event.seconds_left is None else f", about {duration(event.seconds_left)} left"
+    return f"{event.level} {event.step} {event.done}/{event.total}{left}"
+
+
+class LineBar:
+    """One line that is drawn over itself; nothing where ``out`` is no terminal."""
 
     def __init__(self, out: TextIO) -> None:
         self.out = out
+        self.is_drawn = out.isatty()
 
-    def draw(self, event: Progress) -> None:
-        full = round(BAR * event.fraction)
-        left = "" if event.seconds_left is None else f", about {duration(event.seconds_left)} left"
-        text = f"[{'#' * full}{'.' * (BAR - full)}] {event.fraction:4.0%} "
-        text += f"{event.level} {event.step} {event.done}/{event.total}{left}"
+    def draw(self, fraction: float, words: str) -> None:
+        """Draw how far it is, and words behind it."""
+        if not self.is_drawn:
+            return
+        full = round(BAR * fraction)
+        text = f"[{'#' * full}{'.' * (BAR - full)}] {fraction:4.0%} {words}"
         width = shutil.get_terminal_size().columns - 1
         print("\r" + text[:width].ljust(width), end="", file=self.out, flush=True)
 
     def clear(self) -> None:
-        width = shutil.get_terminal_size().columns - 1
-        print("\r" + " " * width + "\r", end="", file=self.out, flush=True)
+        """Make room for a line of text."""
+        if self.is_drawn:
+            width = shutil.get_terminal_size().columns - 1
+            print("\r" + " " * width + "\r", end="", file=self.out, flush=True)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..events import Failed, to_line
-from . import app, benchmark, export, segment, training, weights
+from . import app, benchmark, cohort, export, segment, training, weights
 from .arguments import BAD_INPUT, FAILED, STOPPED, Command, Parser
 
 PACKAGE = __package__.partition(".")[0] + "."
@@ -20,6 +20,7 @@ PACKAGE = __package__.partition(".")[0] + "."
 COMMANDS: tuple[Command, ...] = (
     *segment.COMMANDS,
     *export.COMMANDS,
+    *cohort.COMMANDS,
     *app.COMMANDS,
     *training.COMMANDS,
     *benchmark.COMMANDS,

@@ -139,6 +139,16 @@ def list_series(folder: str | Path) -> list[SeriesInfo]:
     return _sorted(_by_series(_scan(Path(folder).rglob("*"))))
 
 
+def check_series(folder: Path, series: str = "", inside: bool = True) -> None:
+    """Raise InputError where the tags alone show that ``read_series`` would refuse a folder.
+
+    ``inside`` looks into the folders in it, too.
+    """
+    chosen = _pick(folder, _scan(folder.rglob("*") if inside else folder.glob("*")), None, series)
+    chosen, _ = _without_odd_ones(folder, chosen)
+    _check_rescale(folder, chosen)
+
+
 def read_series(
     folder: Path, member: Path | None = None, series: str = "", patient_names: bool = False
 ) -> Volume:

@@ -148,6 +148,29 @@ def read_image(path: Path) -> ReadImage:
     return ReadImage(image, (*notes, *warned), check.places)
 
 
+def read_header(path: Path) -> sitk.ImageFileReader:
+    """Return ITK's reader of an image after it has read the header alone: geometry and keys.
+
+    Raises InputError as ``read_image`` does, for all that shows without reading the voxels.
+    """
+    _check_not_empty(path)
+    check_content(path)
+    fault = nifti.check_header(path).fault if nifti.is_nifti(path) else None
+    if fault:
+        raise InputError(path, fault)
+    if is_text_header(path):
+        check_text_header(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        with captured():
+            reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise InputError(path, _cause(path, str(error))) from error
+    _check_geometry(path, reader)
+    return reader
+
+
 def write_image(path: Path, image: sitk.Image, compress: bool = False) -> None:
     """Write an image so that nobody sees half of it, and make sure that it arrived.
 
@@ -195,7 +218,7 @@ def _cause(path: Path, message: str) -> str:
     return "cannot be read: it is truncated or damaged"
 
 
-def _check_geometry(path: Path, image: sitk.Image) -> None:
+def _check_geometry(path: Path, image: sitk.Image | sitk.ImageFileReader) -> None:
     n = image.GetDimension()
     direction = np.array(image.GetDirection()).reshape(n, n)
     spacing = np.array(image.GetSpacing())

@@ -112,6 +112,21 @@ def check(path: Path) -> Check:
     return Check(None, notes, np.concatenate(at), np.concatenate(odd), _places(header))
 
 
+def check_header(path: Path) -> Check:
+    """Check what the header tells; whether packed data are whole, only ``check`` finds out."""
+    try:
+        with _open(path) as stream:
+            header, packed = _read_header(stream), isinstance(stream, gzip.GzipFile)
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        return Check("is truncated or damaged: its compressed data end too early")
+    if header is None:
+        return Check()
+    size = path.stat().st_size
+    if not packed and size < header.data_end:
+        return Check(f"is truncated: {size} bytes where its header promises {header.data_end}")
+    return Check(_geometry_fault(header), places=_places(header))
+
+
 def _geometry_fault(header: Header) -> str | None:
     """What makes it doubtful where the voxels lie; ITK would choose one of the statements."""
     if header.sform is not None and _is_sheared(header.sform[:, :3]):

@@ -15,11 +15,11 @@ import SimpleITK as sitk
 
 from ..errors import InputError
 from . import nifti
-from .dicom import DICOMDIR, object_name, read_series
+from .dicom import DICOMDIR, check_series, object_name, read_series
 from .dicom_seg import find_dicom_segmentations, read_dicom_segmentation
 from .file_kinds import is_dicom
-from .image_file import ReadImage, is_folder, read_image
-from .mask_folder import mask_files, read_mask_folder
+from .image_file import ReadImage, is_folder, read_header, read_image
+from .mask_folder import mask_files, read_mask_folder, structure_of
 from .segmentation import Segmentation, segments_from_header, segments_from_values
 from .volume import Grid, Volume, from_sitk
 
@@ -125,6 +125,65 @@ def _read_label_map(path: Path) -> Segmentation:
         names = nifti.label_names(path) if nifti.is_nifti(path) else {}
         segments = segments_from_values(layers[0], names)
     return Segmentation(layers, segments, path.name, str(path))
+
+
+def check_ct(path: str | os.PathLike[str], series: str = "") -> Grid | None:
+    """Return the grid of a CT from its header alone; refuse what shows there.
+
+    The grid is None for DICOM, and for a file that states two places.  Of a DICOM series the tags of all files are read.  Raises InputError as ``read_ct`` does.
+    """
+    path = Path(path)
+    if is_folder(path) or is_dicom(path):
+        check_series(path if is_folder(path) else path.parent, series, is_folder(path))
+        return None
+    reader = read_header(path)
+    if reader.GetNumberOfComponents() > 1:
+        raise InputError(path, f"has {reader.GetNumberOfComponents()} values per voxel; a CT has 1")
+    return _header_grid(path, reader)
+
+
+def check_segmentation(
+    path: str | os.PathLike[str], wanted: Callable[[str], bool] = lambda name: True
+) -> tuple[Grid | None, bool]:
+    """Return the grid of a segmentation (None as of ``check_ct``), and whether it names its labels.
+
+    Only headers are read.  Raises InputError as ``read_segmentation`` does.
+    """
+    path = Path(path)
+    if is_folder(path):
+        files = mask_files(path)
+        if not files:
+            if len(find_dicom_segmentations(path)) != 1:
+                _read_folder(path, wanted)  # says what is wrong
+            return None, True
+        chosen = [file for file in files if wanted(structure_of(file))]
+        if not chosen:
+            raise InputError(path, "contains no mask of a vertebra (vertebrae_L1.nii.gz, ...)")
+        grids = [_header_grid(file, read_header(file)) for file in chosen]
+        for file, grid in zip(chosen, grids):
+            if grid is not None and grids[0] is not None and not grid.matches(grids[0]):
+                raise InputError(file, f"lies on another grid than {chosen[0].name}")
+        return grids[0], True
+    if is_dicom(path):
+        return None, True
+    reader = read_header(path)
+    named = any(key.startswith("Segment") for key in reader.GetMetaDataKeys())
+    named = named or (nifti.is_nifti(path) and bool(nifti.label_names(path)))
+    return _header_grid(path, reader), named
+
+
+def _header_grid(path: Path, reader: sitk.ImageFileReader) -> Grid | None:
+    size, n = reader.GetSize(), reader.GetDimension()
+    if n < 3 or any(length != 1 for length in size[3:]):
+        said = " x ".join(str(length) for length in size)
+        raise InputError(path, f"is a {n}D image ({said}); one 3D volume is needed")
+    if nifti.is_nifti(path) and nifti.check_header(path).places:
+        return None
+    matrix = np.eye(4)
+    directions = np.array(reader.GetDirection()).reshape(n, n)[:3, :3]
+    matrix[:3, :3] = directions * np.array(reader.GetSpacing()[:3])
+    matrix[:3, 3] = reader.GetOrigin()[:3]
+    return Grid((size[2], size[1], size[0]), matrix)
 
 
 def _read_folder(folder: Path, wanted: Callable[[str], bool]) -> Segmentation:

@@ -75,7 +75,7 @@ def read_manifest(path: Path) -> Manifest:
     that ends in .json too.  Raises InputError where the file is no such table; what is wrong in a
     line is a problem, and the line no row.
     """
-    table, names = _read_table(path)
+    table, names = read_table(path, NEEDED, OPTIONAL)
     rows, problems = [], []
     for line, cells in table:
         try:
@@ -85,7 +85,7 @@ def read_manifest(path: Path) -> Manifest:
     if not table:
         raise InputError(path, "has no row below its head")
     problems += [Problem(path, line, cause) for line, cause in _contradictions(rows)]
-    unused = tuple(name for name in names if name not in NEEDED + OPTIONAL)
+    unused = tuple(name.lower() for name in names if name not in NEEDED + OPTIONAL)
     return Manifest(path, tuple(rows), tuple(sorted(problems, key=lambda p: p.line)), unused)
 
 
@@ -108,21 +108,31 @@ def balance(rows: Iterable[ManifestRow]) -> dict[str, tuple[int, int]]:
     return {p: (counts[p, False], counts[p, True]) for p in patients}
 
 
-def _read_table(path: Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
-    """Lines with their cells by column, and the names of the columns."""
+def read_table(
+    path: Path, needed: Sequence[str], known: Sequence[str] = ()
+) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
+    """Return the lines of a CSV with their cells by column, and the names of the columns.
+
+    Comma or semicolon, whatever the head has.  Columns ``needed`` and ``known`` are found in any
+    case of letters; others keep their spelling.  Raises InputError where a needed one is missing.
+    """
     try:
         text = read_text(path)
         head = text.split("\n", 1)[0]
         delimiter = ";" if head.count(";") > head.count(",") else ","
         reader = csv.DictReader(text.splitlines(), delimiter=delimiter, restval="", strict=True)
-        names = [name.strip().lower() for name in reader.fieldnames or ()]
+        stripped = [name.strip() for name in reader.fieldnames or ()]
+        names = [n.lower() if n.lower() in (*needed, *known) else n for n in stripped]
         reader.fieldnames = names
         table = [(reader.line_num, row) for row in reader if any(row.values())]
     except csv.Error as error:
         raise InputError(path, f"is no CSV: {error}") from error
-    missing = [name for name in NEEDED if name not in names]
+    missing = [name for name in needed if name not in names]
     if missing:
         raise InputError(path, f"has no column {' and no '.join(missing)}; it has {names}")
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise InputError(path, f"has the column {twice[0]} twice")
     return table, names
 
 

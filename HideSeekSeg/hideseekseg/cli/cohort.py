@@ -1,0 +1,210 @@
+"""The subcommand ``cohort``: many cases on one machine, their tables and their page."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..model.profile import SCHEDULES
+from .arguments import (
+    BAD_INPUT,
+    DEVICES,
+    FAILED,
+    OK,
+    STOPPED,
+    WEIGHTS_HELP,
+    Command,
+    count,
+    levels,
+    say,
+    say_aside,
+    share,
+    threads,
+)
+
+if TYPE_CHECKING:
+    from ..cohort.manifest import Cohort
+    from ..cohort.pool import CohortEvent
+
+_USAGE = """hideseekseg cohort MANIFEST.csv --out DIR [options]
+       hideseekseg cohort --discover FOLDER --out DIR [options]
+       hideseekseg cohort check MANIFEST.csv
+       hideseekseg cohort report DIR"""
+_WORDS = ("check", "report")
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = _USAGE
+    add = parser.add_argument
+    add(
+        "words",
+        nargs="*",
+        metavar="MANIFEST.csv",
+        help="a case a row: ct, segmentation and, where known, labels, bodies, case, patient,"
+        " series; or `check MANIFEST.csv`, which reads headers only and lists all that is wrong;"
+        " or `report DIR`, which writes tables and page of a cohort's folder again",
+    )
+    add("--discover", type=Path, metavar="FOLDER", help="find the cases of a folder tree instead")
+    add("--out", type=Path, metavar="DIR", help="folder for the results")
+    add("--workers", type=count, metavar="N", help="processes (default: by cores, memory, GPUs)")
+    add("--threads", type=threads, metavar="N", help="CPU threads of each process")
+    add(
+        "--case-timeout",
+        type=count,
+        default=14400,
+        metavar="SECONDS",
+        help="give a case up that takes longer (default: 4 hours)",
+    )
+    add("--retry", action="store_true", help="run cases again that failed with the same inputs")
+    add("--levels", type=levels, default=(), metavar="T10,L1", help="only these vertebrae")
+    add("--device", default="auto", choices=DEVICES)
+    add("--threshold", type=share, metavar="X", help="accept scores above it (0 to 1)")
+    add("--weights", type=Path, metavar="DIR", help=WEIGHTS_HELP)
+    add("--schedule", choices=SCHEDULES, help="diffusion schedule, as of `segment`")
+    add("--all-slices", action="store_true", help="also slices unlike those of the training")
+    add(
+        "--accept-orientation",
+        action="store_true",
+        help="go on where a header contradicts the anatomy (flagged in the result)",
+    )
+    add("--overwrite", action="store_true", help="replace reviewed results whose inputs changed")
+    add("--patient-names", action="store_true", help="write names and numbers DICOM has")
+    parser.set_defaults(refuse=parser.error)
+
+
+def _run(args: argparse.Namespace) -> int:
+    word = args.words[0] if args.words and args.words[0] in _WORDS else ""
+    rest = [Path(name) for name in (args.words[1:] if word else args.words)]
+    wanted = 0 if args.discover is not None and word != "report" else 1
+    if len(rest) != wanted:
+        args.refuse("needs one MANIFEST.csv or --discover FOLDER" if word != "report" else "DIR?")
+    if word == "report":
+        return _report(rest[0])
+    if not word and args.out is None:
+        args.refuse("the following arguments are required: --out")
+    from .console import stop_on_signal
+
+    with stop_on_signal() as should_stop:
+        from ..cohort.discovery import discover
+        from ..cohort.manifest import read_cohort
+
+        path = rest[0] if rest else discover(args.discover, args.out, say_aside)
+        cohort = read_cohort(path)
+        if word == "check":
+            return _check(cohort, args.workers, should_stop)
+        return _segment(cohort, args, should_stop)
+
+
+def _check(cohort: Cohort, workers: int | None, should_stop: Callable[[], bool]) -> int:
+    from ..cohort.manifest import check_cohort
+    from ..cohort.pool import this_machine
+    from .console import LineBar
+
+    bar = LineBar(sys.stderr)
+    wrong = 0
+
+    def progress(done: int, total: int) -> None:
+        bar.draw(done / total, f"{done}/{total} cases checked")
+
+    # A process costs more than reading the headers of a few cases.
+    few = len(cohort.cases) < 50
+    chosen = workers or (1 if few else this_machine().cores)
+    for problem in check_cohort(cohort, chosen, progress, should_stop):
+        bar.clear()
+        say(str(problem))
+        wrong += 1
+    bar.clear()
+    if should_stop():
+        return STOPPED
+    cases = f"{len(cohort.cases)} cases"
+    if cohort.further:
+        cases += f", columns kept: {', '.join(cohort.further)}"
+    say(f"{cases}: {wrong or 'nothing'} wrong, as far as headers tell")
+    return BAD_INPUT if wrong else OK
+
+
+def _segment(cohort: Cohort, args: argparse.Namespace, should_stop: Callable[[], bool]) -> int:
+    from ..cohort.case_run import CohortSettings
+    from ..cohort.pool import PoolLimits, run_cohort
+    from ..errors import InputError
+
+    if cohort.problems:
+        for problem in cohort.problems[:20]:
+            say_aside(str(problem))
+        left = len(cohort.problems)
+        raise InputError(cohort.path, f"{left} lines are wrong: `hideseekseg cohort check` has all")
+    settings = CohortSettings(
+        *(args.weights, args.device, args.levels, args.threshold, args.all_slices, args.schedule),
+        *(args.accept_orientation, args.patient_names, args.overwrite),
+    )
+    limits = PoolLimits(args.workers, args.threads, float(args.case_timeout), args.retry)
+    told = _ForPeople()
+    end = run_cohort(cohort, args.out, settings, limits, told, should_stop)
+    told.clear()
+    if end.stopped:
+        say_aside(
+            f"stopped: {end.done + end.failed} of {len(cohort.cases)} cases have ended; the same"
+            " command goes on"
+        )
+        return STOPPED
+    _report(args.out)
+    say(f"{end.done} cases done, {end.failed} without a result")
+    if end.failed:
+        say("cases.csv has the reasons; --retry runs them again")
+    return FAILED if end.failed else OK
+
+
+def _report(folder: Path) -> int:
+    from ..cohort.report import write_report
+    from ..cohort.tables import write_tables
+
+    for path in (*write_tables(folder), write_report(folder)):
+        say(f"wrote {path}")
+    return OK
+
+
+class _ForPeople:
+    """A line for each failure as it comes, and a bar, or a line for each case without one."""
+
+    def __init__(self) -> None:
+        from .console import LineBar
+
+        self._bar = LineBar(sys.stderr)
+        self.clear = self._bar.clear
+
+    def __call__(self, event: CohortEvent) -> None:
+        from ..cohort.case_run import CaseStatus
+        from ..cohort.pool import CohortStarted
+        from ..progress import duration
+
+        self._bar.clear()
+        if isinstance(event, CohortStarted):
+            plan = event.plan
+            kept = f", {event.kept} have ended already" if event.kept else ""
+            say_aside(
+                f"{event.total} cases{kept}; {plan.workers} workers of {plan.threads} threads on"
+                f" {event.device} ({event.reason})"
+            )
+            return
+        record = event.record
+        where = f"{event.done}/{event.total}"
+        if record.status is not CaseStatus.DONE:
+            say_aside(f"{where}  {record.case}: {record.status.value}: {record.reason}")
+        elif not self._bar.is_drawn:
+            say_aside(f"{where}  {record.case}: done in {duration(record.seconds)}")
+        failed = f", {event.failed} failed" if event.failed else ""
+        left = f", about {duration(event.seconds_left)} left"
+        self._bar.draw(event.done / event.total, f"{where} cases{failed}{left}")
+
+
+COMMANDS = (
+    Command(
+        "cohort",
+        "segment many cases with worker processes; check a manifest; tables and a page of results",
+        _arguments,
+        _run,
+    ),
+)

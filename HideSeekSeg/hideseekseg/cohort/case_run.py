@@ -1,0 +1,303 @@
+"""One case of a cohort: what its result was made from, and what became of it.
+
+Everything is kept in the file ``RECORD`` of the case's folder, beside what ``segment`` writes: so
+a cohort can be gone on with wherever it was stopped, and by whoever has the folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import __version__
+from ..errors import InputError, UserError
+from ..events import Event, Message
+from ..files import make_folder, open_regular, read_object
+from ..imaging.file_kinds import is_dicom
+from ..model.profile import BUNDLE
+from ..output.result_folder import EXPORTED, FILES
+from ..output.tables import write_plain
+from ..plain_data import first_line, from_plain
+from .manifest import CohortCase
+
+if TYPE_CHECKING:
+    from ..model.weights import Model
+
+RECORD = "case.json"
+CASES = "cases"
+MISSING = "missing"
+# The voxels of these stand in files beside them, with the same name but for the suffix.
+_DETACHED = (".mhd", ".nhdr", ".hdr", ".img")
+_KEPT_LINES = 40  # of a traceback
+
+
+class CaseStatus(str, Enum):
+    """What became of a case; every case of a table has one."""
+
+    DONE = "done"
+    REFUSED = "refused"
+    FAILED = "failed"
+    TIMED_OUT = "timed out"
+    KILLED = "killed"
+    WAITING = "not run yet"
+
+
+@dataclass(frozen=True)
+class CohortSettings:
+    """The options of ``segment`` that all cases of a cohort share; see ``Job`` and ``Options``."""
+
+    weights: Path | None = None
+    device: str = "auto"
+    levels: tuple[str, ...] = ()
+    threshold: float | None = None
+    all_slices: bool = False
+    schedule: str | None = None
+    accept_orientation: bool = False
+    patient_names: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class InputState:
+    """The files of one input: a digest of their times and sizes, and the SHA-256 of their content.
+
+    ``sha256`` is empty where nobody has read them.
+    """
+
+    stat: str
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class CaseRecord:
+    """What became of a case, and what it was made from.
+
+    ``key`` stands for weights, options, labels and the version of this library.  ``memory_mb`` is
+    the most that its process ever had; ``finished`` is a time in UTC.
+    """
+
+    case: str
+    status: CaseStatus
+    reason: str = ""
+    key: str = ""
+    inputs: dict[str, InputState] = field(default_factory=dict)
+    seconds: float = 0.0
+    memory_mb: float | None = None
+    finished: str = ""
+    warnings: tuple[str, ...] = ()
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class CaseTask:
+    """A case to run into ``folder``; ``retry`` runs one again that failed with the same inputs."""
+
+    case: CohortCase
+    folder: Path
+    key: str
+    settings: CohortSettings
+    threads: int = 1
+    retry: bool = False
+
+
+def case_key(case: CohortCase, settings: CohortSettings, weights_hash: str) -> str:
+    """Return the digest of all that a result depends on beside its images."""
+    labels = case.labels or ""
+    if labels.lower().endswith(".json"):
+        labels = _state(Path(labels), content=True).sha256
+    used = asdict(replace(settings, weights=None, device="", overwrite=False))
+    told = {**used, "weights": weights_hash, "labels": labels, "series": case.series}
+    text = json.dumps({**told, "version": __version__}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_record(folder: Path) -> CaseRecord | None:
+    """Return what became of the case of a folder, None where nothing can be read of it."""
+    try:
+        return from_plain(CaseRecord, read_object(folder / RECORD))
+    except (InputError, ValueError):
+        return None
+
+
+def write_record(folder: Path, record: CaseRecord) -> None:
+    """Write the record; raises InputError."""
+    make_folder(folder)
+    write_plain(folder / RECORD, asdict(record))
+
+
+def is_current(task: CaseTask, record: CaseRecord | None) -> bool:
+    """Return whether nothing need be done for a case, as far as sizes and times of files tell.
+
+    Where these differ, ``run_case`` compares the content.
+    """
+    if record is None or record.key != task.key:
+        return False
+    stats = {name: _state(path).stat for name, path in _inputs(task.case).items()}
+    same = {name: state.stat for name, state in record.inputs.items()} == stats
+    return same and _is_settled(task, record)
+
+
+def _is_settled(task: CaseTask, record: CaseRecord) -> bool:
+    """Whether a case of unchanged inputs need not be run again."""
+    if record.status is CaseStatus.DONE:
+        return all((task.folder / name).is_file() for name in FILES)
+    return not task.retry
+
+
+def ended(task: CaseTask, status: CaseStatus, reason: str, seconds: float) -> CaseRecord:
+    """Return the record of a case whose process ended before it could write one."""
+    states = {name: _state(path) for name, path in _inputs(task.case).items()}
+    return CaseRecord(
+        *(task.case.name, status, reason, task.key, states, round(seconds, 2)), finished=_now()
+    )
+
+
+def run_case(task: CaseTask, model: Model) -> CaseRecord:
+    """Run a case and write its result and its record; whatever goes wrong is told in the record."""
+    began = time.monotonic()
+    try:
+        inputs = _inputs(task.case)
+        states = {name: _state(path, content=True) for name, path in inputs.items()}
+        before = read_record(task.folder)
+        if before is not None and _is_made_from(task, before, states):
+            record = replace(before, inputs=states)
+        else:
+            record = _attempt(task, model, before)
+            changed = [n for n, path in inputs.items() if _state(path).stat != states[n].stat]
+            if changed:
+                reason = f"{inputs[changed[0]]}: has changed while it was read: run again"
+                record = replace(record, status=CaseStatus.FAILED, reason=reason)
+            seconds = round(time.monotonic() - began, 2)
+            record = replace(record, inputs=states, seconds=seconds, finished=_now())
+            record = replace(record, memory_mb=_memory_mb())
+        write_record(task.folder, record)
+    except UserError as error:  # a folder that cannot be written to
+        record = CaseRecord(task.case.name, CaseStatus.REFUSED, str(error), task.key)
+    return record
+
+
+def _is_made_from(task: CaseTask, record: CaseRecord, states: Mapping[str, InputState]) -> bool:
+    known = {name: state.sha256 for name, state in record.inputs.items()}
+    same = known == {name: state.sha256 for name, state in states.items()}
+    return same and record.key == task.key and _is_settled(task, record)
+
+
+def _attempt(task: CaseTask, model: Model, before: CaseRecord | None) -> CaseRecord:
+    from ..job import Job, run
+    from ..pipeline import Options
+    from .report import draw_findings
+
+    case, settings, warnings = task.case, task.settings, []
+
+    def keep(event: Event) -> None:
+        if isinstance(event, Message) and event.level == "warning":
+            warnings.append(event.text)
+
+    options = Options(
+        *(case.labels, settings.levels, settings.threshold, settings.all_slices),
+        *(settings.schedule, settings.accept_orientation),
+    )
+    # A result of ours may be replaced, but not what somebody reviewed.
+    reviewed = any((task.folder / name).exists() for name in EXPORTED)
+    job = Job(
+        *(case.ct, case.segmentation, task.folder, case.bodies, settings.weights),
+        *(settings.device, task.threads, options, False, case.series),
+        overwrite=settings.overwrite or (before is not None and not reviewed),
+        patient_names=settings.patient_names,
+    )
+    status, reason, trace = CaseStatus.DONE, "", ""
+    try:
+        result = run(job, keep, lambda: False, model)
+        draw_findings(task.folder, result)
+    except UserError as error:
+        status, reason = CaseStatus.REFUSED, str(error)
+    except MemoryError as error:
+        status, reason = CaseStatus.FAILED, f"out of memory: {first_line(error)}"
+    except Exception as error:
+        status, reason = CaseStatus.FAILED, f"{type(error).__name__}: {first_line(error)}"
+        trace = "\n".join(traceback.format_exc().splitlines()[-_KEPT_LINES:])
+    return CaseRecord(
+        *(case.name, status, reason, task.key), warnings=tuple(warnings), traceback=trace
+    )
+
+
+@cache
+def ready_model(weights: Path | None, device: str) -> Model:
+    """Return the weights, loaded once in each process; raises WeightsError or DeviceError."""
+    from ..model.weights import load_model
+
+    return load_model(weights or BUNDLE, device)
+
+
+def restore_device(model: Model) -> None:
+    """Bring the networks back to their device where a large case drove them to the CPU."""
+    if next(model.autoencoder.parameters()).device.type != model.device.type:
+        model.autoencoder.to(model.device)
+
+
+def _inputs(case: CohortCase) -> dict[str, Path]:
+    found = {"ct": case.ct, "segmentation": case.segmentation, "bodies": case.bodies}
+    return {name: path for name, path in found.items() if path is not None}
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """Yield all files that reading a path may read, in order."""
+    found: Iterable[Path] = [path]
+    if path.is_dir():
+        found = path.rglob("*")
+    elif path.suffix.lower() in _DETACHED:
+        found = (file for file in path.parent.iterdir() if file.stem == path.stem)
+    elif path.is_file() and is_dicom(path):
+        found = path.parent.iterdir()
+    yield from sorted(file for file in found if file.is_file())
+
+
+def _state(path: Path, content: bool = False) -> InputState:
+    """Return the state of an input; ``content`` reads it.  What cannot be read is as missing.
+
+    A file that was written to has another change time (ctime), whatever was done to its times.
+    """
+    stats, digest = hashlib.sha256(), hashlib.sha256()
+    try:
+        files = list(_files(path))
+        for file in files:
+            said = file.stat()
+            name = file.relative_to(path if path.is_dir() else path.parent).as_posix()
+            line = f"{name}\0{said.st_size}\0{said.st_mtime_ns}\0{said.st_ctime_ns}\n"
+            stats.update(line.encode("utf-8", "surrogatepass"))
+            if content:
+                # The name of a single file may change; those in a folder tell structures apart.
+                own = name if path.is_dir() else ""
+                digest.update(f"{own}\0{said.st_size}\0".encode("utf-8", "surrogatepass"))
+                with open_regular(file) as stream:
+                    while block := stream.read(1 << 20):
+                        digest.update(block)
+    except (OSError, ValueError, InputError):
+        files = []
+    if not files:
+        return InputState(MISSING, MISSING if content else "")
+    return InputState(stats.hexdigest(), digest.hexdigest() if content else "")
+
+
+def _memory_mb() -> float | None:
+    """Return the most memory that this process ever had, where the system counts it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(most / (1 << 20 if os.uname().sysname == "Darwin" else 1 << 10), 1)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,479 @@
+"""Run a cohort on this machine: worker processes that load the weights once and may die.
+
+The parent computes nothing and does not load torch: it hands out cases, watches the clock and
+writes down what became of a case whose process died.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, UserError
+from ..files import locked, make_folder, remove_abandoned
+from ..model.profile import BUNDLE, read_profile
+from ..output.tables import write_plain
+from .case_run import (
+    CASES,
+    CaseRecord,
+    CaseStatus,
+    CaseTask,
+    CohortSettings,
+    case_key,
+    ended,
+    is_current,
+    read_record,
+    ready_model,
+    restore_device,
+    run_case,
+    write_record,
+)
+from .manifest import Cohort
+
+INDEX = "cohort.json"
+WORKER_BYTES = 3 << 30  # what a worker may need with a CT of the whole trunk
+MOST_WORKERS = 256
+_TICK = 0.1  # seconds between two looks at the clock
+_STARTS = 3  # workers in a row that may end before they are ready
+_THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is: cores, bytes of memory that are free (None: not known), and CUDA devices."""
+
+    cores: int
+    memory: int | None
+    gpus: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many worker processes, and how many CPU threads in each."""
+
+    workers: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class CohortStarted:
+    """``kept`` of ``total`` cases need not be run again; ``device`` is that of the workers."""
+
+    total: int
+    kept: int
+    plan: Plan
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class CaseEnded:
+    """A case has ended; ``done`` of ``total`` have, ``failed`` of them without a result."""
+
+    record: CaseRecord
+    done: int
+    failed: int
+    total: int
+    seconds_left: float
+
+
+CohortEvent = CohortStarted | CaseEnded
+
+
+@dataclass(frozen=True)
+class PoolLimits:
+    """``workers`` and ``threads`` are chosen where None; ``case_timeout`` is in seconds."""
+
+    workers: int | None = None
+    threads: int | None = None
+    case_timeout: float = 4 * 3600.0
+    retry: bool = False
+
+
+@dataclass(frozen=True)
+class CohortEnd:
+    """How many cases have a result, how many have none, and whether a stop left some out."""
+
+    done: int
+    failed: int
+    stopped: bool
+
+
+def this_machine() -> Machine:
+    """Return the cores that this process may use, and the memory that is free."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quota = _words(Path("/sys/fs/cgroup/cpu.max"))
+    if len(quota) == 2 and quota[0].isdecimal() and int(quota[1]):
+        cores = min(cores or 1, max(int(quota[0]) // int(quota[1]), 1))
+    return Machine(cores or 1, _free_memory())
+
+
+def _free_memory() -> int | None:
+    found = []
+    lines = [line.split() for line in _text(Path("/proc/meminfo")).splitlines()]
+    found += [int(line[1]) << 10 for line in lines if line[:1] == ["MemAvailable:"]]
+    limit, used = (_words(Path("/sys/fs/cgroup") / f"memory.{n}") for n in ("max", "current"))
+    if limit and used and limit[0].isdecimal() and used[0].isdecimal():
+        found.append(max(int(limit[0]) - int(used[0]), 0))
+    if not found and hasattr(os, "sysconf") and sys.platform == "darwin":
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+    return min(found, default=None)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError:
+        return ""
+
+
+def _words(path: Path) -> list[str]:
+    return _text(path).split()
+
+
+def choose_plan(machine: Machine, cases: int, limits: PoolLimits) -> Plan:
+    """Return the plan for so many cases: one worker per GPU, else one per core as memory allows.
+
+    One thread in each of many processes finishes more cases than many threads in one.
+    """
+    if limits.workers is not None:
+        workers = limits.workers
+    elif machine.gpus:
+        workers = machine.gpus
+    else:
+        room = machine.cores if machine.memory is None else machine.memory // WORKER_BYTES
+        workers = min(machine.cores // (limits.threads or 1), room)
+    workers = max(min(workers, cases, MOST_WORKERS), 1)
+    return Plan(workers, limits.threads or max(machine.cores // workers, 1))
+
+
+def run_cohort(
+    cohort: Cohort,
+    out: Path,
+    settings: CohortSettings,
+    limits: PoolLimits,
+    on_event: Callable[[CohortEvent], None],
+    should_stop: Callable[[], bool],
+) -> CohortEnd:
+    """Run all cases whose result is not there yet; everything is in ``out`` at any time.
+
+    A case that is refused, fails, takes too long or loses its process is a record with its reason,
+    and the others go on.  Raises UserError where the weights cannot be used, ``out`` cannot be
+    written to or another run is in it.
+    """
+    make_folder(out)
+    with locked(out):
+        tasks = cohort_tasks(cohort, out, settings, limits.retry)
+        write_index(cohort, out, settings)
+        counts = _Counts(len(tasks))
+        todo: deque[CaseTask] = deque()
+        for task in tasks:
+            record = read_record(task.folder)
+            if record is not None and is_current(task, record):
+                counts.add(record)
+            else:
+                todo.append(task)
+            if should_stop():
+                return counts.end(stopped=True)
+        counts.begin()
+        if todo:
+            _Pool(todo, counts, limits, on_event, should_stop).run()
+        return counts.end(stopped=counts.done + counts.failed < len(tasks))
+
+
+def cohort_tasks(
+    cohort: Cohort, out: Path, settings: CohortSettings, retry: bool = False
+) -> list[CaseTask]:
+    """Return a task for each case; raises WeightsError."""
+    weights_hash = read_profile(settings.weights or BUNDLE).hash
+    return [
+        CaseTask(
+            *(case, out / CASES / case.folder, case_key(case, settings, weights_hash), settings),
+            retry=retry,
+        )
+        for case in cohort.cases
+    ]
+
+
+def write_index(cohort: Cohort, out: Path, settings: CohortSettings) -> None:
+    """Write which cases a folder holds, so that tables and reports need no manifest."""
+    cases = [
+        {
+            **{"case": case.name, "patient": case.patient, "folder": case.folder},
+            **{"ct": str(case.ct.absolute()), "segmentation": str(case.segmentation.absolute())},
+            "further": dict(case.further),
+        }
+        for case in cohort.cases
+    ]
+    index = {"schema": 1, "manifest": str(cohort.path.absolute()), "further": cohort.further}
+    write_plain(out / INDEX, {**index, "cases": cases})
+
+
+class _Counts:
+    """How far the cohort is, and how long the rest takes at the pace of this run."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.failed = total, 0, 0
+        self.begin()
+
+    def begin(self) -> None:
+        self._began, self.kept = time.monotonic(), self.done + self.failed
+
+    def add(self, record: CaseRecord) -> None:
+        if record.status is CaseStatus.DONE:
+            self.done += 1
+        else:
+            self.failed += 1
+
+    def event(self, record: CaseRecord) -> CaseEnded:
+        ended = self.done + self.failed
+        pace = (time.monotonic() - self._began) / max(ended - self.kept, 1)
+        return CaseEnded(record, ended, self.failed, self.total, pace * (self.total - ended))
+
+    def end(self, stopped: bool) -> CohortEnd:
+        return CohortEnd(self.done, self.failed, stopped)
+
+
+@dataclass
+class _Worker:
+    """A process, our end of its pipe, and the case it has since ``began``."""
+
+    process: BaseProcess
+    connection: Connection
+    ready: bool = False
+    task: CaseTask | None = None
+    began: float = 0.0
+
+
+class _Pool:
+    """Hand out cases until all have ended or a stop is asked for; no process outlives ``run``."""
+
+    def __init__(
+        self,
+        todo: deque[CaseTask],
+        counts: _Counts,
+        limits: PoolLimits,
+        on_event: Callable[[CohortEvent], None],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self._todo, self._counts, self._limits = todo, counts, limits
+        self._on_event, self._should_stop = on_event, should_stop
+        self._workers: list[_Worker] = []
+        self._started = self._lost = 0
+        self._gpus = 0
+        self._plan: Plan | None = None
+
+    def run(self) -> None:
+        try:
+            with _few_threads():
+                while self._todo or any(worker.task for worker in self._workers):
+                    if self._should_stop():
+                        return
+                    self._start_workers()
+                    self._hand_out()
+                    self._listen()
+                    self._watch_the_clock()
+        finally:
+            interrupted = [worker.task for worker in self._workers if worker.task is not None]
+            for worker in self._workers:
+                _end(worker)
+            for task in interrupted:  # what they were about to write holds images
+                remove_abandoned(task.folder)
+            remove_abandoned()
+
+    def _start_workers(self) -> None:
+        """Start one first: it tells what device there is, and so how many more are wanted."""
+        busy = sum(worker.task is not None for worker in self._workers)
+        wanted = 1 if self._plan is None else min(self._plan.workers, len(self._todo) + busy)
+        while len(self._workers) < wanted:
+            settings = (self._todo[0] if self._todo else self._any_task()).settings
+            context = get_context("spawn")
+            ours, theirs = context.Pipe()
+            words = (theirs, settings, self._started)
+            process = context.Process(target=serve, args=words, daemon=True)
+            with _signals_held():
+                process.start()
+            theirs.close()
+            self._started += 1
+            self._workers.append(_Worker(process, ours))
+
+    def _any_task(self) -> CaseTask:
+        return next(worker.task for worker in self._workers if worker.task is not None)
+
+    def _hand_out(self) -> None:
+        for worker in self._workers:
+            if worker.ready and worker.task is None and self._todo and self._plan is not None:
+                worker.task = replace(self._todo.popleft(), threads=self._plan.threads)
+                worker.began = time.monotonic()
+                with suppress(OSError):  # it died meanwhile, which its pipe will tell
+                    worker.connection.send(worker.task)
+
+    def _listen(self) -> None:
+        heard = wait([worker.connection for worker in self._workers], _TICK)
+        for worker in [worker for worker in self._workers if worker.connection in heard]:
+            try:
+                message = worker.connection.recv()
+            except (EOFError, OSError):
+                self._bury(worker)
+            else:
+                self._take(worker, message)
+
+    def _take(self, worker: _Worker, message: Any) -> None:
+        if isinstance(message, UserError):
+            raise message
+        if isinstance(message, CaseRecord):
+            worker.task = None
+            if message.traceback:  # it ends: after what nobody foresaw, a fresh process
+                _end(worker)
+                self._workers.remove(worker)
+            self._tell(message)
+            return
+        gpus, device, reason = message
+        worker.ready, self._lost = True, 0
+        if self._plan is None:
+            machine = replace(this_machine(), gpus=gpus)
+            self._plan = choose_plan(machine, len(self._todo), self._limits)
+            counts = self._counts
+            self._on_event(CohortStarted(counts.total, counts.kept, self._plan, device, reason))
+
+    def _watch_the_clock(self) -> None:
+        limit = self._limits.case_timeout
+        for worker in list(self._workers):
+            if worker.task is not None and time.monotonic() - worker.began > limit:
+                _end(worker)
+                self._workers.remove(worker)
+                reason = f"took longer than {limit:g} s (--case-timeout)"
+                self._give_up(worker, CaseStatus.TIMED_OUT, reason)
+
+    def _bury(self, worker: _Worker) -> None:
+        """Give up the case of a process that has died."""
+        _end(worker, kill=False)
+        self._workers.remove(worker)
+        why = _last_words(worker.process.exitcode)
+        if worker.task is not None:
+            self._give_up(worker, CaseStatus.KILLED, f"its process {why}")
+        elif not worker.ready:
+            self._lost += 1
+            if self._lost == _STARTS:
+                raise InputError(
+                    "cohort", f"{_STARTS} worker processes in a row {why} at the start"
+                )
+
+    def _give_up(self, worker: _Worker, status: CaseStatus, reason: str) -> None:
+        assert worker.task is not None
+        record = ended(worker.task, status, reason, time.monotonic() - worker.began)
+        remove_abandoned(worker.task.folder)
+        write_record(worker.task.folder, record)
+        worker.task = None
+        self._tell(record)
+
+    def _tell(self, record: CaseRecord) -> None:
+        self._counts.add(record)
+        self._on_event(self._counts.event(record))
+
+
+def _last_words(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"ended by itself (exit status {code})"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    memory = ": was there too little memory?" if name == "SIGKILL" else ""
+    return f"was ended by the system ({name}){memory}"
+
+
+def _end(worker: _Worker, kill: bool = True) -> None:
+    if kill:
+        worker.process.kill()
+    worker.process.join(5)
+    if worker.process.exitcode is None:
+        worker.process.kill()
+        worker.process.join()
+    worker.connection.close()
+
+
+@contextmanager
+def _few_threads() -> Iterator[None]:
+    """Keep libraries of linear algebra in the workers from taking every core each."""
+    ours = [name for name in _THREAD_VARIABLES if name not in os.environ]
+    os.environ.update(dict.fromkeys(ours, "1"))
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Hold signals back; a process that is started meanwhile never receives them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def serve(connection: Connection, settings: CohortSettings, number: int) -> None:
+    """Run in a worker: load the weights, say so, and run the cases that come until none does.
+
+    The parent alone decides on signals; when it dies, however it does, this process ends with it.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        model = _model_of(settings, number)
+    except UserError as error:
+        connection.send(error)
+        return
+    gpus = 0 if model.device.type == "cpu" else max(_cuda_devices(settings), 1)
+    connection.send((gpus, str(model.device), model.device_reason))
+    while True:
+        try:
+            task = connection.recv()
+        except EOFError:
+            return
+        record = run_case(task, model)
+        restore_device(model)
+        connection.send(record)
+
+
+def _model_of(settings: CohortSettings, number: int) -> Any:
+    """Return the model; workers share out the CUDA devices there are."""
+    import torch
+
+    gpus = _cuda_devices(settings)
+    if gpus:
+        torch.cuda.set_device(number % gpus)
+    return ready_model(settings.weights, settings.device)
+
+
+def _cuda_devices(settings: CohortSettings) -> int:
+    import torch
+
+    return torch.cuda.device_count() if settings.device in ("auto", "cuda") else 0
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,386 @@
+"""A cohort: checked beforehand, run by processes that may die, gone on with, and told in tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from hideseekseg.cli.main import main
+from hideseekseg.cohort.case_run import CaseRecord, read_record
+from hideseekseg.cohort.manifest import case_folder, read_cohort
+from hideseekseg.cohort.pool import Machine, Plan, PoolLimits, choose_plan
+from hideseekseg.files import locked
+from hideseekseg.imaging.volume import Volume, to_sitk
+from hideseekseg.ui.process_tree import tree
+
+LIBRARY = Path(__file__).resolve().parents[2] / "HideSeekSeg"
+linux = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks into /proc")
+
+
+@dataclass(frozen=True)
+class Files:
+    """A folder with two patients' CTs, their bodies, and weights."""
+
+    folder: Path
+    weights: Path
+
+    def manifest(self, *lines: str, head: str = "case,ct,segmentation,labels,patient,site") -> Path:
+        path = self.folder / "manifest.csv"
+        path.write_text("\n".join([head, *lines]) + "\n", "utf-8")
+        return path
+
+    def words(self, out: Path, *more: str) -> list[str]:
+        manifest = str(self.folder / "manifest.csv")
+        options = ["--weights", str(self.weights), "--device", "cpu", "--threads", "1"]
+        return ["cohort", manifest, "--out", str(out), *options, *more]
+
+
+@pytest.fixture
+def files(box_spine: tuple[Volume, Volume], tiny_weights: Path, tmp_path: Path) -> Files:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    ct, bodies = (to_sitk(volume) for volume in box_spine)
+    sitk.WriteImage(ct, str(folder / "a.nii.gz"))
+    sitk.WriteImage(ct + 3, str(folder / "b.nii.gz"))
+    sitk.WriteImage(bodies, str(folder / "bodies.nii.gz"))
+    return Files(folder, tiny_weights)
+
+
+GOOD = (
+    "A,a.nii.gz,bodies.nii.gz,totalsegmentator,p1,north",
+    "../b,b.nii.gz,bodies.nii.gz,totalsegmentator,p2,süd",
+)
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def record(out: Path, name: str) -> CaseRecord:
+    found = next(r for f in (out / "cases").iterdir() if (r := read_record(f)) and r.case == name)
+    return found
+
+
+@pytest.mark.slow
+def test_cohort_goes_on_after_failures_and_changes(
+    files: Files, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    (files.folder / "cut.nii.gz").write_bytes((files.folder / "a.nii.gz").read_bytes()[:3000])
+    broken = "cut,cut.nii.gz,bodies.nii.gz,totalsegmentator,p3,north"
+    files.manifest(GOOD[0], broken, GOOD[1])
+    assert main(files.words(out, "--workers", "2")) == 1, "one case has no result"
+    told = capfd.readouterr()
+    assert "cut: refused: " in told.err and "is truncated" in told.err
+    assert "2 cases done, 1 without a result" in told.out
+
+    # The same bytes as `segment` writes, in a folder inside the cohort's whatever the case's name.
+    alone = tmp_path / "alone"
+    ct, bodies = str(files.folder / "a.nii.gz"), str(files.folder / "bodies.nii.gz")
+    options = ["--weights", str(files.weights), "--labels", "totalsegmentator", "--quiet"]
+    segment = ["segment", ct, bodies, "--out", str(alone), "--device", "cpu", "--threads", "1"]
+    assert main([*segment, *options]) == 0
+    for name in ("lesions.seg.nrrd", "candidates.csv", "overview.png"):
+        assert (out / "cases" / "A" / name).read_bytes() == (alone / name).read_bytes()
+    assert {p.name for p in tmp_path.iterdir()} == {"out", "alone", "data"}
+    folders = sorted(p.name for p in (out / "cases").iterdir())
+    assert folders == ["A", case_folder("../b"), "cut"]
+
+    cases = table(out / "cases.csv")
+    assert [(row["case"], row["status"], row["site"]) for row in cases] == [
+        ("A", "done", "north"),
+        ("cut", "refused", "north"),
+        ("../b", "done", "süd"),
+    ]
+    result = json.loads((alone / "candidates.json").read_text("utf-8"))
+    lesions = [row for row in table(out / "lesions.csv") if row["case"] == "A"]
+    everything = [c for v in result["vertebrae"] for c in v["candidates"]]
+    assert sorted(float(row["score"]) for row in lesions) == sorted(c["score"] for c in everything)
+    accepted = sum(row["accepted"] == "True" for row in lesions)
+    assert accepted == int(cases[0]["lesions"]) > 0
+    assert len(table(out / "vertebrae.csv")) == 6
+    page = (out / "report.html").read_text("utf-8")
+    assert "is truncated" in page and "data:image/png;base64," in page
+    assert "http" not in page.replace("http-equiv", "")
+
+    # Nothing has changed: nothing runs. What failed is tried again when its file is another.
+    times = {p: p.stat().st_mtime_ns for p in out.glob("cases/*/candidates.json")}
+    assert main(files.words(out)) == 1
+    assert "cut: refused" not in capfd.readouterr().err
+    shutil.copy(files.folder / "b.nii.gz", files.folder / "cut.nii.gz")
+    os.utime(files.folder / "a.nii.gz")  # touched, the same content
+    assert main(files.words(out)) == 0
+    assert {p: p.stat().st_mtime_ns for p in times} == times
+    assert record(out, "cut").status.value == "done"
+
+    # Another threshold is another result for all.
+    assert main(files.words(out, "--threshold", "0.99", "--workers", "1")) == 0
+    assert {row["threshold"] for row in table(out / "cases.csv")} == {"0.99"}
+    # So is another CT under the same name, unless somebody has reviewed the result of the old one.
+    image = sitk.ReadImage(str(files.folder / "a.nii.gz"))
+    sitk.WriteImage(image + 7, str(files.folder / "a.nii.gz"))
+    review = out / "cases" / "A" / "review.json"
+    review.write_text("{}")
+    assert main(files.words(out, "--threshold", "0.99", "--workers", "1")) == 1
+    assert "another scan" in record(out, "A").reason and review.exists()
+    review.unlink()
+    assert main(files.words(out, "--threshold", "0.99", "--retry")) == 0
+
+
+def test_parquet_holds_what_the_csv_does(files: Files, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    out = tmp_path / "out"
+    head = "case,ct,segmentation,labels,patient,status"
+    files.manifest(GOOD[0], head=head)
+    assert main(files.words(out)) == 0
+    for name in ("cases", "vertebrae", "lesions"):
+        stored = parquet.read_table(out / f"{name}.parquet").to_pylist()
+        rows = table(out / f"{name}.csv")
+        assert len(stored) == len(rows) > 0
+        for cells, row in zip(stored, rows):
+            plain = {key: "" if value is None else str(value) for key, value in cells.items()}
+            assert plain == row
+    assert rows[0]["manifest_status" if "manifest_status" in rows[0] else "status"] == "north"
+
+
+@pytest.mark.parametrize(
+    ("name", "taken", "safe"),
+    [
+        ("case-1", (), "case-1"),
+        ("Case-1", ("case-1",), None),
+        ("../../etc", (), None),
+        ("..", (), None),
+        ("", (), None),
+        ("con", (), None),
+        ("LPT1.x", (), None),
+        ("a/b\\c:d", (), None),
+        (".hidden", (), None),
+        ("x" * 300, (), None),
+        ("Müller", (), None),
+    ],
+)
+def test_a_case_of_any_name_has_a_safe_folder(
+    name: str, taken: tuple[str, ...], safe: str | None, tmp_path: Path
+) -> None:
+    folder = case_folder(name, taken)
+    assert folder
+    assert safe is None or folder == safe
+    assert folder.casefold() not in {t.casefold() for t in taken}
+    assert folder.isascii() and len(folder) < 100 and folder[0] not in ".-" and folder[-1] != "."
+    assert (tmp_path / folder).resolve().parent == tmp_path.resolve()
+    assert folder.split(".")[0].casefold() not in ("con", "lpt1")
+    assert case_folder(name, (*taken, folder)) != folder
+
+
+def test_check_tells_all_that_is_wrong_at_once(
+    files: Files, box_spine: tuple[Volume, Volume], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = files.folder
+    (folder / "text.nii.gz").write_text("no image")
+    far = sitk.ReadImage(str(folder / "bodies.nii.gz"))
+    far.SetOrigin((5000.0, 0.0, 0.0))
+    sitk.WriteImage(far, str(folder / "far.nii.gz"))
+    sitk.WriteImage(to_sitk(box_spine[0])[:, :, 3], str(folder / "flat.nii"))
+    whole = folder / "whole.nii"
+    sitk.WriteImage(to_sitk(box_spine[0]), str(whole))
+    whole.write_bytes(whole.read_bytes()[:-100])
+    files.manifest(
+        GOOD[0],
+        "gone,gone.nii.gz,bodies.nii.gz,totalsegmentator,p1,",
+        "text,text.nii.gz,bodies.nii.gz,totalsegmentator,p1,",
+        "far,b.nii.gz,far.nii.gz,totalsegmentator,p1,",
+        "flat,flat.nii,bodies.nii.gz,totalsegmentator,p1,",
+        "cut,whole.nii,bodies.nii.gz,totalsegmentator,p1,",
+        "unnamed,b.nii.gz,bodies.nii.gz,,p1,",
+        "odd,b.nii.gz,bodies.nii.gz,nonsense,p1,",
+        "empty,,bodies.nii.gz,verse,p1,",
+        "A,b.nii.gz,bodies.nii.gz,totalsegmentator,p1,",
+        "other,a.nii.gz,bodies.nii.gz,totalsegmentator,p2,",
+        "many,b.nii.gz,bodies.nii.gz,totalsegmentator,p1,x,y",
+    )
+    manifest = folder / "manifest.csv"
+    assert main(["cohort", "check", str(manifest), "--workers", "2"]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    wanted = {
+        3: "gone.nii.gz: does not exist",
+        4: "text.nii.gz: ",
+        5: "far.nii.gz: lies outside of the CT",
+        6: "one 3D volume is needed",
+        7: "whole.nii: is truncated",
+        8: "does not name its labels",
+        9: "nonsense: is no label convention",
+        10: "has no ct",
+        11: "the case 'A' stands in line 2 already",
+        12: "the CT is of patient p1 in line 2, of p2 here",
+        13: "has more values than there are columns",
+    }
+    for number, cause in wanted.items():
+        own = [line for line in lines if line.startswith(f"{manifest}, line {number}: ")]
+        assert len(own) == 1 and cause in own[0], (number, own)
+    assert not [line for line in lines if ", line 2: " in line], "a good case is called wrong"
+    assert lines[-1].endswith(f"{len(wanted)} wrong, as far as headers tell")
+    # A table with wrong lines is not run at all.
+    assert main(files.words(folder / "out")) == 2 and not (folder / "out" / "cases").exists()
+
+
+def child(words: list[str], **more: object) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(LIBRARY), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "hideseekseg", *words],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def workers_of(pid: int) -> list[int]:
+    """The worker processes of a running cohort, without multiprocessing's own tracker."""
+    started = [process.pid for process in tree(pid)[1:]]
+    lines = {n: Path(f"/proc/{n}/cmdline") for n in started}
+    return [n for n, line in lines.items() if line.exists() and b"spawn_main" in line.read_bytes()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def wait_for(what: object, seconds: float = 120.0) -> None:
+    assert callable(what)
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@linux
+def test_a_case_that_hangs_or_is_killed_is_a_row_and_the_rest_goes_on(
+    files: Files, slow_weights: Path, tmp_path: Path
+) -> None:
+    """With weights of many steps a case takes seconds: long enough to be killed in its midst."""
+    out = tmp_path / "out"
+    slow = Files(files.folder, slow_weights)
+    slow.manifest(GOOD[0], GOOD[1])
+    running = child(slow.words(out, "--workers", "1"))
+    try:
+        first = out / "cases" / "A"
+        wait_for(lambda: (first / ".hideseekseg.lock").exists())
+        os.kill(workers_of(running.pid)[0], signal.SIGKILL)
+        wait_for(lambda: read_record(first) is not None)
+        killed = read_record(first)
+        assert killed is not None and killed.status.value == "killed"
+        assert "SIGKILL" in killed.reason
+
+        # Ctrl-C, while the second one runs: it is lost, and nothing else.
+        second = out / "cases" / case_folder("../b", ["A"])
+        wait_for(lambda: (second / ".hideseekseg.lock").exists())
+        own = workers_of(running.pid)
+        began = time.monotonic()
+        os.killpg(running.pid, signal.SIGINT)
+        assert running.wait(30) == 130
+        assert time.monotonic() - began < 2.0
+        assert not any(alive(pid) for pid in own)
+        said = running.stderr.read() if running.stderr else ""
+        assert "Traceback" not in said and "the same command goes on" in said
+        assert read_record(second) is None and not list(second.glob(".hideseekseg-*"))
+    finally:
+        running.kill()
+
+    # The same command goes on; kill -9 of the parent ends its workers and frees the folders.
+    running = child(slow.words(out, "--workers", "1"))
+    try:
+        wait_for(lambda: (second / ".hideseekseg.lock").exists() and workers_of(running.pid))
+        own = workers_of(running.pid)
+        assert main(slow.words(out)) == 2, "the folder is in use"
+        running.kill()
+        running.wait()
+        wait_for(lambda: not any(alive(pid) for pid in own), 5)
+    finally:
+        running.kill()
+    assert main(slow.words(out, "--case-timeout", "1", "--workers", "1")) == 1
+    late = read_record(second)
+    assert late is not None and late.status.value == "timed out" and "1 s" in late.reason
+    rows = table(out / "cases.csv")
+    assert [row["status"] for row in rows] == ["killed", "timed out"]
+    fast = Files(files.folder, files.weights)
+    assert main(fast.words(out)) == 0, "other weights are another result"
+
+
+def test_unusable_weights_are_one_line(
+    files: Files, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "weights"
+    shutil.copytree(files.weights, weights)
+    (weights / "autoencoder.safetensors").write_bytes(b"damaged")
+    files.manifest(GOOD[0])
+    out = tmp_path / "out"
+    assert main([*files.words(out), "--weights", str(weights)]) == 2
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and "autoencoder.safetensors: is damaged" in said
+    with locked(out):
+        assert main(files.words(out)) == 2
+    assert "is in use by another run" in capfd.readouterr().err
+
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("machine", "cases", "limits", "plan"),
+    [
+        (Machine(16, 128 * GIB), 1000, PoolLimits(), Plan(16, 1)),
+        (Machine(16, 13 * GIB), 1000, PoolLimits(), Plan(4, 4)),
+        (Machine(16, 1 * GIB), 1000, PoolLimits(), Plan(1, 16)),
+        (Machine(16, None), 3, PoolLimits(), Plan(3, 5)),
+        (Machine(16, 128 * GIB, gpus=2), 1000, PoolLimits(), Plan(2, 8)),
+        (Machine(16, 128 * GIB), 1000, PoolLimits(threads=4), Plan(4, 4)),
+        (Machine(2, 4 * GIB), 1000, PoolLimits(workers=5), Plan(5, 1)),
+    ],
+)
+def test_workers_follow_cores_memory_and_gpus(
+    machine: Machine, cases: int, limits: PoolLimits, plan: Plan
+) -> None:
+    assert choose_plan(machine, cases, limits) == plan
+
+
+def test_discovery_knows_common_layouts(files: Files, tmp_path: Path) -> None:
+    tree, ct, bodies = tmp_path / "tree", files.folder / "a.nii.gz", files.folder / "bodies.nii.gz"
+    for target, source in {
+        "rawdata/sub-verse004/sub-verse004_ct.nii.gz": ct,
+        "derivatives/sub-verse004/sub-verse004_seg-vert_msk.nii.gz": bodies,
+        "rawdata/sub-7/ses-1/ct/sub-7_ses-1_ct.nii.gz": ct,
+        "derivatives_seg/sub-7/ses-1/ct/sub-7_ses-1_mod-ct_seg-vert_msk.nii.gz": bodies,
+        "derivatives_seg/sub-7/ses-1/ct/sub-7_ses-1_mod-ct_seg-subreg_msk.nii.gz": bodies,
+        "rawdata/sub-8/sub-8_ct.nii.gz": ct,
+        "s0001/ct.nii.gz": ct,
+        "s0001/segmentations/vertebrae_L1.nii.gz": bodies,
+    }.items():
+        (tree / target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, tree / target)
+    words = ["cohort", "check", "--discover", str(tree), "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    cohort = read_cohort(tmp_path / "out" / "manifest.csv")
+    found = {case.name: case for case in cohort.cases}
+    assert sorted(found) == ["s0001", "sub-7_ses-1", "sub-verse004"]
+    assert found["sub-7_ses-1"].bodies is not None and found["sub-7_ses-1"].patient == "sub-7"
+    assert found["sub-verse004"].labels == "verse" and found["s0001"].labels is None
+    assert found["s0001"].segmentation == tree / "s0001" / "segmentations"
+    assert np.all([case.ct.is_file() for case in cohort.cases])
