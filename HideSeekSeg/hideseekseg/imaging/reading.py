@@ -130,7 +130,8 @@ def _read_label_map(path: Path) -> Segmentation:
 def check_ct(path: str | os.PathLike[str], series: str = "") -> Grid | None:
     """Return the grid of a CT from its header alone; refuse what shows there.
 
-    The grid is None for DICOM, and for a file that states two places.  Of a DICOM series the tags of all files are read.  Raises InputError as ``read_ct`` does.
+    The grid is None for DICOM, and for a file that states two places.  Of a DICOM series the tags
+    of all files are read.  Raises InputError as ``read_ct`` does.
     """
     path = Path(path)
     if is_folder(path) or is_dicom(path):
