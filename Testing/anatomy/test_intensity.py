@@ -19,9 +19,13 @@ from hideseekseg.anatomy.intensity import (
     NotCTError,
     calibrate,
     compressed,
+    cut_off,
     landmarks,
     network_input,
 )
+from hideseekseg.anatomy.localization import close_up
+from hideseekseg.imaging.patch import patch_of
+from hideseekseg.imaging.reading import read_ct, read_segmentation
 from hideseekseg.imaging.volume import Volume
 from hideseekseg.model.profile import Geometry, Intensity, Profile
 from hideseekseg.simulation.source_vertebrae import load_vertebrae, read_sources
@@ -177,3 +181,17 @@ def test_lytic_and_blastic_contrasts_are_both_seen() -> None:
     assert (np.diff(x) >= 0).all() and np.abs(x).max() <= 1
     assert x[2] - x[1] > 0.25, "100 HU of lost marrow"
     assert 0.5 < x[4] - x[3] < 1.2, "1000 HU of new bone do not drown it"
+
+
+def test_real_scans_in_hu_are_known_as_such(shared: Path) -> None:
+    """lung1_003 was once taken for a rescaled CT: contrast medium, bridges beside the bodies."""
+    for name in ("lung1_003", "ricord1012", "acrinflt001a"):
+        ct = read_ct(shared / "data" / name / "ct.nii.gz")
+        labels = read_segmentation(shared / "data" / name / "vertebral_bodies.nii.gz")
+        found = [
+            landmarks(*close_up(ct, patch)[:2])
+            for segment in labels.segments
+            if (patch := patch_of(labels.mask(segment))) is not None
+        ]
+        assert calibrate(ct, found) == HU, name
+        assert cut_off(ct, found, HU) == "", name

@@ -388,3 +388,43 @@ def test_a_name_of_300_letters_for_the_results_is_refused_in_one_line(
             capsys.readouterr().err
             == f"hideseekseg: {out}: cannot be written: File name too long\n"
         )
+
+
+@pytest.fixture
+def all_bodies(box_files: tuple[Path, Path], tmp_path: Path) -> Path:
+    """All bodies in one label, as TotalSegmentator's vertebrae_body has them."""
+    image = sitk.ReadImage(str(box_files[1])) > 0
+    sitk.WriteImage(image, str(tmp_path / "all.nii.gz"))
+    return tmp_path / "all.nii.gz"
+
+
+@pytest.mark.parametrize("labels", ["totalsegmentator-body", "totalsegmentator", "verse"])
+def test_all_bodies_in_one_label_alone_are_refused_and_said_how_to_be_used(
+    files: Files, all_bodies: Path, run: Any, labels: str
+) -> None:
+    status, printed, result = run(files["ct"], all_bodies, "--labels", labels)
+    assert (status, result) == (2, {}) and printed.count("\n") == 1
+    assert str(all_bodies) in printed
+    if labels == "totalsegmentator-body":
+        assert "all vertebrae in one label" in printed and "--bodies" in printed
+
+
+def test_all_bodies_in_one_label_are_intersected_with_the_vertebrae(
+    files: Files, all_bodies: Path, run: Any, tmp_path: Path
+) -> None:
+    """Whole vertebrae, of which the marks hold the front."""
+    image = sitk.ReadImage(str(files["segmentation"]))
+    bodies = sitk.GetArrayFromImage(image)
+    whole = bodies.copy()
+    for value in (T11, T12, L1):
+        k, j, i = (slice(n.min(), n.max() + 1) for n in np.nonzero(bodies == value))
+        whole[k.start + 2 : k.stop - 2, j.stop : j.stop + 6, i] = value
+    made = sitk.GetImageFromArray(whole)
+    made.CopyInformation(image)
+    sitk.WriteImage(made, str(tmp_path / "whole.nii.gz"))
+    status, _, result = run(files["ct"], tmp_path / "whole.nii.gz", "--bodies", str(all_bodies))
+    assert status == 0
+    voxel = float(np.prod(image.GetSpacing()))
+    for vertebra, value in zip(result["vertebrae"], (T11, T12, L1)):
+        assert vertebra["body_source"] == "intersected"
+        assert vertebra["body_mm3"] == pytest.approx((bodies == value).sum() * voxel)

@@ -523,3 +523,15 @@ def test_export_holds_what_was_accepted(review: Any, tmp_path: Path) -> None:
     files = review.controller.export(tmp_path, "A. Reader")
     assert {file.name for file in files} == set(EXPORTED)
     assert json.loads((tmp_path / "review.json").read_text("utf-8"))["reviewer"] == "A. Reader"
+
+
+def test_flags_of_every_vertebra_are_seen_whatever_is_chosen(window: str, desktop: Desktop) -> None:
+    """Also of vertebrae without a finding; each flag once, with all levels that it concerns."""
+    shifted = "the outlines lie about 8 mm above the bone"
+    flagged = [replace(v, flags=(*v.flags, shifted)) for v in RESULT.vertebrae]
+    flagged[-1] = replace(flagged[-1], flags=(*flagged[-1].flags, "its label is in 2 pieces"))
+    with open_review(window, desktop, add_review(tuple(flagged), GRID)) as opened:
+        said = opened.words["quiet"].splitlines()
+        levels = ", ".join(v.level for v in flagged)
+        assert f"⚠ {levels}: {shifted}" in said
+        assert f"⚠ {flagged[-1].level}: its label is in 2 pieces" in said

@@ -110,8 +110,7 @@ def check_agreement(
     vertebrae and more lie ``REFUSED_MM`` beside the bone, unless that is accepted.
     """
     others = (*segmentation.layers[:1], *(() if bodies is None else bodies.layers[:1]))
-    notes = [f"{volume.name}: {note}" for volume in (ct, *others) for note in volume.notes]
-    notes += [doubt for volume in others for doubt in volume.doubts]
+    notes = [note for note in file_notes(ct, *others) if note not in ct.doubts]
     flags = list(ct.doubts)
     misfit = find_misfit(ct, segmentation, assignments)
     refusal = ""
@@ -133,6 +132,12 @@ def check_agreement(
     elif lean:
         flags.append(lean)
     return Agreement((*dict.fromkeys(notes), *flags), tuple(flags), refusal)
+
+
+def file_notes(*volumes: Volume) -> tuple[str, ...]:
+    """Return what is odd about the files of some volumes, a line each."""
+    notes = [f"{volume.name}: {note}" for volume in volumes for note in volume.notes]
+    return tuple(dict.fromkeys([*notes, *(doubt for v in volumes for doubt in v.doubts)]))
 
 
 def find_misfit(

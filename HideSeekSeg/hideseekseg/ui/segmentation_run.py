@@ -78,7 +78,8 @@ class SegmentationRun:
     ``makeFolder`` makes an empty folder, or raises InputError: the child's files live there until
     the end.  ``earlier`` is a review of the same CT: its verdicts stay with findings of the same
     type and place, and so do lesions that the reader drew.  A run of some levels alone (``merged``)
-    goes into the earlier results.
+    goes into the earlier results.  ``notes`` are remarks on the files that the nodes were read
+    from.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class SegmentationRun:
         makeFolder: MakeFolder,
         bodiesNode: Any = None,
         earlier: ReviewSession | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         self.ctNode, self.segmentationNode, self.choices = ctNode, segmentationNode, choices
         self.names = ctNode.GetName(), segmentationNode.GetName()
@@ -112,7 +114,7 @@ class SegmentationRun:
         self._job: Any = None
         self._last: Event | None = None
         self._reason = ""
-        self._notes: list[str] = []
+        self._notes = list(notes)
 
     def start(self, makeJob: MakeJob, listener: Listener) -> None:
         """Write the inputs and start the process; raises InputError where that cannot be done."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..anatomy.alignment import file_notes, settled
 from ..anatomy.label_conventions import CONVENTIONS
 from ..anatomy.segment_names import may_be_vertebra
 from ..errors import InputError
@@ -31,12 +33,13 @@ class Patient:
     """Both nodes are None before anything is loaded.
 
     ``corrections`` are what the reader says of segments, by their ids, as
-    ``scene.levels.levelRows`` takes them.
+    ``scene.levels.levelRows`` takes them; ``notes`` what is odd about the files.
     """
 
     ct: Any = None
     vertebrae: Any = None
     corrections: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, str]:
@@ -101,15 +104,19 @@ class Patient:
 
 async def load_files(ct: Path, vertebrae: Path) -> Patient:
     """Files, or a folder of DICOM slices for the CT; InputError leaves the scene as it is."""
-    reading_labels = asyncio.create_task(read_apart(vertebrae, read_segmentation, may_be_vertebra))
+    read_labels = partial(read_segmentation, undecided=True)
+    read_volume = partial(read_ct, undecided=True)
+    reading_labels = asyncio.create_task(read_apart(vertebrae, read_labels, may_be_vertebra))
     try:
-        volume = await read_apart(ct, read_ct)
+        volume = await read_apart(ct, read_volume)
         labels = await reading_labels
     finally:
         reading_labels.cancel()
+    volume, labels, _ = await asyncio.to_thread(settled, volume, labels, None, None)
     removeData()
     ct_node = addCt(volume, _bare(ct))
-    return _shown(Patient(ct_node, addSegmentation(labels, _bare(vertebrae), ct_node)))
+    labels_node = addSegmentation(labels, _bare(vertebrae), ct_node)
+    return _shown(Patient(ct_node, labels_node, notes=file_notes(volume, *labels.layers[:1])))
 
 
 async def load_example() -> Patient:

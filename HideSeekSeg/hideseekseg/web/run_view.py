@@ -64,6 +64,7 @@ class RunView:
         run = SegmentationRun(
             *(patient.ct, patient.vertebrae, choices, self._make_folder),
             earlier=self._review.session,
+            notes=patient.notes,
         )
         run.start(AsyncioProcess, self)
         self.forget()

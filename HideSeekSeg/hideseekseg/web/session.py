@@ -151,6 +151,7 @@ class Session:
         self.running.forget()
         self.review.clear()
         self.windows.show(self.patient.ct)
+        self.page.say("\n".join(self.patient.notes), "warning")
         self.patient.read_by(labels)
         self.page.show(convention=labels, saved=[])
         self._show_patient()
