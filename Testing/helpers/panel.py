@@ -150,13 +150,15 @@ def add_boxes(spine: tuple[Volume, Volume], name: str = "Boxes") -> tuple[Any, A
     )
 
 
-def add_review(vertebrae: Iterable[VertebraFinding], grid: Grid, name: str = "CT") -> Any:
+def add_review(
+    vertebrae: Iterable[VertebraFinding], grid: Grid, name: str = "CT", source: Any = None
+) -> Any:
     """A finished run in the scene, as one that was loaded with it; returns the CT."""
     from hideseekseg.scene.results import Results
     from hideseekseg.scene.review_storage import store
 
     ct = add_ct(make_ct(grid).array, grid.ijk_to_lps, name)
-    results, review = Results.create(ct, None, RUN), Review(0.5)
+    results, review = Results.create(ct, source, RUN), Review(0.5)
     for finding in vertebrae:
         review.add_vertebra(finding)
         results.addVertebra(finding)

@@ -9,6 +9,8 @@ import pytest
 import torch
 from scipy import ndimage
 
+from helpers.findings import make_ct, make_grid, make_result
+from helpers.findings import make_evidence as drawn_evidence
 from helpers.models import FAST, tiny_images, tiny_model
 from hideseekseg.anatomy.crop import Crop
 from hideseekseg.anatomy.intensity import Calibration, network_input
@@ -16,7 +18,7 @@ from hideseekseg.attribution import attribute, encode
 from hideseekseg.findings import Evidence
 from hideseekseg.imaging.volume import Grid
 from hideseekseg.model.profile import Decision, Intensity
-from hideseekseg.output.figures.evidence_strip import revealed_alone, slice_candidate
+from hideseekseg.output.figures.evidence_strip import make_strip, revealed_alone, slice_candidate
 from hideseekseg.pipeline import make_evidence
 
 
@@ -68,3 +70,24 @@ def test_a_candidate_is_found_again_by_voxels_that_were_resampled() -> None:
     assert found.sum() == 16 and found[20:24, 20:24].all()
     assert not slice_candidate(evidence, np.zeros((40, 40), bool), 1).any()
     assert not slice_candidate(evidence, ~lytic[1] & ~blastic[1], 1).any()
+
+
+def test_difference_has_one_scale_for_all_vertebrae_and_a_bar() -> None:
+    """A change of 150 HU has the same colour beside a small change and beside a large one."""
+    grid = make_grid((70, 50, 50), (1.2, 1.1, 2.0))
+    result, ct = make_result(grid), make_ct(grid)
+    candidate = result.vertebrae[0].candidates[0]
+    assert candidate.patch is not None
+    evidence = drawn_evidence(ct, result)["T10"]
+    louder = replace(evidence, difference=evidence.difference.copy())
+    corner = tuple(np.argwhere(evidence.body & (evidence.difference == 0))[0])
+    louder.difference[corner] = 2000.0
+    plain, loud = (make_strip(e, candidate.patch, grid, "blastic") for e in (evidence, louder))
+    assert "blue +300 HU" in plain.note and "orange -300 HU" in plain.note
+    assert plain.note == loud.note
+    pictures = plain.pictures["difference"], loud.pictures["difference"]
+    same = (pictures[0] == pictures[1]).all(axis=2).mean()
+    assert same > 0.99, "the scale follows the largest change"
+    bar = pictures[0][:, -3].astype(int)
+    assert bar[0, 2] > bar[0, 0] and bar[-1, 0] > bar[-1, 2], "blue above, orange below"
+    assert bar[len(bar) // 2].max() < 10

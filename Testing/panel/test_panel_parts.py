@@ -7,16 +7,19 @@ import importlib.metadata
 import re
 import shutil
 import sys
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from test_panel_run import scripted
 
 from desktop import Desktop
-from helpers.panel import Opened, add_boxes, open_panel
+from helpers.findings import make_ct, make_grid, make_result
+from helpers.panel import Opened, add_boxes, add_review, open_panel
+from helpers.scene import add_ct, add_segmentation
 from hideseekseg.imaging.volume import Volume
 
 MODULE = Path(__file__).resolve().parents[2] / "HideSeekSeg"
@@ -257,3 +260,121 @@ def test_the_panel_needs_no_torch_in_slicers_process() -> None:
     words = [sys.executable, "-c", code, str(root / "Testing"), str(root / "HideSeekSeg")]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert done.stdout.split()[-1] == "False"
+
+
+def test_vertebrae_are_faint_in_3d_while_the_review_is_open(desktop: Desktop) -> None:
+    import slicer
+
+    grid = make_grid((70, 50, 50), (1.2, 1.1, 2.0))
+    result = make_result(grid)
+    mask = make_ct(grid).array > 600
+    vertebrae = add_segmentation({"vertebrae_T10": mask}, grid.ijk_to_lps, "Vertebrae")
+    ct = add_review(result.vertebrae, grid, source=vertebrae)
+
+    def surfaces() -> list[Any]:
+        nodes = slicer.util.getNodesByClass("vtkMRMLModelNode")
+        return [node for node in nodes if node.GetAttribute("HideSeekSeg.Surface")]
+
+    with open_panel(desktop) as opened:
+        opened.choose(ct, vertebrae)
+        desktop.wait(surfaces, 5)
+        (model,) = surfaces()
+        assert model.GetName() == "T10 surface"
+        assert model.GetDisplayNode().GetOpacity() < 0.5
+        assert not model.GetDisplayNode().GetVisibility2D()
+        opened.panel.exit()
+        assert surfaces() == []
+        opened.panel.enter()
+        desktop.wait(surfaces, 5)
+
+
+class TotalSegmentatorLogic:
+    """The extension's logic by its own signature; the work is that of a test."""
+
+    fails = ""
+    calls: ClassVar[list[Any]] = []
+
+    def setupPythonRequirements(self, upgrade: bool = False) -> None:  # noqa: N802
+        self.calls.append("requirements")
+
+    def process(
+        self,
+        inputVolume: Any,  # noqa: N803
+        outputSegmentation: Any,  # noqa: N803
+        fast: bool = True,
+        cpu: bool = False,
+        task: str | None = None,
+        subset: list[str] | None = None,
+    ) -> None:
+        import slicer.util
+
+        if self.fails:
+            raise RuntimeError(self.fails)
+        assert task == "total" and subset is not None
+        assert {"vertebrae_C1", "vertebrae_L5"} < set(subset)
+        self.calls.append(inputVolume)
+        array = (slicer.util.arrayFromVolume(inputVolume) > 600).astype("uint8")
+        outputSegmentation.GetSegmentation().AddEmptySegment("vertebrae_T10", "T10 vertebra")
+        slicer.util.updateSegmentBinaryLabelmapFromArray(
+            array, outputSegmentation, "vertebrae_T10", inputVolume
+        )
+
+
+@pytest.fixture
+def total_segmentator(monkeypatch: pytest.MonkeyPatch) -> type[TotalSegmentatorLogic]:
+    """The extension, installed."""
+    import slicer
+
+    monkeypatch.setattr(TotalSegmentatorLogic, "calls", [])
+    module = types.SimpleNamespace(TotalSegmentatorLogic=TotalSegmentatorLogic)
+    monkeypatch.setitem(sys.modules, "TotalSegmentator", module)
+    monkeypatch.setattr(slicer.modules, "totalsegmentator", module, raising=False)
+    return TotalSegmentatorLogic
+
+
+def ct_alone() -> Any:
+    grid = make_grid((70, 50, 50), (1.2, 1.1, 2.0))
+    return add_ct(make_ct(grid).array, grid.ijk_to_lps, "Chest")
+
+
+def test_vertebrae_are_segmented_by_total_segmentator_after_asking(
+    desktop: Desktop, total_segmentator: type[TotalSegmentatorLogic]
+) -> None:
+    with open_panel(desktop) as opened:
+        opened.ui.ctSelector.setCurrentNode(ct_alone())
+        button = opened.ui.vertebraeButton
+        assert button.isVisibleTo(opened.widget)
+        desktop.answers = [False]
+        button.click()
+        assert "Run TotalSegmentator on “Chest”" in desktop.messages[-1]
+        assert total_segmentator.calls == [], "nothing without a yes"
+        button.click()
+        assert total_segmentator.calls == ["requirements", opened.ui.ctSelector.currentNode()]
+        node = opened.ui.segmentationSelector.currentNode()
+        assert node.GetName() == "Chest vertebrae"
+        assert not button.isVisibleTo(opened.widget)
+        assert opened.panel.levels.levels() == ("T10",)
+
+
+def test_total_segmentator_that_fails_leaves_nothing(
+    desktop: Desktop,
+    total_segmentator: type[TotalSegmentatorLogic],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import slicer
+
+    monkeypatch.setattr(total_segmentator, "fails", "no space\nleft")
+    with open_panel(desktop) as opened:
+        opened.ui.ctSelector.setCurrentNode(ct_alone())
+        opened.ui.vertebraeButton.click()
+        assert opened.message == "TotalSegmentator did not finish: no space left."
+        assert slicer.util.getNodesByClass("vtkMRMLSegmentationNode") == []
+
+
+def test_how_to_get_total_segmentator_is_said_where_it_is_missing(desktop: Desktop) -> None:
+    with open_panel(desktop) as opened:
+        assert not opened.ui.vertebraeButton.isVisibleTo(opened.widget), "no CT, no offer"
+        opened.ui.ctSelector.setCurrentNode(ct_alone())
+        opened.ui.vertebraeButton.click()
+        assert "Extensions Manager" in opened.message
+        assert desktop.messages == [], "nothing is asked"

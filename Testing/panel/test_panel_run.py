@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from desktop import Desktop
 from helpers.findings import ball, make_candidate, make_grid, make_result
 from helpers.panel import Opened, add_boxes, add_review, open_panel
 from helpers.scene import add_ct, add_segmentation, add_transform, everything_of
-from hideseekseg.events import Cancelled, Failed, Started, VertebraDone, to_line
-from hideseekseg.findings import Status, VertebraFinding
+from hideseekseg.events import Cancelled, Failed, Finished, Started, VertebraDone, to_line
+from hideseekseg.findings import Candidate, LesionType, Status, VertebraFinding
 from hideseekseg.imaging.volume import Volume
 from hideseekseg.output.vertebra_file import write_vertebra
 
@@ -262,6 +263,89 @@ def test_a_vertebra_that_is_finished_after_cancel_is_kept(
         assert opened.message == "Stopped. Kept: T10."
         assert [row[:3] for row in opened.rows()] == [["T10", "blastic", "0.90"]]
         assert "Stopped before: T11" in opened.ui.quietLabel.text
+
+
+def run_t10(folder: Path, spine: Spine, name: str, found: VertebraFinding) -> str:
+    """A child that finishes T10 with these candidates, and nothing else."""
+    file = folder / f"{name}.npz"
+    write_vertebra(file, found, None)
+    done, end = VertebraDone("T10", {}, str(file)), Finished((), 1.0)
+    started = replace(STARTED, levels=("T10",))
+    events = "\n".join(f"print({to_line(x)!r}, flush=True)" for x in (started, done, end))
+    where = folder / name
+    where.mkdir()
+    return scripted(where, events)
+
+
+def test_one_vertebra_is_run_again_and_verdicts_that_still_apply_stay(
+    desktop: Desktop, box_spine: Spine, tmp_path: Path
+) -> None:
+    """By type and place, whatever the candidates are called now."""
+    import slicer.util
+
+    grid = box_spine[0].grid
+    at = [tuple(float(v) for v in grid.lps((22, y, 32))) for y in (12, 20, 28)]
+
+    def lesion(name: str, kind: LesionType, score: float, place: int) -> Candidate:
+        return make_candidate(name, kind, score, ball(grid, at[place], 3.0), grid)  # type: ignore[arg-type]
+
+    before = VertebraFinding(
+        "T10",
+        Status.FINDINGS,
+        candidates=(
+            lesion("T10-blastic-1", "blastic", 0.9, 0),
+            lesion("T10-lytic-1", "lytic", 0.8, 1),
+        ),
+    )
+    after = VertebraFinding(
+        "T10",
+        Status.FINDINGS,
+        candidates=(
+            lesion("T10-lytic-1", "lytic", 0.95, 2),
+            lesion("T10-lytic-2", "lytic", 0.7, 1),
+            lesion("T10-blastic-1", "blastic", 0.6, 0),
+        ),
+    )
+    with run_scripted(desktop, box_spine, run_t10(tmp_path, box_spine, "first", before)) as opened:
+        opened.wait_for_end(20)
+        assert opened.ui.inputsButton.collapsed, "room for the review"
+        opened.key("A")
+        opened.ui.reasonBox.activated.emit(1)
+        assert [r[5] for r in opened.rows()] == ["✓ accepted", "✗ rejected (haemangioma)"]
+        (node,) = results_in_scene()
+        opened.panel.review.choose_vertebra("T10")
+        opened.panel._makeJob.keywords["program"] = run_t10(tmp_path, box_spine, "again", after)
+        opened.ui.rerunButton.click()
+        opened.wait_for_end(20)
+        assert results_in_scene() == [node], "it goes into the results that are open"
+        assert [[r[1], r[2], r[5]] for r in opened.rows()] == [
+            ["lytic", "0.95", "to review"],
+            ["lytic", "0.70", "✗ rejected (haemangioma)"],
+            ["blastic", "0.60", "✓ accepted"],
+        ]
+        segments = list(node.GetSegmentation().GetSegmentIDs())
+        assert segments == ["T10-lytic-1", "T10-lytic-2", "T10-blastic-1"]
+        # A whole run makes results of its own, and takes the verdicts along.
+        drawn = opened.panel.review.add_missed("T10", "lytic")
+        mask = ball(grid, at[1], 2.0)  # type: ignore[arg-type]
+        voxels = np.zeros(grid.shape, np.uint8)
+        mask.paint(voxels)
+        ct = opened.ui.ctSelector.currentNode()
+        slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, node, drawn, ct)
+        opened.panel._makeJob.keywords["program"] = run_t10(tmp_path, box_spine, "whole", after)
+        opened.ui.segmentButton.click()
+        opened.wait_for_end(20)
+        assert len(results_in_scene()) == 2
+        assert [r[5] for r in opened.rows()] == [
+            "to review",
+            "✗ rejected (haemangioma)",
+            "✓ accepted",
+            "✓ added",
+        ]
+        assert float(opened.rows()[-1][4]) == pytest.approx(
+            mask.array.sum() * grid.voxel_mm3 / 1000, abs=0.006
+        )
+        assert opened.ui.resultsSelector.isVisibleTo(opened.widget)
 
 
 def test_a_level_that_is_not_segmented_is_shown(opened: Opened, box_spine: Spine) -> None:

@@ -12,7 +12,7 @@ import slicer.util
 
 from ..findings import Evidence
 from ..imaging.volume import Grid
-from ..output.figures.drawing import reach, window
+from ..output.figures.drawing import difference_limit, window
 from ..output.segment_description import TYPE_COLOURS
 from .geometry import CT_REFERENCE, RAS_FROM_LPS, asMatrix
 from .segments import isolate
@@ -156,7 +156,7 @@ def fillEdit(node: Any, evidence: Evidence, grid: Grid) -> None:
 def fillDifference(node: Any, evidence: Evidence, grid: Grid) -> None:
     """Fill in the difference: blue where density was added (lytic), orange where removed."""
     _fill(node, evidence.difference, grid)
-    most = reach(evidence.difference[evidence.body])
+    most = difference_limit(evidence.image, evidence.difference[evidence.body])
     display = node.GetDisplayNode()
     display.SetAndObserveColorNodeID(_colours(node.GetScene()).GetID())
     setWindow(display, -most, most)

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from ..anatomy.label_conventions import LEVELS
 from ..errors import SceneError, UserError
 from ..findings import Evidence, LesionType
+from ..output.figures.drawing import difference_limit, is_hounsfield
 from ..review.burden import Burden
 from ..review.items import ORDERS
 from ..review.review import (
@@ -172,9 +173,9 @@ class ReviewController:
             session.views.take()
         self.renew()
         self._view.draw_review(True)
-        self._draw_results()
         self.begin()
         self.flush()
+        self._draw_results()
 
     def clear(self) -> None:
         """Close the review: the scene was closed, or a new run begins."""
@@ -423,6 +424,12 @@ class ReviewController:
             picture = "ct"
         self.picture = picture
         self._view.draw_picture(picture)
+        if picture == "difference" and item is not None:
+            seen = self.evidence(item.level)
+            if seen is not None:
+                limit = difference_limit(seen.image, seen.difference[seen.body])
+                scale = texts.difference_scale(limit, is_hounsfield(seen.image))
+                self._view.say(scale)
 
     def evidence(self, level: str) -> Evidence | None:
         """Return what the method saw of a vertebra, None where the scene does not hold it."""

@@ -201,6 +201,7 @@ class SegmentationRun:
                 self.results = Results.create(self.ctNode, self.segmentationNode, self.facts())
                 self._adoptDrawn(self.results)
             self.results.addVertebra(finding, evidence)
+            self.results.apply(self.review)  # the verdicts of an earlier review
         except SceneError as error:
             self.cancel(str(error))
             return

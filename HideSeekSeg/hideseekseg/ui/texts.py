@@ -139,6 +139,16 @@ def not_kept(level: str) -> str:
     return text.format(level=level)
 
 
+def difference_scale(limit: float, hounsfield: bool) -> str:
+    """Return what the colours of the difference mean."""
+    unit = "HU" if hounsfield else _("units of the volume")
+    text = _(
+        "Difference: blue is density that the healthy edit added (lytic), up to +{limit:.3g}"
+        " {unit}; orange is density that it took away (blastic), down to -{limit:.3g} {unit}."
+    )
+    return text.format(limit=limit, unit=unit)
+
+
 def done(review: Review) -> str:
     """Return the message of a finished run."""
     return _("Done: {summary}.").format(summary=review.summary())

@@ -24,6 +24,9 @@ Mask = npt.NDArray[np.bool_]
 BONE_WINDOW = (-500.0, 1300.0)
 
 
+DIFFERENCE_HU = 300.0
+
+
 def is_hounsfield(values: npt.NDArray[np.floating]) -> bool:
     """Whether intensities around vertebrae look like HU: fat below 0, bone above 150."""
     low, high = np.nanpercentile(values, [0.1, 99.5])
@@ -36,6 +39,16 @@ def window(values: npt.NDArray[np.floating]) -> tuple[float, float]:
         return BONE_WINDOW
     low, high = (float(v) for v in np.nanpercentile(values, [0.5, 99.5]))
     return low, max(high, low + 1e-6)
+
+
+def difference_limit(
+    image: npt.NDArray[np.floating], differences: npt.NDArray[np.floating]
+) -> float:
+    """How far the display of a difference goes to either side of zero.
+
+    In HU always as far, so that vertebrae and patients can be compared; else as ``reach``.
+    """
+    return DIFFERENCE_HU if is_hounsfield(image) else reach(differences)
 
 
 def reach(differences: npt.NDArray[np.floating]) -> float:

@@ -13,12 +13,13 @@ from ...findings import LESION_TYPES, Evidence, LesionType
 from ...imaging.patch import Patch, move_patch
 from ...imaging.volume import Grid
 from ..segment_description import TYPE_COLOURS, Colour
-from .drawing import Mask, busiest_slice, is_hounsfield, reach, window
+from .drawing import Mask, busiest_slice, difference_limit, is_hounsfield, window
 
 Picture = npt.NDArray[Any]  # bytes once finished, 0 to 1 before
 
 TITLES = ("original", "healthy edit", "difference", "revealed alone")
 _PIXELS = 224  # of the longer side, at least
+_BAR = 10  # pixels of the scale's width
 _BODY = (0.55, 0.55, 0.55)
 
 
@@ -44,7 +45,7 @@ def make_strip(evidence: Evidence, patch: Patch, ct: Grid, kind: LesionType) -> 
     scored = slice_candidate(evidence, mask[s], s)
     alone = revealed_alone(evidence, scored if scored.any() else mask[s], s)
     low, high = window(evidence.image)
-    most = reach(evidence.difference[evidence.body])
+    most = difference_limit(evidence.image, evidence.difference[evidence.body])
     scale = -(-_PIXELS // max(evidence.image[s].shape))
     grey = [_grey(x, low, high, scale) for x in (evidence.image[s], evidence.edit[s], alone)]
     signed = _signed(evidence.difference[s], most, scale)
@@ -53,11 +54,14 @@ def make_strip(evidence: Evidence, patch: Patch, ct: Grid, kind: LesionType) -> 
     pictures = (
         _drawn(grey[0], outline, colour),
         _finish(grey[1]),
-        _drawn(_over(signed, body, _BODY), outline, (1.0, 1.0, 1.0)),
+        _with_bar(_drawn(_over(signed, body, _BODY), outline, (1.0, 1.0, 1.0))),
         _drawn(grey[2], outline, colour),
     )
     unit = "HU" if is_hounsfield(evidence.image) else "a.u."
-    note = f"sagittal slice {s + 1} of {len(mask)}, difference up to ±{most:.3g} {unit}"
+    note = (
+        f"sagittal slice {s + 1} of {len(mask)}; difference: blue +{most:.3g} {unit} (added, lytic)"
+        f" to orange -{most:.3g} {unit} (taken away, blastic)"
+    )
     if not scored.any():
         note += "; the method proposed nothing here"
     return Strip(dict(zip(TITLES, pictures)), note)
@@ -113,6 +117,17 @@ def _over(picture: Picture, rim: Mask, colour: Colour) -> Picture:
 
 def _drawn(picture: Picture, rim: Mask, colour: Colour) -> Picture:
     return _finish(_over(picture, rim, colour))
+
+
+def _with_bar(picture: Picture) -> Picture:
+    """Draw the scale along the right side, where no body is and the difference is black.
+
+    It runs from the most that was added down to the most that was taken away.
+    """
+    shares = np.linspace(1, -1, len(picture))[:, None].repeat(_BAR, axis=1).astype(np.float32)
+    picture[:, -_BAR:] = np.round(_signed(shares, 1.0, 1) * 255).astype(np.uint8)
+    picture[:, -_BAR - 1] = 255
+    return picture
 
 
 def _finish(picture: Picture) -> Picture:

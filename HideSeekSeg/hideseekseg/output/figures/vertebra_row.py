@@ -22,10 +22,10 @@ from .drawing import (
     Tile,
     add_axes,
     busiest_slice,
+    difference_limit,
     draw_tile,
     is_hounsfield,
     mark_sides,
-    reach,
     window,
     write,
 )
@@ -53,7 +53,7 @@ def common_look(evidence: Sequence[Evidence]) -> RowStyle:
     images = np.concatenate([e.image.ravel() for e in evidence])
     inside = np.concatenate([e.difference[e.body] for e in evidence])
     unit = "HU" if is_hounsfield(images) else "a.u."
-    return RowStyle(window(images), reach(inside), unit)
+    return RowStyle(window(images), difference_limit(images, inside), unit)
 
 
 @dataclass(frozen=True)
