@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 
 from hideseekseg.findings import Candidate, Evidence, LesionType, Result, Status, VertebraFinding
 from hideseekseg.imaging.patch import Patch
-from hideseekseg.imaging.volume import Grid, Volume
+from hideseekseg.imaging.volume import Grid, Volume, scan_identity
+from hideseekseg.output.review_export import export_accepted
+from hideseekseg.output.seg_nrrd import write_segmentation
+from hideseekseg.output.tables import write_json
+from hideseekseg.output.vertebra_file import write_vertebra
+from hideseekseg.review.review import Review
 
 Floats = npt.NDArray[np.float64]
 RUN = {"weights": "example", "weights_hash": "0123456789abcdef" * 4, "device": "cpu"}
@@ -134,3 +143,33 @@ def make_evidence(ct: Volume, result: Result) -> dict[str, Evidence]:
         masks = (difference > 0, difference < 0, difference != 0)
         evidence[vertebra.level] = Evidence(*images, body, grid, *masks)
     return evidence
+
+
+def store_result(folder: Path, ct: Volume, result: Result | None = None) -> Result:
+    """Write a result of the scan ``ct`` to a folder, as a run does, with its evidence."""
+    result = result or make_result(ct.grid)
+    facts = {"scan": scan_identity(ct), "versions": {"hideseekseg": "0.1.7"}}
+    result = replace(result, run={**result.run, **facts}, evidence=make_evidence(ct, result))
+    (folder / "vertebrae").mkdir(parents=True, exist_ok=True)
+    write_json(folder / "candidates.json", result)
+    write_segmentation(folder / "lesions.seg.nrrd", ct.grid, result)
+    for vertebra in result.vertebrae:
+        file = folder / "vertebrae" / f"{vertebra.level}.npz"
+        write_vertebra(file, vertebra, result.evidence.get(vertebra.level))
+    return result
+
+
+def accepted_review(folder: Path, ct: Volume, result: Result) -> Review:
+    """Accept T10-1, reject T10-2, leave L1 open, add a lesion in T11 of the reader's own."""
+    review = Review(result.threshold)
+    for vertebra in result.vertebrae:
+        review.add_vertebra(vertebra)
+    review.judge("T10-1", "accepted")
+    review.judge("T10-2", "rejected")
+    review.comment("T10-1", "sclerotic <b>rim</b>")
+    added = review.add_missed("T11", "lytic")
+    patches = {c.id: c.patch for v in result.vertebrae for c in v.candidates if c.patch}
+    patches[added] = patches["L1-1"]
+    when = datetime(2026, 3, 4, 5, 6, 7)
+    export_accepted(folder, review, patches, ct.grid, result.run, "R. Ader", when)
+    return review

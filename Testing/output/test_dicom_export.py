@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,20 @@ import pytest
 import SimpleITK as sitk
 
 from hideseekseg.cli.main import main
-from hideseekseg.findings import Result
 from hideseekseg.imaging.reading import read_ct, read_segmentation
-from hideseekseg.imaging.volume import Grid, Volume, scan_identity, to_sitk
-from hideseekseg.output.review_export import export_accepted
+from hideseekseg.imaging.volume import Grid, Volume, to_sitk
 from hideseekseg.output.seg_nrrd import write_segmentation
-from hideseekseg.output.tables import write_json
-from hideseekseg.review.review import Review
 
 pydicom: Any = pytest.importorskip("pydicom", reason="pydicom is not installed")
 hd: Any = pytest.importorskip("highdicom", reason="highdicom is not installed")
 from helpers.dicom import ROOT, item, save, write_series  # noqa: E402
-from helpers.findings import RUN, make_ct, make_grid, make_result  # noqa: E402
+from helpers.findings import (  # noqa: E402
+    accepted_review,
+    make_ct,
+    make_grid,
+    make_result,
+    store_result,
+)
 
 ENHANCED = "1.2.840.10008.5.1.4.1.1.2.1"
 TILT = np.radians(20)
@@ -44,33 +45,6 @@ def write_oblique(folder: Path, **fields: Any) -> Path:
     return write_series(folder, whole_hu(grid), ImageOrientationPatient=axes, **fields)
 
 
-def store(folder: Path, ct: Volume, result: Result | None = None) -> Result:
-    """Write a result as a run does, of the scan ``ct``."""
-    result = result or make_result(ct.grid)
-    facts = {"scan": scan_identity(ct), "versions": {"hideseekseg": "0.1.7"}}
-    result = replace(result, run={**RUN, **facts})
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "candidates.json", result)
-    write_segmentation(folder / "lesions.seg.nrrd", ct.grid, result)
-    return result
-
-
-def accepted_review(folder: Path, ct: Volume, result: Result) -> Review:
-    """Accept T10-1, reject T10-2, leave L1 open, add a lesion in T11 of the reader's own."""
-    review = Review(result.threshold)
-    for vertebra in result.vertebrae:
-        review.add_vertebra(vertebra)
-    review.judge("T10-1", "accepted")
-    review.judge("T10-2", "rejected")
-    review.comment("T10-1", "sclerotic rim")
-    added = review.add_missed("T11", "lytic")
-    patches = {c.id: c.patch for v in result.vertebrae for c in v.candidates if c.patch}
-    patches[added] = patches["L1-1"]
-    when = datetime(2026, 3, 4, 5, 6, 7)
-    export_accepted(folder, review, patches, ct.grid, result.run, "R. Ader", when)
-    return review
-
-
 def export(result: Path, ct: Path, seg: Path, *more: str) -> int:
     return main(["export", str(result), "--ct", str(ct), "--dicom-seg", str(seg), *more])
 
@@ -89,7 +63,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("oblique")
     write_oblique(folder / "ct")
     ct = read_ct(folder / "ct")
-    result = store(folder / "result", ct)
+    result = store_result(folder / "result", ct)
     assert export(folder / "result", folder / "ct", folder / "seg.dcm") == 0
     seg = hd.seg.segread(folder / "seg.dcm")
     return {"folder": folder, "ct": ct, "result": result, "seg": seg}
@@ -160,14 +134,14 @@ def test_tracking_uids_survive_a_second_export_and_a_review(made: dict[str, Any]
     assert again.SOPInstanceUID != made["seg"].SOPInstanceUID
 
     reviewed = folder / "reviewed"
-    accepted_review(reviewed, made["ct"], store(reviewed, made["ct"]))
+    accepted_review(reviewed, made["ct"], store_result(reviewed, made["ct"]))
     assert export(reviewed, folder / "ct", reviewed / "seg.dcm") == 0
     seg = hd.seg.segread(reviewed / "seg.dcm")
     first, added = seg.SegmentSequence
     assert first.SegmentLabel == "T10 blastic 1" and first.TrackingUID == before["T10 blastic 1"]
     assert first.SegmentedPropertyTypeCodeSequence[0].CodeValue == "14799000"
     assert first.SegmentAlgorithmType == "SEMIAUTOMATIC"
-    assert "sclerotic rim" in first.SegmentDescription
+    assert "sclerotic <b>rim</b>" in first.SegmentDescription
     assert added.SegmentLabel == "T11 lytic added 1" and added.SegmentAlgorithmType == "MANUAL"
     assert seg.ContentCreatorName == "R. Ader"
     assert export(reviewed, folder / "ct", reviewed / "all.dcm", "--unreviewed") == 0
@@ -183,7 +157,7 @@ def test_a_result_of_a_nifti_copy_goes_onto_the_dicom_slices(
     sitk.WriteImage(sitk.Cast(image, sitk.sitkFloat32), tmp_path / "ct.nrrd")
     copy = read_ct(tmp_path / "ct.nrrd")
     assert copy.grid.shape != made["ct"].grid.shape
-    result = store(tmp_path / "result", copy)
+    result = store_result(tmp_path / "result", copy)
     assert export(tmp_path / "result", made["folder"] / "ct", tmp_path / "seg.dcm") == 0
     read = read_segmentation(tmp_path / "seg.dcm")
     mask = read.mask(next(x for x in read.segments if x.name == "L1 lytic 1"))
@@ -210,7 +184,7 @@ def test_names_of_any_script_and_none_at_all_in_a_compressed_series(
             one = pydicom.dcmread(file)
             one.compress(pydicom.uid.RLELossless)
             one.save_as(file)
-    store(tmp_path / "result", read_ct(tmp_path / "ct"))
+    store_result(tmp_path / "result", read_ct(tmp_path / "ct"))
     assert export(tmp_path / "result", tmp_path / "ct", tmp_path / "seg.dcm") == 0
     seg = hd.seg.segread(tmp_path / "seg.dcm")
     assert str(seg.PatientName) == name
@@ -257,11 +231,11 @@ def test_files_that_contradict_each_other_and_a_result_without_lesions(
     made: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ct = made["ct"]
-    mixed = store(tmp_path / "mixed", ct)
+    mixed = store_result(tmp_path / "mixed", ct)
     write_segmentation(tmp_path / "mixed" / "lesions.seg.nrrd", ct.grid, mixed.with_threshold(0.7))
     text = refusal(capsys, tmp_path / "mixed", made["folder"] / "ct")
     assert "lesions.seg.nrrd: is not of the same result as candidates.json: it lacks L1" in text
-    store(tmp_path / "none", ct, make_result(ct.grid).with_threshold(0.99))
+    store_result(tmp_path / "none", ct, make_result(ct.grid).with_threshold(0.99))
     text = refusal(capsys, tmp_path / "none", made["folder"] / "ct")
     assert "has no lesion, and a DICOM SEG cannot be empty" in text
 
@@ -309,7 +283,7 @@ def test_a_multi_frame_source_is_referred_to_frame_by_frame(
 ) -> None:
     enhanced(made["ct"], tmp_path / "ct" / "all.dcm")
     ct = read_ct(tmp_path / "ct")
-    result = store(tmp_path / "result", ct)
+    result = store_result(tmp_path / "result", ct)
     assert export(tmp_path / "result", tmp_path / "ct", tmp_path / "seg.dcm") == 0
     seg = hd.seg.segread(tmp_path / "seg.dcm")
     count = ct.grid.shape[0]
@@ -322,3 +296,79 @@ def test_a_multi_frame_source_is_referred_to_frame_by_frame(
     assert patch is not None
     patch.paint(expected)
     np.testing.assert_array_equal(pixels[::-1, ..., 2].astype(bool), expected)
+
+
+def measurements(group: Any) -> dict[tuple[str, str], float]:
+    """Values by name and derivation, as a reader of the SR gets them."""
+    found = {}
+    for one in group.get_measurements():
+        how = one.derivation.meaning if one.derivation else ""
+        found[one.name.meaning, how] = float(one.value)
+    return found
+
+
+def test_an_sr_says_per_lesion_and_level_what_was_measured(
+    made: dict[str, Any], tmp_path: Path
+) -> None:
+    ct, folder = made["ct"], tmp_path / "reviewed"
+    accepted_review(folder, ct, store_result(folder, ct))
+    sr_file, seg_file = folder / "sr.dcm", folder / "seg.dcm"
+    assert export(folder, made["folder"] / "ct", seg_file, "--dicom-sr", str(sr_file)) == 0
+    sr, seg = hd.sr.srread(sr_file), hd.seg.segread(seg_file)
+    report = sr.content
+    assert sr.ContentTemplateSequence[0].TemplateIdentifier == "1500"
+    groups = report.get_volumetric_roi_measurement_groups()
+    assert [g.tracking_identifier for g in groups] == ["T10 blastic 1", "T11 lytic added 1"]
+    first = groups[0]
+    assert first.tracking_uid == seg.SegmentSequence[0].TrackingUID
+    assert first.reference_type.meaning == "Referenced Segment"
+    assert first.referenced_segment.referenced_sop_instance_uid == seg.SOPInstanceUID
+    candidate = made["result"].vertebrae[0].candidates[0]
+    voxels = ct.array[candidate.patch.box][candidate.patch.array]
+    said = measurements(first)
+    assert said["Volume", ""] == pytest.approx(candidate.volume_mm3, rel=1e-4)
+    assert said["Diameter", "Maximum"] == pytest.approx(14, abs=2)
+    assert said["Attenuation Coefficient", "Mean"] == pytest.approx(voxels.mean(), abs=0.01)
+    deviation = said["Attenuation Coefficient", "Standard Deviation"]
+    assert deviation == pytest.approx(voxels.std(), abs=0.01)
+    assert said["Score of the method", ""] == 0.91
+    assert said["Probability that the vertebra is malignant", ""] == 0.983
+    evaluated = {x.name.meaning: x.value.meaning for x in first.get_qualitative_evaluations()}
+    assert evaluated["Type of lesion"] == "Osteoblastic lesion"
+    assert evaluated["Verdict of the reader"] == "Accepted"
+    assert first.finding_type.value == "14799000"
+    assert first.finding_sites[0].topographical_modifier is None
+    assert first.finding_sites[0].value.value == "7610001"
+    assert ("Score of the method", "") not in measurements(groups[1]), "drawn by the reader"
+
+    burden = {g.tracking_identifier: measurements(g) for g in report.get_image_measurement_groups()}
+    assert burden["T10, blastic lesions"]["Number of lesions", ""] == 1
+    assert burden["all levels, all lesions"]["Number of lesions", ""] == 2
+    observers = {x.observer_type.meaning for x in report.get_observer_contexts()}
+    assert observers == {"Person", "Device"}
+    assert "R. Ader" in str(sr)
+    cited = {
+        image.ReferencedSOPInstanceUID
+        for study in sr.CurrentRequestedProcedureEvidenceSequence
+        for one in study.ReferencedSeriesSequence
+        for image in one.ReferencedSOPSequence
+    }
+    assert seg.SOPInstanceUID in cited and len(cited) == 1 + ct.grid.shape[0]
+
+
+def test_an_sr_alone_says_that_nothing_was_found(
+    made: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ct = made["ct"]
+    store_result(tmp_path, ct, make_result(ct.grid).with_threshold(0.99))
+    words = ["export", str(tmp_path), "--ct", str(made["folder"] / "ct")]
+    assert main([*words, "--dicom-sr", str(tmp_path / "sr.dcm")]) == 0
+    (group,) = hd.sr.srread(tmp_path / "sr.dcm").content.get_image_measurement_groups()
+    assert measurements(group)["Number of lesions", ""] == 0
+    capsys.readouterr()
+    words[1] = str(made["folder"] / "result")
+    assert main([*words, "--dicom-sr", str(tmp_path / "no.dcm")]) == 2
+    assert main(words) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert "refers to the segments of a DICOM SEG" in first and "nothing to write" in second
+    assert not (tmp_path / "no.dcm").exists()

@@ -1,4 +1,4 @@
-"""The subcommands that take a result further: ``export`` to DICOM."""
+"""The subcommands that take a result further: ``export`` to DICOM, ``report`` for people."""
 
 from __future__ import annotations
 
@@ -15,22 +15,62 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     add("result", type=Path, metavar="RESULT", help="folder of results, reviewed or not")
     add("--ct", type=Path, required=True, metavar="DIR", help="the DICOM series that it is of")
     add("--series", default="", metavar="UID|N", help="the series, where the folder has several")
-    add("--dicom-seg", type=Path, required=True, metavar="FILE", help="DICOM SEG to write")
+    add("--dicom-seg", type=Path, metavar="FILE", help="DICOM SEG to write")
+    add("--dicom-sr", type=Path, metavar="FILE", help="DICOM SR to write, of the SEG's segments")
     add("--unreviewed", action="store_true", help=UNREVIEWED)
 
 
 def _export(args: argparse.Namespace) -> int:
+    from contextlib import ExitStack
+
+    from ..errors import InputError
     from ..files import atomic
     from ..output.dicom_seg_export import dicom_seg, read_instances, read_source
+    from ..output.dicom_sr_export import dicom_sr
+    from ..output.stored_result import read_result
+
+    if not args.dicom_seg and not args.dicom_sr:
+        raise InputError("", "nothing to write: give --dicom-seg, and perhaps --dicom-sr")
+    stored = read_result(args.result, args.unreviewed)
+    if stored.lesions and not args.dicom_seg:
+        cause = "a DICOM SR refers to the segments of a DICOM SEG: give --dicom-seg as well"
+        raise InputError("--dicom-sr", cause)
+    ct = read_source(stored, args.ct, args.series)
+    instances = read_instances(ct)
+    made = [(args.dicom_seg, dicom_seg(stored, ct, instances))] if args.dicom_seg else []
+    if args.dicom_sr:
+        segmentation = made[0][1] if made else None
+        made.append((args.dicom_sr, dicom_sr(stored, ct, instances, segmentation)))
+    with ExitStack() as files:  # all are complete before the first one has its name
+        for file, dataset in made:
+            dataset.save_as(files.enter_context(atomic(file)))
+    for file, _ in made:
+        print(file)
+    return OK
+
+
+def _report_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("result", type=Path, metavar="RESULT", help="folder of results, reviewed or not")
+    add("--out", type=Path, required=True, metavar="FILE", help="HTML file to write")
+    add("--pdf", type=Path, metavar="FILE", help="also write it as PDF")
+    add("--earlier", type=Path, metavar="RESULT", help="an earlier result of the same patient")
+    add("--unreviewed", action="store_true", help=UNREVIEWED)
+
+
+def _report(args: argparse.Namespace) -> int:
+    from ..output.report import make_report
+    from ..output.report_files import write_html, write_pdf
     from ..output.stored_result import read_result
 
     stored = read_result(args.result, args.unreviewed)
-    ct = read_source(stored, args.ct, args.series)
-    instances = read_instances(ct)
-    segmentation = dicom_seg(stored, ct, instances)
-    with atomic(args.dicom_seg) as temporary:
-        segmentation.save_as(temporary)
-    print(args.dicom_seg)
+    earlier = read_result(args.earlier, args.unreviewed) if args.earlier else None
+    report = make_report(stored, earlier)
+    write_html(args.out, report)
+    print(args.out)
+    if args.pdf:
+        write_pdf(args.pdf, report)
+        print(args.pdf)
     return OK
 
 
@@ -40,5 +80,11 @@ COMMANDS = (
         "write the lesions of a result as DICOM, on the instances of the CT series",
         _export_arguments,
         _export,
+    ),
+    Command(
+        "report",
+        "write a report of a result for people: one HTML file, and a PDF",
+        _report_arguments,
+        _report,
     ),
 )

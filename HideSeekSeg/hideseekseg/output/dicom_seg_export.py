@@ -29,11 +29,11 @@ SERIES_NUMBER = 9300
 MANUFACTURER = "HideSeekSeg"
 # DICOM and SNOMED have no code for these types: they are private, and declared in every object.
 SCHEME = "99HIDESEEKSEG"
-TYPE_CODES = {
+TYPE_CODES: dict[str, tuple[str, str, str]] = {
     "lytic": ("LYTIC", SCHEME, "Osteolytic lesion"),
     "blastic": ("BLASTIC", SCHEME, "Osteoblastic lesion"),
 }
-_NAMESPACE = uuid.UUID("6a0c6f0e-57a7-4f6c-9d55-3c7a3f7e2f11")
+NAMESPACE = uuid.UUID("6a0c6f0e-57a7-4f6c-9d55-3c7a3f7e2f11")
 # Standard attributes that may be empty, but that a derived object must have.
 _MAY_BE_EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
@@ -126,7 +126,7 @@ def dicom_seg(stored: StoredResult, ct: Volume, instances: Sequence[Any]) -> Any
     hd = highdicom()
     if not stored.lesions:
         raise InputError(stored.folder, "has no lesion, and a DICOM SEG cannot be empty")
-    patches = [_on(ct, stored, lesion) for lesion in stored.lesions]
+    patches = [patch_on(ct, stored, lesion) for lesion in stored.lesions]
     described = [
         _segment(number, lesion, stored, tracking_uid(stored, lesion, instances[0]))
         for number, lesion in enumerate(stored.lesions, start=1)
@@ -184,7 +184,7 @@ def tracking_uid(stored: StoredResult, lesion: Item, instance: Any) -> str:
     run = stored.run
     schedule = run.get("schedule")
     parts = [str(instance.SeriesInstanceUID), run.get("weights_hash", ""), schedule, lesion.id]
-    return f"2.25.{uuid.uuid5(_NAMESPACE, json.dumps(parts, sort_keys=True)).int}"
+    return f"2.25.{uuid.uuid5(NAMESPACE, json.dumps(parts, sort_keys=True)).int}"
 
 
 def region_code(level: str) -> tuple[str, str, str]:
@@ -250,7 +250,7 @@ def _segment(number: int, lesion: Item, stored: StoredResult, uid: str) -> Any:
     return segment
 
 
-def _on(ct: Volume, stored: StoredResult, lesion: Item) -> Patch:
+def patch_on(ct: Volume, stored: StoredResult, lesion: Item) -> Patch:
     """Return a lesion's voxels on the CT's own grid."""
     if stored.grid is None:
         raise ValueError("lesions without a grid")

@@ -30,7 +30,8 @@ class StoredResult:
     has reviewed them.  ``patches`` are their voxels by id on ``grid``, that of the CT, which is
     None where there is no lesion.  ``states`` are those of all vertebrae, ``bodies`` the volumes of
     the vertebral bodies (mm3) that were analysed, by level.  ``reviewer`` and ``reviewed`` (when,
-    ISO 8601) are empty without a review; ``run`` is ``Result.run``.
+    ISO 8601) are empty without a review; ``others`` are all candidates that do not count;
+    ``run`` is ``Result.run``.
     """
 
     folder: Path
@@ -43,6 +44,7 @@ class StoredResult:
     patches: Mapping[str, Patch]
     reviewer: str = ""
     reviewed: str = ""
+    others: tuple[Item, ...] = ()
 
     @property
     def scan(self) -> dict[str, str]:
@@ -112,6 +114,7 @@ def _of_run(data: dict[str, Any]) -> dict[str, Any]:
         "states": tuple(review.states()),
         "bodies": {v.level: v.body_mm3 for v in analysed},
         "lesions": tuple(x for x in review.items if review.is_finding(x)),
+        "others": tuple(x for x in review.items if not review.is_finding(x)),
     }
 
 
@@ -123,13 +126,14 @@ def _of_review(data: dict[str, Any]) -> dict[str, Any]:
         states.append(state)
         if state.status is not Status.NOT_ANALYSED:
             bodies[state.level] = as_type(float | None, said.get("body_mm3"))
-    items = (_item(row) for row in as_type(list[dict[str, Any]], data["lesions"]))
+    items = [_item(row) for row in as_type(list[dict[str, Any]], data["lesions"])]
     return {
         "run": as_type(dict[str, Any], data["run"]),
         "threshold": as_type(float, data["threshold"]),
         "states": tuple(states),
         "bodies": bodies,
         "lesions": tuple(x for x in items if x.verdict == "accepted"),
+        "others": tuple(x for x in items if x.verdict != "accepted"),
         "reviewer": as_type(str, data["reviewer"]),
         "reviewed": as_type(str, data["reviewed"]),
     }

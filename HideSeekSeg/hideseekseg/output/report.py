@@ -1,0 +1,455 @@
+"""A report of a result for people: what it says, in blocks that ``report_files`` writes.
+
+Everything is said from the result alone; what it does not know is left open in words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import __version__
+from ..anatomy.stability import (
+    CLEAR_LOSS,
+    WALL_MM,
+    alignment,
+    body_heights,
+    describe_place,
+    height_loss,
+    place_in_body,
+    reaches_posterior_wall,
+)
+from ..errors import InputError
+from ..findings import LESION_TYPES, Evidence, Status
+from ..imaging.patch import measure_patch, move_patch
+from ..review.burden import ALL, lesion_burden
+from ..review.follow_up import LocatedLesion, match_lesions
+from ..review.items import Item, VertebraState
+from .figures.drawing import Mask
+from .figures.evidence_strip import make_strip
+from .stored_result import StoredResult, title_of
+
+RESEARCH = (
+    "Research use only. Not a medical device, and no diagnosis: every finding needs a reader."
+)
+# Regions of the Spine Instability Neoplastic Score, by the names it gives them.
+REGIONS = {
+    "junctional": ("C1", "C2", "C7", "T1", "T2", "T11", "T12", "T13", "L1", "L5", "L6", "S1"),
+    "mobile": ("C3", "C4", "C5", "C6", "L2", "L3", "L4"),
+    "semi-rigid": tuple(f"T{n}" for n in range(3, 11)),
+}
+PICTURES_MISSING = (
+    "The run did not keep its images, so there are no pictures, no places within the vertebrae and "
+    "nothing on stability: run it with --each."
+)
+PICTURES_EXPLAINED = (
+    "Pictures, on the sagittal slice with most of the finding, anterior to the left: the CT with "
+    "the finding's outline; the same vertebra as the method draws it healthy; the difference of "
+    "both (blue: density was added, as in a lytic lesion; orange: taken away, as in a blastic one);"
+    " the CT with this finding alone left as it is, which is what its score was computed from."
+)
+
+
+@dataclass(frozen=True)
+class ReportHeading:
+    """A heading of level 2 or 3."""
+
+    text: str
+    level: int = 2
+
+
+@dataclass(frozen=True)
+class ReportText:
+    """A paragraph; a ``warning`` stands out."""
+
+    text: str
+    warning: bool = False
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    """A table; cells are text, numbers ready to print."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class ReportPictures:
+    """Pictures (H, W, 3: bytes) side by side with their titles, and what is said below them."""
+
+    pictures: tuple[tuple[str, npt.NDArray[np.uint8]], ...]
+    caption: str
+
+
+Block = ReportHeading | ReportText | ReportTable | ReportPictures
+
+
+@dataclass(frozen=True)
+class Report:
+    """``title`` says of which scan it is."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A lesion on the crop of its vertebra; ``mask`` (S, P, I) has at least one voxel."""
+
+    lesion: Item
+    evidence: Evidence
+    mask: Mask
+
+
+def make_report(stored: StoredResult, earlier: StoredResult | None = None) -> Report:
+    """Return the report of a result; with an ``earlier`` one of the same patient, the change.
+
+    Raises InputError where a stored vertebra is damaged, and where both name different patients.
+    """
+    lesions = tuple(measured(stored, lesion) for lesion in stored.lesions)
+    stored = replace(stored, lesions=lesions)
+    images = _images(stored)
+    seen = {x.lesion.id: x for x in _seen(stored, images)}
+    blocks: list[Block] = [ReportText(RESEARCH, warning=True), ReportText(_summary(stored))]
+    blocks += [ReportText(text) for text in _review(stored)]
+    blocks += _analysed(stored)
+    blocks += _burden(stored)
+    if earlier is not None:
+        blocks += _follow_up(stored, earlier, seen)
+    blocks += _findings(stored, seen)
+    blocks += _stability(stored, images, seen)
+    blocks += _method(stored)
+    return Report(f"Vertebral lesions in CT: {title_of(stored)}", tuple(blocks))
+
+
+def measured(stored: StoredResult, lesion: Item) -> Item:
+    """Return the lesion with the size of its voxels."""
+    if stored.grid is None:
+        return lesion
+    return replace(lesion, **vars(measure_patch(stored.patches[lesion.id], stored.grid)))
+
+
+def _images(stored: StoredResult) -> dict[str, Evidence]:
+    found = {state.level: stored.evidence(state.level) for state in stored.states}
+    return {level: evidence for level, evidence in found.items() if evidence is not None}
+
+
+def _seen(stored: StoredResult, images: dict[str, Evidence]) -> Iterable[_Seen]:
+    for lesion in stored.lesions:
+        evidence = images.get(lesion.level)
+        if evidence is None or stored.grid is None:
+            continue
+        moved = move_patch(stored.patches[lesion.id], stored.grid, evidence.grid)
+        if moved is not None and evidence.body.any():
+            mask = np.zeros(evidence.grid.shape, bool)
+            moved.paint(mask)
+            yield _Seen(lesion, evidence, mask)
+
+
+def _analysed_states(stored: StoredResult) -> list[VertebraState]:
+    return [s for s in stored.states if s.status is not Status.NOT_ANALYSED]
+
+
+def _summary(stored: StoredResult) -> str:
+    analysed = _analysed_states(stored)
+    affected = list(dict.fromkeys(s.level for s in stored.states if _of(stored, s.level)))
+    kinds = [(sum(x.type == kind for x in stored.lesions), kind) for kind in LESION_TYPES]
+    of = f"{_count(len(analysed), 'vertebra', 'vertebrae')} analysed"
+    if stored.lesions:
+        parts = " and ".join(f"{count} {kind}" for count, kind in kinds if count)
+        where = f"in {len(affected)} of {of}: {', '.join(affected)}"
+        text = f"{_count(len(stored.lesions), 'lesion')} ({parts}) {where}."
+    else:
+        text = f"No lesion outlined in {of}. This does not exclude one."
+    suspicious = [s.level for s in analysed if s.status is Status.SUSPICIOUS]
+    if suspicious:
+        text += f" Suspicious without an outline: {', '.join(suspicious)}."
+    left_out = [s.level for s in stored.states if s.status is Status.NOT_ANALYSED]
+    if left_out:
+        text += f" Not analysed: {', '.join(left_out)}."
+    return text
+
+
+def _review(stored: StoredResult) -> list[str]:
+    """Return who judged the lesions, and what was left open."""
+    if not stored.reviewer and not stored.reviewed:
+        return ["Not reviewed: these are the findings of the method, judged by nobody."]
+    by = f" by {stored.reviewer}" if stored.reviewer else ""
+    lines = [f"Reviewed{by}, {stored.reviewed.replace('T', ' ')}: the accepted lesions count."]
+    rejected = sum(x.verdict == "rejected" for x in stored.others)
+    if rejected:
+        lines.append(f"{_count(rejected, 'finding')} rejected by the reader.")
+    unsure = [_remark(x) for x in stored.others if x.verdict == "uncertain"]
+    if unsure:
+        lines.append(f"Uncertain, not counted: {'; '.join(unsure)}.")
+    open_ = [
+        x.name
+        for x in stored.others
+        if x.verdict == "unreviewed" and x.score > stored.threshold and not x.missed
+    ]
+    if open_:
+        lines.append(f"Above the threshold but judged by nobody, not counted: {', '.join(open_)}.")
+    return lines
+
+
+def _remark(lesion: Item) -> str:
+    return f"{lesion.name} ({lesion.comment})" if lesion.comment else lesion.name
+
+
+def _analysed(stored: StoredResult) -> list[Block]:
+    rows = []
+    for state in stored.states:
+        p = "" if state.p_malignant is None else f"{state.p_malignant:.2f}"
+        rows.append((state.level, _capital(state.words), p, "; ".join(state.flags)))
+    head = ("Level", "State", "P(malignant)", "Remarks")
+    notes = [ReportText(f"{_capital(note)}.") for note in _texts(stored.run.get("notes"))]
+    return [ReportHeading("What was analysed"), ReportTable(head, tuple(rows)), *notes]
+
+
+def _burden(stored: StoredResult) -> list[Block]:
+    head = ("Level", "Type", "Number", "Volume", "Share of body", "Largest diameter", "Mean HU")
+    rows = []
+    for row in lesion_burden(stored.lesions, stored.bodies):
+        level = "All levels" if row.level == ALL else row.level
+        share = "not known" if row.share_of_body is None else f"{100 * row.share_of_body:.1f} %"
+        diameter = _millimetres(row.largest_diameter_mm) if row.number else ""
+        density = _hounsfield(row.mean_hu) if row.number else ""
+        kind = "both" if row.type == ALL else row.type
+        cells = (level, kind, str(row.number), _millilitres(row.volume_mm3))
+        rows.append((*cells, share, diameter, density))
+    return [ReportHeading("Lesion burden"), ReportTable(head, tuple(rows))]
+
+
+def _findings(stored: StoredResult, seen: dict[str, _Seen]) -> list[Block]:
+    if not stored.lesions:
+        return []
+    blocks: list[Block] = [ReportHeading("Findings")]
+    blocks.append(ReportText(PICTURES_EXPLAINED if seen else PICTURES_MISSING))
+    order = {state.level: n for n, state in enumerate(stored.states)}
+    for lesion in sorted(stored.lesions, key=lambda x: (order.get(x.level, len(order)), -x.score)):
+        blocks += [ReportHeading(lesion.name, 3), ReportText(_said_of(lesion, seen.get(lesion.id)))]
+        if lesion.id in seen and stored.grid is not None:
+            evidence = seen[lesion.id].evidence
+            strip = make_strip(evidence, stored.patches[lesion.id], stored.grid, lesion.type)
+            blocks.append(ReportPictures(tuple(strip.pictures.items()), _capital(strip.note)))
+    return blocks
+
+
+def _said_of(lesion: Item, seen: _Seen | None) -> str:
+    place = ""
+    if seen is not None:
+        place = f", {describe_place(place_in_body(seen.mask, seen.evidence.body))} of the body"
+    size = f"{_millilitres(lesion.volume_mm3)}, largest diameter {_millimetres(lesion.diameter_mm)}"
+    density = f", mean {_hounsfield(lesion.mean_hu)}" if lesion.mean_hu is not None else ""
+    text = f"{_capital(lesion.type)} lesion of {lesion.level}{place}: {size}{density}."
+    if lesion.missed:
+        text += " Drawn by the reader; the method did not find it."
+    else:
+        text += f" Score {lesion.score:.2f}."
+    if lesion.p_all is not None and lesion.p_hidden is not None and lesion.p_alone is not None:
+        text += (
+            f" P(malignant) of its slices is {lesion.p_all:.2f} as they are, {lesion.p_hidden:.2f}"
+            f" with all candidates hidden and {lesion.p_alone:.2f} with this one alone visible."
+        )
+    if lesion.verdict != "unreviewed":
+        text += f" {_capital(lesion.verdict)} by the reader."
+    return f"{text} Comment: {lesion.comment}" if lesion.comment else text
+
+
+def _stability(
+    stored: StoredResult, images: dict[str, Evidence], seen: dict[str, _Seen]
+) -> list[Block]:
+    levels = [s.level for s in stored.states if any(_at(seen, s.level))]
+    if not levels:
+        return []
+    blocks: list[Block] = [
+        ReportHeading("What bears on stability"),
+        ReportText(
+            "Elements of the Spine Instability Neoplastic Score (SINS), as far as the images tell. "
+            "Pain, posterolateral elements and subluxation cannot be told from what the method "
+            "sees, so no total is given."
+        ),
+    ]
+    for level in levels:
+        rows = (
+            ("Location", _region(level)),
+            ("Pain", "not told by images"),
+            ("Bone lesion", _quality(_of(stored, level))),
+            ("Alignment", _alignment(stored, images, level)),
+            ("Vertebral body", _body(stored, images, level)),
+            ("Posterior wall", _wall([x for x in seen.values() if x.lesion.level == level])),
+            ("Posterolateral elements", "not analysed: the method sees the vertebral body alone"),
+        )
+        blocks += [ReportHeading(level, 3), ReportTable(("Element", "What the images tell"), rows)]
+    return blocks
+
+
+def _region(level: str) -> str:
+    return next((name for name, levels in REGIONS.items() if level in levels), "not known")
+
+
+def _quality(lesions: Sequence[Item]) -> str:
+    kinds = [kind for kind in LESION_TYPES if any(x.type == kind for x in lesions)]
+    return kinds[0] if len(kinds) == 1 else "mixed (lytic and blastic)"
+
+
+def _neighbours(stored: StoredResult, level: str) -> list[str]:
+    """Return the levels above and below, empty where there is none."""
+    levels = [state.level for state in stored.states]
+    at = levels.index(level)
+    return [levels[n] if 0 <= n < len(levels) else "" for n in (at - 1, at + 1)]
+
+
+def _alignment(stored: StoredResult, images: dict[str, Evidence], level: str) -> str:
+    above, below = _neighbours(stored, level)
+    if above not in images or below not in images or level not in images:
+        return "not measured: the vertebrae above and below were not both analysed"
+    found = alignment(images[above].grid, images[level].grid, images[below].grid)
+    bend = "kyphosis" if found.kyphosis >= 0 else "lordosis"
+    said = f"{abs(found.kyphosis):.0f}° {bend} and {found.tilt:.0f}° tilt to the side"
+    return f"{said} between {above} and {below}; subluxation is not measured"
+
+
+def _body(stored: StoredResult, images: dict[str, Evidence], level: str) -> str:
+    volume = sum(x.volume_mm3 for x in _of(stored, level))
+    body = stored.bodies.get(level)
+    share = f"; lesions take {100 * volume / body:.0f} % of the body" if body else ""
+    heights = {name: body_heights(x.body, x.grid) for name, x in images.items()}
+    own = heights.get(level)
+    near = {name: heights[name] for name in _neighbours(stored, level) if heights.get(name)}
+    if own is None or not near:
+        why = "the body is cut off or too small" if own is None else "no neighbour was analysed"
+        return f"height not compared: {why}{share}"
+    loss = height_loss(own, [x for x in near.values() if x is not None])
+    at = int(np.argmax(loss))
+    measured_ = ", ".join(f"{x:.0f}" for x in own)
+    said = f"height {measured_} mm (front, middle, back)"
+    where = ("in front", "in its middle", "behind")[at]
+    against = " and ".join(near)
+    if loss[at] < CLEAR_LOSS:
+        return f"{said}, no loss of {100 * CLEAR_LOSS:.0f} % or more against {against}{share}"
+    more = "more" if loss[at] > 0.5 else "less"
+    lost = f"{100 * loss[at]:.0f} % less {where} than {against} let expect"
+    return f"{said}, {lost}: collapse of {more} than 50 %{share}"
+
+
+def _wall(seen: Sequence[_Seen]) -> str:
+    reached = [x.lesion.name for x in seen if reaches_posterior_wall(x.mask, x.evidence)]
+    if reached:
+        return f"reached by {', '.join(reached)} (within {WALL_MM:g} mm)"
+    return "not reached by an outlined lesion"
+
+
+def _follow_up(stored: StoredResult, earlier: StoredResult, seen: dict[str, _Seen]) -> list[Block]:
+    patients = [x.scan.get("patient_id", "") for x in (stored, earlier)]
+    if all(patients) and patients[0] != patients[1]:
+        raise InputError(earlier.folder, "is of another patient: their numbers differ")
+    earlier = replace(earlier, lesions=tuple(measured(earlier, x) for x in earlier.lesions))
+    before = {x.lesion.id: x for x in _seen(earlier, _images(earlier))}
+    blocks: list[Block] = [ReportHeading("Follow-up")]
+    text = f"Against {title_of(earlier)}."
+    if not all(patients):
+        text += " That both are of one patient is not known to this report."
+    blocks.append(ReportText(text))
+    missing = [x.name for x in stored.lesions if x.id not in seen]
+    missing += [f"{x.name} (earlier)" for x in earlier.lesions if x.id not in before]
+    if missing:
+        cause = "Without images of their vertebrae (--each), these are not compared: "
+        blocks.append(ReportText(f"{cause}{', '.join(missing)}.", warning=True))
+    rows = []
+    for change in match_lesions(_located(seen), _located(before)):
+        now, old = change.now, change.before
+        state = "gone" if now is None else "new" if old is None else "there before"
+        if now and old and now.type != old.type:
+            state = f"there before as {old.type}"
+        sizes = [_millilitres(x.volume_mm3) if x else "" for x in (old, now)]
+        grown = f"{change.volume_mm3 / 1000:+.2f} mL"
+        if now and old and old.volume_mm3:
+            grown += f" ({100 * change.volume_mm3 / old.volume_mm3:+.0f} %)"
+        density = "" if change.hu is None else f"{change.hu:+.0f} HU"
+        names = [x.name if x else "" for x in (now, old)]
+        rows.append((*names, state, *sizes, grown, density))
+    head = ("Lesion", "Earlier", "State", "Volume before", "Volume now", "Change", "Density")
+    analysed = {s.level for s in _analysed_states(stored)} ^ {
+        s.level for s in _analysed_states(earlier)
+    }
+    blocks.append(ReportTable(head, tuple(rows)))
+    if analysed:
+        levels = ", ".join(
+            s.level for s in (*stored.states, *earlier.states) if s.level in analysed
+        )
+        blocks.append(ReportText(f"Analysed in one of both only: {levels}.", warning=True))
+    return blocks
+
+
+def _located(seen: dict[str, _Seen]) -> list[LocatedLesion]:
+    found = []
+    for one in seen.values():
+        inside = np.argwhere(one.evidence.body)
+        size = (np.ptp(inside, axis=0) + 1) * one.evidence.grid.spacing[::-1]
+        place = (np.array(place_in_body(one.mask, one.evidence.body)) - 0.5) * size
+        right, back, down = (float(x) for x in place)
+        found.append(LocatedLesion(one.lesion, (right, back, down)))
+    return found
+
+
+def _method(stored: StoredResult) -> list[Block]:
+    run = stored.run
+    schedule, versions = run.get("schedule"), run.get("versions")
+    facts = {
+        "Method": "Hide-and-Seek Attribution (HideSeekSeg): a healthy version of each vertebra is"
+        " drawn, its differences are candidates, and each is scored by how much of the suspicion"
+        " it explains alone",
+        "Weights": f"{run.get('weights', 'unknown')}, SHA-256 {run.get('weights_hash', 'unknown')}",
+        "Schedule": str(schedule.get("name", "")) if isinstance(schedule, dict) else "",
+        "Threshold": f"{stored.threshold:g}",
+        "Versions": ", ".join(f"{name} {version}" for name, version in versions.items())
+        if isinstance(versions, dict)
+        else "",
+        "Device": str(run.get("device", "")),
+        "Scan": ", ".join(
+            f"{name.replace('_', ' ')} {text}"
+            for name, text in stored.scan.items()
+            if name not in ("path", "patient_name", "patient_id")
+        ),
+        "Report": f"HideSeekSeg {__version__}",
+    }
+    rows = tuple((name, text) for name, text in facts.items() if text)
+    return [ReportHeading("Method"), ReportTable(("", ""), rows), ReportText(RESEARCH)]
+
+
+def _of(stored: StoredResult, level: str) -> list[Item]:
+    return [x for x in stored.lesions if x.level == level]
+
+
+def _at(seen: dict[str, _Seen], level: str) -> list[_Seen]:
+    return [x for x in seen.values() if x.lesion.level == level]
+
+
+def _texts(values: Any) -> list[str]:
+    return [str(value) for value in values] if isinstance(values, list) else []
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _millilitres(mm3: float) -> str:
+    return f"{mm3 / 1000:.2f} mL"
+
+
+def _millimetres(mm: float | None) -> str:
+    return "not known" if mm is None else f"{mm:.0f} mm"
+
+
+def _hounsfield(hu: float | None) -> str:
+    return "not known" if hu is None else f"{hu:.0f} HU"

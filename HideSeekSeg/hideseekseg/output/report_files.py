@@ -1,0 +1,255 @@
+"""A report as one HTML file that asks for nothing from anywhere, and as a PDF."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterator, Sequence
+from html import escape
+from itertools import takewhile
+from pathlib import Path
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ..files import atomic
+from .report import Block, Report, ReportHeading, ReportPictures, ReportTable, ReportText
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_STYLE = """
+:root { color-scheme: light }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1b1f24; background: #fff; margin: 2rem auto;
+  max-width: 60rem; padding: 0 1rem; overflow-wrap: anywhere }
+h1 { font-size: 1.4rem; line-height: 1.25 } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem;
+  border-bottom: 1px solid #c9d1d9 } h3 { font-size: 1rem; margin: 1.25rem 0 .25rem }
+p { margin: .4rem 0 } p.warning { border-left: 4px solid #b35900; padding-left: .6rem;
+  font-weight: 600 }
+table { border-collapse: collapse; width: 100%; font-size: .92em; margin: .5rem 0 }
+th, td { text-align: left; vertical-align: top; padding: .25rem .6rem .25rem 0;
+  border-bottom: 1px solid #e3e7eb; overflow-wrap: normal } td { overflow-wrap: anywhere }
+td:first-child { white-space: nowrap; font-weight: 600 }
+figure { display: flex; flex-wrap: wrap; gap: .5rem; margin: .5rem 0 } figure div { width: 13.5rem }
+figure img { width: 100%; display: block; background: #000 } figcaption { width: 100%;
+  color: #57606a; font-size: .85em } figure div span { font-size: .85em }
+@media print { body { margin: 0; max-width: none } h2, h3 { break-after: avoid }
+  figure, tr { break-inside: avoid } }
+"""
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+# Inches: A4, its margins, and what stands where.
+_PAGE, _MARGIN, _WIDTH = (8.27, 11.69), 0.75, 6.77
+_FOOT, _LINE, _SHORT = 0.5, 0.17, 4.0
+_LETTER, _BETWEEN = 0.07, 0.14  # of a table: an average letter's width, and what parts columns
+
+
+_Draw = Callable[["_PdfPage"], None]
+
+
+def write_html(path: str | Path, report: Report) -> None:
+    """Write the report as one file; raises InputError where it cannot be written."""
+    body = "\n".join(_html(block) for block in report.blocks)
+    title = escape(report.title)
+    text = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>{title}</h1>\n{body}\n</body>\n</html>\n"
+    )
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _html(block: Block) -> str:
+    if isinstance(block, ReportHeading):
+        return f"<h{block.level}>{escape(block.text)}</h{block.level}>"
+    if isinstance(block, ReportText):
+        kind = ' class="warning"' if block.warning else ""
+        return f"<p{kind}>{escape(block.text)}</p>"
+    if isinstance(block, ReportTable):
+        head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in block.head)
+        rows = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in block.rows]
+        top = f"<thead><tr>{head}</tr></thead>" if any(block.head) else ""
+        lines = "".join(f"<tr>{row}</tr>" for row in rows)
+        return f"<table>{top}<tbody>{lines}</tbody></table>"
+    images = (
+        f'<div><img src="data:image/png;base64,{_png(picture)}" alt="{escape(title)}">'
+        f"<span>{escape(title)}</span></div>"
+        for title, picture in block.pictures
+    )
+    return f"<figure>{''.join(images)}<figcaption>{escape(block.caption)}</figcaption></figure>"
+
+
+def _png(picture: npt.NDArray[np.uint8]) -> str:
+    from matplotlib.image import imsave
+
+    file = io.BytesIO()
+    imsave(file, picture, format="png")
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def write_pdf(path: str | Path, report: Report) -> None:
+    """Write the report as a PDF of A4 pages; raises InputError where it cannot be written."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_pdf import PdfPages
+
+    # No date, so that the same report is the same file; letters stay text, which can be searched.
+    facts = {"Title": report.title, "Creator": "HideSeekSeg", "CreationDate": None}
+    with (
+        atomic(path) as temporary,
+        rc_context({"pdf.fonttype": 42}),
+        PdfPages(temporary, metadata=facts) as pdf,
+    ):
+        for page in _pages(report):
+            pdf.savefig(page)
+
+
+def _pages(report: Report) -> Iterator[Figure]:
+    page = _PdfPage(1)
+    page.lines(wrap(report.title, 72), 13, "bold")
+    for n, block in enumerate(report.blocks):
+        kept = _kept_together(report.blocks[n:])
+        for m, (height, draw) in enumerate(_parts(block)):
+            if page.room < (height if m else kept):
+                yield page.figure
+                page = _PdfPage(page.number + 1)
+            draw(page)
+    yield page.figure
+
+
+def _kept_together(blocks: Sequence[Block]) -> float:
+    """Return how much room (inches) the first of the blocks needs with what belongs to it.
+
+    A heading stays with all that is below it where that is short, else with its beginning.
+    """
+    first = next(height for height, _ in _parts(blocks[0]))
+    if not isinstance(blocks[0], ReportHeading):
+        return first
+    below = takewhile(lambda block: not isinstance(block, ReportHeading), blocks[1:])
+    heights = [height for block in below for height, _ in _parts(block)]
+    return first + (sum(heights) if sum(heights) < _SHORT else sum(heights[:2]))
+
+
+class _PdfPage:
+    """A page that is filled from above; ``y`` is the height in inches that is taken."""
+
+    def __init__(self, number: int) -> None:
+        from matplotlib.figure import Figure
+
+        self.figure = Figure(figsize=_PAGE)
+        self.number = number
+        self.y = _MARGIN
+        self.text(_MARGIN, _PAGE[1] - _FOOT, f"Page {number}. Research use only.", 7.5)
+
+    @property
+    def room(self) -> float:
+        return _PAGE[1] - _MARGIN - _FOOT - self.y
+
+    def text(self, x: float, y: float, text: str, size: float, weight: str = "normal") -> None:
+        at = x / _PAGE[0], 1 - y / _PAGE[1]
+        self.figure.text(*at, text, fontsize=size, fontweight=weight, va="top", parse_math=False)
+
+    def lines(self, lines: Sequence[str], size: float, weight: str = "normal") -> None:
+        for line in lines:
+            self.text(_MARGIN, self.y, line, size, weight)
+            self.y += _LINE * size / 9
+
+
+def _parts(block: Block) -> Iterator[tuple[float, _Draw]]:
+    """Yield what of a block must stay on one page: its height in inches, and how it is drawn."""
+    if isinstance(block, ReportHeading):
+        size = 12 if block.level == 2 else 10
+        yield _written([block.text], size, "bold", above=0.15)
+    elif isinstance(block, ReportText):
+        weight = "bold" if block.warning else "normal"
+        for line in wrap(block.text, 92 if block.warning else 104):
+            yield _written([line], 9, weight)
+        yield 0.06, _gap
+    elif isinstance(block, ReportTable):
+        yield from _table(block)
+    else:
+        yield _pictures(block)
+
+
+def _gap(page: _PdfPage) -> None:
+    page.y += 0.06
+
+
+def _written(
+    lines: Sequence[str], size: float, weight: str, above: float = 0.0
+) -> tuple[float, _Draw]:
+    def draw(page: _PdfPage) -> None:
+        page.y += above
+        page.lines(lines, size, weight)
+
+    return above + len(lines) * _LINE * size / 9, draw
+
+
+def _table(table: ReportTable) -> Iterator[tuple[float, _Draw]]:
+    widths = _widths(table)
+    rows = [table.head, *table.rows] if any(table.head) else [*table.rows]
+    for n, row in enumerate(rows):
+        cells = [
+            wrap(text, max(int((w - _BETWEEN) / (0.9 * _LETTER)), 4))
+            for text, w in zip(row, widths)
+        ]
+        bold = n == 0 and any(table.head)
+        yield _row(cells, widths, "bold" if bold else "normal")
+    yield 0.06, _gap
+
+
+def _row(
+    cells: Sequence[Sequence[str]], widths: Sequence[float], weight: str
+) -> tuple[float, _Draw]:
+    height = max(len(lines) for lines in cells) * _LINE + 0.04
+
+    def draw(page: _PdfPage) -> None:
+        x = _MARGIN
+        for lines, width in zip(cells, widths):
+            for n, line in enumerate(lines):
+                page.text(x, page.y + n * _LINE, line, 8.5, weight)
+            x += width
+        page.y += height
+
+    return height, draw
+
+
+def _widths(table: ReportTable) -> list[float]:
+    """Return the width of each column in inches: as its longest word or text needs, within all."""
+    columns = list(zip(*[table.head, *table.rows]))
+    wanted = [max(len(text) for text in column) for column in columns]
+    least = [
+        max((len(w) for text in column for w in text.split()), default=1) for column in columns
+    ]
+    free = _WIDTH - _BETWEEN * len(columns)
+    need = [_LETTER * min(max(length, 3), 40) for length in least]
+    more = [max(_LETTER * length - inches, 0.0) for length, inches in zip(wanted, need)]
+    share = min(max(free - sum(need), 0.0) / sum(more), 1.0) if sum(more) else 0.0
+    sizes = [inches + share * extra for inches, extra in zip(need, more)]
+    shrunk = min(free / sum(sizes), 1.0)
+    return [shrunk * size + _BETWEEN for size in sizes]
+
+
+def _pictures(block: ReportPictures) -> tuple[float, _Draw]:
+    count = max(len(block.pictures), 4)
+    width = (_WIDTH - 0.1 * (count - 1)) / count
+    tall = max(p.shape[0] / p.shape[1] for _, p in block.pictures) * width
+    caption = wrap(block.caption, 120)
+
+    def draw(page: _PdfPage) -> None:
+        for n, (title, picture) in enumerate(block.pictures):
+            x = _MARGIN + n * (width + 0.1)
+            height = picture.shape[0] / picture.shape[1] * width
+            box = (x / _PAGE[0], 1 - (page.y + height) / _PAGE[1])
+            axes = page.figure.add_axes((*box, width / _PAGE[0], height / _PAGE[1]))
+            axes.imshow(picture, aspect="auto")
+            axes.set_axis_off()
+            page.text(x, page.y + tall + 0.04, title, 8)
+        page.y += tall + 0.22
+        page.lines(caption, 8)
+
+    return tall + 0.22 + len(caption) * _LINE, draw

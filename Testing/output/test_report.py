@@ -1,0 +1,311 @@
+"""The report for people: what it says, what it leaves open, and that it asks for nothing."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.findings import (
+    CROP_AXES,
+    accepted_review,
+    ball,
+    body_centre,
+    make_candidate,
+    make_ct,
+    make_grid,
+    make_result,
+    store_result,
+)
+from hideseekseg.anatomy.stability import (
+    alignment,
+    body_heights,
+    describe_place,
+    height_loss,
+    place_in_body,
+    reaches_posterior_wall,
+)
+from hideseekseg.cli.main import main
+from hideseekseg.findings import Evidence, Result
+from hideseekseg.imaging.volume import Grid
+from hideseekseg.output.report import make_report
+from hideseekseg.output.report_files import write_html, write_pdf
+from hideseekseg.output.stored_result import read_result
+
+
+class WrittenReport(HTMLParser):
+    """What a person reads of a report, and what its page asks for."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.asked: list[str] = []
+        self.tags: list[str] = [""]
+        self.rows: list[list[str]] = []
+        self.source = file.read_text("utf-8")
+        self.feed(self.source)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.asked += [value or "" for name, value in attrs if name in ("src", "href", "action")]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.tags[-1] != "style":
+            self.words.append(data)
+        if self.tags[-1] in ("td", "th"):
+            self.rows[-1][-1] += data
+
+    def row(self, *beginning: str) -> list[str]:
+        (found,) = (row for row in self.rows if row[: len(beginning)] == list(beginning))
+        return found
+
+
+GRID = make_grid((60, 50, 60), (2.0, 2.0, 2.5))
+
+
+def report(folder: Path, *more: str) -> WrittenReport:
+    out = folder / "report.html"
+    assert main(["report", str(folder), "--out", str(out), *more]) == 0
+    return WrittenReport(out)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    store_result(folder, make_ct(GRID))
+    return folder
+
+
+def test_it_says_what_was_analysed_and_what_not_and_why(run: Path) -> None:
+    page = report(run)
+    said = "3 lesions (2 lytic and 1 blastic) in 2 of 3 vertebrae analysed: T10, L1."
+    assert f"{said} Not analysed: T12." in page.text
+    assert page.row("T12") == ["T12", "Not analysed: metal", "", ""]
+    assert page.row("T10", "2 lesions outlined")[2:] == ["0.98", "cut by the field of view"]
+    assert page.row("T11")[1] == "Unremarkable"
+    assert "Not reviewed: these are the findings of the method, judged by nobody." in page.text
+    assert page.text.count("Research use only. Not a medical device") == 2
+    assert page.row("Threshold")[1] == "0.5" and "0123456789abcdef" in page.row("Weights")[1]
+    assert page.row("Versions")[1] == "hideseekseg 0.1.7"
+
+
+def test_burden_is_by_level_with_lytic_and_blastic_apart(run: Path) -> None:
+    page, result = report(run), make_result(GRID)
+    volumes = [c.volume_mm3 / 1000 for v in result.vertebrae for c in v.accepted(0.5)]
+    blastic, lytic, of_l1 = volumes
+    share = f"{100 * 1000 * blastic / 28800:.1f} %"
+    assert page.row("T10", "blastic")[2:5] == ["1", f"{blastic:.2f} mL", share]
+    assert page.row("L1", "lytic")[2:5] == ["1", f"{of_l1:.2f} mL", "not known"]
+    assert page.row("All levels", "lytic")[2:4] == ["2", f"{lytic + of_l1:.2f} mL"]
+    assert page.row("All levels", "both")[2:4] == ["3", f"{sum(volumes):.2f} mL"]
+    assert page.row("T10", "blastic")[5:] == ["14 mm", "712 HU"]
+
+
+def test_each_finding_has_its_pictures_and_asks_for_nothing(run: Path) -> None:
+    page = report(run)
+    assert len(page.asked) == 3 * 4
+    assert all(source.startswith("data:image/png;base64,iVBOR") for source in page.asked)
+    assert "default-src 'none'" in page.source and not re.search(r"https?:|url\(", page.source)
+    assert {"script", "link", "iframe"}.isdisjoint(page.tags)
+    assert "Lytic lesion of T10, central, posterior, middle third of the body" in page.text
+
+
+def test_elements_of_stability_are_named_and_no_total_is_claimed(run: Path) -> None:
+    page = report(run)
+    assert "so no total is given" in page.text
+    rows = [row for row in page.rows if row[0] == "Location"]
+    assert rows == [["Location", "semi-rigid"], ["Location", "junctional"]]
+    quality = [row[1] for row in page.rows if row[0] == "Bone lesion"]
+    assert quality == ["mixed (lytic and blastic)", "lytic"]
+    bodies = [row[1] for row in page.rows if row[0] == "Vertebral body"]
+    assert bodies[0].startswith("height 24, 24, 24 mm (front, middle, back), no loss of 20 %")
+    assert "against T11" in bodies[0] and "lesions take" in bodies[0]
+    assert bodies[1] == "height not compared: no neighbour was analysed"
+    assert all(row[1] == "not told by images" for row in page.rows if row[0] == "Pain")
+    assert page.rows.count(["Pain", "not told by images"]) == 2
+
+
+def test_a_review_says_who_accepted_and_what_was_left_open(run: Path, tmp_path: Path) -> None:
+    result = store_result(tmp_path, make_ct(GRID))
+    accepted_review(tmp_path, make_ct(GRID), result)
+    page = report(tmp_path)
+    assert "Reviewed by R. Ader, 2026-03-04 05:06:07" in page.text
+    assert "2 lesions (1 lytic and 1 blastic) in 2 of 3 vertebrae analysed: T10, T11." in page.text
+    assert "1 finding rejected by the reader." in page.text
+    assert "judged by nobody, not counted: L1 lytic 1." in page.text
+    assert "Comment: sclerotic <b>rim</b>" in page.text and "b" not in page.tags
+    assert "Drawn by the reader; the method did not find it." in page.text
+    again = report(tmp_path, "--unreviewed")
+    assert "judged by nobody." in again.text and "3 lesions" in again.text
+
+
+def test_without_stored_images_it_says_so(run: Path, tmp_path: Path) -> None:
+    store_result(tmp_path, make_ct(GRID))
+    for file in (tmp_path / "vertebrae").iterdir():
+        file.unlink()
+    page = report(tmp_path)
+    assert "did not keep its images" in page.text and "run it with --each" in page.text
+    assert not page.asked and "SINS" not in page.text
+    assert "3 lesions" in page.text
+
+
+def test_nothing_found_is_said_with_what_it_does_not_exclude(tmp_path: Path) -> None:
+    store_result(tmp_path, make_ct(GRID), make_result(GRID).with_threshold(0.99))
+    page = report(tmp_path)
+    assert "No lesion outlined in 3 vertebrae analysed. This does not exclude one." in page.text
+    assert "Suspicious without an outline: T10." in page.text
+    assert page.row("All levels", "both")[2:4] == ["0", "0.00 mL"]
+
+
+def changed(result: Result) -> Result:
+    """T10-1 grew and moved by 2 mm, T10-2 is gone, L1 has a second lesion."""
+    first, *others = result.vertebrae
+    x, y, z = body_centre(0)
+    grown = make_candidate("T10-1", "blastic", 0.95, ball(GRID, (x, y - 2, z), 8.0), GRID)
+    x, y, z = body_centre(3)
+    new = make_candidate("L1-2", "blastic", 0.8, ball(GRID, (x - 15, y, z + 5), 4.0), GRID)
+    last = replace(others[-1], candidates=(*others[-1].candidates, new))
+    return replace(result, vertebrae=(replace(first, candidates=(grown,)), *others[:-1], last))
+
+
+def test_follow_up_tells_grown_new_and_gone(run: Path, tmp_path: Path) -> None:
+    store_result(tmp_path, make_ct(GRID), changed(make_result(GRID)))
+    page = report(tmp_path, "--earlier", str(run))
+    head = ["Lesion", "Earlier", "State"]
+    table = page.rows[page.rows.index(page.row(*head)) + 1 :][:4]
+    states = {(row[0], row[1]): row[2:] for row in table}
+    assert set(states) == {
+        ("T10 blastic 1", "T10 blastic 1"),
+        ("L1 lytic 1", "L1 lytic 1"),
+        ("L1 blastic 1", ""),
+        ("", "T10 lytic 1"),
+    }
+    there, before, now, growth, density = states["T10 blastic 1", "T10 blastic 1"]
+    assert there == "there before" and density == "+0 HU"
+    assert re.fullmatch(r"\+\d\.\d\d mL \(\+\d+ %\)", growth) and now > before
+    assert states["L1 lytic 1", "L1 lytic 1"][3] == "+0.00 mL (+0 %)"
+    assert states["L1 blastic 1", ""][0] == "new"
+    assert states["", "T10 lytic 1"][0] == "gone"
+    assert "That both are of one patient is not known to this report." in page.text
+
+
+def test_a_report_is_whole_or_absent_and_the_pdf_has_the_same_pages_twice(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report(run, "--pdf", str(tmp_path / "a.pdf"))
+    report(run, "--pdf", str(tmp_path / "b.pdf"))
+    first = (tmp_path / "a.pdf").read_bytes()
+    assert first.startswith(b"%PDF") and first == (tmp_path / "b.pdf").read_bytes()
+    assert len(re.findall(rb"/Type /Page\b", first)) >= 2
+    capsys.readouterr()
+    assert main(["report", str(run), "--out", str(tmp_path / "none" / "x.html")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "x.html: cannot be written" in line and not (tmp_path / "none").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pdf", "b.pdf"]
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "candidates.json").write_text('{"schema": "1.1", "run": 3}')
+    assert main(["report", str(tmp_path / "damaged"), "--out", str(tmp_path / "x.html")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "candidates.json: is damaged" in line and not (tmp_path / "x.html").exists()
+
+
+def test_a_report_of_seventeen_vertebrae_takes_less_than_three_seconds(
+    run: Path, tmp_path: Path
+) -> None:
+    """By the processor's clock; ten findings."""
+    result = make_result(GRID)
+    levels = [*(f"T{n}" for n in range(1, 13)), *(f"L{n}" for n in range(1, 6))]
+    (_, source), *_ = [(v, v) for v in result.vertebrae]
+    found = [
+        replace(
+            source,
+            level=level,
+            candidates=tuple(replace(c, id=f"{level}-1") for c in source.candidates[:1])
+            if n < 10
+            else (),
+        ).judged(0.5)
+        for n, level in enumerate(levels)
+    ]
+    store_result(tmp_path, make_ct(GRID))
+    evidence = tmp_path / "vertebrae" / "T10.npz"
+    for level in levels:
+        if level != "T10":
+            (tmp_path / "vertebrae" / f"{level}.npz").write_bytes(evidence.read_bytes())
+    from hideseekseg.output.seg_nrrd import write_segmentation
+    from hideseekseg.output.tables import write_json
+
+    whole = replace(result, vertebrae=tuple(found))
+    write_json(tmp_path / "candidates.json", whole)
+    write_segmentation(tmp_path / "lesions.seg.nrrd", GRID, whole)
+    began = time.process_time()
+    made = make_report(read_result(tmp_path))
+    write_html(tmp_path / "r.html", made)
+    assert time.process_time() - began < 3
+    assert len(WrittenReport(tmp_path / "r.html").asked) == 40
+    write_pdf(tmp_path / "r.pdf", made)
+
+
+def crop(tilt: float = 0.0) -> Grid:
+    """A crop whose vertebra leans forward by so many degrees."""
+    angle = np.radians(tilt)
+    lean = np.array(
+        [
+            [1, 0, 0],
+            [0, np.cos(angle), -np.sin(angle)],
+            [0, np.sin(angle), np.cos(angle)],
+        ]
+    )
+    return make_grid((30, 64, 64), (0.5, 0.6, 1.0), lean @ CROP_AXES)
+
+
+def box(front: int, rear: int) -> np.ndarray:
+    """A body 20 slices wide and 40 rows deep, its height in columns falling from front to rear."""
+    body = np.zeros((30, 64, 64), bool)
+    for p in range(12, 52):
+        height = round(front + (rear - front) * (p - 12) / 39)
+        body[5:25, p, 10 : 10 + height] = True
+    return body
+
+
+def test_heights_and_their_loss() -> None:
+    grid = crop()
+    assert body_heights(box(40, 40), grid) == (20.0, 20.0, 20.0)
+    wedge = body_heights(box(20, 40), grid)
+    assert wedge is not None
+    loss = height_loss(wedge, [(20.0, 20.0, 20.0), (22.0, 22.0, 22.0)])
+    np.testing.assert_allclose(loss, (0.43, 0.29, 0.14), atol=0.03)
+    cut = box(40, 40)
+    cut[:, :, 0] = cut[:, 30, :1]
+    cut[5:25, 12:52, 0:10] = True
+    assert body_heights(cut, grid) is None, "a body that its crop cuts off has no height"
+    assert body_heights(np.zeros_like(cut), grid) is None
+
+
+def test_kyphosis_is_a_lean_forward_of_what_is_above() -> None:
+    found = alignment(crop(12.0), crop(4.0), crop(-8.0))
+    np.testing.assert_allclose((found.kyphosis, found.tilt), (20.0, 0.0), atol=1e-6)
+    assert alignment(crop(-3.0), crop(), crop(3.0)).kyphosis == pytest.approx(-6.0)
+
+
+def test_places_and_the_posterior_wall() -> None:
+    body, grid = box(40, 40), crop()
+    images = (np.zeros(body.shape, np.float32),) * 3
+    seen = Evidence(*images, body, grid, *(np.zeros_like(body),) * 3)
+    lesion = np.zeros_like(body)
+    lesion[14:17, 49:52, 11:14] = True
+    assert reaches_posterior_wall(lesion, seen)
+    assert not reaches_posterior_wall(np.roll(lesion, -5, axis=1), seen)
+    assert not reaches_posterior_wall(np.roll(lesion, 9, axis=0), seen), "where the pedicle is"
+    assert describe_place(place_in_body(lesion, body)) == "central, posterior, upper third"
+    moved = np.roll(lesion, (8, -35, 30), axis=(0, 1, 2))
+    assert describe_place(place_in_body(moved, body)) == "right, anterior, lower third"
