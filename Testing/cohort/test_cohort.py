@@ -10,19 +10,23 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy import ndimage
 
 from hideseekseg.cli.main import main
 from hideseekseg.cohort.case_run import CaseRecord, read_record
+from hideseekseg.cohort.discovery import discover
 from hideseekseg.cohort.manifest import case_folder, read_cohort
 from hideseekseg.cohort.pool import Machine, Plan, PoolLimits, choose_plan
 from hideseekseg.files import locked
+from hideseekseg.imaging.dicom_seg import SEG
 from hideseekseg.imaging.volume import Volume, to_sitk
+from hideseekseg.output.stored_result import read_result
 from hideseekseg.ui.process_tree import tree
 
 LIBRARY = Path(__file__).resolve().parents[2] / "HideSeekSeg"
@@ -140,20 +144,92 @@ def test_cohort_goes_on_after_failures_and_changes(
     assert main(files.words(out, "--threshold", "0.99", "--retry")) == 0
 
 
-def test_parquet_holds_what_the_csv_does(files: Files, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def finished(
+    box_files: tuple[Path, Path], tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A cohort of two patients with one CT; of A the lesions are known, of B the levels."""
+    folder = tmp_path_factory.mktemp("cohort")
+    ct, bodies = box_files
+    shutil.copy(ct, folder / "b.nii.gz")
+    lines = [
+        "case,ct,segmentation,labels,patient,status,lytic,blastic,affected",
+        f"A,{ct},{bodies},totalsegmentator,p1,north,lytic.nii.gz,blastic.nii.gz,",
+        f"B,b.nii.gz,{bodies},totalsegmentator,p2,south,,,none",
+    ]
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n", "utf-8")
+    out = folder / "out"
+    options = ["--weights", str(tiny_weights), "--device", "cpu", "--workers", "1"]
+    assert main(["cohort", str(folder / "manifest.csv"), "--out", str(out), *options]) == 0
+    return out
+
+
+def test_parquet_holds_what_the_csv_does(finished: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
-    out = tmp_path / "out"
-    head = "case,ct,segmentation,labels,patient,status"
-    files.manifest(GOOD[0], head=head)
-    assert main(files.words(out)) == 0
     for name in ("cases", "vertebrae", "lesions"):
-        stored = parquet.read_table(out / f"{name}.parquet").to_pylist()
-        rows = table(out / f"{name}.csv")
+        stored = parquet.read_table(finished / f"{name}.parquet").to_pylist()
+        rows = table(finished / f"{name}.csv")
         assert len(stored) == len(rows) > 0
         for cells, row in zip(stored, rows):
             plain = {key: "" if value is None else str(value) for key, value in cells.items()}
             assert plain == row
-    assert rows[0]["manifest_status" if "manifest_status" in rows[0] else "status"] == "north"
+        column = "status" if name == "lesions" else "manifest_status"
+        assert {row[column] for row in rows} == {"north", "south"}
+
+
+def test_evaluation_matches_lesions_as_the_benchmark_does(
+    finished: Path, box_spine: tuple[Volume, Volume], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The truth of patient A is one lesion, around the largest lytic finding."""
+    stored = read_result(finished / "cases" / "A")
+    shape = box_spine[0].array.shape
+    masks = {}
+    for item in stored.lesions:
+        masks[item.id] = np.zeros(shape, bool)
+        stored.patches[item.id].paint(masks[item.id])
+    lytic = {item.id: masks[item.id] for item in stored.lesions if item.type == "lytic"}
+    best = max(stored.lesions, key=lambda x: (x.type == "lytic", masks[x.id].sum()))
+    truth = ndimage.binary_dilation(masks[best.id], np.ones((3, 3, 3)))
+    home = finished.parent
+    for name, mask in (("lytic", truth), ("blastic", truth & False)):
+        image = to_sitk(replace(box_spine[0], array=mask.astype(np.uint8)))
+        sitk.WriteImage(image, str(home / f"{name}.nii.gz"))
+    assert main(["cohort", "evaluate", str(finished)]) == 0
+    data = json.loads((finished / "evaluation.json").read_text("utf-8"))
+    assert (data["cases"], data["patients"], data["lesions"]) == (2, 2, 1)
+    assert (data["vertebrae"], data["diseased"]) == (6, 1)
+    metrics = {name: one["value"] for name, one in data["metrics"].items()}
+    iou = [(m & truth).sum() / (m | truth).sum() for m in lytic.values()]
+    assert max(iou) >= 0.1, "there is nothing to find"
+    for least in (0.1, 0.5):
+        found, false = int(max(iou) >= least), sum(x < least for x in iou)
+        assert metrics[f"lytic recall (IoU >= {least})"] == found
+        precision = found / (found + false)
+        assert metrics[f"lytic precision (IoU >= {least})"] == pytest.approx(precision, abs=1e-4)
+    assert metrics["blastic recall (IoU >= 0.1)"] is None, "there is no blastic lesion"
+    own = np.any(
+        [masks[x.id] for x in stored.lesions if x.id in lytic and x.level == best.level], axis=0
+    )
+    dice = 2 * (own & truth).sum() / (own.sum() + truth.sum())
+    assert metrics["lytic Dice"] == pytest.approx(dice, abs=1e-4)
+
+    rows = table(finished / "vertebrae.csv")
+    ill = [r for r in rows if r["case"] == "A" and r["level"] == best.level]
+    well = [r for r in rows if r not in ill]
+    false_per = sum(int(row["lesions"]) for row in well) / len(well)
+    name = "false findings per healthy vertebra"
+    assert metrics[name] == pytest.approx(false_per, abs=1e-4)
+    p, q = ([float(r["p_malignant"]) for r in group] for group in (ill, well))
+    wins = np.mean([(x > y) + 0.5 * (x == y) for x in p for y in q])
+    assert metrics["vertebra AUC"] == pytest.approx(wins, abs=1e-4)
+    assert "| vertebra AUC |" in capsys.readouterr().out
+
+    # A lesion outside of every vertebra is no miss of one, and is counted.
+    truth[:3, :3, :3] = True
+    image = to_sitk(replace(box_spine[0], array=truth.astype(np.uint8)))
+    sitk.WriteImage(image, str(home / "lytic.nii.gz"))
+    assert main(["cohort", "evaluate", str(finished)]) == 0
+    assert "1 lesions that lie in no analysed vertebra" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -384,3 +460,27 @@ def test_discovery_knows_common_layouts(files: Files, tmp_path: Path) -> None:
     assert found["sub-verse004"].labels == "verse" and found["s0001"].labels is None
     assert found["s0001"].segmentation == tree / "s0001" / "segmentations"
     assert np.all([case.ct.is_file() for case in cohort.cases])
+
+
+def test_discovery_pairs_dicom_segmentations_with_the_series_they_name(tmp_path: Path) -> None:
+    """Two series of one study in one folder; patients are counted, their numbers not told."""
+    from helpers.dicom import ROOT, dicom, item, one, save, series
+
+    tree = tmp_path / "tree"
+    series(tree / "jane" / "ct", range(8), PatientID="4711")
+    for n in range(8):
+        other = one(n, float(n), number=50 + n, SeriesInstanceUID=f"{ROOT}.9", PatientID="4711")
+        save(other, tree / "jane" / "ct" / f"b{n}.dcm")
+    named = item(ReferencedSeriesSequence=[item(SeriesInstanceUID=f"{ROOT}.9")])
+    seg = dicom(SEG[0], 90, Modality="SEG", SeriesInstanceUID=f"{ROOT}.8", PatientID="4711")
+    seg.ReferencedSeriesSequence = named.ReferencedSeriesSequence
+    save(seg, tree / "jane" / "seg" / "vertebrae.dcm")
+    lost = dicom(SEG[0], 91, Modality="SEG", StudyInstanceUID=f"{ROOT}.77")
+    save(lost, tree / "lost.dcm")
+    told: list[str] = []
+    path = discover(tree, tmp_path / "out", told.append)
+    (case,) = read_cohort(path).cases
+    assert (case.ct, case.series) == (tree / "jane" / "ct", f"{ROOT}.9")
+    assert case.segmentation == tree / "jane" / "seg" / "vertebrae.dcm"
+    assert case.patient == "patient-1" and "4711" not in path.read_text("utf-8")
+    assert [line for line in told if "lost.dcm: left out" in line]

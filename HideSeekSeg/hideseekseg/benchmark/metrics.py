@@ -221,10 +221,14 @@ def auc(p: Floats, diseased: npt.NDArray[np.bool_], weights: Weights) -> Floats:
     """Return the AUC of P over vertebrae: how often diseased ones have a higher P; ties half."""
     if not np.isfinite(p).all():
         return np.full(len(weights), np.nan)
-    ill, well = weights[:, diseased], weights[:, ~diseased]
-    difference = p[diseased][:, None] - p[~diseased][None]
-    wins = np.asarray((difference > 0) + 0.5 * (difference == 0), float)
-    return _ratio(((ill @ wins) * well).sum(axis=1), ill.sum(axis=1) * well.sum(axis=1))
+    if not len(p):
+        return np.full(len(weights), np.nan)
+    order = np.argsort(p, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(p[order]) > 0])  # of each value of P
+    ill = np.add.reduceat((weights * diseased)[:, order], starts, axis=1)
+    well = np.add.reduceat((weights * ~diseased)[:, order], starts, axis=1)
+    wins = (ill * (np.cumsum(well, axis=1) - 0.5 * well)).sum(axis=1)
+    return _ratio(wins, ill.sum(axis=1) * well.sum(axis=1))
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 _USAGE = """hideseekseg cohort MANIFEST.csv --out DIR [options]
        hideseekseg cohort --discover FOLDER --out DIR [options]
        hideseekseg cohort check MANIFEST.csv
-       hideseekseg cohort report DIR"""
-_WORDS = ("check", "report")
+       hideseekseg cohort report DIR
+       hideseekseg cohort evaluate DIR"""
+_WORDS = ("check", "report", "evaluate")
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +46,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MANIFEST.csv",
         help="a case a row: ct, segmentation and, where known, labels, bodies, case, patient,"
         " series; or `check MANIFEST.csv`, which reads headers only and lists all that is wrong;"
-        " or `report DIR`, which writes tables and page of a cohort's folder again",
+        " or `report DIR`, which writes tables and page of a cohort's folder again; or"
+        " `evaluate DIR`, which compares it with the lesions or levels that its manifest knows",
     )
     add("--discover", type=Path, metavar="FOLDER", help="find the cases of a folder tree instead")
     add("--out", type=Path, metavar="DIR", help="folder for the results")
@@ -78,11 +80,15 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     word = args.words[0] if args.words and args.words[0] in _WORDS else ""
     rest = [Path(name) for name in (args.words[1:] if word else args.words)]
-    wanted = 0 if args.discover is not None and word != "report" else 1
+    of_folder = word in ("report", "evaluate")
+    wanted = 0 if args.discover is not None and not of_folder else 1
     if len(rest) != wanted:
-        args.refuse("needs one MANIFEST.csv or --discover FOLDER" if word != "report" else "DIR?")
-    if word == "report":
-        return _report(rest[0])
+        what = (
+            "the DIR of a cohort's results" if of_folder else "a MANIFEST.csv or --discover FOLDER"
+        )
+        args.refuse(f"needs {what}")
+    if of_folder:
+        return _report(rest[0]) if word == "report" else _evaluate(rest[0])
     if not word and args.out is None:
         args.refuse("the following arguments are required: --out")
     from .console import stop_on_signal
@@ -162,6 +168,16 @@ def _report(folder: Path) -> int:
     from ..cohort.tables import write_tables
 
     for path in (*write_tables(folder), write_report(folder)):
+        say(f"wrote {path}")
+    return OK
+
+
+def _evaluate(folder: Path) -> int:
+    from ..benchmark.cohort_evaluation import evaluate_cohort
+
+    data, table = evaluate_cohort(folder, say_aside)
+    say(table.read_text("utf-8").rstrip())
+    for path in (data, table):
         say(f"wrote {path}")
     return OK
 

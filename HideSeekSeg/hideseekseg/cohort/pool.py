@@ -213,6 +213,7 @@ def write_index(cohort: Cohort, out: Path, settings: CohortSettings) -> None:
         {
             **{"case": case.name, "patient": case.patient, "folder": case.folder},
             **{"ct": str(case.ct.absolute()), "segmentation": str(case.segmentation.absolute())},
+            "labels": case.labels or "",
             "further": dict(case.further),
         }
         for case in cohort.cases

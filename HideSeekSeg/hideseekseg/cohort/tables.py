@@ -59,6 +59,7 @@ class IndexedCase:
     folder: Path
     ct: str
     segmentation: str
+    labels: str = ""
     further: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -99,10 +100,9 @@ def _indexed(folder: Path, entry: Mapping[str, Any]) -> IndexedCase:
     if Path(name).name != name or name in ("", ".", ".."):
         raise ValueError(name)
     further = {str(key): str(value) for key, value in entry["further"].items()}
-    case, patient, ct, segmentation = (
-        str(entry[key]) for key in ("case", "patient", "ct", "segmentation")
-    )
-    return IndexedCase(case, patient, folder / CASES / name, ct, segmentation, further)
+    keys = ("case", "patient", "ct", "segmentation", "labels")
+    case, patient, ct, segmentation, labels = (str(entry[key]) for key in keys)
+    return IndexedCase(case, patient, folder / CASES / name, ct, segmentation, labels, further)
 
 
 def case_results(index: CohortIndex) -> Iterator[CaseResult]:

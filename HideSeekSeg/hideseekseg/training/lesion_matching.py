@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, stats
 
-from ..lesions import Lesion3D
 from ..simulation.random_fields import Mask
 
 Floats = npt.NDArray[np.float64]
@@ -24,6 +24,15 @@ RULE = (
     " found if an accepted candidate of its type overlaps it in 3D with at least the stated IoU;"
     " an accepted candidate that so overlaps no true lesion of its type is a false finding."
 )
+
+
+class ScoredRegion(Protocol):
+    """What can be matched, such as a ``Lesion3D``: voxels and a score."""
+
+    @property
+    def score(self) -> float: ...
+
+    def mask(self, shape: tuple[int, int, int]) -> Mask: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +81,7 @@ def true_lesions(truth: Mask) -> list[Mask]:
     return [part for part in parts if part.sum() >= LEAST_TRUE_VOXELS]
 
 
-def match(truth: Mask, lesions: Sequence[Lesion3D]) -> Match:
+def match(truth: Mask, lesions: Sequence[ScoredRegion]) -> Match:
     """Compare candidates of one type with the true voxels (S, P, I) of that type."""
     true = true_lesions(truth)
     shape = (truth.shape[0], truth.shape[1], truth.shape[2])
