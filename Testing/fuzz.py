@@ -38,7 +38,7 @@ IN_CHILD = 5_000  # cases
 SECONDS = 10  # of processor time that a case may take
 SILENCE = 90  # seconds without a sign of life, after which a child is killed
 MEMORY = 3 << 30  # bytes that a child may take beside its libraries
-LONGEST_LINE = 1_000
+LONGEST_LINE = 2_000
 MOST_BYTES = 1 << 22  # of a damaged file
 
 Read = Callable[[Path], object]

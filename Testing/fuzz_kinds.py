@@ -8,6 +8,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from hideseekseg.imaging.reading import read_ct, read_segmentation
 from hideseekseg.imaging.segmentation import Segment, Segmentation
 from hideseekseg.imaging.volume import Grid, Volume, to_sitk
 from hideseekseg.model.classifier import LinearClassifier
-from hideseekseg.model.profile import Decision, Geometry, Intensity, Profile
+from hideseekseg.model.profile import Decision, Geometry, Intensity, Profile, Schedule
 from hideseekseg.model.published.download import _memory
 from hideseekseg.model.weights import load_model, save_model
 from hideseekseg.output.result_folder import held_by_another
@@ -126,10 +127,11 @@ PROFILE = Profile(
 )
 
 
-def _weights(folder: Path) -> None:
+def write_weights(folder: Path, schedule: Schedule = FAST) -> None:
+    """Write weights that make no sense."""
     n = TINY.latent
     linear = LinearClassifier(torch.linspace(-2, 2, n), 0.5, torch.zeros(n), torch.ones(n))
-    save_model(folder, filled(TINY), linear, PROFILE)
+    save_model(folder, filled(TINY), linear, replace(PROFILE, schedule=schedule))
 
 
 def _load_with_hash(path: Path) -> object:
@@ -307,9 +309,9 @@ KINDS = [
     Kind("masks", _masks, lambda path: read_segmentation(path), "vertebrae_L1.nii.gz"),
     Kind("seg.dcm", _dicom_seg, read_segmentation),
     Kind("rt.dcm", _structures, read_segmentation),
-    Kind("weights", _weights, lambda path: load_model(path, "cpu"), "profile.json"),
-    Kind("tensors", _weights, _load_with_hash, "autoencoder.safetensors"),
-    Kind("classifier", _weights, _load_with_hash, "classifier.safetensors"),
+    Kind("weights", write_weights, lambda path: load_model(path, "cpu"), "profile.json"),
+    Kind("tensors", write_weights, _load_with_hash, "autoencoder.safetensors"),
+    Kind("classifier", write_weights, _load_with_hash, "classifier.safetensors"),
     Kind("checkpoint", _begin, lambda path: _stage(path, 4), "encoder-checkpoint.pt"),
     Kind("shards", _shard, lambda path: load_slices(path, PROFILE), "shard-1.npz"),
     Kind("T10.npz", _vertebra, read_vertebra),

@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from .plain_data import printable, shortened
+
+MOST_LETTERS = 900  # of a cause, and of a path
+
 
 class UserError(Exception):
     """Base of all errors that a user can cause and mend: ``str()`` is the line ``<path>: <cause>``.
@@ -14,8 +18,10 @@ class UserError(Exception):
 
     def __init__(self, path: str | os.PathLike[str], cause: str) -> None:
         self.path = os.fspath(path)
-        self.cause = cause
-        super().__init__(f"{self.path}: {cause}" if self.path else cause)
+        # What stands in foreign files is quoted in messages: one line, nothing for a terminal.
+        self.cause = shortened(printable(cause), MOST_LETTERS)
+        shown = shortened(printable(self.path), MOST_LETTERS)
+        super().__init__(f"{shown}: {self.cause}" if self.path else self.cause)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return what another process needs to raise the same error."""

@@ -200,6 +200,8 @@ def writable(folder: Path) -> Iterator[None]:
         remove_abandoned()
     except OSError as error:
         raise InputError(folder, f"cannot be written: {error.strerror or error}") from error
+    except ValueError as error:
+        raise InputError(str(folder).replace("\0", "?"), "is no possible name") from error
     try:
         yield
     finally:

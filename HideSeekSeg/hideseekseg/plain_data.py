@@ -6,6 +6,7 @@ What a foreign file says is never trusted to be a number, a list or a text becau
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
@@ -137,9 +138,22 @@ def shown(value: Any) -> str:
     return shortened(text)
 
 
-def shortened(text: str) -> str:
-    """Return a text of one line in a few letters."""
-    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
+def shortened(text: str, letters: int = MOST_SHOWN) -> str:
+    """Return a text in so many letters at most."""
+    return text if len(text) <= letters else f"{text[: letters - 3]}..."
+
+
+def printable(text: str) -> str:
+    """Return a text whose control characters are written out: none of it moves a terminal.
+
+    Line breaks become blanks.
+    """
+    text = re.sub(r"[\r\n\t\v\f\x85\u2028\u2029]+", " ", text)
+    return re.sub(
+        r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u200e\u200f\u202a-\u202e\u2066-\u2069]",
+        lambda match: ascii(match[0])[1:-1],
+        text,
+    )
 
 
 def first_line(error: BaseException) -> str:

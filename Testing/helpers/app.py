@@ -51,9 +51,9 @@ def need_all() -> None:
 
 
 @contextmanager
-def serve(*words: str) -> Iterator[Served]:
-    """``hideseekseg app`` with these words, until the block ends."""
-    with serve_with(app_python(), *words) as served:
+def serve(*words: str, browser: str = "") -> Iterator[Served]:
+    """``hideseekseg app`` with these words, until the block ends; ``browser`` is opened by it."""
+    with serve_with(app_python(), *words, browser=browser) as served:
         yield served
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ import pytest
 
 from helpers import app
 from helpers.app import PATIENCE, Served, Tab, open_tab
+from hideseekseg.web.uploads import PATIENCE_SECONDS
 
 
 @dataclass
@@ -76,6 +78,113 @@ def test_foreign_pages_and_names_are_refused(opened: Opened) -> None:
     assert answer(f"{origin}/index.html", right) == 200
     assert answer(f"{origin}/index.html", {**right, "Host": "evil.example"}) == 403
     assert answer(f"{origin}/ws", {**right, "Origin": "http://evil.example"}) == 403
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"Host": "[::1"}, {400, 403}),
+        ({"Host": "127.0.0.1:99999999"}, {400, 403}),
+        ({"Host": "a" * 5000}, {400, 403}),
+        ({"Host": "127.0.0.1:\x85"}, {400, 403}),
+        ({"Cookie": "=;;\x7f" + "a" * 3000}, {400, 403}),
+        ({"Cookie": 'hideseekseg-1="\\377\\"; $Version=x'}, {403}),
+        ({"Origin": "https://{host}"}, {403}),
+        ({"Origin": "file://{host}"}, {403}),
+        ({"Origin": "null"}, {403}),
+        ({"Origin": "http://{host}"}, {200}),
+    ],
+)
+def test_odd_hosts_cookies_and_origins_are_refused(
+    opened: Opened, headers: dict[str, str], expected: set[int]
+) -> None:
+    host = opened.served.origin.partition("://")[2]
+    sent = {"Cookie": cookie(opened)} | {k: v.format(host=host) for k, v in headers.items()}
+    before = len(opened.served.said)
+    assert answer(f"{opened.served.origin}/index.html", sent) in expected
+    assert opened.served.said[before:] == [], "nothing is printed, no traceback either"
+
+
+def connect(opened: Opened) -> socket.socket:
+    host, _, port = opened.served.origin.partition("://")[2].partition(":")
+    return socket.create_connection((host, int(port)), timeout=2 * PATIENCE_SECONDS)
+
+
+@pytest.mark.slow
+def test_connections_that_ask_for_nothing_whole_are_closed(opened: Opened) -> None:
+    began = time.monotonic()
+    silent, trickling = connect(opened), connect(opened)
+    trickling.sendall(b"GET /index.html HTTP/1.1\r\nHost: a")
+    assert silent.recv(100) == b""
+    assert trickling.recv(1000) == b""
+    assert time.monotonic() - began < 1.5 * PATIENCE_SECONDS
+
+
+def test_uploads_at_the_same_time_share_the_limit(opened: Opened) -> None:
+    """Each announces no length; together they would be 6 MB where 2 MB are allowed."""
+    port = opened.served.origin.rpartition(":")[2]
+    sockets = []
+    for number in range(4):
+        made = connect(opened)
+        made.sendall(
+            f"PUT /upload/dicom/{number} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+            f"Cookie: {cookie(opened)}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+        )
+        sockets.append(made)
+    part = b"\x1f\x8b" + bytes(1_500_000)
+    answers = []
+    for made in sockets:
+        with contextlib.suppress(OSError):
+            made.sendall(b"%x\r\n%s\r\n" % (len(part), part))
+    for made in sockets:
+        with contextlib.suppress(OSError):
+            made.sendall(b"0\r\n\r\n")
+        with contextlib.suppress(OSError):
+            answers.append(made.recv(4000).split(b" ")[1])
+        made.close()
+    assert b"400" in answers and answers.count(b"200") <= 1
+    stored = opened.served.private.rglob("uploads/*/*")
+    assert sum(path.stat().st_size for path in stored) <= 2 * 2**20
+
+
+def test_name_of_5000_letters_is_no_trouble(opened: Opened) -> None:
+    right = {"Cookie": cookie(opened)}
+    url = f"{opened.served.origin}/upload/ct/{'a' * 5000}.nii"
+    assert answer(url, right, "PUT") in (200, 400)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a script as browser")
+def test_token_is_not_among_the_words_of_the_browser_that_is_opened(
+    box_files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Other users see a process's words: what stands there lets in once."""
+    app.need_all()
+    (tmp_path / "browser").write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
+    (tmp_path / "browser").chmod(0o755)
+    with app.serve(*map(str, box_files), browser=str(tmp_path / "browser")) as served:
+        end = time.monotonic() + PATIENCE / 1000
+        while not (tmp_path / "opened").exists() or not (tmp_path / "opened").read_text():
+            assert time.monotonic() < end, "no browser was opened"
+            time.sleep(0.05)
+        url = (tmp_path / "opened").read_text().strip()
+        assert url.startswith(served.origin)
+        assert served.url.partition("token=")[2] not in url
+        assert enter(url) == 303
+        assert enter(url) == 403
+        assert enter(served.url) == 303
+
+
+class NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *words: Any, **options: Any) -> None:
+        return None
+
+
+def enter(url: str) -> int:
+    try:
+        with urllib.request.build_opener(NoRedirect).open(url, timeout=30) as reply:
+            return int(reply.status)
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..files import read_json
 from ..imaging.segmentation import Segment, Segmentation
-from ..plain_data import shown
+from ..plain_data import shortened, shown
 from .label_conventions import (
     CONVENTIONS,
     LEVELS,
@@ -294,10 +294,20 @@ def _declared(labels: str | None) -> Convention | None:
         return None
     if labels in CONVENTIONS:
         return CONVENTIONS[labels]
-    if Path(labels).suffix.lower() == ".json" or Path(labels).exists():
+    if Path(labels).suffix.lower() == ".json" or _exists(Path(labels)):
         return _read_mapping(Path(labels))
     known = ", ".join([*CONVENTIONS, NAMES])
-    raise InputError(labels, f"is no label convention; there are {known}, or a JSON file")
+    raise InputError(
+        shortened(labels), f"is no label convention; there are {known}, or a JSON file"
+    )
+
+
+def _exists(path: Path) -> bool:
+    """Whether a file is there; a name that no file can have is not."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _read_mapping(path: Path) -> Convention:

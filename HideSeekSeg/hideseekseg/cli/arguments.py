@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from ..plain_data import printable
+
 OK, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -33,18 +35,19 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the cause and where help is; exit as for bad input."""
-        print(f"{self.prog}: {message} (see {self.prog} --help)", file=sys.stderr)
+        line = f"{self.prog}: {message} (see {self.prog} --help)"
+        print(printable(line), file=sys.stderr)
         self.exit(BAD_INPUT)
 
 
 def say(line: str) -> None:
     """Print a line to standard output at once."""
-    print(line, flush=True)
+    print(printable(line), flush=True)
 
 
 def say_aside(line: str) -> None:
     """Print a line to standard error at once, as progress that is no result."""
-    print(line, file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def whole(low: int, high: int = MOST) -> Callable[[str], int]:

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import TextIO
 
 from ..events import Cancelled, Event, Finished, Message, Progress, Started, VertebraDone, to_line
+from ..plain_data import printable
 from ..progress import duration
 
 Say = Callable[[Event], None]
@@ -56,7 +57,7 @@ class ForPeople:
         if self.bar:
             self.bar.clear()
         for line in _words(event, f"{self.done}/{self.total}"):
-            print(line, file=self.out, flush=True)
+            print(printable(line), file=self.out, flush=True)
 
 
 def _words(event: Event, count: str) -> list[str]:
@@ -105,7 +106,7 @@ class LineBar:
         if not self.is_drawn:
             return
         full = round(BAR * fraction)
-        text = f"[{'#' * full}{'.' * (BAR - full)}] {fraction:4.0%} {words}"
+        text = f"[{'#' * full}{'.' * (BAR - full)}] {fraction:4.0%} {printable(words)}"
         width = shutil.get_terminal_size().columns - 1
         print("\r" + text[:width].ljust(width), end="", file=self.out, flush=True)
 

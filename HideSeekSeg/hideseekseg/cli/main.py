@@ -7,15 +7,21 @@ answers at once.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 
 from .. import __version__
 from ..events import Failed, to_line
+from ..plain_data import first_line
 from . import app, benchmark, cohort, export, segment, training, weights
 from .arguments import BAD_INPUT, FAILED, STOPPED, Command, Parser
 
+LEAST_ADDRESS_SPACE = 3 << 29  # bytes: to load the libraries, before any image
 PACKAGE = __package__.partition(".")[0] + "."
+
+# What the loaders of libraries say where memory is short.
+_MEMORY = re.compile(r"failed to map segment|[Cc]annot allocate memory|paging file")
 
 COMMANDS: tuple[Command, ...] = (
     *segment.COMMANDS,
@@ -36,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Threads that wait busily for each other are ten times slower on a machine with other work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
+        _check_address_space()
         return int(args.run(args))
     except KeyboardInterrupt:
         print("hideseekseg: stopped", file=sys.stderr)
@@ -47,6 +54,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith(PACKAGE):
             error = _missing_part(args.command)
         return _fail(error, getattr(args, "json_lines", False))
+
+
+def _check_address_space() -> None:
+    """Refuse less than the libraries need at once: these end the process without a cause."""
+    if os.name == "nt":
+        return
+    import resource
+
+    allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if allowed != resource.RLIM_INFINITY and allowed < LEAST_ADDRESS_SPACE:
+        needed = LEAST_ADDRESS_SPACE >> 20
+        raise MemoryError(
+            f"needs {needed} MB of address space, {allowed >> 20} MB are allowed (ulimit -v)"
+        )
 
 
 def _missing_part(command: str) -> Exception:
@@ -61,6 +82,8 @@ def _fail(error: Exception, json_lines: bool) -> int:
     """Print a known failure in one line; a bug keeps its traceback."""
     from ..errors import UserError
 
+    if isinstance(error, ImportError) and _MEMORY.search(str(error)):
+        error = MemoryError(f"too little memory to load a library: {first_line(error)}")
     if isinstance(error, UserError):
         failed, status = Failed(error.cause, error.path), BAD_INPUT
     elif isinstance(error, MemoryError):

@@ -26,7 +26,7 @@ from ..findings import (
     VertebraFinding,
 )
 from ..imaging.volume import case_name
-from ..plain_data import as_type, from_plain, shortened
+from ..plain_data import as_type, from_plain, printable, shortened
 from .segment_description import head_to_tail, labels
 
 _CANDIDATE_KEYS = tuple(f.name for f in fields(Candidate) if f.name != "patch")
@@ -171,7 +171,8 @@ def format_table(result: Result) -> str:
         lines.append(_Line(("stopped",), f"before {', '.join(v.level for v in stopped)}"))
     widths = [max(len(x.cells[n]) for x in lines if len(x.cells) > n) for n in range(6)]
     warnings = [f"warning: {note}" for note in result.run.get("notes", ())]
-    return "\n".join([*(_format_line(x, widths) for x in lines), "", summary(result), *warnings])
+    text = [*(_format_line(x, widths) for x in lines), "", summary(result), *warnings]
+    return "\n".join(printable(line) for line in text)
 
 
 @dataclass(frozen=True)

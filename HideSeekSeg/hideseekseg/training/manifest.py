@@ -150,6 +150,8 @@ def _row(folder: Path, line: int, cells: Mapping[str, str]) -> ManifestRow:
     convention = values["convention"]
     if convention.lower().endswith(".json"):
         convention = str(folder / convention)
+    if any("\0" in value for value in values.values()):
+        raise ValueError("holds a character that no file's name has")
     image, mask = folder / values["image"], folder / values["mask"]
     return ManifestRow(
         line, image, mask, label, values["patient"], _level(values["level"]), convention

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from http.cookies import CookieError
 from typing import Any
 
 from aiohttp import web
@@ -29,22 +30,29 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Authentication:
-    """``hosts`` are the names that a request may call this server by; empty: any."""
+    """``hosts`` are the names that a request may call this server by; empty: any.
+
+    ``tickets`` let in once, each: other users of a computer see what a browser is started with.
+    """
 
     token: str
     hosts: frozenset[str]
+    tickets: set[str] = field(default_factory=set)
 
     def middleware(self) -> Any:
         """For an aiohttp application: every request passes here, web sockets and files as well."""
 
         @web.middleware
         async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-            if not self._called_rightly(request) or not self._same_origin(request):
-                return web.Response(status=403, text=REFUSED)
-            given = request.query.get("token", "")
-            if given and self._is_token(given):
+            try:
+                right = self._called_rightly(request) and self._same_origin(request)
+                given = request.query.get("token", "") if right else ""
+                known = right and self._is_token(request.cookies.get(self._cookie(request), ""))
+            except (CookieError, UnicodeError, ValueError):  # of odd hosts, cookies and addresses
+                return web.Response(status=400, text=REFUSED)
+            if right and self._lets_in(given):
                 return self._enter(request)
-            if not self._is_token(request.cookies.get(self._cookie(request), "")):
+            if not known:
                 return web.Response(status=403, text=REFUSED)
             response = await handler(request)
             if not response.prepared:
@@ -61,8 +69,14 @@ class Authentication:
         )
         return response
 
+    def _lets_in(self, given: str) -> bool:
+        if given in self.tickets:
+            self.tickets.discard(given)
+            return True
+        return bool(given) and self._is_token(given)
+
     def _is_token(self, text: str) -> bool:
-        return hmac.compare_digest(text.encode(), self.token.encode())
+        return hmac.compare_digest(text.encode(errors="replace"), self.token.encode())
 
     def _cookie(self, request: web.Request) -> str:
         """Cookies know no ports, so that the name has to."""
@@ -74,4 +88,4 @@ class Authentication:
 
     def _same_origin(self, request: web.Request) -> bool:
         origin = request.headers.get("Origin")
-        return origin is None or origin.partition("://")[2] == request.host
+        return origin is None or origin == f"{request.scheme}://{request.host}"

@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..files import temporary_folder
 from ..imaging.image_file import captured
 from ..imaging.reading import read_ct, read_segmentation
+from ..plain_data import shortened
 from ..scene.import_data import addCt, addSegmentation, removeData
 from ..scene.level_rows import LevelRow, levelRows
 from ..scene.scene_file import read_scene
@@ -76,8 +77,10 @@ class Patient:
         self.corrections = {}
         if self.vertebrae is None or convention in ("", "names"):
             return
-        if convention not in CONVENTIONS and not Path(convention).is_file():
-            raise InputError(convention, f"is none of {', '.join(CONVENTIONS)} and no file")
+        if convention not in CONVENTIONS and not _is_file(convention):
+            raise InputError(
+                shortened(convention), f"is none of {', '.join(CONVENTIONS)} and no file"
+            )
         read = {row.segmentID: level_choices.as_read(row) for row in self._read()}
         for row in levelRows(self.vertebrae, {}, convention):
             text = level_choices.as_read(row)
@@ -100,6 +103,13 @@ class Patient:
 
     def _read(self) -> list[LevelRow]:
         return levelRows(self.vertebrae) if self.vertebrae is not None else []
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # no file can have such a name
+        return False
 
 
 async def load_files(ct: Path, vertebrae: Path) -> Patient:

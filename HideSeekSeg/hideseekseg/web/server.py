@@ -22,6 +22,7 @@ from .session import Session, Start
 from .slicer_scene import open_scene
 from .uploads import Uploads
 
+PATIENCE_SECONDS = 30.0
 WARNING = (
     "Warning: --host {host} lets other computers reach this server. Whoever has the address with"
     " its token sees the patient's images; nothing is encrypted on the way."
@@ -66,8 +67,10 @@ def serve(
         uploads = Uploads(folder / "uploads", upload_mb * 2**20)
         session = Session(server, scene.slicer_app, start, settings, uploads)
         address = Address(address.host, address.port, address.token or secrets.token_urlsafe(24))
-        _bind(server, session, uploads, address)
-        _tell(server, session, address, open_browser, say)
+        hosts = frozenset() if address.open_to_others else LOOPBACK
+        authentication = Authentication(address.token, hosts)
+        _bind(server, session, uploads, authentication)
+        _tell(server, session, address, authentication if open_browser else None, say)
         sys.argv = sys.argv[:1]  # trame reads options from there
         try:
             server.start(
@@ -85,9 +88,8 @@ def serve(
             session.close()
 
 
-def _bind(server: Any, session: Session, uploads: Uploads, address: Address) -> None:
+def _bind(server: Any, session: Session, uploads: Uploads, authentication: Authentication) -> None:
     """Add the authentication and the session's own addresses."""
-    hosts = frozenset() if address.open_to_others else LOOPBACK
 
     async def page(_: web.Request) -> web.StreamResponse:
         return web.Response(text=start_page(), content_type="text/html")
@@ -101,13 +103,24 @@ def _bind(server: Any, session: Session, uploads: Uploads, address: Address) -> 
 
     def bind(running: Any) -> None:
         app = running.app
-        app.middlewares.append(Authentication(address.token, hosts).middleware())
+        app.middlewares.append(authentication.middleware())
         app.router.add_post("/paraview/", _session_address)
         app.router.add_get("/index.html", page)
         app.router.add_get("/saved/{name}", saved)
         app.router.add_put("/upload/{role}/{name}", uploads.receive)
+        server.controller.on_server_ready.add(lambda **_: _close_slow_connections(running))
 
     server.controller.on_server_bind.add(bind)
+
+
+def _close_slow_connections(running: Any) -> None:
+    """Close connections that do not ask for anything whole within ``PATIENCE_SECONDS``.
+
+    aiohttp counts an hour for these, and trame's server has no setting for it.
+    """
+    settings = getattr(getattr(running.runner, "server", None), "_kwargs", None)
+    if isinstance(settings, dict):
+        settings["keepalive_timeout"] = PATIENCE_SECONDS
 
 
 async def _session_address(request: web.Request) -> web.Response:
@@ -116,16 +129,24 @@ async def _session_address(request: web.Request) -> web.Response:
 
 
 def _tell(
-    server: Any, session: Session, address: Address, browser: bool, say: Callable[[str], None]
+    server: Any,
+    session: Session,
+    address: Address,
+    browser: Authentication | None,
+    say: Callable[[str], None],
 ) -> None:
+    """Say where the server is, once it runs; ``browser`` lets the browser in that is opened."""
+
     def ready(**_: Any) -> None:
         url = address.url(server.port)
         if address.open_to_others:
             say(WARNING.format(host=address.host))
         say(f"HideSeekSeg is at {url}")
         say("Ctrl-C ends it.")
-        if browser:
-            webbrowser.open(url)
+        if browser is not None:
+            ticket = secrets.token_urlsafe(24)
+            browser.tickets.add(ticket)
+            webbrowser.open(Address(address.host, address.port, ticket).url(server.port))
         session.task = asyncio.get_running_loop().create_task(session.begin())
 
     server.controller.on_server_ready.add(ready)

@@ -74,16 +74,19 @@ class Served:
 
 
 @contextmanager
-def serve(python: str, *words: str, library: Path = LIBRARY) -> Iterator[Served]:
+def serve(python: str, *words: str, library: Path = LIBRARY, browser: str = "") -> Iterator[Served]:
     """Run ``hideseekseg app`` with these words until the block ends.
 
-    ``library`` is the folder that ``hideseekseg`` is imported from. Raises RuntimeError where the
+    ``library`` is the folder that ``hideseekseg`` is imported from, ``browser`` a program that the
+    server shall open itself in. Raises RuntimeError where the
     server does not start.
     """
     with tempfile.TemporaryDirectory() as private:
         own = {"PYTHONPATH": str(library), "TMPDIR": private, "OMP_NUM_THREADS": "1"}
+        own |= {"BROWSER": browser} if browser else {}
+        alone = () if browser else ("--no-browser",)
         process = subprocess.Popen(
-            [python, "-m", "hideseekseg", "app", "--no-browser", *words],
+            [python, "-m", "hideseekseg", "app", *alone, *words],
             env={**os.environ, **own},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -1,0 +1,192 @@
+"""Kill a run at random moments: nothing finished is lost, nothing half left, the next goes on.
+
+    python Testing/kills.py 20 [--seed N]
+
+``segment`` runs with ``--each`` on three boxes of bone, ``train`` on a few toy slices; both are
+killed (SIGKILL) at random moments of their usual time, and run once more to their end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import filecmp
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+for place in ("HideSeekSeg", "Testing"):
+    if str(ROOT / place) not in sys.path:
+        sys.path.insert(0, str(ROOT / place))
+
+Check = Callable[[Path, Path], list[str]]
+VERTEBRAE = ("T11", "T12", "L1")
+
+
+@dataclass
+class Outcome:
+    """How many processes were killed, how often work of theirs was kept, and what went wrong."""
+
+    killed: int = 0
+    kept: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+def run(what: str, count: int, seed: int, folder: Path) -> Outcome:
+    """Kill ``segment`` or ``train`` at ``count`` random moments of its undisturbed time."""
+    words, check = {"segment": prepare_segment, "train": prepare_train}[what](folder)
+    rng, whole = random.Random(seed), folder / "undisturbed"
+    began = time.monotonic()
+    fault = finish(words, whole)
+    seconds = time.monotonic() - began
+    outcome = Outcome()
+    if fault:
+        return Outcome(faults=[f"{what}, undisturbed: {fault}"])
+    for number in range(count):
+        out, moment = folder / f"killed-{number}", rng.uniform(0.2, 1.0) * seconds
+        process = start(words, out)
+        try:
+            process.wait(moment)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            outcome.killed += 1
+        kept = finished_parts(out)
+        outcome.kept += bool(kept)
+        faults = [*damaged_parts(out)]
+        ended = finish(words, out)
+        faults += [ended] if ended else [*left_behind(out), *check(out, whole)]
+        outcome.faults += [f"{what}, after {moment:.2f} s: {fault}" for fault in faults if fault]
+    return outcome
+
+
+def start(words: list[str], out: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "HideSeekSeg"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "hideseekseg", *words, "--out", str(out)]
+    log = subprocess.DEVNULL
+    return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.PIPE)
+
+
+def finish(words: list[str], out: Path) -> str:
+    """Run to the end; return what went wrong."""
+    with start(words, out) as process:
+        _, errors = process.communicate(timeout=600)
+    return f"the next run fails: {errors.decode()[-500:]}" if process.returncode else ""
+
+
+def finished_parts(out: Path) -> list[Path]:
+    """What a killed run had finished: files of vertebrae, and checkpoints."""
+    names = {f"{level}.npz" for level in VERTEBRAE}
+    parts = [path for path in out.glob("vertebrae/*.npz") if path.name in names]
+    return [*parts, *out.glob("*-checkpoint.pt")]
+
+
+def damaged_parts(out: Path) -> list[str]:
+    """Every file that has its own name is whole."""
+    import torch
+
+    from hideseekseg.output.vertebra_file import read_vertebra
+
+    faults = []
+    for path in out.rglob("*"):
+        if path.name.startswith(".") or ".hideseekseg-" in str(path) or not path.is_file():
+            continue
+        try:
+            if path.suffix == ".npz":
+                read_vertebra(path)
+            elif path.suffix == ".json":
+                json.loads(path.read_text("utf-8"))
+            elif path.suffix == ".pt":
+                torch.load(path, weights_only=True)
+        except Exception as error:
+            faults.append(f"{path.name} is damaged: {error}")
+    return faults
+
+
+def left_behind(out: Path) -> list[str]:
+    """Temporary files that are there after the run that followed."""
+    return [f"{path.name} is left behind" for path in out.rglob("*hideseekseg*")]
+
+
+def prepare_segment(folder: Path) -> tuple[list[str], Check]:
+    import numpy as np
+    import SimpleITK as sitk
+
+    import fuzz_kinds
+    from hideseekseg.imaging.volume import Grid, Volume, to_sitk
+    from hideseekseg.model.profile import Schedule
+
+    fuzz_kinds.write_weights(folder / "weights", Schedule(invert_steps=20, render_steps=10))
+    grid, rng = Grid((64, 40, 44), np.diag([2.0, 2.0, 2.0, 1.0])), np.random.default_rng(5)
+    hu, labels = rng.normal(40, 12, grid.shape), np.zeros(grid.shape, np.uint8)
+    hu[:, :4] = -800
+    for n, value in enumerate((33, 32, 31)):
+        body = (slice(44 - 19 * n, 57 - 19 * n), slice(14, 30), slice(12, 32))
+        labels[body] = value
+        hu[body] = 180 + rng.normal(0, 30, (13, 16, 20))
+    files = folder / "ct.nii.gz", folder / "bodies.nii.gz"
+    sitk.WriteImage(to_sitk(Volume(hu.astype(np.int16), grid)), str(files[0]))
+    sitk.WriteImage(to_sitk(Volume(labels, grid)), str(files[1]))
+    words = ["segment", *map(str, files), "--labels", "totalsegmentator", "--each", "--quiet"]
+    return [*words, "--weights", str(folder / "weights")], same_findings
+
+
+def same_findings(out: Path, whole: Path) -> list[str]:
+    """The run that follows ends with the findings of the undisturbed one."""
+    a, b = ((f / "candidates.json").read_text("utf-8") for f in (out, whole))
+    if json.loads(a)["vertebrae"] != json.loads(b)["vertebrae"]:
+        return ["its findings are others"]
+    missing = [level for level in VERTEBRAE if not (out / "vertebrae" / f"{level}.npz").is_file()]
+    return [f"{level} has no file" for level in missing]
+
+
+def prepare_train(folder: Path) -> tuple[list[str], Check]:
+    from helpers.vertebrae import plain_vertebra
+    from hideseekseg.simulation.simulate import Recipe, simulate
+    from hideseekseg.training.train import COMPACT
+
+    vertebrae = [plain_vertebra()]
+    for name, slices in (("slices", 4), ("whole", None)):
+        (folder / name).mkdir()
+        recipe = Recipe(1, 24, slices=slices, geometry=COMPACT.geometry)
+        simulate(recipe, vertebrae, folder / name, lambda *_: None)
+    words = ["train", str(folder / "slices"), "--validation", str(folder / "whole")]
+    steps = ["--encoder-steps", "8", "--decoder-steps", "3", "--supervision", "twins"]
+    return [*words, *steps], same_weights
+
+
+def same_weights(out: Path, whole: Path) -> list[str]:
+    """The training that goes on ends with the weights of the undisturbed one, byte for byte."""
+    a, b = (f / "weights" / "autoencoder.safetensors" for f in (out, whole))
+    return [] if filecmp.cmp(a, b, shallow=False) else ["its weights are others"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("count", type=int, help="random moments, of each of the two")
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    faults = []
+    for what in ("segment", "train"):
+        with tempfile.TemporaryDirectory() as folder:
+            outcome = run(what, args.count, args.seed, Path(folder))
+        faults += outcome.faults
+        print(
+            f"{what}: {args.count} moments, {outcome.killed} killed, {outcome.kept} had finished"
+            f" something by then, {len(outcome.faults)} faults",
+            flush=True,
+        )
+    print("\n".join(faults))
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
