@@ -19,7 +19,8 @@ SOURCES = sorted(LIBRARY.rglob("*.py"))
 
 # From the ground up: a room may import from its own floor's room and from lower floors.
 FLOORS = (
-    ("errors", "plain_data"),
+    ("plain_data",),
+    ("errors",),
     ("events", "files"),
     ("archives",),
     ("imaging", "model"),
