@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import sys
 import webbrowser
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from trame_server import Server
 
 from ..errors import InputError
@@ -109,8 +111,15 @@ def _bind(server: Any, session: Session, uploads: Uploads, authentication: Authe
         app.router.add_get("/saved/{name}", saved)
         app.router.add_put("/upload/{role}/{name}", uploads.receive)
         server.controller.on_server_ready.add(lambda **_: _close_slow_connections(running))
+        logging.getLogger("aiohttp.server").addFilter(_is_ours)
 
     server.controller.on_server_bind.add(bind)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Return whether an error is of this server: what is no HTTP at all is refused, not printed."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError)
 
 
 def _close_slow_connections(running: Any) -> None:
