@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,7 +147,7 @@ def test_tracking_uids_survive_a_second_export_and_a_review(made: dict[str, Any]
     assert first.SegmentAlgorithmType == "SEMIAUTOMATIC"
     assert "sclerotic <b>rim</b>" in first.SegmentDescription
     assert added.SegmentLabel == "T11 lytic added 1" and added.SegmentAlgorithmType == "MANUAL"
-    assert seg.ContentCreatorName == "R. Ader"
+    assert seg.ContentCreatorName == "R. Ader^"
     assert export(reviewed, folder / "ct", reviewed / "all.dcm", "--unreviewed") == 0
     assert len(hd.seg.segread(reviewed / "all.dcm").SegmentSequence) == 3
 
@@ -209,6 +213,13 @@ def test_missing_uids_foreign_series_and_tilted_gantries_are_refused(
         one.save_as(file)
     text = refusal(capsys, result, tmp_path / "placeless")
     assert "000.dcm: states no frame of reference UID" in text
+
+    for file in (tmp_path / "placeless").iterdir():
+        one = pydicom.dcmread(file)
+        one.FrameOfReferenceUID = f"{ROOT}.77.{one.InstanceNumber}"
+        one.save_as(file)
+    text = refusal(capsys, result, tmp_path / "placeless")
+    assert "states 44 different frame of reference UIDs in one series" in text
 
     write_oblique(tmp_path / "tilted")
     for n, file in enumerate(sorted((tmp_path / "tilted").iterdir())):
@@ -372,3 +383,46 @@ def test_an_sr_alone_says_that_nothing_was_found(
     first, second = capsys.readouterr().err.splitlines()
     assert "refers to the segments of a DICOM SEG" in first and "nothing to write" in second
     assert not (tmp_path / "no.dcm").exists()
+
+
+def tool(name: str, package: str) -> str:
+    """Return the path of a program beside Python or on the path; skips where there is none."""
+    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    if not found:
+        pytest.skip(f"{name} is not installed: pip install {package}")
+    return found
+
+
+def test_dcmqi_reads_the_same_voxels_and_the_measurements(
+    made: dict[str, Any], tmp_path: Path
+) -> None:
+    reader, sr_reader = tool("segimage2itkimage", "dcmqi"), tool("tid1500reader", "dcmqi")
+    source = made["folder"]
+    files = [str(tmp_path / name) for name in ("seg.dcm", "sr.dcm", "sr.json")]
+    assert export(source / "result", source / "ct", Path(files[0]), "--dicom-sr", files[1]) == 0
+    words = [reader, "--inputDICOM", files[0], "--outputDirectory", str(tmp_path), "-t", "nrrd"]
+    subprocess.run(words, check=True, capture_output=True)
+    labels = [x.SegmentLabel for x in made["seg"].SegmentSequence]
+    read = read_segmentation(tmp_path / f"{1 + labels.index('L1 lytic 1')}.nrrd")
+    ours = read.grid.lps(np.argwhere(read.layers[0].array)[:, ::-1])
+    patch = made["result"].vertebrae[3].candidates[0].patch
+    theirs = made["ct"].grid.lps((np.argwhere(patch.array) + patch.start)[:, ::-1])
+    ours, theirs = (x[np.lexsort(tuple(x.round(1).T[::-1]))] for x in (ours, theirs))
+    np.testing.assert_allclose(ours, theirs, atol=0.02)
+
+    words = [sr_reader, "--inputDICOM", files[1], "--outputMetadata", files[2]]
+    subprocess.run(words, check=True, capture_output=True)
+    groups = json.loads(Path(files[2]).read_text("utf-8"))["Measurements"]
+    assert [g["TrackingIdentifier"] for g in groups[:3]] == labels, "then the burden"
+    assert [g["ReferencedSegment"] for g in groups[:3]] == [1, 2, 3]
+
+
+def test_dciodvfy_finds_no_error(made: dict[str, Any], tmp_path: Path) -> None:
+    """Its warnings are of private codes, which are declared, and of what the source lacks."""
+    checker, source = tool("dciodvfy", "dicom3tools"), made["folder"]
+    files = [str(tmp_path / name) for name in ("seg.dcm", "sr.dcm")]
+    assert export(source / "result", source / "ct", Path(files[0]), "--dicom-sr", files[1]) == 0
+    for file in files:
+        done = subprocess.run([checker, file], capture_output=True, text=True)
+        errors = [x for x in (done.stdout + done.stderr).splitlines() if x.startswith("Error")]
+        assert not errors

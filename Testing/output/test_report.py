@@ -167,6 +167,15 @@ def test_nothing_found_is_said_with_what_it_does_not_exclude(tmp_path: Path) -> 
     assert page.row("All levels", "both")[2:4] == ["0", "0.00 mL"]
 
 
+@pytest.mark.parametrize("name", ["results", "browser"])
+def test_results_and_reviews_of_version_0_1_can_be_reported(name: str, tmp_path: Path) -> None:
+    folder = Path(__file__).parents[1] / "data" / "version-0.1" / name
+    assert main(["report", str(folder), "--out", str(tmp_path / "report.html")]) == 0
+    page = WrittenReport(tmp_path / "report.html")
+    assert re.search(r"\d lesions? \(", page.text) and "What was analysed" in page.text
+    assert any(row[:1] == ["L1"] for row in page.rows)
+
+
 def changed(result: Result) -> Result:
     """T10-1 grew and moved by 2 mm, T10-2 is gone, L1 has a second lesion."""
     first, *others = result.vertebrae

@@ -6,6 +6,7 @@ highdicom is optional (``pip install hideseekseg[dicom]``) and imported where it
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,6 +115,13 @@ def read_instances(ct: Volume) -> list[Any]:
             if keyword not in found:
                 setattr(found, keyword, None)
         instances.append(found)
+    for keyword in ("StudyInstanceUID", "FrameOfReferenceUID"):
+        several = len({str(one.get(keyword)) for one in instances})
+        if several > 1:
+            cause = f"states {several} different {_UIDS[keyword]} UIDs in one series, as careless"
+            raise InputError(
+                ct.source, f"{cause} anonymisation leaves them; DICOM objects need one"
+            )
     return instances
 
 
@@ -152,7 +160,7 @@ def dicom_seg(stored: StoredResult, ct: Volume, instances: Sequence[Any]) -> Any
             pixel_measures=measures,
             content_label="METASTASES" if stored.reviewer else "LESIONS",
             content_description="Vertebral lesions, research use only",
-            content_creator_name=stored.reviewer or None,
+            content_creator_name=person_name(stored.reviewer) or None,
             series_description=_series_description(stored),
             specific_character_set="ISO_IR 192",  # UTF-8: names and comments of any script
         )
@@ -177,6 +185,12 @@ def declare_scheme(dataset: Any) -> None:
     scheme.CodingSchemeVersion = "1"
     scheme.CodingSchemeResponsibleOrganization = "HideSeekSeg"
     dataset.CodingSchemeIdentificationSequence = [scheme]
+
+
+def person_name(name: str) -> str:
+    """Return a name as DICOM writes one that is not split into its parts; empty where it is."""
+    plain = re.sub(r"[\\^=\x00-\x1f]", " ", name).strip()
+    return f"{plain[:63]}^" if plain else ""
 
 
 def tracking_uid(stored: StoredResult, lesion: Item, instance: Any) -> str:

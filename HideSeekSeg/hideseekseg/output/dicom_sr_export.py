@@ -29,6 +29,7 @@ from .dicom_seg_export import (
     lesion_code,
     method_version,
     patch_on,
+    person_name,
     region_code,
     tracking_uid,
 )
@@ -126,9 +127,9 @@ def _observers(stored: StoredResult) -> Any:
         model_name=f"{method_version(stored)}, weights {stored.run.get('weights', 'unknown')}"[:64],
     )
     device = hd.sr.ObserverContext(_coded(("121007", "DCM", "Device")), method)
-    if not stored.reviewer:
+    if not person_name(stored.reviewer):
         return hd.sr.ObservationContext(observer_device_context=device)
-    name = hd.sr.PersonObserverIdentifyingAttributes(name=stored.reviewer)
+    name = hd.sr.PersonObserverIdentifyingAttributes(person_name(stored.reviewer))
     person = hd.sr.ObserverContext(_coded(("121006", "DCM", "Person")), name)
     return hd.sr.ObservationContext(person, device)
 

@@ -122,7 +122,8 @@ def _of_review(data: dict[str, Any]) -> dict[str, Any]:
     states, bodies = [], {}
     for said in as_type(list[dict[str, Any]], data["vertebrae"]):
         known = {f.name: said[f.name] for f in fields(VertebraState) if f.name in said}
-        state = from_plain(VertebraState, {**known, "words": said["state"]})
+        words = said["state"] if "state" in said else _words_0_1(said)
+        state = from_plain(VertebraState, {**known, "words": words})
         states.append(state)
         if state.status is not Status.NOT_ANALYSED:
             bodies[state.level] = as_type(float | None, said.get("body_mm3"))
@@ -137,6 +138,13 @@ def _of_review(data: dict[str, Any]) -> dict[str, Any]:
         "reviewer": as_type(str, data["reviewer"]),
         "reviewed": as_type(str, data["reviewed"]),
     }
+
+
+def _words_0_1(said: Mapping[str, Any]) -> str:
+    """Return the state of a vertebra in a review of version 0.1, which did not say it in words."""
+    status = Status(said["status"])
+    words = "lesions outlined" if status is Status.FINDINGS else status.value
+    return f"{words}: {said['reason']}" if said["reason"] else words
 
 
 def _item(row: Mapping[str, Any]) -> Item:
