@@ -143,6 +143,7 @@ def test_a_review_says_who_accepted_and_what_was_left_open(run: Path, tmp_path: 
     assert "2 lesions (1 lytic and 1 blastic) in 2 of 3 vertebrae analysed: T10, T11." in page.text
     assert "1 finding rejected by the reader." in page.text
     assert "judged by nobody, not counted: L1 lytic 1." in page.text
+    assert page.row("L1")[1] == "Lesion outlined, judged by nobody and not counted"
     assert "Comment: sclerotic <b>rim</b>" in page.text and "b" not in page.tags
     assert "Drawn by the reader; the method did not find it." in page.text
     again = report(tmp_path, "--unreviewed")
@@ -151,10 +152,13 @@ def test_a_review_says_who_accepted_and_what_was_left_open(run: Path, tmp_path: 
 
 def test_without_stored_images_it_says_so(run: Path, tmp_path: Path) -> None:
     store_result(tmp_path, make_ct(GRID))
+    (tmp_path / "vertebrae" / "L1.npz").unlink()
+    page = report(tmp_path)
+    assert page.text.count("No stored image shows it.") == 1 and len(page.asked) == 2 * 4
     for file in (tmp_path / "vertebrae").iterdir():
         file.unlink()
     page = report(tmp_path)
-    assert "did not keep its images" in page.text and "run it with --each" in page.text
+    assert "holds no images of the vertebrae" in page.text and "run it with --each" in page.text
     assert not page.asked and "SINS" not in page.text
     assert "3 lesions" in page.text
 

@@ -43,8 +43,8 @@ REGIONS = {
     "semi-rigid": tuple(f"T{n}" for n in range(3, 11)),
 }
 PICTURES_MISSING = (
-    "The run did not keep its images, so there are no pictures, no places within the vertebrae and "
-    "nothing on stability: run it with --each."
+    "The folder holds no images of the vertebrae, so there are no pictures, no places within them "
+    "and nothing on stability: run it with --each, and export a review to the same folder."
 )
 PICTURES_EXPLAINED = (
     "Pictures, on the sagittal slice with most of the finding, anterior to the left: the CT with "
@@ -205,7 +205,10 @@ def _analysed(stored: StoredResult) -> list[Block]:
     rows = []
     for state in stored.states:
         p = "" if state.p_malignant is None else f"{state.p_malignant:.2f}"
-        rows.append((state.level, _capital(state.words), p, "; ".join(state.flags)))
+        words = state.words
+        if state.status is Status.FINDINGS and not _of(stored, state.level):
+            words += ", judged by nobody and not counted"  # in a review that was not finished
+        rows.append((state.level, _capital(words), p, "; ".join(state.flags)))
     head = ("Level", "State", "P(malignant)", "Remarks")
     notes = [ReportText(f"{_capital(note)}.") for note in _texts(stored.run.get("notes"))]
     return [ReportHeading("What was analysed"), ReportTable(head, tuple(rows)), *notes]
@@ -237,6 +240,8 @@ def _findings(stored: StoredResult, seen: dict[str, _Seen]) -> list[Block]:
             evidence = seen[lesion.id].evidence
             strip = make_strip(evidence, stored.patches[lesion.id], stored.grid, lesion.type)
             blocks.append(ReportPictures(tuple(strip.pictures.items()), _capital(strip.note)))
+        elif seen:
+            blocks.append(ReportText("No stored image shows it."))
     return blocks
 
 
