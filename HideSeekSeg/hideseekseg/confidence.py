@@ -159,7 +159,7 @@ def with_probabilities(
         features = candidate_features(lesion, x, difference, body, log_odds(p))
         confidence = profile.confidence
         slopes = confidence.lytic if lesion.type == "lytic" else confidence.blastic
-        probability = candidate_probability(slopes, features) if slopes else 0.0
+        probability = candidate_probability(slopes, features)
         judged.append(replace(lesion, probability=probability))
     return sorted(judged, key=lambda lesion: -lesion.score)
 

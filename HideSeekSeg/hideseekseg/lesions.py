@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from .anatomy.crop import Mask, to_ct
 from .findings import LESION_TYPES, Candidate, LesionType, SliceCandidate
@@ -24,9 +25,11 @@ FEATURES = (
     "log odds of the vertebra",
     "log of the share of the body",
     "log of the slices",
-    "mean change",
-    "contrast",
+    "log of the change in contrasts of the bone",
+    "contrast to its surroundings in contrasts of the bone",
 )  # of a candidate, from which its probability is computed
+LEAST_CHANGE, LEAST_CONTRAST = 0.02, 0.1  # in units of x
+GAP, RING = np.ones((1, 3, 3)), np.ones((1, 7, 7))  # surroundings: two pixels, one away from it
 LESION_SLICES = 3  # neighbouring slices whose mean P stands for the vertebra
 
 
@@ -165,15 +168,21 @@ def candidate_features(
 
     ``x`` is the network's input, ``difference`` edit minus reconstruction, both (S, P, I), with the
     slices that the candidate's parts count; ``vertebra_logit`` the log odds of its calibrated P.
+    Changes and contrasts are told in that of the vertebra's own dense bone to its median, so that
+    they stay the same where a scan's scale of HU is only known by and large.
     """
     mask = lesion.mask((body.shape[0], body.shape[1], body.shape[2]))
     sign = 1.0 if lesion.type == "lytic" else -1.0
-    contrast = float(np.median(x[body])) - float(x[mask].mean())
+    middle, dense = np.percentile(x[body], [50, 95])
+    bone = max(float(dense - middle), LEAST_CONTRAST)
+    change = max(sign * float(difference[mask].mean()), LEAST_CHANGE)
+    around = ndimage.binary_dilation(mask, RING) & ~ndimage.binary_dilation(mask, GAP) & body
+    beside = float(x[around].mean()) if around.any() else float(middle)
     return (
         float(np.clip(lesion.attribution_score, -0.5, 1.5)),
         float(np.clip(vertebra_logit, -7.0, 7.0)),
         float(np.log(mask.sum() / body.sum())),
         float(np.log(len(lesion.slices))),
-        sign * float(difference[mask].mean()),
-        sign * contrast,
+        float(np.log(change / bone)),
+        sign * (beside - float(x[mask].mean())) / bone,
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from helpers.vertebrae import Mask, cylinder, cylinder_ct, grid_around, scanned, tilted
@@ -28,7 +29,7 @@ from hideseekseg.imaging.patch import patch_of
 from hideseekseg.imaging.reading import read_ct, read_segmentation
 from hideseekseg.imaging.volume import Volume
 from hideseekseg.model.profile import Geometry, Intensity, Profile
-from hideseekseg.simulation.source_vertebrae import load_vertebrae, read_sources
+from hideseekseg.simulation.source_vertebrae import Source, load_vertebrae, read_sources
 
 ASINH = Profile(
     geometry=Geometry("aligned", 48, slice_mm=1.6, body_pixels=40.0, margin_pixels=1.0),
@@ -38,6 +39,7 @@ PERCENTILE = Profile()
 GRID = grid_around((1.0, 1.0, 1.0))
 BODY = cylinder(GRID, tilted(10))
 CT = cylinder_ct(GRID, tilted(10))
+AIRLESS = Volume(np.maximum(CT.array, 0), CT.grid)
 HU = Calibration(1.0, 0.0, is_hu=True)
 
 # What people make of HU: a shift, 0..1, 0..255, z-scores, and the one of the issue.
@@ -87,12 +89,11 @@ def test_rescaled_hu_is_not_taken_for_hu(name: str) -> None:
 @settings(max_examples=20, deadline=None)
 @given(st.floats(-4, 1).map(lambda e: 10**e), st.floats(-1000, 1000))
 def test_landmarks_land_on_their_hu_whatever_the_scale(slope: float, intercept: float) -> None:
+    assume(intercept >= 0 or not 0.05 < slope < 20)  # else it may look like HU
     measured = landmarks(CT, BODY)
     values = (measured.soft, measured.dense, measured.marrow, measured.rim)
     moved = Landmarks(*(slope * value + intercept for value in values))
-    # Without the air in front the volume may be anything.
-    positive = Volume(np.abs(CT.array), CT.grid)
-    scale = calibrate(positive, [moved])
+    scale = calibrate(rescaled(AIRLESS, slope, intercept), [moved])
     assert not scale.is_hu
     ends = scale.hounsfield(np.array([moved.soft, moved.dense]))
     np.testing.assert_allclose(ends, [SOFT_TISSUE_HU, DENSE_BONE_HU], atol=0.5)
@@ -117,14 +118,70 @@ def test_input_of_rescaled_ct_is_near_that_of_hu(name: str) -> None:
     assert np.corrcoef(x[inside], expected[inside])[0, 1] > 0.99
 
 
-def test_input_of_rescaled_real_ct_is_near_that_of_hu(shared: Path) -> None:
-    """Measured: means of 0.10 to 0.18 on lidc0314, 0.03 to 0.09 on ts_aorta."""
+def source_of(shared: Path, patient: str) -> Source:
     table = Path(__file__).resolve().parents[2] / "Resources" / "Training" / "sources.csv"
-    (source,) = [s for s in read_sources(table, shared / "data") if s.patient == "ts_aorta"]
-    for vertebra in load_vertebrae(source):
+    (source,) = [s for s in read_sources(table, shared / "data") if s.patient == patient]
+    return source
+
+
+def test_input_of_rescaled_real_crop_is_near_that_of_hu(shared: Path) -> None:
+    """Without air in sight usual bone is the second landmark: as far as bone differs."""
+    for vertebra in load_vertebrae(source_of(shared, "ts_aorta")):
         expected, inside = seen(vertebra.ct, vertebra.body)
         x, _ = seen(rescaled(vertebra.ct, 0.01, 7.0), vertebra.body)
         assert np.abs(x - expected)[inside].mean() < 0.15
+
+
+@pytest.mark.parametrize("patient", ["lidc0314", "ts_aorta", "crlm_1004"])
+def test_rescaled_real_scan_comes_back_to_hu(shared: Path, patient: str) -> None:
+    """A dense spine and two of low density: air tells the one from the others."""
+    source = source_of(shared, patient)
+    ct = rescaled(read_ct(source.ct), 0.01, 7.0)
+    measured = [landmarks(v.ct, v.body) for v in load_vertebrae(source)]
+    moved = [
+        replace(
+            Landmarks(*(0.01 * v + 7 for v in (m.soft, m.dense, m.marrow, m.rim))),
+            edge=0.01 * m.edge,
+        )
+        for m in measured
+    ]
+    scale = calibrate(ct, moved)
+    for m, own in zip(measured, moved):
+        back = scale.hounsfield(np.array([own.marrow, own.dense], np.float32))
+        assert back == pytest.approx(np.array([m.marrow, m.dense]), rel=0.1, abs=45)
+
+
+def scan_of(bone: float, lowest: float) -> tuple[Volume, Landmarks]:
+    """A scan with bone of so many HU that shows nothing darker than ``lowest``."""
+    rng = np.random.default_rng(1)
+    hu = rng.normal(SOFT_TISSUE_HU, 10, GRID.shape).astype(np.float32)
+    hu[:, :20] = rng.normal(-995, 8, hu[:, :20].shape)
+    hu[:, 20:26] = rng.normal(-100, 10, hu[:, 20:26].shape)
+    found = Landmarks(SOFT_TISSUE_HU, bone, 0.4 * bone, bone, bone - SOFT_TISSUE_HU)
+    return Volume(np.maximum(hu, lowest), GRID), found
+
+
+@pytest.mark.parametrize("bone", [300.0, 430.0, 800.0])
+@pytest.mark.parametrize("padding", [None, -3024.0])
+def test_air_tells_thin_bone_from_dense_bone(bone: float, padding: float | None) -> None:
+    ct, found = scan_of(bone, -1024)
+    if padding is not None:
+        ct.array[:4] = padding
+    moved = Landmarks(*(0.01 * v + 50 for v in (found.soft, found.dense, found.marrow, found.rim)))
+    scale = calibrate(rescaled(ct, 0.01, 50.0), [moved])
+    assert float(scale.hounsfield(np.array([moved.dense], np.float32))[0]) == pytest.approx(
+        bone, rel=0.04
+    )
+
+
+@pytest.mark.parametrize("lowest", [-100.0, -200.0, -350.0])
+def test_what_is_cut_off_below_is_not_taken_for_air(lowest: float) -> None:
+    """As windows for soft tissue and bone leave it: then usual bone is the second landmark."""
+    ct, found = scan_of(450.0, lowest)
+    moved = Landmarks(*(0.01 * v + 50 for v in (found.soft, found.dense, found.marrow, found.rim)))
+    scale = calibrate(rescaled(ct, 0.01, 50.0), [moved])
+    dense = float(scale.hounsfield(np.array([moved.dense], np.float32))[0])
+    assert dense == pytest.approx(DENSE_BONE_HU, abs=0.5)
 
 
 def test_one_diseased_vertebra_does_not_set_the_scale() -> None:

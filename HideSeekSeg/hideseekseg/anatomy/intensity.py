@@ -1,9 +1,10 @@
 """From a scan's intensities to what the network sees.
 
 The aligned profile wants Hounsfield units.  Research crops are often rescaled; any affine image of
-HU is brought back to approximate HU by two landmarks that every vertebra has: the soft tissue
-around it and its dense cortex.  They vary between people by a third or so, hence "approximate":
-training varies scale and offset by as much.
+HU is brought back by two landmarks: the soft tissue around the vertebrae, and air where the volume
+shows some, which is right to a tenth.  Where it shows none, as in a crop, the second is
+dense cortex, which every vertebra has but which varies between people by a third or so: then the
+scale is known by and large only, and dense bone is taken for usual bone.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from ..model.profile import Intensity, Profile
 from .crop import Crop, Mask, feathered
 from .surface_distance import SurfaceDistance, surface_distance_of
 
-# Medians over the vertebrae of four CTs in HU: 60th percentile of the tissue 2-10 mm around the
-# body, 95th percentile inside it.
-SOFT_TISSUE_HU = 50.0
-DENSE_BONE_HU = 560.0
+# Medians over 17 CTs in HU, those of training and validation: 60th percentile of the tissue 2-10 mm
+# around the body (51 to 136), 95th percentile inside it (333 to 797).
+SOFT_TISSUE_HU = 90.0
+DENSE_BONE_HU = 430.0
 
 METAL_HU = 3000.0
 # What is brighter than bone by so many times the contrast of bone is metal: 1500 HU and more.
@@ -36,6 +37,10 @@ LEAST_EDGE = 0.1
 LEAST_CORTEX = 0.1
 DEEP_MM = 3.0  # from the body's surface, where marrow is
 LOWEST_AIR, HIGHEST_AIR = -1100.0, -900.0
+AIR_HU = -1000.0
+# What is darkest is air if dense bone is then as dense as that of people is.
+THINNEST_BONE_HU, DENSEST_BONE_HU = 220.0, 900.0
+PADDING_GAP = 0.15  # from the lowest value to the next, as a share of that to soft tissue
 FEWEST_VALUES = 30
 
 
@@ -181,6 +186,11 @@ def calibrate(ct: Volume, found: Sequence[Landmarks]) -> Calibration:
             "the rim of the vertebral bodies is not brighter than their marrow: an MR image?",
         )
     slope = (DENSE_BONE_HU - SOFT_TISSUE_HU) / (dense - soft)
+    for darkest in _darkest(ct, soft):
+        from_air = (SOFT_TISSUE_HU - AIR_HU) / (soft - darkest)
+        if THINNEST_BONE_HU <= SOFT_TISSUE_HU + from_air * (dense - soft) <= DENSEST_BONE_HU:
+            slope = from_air
+            break
     return Calibration(slope, SOFT_TISSUE_HU - slope * soft, is_hu=False)
 
 
@@ -220,6 +230,23 @@ def _lowest(ct: Volume) -> tuple[bool, float]:
     bottom = float(np.percentile(inside, 0.1)) if inside.size else lowest
     has_air = LOWEST_AIR < bottom < HIGHEST_AIR or LOWEST_AIR < lowest < HIGHEST_AIR
     return has_air, bottom if lowest < LOWEST_AIR else lowest
+
+
+def _darkest(ct: Volume, soft: float) -> list[float]:
+    """Return what may be air: the darkest value, before it the one above a lone value far below.
+
+    That lone value is padding or, where air was cut off, air itself.
+    """
+    sample = ct.array[tuple(slice(None, None, max(n // 64, 1)) for n in ct.array.shape)]
+    sample = sample[np.isfinite(sample) & (sample < soft)]
+    if not sample.size:
+        return []
+    lowest = float(sample.min())
+    rest = sample[sample > lowest]
+    found = [float(np.percentile(sample, 0.1))]
+    if rest.size and rest.min() - lowest > PADDING_GAP * (soft - lowest):
+        found.insert(0, float(np.percentile(rest, 0.1)))
+    return found
 
 
 def check_values(ct: Volume) -> None:

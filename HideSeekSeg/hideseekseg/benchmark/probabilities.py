@@ -18,11 +18,13 @@ from ..model.weights import Model, load_model
 from ..simulation.source_vertebrae import unpack
 from ..training.calibration import (
     Judged,
+    as_they_are,
     choose,
     expected_calibration_error,
     false_per_healthy,
     fit,
     judge,
+    missing,
     tally,
 )
 from ..training.evaluation import Case, load_cases
@@ -80,19 +82,18 @@ def report(weights: Path, folds: Sequence[Path], sets: Sequence[Path], out: Path
 
     Each of ``folds`` and ``sets`` is a file of ``benchmark observe``.  Files of folds are named
     FOLD-WHAT.json: each fold is judged by probabilities fitted on all others.  ``sets`` are judged
-    by the weights' own.
+    by the weights' own or, where these are not calibrated, by P and attribution scores as they are.
     """
     model = load_model(weights)
     confidence = model.profile.confidence
-    if not confidence.known:
-        raise InputError(weights, "is not calibrated: see `calibrate`")
     make_folder(out)
     rows: dict[str, Data] = {}
     for name, judged, threshold, gate in _cross_validated(folds):
         rows[f"cross-validated: {name}"] = figures(judged, threshold, gate)
     threshold = model.profile.decision.threshold
     for path in sets:
-        judged = judge(confidence, read_observations(path))
+        seen = read_observations(path)
+        judged = judge(confidence, seen) if confidence.known else as_they_are(seen)
         rows[path.stem] = figures(judged, threshold, confidence.gate_p)
     content = {"weights": model.hash, "sets": rows}
     with atomic(out / "probabilities.json") as temporary:
@@ -116,6 +117,8 @@ def _cross_validated(paths: Sequence[Path]) -> list[tuple[str, list[Judged], flo
     judged: dict[str, list[Judged]] = {}
     for fold in sorted({fold for fold, _ in seen}):
         others = [one for (name, _), own in seen.items() if name != fold for one in own]
+        if lack := missing(others):
+            raise InputError(paths[0], f"{lack} in the folds beside {fold}: nothing to fit on")
         confidence, threshold = choose(fit(others), others)
         for (name, what), own in seen.items():
             if name == fold:

@@ -52,7 +52,12 @@ def _linear(confidence: Confidence, logit: float, reference: float) -> float:
 
 
 def candidate_probability(coefficients: Sequence[float], features: Sequence[float]) -> float:
-    """Return the probability that a candidate is a lesion, from its ``lesions.FEATURES``."""
+    """Return the probability that a candidate is a lesion, from its ``lesions.FEATURES``.
+
+    0 without coefficients: of its type none was ever found to be true.
+    """
+    if not coefficients:
+        return 0.0
     intercept, *slopes = coefficients
     return sigmoid(intercept + sum(s * f for s, f in zip(slopes, features)))
 

@@ -15,6 +15,7 @@ from ..model.calibration import (
     candidate_probability,
     log_odds,
     reference_logit,
+    sigmoid,
     vertebra_probability,
 )
 from ..model.profile import Confidence
@@ -54,6 +55,17 @@ def fit(seen: Sequence[SeenVertebra], distances: Sequence[float] = ()) -> Confid
     )
 
 
+def missing(seen: Sequence[SeenVertebra]) -> str:
+    """Return what nothing can be fitted without, in words; empty where all is there."""
+    for diseased, words in ((True, "diseased"), (False, "healthy")):
+        if not any(one.diseased == diseased for one in seen):
+            return f"no {words} vertebra was observed"
+    for kind in LESION_TYPES:
+        if not any(c.true for one in seen for c in one.candidates if c.type == kind):
+            return f"no {kind} lesion was found"
+    return ""
+
+
 def others_of(seen: Sequence[SeenVertebra]) -> list[list[float]]:
     """Return the log odds of the other vertebrae of each vertebra's group."""
     groups: dict[str, list[int]] = {}
@@ -79,6 +91,15 @@ def judge(confidence: Confidence, seen: Sequence[SeenVertebra]) -> list[Judged]:
     return [
         Judged(one, float(own), tuple(_probability(confidence, c, own) for c in one.candidates))
         for one, own in zip(seen, p)
+    ]
+
+
+def as_they_are(seen: Sequence[SeenVertebra]) -> list[Judged]:
+    """Judge by what weights without probabilities go by: their own P and attribution scores."""
+    score = FEATURES.index("attribution score")
+    return [
+        Judged(one, sigmoid(one.logit), tuple(c.features[score] for c in one.candidates))
+        for one in seen
     ]
 
 
@@ -210,7 +231,7 @@ def false_per_healthy(judged: Sequence[Judged], threshold: float, gate: float = 
 THRESHOLDS = tuple(round(0.05 * n, 2) for n in range(4, 17))
 # What a false finding in every healthy vertebra takes from the mean F1: a reader has to reject each
 # of them, and most of a spine is healthy.
-FALSE_COST = 2.0
+FALSE_COST = 1.0
 GATE_LOSS = 0.01  # share of diseased vertebrae that need not be edited
 SUSPICIOUS_SHARE = 0.05  # of healthy vertebrae that may be called suspicious
 

@@ -18,7 +18,7 @@ from ..findings import LESION_TYPES
 from ..model.profile import Geometry, Profile
 from ..model.weights import Model, load_model, save_model
 from ..output.figures.drawing import save_figure
-from .calibration import choose, fit
+from .calibration import choose, fit, missing
 from .dataset import Slices, load_slices, patients_of
 from .distributed import ProcessGroup, open_team
 from .evaluation import (
@@ -394,9 +394,8 @@ def run_calibrate(
         for path in observations
         for one in read_observations(path)
     ]
-    for kind in LESION_TYPES:
-        if not any(c.true for one in seen for c in one.candidates if c.type == kind):
-            raise InputError(observations[0], f"no {kind} lesion was found: nothing to fit on")
+    if lack := missing(seen):
+        raise InputError(observations[0], f"{lack}: nothing to fit on")
     known = [one.distance for path in training for one in read_observations(path)]
     confidence, threshold = choose(fit(seen, known), seen)
     profile = model.profile

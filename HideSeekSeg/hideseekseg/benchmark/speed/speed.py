@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ...errors import InputError
 from ...files import atomic, make_folder
 from ...model.profile import Schedule
 from ...model.weights import MULTISTEP_STEPS, Model, load_model, multistep
@@ -111,6 +112,8 @@ def _one_slice(model: Model, crops: Crops, say: Say) -> Data:
     per_call = seconds_per_call(network)
     say(f"published network: {1000 * per_call:.0f} ms a call")
     rows = [asdict(row) | {"ratio": row.ratio} for row in one_slice(model, crops, per_call)]
+    if not rows:
+        raise InputError("crops", "the weights find no candidate in them: measure more of them")
     say(f"one slice: {min(r['alone'] for r in rows) * 1000:.0f} ms and more")
     return {"parameters": parameters, "seconds per call": per_call, "rows": rows}
 

@@ -1,0 +1,472 @@
+"""Probabilities: what a vertebra's neighbours tell, how they are fitted, and the three commands.
+
+``calibrate``, ``benchmark observe``, ``benchmark probabilities`` run on the weights in context and
+on vertebrae that are drawn here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.models import FAST, filled
+from helpers.vertebrae import TOY, toy_slices
+from hideseekseg.attribution import attribute, encode
+from hideseekseg.benchmark.probabilities import figures
+from hideseekseg.cli.main import main
+from hideseekseg.confidence import (
+    VertebraInput,
+    encode_patient,
+    marrow,
+    reference_of,
+    relative_reference,
+    with_probabilities,
+    with_stability,
+)
+from hideseekseg.findings import LESION_TYPES, LesionType
+from hideseekseg.imaging.reading import read_ct, read_segmentation
+from hideseekseg.lesions import FEATURES, join_slices
+from hideseekseg.model.calibration import log_odds, sigmoid, vertebra_probability
+from hideseekseg.model.classifier import LinearClassifier
+from hideseekseg.model.profile import Confidence, Decision
+from hideseekseg.model.weights import Model, load_model
+from hideseekseg.pipeline import Options, segment_spine
+from hideseekseg.simulation.example import write_example
+from hideseekseg.simulation.simulate import Recipe, simulate
+from hideseekseg.simulation.source_vertebrae import drawn_vertebrae
+from hideseekseg.training.calibration import (
+    choose,
+    expected_calibration_error,
+    fit,
+    judge,
+    tally,
+    vertebra_probabilities,
+)
+from hideseekseg.training.dataset import make_batch
+from hideseekseg.training.observing import (
+    SeenCandidate,
+    SeenVertebra,
+    read_observations,
+    write_observations,
+)
+
+CPU = torch.device("cpu")
+REPOSITORY = Path(__file__).resolve().parents[2]
+WEIGHTS = REPOSITORY / "Resources" / "Weights" / "compact-in-context"
+CALIBRATED = Confidence(
+    vertebra=(-1.0, 1.0, 0.5),
+    usual_logit=-2.0,
+    lytic=(-2.0, 4.0, 0.5, 0.0, 0.0, 0.0, 0.0),
+    blastic=(1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+)
+SCORE = FEATURES.index("attribution score")
+
+
+# --- What the neighbours tell ---------------------------------------------------------------------
+
+
+def test_marrow_is_that_of_the_inside_alone() -> None:
+    body = np.zeros((3, 20, 20), bool)
+    body[:, 4:16, 4:16] = True
+    hounsfield = np.where(body, 700.0, -50.0)  # cortex, and what lies around it
+    hounsfield[:, 6:14, 6:14] = np.random.default_rng(1).normal(180, 20, (3, 8, 8))
+    hounsfield[1, 8, 8] = 3000.0  # one bright spot moves neither
+    middle, spread = marrow(hounsfield, body)
+    assert middle == pytest.approx(180, abs=5) and spread == pytest.approx(20, abs=4)
+    sliver = np.zeros_like(body)
+    sliver[:, 8:11, :] = True
+    assert np.isnan(marrow(hounsfield, sliver)).all(), "nothing lies two pixels inside"
+
+
+def test_one_diseased_neighbour_is_not_the_reference() -> None:
+    healthy = [(180.0, 30.0), (190.0, 32.0), (185.0, 31.0)]
+    assert reference_of([*healthy, (900.0, 200.0)]) == (187.5, 31.5)
+    assert reference_of([*healthy, (np.nan, np.nan)]) == (185.0, 31.0)
+    for few in ([], healthy[:1], [healthy[0], (np.nan, np.nan)]):
+        assert np.isnan(reference_of(few)).all(), "too few to stand for the patient"
+
+
+def test_reference_is_told_in_units_of_the_input() -> None:
+    hounsfield = torch.tensor([[TOY.intensity.centre, 40.0], [np.nan, np.nan]])
+    (middle, spread), unknown = relative_reference(hounsfield, TOY.intensity)
+    assert float(middle) == pytest.approx(-TOY.intensity.offset / TOY.intensity.scale)
+    x_per_hu = 1 / (TOY.intensity.width * TOY.intensity.scale)
+    assert float(spread) == pytest.approx(40 * x_per_hu, rel=0.03)
+    assert unknown.isnan().all()
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    """Untrained weights that see a patient's other vertebrae, calibrated by hand."""
+    torch.manual_seed(3)
+    architecture = replace(TOY.architecture, contrast=True, context=True)
+    decision = Decision(gate_p=0.0, min_pixels=3, baseline="hidden", least_span=0.6)
+    profile = replace(
+        TOY, architecture=architecture, schedule=FAST, decision=decision, confidence=CALIBRATED
+    )
+    network = filled(architecture)
+    z = network.encode(make_batch(toy_slices(16), np.arange(16), profile, None).x).double()
+    coef = torch.linspace(-1, 1, architecture.latent)
+    classifier = LinearClassifier(coef, 0.5, z.mean(0), z.std(0).clamp(min=1e-3))
+    return Model(network, classifier, profile, CPU, "0" * 64)
+
+
+def vertebrae(model: Model, shift: float = 0.0) -> dict[str, VertebraInput]:
+    """Four discs of marrow; ``shift`` is added to the density of all but the first."""
+    slices = toy_slices(16)
+    found = {}
+    for number, level in enumerate(("T10", "T11", "T12", "L1")):
+        rows = np.arange(4 * number, 4 * number + 4)
+        hounsfield = slices.image[rows].astype(np.float32) + (shift if number else 0.0)
+        x = make_batch(slices, rows, model.profile, None).x
+        found[level] = VertebraInput(x, hounsfield, slices.body[rows], np.arange(4))
+    return found
+
+
+def test_vertebra_is_judged_beside_the_others(model: Model) -> None:
+    def run(patient: dict[str, VertebraInput]) -> dict[str, float]:
+        seen = encode_patient(
+            patient, lambda level, x, ref: encode(x, model, reference=ref), model.profile
+        )
+        assert all(one.calibrated and one.distance is None for one in seen.values())
+        return {level: one.p for level, one in seen.items()}
+
+    first, denser = run(vertebrae(model)), run(vertebrae(model, 150.0))
+    assert first["T10"] != pytest.approx(denser["T10"], abs=1e-4), "the same bone, other company"
+    lone = vertebrae(model)["T10"]
+    alone = encode_patient(
+        {"T10": lone}, lambda level, x, ref: encode(x, model, reference=ref), model.profile
+    )["T10"]
+    assert alone.latents.reference.isnan().all()
+    torch.testing.assert_close(alone.latents.z, encode(lone.x, model).z)
+
+
+def test_distance_counts_in_that_of_training(model: Model) -> None:
+    profile = replace(model.profile, confidence=replace(CALIBRATED, distance_limit=0.5))
+    seen = encode_patient(
+        vertebrae(model), lambda level, x, ref: encode(x, model, reference=ref), profile
+    )
+    for one in seen.values():
+        size = np.sqrt(np.mean(one.latents.z.numpy().mean(axis=0) ** 2))
+        assert one.distance == pytest.approx(size / 0.5, rel=1e-5)
+
+
+def test_all_diseased_is_not_called_healthy() -> None:
+    high = log_odds(0.99)
+    beside_healthy = vertebra_probability(CALIBRATED, high, [log_odds(0.05)] * 4)
+    beside_ill = vertebra_probability(CALIBRATED, high, [high] * 4)
+    half_ill = vertebra_probability(CALIBRATED, high, [high] * 2 + [log_odds(0.05)] * 3)
+    assert beside_healthy == half_ill > 0.95, "the healthier half is the reference"
+    assert beside_ill >= 0.5
+    usual = vertebra_probability(CALIBRATED, -2.0, [-2.0] * 4)
+    assert usual == pytest.approx(sigmoid(-3.0)), "as all others, and as most are"
+
+
+def test_candidates_are_judged_by_the_slopes_of_their_type(model: Model) -> None:
+    one = vertebrae(model)["T11"]
+    seen = attribute(one.x, one.body, model)
+    lesions = join_slices(list(seen.scored))
+    assert {lesion.type for lesion in lesions} == set(LESION_TYPES)
+    given = (one.x[:, 0].numpy(), seen.difference, one.body, 0.5, model.profile)
+    judged = with_probabilities(lesions, *given)
+    assert [c.score for c in judged] == sorted((c.score for c in judged), reverse=True)
+    for lesion in judged:
+        own = min(max(lesion.attribution_score, -0.5), 1.5)
+        expected = sigmoid(4 * own - 2) if lesion.type == "lytic" else sigmoid(1.0)
+        assert lesion.score == lesion.probability == pytest.approx(expected)
+    unfitted = replace(model.profile, confidence=replace(CALIBRATED, lytic=()))
+    again = with_probabilities(lesions, *given[:-1], unfitted)
+    assert {c.probability for c in again if c.type == "lytic"} == {0.0}
+
+
+def test_stability_is_the_share_of_changes_that_show_a_candidate_again(model: Model) -> None:
+    one = vertebrae(model)["T11"]
+    seen = attribute(one.x, one.body, model)
+    lesions = join_slices(list(seen.scored))
+    lone = torch.full((1, 2), torch.nan)
+    stable = with_stability(lesions, one.x, one.body, lone, model)
+    assert {c.stability for c in stable} <= {0.0, 0.25, 0.5, 0.75, 1.0}
+    assert [replace(c, stability=None) for c in stable] == lesions, "nothing else changes"
+    strict = replace(model.profile.decision, lytic_floor=9.0, blastic_floor=9.0)
+    blind = replace(model, profile=replace(model.profile, decision=strict))
+    again = with_stability(lesions, one.x, one.body, lone, blind)
+    assert {c.stability for c in again} == {0.0}, "nothing stands out by so much"
+    assert with_stability([], one.x, one.body, lone, model) == []
+
+
+# --- Fitting and choosing -------------------------------------------------------------------------
+
+
+def drawn_candidate(rng: np.random.Generator, kind: LesionType, true: bool) -> SeenCandidate:
+    score = float(np.clip(rng.normal(0.8 if true else 0.3, 0.2), -0.5, 1.5))
+    features = [score, 0.0, *rng.normal(0, 1, len(FEATURES) - 2)]
+    return SeenCandidate(kind, tuple(features), 40, 30 if true else 0, (0.5,) if true else (0.0,))
+
+
+def patients_drawn(seed: int, patients: int = 90) -> list[SeenVertebra]:
+    """Vertebrae of patients whose networks exaggerate, each patient by an own amount."""
+    rng = np.random.default_rng(seed)
+    seen = []
+    for patient in range(patients):
+        offset = rng.normal(2.0, 0.7)
+        for _ in range(12):
+            logit = rng.normal(-1.5, 1.5)
+            ill = bool(rng.random() < sigmoid(logit))
+            kind = LESION_TYPES[int(rng.integers(2))]
+            size = float(rng.uniform(4, 20))
+            found = [drawn_candidate(rng, kind, True)] if ill and rng.random() < 0.8 else []
+            for other in LESION_TYPES:
+                for _ in range(int(rng.integers(2))):
+                    false = drawn_candidate(rng, other, False)
+                    ious = (0.0,) if ill and other == kind else ()
+                    found.append(replace(false, ious=ious))
+            lesions: dict[LesionType, tuple[float, ...]] = {"lytic": (), "blastic": ()}
+            if ill:
+                lesions[kind] = (size,)
+            voxels = {one: 40 * len(lesions[one]) for one in LESION_TYPES}
+            raw = 3 * logit + offset
+            name = f"patient {patient}"
+            seen.append(SeenVertebra(name, name, ill, raw, 0.3, lesions, voxels, tuple(found)))
+    return seen
+
+
+def test_fitted_probabilities_hold_in_other_patients() -> None:
+    confidence = fit(patients_drawn(1), [0.1, 0.2, 0.3])
+    assert confidence.distance_limit == pytest.approx(0.3, abs=0.01)
+    others = patients_drawn(2)
+    ill = np.array([one.diseased for one in others])
+    raw = np.array([sigmoid(one.logit) for one in others])
+    fitted = vertebra_probabilities(confidence, others)
+    assert expected_calibration_error(fitted, ill) < 0.06
+    assert expected_calibration_error(raw, ill) > 0.12
+    for kind in LESION_TYPES:
+        pairs = [
+            (p, c.true)
+            for one in judge(confidence, others)
+            for c, p in zip(one.seen.candidates, one.candidates)
+            if c.type == kind
+        ]
+        p, true = (np.array(column) for column in zip(*pairs))
+        assert p[true].mean() > p[~true].mean() + 0.3
+        assert expected_calibration_error(p, true.astype(bool)) < 0.1
+
+
+def test_slopes_stay_empty_where_nothing_is_false_or_nothing_true() -> None:
+    def only(true: bool) -> list[SeenVertebra]:
+        return [
+            replace(one, candidates=tuple(c for c in one.candidates if c.true == true))
+            for one in patients_drawn(1)
+        ]
+
+    for some in (only(True), only(False)):
+        confidence = fit(some)
+        assert confidence.known and confidence.lytic == confidence.blastic == ()
+
+
+def test_threshold_rises_where_healthy_vertebrae_show_more() -> None:
+    seen = patients_drawn(1)
+    rng = np.random.default_rng(5)
+    crowded = [
+        one
+        if one.diseased
+        else replace(one, candidates=tuple(drawn_candidate(rng, "lytic", False) for _ in range(4)))
+        for one in seen
+    ]
+    confidence = fit(seen)
+    chosen, usual = choose(confidence, seen)
+    _, careful = choose(confidence, crowded)
+    assert careful > usual
+    p = vertebra_probabilities(confidence, seen)
+    ill = np.array([one.diseased for one in seen])
+    assert (p[ill] >= chosen.gate_p).mean() >= 0.98, "hardly a diseased one is not edited"
+    assert (p[~ill] > chosen.suspicious_p).sum() <= 0.05 * (~ill).sum() + 1
+
+
+def one_of(kind: LesionType, size: float, *candidates: SeenCandidate) -> SeenVertebra:
+    lesions: dict[LesionType, tuple[float, ...]] = {"lytic": (), "blastic": ()}
+    voxels: dict[LesionType, int] = {"lytic": 0, "blastic": 0}
+    if size:
+        lesions[kind], voxels[kind] = (size,), 40
+    return SeenVertebra("A", "A", bool(size), 0.0, 0.3, lesions, voxels, candidates)
+
+
+def seen_candidate(kind: LesionType, score: float, *ious: float) -> SeenCandidate:
+    features = tuple(score if n == SCORE else 0.0 for n in range(len(FEATURES)))
+    return SeenCandidate(kind, features, 40, 20 if any(ious) else 0, ious)
+
+
+def known_set() -> list[SeenVertebra]:
+    """A lesion found, a small one missed, one found beside a false finding; two false in health."""
+    return [
+        one_of("lytic", 12.0, seen_candidate("lytic", 1.0, 0.5)),
+        one_of("lytic", 5.0, seen_candidate("lytic", 0.0, 0.4)),
+        one_of("lytic", 8.0, seen_candidate("lytic", 1.0, 0.2), seen_candidate("lytic", 1.0, 0.0)),
+        one_of("lytic", 0.0, seen_candidate("lytic", 1.0), seen_candidate("lytic", 1.0)),
+        one_of("lytic", 0.0),
+    ]
+
+
+def test_counts_and_figures_are_those_of_the_truth() -> None:
+    judged = judge(CALIBRATED, known_set())
+    counts = tally(judged, "lytic", 0.6)
+    assert (counts.found, counts.missed, counts.false) == (2, 1, 3)
+    assert counts.f1 == pytest.approx(2 * 2 / (2 * 2 + 1 + 3))
+    said = figures(judged, 0.6, 0.0)
+    assert said["lytic found, 0 to 6 mm"] == "0 of 1"
+    assert said["lytic found, 6 to 10 mm"] == "1 of 1"
+    assert said["lytic found, 10 mm and more"] == "1 of 1"
+    assert said["false findings per healthy vertebra"][0] == 1.0
+    assert said["by patient"]["A"]["false findings in healthy vertebrae"] == 2
+    closed = figures(judged, 0.6, 0.99)
+    assert closed["lytic F1"][0] == 0.0, "no vertebra passes the gate"
+
+
+# --- The commands ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def observed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the weights make of drawn vertebrae with simulated lesions, of two patients."""
+    folder = tmp_path_factory.mktemp("observed")
+    profile, rng = load_model(WEIGHTS, "cpu").profile, np.random.default_rng(4)
+    canvases = [
+        replace(bone, patient=name) for bone, name in zip(drawn_vertebrae(rng, 2), ("Ada", "Ben"))
+    ]
+    (folder / "cases").mkdir()
+    geometry = replace(profile.geometry, slice_mm=3.2)  # half of the slices
+    recipe = Recipe(2, 20, None, geometry, drawn=2)
+    simulate(recipe, canvases, folder / "cases", lambda *_: None)
+    words = ["benchmark", "observe", str(folder / "cases"), "--patients", "Ada,Ben"]
+    words += ["--weights", str(WEIGHTS)]
+    out = folder / "both-simulated.json"
+    assert main([*words, "--out", str(out), "--device", "cpu"]) == 0
+    for seed in (1, 2):
+        write_observations(folder / f"{seed}-drawn.json", patients_drawn(seed, 8))
+    return folder
+
+
+@pytest.mark.slow
+def test_observations_hold_truth_and_candidates(observed: Path) -> None:
+    seen = read_observations(observed / "both-simulated.json")
+    assert len(seen) == 20 and {one.patient for one in seen} == {"Ada", "Ben"}
+    ill = [one for one in seen if one.diseased]
+    assert 0 < len(ill) < 20
+    for one in seen:
+        sizes = [mm for kind in LESION_TYPES for mm in one.lesions[kind]]
+        assert all(1 < mm < 60 for mm in sizes)
+        assert one.diseased or not sizes
+        for candidate in one.candidates:
+            assert len(candidate.features) == len(FEATURES)
+            assert 0 <= candidate.right <= candidate.voxels
+            assert len(candidate.ious) == len(one.lesions[candidate.type])
+    for kind in LESION_TYPES:
+        assert any(c.true for one in ill for c in one.candidates if c.type == kind), kind
+    healthy = [one.logit for one in seen if not one.diseased]
+    assert np.mean([one.logit for one in ill]) > np.mean(healthy)
+
+
+@pytest.mark.slow
+def test_calibrated_weights_give_the_probabilities_that_were_fitted(
+    observed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen, out = observed / "both-simulated.json", tmp_path / "weights"
+    words = ["calibrate", str(WEIGHTS), str(seen), "--training", str(seen)]
+    assert main([*words, "--out", str(out), "--floor", "0.11", "--draws", "3"]) == 0
+    said = capsys.readouterr().out
+    model, before = load_model(out, "cpu"), load_model(WEIGHTS, "cpu")
+    profile = model.profile
+    assert f"threshold {profile.decision.threshold:g}" in said
+    assert profile.confidence.known and len(profile.confidence.lytic) == 1 + len(FEATURES)
+    assert (profile.decision.lytic_floor, profile.schedule.draws) == (0.11, 3)
+    assert profile.decision.min_slices == before.profile.decision.min_slices, "as it was"
+    assert profile.provenance["validation"]["patients"] == ["Ada", "Ben"]
+    assert torch.equal(model.classifier.coef, before.classifier.coef)
+    sizes = [one.distance for one in read_observations(seen)]
+    assert profile.confidence.distance_limit == pytest.approx(np.quantile(sizes, 0.99))
+
+    report = ["benchmark", "probabilities", str(seen), "--weights", str(out)]
+    folds = [word for n in (1, 2) for word in ("--fold", f"{observed}/{n}-drawn.json")]
+    assert main([*report, *folds, "--out", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "probabilities.json").read_text("utf-8"))["sets"]
+    counts = {name: (row["vertebrae"], len(row["by patient"])) for name, row in rows.items()}
+    assert counts == {"cross-validated: drawn": (192, 8), "both-simulated": (20, 2)}
+    for row in rows.values():
+        value, low, high = row["vertebra AUC"]
+        assert 0 <= low <= value <= high <= 1
+    judged = judge(profile.confidence, read_observations(seen))
+    mean = np.mean([one.p for one in judged if not one.seen.diseased])
+    assert rows["both-simulated"]["mean P of healthy vertebrae"][0] == pytest.approx(mean, abs=1e-3)
+    old = REPOSITORY / "Testing" / "data" / "version-0.1" / "weights"
+    words = ["benchmark", "probabilities", str(seen), "--weights", str(old)]
+    assert main([*words, "--out", str(tmp_path / "old")]) == 0
+    plain = json.loads((tmp_path / "old" / "probabilities.json").read_text("utf-8"))["sets"]
+    own = [sigmoid(one.logit) for one in read_observations(seen) if not one.diseased]
+    told = plain["both-simulated"]["mean P of healthy vertebrae"][0]
+    assert told == pytest.approx(np.mean(own), abs=1e-3), "as these weights have it"
+    table = (tmp_path / "probabilities.md").read_text("utf-8")
+    assert f"{profile.name}, {model.hash[:12]}" in table
+    assert "## both-simulated, by patient" in table
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("gain", "shift"), [(1.0, 0.0), (0.01, 7.0)])
+def test_lesions_of_the_example_are_kept_whatever_the_scale(
+    tmp_path: Path, gain: float, shift: float
+) -> None:
+    ct_file, vertebrae = write_example(tmp_path)
+    ct = read_ct(ct_file)
+    scaled = replace(ct, array=np.asarray(ct.array * gain + shift, np.float32))
+    options = Options("totalsegmentator", ("T11", "T12", "L1", "L2"))
+    model = load_model(WEIGHTS, "cpu")
+    result = segment_spine(scaled, read_segmentation(vertebrae), model, options)
+    found = {(v.level, c.type) for v in result.vertebrae for c in v.accepted(result.threshold)}
+    assert {("T12", "lytic"), ("L1", "blastic")} <= found
+    assert {level for level, _ in found} == {"T12", "L1"}, "nothing in healthy vertebrae"
+    for vertebra in result.vertebrae:
+        for candidate in vertebra.candidates:
+            sure = candidate.score > result.threshold
+            assert (candidate.stability is not None) == sure, "only of findings"
+            assert candidate.score == candidate.probability
+
+
+@pytest.mark.slow
+def test_what_cannot_be_fitted_or_judged_is_refused_in_one_line(
+    observed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*words: str | Path) -> str:
+        assert main([str(word) for word in words]) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 or "vertebra" in err
+        return err
+
+    healthy = tmp_path / "healthy.json"
+    seen = read_observations(observed / "both-simulated.json")
+    write_observations(healthy, [one for one in seen if not one.diseased])
+    out = tmp_path / "out"
+    said = refused("calibrate", WEIGHTS, healthy, "--out", out)
+    assert f"{healthy}: no diseased vertebra was observed: nothing to fit on" in said
+    ill = [one for one in seen if one.diseased]
+    for name, some, lack in (
+        ("ill", ill, "no healthy vertebra was observed"),
+        ("blind", [replace(one, candidates=()) for one in seen], "no lytic lesion was found"),
+    ):
+        write_observations(tmp_path / f"{name}.json", some)
+        assert lack in refused("calibrate", WEIGHTS, tmp_path / f"{name}.json", "--out", out)
+    cases = observed / "cases"
+    words = ("benchmark", "observe", cases, "--patients", "Cyn", "--out", out)
+    assert "has no vertebra of Cyn" in refused(*words)
+    assert not out.exists()
+    damaged = tmp_path / "damaged.json"
+    damaged.write_text('[{"patient": "Ada"', encoding="utf-8")
+    for broken in (damaged, tmp_path / "not there.json"):
+        assert broken.name in refused("calibrate", WEIGHTS, broken, "--out", out)
+        report = ("benchmark", "probabilities", broken, "--weights", WEIGHTS, "--out", out)
+        assert broken.name in refused(*report)
+    fold = ("--fold", observed / "1-drawn.json")
+    lone = ("benchmark", "probabilities", *fold, "--weights", WEIGHTS, "--out", out)
+    assert "no diseased vertebra was observed in the folds beside 1" in refused(*lone)
