@@ -17,15 +17,16 @@ from .anatomy.segment_names import may_be_vertebra
 from .errors import InputError
 from .events import Cancelled, Event, Finished
 from .files import locked, remove_abandoned, together
-from .findings import Evidence, Result, VertebraFinding
+from .findings import LESION_TYPES, Evidence, Result, VertebraFinding
+from .imaging.image_file import write_image
 from .imaging.reading import read_ct, read_segmentation
 from .imaging.segmentation import Segmentation
-from .imaging.volume import Volume, scan_identity
+from .imaging.volume import Volume, scan_identity, to_sitk
 from .model.inference import is_out_of_memory
 from .model.weights import BUNDLE, Model, load_model
 from .output.figures.overview import overview
-from .output.result_folder import EACH, FILES, Claim, claim, remove_vertebrae
-from .output.seg_nrrd import write_segmentation
+from .output.result_folder import EACH, FILES, MASKS, Claim, claim, remove_vertebrae
+from .output.seg_nrrd import lesion_mask, write_segmentation
 from .output.tables import write_csv, write_json
 from .output.vertebra_file import write_vertebra
 from .pipeline import Options, segment_spine
@@ -41,7 +42,8 @@ class Job:
     "mps"; ``threads`` the number of CPU threads.  ``each`` also writes every vertebra to a file in
     the folder ``EACH`` of ``out`` as soon as it is finished.  ``series`` chooses a DICOM series of
     the folder ``ct`` by its UID or number.  ``overwrite`` replaces the result of another scan in
-    ``out``; ``patient_names`` writes the patient's name and number, where DICOM has them.
+    ``out``; ``patient_names`` writes the patient's name and number, where DICOM has them; ``nifti``
+    writes a mask of each type of lesion as well.
     """
 
     ct: Path
@@ -56,6 +58,7 @@ class Job:
     series: str = ""
     overwrite: bool = False
     patient_names: bool = False
+    nifti: bool = False
 
 
 def segment(
@@ -152,7 +155,7 @@ def run(
         result = _segment(*inputs, on_event, should_stop, keep)
         kept, stopped = tuple(result.run["finished"]), result.run["stopped"]
         result = replace(result, run={"scan": scan, **result.run})
-        files = _write(claim, keep, ct, result) if kept or not stopped else ()
+        files = _write(claim, keep, ct, result, job.nifti) if kept or not stopped else ()
     seconds = time.monotonic() - began
     on_event(Cancelled(kept, files, seconds) if stopped else Finished(files, seconds))
     return result
@@ -164,7 +167,7 @@ def _claimed(job: Job) -> Iterator[tuple[Volume, dict[str, str], Claim]]:
     with locked(job.out):
         ct = read_ct(job.ct, job.series, job.patient_names, undecided=True)
         scan = scan_identity(ct)
-        yield ct, scan, claim(job.out, scan, job.overwrite)
+        yield ct, scan, claim(job.out, scan, job.overwrite, "--overwrite")
 
 
 class _Keeper:
@@ -210,7 +213,9 @@ def writable(folder: Path) -> Iterator[None]:
                 made.rmdir()
 
 
-def _write(claim: Claim, keep: _Keeper | None, ct: Volume, result: Result) -> tuple[str, ...]:
+def _write(
+    claim: Claim, keep: _Keeper | None, ct: Volume, result: Result, nifti: bool
+) -> tuple[str, ...]:
     """Write all files; all are complete before the first one replaces an older one.
 
     Vertebrae that an earlier run wrote one by one go: they would contradict the new tables.
@@ -221,7 +226,11 @@ def _write(claim: Claim, keep: _Keeper | None, ct: Volume, result: Result) -> tu
         write_json(folder / FILES[1], result)
         write_csv(folder / FILES[2], result)
         overview(folder / FILES[3], ct, result, result.evidence)
+        for name, kind in zip(MASKS if nifti else (), LESION_TYPES):
+            write_image(folder / name, to_sitk(lesion_mask(ct, result, kind)))
         if keep is None or not keep.began:
             claim.clear()
             remove_vertebrae(out)
-    return tuple(str(out / file) for file in FILES)
+    for name in MASKS if not nifti else ():  # of an earlier run
+        (out / name).unlink(missing_ok=True)
+    return tuple(str(out / file) for file in (*FILES, *(MASKS if nifti else ())))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
 from hideseekseg.cli.main import main
-from hideseekseg.imaging.reading import read_ct
+from hideseekseg.imaging.reading import read_ct, read_segmentation
 from hideseekseg.imaging.volume import Volume, content_hash, scan_identity, to_sitk
 
 LIBRARY = Path(__file__).resolve().parents[2] / "HideSeekSeg"
@@ -189,3 +192,123 @@ def test_one_scan_has_one_hash_whatever_stores_it(
         content_hash(ct.array.astype(np.float32) + 0.25, ct.grid),
     }
     assert len(others | hashes) == 4
+
+
+def test_masks_on_request(words: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main([*words, "--nifti"]) == 0
+    whole = read_segmentation(out / "lesions.seg.nrrd")
+    data = json.loads((out / "candidates.json").read_text("utf-8"))
+    kinds = {c["id"]: c["type"] for v in data["vertebrae"] for c in v["candidates"]}
+    assert set(kinds.values()) == {"lytic", "blastic"}
+    for kind in ("lytic", "blastic"):
+        image = sitk.ReadImage(str(out / f"{kind}.nii.gz"))
+        assert image.GetSpacing() == pytest.approx(sitk.ReadImage(words[1]).GetSpacing())
+        expected = np.zeros(whole.grid.shape, bool)
+        for segment in whole.segments:
+            if kinds[segment.id] == kind:
+                expected |= whole.mask(segment)
+        assert expected.any()
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(image), expected)
+    assert main(words) == 0
+    assert not list(out.glob("*.nii.gz")), "masks of the earlier run stayed beside the new tables"
+
+
+def test_log_has_every_step_and_what_went_wrong(
+    words: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "run.log"
+    assert main([*words, "--log", str(log)]) == 0
+    text = log.read_text("utf-8")
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d hideseekseg ", text)
+    assert re.search(r"T12 [a-z ]+: \d+\.\d s", text), "no step was timed"
+    assert f"wrote {tmp_path / 'out' / 'candidates.json'}" in text
+    assert capfd.readouterr() == ("", ""), "--quiet holds for the terminal"
+    assert main([*words, "--levels", "T3", "--log", str(log)]) == 2
+    more = log.read_text("utf-8")[len(text) :]
+    assert "contains no T3" in more and "Traceback" not in more
+    assert main([*words, "--log", str(tmp_path / "no" / "folder.log")]) == 2
+    assert "folder.log: cannot be written" in capfd.readouterr().err
+
+
+def test_verbose_prints_every_step(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    words.remove("--quiet")
+    assert main([*words, "--verbose"]) == 0
+    assert re.search(r"\n +T12 [a-z ]+: \d+\.\d s\n", capfd.readouterr().err)
+
+
+def test_help_has_defaults_and_every_convention(capsys: pytest.CaptureFixture[str]) -> None:
+    from hideseekseg.anatomy.label_conventions import CONVENTIONS
+
+    for command in ("segment", "app"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        said = capsys.readouterr().out
+        assert all(re.search(rf"^  {name} ", said, re.MULTILINE) for name in CONVENTIONS)
+        assert "(default: auto)" in said
+        assert "None" not in said and "False" not in said
+
+
+@posix
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        (["seg"], {"segment"}),
+        (["segment", "--over"], {"--overwrite"}),
+        (["segment", "--device", "c"], {"cpu", "cuda"}),
+        (["app", "--patient"], {"--patient-names"}),
+        (["completion", ""], {"bash", "zsh"}),
+    ],
+)
+def test_shell_completes(
+    typed: list[str], offered: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bash = shutil.which("bash")
+    if not bash:
+        pytest.skip("bash is not installed")
+    assert main(["completion", "bash"]) == 0
+    line = " ".join(f'"{word}"' for word in ["hideseekseg", *typed])
+    script = f"{capsys.readouterr().out}\nCOMP_WORDS=({line}); COMP_CWORD={len(typed)}\n"
+    script += '_hideseekseg; printf "%s\\n" "${COMPREPLY[@]}"'
+    done = subprocess.run([bash, "-c", script], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == offered
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({0: "no.nii.gz"}, "no.nii.gz: does not exist"),
+        ({1: "no.nii.gz"}, "no.nii.gz: does not exist"),
+        ({0: "no.mrb", 1: None}, "no.mrb: does not exist"),
+        ({1: "elsewhere.nii.gz"}, "elsewhere.nii.gz: does not overlap with the CT"),
+        ({2: "--labels", 3: "nobody"}, "nobody"),
+        ({2: "--weights", 3: "nowhere"}, "nowhere"),
+        ({2: "--device", 3: "cuda"}, "device"),
+        ({2: "--threads", 3: "0"}, "--threads"),
+    ],
+)
+def test_app_refuses_what_segment_refuses(
+    box_files: Files,
+    tmp_path: Path,
+    change: dict[int, str | None],
+    cause: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before a page is opened, in one line that names the file or the option."""
+    pytest.importorskip("trame_slicer", reason="trame-slicer is not installed")
+    monkeypatch.chdir(tmp_path)
+    labels = sitk.ReadImage(str(box_files[1]))
+    labels.SetOrigin((900.0, 0.0, 0.0))
+    sitk.WriteImage(labels, "elsewhere.nii.gz")
+    words: dict[int, str | None] = {0: str(box_files[0]), 1: str(box_files[1]), **change}
+    line = ["app", "--no-browser", *(word for _, word in sorted(words.items()) if word)]
+    if "cuda" in line and torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    try:
+        status = main(line)
+    except SystemExit as ended:
+        status = int(str(ended.code))
+    said = capfd.readouterr()
+    assert status == 2 and said.out == ""
+    assert said.err.count("\n") == 1 and cause in said.err

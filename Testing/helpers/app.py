@@ -51,9 +51,9 @@ def need_all() -> None:
 
 
 @contextmanager
-def serve(*words: str, browser: str = "") -> Iterator[Served]:
+def serve(*words: str, browser: str = "", state: Path | None = None) -> Iterator[Served]:
     """``hideseekseg app`` with these words, until the block ends; ``browser`` is opened by it."""
-    with serve_with(app_python(), *words, browser=browser) as served:
+    with serve_with(app_python(), *words, browser=browser, state=state) as served:
         yield served
 
 

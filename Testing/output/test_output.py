@@ -18,6 +18,7 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.image import imread
+from PIL import Image
 
 from helpers.findings import (
     RUN,
@@ -564,14 +565,29 @@ def test_overview_shows_both_types_beside_and_on_the_spine(tmp_path: Path, resul
         assert (columns > width - 5 * DPI).sum() > 30, "on the spine"
 
 
-def test_overview_below_the_threshold_shows_spine_without_lesions(
+def test_overview_without_findings_shows_the_best_candidates_and_no_lesion_on_the_spine(
     tmp_path: Path, result: Result
 ) -> None:
     picture = draw(tmp_path / "o.png", result.with_threshold(0.99))
-    below_legend = picture[int(0.9 * DPI) :]
+    below_legend, width = picture[int(0.98 * DPI) :], picture.shape[1]
     for colour in TYPE_COLOURS.values():
-        assert len(coloured(below_legend, colour)) == 0
+        columns = coloured(below_legend, colour)[:, 1]
+        assert (columns < width - 5 * DPI).sum() > 30, "in the crops, dotted"
+        assert (columns > width - 5 * DPI).sum() == 0, "nothing on the spine"
     assert picture[..., :3].std() > 0.1, "the spine is there"
+
+
+def test_overview_says_which_scan_it_is_of(tmp_path: Path, result: Result) -> None:
+    """In the picture and in its header, with the size to print it at."""
+    scan = {"name": "thorax.nii.gz", "sha256": "1a2b3c4d" * 8}
+    draw(tmp_path / "with.png", replace(result, run={**result.run, "scan": scan}))
+    draw(tmp_path / "without.png", replace(result, run={}))
+    with Image.open(tmp_path / "with.png") as image:
+        assert image.text["Title"] == "thorax.nii.gz [1a2b3c4d]"
+        assert image.info["dpi"] == pytest.approx((DPI, DPI), abs=1)
+    one, other = (imread(tmp_path / name) for name in ("with.png", "without.png"))
+    differs = np.abs(one[: int(0.6 * DPI)] - other[: int(0.6 * DPI)]).max(axis=-1) > 0.2
+    assert differs.sum() > 100
 
 
 def test_overview_without_evidence_and_vertebrae(tmp_path: Path, result: Result) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from helpers.findings import RUN, ball, make_grid, make_result
+from helpers.findings import RUN as UNNAMED
+from helpers.findings import ball, make_grid, make_result
 from hideseekseg.errors import InputError
 from hideseekseg.imaging.patch import Patch, measure_patch
 from hideseekseg.imaging.reading import read_segmentation
@@ -22,6 +23,7 @@ from hideseekseg.output.seg_nrrd import write_segmentation
 from hideseekseg.output.segment_description import TYPE_COLOURS
 from hideseekseg.review.review import Review
 
+RUN = {**UNNAMED, "scan": {"name": "ct", "sha256": "1a2b3c4d" * 8}}
 GRID = make_grid((75, 60, 50), (1.2, 1.1, 2.0))
 WHEN = datetime(2026, 11, 24, 9, 30, 12, 500, timezone.utc)
 METASTASIS = "SCT^14799000^Neoplasm, Secondary"

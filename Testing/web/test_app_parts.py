@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from helpers.scene import Slicer
 from hideseekseg.imaging.reading import read_ct, read_segmentation
 from hideseekseg.output.figures.evidence_strip import TITLES, make_strip
 
+LIBRARY = Path(__file__).resolve().parents[2] / "HideSeekSeg"
 GRID = make_grid((70, 50, 50), (1.2, 1.1, 2.0))
 RESULT = make_result(GRID)
 
@@ -102,3 +106,20 @@ def test_choices_become_corrections(choice: str, kind: str, said: str) -> None:
     from hideseekseg.ui.level_choices import correction
 
     assert correction(choice, kind) == said
+
+
+def test_what_vtk_complains_of_does_not_reach_the_terminal(tmp_path: Path) -> None:
+    pytest.importorskip("trame_slicer", reason="trame-slicer is not installed")
+    code = (
+        "import sys, vtk; from pathlib import Path;"
+        "from hideseekseg.web.slicer_scene import divert_vtk; divert_vtk(Path(sys.argv[1]));"
+        "vtk.vtkImageReslice().Update()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "vtk.log")],
+        env={**os.environ, "PYTHONPATH": str(LIBRARY)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "")
+    assert "vtkImageReslice" in (tmp_path / "vtk.log").read_text()

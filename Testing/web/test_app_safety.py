@@ -20,6 +20,7 @@ import pytest
 
 from helpers import app
 from helpers.app import PATIENCE, Served, Tab, open_tab
+from hideseekseg.imaging.volume import Volume
 from hideseekseg.web.uploads import PATIENCE_SECONDS
 
 
@@ -431,10 +432,87 @@ def test_second_run_asks_before_it_replaces_verdicts(opened: Opened) -> None:
     tab.press("a")
     tab.until("() => document.querySelectorAll('#candidates tr.accepted').length === 1")
     tab.page.click("#segment")
-    tab.until("() => document.querySelector('#message')?.innerText.includes('press again')")
+    tab.page.wait_for_selector("#question-dialog[open]", timeout=PATIENCE)
+    assert "A new run replaces this review, which is not saved" in tab.text("#question")
+    assert "1 accepted" in tab.text("#question")
+    tab.page.click("#answer-no")
+    tab.page.wait_for_selector("#question-dialog:not([open])", state="attached", timeout=PATIENCE)
     assert tab.page.query_selector("#cancel") is None
+    tab.page.click("text=Open…")
+    tab.page.click("#open-example")
+    tab.page.wait_for_selector("#question-dialog[open]", timeout=PATIENCE)
+    assert "Opening the example discards the verdicts" in tab.text("#question")
+    tab.press("Escape")
+    tab.page.wait_for_selector("#question-dialog:not([open])", state="attached", timeout=PATIENCE)
+    assert tab.text(".patient") == "ct" and tab.text("#summary").count("1 accepted") == 1
     tab.press("u")
     tab.until("() => document.querySelectorAll('#candidates tr.accepted').length === 0")
+
+
+def test_early_cancel_of_a_second_run_leaves_the_first_review(opened: Opened) -> None:
+    tab, before = opened.tab, opened.tab.rows()
+    tab.choose_first()
+    tab.press("a")
+    tab.until("() => document.querySelectorAll('#candidates tr.accepted').length === 1")
+    tab.page.click("#segment")
+    tab.page.click("#answer-yes")
+    tab.page.wait_for_selector("#cancel", timeout=PATIENCE)
+    tab.until("() => !document.querySelector('#candidates')")
+    tab.page.click("#cancel")
+    tab.page.wait_for_selector("#segment", timeout=PATIENCE)
+    tab.until("() => document.querySelectorAll('#candidates tr.accepted').length === 1")
+    assert len(tab.rows()) == len(before)
+    assert "No vertebra was finished" in tab.text("#message span")
+    tab.press("u")
+    tab.until("() => document.querySelector('#candidates td.status')?.innerText === 'to review'")
+    assert tab.rows() == before
+
+
+@pytest.mark.slow
+def test_findings_are_out_of_date_after_a_changed_level(opened: Opened) -> None:
+    """They say so, and that vertebra alone is run again."""
+    tab = opened.tab
+    others = [cells for cells in tab.rows() if cells[0] != "T11"]
+    assert len(others) < len(tab.rows())
+    tab.page.click(".levels summary")
+    level = tab.page.locator("#levels tr").last.locator("select").first
+    level.select_option("T10")
+    tab.page.wait_for_selector("#outdated", timeout=PATIENCE)
+    assert "findings of T11 are out of date" in tab.text("#outdated")
+    struck = (
+        "rows => rows.map(r => [r.cells[0].innerText.trim(), r.classList.contains('outdated')])"
+    )
+    seen = tab.page.eval_on_selector_all("#candidates tbody tr", struck)
+    assert all(is_struck == (name == "T11") for name, is_struck in seen)
+    tab.page.locator("#candidates tbody tr.outdated").first.click()
+    tab.until("() => document.querySelector('#detail').innerText.includes('out of date')")
+    level.select_option("T11")
+    tab.page.wait_for_selector("#outdated", state="detached", timeout=PATIENCE)
+    level.select_option("T10")
+    tab.page.wait_for_selector("#again", timeout=PATIENCE)
+    assert tab.text("#again") == "Run T10 again"
+    tab.page.click("#again")
+    tab.page.wait_for_selector("#cancel", timeout=PATIENCE)
+    tab.page.wait_for_selector("#segment:not([disabled])", timeout=PATIENCE)
+    tab.page.wait_for_selector("#outdated", state="detached", timeout=PATIENCE)
+    rows = tab.rows()
+    assert {cells[0] for cells in rows} >= {"T10"} and "T11" not in {cells[0] for cells in rows}
+    assert [cells for cells in rows if cells[0] != "T10"] == others
+
+
+def test_keys_of_vtk_do_nothing(opened: Opened) -> None:
+    """R would reset a view, F fly away with it, W draw wires."""
+    tab = opened.tab
+    for view in (".sagittal", ".threed"):
+        box = tab.page.locator(view).bounding_box()
+        tab.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        tab.rest()
+        before = tab.picture(view)
+        for key in ("r", "f", "w", "3", "q"):
+            tab.press(key)
+        tab.rest()
+        assert int((abs(tab.picture(view) - before).max(axis=2) > 15).sum()) < 50, view
+    assert opened.served.process.poll() is None
 
 
 def test_saving_where_nothing_can_be_written_is_said(opened: Opened, tmp_path: Path) -> None:
@@ -447,10 +525,41 @@ def test_saving_where_nothing_can_be_written_is_said(opened: Opened, tmp_path: P
     assert "cannot be" in tab.text("#message span")
 
 
+def test_series_of_a_disc_is_chosen_from_a_list(
+    opened: Opened, box_files: tuple[Path, Path], box_spine: tuple[Volume, Volume], tmp_path: Path
+) -> None:
+    """A CD has programs, documents and several series; all of it is uploaded as a folder."""
+    pytest.importorskip("pydicom", reason="pydicom is not installed")
+    from helpers.dicom import ROOT, write_series
+
+    ct, disc, tab = box_spine[0], tmp_path / "CD", opened.tab
+    write_series(disc / "DICOM" / "A", ct)
+    soft = {"SeriesInstanceUID": f"{ROOT}.4", "SeriesNumber": 4, "SeriesDescription": "soft tissue"}
+    write_series(disc / "DICOM" / "B", Volume(ct.array - 3, ct.grid), number=500, **soft)
+    (disc / "AUTORUN.INF").write_text("[autorun]")
+    (disc / "report.pdf").write_bytes(b"%PDF-1.7")
+    tab.page.click("text=Open…")
+    tab.page.set_input_files("#dicom-folder", str(disc))
+    tab.page.set_input_files("#vertebrae-file", str(box_files[1]))
+    tab.page.select_option("#labels", "totalsegmentator")
+    tab.page.click("#open-load")
+    tab.page.wait_for_selector("#series-dialog[open]", timeout=PATIENCE)
+    listed = tab.page.locator("#series tbody tr").all_inner_texts()
+    assert sorted(text.split("\t")[:4] for text in listed) == [
+        ["2", "bone", "64", "2 x 2 x 2"],
+        ["4", "soft tissue", "64", "2 x 2 x 2"],
+    ]
+    tab.page.locator("#series tbody tr", has_text="soft").locator("button").click()
+    tab.until("() => document.title.includes('soft tissue, 2024-01-02 [')")
+    assert "Doe" not in tab.page.title()
+    assert not list(opened.served.private.rglob("uploads/*/*"))
+
+
 def test_host_needs_a_word_of_warning(box_files: tuple[Path, Path]) -> None:
     app.need_all()
     with app.serve(*map(str, box_files), "--host", "0.0.0.0") as served:
         assert any(line.startswith("Warning: --host 0.0.0.0") for line in served.said)
+        assert "//127.0.0.1:" not in served.url and "//0.0.0.0:" not in served.url
         assert answer(served.origin + "/index.html") == 403
 
 

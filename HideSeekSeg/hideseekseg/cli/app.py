@@ -5,8 +5,15 @@ from __future__ import annotations
 import argparse
 import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .arguments import DEVICES, OK, WEIGHTS_HELP, Command, count, port, say, share
+from ..model.profile import SCHEDULES
+from .arguments import DEVICES, OK, WEIGHTS_HELP, Command, count, port, say, share, threads
+from .segment import conventions
+
+if TYPE_CHECKING:
+    from ..imaging.segmentation import Segmentation
+    from ..imaging.volume import Volume
 
 MISSING = (
     "needs trame-slicer, which is not installed here: `make app` sets it up, or"
@@ -19,7 +26,14 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add("ct", type=Path, nargs="?", metavar="CT", help="CT, DICOM folder, or a saved review.mrb")
     add("segmentation", type=Path, nargs="?", metavar="SEGMENTATION", help="of its vertebrae")
     add("--labels", default="names", metavar="NAME|FILE", help="as of `segment`")
-    add("--out", type=Path, default=Path("hideseekseg-results"), metavar="DIR")
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for the results of CT (default: one per scan, in hideseekseg-results)",
+    )
+    add("--series", default="", metavar="UID|N", help="as of `segment`")
+    add("--patient-names", action="store_true", help="as of `segment`")
     add("--port", type=port, default=0, metavar="N", help="0 (default): any free port")
     add(
         "--host",
@@ -28,17 +42,21 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--no-browser", action="store_true", help="print the address only")
     add("--upload-mb", type=count, default=2048, metavar="N", help="upload limit in MB")
-    add("--device", default="auto", choices=DEVICES)
+    add("--device", default="auto", choices=DEVICES, help="where to compute")
     add("--threshold", type=share, metavar="X", help="initial threshold (0 to 1)")
     add("--weights", type=Path, metavar="DIR", help=WEIGHTS_HELP)
     add("--all-slices", action="store_true", help="also slices unlike those of the training")
+    add("--threads", type=threads, metavar="N", help="as of `segment`")
+    add("--schedule", choices=SCHEDULES, help="as of `segment`")
+    add("--accept-orientation", action="store_true", help="as of `segment`")
+    parser.epilog = conventions()
     parser.set_defaults(refuse=parser.error)
 
 
 def _run(args: argparse.Namespace) -> int:
     from ..errors import InputError
 
-    if args.ct is not None and args.segmentation is None and args.ct.suffix != ".mrb":
+    if args.ct is not None and args.segmentation is None and args.ct.suffix.lower() != ".mrb":
         args.refuse("a CT needs its SEGMENTATION")
     importlib.import_module("..web", __package__)
     if importlib.util.find_spec("trame_slicer") is None:
@@ -47,11 +65,53 @@ def _run(args: argparse.Namespace) -> int:
     from ..web.server import Address, serve
     from ..web.session import Start
 
-    start = Start(args.ct, args.segmentation, args.labels, args.out)
-    settings = RunSettings(args.device, args.weights, args.threshold, args.all_slices)
+    start = Start(
+        *(args.ct, args.segmentation, args.labels, args.out, args.series, args.patient_names),
+        read=_read(args),
+    )
+    options = [] if args.threads is None else ["--threads", str(args.threads)]
+    options += ["--schedule", args.schedule] if args.schedule else []
+    options += ["--accept-orientation"] if args.accept_orientation else []
+    chosen = (args.device, args.weights, args.threshold, args.all_slices, tuple(options))
+    settings = RunSettings(*chosen)
     address = Address(args.host, args.port)
     serve(start, settings, address, args.upload_mb, not args.no_browser, say)
     return OK
+
+
+def _read(args: argparse.Namespace) -> tuple[Volume, Segmentation] | None:
+    """Read what is to be shown; refuse what `segment` would refuse, before a page is opened.
+
+    None for a saved scene and for the example.  Raises UserError.
+    """
+    from ..anatomy.alignment import settled
+    from ..anatomy.labelling import assign
+    from ..anatomy.segment_names import may_be_vertebra
+    from ..errors import InputError, SegmentationError
+    from ..imaging.reading import read_ct, read_segmentation
+    from ..imaging.volume import overlap
+    from ..model.profile import BUNDLE, read_profile
+
+    read_profile(args.weights or BUNDLE)
+    if args.device != "auto":
+        from ..model.weights import choose_device
+
+        choose_device(args.device)
+    if args.ct is None:
+        return None
+    if args.segmentation is None:
+        if not args.ct.is_file():
+            raise InputError(args.ct, "does not exist")
+        return None
+    ct = read_ct(args.ct, args.series, args.patient_names, undecided=True)
+    segmentation = read_segmentation(args.segmentation, may_be_vertebra, undecided=True)
+    labels = None if args.labels == "names" else args.labels
+    ct, segmentation, _ = settled(ct, segmentation, None, labels)
+    if args.labels != "names":  # without one, levels are set in the page
+        assign(segmentation, args.labels)
+    if not overlap(ct.grid, segmentation.grid):
+        raise SegmentationError(segmentation.source, f"does not overlap with the CT {ct.name}")
+    return ct, segmentation
 
 
 COMMANDS = (Command("app", "review in a browser on this computer", _arguments, _run),)

@@ -30,6 +30,15 @@ class Command:
     run: Callable[[argparse.Namespace], int]
 
 
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help that says every default there is, and keeps the lines of what stands below it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        said, value = action.help or "", action.default
+        silent = value in (None, False, (), "", argparse.SUPPRESS) or "default" in said
+        return said if silent or not action.option_strings else f"{said} (default: %(default)s)"
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that refuses in one line; its subparsers do so, too."""
 

@@ -8,11 +8,17 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
 from types import FrameType
-from typing import TextIO
+from typing import Any, TextIO
 
+from .. import __version__
+from ..errors import InputError
 from ..events import Cancelled, Event, Finished, Message, Progress, Started, VertebraDone, to_line
 from ..plain_data import printable
 from ..progress import duration
@@ -38,15 +44,71 @@ def quiet(event: Event) -> None:
     """Print nothing; failures end in an exit status and one line."""
 
 
-class ForPeople:
-    """Plain lines on ``out``, with a progress bar where ``out`` is a terminal."""
+@contextmanager
+def logged(path: Path | None, say: Say) -> Iterator[Say]:
+    """Yield ``say``, or one that also appends every line, with the time, to a file.
 
-    def __init__(self, out: TextIO) -> None:
+    What ends the block goes there as well.  Raises InputError where the file cannot be written.
+    """
+    if path is None:
+        yield say
+        return
+    try:
+        file = path.open("a", encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise InputError(path, f"cannot be written: {error.strerror or error}") from error
+    with file:
+        out = _Stamped(file)
+        people = ForPeople(out, verbose=True)
+        out.write(f"hideseekseg {__version__}: {' '.join(sys.argv[1:])}\n")
+
+        def both(event: Event) -> None:
+            people(event)
+            say(event)
+
+        try:
+            yield both
+        except BaseException as error:
+            out.write(f"{type(error).__name__}: {error}\n")
+            raise
+
+
+class _Stamped:
+    """Writes lines with the time before each."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file, self._begun = file, False
+
+    def write(self, text: str) -> None:
+        for line in text.splitlines(keepends=True):
+            stamp = "" if self._begun else f"{datetime.now():%Y-%m-%d %H:%M:%S} "
+            self._file.write(stamp + line)
+            self._begun = not line.endswith("\n")
+        self._file.flush()
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def isatty(self) -> bool:
+        return False
+
+
+class ForPeople:
+    """Plain lines on ``out``, with a progress bar where ``out`` is a terminal.
+
+    ``verbose`` prints each step in a line of its own instead, with the seconds that it took.
+    """
+
+    def __init__(self, out: Any, verbose: bool = False) -> None:
         self.out = out
-        self.bar = LineBar(out) if out.isatty() else None
+        self.bar = LineBar(out) if out.isatty() and not verbose else None
         self.done = self.total = 0
+        self._steps = _Steps() if verbose else None
 
     def __call__(self, event: Event) -> None:
+        if self._steps:
+            for line in self._steps.lines(event):
+                print(line, file=self.out, flush=True)
         if isinstance(event, Progress):
             if self.bar:
                 self.bar.draw(event.fraction, _step(event))
@@ -58,6 +120,22 @@ class ForPeople:
             self.bar.clear()
         for line in _words(event, f"{self.done}/{self.total}"):
             print(printable(line), file=self.out, flush=True)
+
+
+class _Steps:
+    """Which step of which vertebra took how long."""
+
+    def __init__(self) -> None:
+        self._step, self._since = "", 0.0
+
+    def lines(self, event: Event) -> Iterator[str]:
+        step = f"{event.level} {event.step}" if isinstance(event, Progress) else ""
+        if step == self._step or not isinstance(event, (Progress, VertebraDone)):
+            return
+        now = time.monotonic()
+        if self._step:
+            yield f"       {self._step}: {now - self._since:.1f} s"
+        self._step, self._since = step, now
 
 
 def _words(event: Event, count: str) -> list[str]:

@@ -15,7 +15,8 @@ from .. import __version__
 from ..events import Failed, to_line
 from ..plain_data import first_line
 from . import app, benchmark, cohort, export, segment, training, weights
-from .arguments import BAD_INPUT, FAILED, STOPPED, Command, Parser
+from .arguments import BAD_INPUT, FAILED, STOPPED, Command, HelpFormatter, Parser
+from .completion import completion, completion_arguments
 
 LEAST_ADDRESS_SPACE = 3 << 29  # bytes: to load the libraries, before any image
 PACKAGE = __package__.partition(".")[0] + "."
@@ -31,6 +32,12 @@ COMMANDS: tuple[Command, ...] = (
     *training.COMMANDS,
     *benchmark.COMMANDS,
     *weights.COMMANDS,
+    Command(
+        "completion",
+        "print a script that completes commands and options in a shell",
+        completion_arguments,
+        lambda args: completion(_parser(), args.shell),
+    ),
 )
 
 
@@ -107,7 +114,12 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in COMMANDS:
-        own = commands.add_parser(command.name, help=command.help, description=command.help)
+        own = commands.add_parser(
+            command.name,
+            help=command.help,
+            description=command.help,
+            formatter_class=HelpFormatter,
+        )
         command.add_arguments(own)
         own.set_defaults(run=command.run, command=command.name)
     return parser

@@ -18,13 +18,25 @@ def _segment_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--labels",
         metavar="NAME|FILE",
-        help="label convention, where the file does not name its labels: totalsegmentator,"
-        " totalsegmentator-v1, verse, totalspineseg, names, or a JSON file of value to level",
+        help="label convention, where the file does not name its labels: one of those below, or a"
+        " JSON file of value to level (default: the file's own names)",
     )
+    parser.epilog = conventions()
     add("--bodies", type=Path, metavar="FILE", help="a segmentation of the vertebral bodies")
-    add("--levels", type=levels, default=(), metavar="T10,L1", help="only these vertebrae")
-    add("--device", default="auto", choices=DEVICES)
-    add("--threshold", type=share, metavar="X", help="accept scores above it (0 to 1)")
+    add(
+        "--levels",
+        type=levels,
+        default=(),
+        metavar="T10,L1",
+        help="only these vertebrae (default: all)",
+    )
+    add("--device", default="auto", choices=DEVICES, help="where to compute")
+    add(
+        "--threshold",
+        type=share,
+        metavar="X",
+        help="accept scores above it, 0 to 1 (default: that of the weights)",
+    )
     add("--weights", type=Path, metavar="DIR", help=WEIGHTS_HELP)
     add(
         "--schedule",
@@ -33,7 +45,7 @@ def _segment_arguments(parser: argparse.ArgumentParser) -> None:
         " steps, multistep approximates it in 12, fast needs weights trained for it",
     )
     add("--all-slices", action="store_true", help="also slices unlike those of the training")
-    add("--threads", type=threads, metavar="N", help="CPU threads to use")
+    add("--threads", type=threads, metavar="N", help="CPU threads to use (default: PyTorch's)")
     add("--series", default="", metavar="UID|N", help="DICOM series, where the folder has several")
     add(
         "--accept-orientation",
@@ -47,15 +59,30 @@ def _segment_arguments(parser: argparse.ArgumentParser) -> None:
         help="write name and number of the patient, where DICOM has them, into the results",
     )
     add("--each", action="store_true", help="also write each vertebra at once, to DIR/vertebrae")
+    add("--nifti", action="store_true", help="also write lytic.nii.gz and blastic.nii.gz (0, 1)")
+    add("--log", type=Path, metavar="FILE", help="append everything that is said to a file")
+    add("--verbose", action="store_true", help="print every step, and the time it took")
     printed = parser.add_mutually_exclusive_group()
     printed.add_argument("--json-lines", action="store_true", help="print events as JSON lines")
     printed.add_argument("--quiet", action="store_true", help="print errors only")
 
 
-def _segment(args: argparse.Namespace) -> int:
-    from .console import ForPeople, json_lines, quiet, stop_on_signal
+def conventions() -> str:
+    """Return the whole list of label conventions, for the end of a help text."""
+    from ..anatomy.label_conventions import CONVENTIONS
 
-    with stop_on_signal() as should_stop:
+    width = max(map(len, CONVENTIONS))
+    lines = [f"  {c.name:{width}}  {c.tool}" for c in CONVENTIONS.values()]
+    lines += [f"  {'names':{width}}  the file's own names, the default"]
+    return "\n".join(["label conventions (--labels):", *lines])
+
+
+def _segment(args: argparse.Namespace) -> int:
+    from .console import ForPeople, json_lines, logged, quiet, stop_on_signal
+
+    people = quiet if args.quiet else ForPeople(sys.stderr, args.verbose)
+    say = json_lines(sys.stdout) if args.json_lines else people
+    with logged(args.log, say) as tell, stop_on_signal() as should_stop:
         from ..job import Job, run
         from ..output.tables import format_table
         from ..pipeline import Options
@@ -67,10 +94,9 @@ def _segment(args: argparse.Namespace) -> int:
         job = Job(
             *(args.ct, args.segmentation, args.out, args.bodies, args.weights),
             *(args.device, args.threads, options, args.each, args.series),
-            *(args.overwrite, args.patient_names),
+            *(args.overwrite, args.patient_names, args.nifti),
         )
-        people = quiet if args.quiet else ForPeople(sys.stderr)
-        result = run(job, json_lines(sys.stdout) if args.json_lines else people, should_stop)
+        result = run(job, tell, should_stop)
     if result.run["finished"] and not (args.quiet or args.json_lines):
         print(format_table(result))
     return STOPPED if result.run["stopped"] else OK

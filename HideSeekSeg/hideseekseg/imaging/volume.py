@@ -180,6 +180,19 @@ def _place(image: sitk.Image, grid: Grid) -> None:
     image.SetOrigin([float(o) for o in grid.ijk_to_lps[:3, 3]])
 
 
+def bounds(grid: Grid) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Least and largest LPS coordinates (mm) of the voxel centres."""
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in grid.shape[::-1]])).reshape(3, -1).T
+    positions = grid.lps(corners)
+    return positions.min(axis=0), positions.max(axis=0)
+
+
+def overlap(a: Grid, b: Grid) -> bool:
+    """Whether the boxes around two grids, along the patient's axes, share a point."""
+    (low_a, high_a), (low_b, high_b) = bounds(a), bounds(b)
+    return bool(np.all(low_a <= high_b) and np.all(low_b <= high_a))
+
+
 def resample(volume: Volume, grid: Grid, order: int = 1, fill: float = 0.0) -> Volume:
     """Read the volume at the voxel centres of another grid.
 

@@ -40,15 +40,15 @@ class Claim:
             remove_results(self.folder)
 
 
-def claim(folder: Path, scan: Mapping[str, str], overwrite: bool) -> Claim:
+def claim(folder: Path, scan: Mapping[str, str], overwrite: bool, option: str = "") -> Claim:
     """Return the folder as ours for a result of ``scan``, as ``scan_identity`` returns it.
 
     Raises InputError, unless ``overwrite``, where it holds the result of another scan, or of one
-    that is not known.
+    that is not known; ``option`` is one that would overwrite it.
     """
     why = held_by_another(folder, scan)
     if why and not overwrite:
-        raise InputError(folder, f"{why}: choose another folder, or --overwrite")
+        raise InputError(folder, f"{why}: choose another folder{option and f', or {option}'}")
     return Claim(folder, bool(why))
 
 

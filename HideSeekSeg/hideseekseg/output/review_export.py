@@ -11,13 +11,13 @@ from typing import Any
 import numpy.typing as npt
 
 from ..errors import NoVoxelsError
-from ..files import make_folder, together
+from ..files import locked, make_folder, together
 from ..findings import Status
 from ..imaging.patch import Patch, measure_patch
 from ..imaging.volume import Grid, case_name
 from ..review.burden import BURDEN_COLUMNS, Burden, lesion_burden
 from ..review.review import Item, Review
-from .result_folder import EXPORTED
+from .result_folder import EXPORTED, claim
 from .seg_nrrd import Outlined, write_segments
 from .segment_description import describe_item
 from .tables import POSITION_COLUMNS, write_plain, write_rows
@@ -28,7 +28,7 @@ _COLUMNS = (
     "case",
     *("name", "id", "level", "type", "score", "p_malignant", "volume_mm3"),
     *("diameter_mm", "mean_hu", *POSITION_COLUMNS),
-    *("added_by_reader", "comment", "reviewer", "reviewed"),
+    *("added_by_reader", "comment", "flags", "reviewer", "reviewed"),
 )
 
 
@@ -41,6 +41,7 @@ def export_accepted(
     reviewer: str,
     when: datetime,
     hounsfield: npt.NDArray[Any] | None = None,
+    overwrite: bool = False,
 ) -> tuple[Path, ...]:
     """Write ``EXPORTED`` to ``folder``, once all are complete; returns their paths.
 
@@ -50,7 +51,8 @@ def export_accepted(
     ``hounsfield`` as in ``measured_item``.
 
     Raises NoVoxelsError for an accepted lesion without voxels, InputError where nothing can be
-    written.
+    written, and where the folder holds the result of another scan, unless ``overwrite``: then that
+    is removed.
     """
     accepted = [x for x in review.items if x.verdict == "accepted"]
     missing = [x.name for x in accepted if x.id not in patches or not patches[x.id].array.any()]
@@ -60,15 +62,18 @@ def export_accepted(
     folder, at = Path(folder), when.isoformat(timespec="seconds")
     make_folder(folder)
     measures = (asdict(row) for row in burden_of(review, measured))
-    with together(folder) as part:
+    with locked(folder), together(folder) as part:
+        ours = claim(folder, run.get("scan", {}), overwrite)
         lesions = [Outlined(x.id, describe_item(x), patches[x.id]) for x in measured]
         write_segments(part / EXPORTED[0], ct_grid, lesions)
         told = {"case": case_name(run.get("scan", {})), "reviewer": reviewer, "reviewed": at}
-        rows = ({**_row(item), **told} for item in measured)
+        flags = {level: "; ".join(v.flags) for level, v in review.vertebrae.items()}
+        rows = ({**_row(x), **told, "flags": flags.get(x.level, "")} for x in measured)
         write_rows(part / EXPORTED[1], _COLUMNS, rows)
         write_rows(part / EXPORTED[3], ("case", *BURDEN_COLUMNS), ({**told, **x} for x in measures))
         facts = {"reviewer": reviewer, "reviewed": at, "run": dict(run)}
         write_plain(part / EXPORTED[2], {"schema": SCHEMA, **facts, **_verdicts(review, measured)})
+        ours.clear()
     return tuple(folder / name for name in EXPORTED)
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..files import atomic
-from ..findings import Result
+from ..findings import LesionType, Result
 from ..imaging.patch import Patch
-from ..imaging.volume import Grid
+from ..imaging.volume import Grid, Volume
 from .segment_description import SegmentDescription, describe_candidate, labels, plain, tags
 
 # Values of a layer are stored in one byte, and 0 is background.
@@ -54,6 +54,16 @@ def write_segmentation(path: str | Path, ct_grid: Grid, result: Result) -> None:
             look = describe_candidate(vertebra, candidate, names[candidate.id])
             outlined.append(Outlined(candidate.id, look, candidate.patch))
     write_segments(path, ct_grid, outlined)
+
+
+def lesion_mask(ct: Volume, result: Result, kind: LesionType) -> Volume:
+    """Return the accepted lesions of a type as a mask (K, J, I) of 0 and 1 on the CT's grid."""
+    mask = np.zeros(ct.grid.shape, np.uint8)
+    for vertebra in result.vertebrae:
+        for candidate in vertebra.accepted(result.threshold):
+            if candidate.type == kind and candidate.patch is not None:
+                candidate.patch.paint(mask, 1)
+    return Volume(mask, ct.grid, kind)
 
 
 def write_segments(path: str | Path, ct_grid: Grid, outlined: Sequence[Outlined]) -> None:

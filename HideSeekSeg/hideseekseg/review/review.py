@@ -6,7 +6,7 @@ Scores are stored: moving the threshold compares numbers and computes nothing el
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -51,6 +51,7 @@ __all__ = [
 ]
 
 SCHEMA = 1
+OUTDATED = "out of date: its level was changed after the run"
 ALL = Filter()
 _NOWHERE: Triple = (0.0, 0.0, 0.0)
 
@@ -216,6 +217,18 @@ class Review:
         self._state.opinions[identity] = earlier._opinion(identity)
         self._refresh()
 
+    def set_outdated(self, levels: Collection[str]) -> bool:
+        """Flag exactly the vertebrae whose level was changed after the run; False: nothing is new.
+
+        What the run said of them is of another vertebra than the one that has the level now.
+        """
+        before = dict(self._vertebrae)
+        for level, vertebra in before.items():
+            flags = tuple(flag for flag in vertebra.flags if flag != OUTDATED)
+            flags = (*flags, OUTDATED) if level in levels else flags
+            self._vertebrae[level] = replace(vertebra, flags=flags)
+        return self._vertebrae != before
+
     def remove_level(self, level: str) -> None:
         """Forget what the run said of a level; lesions that the reader added there stay."""
         for lesion in self._found_in(level):
@@ -280,6 +293,11 @@ class Review:
     @property
     def can_undo(self) -> bool:
         return bool(self._history.done)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether the reader said anything; a moved threshold alone is nothing to lose."""
+        return any(not isinstance(step, SetThreshold) for step in self._history.done)
 
     @property
     def can_redo(self) -> bool:

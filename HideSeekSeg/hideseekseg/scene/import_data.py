@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import vtk
 from vtk.util import numpy_support
 
 from ..imaging.segmentation import Segmentation
-from ..imaging.volume import Volume
-from .geometry import LABELMAP, asMatrix
+from ..imaging.volume import Volume, content_hash, scan_identity
+from ..output.segment_description import PREFIX
+from .geometry import LABELMAP, asMatrix, localGrid
 from .results import Results
 
 TERMINOLOGY = Path(__file__).resolve().with_name("vertebrae.term.json")
@@ -35,12 +37,44 @@ _DATA = (
 )
 
 
+_SCAN = PREFIX + "Scan"
+
+
 def addCt(volume: Volume, name: str) -> Any:
-    """Add a CT as a volume node."""
+    """Add a CT as a volume node that knows which scan it is."""
     array = np.ascontiguousarray(volume.array)
     node = slicer.util.addVolumeFromArray(array, asMatrix(volume.grid), name)
     node.CreateDefaultDisplayNodes()
+    node.SetAttribute(_SCAN, json.dumps({**scan_identity(volume), "name": name}))
     return node
+
+
+def scanOf(ctNode: Any) -> dict[str, str]:
+    """Return which scan a volume node is, as ``imaging.volume.scan_identity`` does.
+
+    One that was not read by the library says what Slicer knows of it: its file, its DICOM series,
+    and nothing that names a patient.
+    """
+    kept = ctNode.GetAttribute(_SCAN)
+    if kept:
+        return {str(key): str(value) for key, value in json.loads(kept).items()}
+    storage = ctNode.GetStorageNode()
+    scan = {
+        "name": ctNode.GetName() or "",
+        "path": (storage.GetFileName() or "") if storage else "",
+    }
+    scan["sha256"] = content_hash(slicer.util.arrayFromVolume(ctNode), localGrid(ctNode))
+    scene = ctNode.GetScene()
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    item = hierarchy.GetItemByDataNode(ctNode) if hierarchy else 0
+    while item and item != hierarchy.GetSceneItemID():
+        if hierarchy.GetItemLevel(item) == "Study":
+            scan["study_uid"] = hierarchy.GetItemUID(item, "DICOM")
+            scan["study_date"] = hierarchy.GetItemAttribute(item, "DICOM.StudyDate")
+        elif "series_uid" not in scan:
+            scan["series_uid"] = hierarchy.GetItemUID(item, "DICOM")
+        item = hierarchy.GetItemParent(item)
+    return {key: value for key, value in scan.items() if value}
 
 
 def addSegmentation(segmentation: Segmentation, name: str, ctNode: Any) -> Any:

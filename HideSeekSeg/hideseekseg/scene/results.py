@@ -260,6 +260,15 @@ class Results:
             return {}
 
     @property
+    def findings(self) -> Mapping[str, VertebraFinding]:
+        """What ``addVertebra`` was given, by level; empty for results of a loaded scene."""
+        return self._findings
+
+    def tell(self, **facts: Any) -> None:
+        """Change what ``run`` says."""
+        self.node.SetAttribute(_RUN, json.dumps({**self.run, **facts}, default=str))
+
+    @property
     def grid(self) -> Grid:
         """The CT's voxels as they were analysed, in world LPS: that of the candidates' patches."""
         return moved(self._grid, self._toWorld)
@@ -296,6 +305,16 @@ class Results:
         """Add a lesion that a reader drew in other results of the same CT."""
         self._mustBeThere()
         self._add(item.id, describe_item(item), patch)
+
+    def removeLevel(self, level: str) -> None:
+        """Forget what the run found in a vertebra; raises SceneError as ``addVertebra`` does."""
+        self._mustBeThere()
+        self._findings.pop(level, None)
+        for identity in self._segmentsOf(level):
+            self.node.GetSegmentation().RemoveSegment(identity)
+            self._applied.pop(identity, None)
+        if self._readEvidence().pop(level, None) is not None:
+            self._writeEvidence()
 
     def keepEvidence(self, level: str, evidence: Evidence) -> None:
         """Keep what the method saw of a vertebra in the scene, which saves it as a text file.
@@ -443,6 +462,22 @@ class Results:
             return None
         sample = values.ravel()[:: max(values.size // _HU_SAMPLE, 1)].astype(np.float32)
         return values if is_hounsfield(sample) else None
+
+    def draw(self, identity: str, patch: Patch, surface: bool = True) -> None:
+        """Give a segment these voxels on the CT's grid; raises SceneError where there is none.
+
+        Without a new ``surface``, which takes time, 3D shows it later.
+        """
+        self._mustBeThere()
+        segment = self.node.GetSegmentation().GetSegment(identity)
+        if segment is None:
+            raise SceneError(f"The results hold no lesion {identity}.")
+        segmentation = self.node.GetSegmentation()
+        segment.SetLabelValue(1)
+        segment.AddRepresentation(LABELMAP, imageOfPatch(patch, self._grid))
+        if surface:
+            segment.RemoveRepresentation(SURFACE)
+            segmentation.CreateRepresentation(SURFACE)
 
     def outlineTimes(self) -> dict[str, int]:
         """When each segment's voxels were last changed (VTK's counter), by lesion id."""

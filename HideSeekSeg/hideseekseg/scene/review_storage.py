@@ -22,7 +22,7 @@ def store(node: Any, review: Review) -> None:
 
     In a segmentation the first segment keeps them too: a ``.seg.nrrd`` alone is then enough.
     """
-    text = json.dumps(review.to_json(), separators=(",", ":"))
+    text = as_text(review)
     if node.GetAttribute(_KEY) == text:
         return
     node.SetAttribute(_KEY, text)
@@ -30,6 +30,11 @@ def store(node: Any, review: Review) -> None:
         # Base 64 has none of the characters that split the tags of a file.
         packed = base64.b64encode(zlib.compress(text.encode(), 1)).decode()
         node.GetSegmentation().GetNthSegment(0).SetTag(_KEY, packed)
+
+
+def as_text(review: Review) -> str:
+    """Return the review as it is stored: two that say the same have the same text."""
+    return json.dumps(review.to_json(), separators=(",", ":"))
 
 
 def restore(node: Any) -> Review | None:

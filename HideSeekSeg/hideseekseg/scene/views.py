@@ -12,7 +12,7 @@ import slicer.util
 
 from ..findings import Evidence
 from ..imaging.volume import Grid
-from ..output.figures.drawing import difference_limit, window
+from ..output.figures.drawing import difference_limit, is_hounsfield, window
 from ..output.segment_description import TYPE_COLOURS
 from .geometry import CT_REFERENCE, RAS_FROM_LPS, asMatrix
 from .segments import isolate
@@ -96,14 +96,23 @@ def _isSagittal(sliceNode: Any) -> bool:
     return abs(sliceNode.GetSliceToRAS().GetElement(0, 2)) > _SAGITTAL
 
 
+def inHounsfield(ctNode: Any) -> bool:
+    """Whether a volume's values look like HU."""
+    return bool(is_hounsfield(_sample(ctNode)))
+
+
 def boneWindow(ctNode: Any) -> None:
     """Set the bone window for Hounsfield units, else one for the bulk of the values."""
     if ctNode is None or ctNode.GetImageData() is None:
         return
     ctNode.CreateDefaultDisplayNodes()
-    values = slicer.util.arrayFromVolume(ctNode).ravel()
-    low, high = window(values[:: max(len(values) // _SAMPLE, 1)].astype(np.float32))
+    low, high = window(_sample(ctNode))
     setWindow(ctNode.GetDisplayNode(), low, high)
+
+
+def _sample(ctNode: Any) -> npt.NDArray[np.float32]:
+    values = slicer.util.arrayFromVolume(ctNode).ravel()
+    return np.asarray(values[:: max(len(values) // _SAMPLE, 1)], np.float32)
 
 
 def setWindow(displayNode: Any, low: float, high: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from ..anatomy.label_conventions import CONVENTIONS, LEVELS
 from ..scene.level_rows import LevelRow
@@ -44,6 +44,26 @@ def levels_of(rows: Sequence[LevelRow]) -> tuple[str, ...]:
     """Levels that will be analysed, from the head down."""
     there = {row.level for row in rows if row.level}
     return tuple(level for level in LEVELS if level in there)
+
+
+def in_order(levels: Collection[str]) -> list[str]:
+    """Return levels from the head down."""
+    return [level for level in LEVELS if level in levels]
+
+
+def changed_since(
+    ran: Mapping[str, str], rows: Sequence[LevelRow]
+) -> tuple[frozenset[str], tuple[str, ...]]:
+    """Return the levels whose findings are out of date, and those of them to run again.
+
+    ``ran`` is what each segment was read as by the run, by its id.
+    """
+    touched: set[str] = set()
+    for row in rows:
+        before, now = ran.get(row.segmentID, ""), as_read(row)
+        if before != now:
+            touched |= {text.partition(" ")[0] for text in (before, now)} & set(LEVELS)
+    return frozenset(touched), tuple(level for level in levels_of(rows) if level in touched)
 
 
 def summary(rows: Sequence[LevelRow]) -> str:

@@ -132,6 +132,7 @@ class ReviewController:
         self._lost: tuple[Review, Results] | None = None
         self._evidence: tuple[str, Evidence | None] = ("", None)
         self._cancel_settling: Callable[[], None] | None = None
+        self.flushed: Callable[[], None] = lambda: None  # hears when the scene is up to date
 
     # What there is to review.
 
@@ -256,6 +257,7 @@ class ReviewController:
         if self.session is not None:
             self.session.flush(self._current if self._entered else "")
             self._draw_vertebrae()
+            self.flushed()
 
     # What the reader does.
 
@@ -449,6 +451,12 @@ class ReviewController:
         text = _("Paint “{name}” in Segment Editor, then come back here: it counts as accepted.")
         self._view.say(text.format(name=self.review.item(identity).name))
         return identity
+
+    def take_over_outlines(self) -> None:
+        """Measure lesions whose outlines were drawn here; what is chosen stays chosen."""
+        if self.session is not None and self.session.measure():
+            self.renew()
+        self.flush()
 
     def export(self, folder: Path, reviewer: str) -> tuple[Path, ...]:
         """Write the accepted findings; return the files, empty (with a message) where none is."""

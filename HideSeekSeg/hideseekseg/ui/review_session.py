@@ -12,6 +12,7 @@ import slicer.util
 from ..errors import SceneError
 from ..output.review_export import export_accepted, measured_item
 from ..review.review import Filter, Item, Reason, Review, Verdict
+from ..scene.import_data import scanOf
 from ..scene.results import Results
 from ..scene.review_storage import restore, store
 from ..scene.review_views import ReviewViews
@@ -106,13 +107,23 @@ class ReviewSession:
                 changed = True
         return changed
 
-    def export(self, folder: Path, reviewer: str) -> tuple[Path, ...]:
-        """Write the accepted findings and every verdict; raises InputError and NoVoxelsError."""
+    @property
+    def scan(self) -> dict[str, str]:
+        """Which scan it is of, as ``scan_identity`` returns it; empty where nobody knows."""
+        known = self.results.run.get("scan")
+        if known is None and self.results.ctNode is not None:  # a scene of version 0.1
+            known = scanOf(self.results.ctNode)
+        return dict(known or {})
+
+    def export(self, folder: Path, reviewer: str, overwrite: bool = False) -> tuple[Path, ...]:
+        """Write the accepted findings and every verdict; raises InputError and NoVoxelsError.
+
+        ``overwrite`` replaces the result of another scan.
+        """
         results, when = self.results, datetime.datetime.now().astimezone()
-        return export_accepted(
-            *(folder, self.review, results.patches(), results.grid, results.run, reviewer, when),
-            hounsfield=results.hounsfield(),
-        )
+        run = {**results.run, "scan": self.scan}
+        files = (folder, self.review, results.patches(), results.grid, run)
+        return export_accepted(*files, reviewer, when, results.hounsfield(), overwrite)
 
 
 def sessions(complain: Callable[[str], None], ctNode: Any = None) -> list[ReviewSession]:

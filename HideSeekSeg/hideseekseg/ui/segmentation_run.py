@@ -16,9 +16,11 @@ from ..imaging.patch import Patch
 from ..model.profile import BUNDLE, read_profile
 from ..output.vertebra_file import read_vertebra
 from ..review.review import Review
+from ..scene.import_data import scanOf
 from ..scene.level_rows import levelRows
 from ..scene.results import Results, SceneError
 from ..scene.validation import Inputs, writeInputs
+from . import level_choices
 from .i18n import _
 from .review_session import ReviewSession
 
@@ -27,7 +29,7 @@ Outcome = Literal["finished", "cancelled", "failed"]
 
 @dataclass(frozen=True)
 class Choices:
-    """What the reader chose; as the options of ``hideseekseg segment``."""
+    """What the reader chose; ``options`` are more words of ``hideseekseg segment``."""
 
     device: str = "auto"
     weights: Path | None = None
@@ -35,10 +37,12 @@ class Choices:
     allSlices: bool = False
     levels: tuple[str, ...] = ()
     corrections: Mapping[str, str] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
 
     def words(self, inputs: Inputs, out: Path) -> list[str]:
         """Return the command line; ``--each`` writes each vertebra as soon as it is finished."""
         words = ["segment", str(inputs.ct), str(inputs.segmentation), "--out", str(out)]
+        words += self.options
         words += ["--labels", inputs.labels, "--device", self.device, "--json-lines", "--each"]
         words += ["--bodies", str(inputs.bodies)] if inputs.bodies else []
         words += ["--weights", str(self.weights)] if self.weights else []
@@ -217,6 +221,11 @@ class SegmentationRun:
                 self.review.adopt(self._earlier, identity)
                 results.addDrawn(self.review.item(identity), patch)
 
+    @property
+    def done(self) -> Sequence[str]:
+        """Levels that are finished."""
+        return self._done
+
     def pace(self) -> tuple[Started, float] | None:
         """Mean seconds per vertebra; the first one's time holds the start of the process."""
         times, began = list(self.seconds.values())[1:], self.began
@@ -224,8 +233,14 @@ class SegmentationRun:
 
     def facts(self) -> dict[str, Any]:
         """Return what is needed to repeat the run, for its results."""
-        facts: dict[str, Any] = {"ct": self.names[0], "segmentation": self.names[1]}
-        facts["notes"] = list(self._notes)
+        rows = levelRows(self.segmentationNode, self.choices.corrections)
+        facts: dict[str, Any] = {
+            "ct": self.names[0],
+            "segmentation": self.names[1],
+            "scan": scanOf(self.ctNode),
+            "levels": {row.segmentID: level_choices.as_read(row) for row in rows},
+            "notes": list(self._notes),
+        }
         if self.began is not None:
             facts |= {
                 "weights": self.began.weights,

@@ -13,12 +13,11 @@ from ..anatomy.label_conventions import CONVENTIONS
 from ..ui import level_choices, texts
 from ..ui.review_controller import Kind
 from ..ui.shortcuts import KEYS, shown
+from .mouse import PRESETS
 
 FOLDER = Path(__file__).resolve().with_name("static")
 ADDRESS = "hideseekseg"
 ICON = FOLDER / "icon.png"
-# What the browser's page has no button for: lesions are drawn in Slicer, where the scene opens.
-NOT_HERE = ("missed",)
 
 
 class PageState:
@@ -41,7 +40,7 @@ class PageState:
             {
                 "trame__title": "HideSeekSeg",
                 "trame__favicon": _icon(),
-                "keys": {a: shown(k) for a, k in KEYS.items() if a not in NOT_HERE},
+                "keys": {a: shown(k) for a, k in KEYS.items()},
                 "columns": list(texts.COLUMNS),
                 "colours": texts.COLOURS,
                 "choices": list(level_choices.CHOICES),
@@ -56,6 +55,7 @@ class PageState:
                 "vertebra_columns": list(texts.VERTEBRA_COLUMNS),
                 "burden_columns": list(texts.BURDEN_COLUMNS),
                 "tab": "findings",
+                "presets": {name: text for name, (text, _, _) in PRESETS.items()},
                 "message": {"text": "", "kind": "info"},
             }
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from ..errors import InputError
 from ..files import temporary_folder
 from ..imaging.image_file import captured
 from ..imaging.reading import read_ct, read_segmentation
+from ..imaging.segmentation import Segmentation
+from ..imaging.volume import Volume
 from ..plain_data import shortened
 from ..scene.import_data import addCt, addSegmentation, removeData
 from ..scene.level_rows import LevelRow, levelRows
@@ -25,6 +27,7 @@ from ..scene.validation import problems
 from ..scene.views import boneWindow
 from ..ui import level_choices
 from ..ui import sample_data as sample
+from ..ui.autosave import ScanSource
 from .asyncio_process import read_apart
 from .slicer_scene import open_scene
 
@@ -34,13 +37,15 @@ class Patient:
     """Both nodes are None before anything is loaded.
 
     ``corrections`` are what the reader says of segments, by their ids, as
-    ``scene.levels.levelRows`` takes them; ``notes`` what is odd about the files.
+    ``scene.levels.levelRows`` takes them; ``notes`` what is odd about the files; ``source`` where
+    both came from.
     """
 
     ct: Any = None
     vertebrae: Any = None
     corrections: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    source: ScanSource = field(default_factory=ScanSource)
 
     @property
     def names(self) -> tuple[str, str]:
@@ -112,21 +117,36 @@ def _is_file(text: str) -> bool:
         return False
 
 
-async def load_files(ct: Path, vertebrae: Path) -> Patient:
-    """Files, or a folder of DICOM slices for the CT; InputError leaves the scene as it is."""
-    read_labels = partial(read_segmentation, undecided=True)
-    read_volume = partial(read_ct, undecided=True)
-    reading_labels = asyncio.create_task(read_apart(vertebrae, read_labels, may_be_vertebra))
-    try:
-        volume = await read_apart(ct, read_volume)
-        labels = await reading_labels
-    finally:
-        reading_labels.cancel()
+async def load_files(
+    ct: Path,
+    vertebrae: Path,
+    series: str = "",
+    uploaded: bool = False,
+    names: bool = False,
+    read: tuple[Volume, Segmentation] | None = None,
+) -> Patient:
+    """Files, or a folder of DICOM slices for the CT; InputError leaves the scene as it is.
+
+    Of an uploaded CT the private path is not told on.  ``read`` are both where they were read.
+    """
+    if read is None:
+        read_labels = partial(read_segmentation, undecided=True)
+        read_volume = partial(read_ct, undecided=True)
+        reading_labels = asyncio.create_task(read_apart(vertebrae, read_labels, may_be_vertebra))
+        try:
+            volume = await read_apart(ct, read_volume, series, names)
+            labels = await reading_labels
+        finally:
+            reading_labels.cancel()
+    else:
+        volume, labels = read
     volume, labels, _ = await asyncio.to_thread(settled, volume, labels, None, None)
     removeData()
-    ct_node = addCt(volume, _bare(ct))
-    labels_node = addSegmentation(labels, _bare(vertebrae), ct_node)
-    return _shown(Patient(ct_node, labels_node, notes=file_notes(volume, *labels.layers[:1])))
+    ct_node = addCt(replace(volume, path="") if uploaded else volume, _bare(ct))
+    segmentation = addSegmentation(labels, _bare(vertebrae), ct_node)
+    source = ScanSource(str(ct.absolute()), str(vertebrae.absolute()), series)
+    notes = file_notes(volume, *labels.layers[:1])
+    return _shown(Patient(ct_node, segmentation, notes=notes, source=source))
 
 
 async def load_example() -> Patient:
@@ -153,9 +173,9 @@ def _try_scene(path: Path) -> None:
         del scene
 
 
-def resumed(ct: Any, vertebrae: Any) -> Patient:
-    """Return the scan of a review that was found in the scene."""
-    return _shown(Patient(ct, vertebrae))
+def resumed(ct: Any, vertebrae: Any, scene: Path) -> Patient:
+    """Return the scan of a review that was found in a loaded scene."""
+    return _shown(Patient(ct, vertebrae, source=ScanSource(str(scene.absolute()))))
 
 
 def _shown(patient: Patient) -> Patient:

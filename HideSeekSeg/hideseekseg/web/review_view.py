@@ -27,8 +27,9 @@ class ReviewPage:
     def __init__(self, page: PageState, windows: SliceViews) -> None:
         self._page, self._windows = page, windows
         self._close = False
+        self._opened = 0
         self._rows: dict[str, dict[str, Any]] = {}
-        page.show(threshold=0.5, levels_found=[], put_back=False)
+        page.show(threshold=0.5, levels_found=[], analysed=[], put_back=False)
         self.controller = ReviewController(self, entered=True)
         self.controller.clear()
 
@@ -55,7 +56,9 @@ class ReviewPage:
 
     def draw_review(self, shown: bool) -> None:
         self._close = self._close and shown
-        self._page.show(reviewing=shown)
+        # The page keeps the rows that it drew: not beyond a time when the list was away.
+        self._opened += shown
+        self._page.show(reviewing=shown, opened=self._opened)
 
     def draw_rows(self, items: Sequence[Item], shown: Sequence[str]) -> None:
         self._rows = {item.id: row(item) for item in items}
@@ -108,7 +111,7 @@ class ReviewPage:
         self._page.show(threshold=value)
 
     def draw_levels(self, found: Sequence[str], analysed: Sequence[str]) -> None:
-        self._page.show(levels_found=list(found))
+        self._page.show(levels_found=list(found), analysed=list(analysed))
 
     def draw_filter(self, wanted: Filter) -> None:
         self._page.show(wanted=dict(vars(wanted)))

@@ -25,12 +25,13 @@ KINDS: dict[Outcome, Kind] = {"finished": "info", "cancelled": "warning", "faile
 
 @dataclass(frozen=True)
 class RunSettings:
-    """As the options of ``hideseekseg segment``."""
+    """As the options of ``hideseekseg segment``; ``options`` are more of its words."""
 
     device: str = "auto"
     weights: Path | None = None
     threshold: float | None = None
     all_slices: bool = False
+    options: tuple[str, ...] = ()
 
 
 class RunView:
@@ -50,15 +51,24 @@ class RunView:
     def on(self) -> bool:
         return self._run is not None and self._run.running
 
-    def start(self, patient: Patient, idle: Callable[[], None]) -> None:
+    @property
+    def run(self) -> SegmentationRun | None:
+        """The run that is going on, or was the last one."""
+        return self._run
+
+    def start(
+        self, patient: Patient, idle: Callable[[], None], levels: tuple[str, ...] = ()
+    ) -> None:
         """Write the inputs and start the process; raises InputError where that cannot be done.
 
         The results of an earlier run stay until the first vertebra is finished.  ``idle`` is called
-        when it is over.
+        when it is over.  Of some ``levels`` only, the results join those of the review.
         """
         chosen = self._settings
         choices = Choices(
             *(chosen.device, chosen.weights, chosen.threshold, chosen.all_slices),
+            levels=levels,
+            options=chosen.options,
             corrections=dict(patient.corrections),
         )
         run = SegmentationRun(
@@ -68,13 +78,15 @@ class RunView:
         )
         run.start(AsyncioProcess, self)
         self.forget()
+        self._run, self._idle = run, idle
+        self._page.show(running=True, stopping=False, fraction=0.0, progress=texts.STARTING)
+        if run.merged:
+            return
         self._earlier = self._review.session
         self._review.clear()
         if self._earlier is not None and self._earlier.alive:
             self._earlier.views.show_outlines(False)
         showBackground(patient.ct)
-        self._run, self._idle = run, idle
-        self._page.show(running=True, stopping=False, fraction=0.0, progress=texts.STARTING)
 
     def cancel(self) -> None:
         """Stop the run; what is finished stays.  A second time: at once."""

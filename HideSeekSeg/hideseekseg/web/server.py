@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import socket
 import sys
 import webbrowser
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from .auth import LOOPBACK, Authentication
 from .page_state import start_page
 from .run_view import RunSettings
 from .session import Session, Start
-from .slicer_scene import open_scene
+from .slicer_scene import divert_vtk, open_scene
 from .uploads import Uploads
 
 PATIENCE_SECONDS = 30.0
@@ -44,8 +45,19 @@ class Address:
         return self.host not in LOOPBACK
 
     def url(self, port: int) -> str:
-        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        """Return the address that a browser opens: one that others reach where they may."""
+        host = _own_address() if self.host in ("0.0.0.0", "::") else self.host
         return f"http://{f'[{host}]' if ':' in host else host}:{port}/?token={self.token}"
+
+
+def _own_address() -> str:
+    """Return this computer's address in its network; nothing is sent to find it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        try:
+            asked.connect(("192.0.2.1", 9))  # reserved for documentation: nobody has it
+            return str(asked.getsockname()[0])
+        except OSError:
+            return socket.gethostname()
 
 
 def serve(
@@ -63,6 +75,7 @@ def serve(
     with temporary_folder(purpose="app") as folder:
         (folder / "uploads").mkdir()
         (folder / "scenes").mkdir()
+        divert_vtk(folder / "vtk.log")
         scene = open_scene(folder / "scenes")
         server = Server(name="hideseekseg")
         server.client_type = "vue3"

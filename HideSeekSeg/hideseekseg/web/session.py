@@ -6,14 +6,27 @@ import asyncio
 import inspect
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, NoVoxelsError, SceneError, UserError
-from ..ui import level_choices, texts
-from ..ui.review_session import latest
+from ..files import read_object
+from ..findings import LESION_TYPES
+from ..imaging.dicom import list_series
+from ..imaging.patch import Patch
+from ..imaging.segmentation import Segmentation
+from ..imaging.volume import Volume, case_name
+from ..output.result_folder import EXPORTED, folder_name, held_by_another
+from ..scene.import_data import scanOf
+from ..scene.results import Results
+from ..scene.review_storage import as_text
+from ..ui import autosave, level_choices, texts
+from ..ui.autosave import Autosave
+from ..ui.review_session import ReviewSession, latest
 from . import patient as loading
+from .asyncio_process import read_apart
+from .mouse import TOOLS, Brush
 from .page_state import PageState
 from .patient import Patient
 from .review_view import ReviewPage
@@ -23,17 +36,37 @@ from .slicer_scene import save_all
 from .uploads import ROLES, Uploads
 
 SCENE_SUFFIX = ".mrb"
-REPLACED = "A new run replaces this review and its verdicts: save them first, or press again."
+OUT = Path("hideseekseg-results")
+TITLE = "HideSeekSeg"
+# What ends a review, and what is asked before its verdicts are lost.
+ENDS = {
+    "load": "Opening another scan",
+    "example": "Opening the example",
+    "segment": "A new run",
+    "restore": "Restoring another review",
+}
+UNSAVED = "{doing} discards the verdicts of this review, which are not saved: {summary}."
+RUN_UNSAVED = (
+    "A new run replaces this review, which is not saved: verdicts stay with findings of the same"
+    " type and place alone. {summary}."
+)
 
 
 @dataclass(frozen=True)
 class Start:
-    """What the session opens with: two files, a saved scene (``ct`` alone), or the example."""
+    """What the session opens with: two files, a saved scene (``ct`` alone), or the example.
+
+    ``out`` is the folder that this scan's results are saved to; others get folders in it.  ``read``
+    are the two files where they were read already.
+    """
 
     ct: Path | None = None
     vertebrae: Path | None = None
     labels: str = "names"
-    out: Path = Path("hideseekseg-results")
+    out: Path | None = None
+    series: str = ""
+    patient_names: bool = False
+    read: tuple[Volume, Segmentation] | None = None
 
 
 class Session:
@@ -45,11 +78,19 @@ class Session:
         self._start, self._uploads = start, uploads
         self.patient = Patient()
         self.saved: dict[str, Path] = {}
-        self._warned = False
+        self._pending: Callable[[], Any] | None = None
+        self._choose_from = ("", "", "")
+        self._autosave: Autosave | None = None
+        self._autosaved: Results | None = None
+        self._saved_as, self._saved_to = "", Path()
+        self._opened = False
         self.page = PageState(server, self.do)
         self.windows = SliceViews(server, slicer_app, lambda places: self.page.show(places=places))
         reviewing = ReviewPage(self.page, self.windows)
         self.review = reviewing.controller
+        self.review.flushed = self._keep
+        self.windows.pointed = self._pointed
+        self.windows.brush = self._stroke
         self.running = RunView(self.page, self.review, settings, uploads.folder.parent)
         self.task: asyncio.Task[None] | None = None
         self._drawing: asyncio.Task[None] | None = None
@@ -57,7 +98,18 @@ class Session:
             busy="",
             loading=False,
             upload_error="",
-            folder=str(start.out),
+            folder="",
+            question={"text": "", "yes": ""},
+            series=[],
+            unsaved=False,
+            offers=[],
+            tool="crosshair",
+            crosshair=True,
+            brush=4,
+            pointer="",
+            outdated=[],
+            again=[],
+            scan="",
             reviewer="",
             saved=[],
             places={},
@@ -71,7 +123,19 @@ class Session:
             "load": self.load,
             "level": self.correct,
             "convention": self.read_by,
+            "stage": self._unstage,
+            "answer": self.answer,
+            "series": self.choose_series,
+            "restore": self.restore,
+            "discard": self.discard,
             "segment": self.segment,
+            "again": self.run_again,
+            "tool": self.take_tool,
+            "window": self.windows.set_window,
+            "crosshair": self.show_crosshair,
+            "slice": self.windows.move_slice,
+            "brush": self.size_brush,
+            "missed": self.add_missed,
             "cancel": running.cancel,
             **reviewing.actions,
             "putBack": running.put_back,
@@ -85,10 +149,17 @@ class Session:
         action = self._actions.get(name)
         if action is None:
             return
-        if name != "segment":
-            self._warned = False
+        if name in ENDS and self.unsaved:
+            summary = self.review.session.review.summary() if self.review.session else ""
+            text = RUN_UNSAVED if name == "segment" else UNSAVED
+            text = text.format(doing=ENDS[name], summary=summary)
+            self._ask(text, "Discard and go on", lambda: action(*values))
+            return
+        await self._carry_out(name, lambda: action(*values))
+
+    async def _carry_out(self, name: str, action: Callable[[], Any]) -> None:
         try:
-            done = action(*values)
+            done = action()
             if inspect.isawaitable(done):
                 await done
         except (NoVoxelsError, SceneError) as error:
@@ -99,16 +170,148 @@ class Session:
             traceback.print_exc()
             self.page.say(f"{name} failed: {type(error).__name__}: {error}", "error")
 
+    def _ask(self, text: str, yes: str, action: Callable[[], Any]) -> None:
+        """Ask before something is lost; ``action`` is carried out on a yes."""
+        self._pending = action
+        self.page.show(question={"text": text, "yes": yes})
+
+    async def answer(self, yes: bool) -> None:
+        """Carry out what was asked about, or leave it."""
+        action, self._pending = self._pending, None
+        self.page.show(question={"text": "", "yes": ""}, series=[])
+        if yes and action is not None:
+            await self._carry_out("answer", action)
+        else:
+            self._unstage()
+
     async def begin(self) -> None:
-        """Load what the command line named, or the example."""
+        """Load what the command line named, or the example; offer what an earlier session left."""
         start = self._start
+        self._offer()
         if start.ct is None:
             await self.do("example")
         else:
-            await self.do("load", str(start.ct), str(start.vertebrae or ""), start.labels)
+            words = (str(start.ct), str(start.vertebrae or ""), start.labels, start.series)
+            await self.do("load", *words)
+
+    # Automatic saving.
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether the reader said something that no file of his has."""
+        work = self.review.session
+        return work is not None and work.review.has_work and as_text(work.review) != self._saved_as
+
+    def _keep(self) -> None:
+        """Save the review at work automatically; what ends it removes that again."""
+        work = self.review.session
+        if work is None or not work.alive:
+            return
+        text, unsaved = as_text(work.review), self.unsaved
+        if unsaved != self.page.get("unsaved"):
+            self.page.show(unsaved=unsaved)
+        try:
+            if self._autosave is None or self._autosaved is not work.results:
+                self._end_autosave(True)
+                self._autosave, self._autosaved = Autosave(), work.results
+                self._adopt()
+            source = replace(self.patient.source, corrections=dict(self.patient.corrections))
+            self._autosave.keep(work, source, text, not unsaved and work.review.has_work)
+        except (UserError, OSError) as error:
+            self.page.say(f"This review is not saved automatically: {error}.", "warning")
+
+    def _adopt(self) -> None:
+        """Move uploaded files, which are nowhere else, to the review."""
+        source, private = self.patient.source, str(self._uploads.folder.parent)
+        assert self._autosave is not None
+        keep = self._autosave.adopt
+
+        def moved(path: str) -> str:
+            ours = path.startswith(private) and Path(path).exists()
+            return str(keep(Path(path))) if ours else path
+
+        self.patient.source = replace(
+            source, ct=moved(source.ct), vertebrae=moved(source.vertebrae)
+        )
+
+    def _end_autosave(self, remove: bool) -> None:
+        if self._autosave is not None:
+            self._autosave.close(remove)
+        self._autosave = self._autosaved = None
+
+    def _offer(self) -> None:
+        found = autosave.unfinished()
+        self.page.show(offers=[{"id": one.folder.name, "text": one.text} for one in found])
+
+    async def restore(self, name: str) -> None:
+        """Take up a review that an earlier session left."""
+        folder = self._offered(name)
+        kept = autosave.read(folder)
+        source = kept.source
+
+        async def read() -> Patient:
+            if source.vertebrae:
+                ct = Path(source.ct)
+                adopted = ct.is_relative_to(folder)
+                patient = await loading.load_files(
+                    *(ct, Path(source.vertebrae), source.series, adopted)
+                )
+            elif source.ct:
+                await loading.load_scene(Path(source.ct))
+                work = latest(lambda text: self.page.say(text, "error"))
+                if work is None or work.results.ctNode is None:
+                    raise InputError(source.ct, "holds no review of HideSeekSeg")
+                nodes = work.results.ctNode, work.results.segmentationNode
+                patient = loading.resumed(*nodes, Path(source.ct))
+            else:
+                patient = await loading.load_example()
+            if scanOf(patient.ct)["sha256"] != kept.scan.get("sha256"):
+                raise InputError(source.ct, "is not the scan any more that was reviewed")
+            return patient
+
+        await self._load("Restoring the review…", read, "names")
+        self.patient.corrections = dict(source.corrections)
+        self._show_patient()
+        work = latest(lambda text: self.page.say(text, "error"), self.patient.ct)
+        if work is None:
+            results = Results.create(self.patient.ct, self.patient.vertebrae, kept.facts)
+            for finding, evidence in kept.vertebrae:
+                results.addVertebra(finding, evidence)
+        else:
+            results = work.results
+        results.apply(kept.review)
+        for identity, patch in kept.outlines.items():
+            results.draw(identity, patch)
+        self._autosave, self._autosaved = Autosave(folder), results
+        self.review.show(ReviewSession(kept.review, results))
+        self._keep()
+        self._offer()
+        self.page.say(f"Restored: {kept.review.summary()}.")
+
+    def discard(self, name: str) -> None:
+        """Remove a review that an earlier session left, once the reader has said so twice."""
+
+        def gone() -> None:
+            autosave.discard(self._offered(name))
+            self._offer()
+
+        [text] = [x["text"] for x in self.page.get("offers") if x["id"] == name] or [""]
+        self._ask(f"Discard this review for good? {text}", "Discard", gone)
+
+    def _offered(self, name: str) -> Path:
+        """Return the folder of a review that is offered; the page names it, and no other."""
+        if name not in [offer["id"] for offer in self.page.get("offers")]:
+            raise InputError("", "this review is not there any more")
+        return autosave.place() / name
 
     def close(self) -> None:
-        """End what is running; the private folder is its owner's to remove."""
+        """End what is running; the private folder is its owner's to remove.
+
+        A review that is not saved stays on disk, and is offered at the next start.
+        """
+        if self.review.session is not None:
+            self.review.flush()
+        self._end_autosave(not self.unsaved)
         self.running.forget()
 
     # Loading.
@@ -116,25 +319,81 @@ class Session:
     async def load_example(self) -> None:
         await self._load("Drawing the example…", loading.load_example, "names")
 
-    async def load(self, ct: str = "", vertebrae: str = "", labels: str = "names") -> None:
-        """Paths on this computer; an empty one means what was uploaded for it."""
-        if ct.strip().lower().endswith(SCENE_SUFFIX):
-            await self._load_scene(Path(ct.strip()).expanduser())
-            return
-        uploaded = self._uploads.files
-        sources = [
-            Path(text.strip()).expanduser() if text.strip() else uploaded.get(role)
-            for text, role in ((ct, "ct"), (vertebrae, "vertebrae"))
-        ]
-        first = sources[0] or uploaded.get("dicom")
-        if first is None or sources[1] is None:
-            raise InputError("", "choose a CT and a segmentation of its vertebrae")
-        second = sources[1]
+    async def load(
+        self, ct: str = "", vertebrae: str = "", labels: str = "names", series: str = ""
+    ) -> None:
+        """Paths on this computer; an empty one means what was uploaded for it.
+
+        Where a folder has several CT series, the page is asked which.  Whatever becomes of it,
+        nothing uploaded stays for another scan.
+        """
+        asked = False
         try:
-            await self._load("Reading…", lambda: loading.load_files(first, second), labels)
-        finally:  # what was read is in the scene now, what is broken is no use
-            for role in ROLES:
-                self._uploads.forget(role)
+            if ct.strip().lower().endswith(SCENE_SUFFIX):
+                await self._load_scene(Path(ct.strip()).expanduser())
+                return
+            uploaded = self._uploads.files
+            sources = [
+                Path(text.strip()).expanduser() if text.strip() else uploaded.get(role)
+                for text, role in ((ct, "ct"), (vertebrae, "vertebrae"))
+            ]
+            first, second = sources[0] or uploaded.get("dicom"), sources[1]
+            if first is None or second is None:
+                raise InputError("", "choose a CT and a segmentation of its vertebrae")
+            read = None if self._opened else self._start.read
+            asked = (
+                not series and read is None and await self._several(first, (ct, vertebrae, labels))
+            )
+            if asked:
+                return
+            ours, names = self._uploads.take(first, second), self._start.patient_names
+            await self._load(
+                "Reading…",
+                lambda: loading.load_files(*ours, series, ours[0] != first, names, read),
+                labels,
+            )
+            self._uploads.drop(keep=ours)
+        finally:
+            if not asked:
+                self._unstage()
+
+    async def _several(self, folder: Path, words: tuple[str, str, str]) -> bool:
+        """Show the series of a folder where more than one can be read; return whether it was."""
+        if not folder.is_dir():
+            return False
+        self.page.show(busy="Looking for series…")
+        try:
+            found = await read_apart(folder, list_series)
+        finally:
+            self.page.show(busy="")
+        if sum(not one.fault for one in found) < 2:
+            return False
+        self._choose_from = words
+        self.page.show(
+            series=[
+                {
+                    "uid": one.uid,
+                    "number": one.number,
+                    "description": one.description or "no description",
+                    "slices": one.slices,
+                    "spacing": " x ".join(f"{mm:.3g}" for mm in one.spacing),
+                    "fault": one.fault,
+                }
+                for one in found
+            ]
+        )
+        return True
+
+    async def choose_series(self, uid: str) -> None:
+        """Open the series that was chosen from the list."""
+        if uid in [one["uid"] for one in self.page.get("series")]:
+            self.page.show(series=[])
+            await self.load(*self._choose_from, uid)
+
+    def _unstage(self) -> None:
+        """Forget what was uploaded: another choice begins, or this one has ended."""
+        for role in ROLES:
+            self._uploads.forget(role)
 
     async def _load(self, text: str, read: Callable[[], Any], labels: str) -> None:
         if self.running.on:
@@ -153,7 +412,16 @@ class Session:
         self.windows.show(self.patient.ct)
         self.page.say("\n".join(self.patient.notes), "warning")
         self.patient.read_by(labels)
-        self.page.show(convention=labels, saved=[])
+        self._end_autosave(True)
+        self._saved_as, self._saved_to = "", Path()
+        scan = scanOf(self.patient.ct)
+        out = self._start.out
+        if self._opened or out is None:
+            out = (out or OUT) / folder_name(scan)
+        self._opened = True
+        title = f"{case_name(scan)} - {TITLE}"
+        self.page.show(convention=labels, saved=[], unsaved=False, trame__title=title)
+        self.page.show(outdated=[], again=[], folder=str(out), scan=case_name(scan))
         self._show_patient()
         self._centre()
         self._draw_surfaces()
@@ -166,16 +434,19 @@ class Session:
             if work is None or work.results.ctNode is None:
                 self._show_patient()
                 raise InputError(path, "holds no review of HideSeekSeg")
-            return loading.resumed(work.results.ctNode, work.results.segmentationNode)
+            nodes = work.results.ctNode, work.results.segmentationNode
+            return loading.resumed(*nodes, path)
 
         await self._load("Opening the scene…", read, "names")
         work = latest(lambda text: self.page.say(text, "error"), self.patient.ct)
         if work is not None:
+            self._saved_as = as_text(work.review)
             self.review.show(work)
+            self._check_levels()
 
     def _named(self, path: str) -> str:
         """Return the file's name alone where it lies in the private folder."""
-        inside = path.startswith(str(self._uploads.folder))
+        inside = path.startswith(str(self._uploads.folder.parent))
         return Path(path).name if inside else path
 
     # The levels.
@@ -184,6 +455,7 @@ class Session:
         if not self.running.on and choice in level_choices.CHOICES:
             self.patient.correct(identity, choice, kind)
             self._show_patient()
+            self._check_levels()
             self._draw_surfaces()
 
     def read_by(self, convention: str) -> None:
@@ -191,7 +463,43 @@ class Session:
             self.patient.read_by(convention)
             self.page.show(convention=convention)
             self._show_patient()
+            self._check_levels()
             self._draw_surfaces()
+
+    def _check_levels(self) -> None:
+        """Flag findings of vertebrae whose level was changed after the run."""
+        work = self.review.session
+        if work is None or not work.alive:
+            return
+        ran = work.results.run.get("levels")
+        flagged, again = level_choices.changed_since(ran or {}, self.patient.rows())
+        if ran is None:  # a scene of version 0.1 does not say
+            flagged, again = frozenset(), ()
+        flagged &= work.review.vertebrae.keys()
+        if work.review.set_outdated(flagged):
+            self.review.renew()
+            self.review.flush()
+        self.page.show(outdated=level_choices.in_order(flagged), again=list(again))
+
+    def _took_over(self) -> None:
+        """Take over the levels of a run of some vertebrae that is over."""
+        work, run = self.review.session, self.running.run
+        if work is not None and run is not None and run.choices.levels:
+            rows = self.patient.rows()
+            ran = dict(work.results.run.get("levels", {}))
+            flagged, again = level_choices.changed_since(ran, rows)
+            left = {level for level in again if level not in run.done}
+            for row in rows:
+                now = level_choices.as_read(row)
+                if not {ran.get(row.segmentID, "").partition(" ")[0], row.level} & left:
+                    ran[row.segmentID] = now
+            for level in flagged - set(again):
+                work.review.remove_level(level)
+                work.results.removeLevel(level)
+            work.results.tell(levels=ran)
+            self.review.renew()
+        self._show_patient()
+        self._check_levels()
 
     def _show_patient(self) -> None:
         rows = self.patient.rows()
@@ -233,42 +541,126 @@ class Session:
             self._drawing.cancel()
         self._drawing = asyncio.get_running_loop().create_task(draw())
 
+    # The mouse in the slices.
+
+    def _pointed(self, text: str) -> None:
+        if text != self.page.get("pointer"):
+            self.page.show(pointer=text)
+
+    def take_tool(self, name: str) -> None:
+        """Give the left button another use; a second time, or an unknown one: the crosshair."""
+        before = self.page.get("tool")
+        chosen = next((tool for tool in TOOLS if tool == name and tool != before), TOOLS[0])
+        if chosen in ("draw", "erase") and not self._drawable():
+            self.page.say("Choose a lesion that you added: then it can be drawn.", "warning")
+            chosen = TOOLS[0]
+        if before == "ruler":
+            self.windows.clear_ruler()
+        self.windows.tool = chosen
+        self.page.show(tool=chosen)
+
+    def show_crosshair(self) -> None:
+        """Switch the crosshair on or off."""
+        shown = not self.page.get("crosshair")
+        self.windows.show_crosshair(shown)
+        self.page.show(crosshair=shown)
+
+    def size_brush(self, mm: float) -> None:
+        """Set the brush's radius."""
+        self.page.show(brush=min(max(float(mm), 1.0), 20.0))
+
+    def add_missed(self, level: str, kind: str) -> None:
+        """Add a lesion that the method missed, and begin to draw it."""
+        type = next((known for known in LESION_TYPES if known == kind), LESION_TYPES[0])
+        if self.review.add_missed(level, type):
+            self.windows.tool = "draw"
+            self.page.show(tool="draw")
+            self.page.say("Draw it with the left button, in any slice; it counts as accepted.")
+
+    def _drawable(self) -> bool:
+        item = self.review.current
+        return item is not None and item.missed
+
+    def _stroke(self, ras: tuple[float, float, float], erase: bool) -> Brush | None:
+        """Begin to draw the chosen lesion, one that the reader added."""
+        item, work = self.review.current, self.review.session
+        if work is None or not work.alive or item is None or not item.missed:
+            self.page.say("Choose a lesion that you added: then it can be drawn.", "warning")
+            return None
+        identity, results = item.id, work.results
+
+        def draw(patch: Patch | None, last: bool) -> None:
+            if patch is not None:
+                results.draw(identity, patch, last)
+            if last:
+                self.review.take_over_outlines()
+
+        before = results.patches([identity]).get(identity)
+        return Brush(results.grid, before, erase, self.page.get("brush"), draw, ras)
+
     # The run, and what is taken along.
 
-    async def segment(self) -> None:
+    async def run_again(self) -> None:
+        """Run the vertebrae whose level was changed after the run; the others stay."""
+        again = tuple(self.page.get("again"))
+        if again and self.review.session is not None:
+            await self.segment(again)
+
+    async def segment(self, levels: tuple[str, ...] = ()) -> None:
+        """Start a run of all vertebrae, or of some whose results join the review."""
         if self.running.on:
             return
         found = self.patient.problems()
         if found:
             raise InputError("", " ".join(found))
-        work = self.review.session
-        if work is not None and work.review.can_undo and not self._warned:
-            self._warned = True
-            self.page.say(REPLACED, "warning")
-            return
         self.page.show(running=True, fraction=0.0, progress="Preparing…", saved=[])
         await asyncio.sleep(0.05)  # the page shows that, before the files are written
         try:
-            self.running.start(self.patient, self._show_patient)
+            self.running.start(self.patient, self._took_over, levels)
         except UserError:
             self.page.show(running=False)
             raise
 
     async def save(self, folder: str, reviewer: str) -> None:
-        """Write to a folder on this computer; the page gets a link to each file."""
+        """Write to a folder on this computer, once nothing of another scan or reader is lost."""
         work = self.review.session
         if work is None or not work.alive:
             raise InputError("", "there is nothing to save yet: segment metastases first")
         if not folder.strip():
             raise InputError("", "choose a folder to save to")
-        self.review.flush()
         place = Path(folder.strip()).expanduser().resolve()
-        self.page.show(busy="Saving…", folder=folder.strip(), reviewer=reviewer.strip())
+        self.page.show(folder=folder.strip(), reviewer=reviewer.strip())
+        why = held_by_another(place, work.scan)
+        if why:
+            asked = f"{place} {why}. Replace all of it?"
+        elif place != self._saved_to and (place / EXPORTED[2]).is_file():
+            asked = f"{place} holds {_earlier(place)} of this scan. Replace it?"
+        else:
+            await self._save(work, place, reviewer.strip(), False)
+            return
+        self._ask(asked, "Replace", lambda: self._save(work, place, reviewer.strip(), bool(why)))
+
+    async def _save(self, work: ReviewSession, place: Path, reviewer: str, over: bool) -> None:
+        """Write all files; the page gets a link to each."""
+        self.review.flush()
+        self.page.show(busy="Saving…")
         await asyncio.sleep(0)
         try:
-            files = save_all(work, place, reviewer.strip())
+            files = save_all(work, place, reviewer, over)
         finally:
             self.page.show(busy="")
         self.saved = {file.name: file for file in files}
+        self._saved_as, self._saved_to = as_text(work.review), place
+        self._keep()
         self.review.say_exported(place, files)
         self.page.show(saved=[{"name": name, "url": f"saved/{name}"} for name in self.saved])
+
+
+def _earlier(place: Path) -> str:
+    """Return what a folder's earlier review is, by whom and when."""
+    try:
+        said = read_object(place / EXPORTED[2])
+    except InputError:
+        return "an earlier review"
+    who = str(said.get("reviewer") or "somebody")
+    return f"the review by {who} of {str(said.get('reviewed', ''))[:16].replace('T', ' ')}"

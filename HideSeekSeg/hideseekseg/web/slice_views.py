@@ -15,6 +15,8 @@ from trame_rca.view_adapter import RcaViewAdapter
 from trame_slicer.rca_view.rca_view_factory import RcaRenderStrategy
 from trame_slicer.views import SliceView, ThreeDView
 
+from ..scene.views import boneWindow, inHounsfield, setWindow
+from .mouse import PRESETS, Ruler, Stroke, Tool, Window, clear_ruler
 from .slicer_scene import quiet_vtk
 
 SLICES = {"sagittal": "Sagittal", "axial": "Axial", "coronal": "Coronal"}
@@ -25,10 +27,13 @@ CLOSE_UP_MM = {"sagittal": 150.0, "axial": 110.0, "coronal": 110.0}
 _SIDES = {"sagittal": (0, "L", "R"), "axial": (2, "I", "S"), "coronal": (1, "P", "A")}
 _FROM = (-0.75, -0.62, 0.22)  # patient's left (RAS -x), behind (-y), a little above
 _FIRST = 100.0  # priority of an observer
+_CROSS = (0.45, 1.0, 0.55)  # neither lytic's nor blastic's colour
 _DARK = (0.035, 0.043, 0.055)
 # Seconds until a view is drawn: what is said comes first, then the large view, then the others, for
 # drawing holds up everything else.
 _TURNS = {"sagittal": 0.01, "axial": 0.07, "coronal": 0.07, THREED: 0.1}
+# Of a picture of a view: on a screen of 4K, software would draw one in seconds.
+_MOST_PIXELS = 1_500_000
 _FRAMES_PER_SECOND, _MOVING_QUALITY, _STILL_QUALITY = 30.0, 70, 95
 
 
@@ -69,6 +74,15 @@ class _Strategy(RcaRenderStrategy):
         super().schedule_render()
 
 
+def _swallow(interactor: Any, event: str) -> None:
+    """Keep an event from all who would hear it after us."""
+
+    def heard(*_: Any) -> None:
+        interactor.GetCommand(tag).AbortFlagOn()
+
+    tag = interactor.AddObserver(event, heard, _FIRST)
+
+
 class SliceViews:
     """The views; ``moved`` hears where each of them is, in words, whenever one moved."""
 
@@ -78,12 +92,21 @@ class SliceViews:
         self._server, self._scene, self._moved = server, slicer_app.scene, moved
         self._adapters: dict[str, RcaViewAdapter] = {}
         self._dragged: str | None = None
+        self._stroke: Stroke | None = None
+        self._crosshair_shown = True
+        self._volume: Any = None
+        self._hounsfield = False
+        self.tool: Tool = "crosshair"
+        self.pointed: Callable[[str], None] = lambda text: None
+        self.brush: Callable[[tuple[float, float, float], bool], Stroke | None]
+        self.brush = lambda ras, erase: None
         self._telling = False
         self.slices = {name: self._slice(slicer_app, name) for name in SLICES}
         self.threed = self._threed(slicer_app)
         self._crosshair = slicer_app.scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
         self._crosshair.SetCrosshairMode(slicer.vtkMRMLCrosshairNode.NoCrosshair)
         self._crosshair.SetCrosshairThickness(slicer.vtkMRMLCrosshairNode.Fine)
+        self._crosshair.SetCrosshairColor(*_CROSS)
         server.controller.on_server_ready.add(self._register)
 
     @property
@@ -99,8 +122,39 @@ class SliceViews:
             view.set_background_volume_id(volume_node.GetID())
             view.set_foreground_volume_id(None)
             view.fit_view_to_content()
+        self._volume, self._hounsfield = volume_node, inHounsfield(volume_node)
+        clear_ruler(self._scene)
         self._crosshair.SetCrosshairMode(slicer.vtkMRMLCrosshairNode.NoCrosshair)
         self.tell()
+
+    def show_crosshair(self, shown: bool) -> None:
+        """Show the crosshair where it is, or hide it."""
+        self._crosshair_shown = shown
+        kind = slicer.vtkMRMLCrosshairNode
+        self._crosshair.SetCrosshairMode(kind.ShowBasic if shown else kind.NoCrosshair)
+
+    def set_window(self, preset: str) -> None:
+        """Show the CT in a window that readers know, by its name in ``PRESETS``."""
+        if self._volume is None or preset not in PRESETS:
+            return
+        _, level, width = PRESETS[preset]
+        if preset == "bone":
+            boneWindow(self._volume)  # of a CT that is not in HU, the bulk of its values
+        else:
+            setWindow(self._volume.GetDisplayNode(), level - width / 2, level + width / 2)
+
+    def clear_ruler(self) -> None:
+        """Remove the measured line."""
+        clear_ruler(self._scene)
+
+    def move_slice(self, name: str, steps: int) -> None:
+        """Go on by slices in a view, as the wheel does."""
+        if name in self.slices:
+            node = self.slices[name].get_view_node()
+            spacing = node.GetPrescribedSliceSpacing()[2]
+            logic = self.slices[name]._logic
+            low = logic.GetLowestVolumeSliceSpacing()[2] if logic else spacing
+            node.SetSliceOffset(node.GetSliceOffset() + steps * (low or spacing))
 
     def centre_on(self, bounds: tuple[float, ...]) -> None:
         """Slices through the middle of a box (RAS mm: least and largest of x, y and z)."""
@@ -139,7 +193,8 @@ class SliceViews:
 
     def mark(self, ras: tuple[float, float, float]) -> None:
         """Put the crosshair there; the slices are moved by whoever chose the place."""
-        self._crosshair.SetCrosshairMode(slicer.vtkMRMLCrosshairNode.ShowBasic)
+        if self._crosshair_shown:
+            self._crosshair.SetCrosshairMode(slicer.vtkMRMLCrosshairNode.ShowBasic)
         self._crosshair.SetCrosshairRAS(*ras)
         self.tell()
 
@@ -171,6 +226,8 @@ class SliceViews:
         self._stream(view, name)
         node = view.get_view_node()
         node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: self.tell())
+        node.SetRulerType(node.RulerTypeThin)  # the scale bar
+        node.SetRulerColor(node.RulerColorWhite)
         interactor = view.interactor()
         # Before Slicer's own observers, which keep what they handle from those behind them.
         for event, follow in (
@@ -201,6 +258,9 @@ class SliceViews:
         """Pictures of the view go to the page's area of that name, its mouse comes back."""
         # With multisampling, translucent surfaces draw nothing in software rendering.
         view.render_window().SetMultiSamples(0)
+        # VTK's and Slicer's own keys (R, F, W, E ...) would change the view, or end the process.
+        for event in ("KeyPressEvent", "CharEvent", "KeyReleaseEvent"):
+            _swallow(view.interactor(), event)
         window = _Area(view.render_window())
         scheduler = RcaImageRenderScheduler(
             window,
@@ -212,6 +272,7 @@ class SliceViews:
         self._adapters[name] = RcaViewAdapter(
             window, name, scheduler=scheduler, do_schedule_render_on_interaction=False
         )
+        self._adapters[name].max_pixel_count = _MOST_PIXELS
         view.set_scheduled_render(_Strategy(scheduler, window, _TURNS[name]))
 
     def _register(self, **_: Any) -> None:
@@ -220,21 +281,55 @@ class SliceViews:
 
     def _press(self, name: str) -> None:
         self._dragged = name
-        self._follow(name)
+        ras, xy = self._place_of_mouse(name)
+        if self.tool == "crosshair" or self._volume is None:
+            self._follow(name)
+        elif self.tool == "window":
+            self._stroke = Window(self._volume, xy)
+        elif self.tool == "ruler":
+            self._stroke = Ruler(self._scene, ras)
+        else:
+            self._stroke = self.brush(ras, self.tool == "erase")
 
     def _drag(self, name: str) -> None:
-        if self._dragged == name:
+        ras, xy = self._place_of_mouse(name)
+        self.pointed(self._said(ras))
+        if self._dragged != name:
+            return
+        if self._stroke is not None:
+            self._stroke.move(ras, xy)
+        elif self.tool == "crosshair":
             self._follow(name)
 
     def _release(self) -> None:
-        self._dragged = None
+        self._dragged, stroke = None, self._stroke
+        self._stroke = None
+        if stroke is not None:
+            stroke.end()
+
+    def _place_of_mouse(self, name: str) -> tuple[tuple[float, float, float], tuple[int, int]]:
+        """Return where the mouse points: RAS mm, and in the view's pixels from below."""
+        view = self.slices[name]
+        x, y = view.interactor().GetEventPosition()
+        a, b, c, _ = view.get_view_node().GetXYToRAS().MultiplyPoint((x, y, 0.0, 1.0))
+        return (a, b, c), (x, y)
+
+    def _said(self, ras: tuple[float, float, float]) -> str:
+        """Return the CT's value there, such as "342 HU"; empty outside."""
+        if self._volume is None:
+            return ""
+        matrix = vtk.vtkMatrix4x4()
+        self._volume.GetRASToIJKMatrix(matrix)
+        i, j, k = (round(x) for x in matrix.MultiplyPoint((*ras, 1.0))[:3])
+        array = slicer.util.arrayFromVolume(self._volume)
+        if not all(0 <= n < size for n, size in zip((k, j, i), array.shape)):
+            return ""
+        return f"{float(array[k, j, i]):.0f}{' HU' if self._hounsfield else ''}"
 
     def _follow(self, name: str) -> None:
         """Move the other slices to where the mouse points."""
-        view = self.slices[name]
-        x, y = view.interactor().GetEventPosition()
-        node = view.get_view_node()
-        ras = node.GetXYToRAS().MultiplyPoint((x, y, 0.0, 1.0))[:3]
+        ras, _ = self._place_of_mouse(name)
+        node = self.slices[name].get_view_node()
         jump = slicer.vtkMRMLSliceNode.OffsetJumpSlice
         group, own = node.GetViewGroup(), node
         slicer.vtkMRMLSliceNode.JumpAllSlices(self._scene, *ras, jump, group, own)

@@ -17,17 +17,19 @@ import vtk
 from ..errors import InputError
 from ..files import together
 from ..imaging.image_file import captured
+from ..output.result_folder import SCENE
 from ..ui.review_session import ReviewSession
 
-SCENE = "review.mrb"
 
-
-def save_all(work: ReviewSession, folder: Path, reviewer: str) -> tuple[Path, ...]:
+def save_all(
+    work: ReviewSession, folder: Path, reviewer: str, overwrite: bool = False
+) -> tuple[Path, ...]:
     """Write accepted findings (.seg.nrrd, CSV, JSON) and the scene; return their paths.
 
-    Raises InputError where the folder cannot be written, NoVoxelsError as ``export_accepted``.
+    ``overwrite`` replaces the result of another scan.  Raises InputError and NoVoxelsError as
+    ``export_accepted``.
     """
-    files = work.export(folder, reviewer)
+    files = work.export(folder, reviewer, overwrite)
     return (*files, save_scene(folder / SCENE))
 
 
@@ -70,6 +72,18 @@ def quiet_vtk() -> Iterator[None]:
         yield
     finally:
         vtk.vtkObject.SetGlobalWarningDisplay(before)
+
+
+def divert_vtk(log: Path) -> None:
+    """Keep what VTK and Slicer complain of in a file: on the terminal it helps nobody.
+
+    What concerns the reader is said in the page.
+    """
+    window = vtk.vtkFileOutputWindow()
+    window.SetFileName(str(log))
+    window.FlushOn()
+    vtk.vtkOutputWindow.SetInstance(window)
+    vtk.vtkLogger.SetStderrVerbosity(vtk.vtkLogger.VERBOSITY_OFF)
 
 
 def open_scene(cache: Path) -> SlicerScene:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ..plain_data import printable, shortened
 SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".dcm", ".ima", "")
 _HEAD = 512  # bytes that tell what a file is
 KINDS = "NIfTI, NRRD, MHA or DICOM"
+NO_IMAGE = f"is no {KINDS} file"
 MOST_LETTERS = 100  # of a file's name
 MOST_FILES = 20_000
 PATIENCE_SECONDS = 30.0  # without a byte
@@ -49,6 +51,8 @@ class Uploads:
             size = await self._store(path, request)
         except InputError as error:
             path.unlink(missing_ok=True)
+            if role == "dicom" and error.cause == NO_IMAGE:
+                return web.Response(text="")  # a disc has other files as well: they are left out
             return web.Response(status=400, text=f"{shown}: {error.cause}")
         except OSError as error:
             if path != self.folder:
@@ -65,6 +69,27 @@ class Uploads:
         self.files.pop(role, None)
         shutil.rmtree(self.folder / role, ignore_errors=True)
         self._finished = {path: n for path, n in self._finished.items() if path.parent.name != role}
+
+    def take(self, ct: Path, vertebrae: Path) -> tuple[Path, Path]:
+        """Move those that were uploaded out of the way of the next upload; return where they are.
+
+        They stay private, and are gone with the folder above.
+        """
+
+        def taken(path: Path) -> Path:
+            if not path.is_relative_to(self.folder):
+                return path
+            kept = Path(tempfile.mkdtemp(prefix="scan-", dir=self.folder.parent))
+            return path.rename(kept / path.name)
+
+        return taken(ct), taken(vertebrae)
+
+    def drop(self, keep: Iterable[Path]) -> None:
+        """Remove what was taken before, but for the files (or folders) of the present scan."""
+        used = {path.parent for path in keep}
+        for folder in self.folder.parent.glob("scan-*"):
+            if folder not in used:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _place(self, role: str, name: str) -> Path:
         """Return where to keep a file, its name without anything that could lead elsewhere."""
@@ -97,7 +122,7 @@ class Uploads:
                         raise too_large
                     file.write(chunk)
             if not _is_image(path, head):
-                raise InputError(path, f"is no {KINDS} file")
+                raise InputError(path, NO_IMAGE)
             return self._coming[upload]
         finally:
             del self._coming[upload]

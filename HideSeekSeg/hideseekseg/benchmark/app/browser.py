@@ -51,11 +51,12 @@ def can_serve(python: str) -> bool:
 
 @dataclass
 class Served:
-    """A running server; ``private`` is where its temporary files are."""
+    """A running server; ``private`` is where its temporary files are, ``state`` what it keeps."""
 
     process: subprocess.Popen[str]
     url: str
     private: Path
+    state: Path
     said: list[str]
 
     @property
@@ -74,17 +75,26 @@ class Served:
 
 
 @contextmanager
-def serve(python: str, *words: str, library: Path = LIBRARY, browser: str = "") -> Iterator[Served]:
+def serve(
+    python: str,
+    *words: str,
+    library: Path = LIBRARY,
+    browser: str = "",
+    state: Path | None = None,
+) -> Iterator[Served]:
     """Run ``hideseekseg app`` with these words until the block ends.
 
     ``library`` is the folder that ``hideseekseg`` is imported from, ``browser`` a program that the
-    server shall open itself in. Raises RuntimeError where the
+    server shall open itself in, ``state`` a folder where an earlier server left its reviews. Raises
+    RuntimeError where the
     server does not start.
     """
-    with tempfile.TemporaryDirectory() as private:
+    with tempfile.TemporaryDirectory() as private, tempfile.TemporaryDirectory() as empty:
         own = {"PYTHONPATH": str(library), "TMPDIR": private, "OMP_NUM_THREADS": "1"}
         own |= {"BROWSER": browser} if browser else {}
         alone = () if browser else ("--no-browser",)
+        kept = state or Path(empty)
+        own |= {"XDG_STATE_HOME": str(kept), "LOCALAPPDATA": str(kept)}
         process = subprocess.Popen(
             [python, "-m", "hideseekseg", "app", *alone, *words],
             env={**os.environ, **own},
@@ -93,7 +103,7 @@ def serve(python: str, *words: str, library: Path = LIBRARY, browser: str = "") 
             text=True,
             start_new_session=True,  # a share of the processor of its own, beside the browser's
         )
-        served = Served(process, "", Path(private), [])
+        served = Served(process, "", Path(private), kept, [])
         ready = threading.Event()
         threading.Thread(target=_listen, args=(served, ready), daemon=True).start()
         try:

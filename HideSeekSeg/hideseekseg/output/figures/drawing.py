@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ...files import atomic
-from ...imaging.volume import Grid
 from ..segment_description import TYPE_COLOURS, Colour
 
 Floats = npt.NDArray[np.float64]
@@ -67,13 +66,6 @@ def busiest_slice(lesions: Sequence[Mask], body: Mask) -> int:
         return int(np.argmax(area))
     through = np.flatnonzero(body.any(axis=(1, 2)))
     return int(through[len(through) // 2]) if len(through) else len(body) // 2
-
-
-def bounds(grid: Grid) -> tuple[Floats, Floats]:
-    """Least and largest LPS coordinates (mm) of the voxel centres."""
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in grid.shape[::-1]])).reshape(3, -1).T
-    positions = grid.lps(corners)
-    return positions.min(axis=0), positions.max(axis=0)
 
 
 if TYPE_CHECKING:
@@ -141,12 +133,12 @@ def write(
     figure.text(x / width, 1 - y / height, text, color=colour, fontsize=size, **style)
 
 
-def save_figure(path: str | Path, figure: Figure) -> None:
-    """Render to PNG and move it into place."""
+def save_figure(path: str | Path, figure: Figure, title: str = "") -> None:
+    """Render to PNG and move it into place; ``title`` is kept in the file, with its print size."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     with atomic(path) as temporary, temporary.open("wb") as file:
-        FigureCanvasAgg(figure).print_png(file)
+        FigureCanvasAgg(figure).print_png(file, metadata={"Title": title} if title else None)
 
 
 def difference_map() -> Colormap:
@@ -222,6 +214,13 @@ def note(axes: Axes, x: float, y: float, text: str, colour: Colour | str, **styl
     style = {"fontsize": 8, "clip_on": True, **style}
     effect = [withStroke(linewidth=2, foreground="black")]
     axes.text(x, y, text, color=colour, path_effects=effect, **style)
+
+
+def scale_bar(axes: Axes, width: float, height: float, length: float) -> None:
+    """Draw a bar of some millimetres, on axes in millimetres, at the lower right."""
+    x, y = 0.95 * width, 0.93 * height
+    axes.plot([x - length, x], [y, y], color=TEXT, linewidth=2, solid_capstyle="butt")
+    note(axes, x - length / 2, y - 0.01 * height, f"{length:g} mm", TEXT, ha="center", va="bottom")
 
 
 def mark_sides(axes: Axes) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...findings import Evidence, Result, Status, VertebraFinding
-from ...imaging.volume import Volume
+from ...imaging.volume import Volume, case_name
 from ..segment_description import TYPE_COLOURS, head_to_tail
 from ..tables import summary
 from .drawing import (
@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Inches.
-_HEAD, _FOOT, _LINE, _LIST_WIDTH = 0.85, 0.6, 0.18, 4.0
+_HEAD, _FOOT, _LINE, _LIST_WIDTH = 0.95, 0.6, 0.18, 4.0
 # Vertebrae under each other and beside each other; more than these are counted, not drawn.
 _ROWS, _BLOCKS = 8, 3
-_NOT_ANALYSED_LINES = 4
+_NOT_ANALYSED_LINES, _FLAG_LINES = 4, 8
+_NEARLY = 3  # vertebrae that are drawn where nothing is above the threshold
 _EXPLANATION = (
     "Contours: candidates above the threshold, with their attribution score.  "
     "Dotted: candidates below it, and the vertebral body.  "
@@ -55,8 +56,9 @@ def overview(
     findings beyond the 24th are counted, not drawn.  Raises InputError where it cannot be written.
     """
     vertebrae = head_to_tail(result.vertebrae)
-    found = [v for v in vertebrae if v.accepted(result.threshold) and v.level in evidence]
-    shown = found[: _ROWS * _BLOCKS]
+    seen = [v for v in vertebrae if v.level in evidence]
+    found = [v for v in seen if v.accepted(result.threshold)]
+    shown = found[: _ROWS * _BLOCKS] or _nearly(seen)
     height = max(min(len(shown), _ROWS), 3) * ROW_HEIGHT + _HEAD + _FOOT
     left = -(-len(shown) // _ROWS) * ROW_WIDTH or _LIST_WIDTH
     spine = float(np.clip(0.5 * height, 5.0, 8.0))
@@ -66,13 +68,38 @@ def overview(
     else:
         _list_vertebrae(figure, vertebrae, result.threshold)
     silent = _not_analysed(vertebrae) if shown else []
+    silent += _flagged(vertebrae, shown)
     foot = _FOOT + _LINE * len(silent)
     axes = add_axes(figure, (left + 0.1, _HEAD, spine - 0.2, height - _HEAD - foot))
     draw_spine(axes, ct, vertebrae, result.threshold, evidence)
     for n, line in enumerate(silent):
         write(figure, left + 0.1, height - foot + _LINE * (n + 1), line, DIM, 8)
-    _write_frame(figure, left, result, len(found) - len(shown))
-    save_figure(path, figure)
+    look = common_look([evidence[v.level] for v in shown]) if shown else None
+    case = case_name(result.run.get("scan", {}))
+    window = f"window {look.limits[0]:.0f} to {look.limits[1]:.0f} {look.unit}" if look else ""
+    told = "     ".join(word for word in (case, window) if word)
+    _write_frame(figure, left, result, max(len(found) - len(shown), 0), told)
+    save_figure(path, figure, case)
+
+
+def _nearly(seen: Sequence[VertebraFinding]) -> list[VertebraFinding]:
+    """Return the vertebrae with the best candidates below the threshold, where nothing is found."""
+    some = [v for v in seen if v.candidates]
+    best = sorted(some, key=lambda v: -max(c.score for c in v.candidates))[:_NEARLY]
+    return head_to_tail(best)
+
+
+def _flagged(vertebrae: Sequence[VertebraFinding], shown: Sequence[VertebraFinding]) -> list[str]:
+    """Return the flags of vertebrae that are not drawn with theirs, in few lines."""
+    drawn = {v.level for v in shown}
+    lines = [
+        shorten(f"{v.level}: {'; '.join(v.flags)}", 84)
+        for v in vertebrae
+        if v.flags and v.level not in drawn and v.status is not Status.NOT_ANALYSED
+    ]
+    if len(lines) <= _FLAG_LINES:
+        return lines
+    return [*lines[: _FLAG_LINES - 1], f"and {len(lines) - _FLAG_LINES + 1} more with flags"]
 
 
 def _draw_findings(
@@ -118,10 +145,11 @@ def _not_analysed(vertebrae: Sequence[VertebraFinding]) -> list[str]:
     return [*lines[:kept], f"and {rest} more not analysed"]
 
 
-def _write_frame(figure: Figure, left: float, result: Result, left_out: int) -> None:
+def _write_frame(figure: Figure, left: float, result: Result, left_out: int, told: str) -> None:
     """Title, legend and caption around the pictures."""
     more = f"; {left_out} more vertebrae with findings are not drawn" if left_out else ""
     write(figure, 0.2, 0.32, f"HideSeekSeg: {summary(result)}{more}", TEXT, 12, weight="bold")
+    write(figure, 0.2, 0.54, told, DIM, 9)
     x = left + 0.1
     legend: list[tuple[str, Colour | str]] = [
         (f"\N{BLACK SQUARE} {kind}", colour) for kind, colour in TYPE_COLOURS.items()

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from ...findings import Evidence, Status, VertebraFinding
 from ...imaging.patch import Patch, move_patch
-from ...imaging.volume import Grid, Volume
+from ...imaging.volume import Grid, Volume, bounds
 from ..segment_description import TYPE_COLOURS
 from .drawing import (
     DIM,
@@ -20,7 +20,6 @@ from .drawing import (
     Mask,
     Outline,
     Tile,
-    bounds,
     draw_outline,
     draw_tile,
     mark_sides,

@@ -26,6 +26,7 @@ from .drawing import (
     draw_tile,
     is_hounsfield,
     mark_sides,
+    scale_bar,
     window,
     write,
 )
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 # Inches.
 ROW_HEIGHT, _TEXT, _PANEL, _GAP = 2.1, 2.5, 1.95, 0.1
 ROW_WIDTH = _TEXT + 3 * (_PANEL + _GAP) + 0.15
+BAR_MM = 20.0
 _BODY = (0.6, 0.6, 0.6)
 
 
@@ -78,7 +80,8 @@ def make_row(
         if moved:
             moved.paint(masks[candidate.id])
     accepted = vertebra.accepted(threshold)
-    chosen = busiest_slice([masks[c.id] for c in accepted], evidence.body)
+    best = accepted or vertebra.candidates[:1]
+    chosen = busiest_slice([masks[c.id] for c in best], evidence.body)
     return VertebraRow(vertebra, evidence, accepted, masks, chosen)
 
 
@@ -95,7 +98,7 @@ def draw_row(figure: Figure, left: float, top: float, row: VertebraRow, look: Ro
     seen, s = row.evidence, row.slice
     mm = (float(seen.grid.spacing[1]), float(seen.grid.spacing[0]))
     signed = (-look.difference, look.difference)
-    found = _outlines(row, row.accepted)
+    found = _outlines(row, row.accepted or row.vertebra.candidates)
     everything = _outlines(row, row.vertebra.candidates, scores=False)
     # The difference alone is black around the lesions: the body's outline says where they lie.
     everything.append(Outline(seen.body[s], _BODY, dotted=True))
@@ -108,6 +111,9 @@ def draw_row(figure: Figure, left: float, top: float, row: VertebraRow, look: Ro
         axes = add_axes(figure, (left + _panel_left(n), top, _PANEL, _PANEL))
         draw_tile(axes, tile)
         mark_sides(axes)
+        if n == 0:
+            across, down = (size * step for size, step in zip(tile.image.shape, mm))
+            scale_bar(axes, across, down, BAR_MM)
     _write_findings(figure, left + 0.2, top + 0.25, row)
 
 
@@ -142,6 +148,9 @@ def _write_findings(figure: Figure, x: float, y: float, row: VertebraRow) -> Non
         here = "" if row.masks[candidate.id][row.slice].any() else " (other slice)"
         size = f"{candidate.volume_mm3 / 1000:.2f} mL"
         lines.append((f"{name}: {candidate.score:.2f}, {size}{here}", label.colour))
+    if not row.accepted and vertebra.candidates:
+        best = max(vertebra.candidates, key=lambda c: c.score)
+        lines.append((f"below the threshold: {best.type} {best.score:.2f}", DIM))
     if len(row.accepted) > 4:
         lines.append((f"and {len(row.accepted) - 4} more", DIM))
     flags = [line for flag in vertebra.flags for line in wrap(flag, 36)]

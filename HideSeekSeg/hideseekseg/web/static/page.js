@@ -23,6 +23,15 @@
     difference: ["flick", "difference"],
   };
 
+  // Arrows step through the slices of the view that the mouse was over last.
+  const ARROWS = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1 };
+  let pointedAt = "sagittal";
+  document.addEventListener("pointerover", (event) => {
+    const view = event.target.closest && event.target.closest(".view");
+    const name = view && ["sagittal", "axial", "coronal"].find((one) => view.classList.contains(one));
+    if (name) pointedAt = name;
+  });
+
   // Keys belong to the button that shows them; a dialog and a field that is typed in keep theirs.
   // The session decides what can be done, not the button: the page is later than the session, and a
   // key that waited for its button to be enabled would be lost.
@@ -31,6 +40,16 @@
     const typed = event.target.closest("input:not([type=range]), textarea, select");
     if (typed) {
       if (event.key === "Enter" || event.key === "Escape") typed.blur();
+      return;
+    }
+    if (ARROWS[event.key] && !event.target.closest("aside, header, .tools")) {
+      event.preventDefault();
+      event.stopPropagation();
+      act("slice", pointedAt, ARROWS[event.key]);
+      return;
+    }
+    if (event.key === "Escape" && document.querySelector(".view.alone")) {
+      showAlone(document.querySelector(".view.alone [data-full]").dataset.full);
       return;
     }
     const pressed = (event.shiftKey ? "⇧" : "") + event.key.toUpperCase();
@@ -43,6 +62,7 @@
     if (event.repeat && ["accept", "reject"].includes(action)) return;
     if (action in ASKS) act(...ASKS[action]);
     else if (action === "comment") button.focus();
+    else if (action === "missed") openDialog("missed-dialog");
     else button.click();
   }
 
@@ -74,6 +94,14 @@
       if (field) field.value = state("threshold");
     }
     fill("comment", state("comment"));
+    const question = $("question-dialog"), series = $("series-dialog");
+    if (!question || !series) return; // the session has ended
+    const asked = (state("question") || {}).text;
+    if (asked && !question.open) question.showModal();
+    else if (!asked && question.open) question.close();
+    const several = (state("series") || []).length > 0;
+    if (several && !series.open) series.showModal();
+    else if (!several && series.open) series.close();
     const chosen = document.querySelector("#candidates tr.chosen");
     if (chosen && chosen.dataset.id !== follow.last) chosen.scrollIntoView({ block: "nearest" });
     follow.last = chosen ? chosen.dataset.id : "";
@@ -110,6 +138,7 @@
     try {
       if (total > limit) throw new Error(`These files are larger than the limit of ${state("limit_mb")} MB.`);
       bar.hidden = chosen.length === 0;
+      await act("stage"); // what an earlier choice uploaded goes
       let sent = 0;
       for (const [role, file] of chosen) {
         await send(role, file, (part) => (bar.firstChild.style.width = `${(100 * (sent + part)) / total}%`));
@@ -123,6 +152,7 @@
     }
     $("open-dialog").close();
     act("load", $("ct-path").value, $("vertebrae-path").value, $("labels").value);
+    for (const id of ["ct-file", "dicom-folder", "vertebrae-file", "ct-path", "vertebrae-path"]) $(id).value = "";
   }
 
   function save() {
@@ -130,14 +160,38 @@
     act("save", $("save-folder").value, $("reviewer").value);
   }
 
+  function openDialog(id) {
+    complain("");
+    fill("save-folder", state("folder"));
+    if (!$("reviewer").value) fill("reviewer", state("reviewer"));
+    const level = (state("rows")[state("current")] || { cells: [""] }).cells[0];
+    if (id === "missed-dialog" && (state("analysed") || []).includes(level)) $("missed-level").value = level;
+    $(id).showModal();
+  }
+
+  // One view alone, or all of them again; the server learns of the new sizes by itself.
+  function showAlone(name) {
+    const main = document.querySelector("main"), before = main.querySelector(".view.alone");
+    if (before) before.classList.remove("alone");
+    const view = main.querySelector(`.view.${name}`);
+    const alone = view !== before;
+    if (alone) view.classList.add("alone");
+    main.classList.toggle("one-alone", alone);
+    window.dispatchEvent(new Event("resize"));
+  }
+
   function onClick(event) {
     const opener = event.target.closest("[data-dialog]");
     if (opener && !opener.disabled) {
-      complain("");
-      fill("save-folder", state("folder"));
-      if (!$("reviewer").value) fill("reviewer", state("reviewer"));
-      $(opener.dataset.dialog).showModal();
+      openDialog(opener.dataset.dialog);
       return;
+    }
+    const tool = event.target.closest("[data-tool]"), filled = event.target.closest("[data-full]");
+    if (tool) act("tool", tool.dataset.tool);
+    if (filled) showAlone(filled.dataset.full);
+    if (event.target.id === "missed-add") {
+      $("missed-dialog").close();
+      act("missed", $("missed-level").value, $("missed-type").value);
     }
     const asked = event.target.closest("[data-action]");
     if (asked && asked.dataset.action in ASKS) {
@@ -148,6 +202,8 @@
     if (closer) closer.closest("dialog").close();
     else if (event.target.id === "open-load") load();
     else if (event.target.id === "save-now") save();
+    else if (event.target.id === "answer-yes") act("answer", true);
+    else if (["answer-no", "series-no"].includes(event.target.id)) act("answer", false);
     else if (event.target.id === "open-example") {
       $("open-dialog").close();
       act("example");
@@ -175,6 +231,18 @@
   });
   document.addEventListener("change", (event) => {
     if (event.target.id === "comment") act("comment", event.target.value, commented);
+  });
+  // Escape is a no.
+  document.addEventListener("cancel", (event) => {
+    if (["question-dialog", "series-dialog"].includes(event.target.id)) {
+      event.preventDefault();
+      act("answer", false);
+    }
+  }, true);
+  // The session goes on without its page, and saves automatically: but who closes the last tab may
+  // not know that.
+  window.addEventListener("beforeunload", (event) => {
+    if (state("unsaved")) event.preventDefault();
   });
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || !(event.target.closest && event.target.closest("dialog"))) return;

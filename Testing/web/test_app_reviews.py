@@ -1,0 +1,257 @@
+"""No review is lost and no two patients are mixed: the app killed, closed, pointed elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import SimpleITK as sitk
+
+from helpers import app
+from helpers.app import PATIENCE, Served, Tab, open_tab
+from hideseekseg.imaging.volume import Volume, to_sitk
+
+pytestmark = pytest.mark.slow  # three servers, and three runs
+ACCEPTED = "([n]) => document.querySelectorAll('#candidates tr.accepted').length === n"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    app.need_all()
+    with app.browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def words(tiny_weights: Path) -> list[str]:
+    return ["--labels", "totalsegmentator", "--weights", str(tiny_weights), "--threshold", "0"]
+
+
+@pytest.fixture(scope="module")
+def other(box_spine: tuple[Volume, Volume], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another patient's CT, that the same vertebrae fit."""
+    path = tmp_path_factory.mktemp("other") / "ct.nii.gz"
+    sitk.WriteImage(to_sitk(box_spine[0]) + 1, str(path))
+    return path
+
+
+def segment(tab: Tab) -> None:
+    tab.page.click("#segment")
+    tab.page.wait_for_selector("#candidates tbody tr", timeout=PATIENCE)
+    tab.page.wait_for_selector("#segment:not([disabled])", timeout=PATIENCE)
+
+
+def accept(tab: Tab, comment: str = "") -> None:
+    before = int(tab.page.evaluate("document.querySelectorAll('#candidates tr.accepted').length"))
+    tab.choose_first()
+    if comment:
+        tab.press("c")
+        tab.page.keyboard.type(comment)
+        tab.press("Enter")
+        tab.until_state("comment", comment)
+    tab.press("a")
+    tab.until(ACCEPTED, before + 1)
+    tab.until_state("unsaved", True)
+
+
+def opened(tab: Tab, ct: Path, vertebrae: Path) -> None:
+    tab.page.click("text=Open…")
+    tab.page.set_input_files("#ct-file", str(ct))
+    tab.page.set_input_files("#vertebrae-file", str(vertebrae))
+    tab.page.select_option("#labels", "totalsegmentator")
+    tab.page.click("#open-load")
+
+
+def save(tab: Tab, folder: Path | None = None) -> None:
+    tab.press("e")
+    if folder is not None:
+        tab.page.fill("#save-folder", str(folder))
+    tab.page.fill("#reviewer", "A. Reader")
+    tab.page.click("#save-now")
+
+
+@dataclass
+class First:
+    served: Served
+    tab: Tab
+    out: Path
+
+
+@pytest.fixture(scope="module")
+def first(
+    browser: Any,
+    words: list[str],
+    box_files: tuple[Path, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[First]:
+    """A scan that the command line named, with a folder for its results."""
+    out = tmp_path_factory.mktemp("first") / "out"
+    with app.serve(*map(str, box_files), *words, "--out", str(out)) as served:
+        yield First(served, open_tab(browser, served.url), out)
+
+
+def test_closing_the_tab_asks_only_where_verdicts_are_unsaved(first: First) -> None:
+    tab, asked = first.tab, []
+
+    def note(dialog: Any) -> None:
+        asked.append(dialog.type)
+        dialog.accept()
+
+    segment(tab)
+    tab.page.on("dialog", note)
+    tab.page.reload()
+    tab.page.wait_for_selector("#candidates tbody tr", timeout=PATIENCE)
+    assert asked == [], "nothing was said that could be lost"
+    accept(tab)
+    tab.page.reload()
+    tab.page.wait_for_selector("#candidates tr.accepted", timeout=PATIENCE)
+    assert asked == ["beforeunload"]
+    save(tab)
+    tab.page.wait_for_selector(".links a", timeout=PATIENCE)
+    tab.until_state("unsaved", False)
+    tab.page.reload()
+    tab.page.wait_for_selector("#candidates tr.accepted", timeout=PATIENCE)
+    assert asked == ["beforeunload"]
+    assert scan_of(first.out)
+
+
+def test_each_scan_has_its_folder_and_none_is_overwritten_unasked(
+    first: First, box_files: tuple[Path, Path], other: Path
+) -> None:
+    tab, out = first.tab, first.out
+    title = tab.page.title()
+    assert title == f"ct [{scan_of(out)[:8]}] - HideSeekSeg"
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    opened(tab, other, box_files[1])
+    tab.until("([old]) => document.title !== old && document.title.includes('[')", title)
+    segment(tab)
+    accept(tab)
+    tab.press("e")
+    offered = Path(tab.page.input_value("#save-folder"))
+    assert offered.parent == out and offered.name.startswith("ct-")
+    tab.page.click("#save-dialog [data-close]")
+
+    save(tab, out)
+    tab.page.wait_for_selector("#question-dialog[open]", timeout=PATIENCE)
+    assert "holds the result of another scan (ct [" in tab.text("#question")
+    tab.page.click("#answer-no")
+    tab.page.wait_for_selector("#question-dialog:not([open])", state="attached")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+    save(tab, offered)
+    tab.page.wait_for_selector(".links a", timeout=PATIENCE)
+    assert scan_of(offered) != scan_of(out)
+    save(tab, out)
+    tab.page.wait_for_selector("#question-dialog[open]", timeout=PATIENCE)
+    tab.page.click("#answer-yes")
+    replaced = "([out]) => document.querySelector('#message')?.innerText.includes(`to ${out}:`)"
+    tab.until(replaced, str(out))
+    assert scan_of(offered) == scan_of(out)
+
+
+def test_refused_open_keeps_nothing_for_the_next_one(
+    first: First, box_files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """A CT whose vertebrae were refused must not be paired with those of the next patient."""
+    tab, name = first.tab, first.tab.page.title()
+    (tmp_path / "notes.nii").write_bytes(b"no image")
+    tab.page.click("text=Open…")
+    tab.page.set_input_files("#ct-file", str(box_files[0]))
+    tab.page.set_input_files("#vertebrae-file", str(tmp_path / "notes.nii"))
+    tab.page.click("#open-load")
+    tab.page.wait_for_selector("#open-error:not([hidden])", timeout=PATIENCE)
+    tab.page.reload()
+    tab.page.wait_for_selector("#candidates tbody tr", timeout=PATIENCE)
+    del tab.complaints[:]  # the browser notes that an upload was answered with 400
+    for only, file in (("#vertebrae-file", box_files[1]), ("#ct-file", box_files[0])):
+        tab.page.click("text=Open…")
+        tab.page.set_input_files(only, str(file))
+        tab.page.click("#open-load")
+        tab.until("() => /hoose a CT/.test(document.querySelector('#message')?.innerText)")
+        assert tab.page.title() == name
+        tab.page.click("#message .plain")
+        tab.page.wait_for_selector("#message", state="detached")
+        assert not list(first.served.private.rglob("uploads/*/*"))
+
+
+def test_saved_review_is_not_offered_again(first: First, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even after kill -9: nothing of it is lost."""
+    assert first.tab.complaints == []
+    assert list(first.served.state.rglob("about.json"))
+    first.served.process.kill()
+    first.served.process.wait(30)
+    assert offers(first.served.state, monkeypatch) == []
+    assert not list(first.served.state.rglob("*.npz")), "a patient's data are kept for nothing"
+
+
+def offers(state: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the next start offers."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(state))
+    monkeypatch.setenv("LOCALAPPDATA", str(state))
+    from hideseekseg.ui.autosave import unfinished
+
+    return [one.text for one in unfinished()]
+
+
+def test_review_is_offered_again_after_the_server_was_killed(
+    browser: Any,
+    words: list[str],
+    box_files: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An uploaded scan, reviewed and never saved, when the power goes."""
+    state = tmp_path / "state"
+    with app.serve(*words, state=state) as served:
+        tab = open_tab(browser, served.url)
+        opened(tab, *box_files)
+        tab.until_state("ct", "ct")
+        tab.page.wait_for_selector("#segment:not([disabled])", timeout=PATIENCE)
+        segment(tab)
+        accept(tab, "half of the body")
+        rows = tab.rows()
+        tab.page.wait_for_timeout(500)
+        assert offers(state, monkeypatch) == [], "somebody is at work on it"
+        served.process.kill()
+        served.process.wait(30)
+        tab.page.context.close()
+    for folder in state.rglob("reviews/*"):
+        assert folder.stat().st_mode & 0o077 == 0 or os.name == "nt"
+    with app.serve(*words, state=state) as served:
+        tab = open_tab(browser, served.url)
+        assert "1 accepted" in tab.text(".offer") and "ct [" in tab.text(".offer")
+        tab.page.click(".offer button:has-text('Discard')")
+        tab.page.wait_for_selector("#question-dialog[open]", timeout=PATIENCE)
+        tab.page.click("#answer-no")
+        tab.page.wait_for_selector("#question-dialog:not([open])", state="attached")
+        tab.page.click(".offer button:has-text('Restore')")
+        tab.until(ACCEPTED, 1)
+        assert tab.rows() == rows
+        tab.page.wait_for_selector(".offer", state="detached", timeout=PATIENCE)
+        assert "T11 to L1" in tab.text(".levels summary")
+        tab.choose_first()
+        tab.until_state("comment", "half of the body")
+        tab.page.wait_for_selector("#strip img", timeout=PATIENCE)
+        tab.press("u")
+        tab.until(ACCEPTED, 0)
+        tab.press("Shift+U")
+        tab.until(ACCEPTED, 1)
+        tab.until_state("unsaved", True)
+        assert tab.complaints == []
+        served.stop()  # as Ctrl-C does: it is offered once more
+    [again] = offers(state, monkeypatch)
+    assert "1 accepted" in again
+
+
+def scan_of(folder: Path) -> str:
+    said = json.loads((folder / "review.json").read_text("utf-8"))["run"]["scan"]
+    with (folder / "accepted.csv").open(encoding="utf-8") as file:
+        [case] = {row["case"] for row in csv.DictReader(file)}
+    assert case == f"{said['name']} [{said['sha256'][:8]}]"
+    return str(said["sha256"])
