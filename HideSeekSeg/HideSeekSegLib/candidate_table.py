@@ -29,6 +29,7 @@ class CandidateTable:
         self._table, self._chosen = table, chosen
         self._ids: list[str] = []
         self._rows: dict[str, int] = {}
+        self._drawn: dict[int, Item] = {}
         self._hidden: list[bool] = []
         self._filling = False
         self._bar = lru_cache(maxsize=256)(_bar)
@@ -52,14 +53,17 @@ class CandidateTable:
         before = self.current
         self._filling = True
         self._table.setUpdatesEnabled(False)
+        header = self._table.horizontalHeader()
+        header.setSectionResizeMode(qt.QHeaderView.Interactive)  # else each cell is measured anew
         self._table.clearSelection()
         self._table.setRowCount(len(items))
         self._ids = [item.id for item in items]
         self._rows = {item.id: n for n, item in enumerate(items)}
-        self._hidden = [False] * len(items)
+        self._hidden, self._drawn = [False] * len(items), {}
         for n, item in enumerate(items):
             self._table.setRowHidden(n, False)
             self._write(n, item)
+        header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
         self._table.setUpdatesEnabled(True)
         self._filling = False
         self.filter(shown)
@@ -122,15 +126,23 @@ class CandidateTable:
                 self._table.setItem(row, column, cell)
             cell.setText(text)
             cell.setToolTip(f"{item.name}\n{item.comment}" if item.comment else item.name)
+        before, self._drawn[row] = self._drawn.get(row), item
+        if before is None or (before.type, before.score) != (item.type, item.score):
+            self._draw_bars(row, item)
+        self._table.item(row, 5).setForeground(qt.QBrush(qt.QColor(VERDICT_COLOURS[item.verdict])))
+        # Each change of letters or icons makes the table measure all its columns again.
+        crossed = item.verdict == "rejected"
+        if before is None or (before.verdict == "rejected") != crossed:
+            font = self._table.item(row, 0).font()
+            font.setStrikeOut(crossed)
+            for column in range(2):
+                self._table.item(row, column).setFont(font)
+
+    def _draw_bars(self, row: int, item: Item) -> None:
         colour = COLOURS[item.type]
         self._table.item(row, 1).setIcon(self._bar(CHIP, CHIP, CHIP, colour))
         length = 0 if item.missed else round(BAR * min(max(item.score, 0.0), 1.0))
         self._table.item(row, 2).setIcon(self._bar(length, BAR, CHIP - 4, colour))
-        self._table.item(row, 5).setForeground(qt.QBrush(qt.QColor(VERDICT_COLOURS[item.verdict])))
-        font = self._table.item(row, 0).font()
-        font.setStrikeOut(item.verdict == "rejected")
-        for column in range(2):
-            self._table.item(row, column).setFont(font)
 
 
 class PlainTable:

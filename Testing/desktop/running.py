@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import time
@@ -76,6 +77,7 @@ class Desktop:
 def start() -> tuple[Any, Any]:
     """The application and its window, once per process; ``qt`` and ``ctk`` can be imported then."""
     if not _made:
+        _keep_none()
         os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
         from . import application, module_base, pythonqt
 
@@ -88,6 +90,12 @@ def start() -> tuple[Any, Any]:
         app = application.qSlicerApplication()
         _made.extend((app, application.qSlicerMainWindow()))
     return _made[0], _made[1]
+
+
+def _keep_none() -> None:
+    """Make None immortal, as Python 3.12 does: PySide6 gives up a reference to it at each call."""
+    if sys.version_info < (3, 12):
+        ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
 
 
 @contextmanager

@@ -87,7 +87,7 @@ class Review:
         """Return the item of this id; raises KeyError where there is none."""
         return self._by_id[identity][1]
 
-    @property
+    @cached_property
     def vertebrae(self) -> dict[str, ReviewedVertebra]:
         """By level, with the status that threshold and verdicts give them now."""
         found = Counter(item.level for item in self.items if self.is_finding(item))
@@ -95,10 +95,15 @@ class Review:
 
     def states(self) -> list[VertebraState]:
         """Return the state of each vertebra now, in the order in which they were added."""
+        return list(self._states)
+
+    @cached_property
+    def _states(self) -> tuple[VertebraState, ...]:
         of_level: dict[str, list[Item]] = {}
         for item in self.items:
             of_level.setdefault(item.level, []).append(item)
-        return [self._state_of(v, of_level.get(v.level, [])) for v in self.vertebrae.values()]
+        found = (self._state_of(v, of_level.get(v.level, [])) for v in self.vertebrae.values())
+        return tuple(found)
 
     def _state_of(self, vertebra: ReviewedVertebra, items: list[Item]) -> VertebraState:
         """``items`` are those of the vertebra, highest score first."""
@@ -373,8 +378,16 @@ class Review:
         """Rebuild the list of items where one of them changed: not for the threshold."""
         if changed:
             self._refresh()
+        else:
+            self._rejudge()
         return changed
 
     def _refresh(self) -> None:
         self.__dict__.pop("items", None)
         self.__dict__.pop("_by_id", None)
+        self._rejudge()
+
+    def _rejudge(self) -> None:
+        """Drop what was said of vertebrae: lesions or the threshold changed."""
+        self.__dict__.pop("vertebrae", None)
+        self.__dict__.pop("_states", None)

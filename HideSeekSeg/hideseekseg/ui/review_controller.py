@@ -359,11 +359,13 @@ class ReviewController:
         if self.review is None:
             return
         self._begin_action()
+        count = len(self.review.items)
         ids = self.review.redo() if forward else self.review.undo()
         if ids is None:
             return
         self._view.draw_threshold(self.review.threshold)
-        self._draw_rows()
+        if len(self.review.items) != count:  # an added lesion went, or came again
+            self._draw_rows()
         self._changed(ids)
         if len(ids) == 1 and ids[0] in self.shown:
             self._choose(ids[0])
