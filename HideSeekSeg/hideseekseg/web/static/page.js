@@ -52,6 +52,11 @@
       showAlone(document.querySelector(".view.alone [data-full]").dataset.full);
       return;
     }
+    if ((event.key === "Enter" || event.key === " ") && event.target.matches("tr[tabindex]")) {
+      event.preventDefault();
+      event.target.click();
+      return;
+    }
     const pressed = (event.shiftKey ? "⇧" : "") + event.key.toUpperCase();
     const keys = state("keys") || {};
     const action = Object.keys(keys).find((name) => keys[name] === pressed);
