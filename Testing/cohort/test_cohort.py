@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -484,3 +485,87 @@ def test_discovery_pairs_dicom_segmentations_with_the_series_they_name(tmp_path:
     assert case.segmentation == tree / "jane" / "seg" / "vertebrae.dcm"
     assert case.patient == "patient-1" and "4711" not in path.read_text("utf-8")
     assert [line for line in told if "lost.dcm: left out" in line]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Path]:
+    """A Dask scheduler with two workers, each in a process that starts it again when it dies."""
+    pytest.importorskip("distributed", reason="Dask is not installed")
+    file = tmp_path / "scheduler.json"
+    environment = {**os.environ, "PYTHONPATH": str(LIBRARY), "OMP_NUM_THREADS": "1"}
+    address = ["--host", "127.0.0.1", "--no-dashboard"]
+    words = [
+        ["dask_scheduler", "--port", "0", "--scheduler-file", str(file), *address],
+        *[["dask_worker", "--scheduler-file", str(file), "--nthreads", "1", *address]] * 2,
+    ]
+    with (tmp_path / "dask.log").open("wb") as log:
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", f"distributed.cli.{name}", *options],
+                env=environment,
+                cwd=tmp_path,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+            for name, *options in words
+        ]
+        try:
+            wait_for(file.is_file)
+            yield file
+        finally:
+            for process in processes:
+                for one in reversed(tree(process.pid)):
+                    os.kill(one.pid, signal.SIGKILL)
+                process.wait()
+
+
+@pytest.mark.slow
+@linux
+def test_a_cluster_gives_the_same_bytes_though_a_worker_is_killed(
+    files: Files, slow_weights: Path, cluster: Path, tmp_path: Path
+) -> None:
+    from distributed import Client
+
+    slow = Files(files.folder, slow_weights)
+    slow.manifest(GOOD[0], GOOD[1])
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert main(slow.words(here, "--workers", "1")) == 0
+    with Client(scheduler_file=str(cluster), set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=120)
+        running = child(slow.words(there, "--scheduler", str(cluster)))
+        try:
+            folders = [there / "cases" / "A", there / "cases" / case_folder("../b")]
+            wait_for(lambda: any((f / ".hideseekseg.lock").exists() for f in folders))
+            victim = next(f for f in folders if (f / ".hideseekseg.lock").exists())
+            busy = [w for w, keys in client.processing().items() if keys]
+            os.kill(client.run(os.getpid, workers=busy[:1])[busy[0]], signal.SIGKILL)
+            assert running.wait(240) == 0, running.stderr and running.stderr.read()
+        finally:
+            running.kill()
+        assert read_record(victim) is not None
+        for folder in folders:
+            same = here / folder.relative_to(there)
+            for name in ("lesions.seg.nrrd", "candidates.csv", "overview.png", "findings.png"):
+                assert (folder / name).read_bytes() == (same / name).read_bytes()
+        for name in ("vertebrae.csv", "lesions.csv"):
+            assert (there / name).read_bytes() == (here / name).read_bytes()
+
+        # A case that takes too long ends its worker, and is a row; another worker takes it as such.
+        client.wait_for_workers(2, timeout=120)
+        late = slow.words(there, "--scheduler", str(cluster), "--case-timeout", "1", "--all-slices")
+        assert main(late) == 1
+    rows = table(there / "cases.csv")
+    assert {row["status"] for row in rows} == {"timed out"} and "1 s" in rows[0]["reason"]
+
+
+def test_a_scheduler_that_is_not_there_is_one_line(
+    files: Files, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("distributed", reason="Dask is not installed")
+    files.manifest(GOOD[0])
+    for nowhere in (str(tmp_path / "none.json"), "tcp://127.0.0.1:9"):
+        assert main(files.words(tmp_path / "out", "--scheduler", nowhere)) == 2
+        said = capfd.readouterr().err
+        assert said.count("\n") == 1 and f"{nowhere}: " in said
+        assert "no Dask scheduler answers" in said

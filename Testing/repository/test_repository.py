@@ -170,7 +170,13 @@ def test_dependencies_are_those_that_the_library_imports() -> None:
     known = {"skimage": "scikit-image", "PIL": "pillow"}
     trame = ("trame_client", "trame_rca", "trame_server", "trame_slicer")
     known |= {name: name.replace("_", "-") for name in trame}
-    asked = names("dependencies") | names("benchmark") | names("dicom") | names("cohort")
+    asked = (
+        names("dependencies")
+        | names("benchmark")
+        | names("dicom")
+        | names("cohort")
+        | names("dask")
+    )
     asked |= names("app") - {"slicer-core"}
     assert {known.get(name, name) for name in foreign} == asked
 

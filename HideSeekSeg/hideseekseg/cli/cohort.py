@@ -60,6 +60,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="give a case up that takes longer (default: 4 hours)",
     )
+    add(
+        "--scheduler",
+        default="",
+        metavar="ADDRESS|FILE",
+        help="workers of a Dask scheduler run the cases (tcp://HOST:PORT, or its JSON file)",
+    )
     add("--retry", action="store_true", help="run cases again that failed with the same inputs")
     add("--levels", type=levels, default=(), metavar="T10,L1", help="only these vertebrae")
     add("--device", default="auto", choices=DEVICES)
@@ -146,7 +152,9 @@ def _segment(cohort: Cohort, args: argparse.Namespace, should_stop: Callable[[],
         *(args.weights, args.device, args.levels, args.threshold, args.all_slices, args.schedule),
         *(args.accept_orientation, args.patient_names, args.overwrite),
     )
-    limits = PoolLimits(args.workers, args.threads, float(args.case_timeout), args.retry)
+    limits = PoolLimits(
+        *(args.workers, args.threads, float(args.case_timeout), args.retry, args.scheduler)
+    )
     told = _ForPeople()
     end = run_cohort(cohort, args.out, settings, limits, told, should_stop)
     told.clear()

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 RECORD = "case.json"
 CASES = "cases"
+INDEX = "cohort.json"
 MISSING = "missing"
 # The voxels of these stand in files beside them, with the same name but for the suffix.
 _DETACHED = (".mhd", ".nhdr", ".hdr", ".img")

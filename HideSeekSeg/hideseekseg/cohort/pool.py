@@ -27,6 +27,7 @@ from ..model.profile import BUNDLE, read_profile
 from ..output.tables import write_plain
 from .case_run import (
     CASES,
+    INDEX,
     CaseRecord,
     CaseStatus,
     CaseTask,
@@ -40,9 +41,9 @@ from .case_run import (
     run_case,
     write_record,
 )
+from .cluster import run_on_cluster
 from .manifest import Cohort
 
-INDEX = "cohort.json"
 WORKER_BYTES = 3 << 30  # what a worker may need with a CT of the whole trunk
 MOST_WORKERS = 256
 _TICK = 0.1  # seconds between two looks at the clock
@@ -94,12 +95,16 @@ CohortEvent = CohortStarted | CaseEnded
 
 @dataclass(frozen=True)
 class PoolLimits:
-    """``workers`` and ``threads`` are chosen where None; ``case_timeout`` is in seconds."""
+    """``workers`` and ``threads`` are chosen where None; ``case_timeout`` is in seconds.
+
+    ``scheduler`` is the address of a Dask scheduler whose workers run the cases instead.
+    """
 
     workers: int | None = None
     threads: int | None = None
     case_timeout: float = 4 * 3600.0
     retry: bool = False
+    scheduler: str = ""
 
 
 @dataclass(frozen=True)
@@ -188,7 +193,9 @@ def run_cohort(
             if should_stop():
                 return counts.end(stopped=True)
         counts.begin()
-        if todo:
+        if todo and limits.scheduler:
+            _run_on_cluster(todo, counts, limits, on_event, should_stop)
+        elif todo:
             _Pool(todo, counts, limits, on_event, should_stop).run()
         return counts.end(stopped=counts.done + counts.failed < len(tasks))
 
@@ -220,6 +227,25 @@ def write_index(cohort: Cohort, out: Path, settings: CohortSettings) -> None:
     ]
     index = {"schema": 1, "manifest": str(cohort.path.absolute()), "further": cohort.further}
     write_plain(out / INDEX, {**index, "cases": cases})
+
+
+def _run_on_cluster(
+    todo: deque[CaseTask],
+    counts: _Counts,
+    limits: PoolLimits,
+    on_event: Callable[[CohortEvent], None],
+    should_stop: Callable[[], bool],
+) -> None:
+    def start(workers: int, threads: int) -> None:
+        plan = Plan(workers, max(threads // max(workers, 1), 1))
+        where = limits.scheduler
+        on_event(CohortStarted(counts.total, counts.kept, plan, "a Dask cluster", where))
+
+    def tell(record: CaseRecord) -> None:
+        counts.add(record)
+        on_event(counts.event(record))
+
+    run_on_cluster(limits.scheduler, todo, limits.case_timeout, start, tell, should_stop)
 
 
 class _Counts:

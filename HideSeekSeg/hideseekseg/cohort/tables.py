@@ -20,8 +20,7 @@ from ..findings import LESION_TYPES, Result, Status, VertebraFinding
 from ..output.result_folder import FILES
 from ..output.segment_description import labels
 from ..output.tables import POSITION_COLUMNS, result_from_json
-from .case_run import CASES, CaseRecord, CaseStatus, read_record
-from .pool import INDEX
+from .case_run import CASES, INDEX, CaseRecord, CaseStatus, read_record
 
 Row = dict[str, Any]
 
