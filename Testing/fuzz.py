@@ -36,7 +36,7 @@ for folder in ("HideSeekSeg", "Testing", "Testing/imaging"):
 
 IN_CHILD = 5_000  # cases
 SECONDS = 10  # of processor time that a case may take
-SILENCE = 90  # seconds without a sign of life, after which a child is killed
+SILENCE = 300  # seconds without a sign of life, after which a child is killed
 MEMORY = 3 << 30  # bytes that a child may take beside its libraries
 LONGEST_LINE = 2_000
 MOST_BYTES = 1 << 22  # of a damaged file
@@ -237,7 +237,7 @@ def child(count: int, seed: int, folder: Path) -> None:
     def case(name: str, steps: list[tuple[str, float, float, int]]) -> None:
         kind, path, whole = prepared[name]
         path.write_bytes(damaged(whole, steps))
-        tell(now=name)
+        tell(now=name, file=str(path))
         fault = _read(kind, folder / name if kind.inside else path, told)
         if fault:
             kept = folder / f"failure-{sum(told.values())}-{path.name}"
@@ -312,7 +312,7 @@ def _run_child(count: int, seed: int, folder: Path) -> tuple[Counter[str], list[
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     with subprocess.Popen(words, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
-        now, cases, failures = "", 0, []
+        now, file, cases, failures = "", "", 0, []
         os.set_blocking(process.stdout.fileno(), False)
         last = time.monotonic()
         rest = b""
@@ -330,14 +330,13 @@ def _run_child(count: int, seed: int, folder: Path) -> tuple[Counter[str], list[
             for line in lines:
                 said = json.loads(line)
                 if "now" in said:
-                    now, cases = said["now"], cases + 1
+                    now, file, cases = said["now"], said["file"], cases + 1
                 elif "failure" in said:
                     failures.append(Failure(**said["failure"]))
                 elif "told" in said:
                     return Counter(said["told"]), failures
-    left = [path for path in folder.glob(f"{now}/*") if path.is_file()] if now else []
     cause = f"the process ended with {process.returncode} after {cases} cases"
-    failures.append(Failure(now, cause, str(left[0]) if left else ""))
+    failures.append(Failure(now, cause, file))
     return Counter({"read or refused": cases}), failures
 
 

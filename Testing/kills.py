@@ -1,6 +1,6 @@
 """Kill a run at random moments: nothing finished is lost, nothing half left, the next goes on.
 
-    python Testing/kills.py 20 [--seed N]
+    python Testing/kills.py 20 [--seed N] [--what segment train]
 
 ``segment`` runs with ``--each`` on three boxes of bone, ``train`` on a few toy slices; both are
 killed (SIGKILL) at random moments of their usual time, and run once more to their end.
@@ -171,11 +171,12 @@ def same_weights(out: Path, whole: Path) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("count", type=int, help="random moments, of each of the two")
+    parser.add_argument("count", type=int, help="random moments of each")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--what", nargs="+", default=["segment", "train"])
     args = parser.parse_args()
     faults = []
-    for what in ("segment", "train"):
+    for what in args.what:
         with tempfile.TemporaryDirectory() as folder:
             outcome = run(what, args.count, args.seed, Path(folder))
         faults += outcome.faults

@@ -204,7 +204,7 @@ def test_inputs_that_are_deleted_after_they_were_read_change_nothing(
 
 @posix
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["segment", "train"])
+@pytest.mark.parametrize("what", ["segment"])
 def test_a_killed_process_loses_nothing_that_was_finished(what: str, tmp_path: Path) -> None:
     outcome = kills.run(what, count=2, seed=int(time.time()) % 1000, folder=tmp_path)
     assert outcome.faults == [], outcome.faults
