@@ -50,6 +50,7 @@ def take(folder: Path) -> Walk:
         walk.origin = served.origin
         before(tab, walk)
         run(tab, walk)
+        lists(tab, walk)
         review(tab, walk)
         look(tab, walk)
         save(tab, walk)
@@ -102,6 +103,23 @@ def review(tab: Tab, walk: Walk) -> None:
     walk.seen["states"] = [state_after(tab, key) for key in ("a", "u", "Shift+U", "u")]
     tab.until_state("can_redo", True)
     walk.seen["types"] = [type_after(tab, kind) for kind in ("blastic", "lytic")]
+
+
+def lists(tab: Tab, walk: Walk) -> None:
+    """Vertebrae and lesion burden stand behind their tabs; a heading sorts the findings."""
+    tab.page.click("#tab-vertebrae")
+    tab.page.wait_for_selector("#vertebrae-list tbody tr", state="visible")
+    walk.seen["vertebrae"] = tab.page.locator("#vertebrae-list tbody tr").all_inner_texts()
+    tab.page.click("#tab-burden")
+    tab.page.wait_for_selector("#burden tbody tr", state="visible")
+    walk.seen["burden"] = tab.page.locator("#burden tbody tr").all_inner_texts()
+    tab.page.click("#tab-findings")
+    for _ in range(2):  # from the head down, then up
+        tab.page.click("#candidates th[data-order=level] button")
+        tab.rest()
+    walk.seen["from below"] = tab.rows()
+    tab.page.click("#candidates th[data-order=score] button")
+    tab.rest()
 
 
 def state_after(tab: Tab, key: str) -> str:

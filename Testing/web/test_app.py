@@ -48,6 +48,16 @@ def test_summary_and_quiet_vertebrae_are_said(walk: Walk) -> None:
     assert "2 accepted" in walk.seen["final summary"]
 
 
+def test_vertebrae_burden_and_order_are_shown(walk: Walk) -> None:
+    levels = [text.split()[0] for text in walk.seen["vertebrae"]]
+    assert len(levels) == len(set(levels)) >= 3
+    t12 = next(text for text in walk.seen["vertebrae"] if text.startswith("T12"))
+    assert "outlined" in t12
+    assert walk.seen["burden"][-1].split()[:2] == ["all", "all"]
+    assert sorted(walk.seen["from below"]) == sorted(walk.seen["rows"])
+    assert walk.seen["from below"][0][0] == "L1"
+
+
 def test_review_begins_at_the_threshold_of_the_weights(walk: Walk) -> None:
     profile = json.loads((BUNDLE / "profile.json").read_text("utf-8"))
     assert walk.seen["threshold"] == profile["decision"]["threshold"]
