@@ -22,12 +22,22 @@ def test_damaged_files_are_read_or_refused_in_one_line() -> None:
     assert told["read"] + told["refused"] >= 0.99 * CASES
 
 
-@pytest.mark.parametrize(
-    "error", [ValueError("x"), InputError("a", "two\nlines"), InputError("a", "\x1b[2J")]
-)
+class TwoLinesError(InputError):
+    """As a refusal would be that does not come by way of UserError's own message."""
+
+    def __str__(self) -> str:
+        return "two\nlines"
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), TwoLinesError("a", "b")])
 def test_the_suite_knows_a_wrong_refusal(error: Exception) -> None:
     assert fuzz.fault_of(error)
-    assert not fuzz.fault_of(InputError("a", "is damaged"))
+
+
+@pytest.mark.parametrize("cause", ["is damaged", "two\nlines", "\x1b[2J", "\u202e", "a" * 9000])
+def test_every_refusal_is_one_plain_line_whatever_it_quotes(cause: str) -> None:
+    assert not fuzz.fault_of(InputError("a", cause))
+    assert not fuzz.fault_of(InputError(cause, "is damaged"))
 
 
 def test_damages_change_files() -> None:
