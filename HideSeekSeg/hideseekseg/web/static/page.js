@@ -107,6 +107,9 @@
     const several = (state("series") || []).length > 0;
     if (several && !series.open) series.showModal();
     else if (!several && series.open) series.close();
+    for (const picture of document.querySelectorAll(".view img:not([alt]), .view img[alt='']")) {
+      picture.alt = picture.closest(".view").querySelector(".name").innerText;
+    }
     const chosen = document.querySelector("#candidates tr.chosen");
     if (chosen && chosen.dataset.id !== follow.last) chosen.scrollIntoView({ block: "nearest" });
     follow.last = chosen ? chosen.dataset.id : "";
