@@ -104,6 +104,14 @@ def removeData() -> None:
         for node in slicer.util.getNodesByClass(kind, scene):
             if not _isPartOfView(node):
                 scene.RemoveNode(node)
+    # Where an earlier save put removed nodes: a scene that names that place would not open again.
+    nodes = slicer.util.getNodesByClass("vtkMRMLStorableNode", scene)
+    used = {
+        node.GetNthStorageNodeID(n) for node in nodes for n in range(node.GetNumberOfStorageNodes())
+    }
+    for storage in slicer.util.getNodesByClass("vtkMRMLStorageNode", scene):
+        if storage.GetID() not in used:
+            scene.RemoveNode(storage)
 
 
 def removeResults(keep: Any = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -91,6 +91,11 @@ class Patient:
             text = level_choices.as_read(row)
             if read[row.segmentID] != text:
                 self.corrections[row.segmentID] = text
+
+    def take_over(self, levels: Mapping[str, str]) -> None:
+        """Read segments as a saved review's run did; ``levels`` are its texts by segment id."""
+        read = {row.segmentID: level_choices.as_read(row) for row in self._read()}
+        self.corrections = {i: t for i, t in levels.items() if read.get(i, t) != t}
 
     def surfaces(self) -> Iterator[Any]:
         """Make the vertebrae's surfaces anew, one at a time."""

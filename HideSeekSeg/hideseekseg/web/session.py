@@ -441,6 +441,8 @@ class Session:
         work = latest(lambda text: self.page.say(text, "error"), self.patient.ct)
         if work is not None:
             self._saved_as = as_text(work.review)
+            self.patient.take_over(dict(work.results.run.get("levels") or {}))
+            self._show_patient()
             self.review.show(work)
             self._check_levels()
 
