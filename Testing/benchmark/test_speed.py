@@ -32,7 +32,7 @@ def test_parts_of_a_run_are_functions_of_the_library(file: str, name: str) -> No
 @pytest.mark.slow
 def test_table_json_and_plots_of_two_drawn_vertebrae(tmp_path: Path) -> None:
     model = load_model(BUNDLE, "cpu")
-    draw_subjects(tmp_path / "cases", 4, 7102, model.profile, lambda done, total: None)
+    draw_subjects(tmp_path / "cases", 4, 7104, model.profile, lambda done, total: None)
     levels = ("T12", "L1")
     plan = SpeedPlan(BUNDLE, tmp_path / "out", tmp_path / "cases", 3, 1, 1, levels=levels)
     said: list[str] = []

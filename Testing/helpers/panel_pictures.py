@@ -46,15 +46,24 @@ def take(desktop: Desktop, folder: Path) -> Opened:
 def accept_and_reject(opened: Opened) -> None:
     """What is true in the example is accepted, the first false finding rejected."""
     table = opened.ui.candidatesTable
-    for row, key in ((row, "A") for row in range(table.rowCount)):
-        cells = opened.rows()[row]
-        if cells[:2] in (["T12", "lytic"], ["L1", "blastic"]):
-            table.selectRow(row)
-            opened.key(key)
-    false = [n for n, cells in enumerate(opened.rows()) if cells[5] == "to review"]
-    if false:
-        table.selectRow(false[0])
-        opened.key("X")
+
+    def judge(wanted: list[str], key: str) -> bool:
+        """Press the key on the first seen row that begins so; whether there was one."""
+        for row in range(table.rowCount):
+            cells = [table.item(row, column).text() for column in range(table.columnCount)]
+            if (
+                not table.isRowHidden(row)
+                and cells[5] == "to review"
+                and cells[: len(wanted)] == wanted
+            ):
+                table.selectRow(row)
+                opened.key(key)
+                return True
+        return False
+
+    for true in (["T12", "lytic"], ["L1", "blastic"]):
+        assert judge(true, "A")
+    judge([], "X")
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from hideseekseg.lesions import FEATURES, join_slices
 from hideseekseg.model.calibration import log_odds, sigmoid, vertebra_probability
 from hideseekseg.model.classifier import LinearClassifier
 from hideseekseg.model.profile import Confidence, Decision
-from hideseekseg.model.weights import Model, load_model
+from hideseekseg.model.weights import BUNDLE, Model, load_model
 from hideseekseg.pipeline import Options, segment_spine
 from hideseekseg.simulation.example import write_example
 from hideseekseg.simulation.simulate import Recipe, simulate
@@ -57,7 +57,7 @@ from hideseekseg.training.observing import (
 
 CPU = torch.device("cpu")
 REPOSITORY = Path(__file__).resolve().parents[2]
-WEIGHTS = REPOSITORY / "Resources" / "Weights" / "compact-in-context"
+WEIGHTS = BUNDLE
 CALIBRATED = Confidence(
     vertebra=(-1.0, 1.0, 0.5),
     usual_logit=-2.0,
