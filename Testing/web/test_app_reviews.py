@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,6 +189,22 @@ def test_saved_review_is_not_offered_again(first: First, monkeypatch: pytest.Mon
     first.served.process.wait(30)
     assert offers(first.served.state, monkeypatch) == []
     assert not list(first.served.state.rglob("*.npz")), "a patient's data are kept for nothing"
+
+
+def test_saved_scene_comes_back_with_levels_and_evidence(
+    first: First, browser: Any, words: list[str], tmp_path: Path
+) -> None:
+    """Also where its name is in capitals, as old discs and mail programs make it."""
+    scene = tmp_path / "REVIEW.MRB"
+    shutil.copy(first.out / "review.mrb", scene)
+    with app.serve(str(scene), *words) as served:
+        tab = open_tab(browser, served.url, "#candidates tr.accepted")
+        assert "T11 to L1" in tab.text(".levels summary")
+        assert tab.page.query_selector("#outdated") is None
+        tab.choose_first()
+        tab.page.wait_for_selector("#strip img", timeout=PATIENCE)
+        tab.until_state("unsaved", False)
+        assert tab.complaints == []
 
 
 def offers(state: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
