@@ -79,7 +79,7 @@ def find_body(
     kind: Literal["vertebra", "body"] = "vertebra",
     reference: Axes = PATIENT_AXES,
 ) -> Body:
-    """The body of one vertebra.
+    """Return the body of one vertebra.
 
     ``vertebra`` is bool (K, J, I) on ``grid``: a whole vertebra or, with ``kind`` "body", a body.
     ``body`` may mark the bodies of several vertebrae on the same grid: it is intersected, unless
@@ -140,7 +140,7 @@ def _body(
     turn_known: bool,
     flags: tuple[BodyFlag, ...] = (),
 ) -> Body:
-    """A body found in a box, on the whole grid."""
+    """Put a body found in a box on the whole grid."""
     mask = np.zeros(shape, bool)
     mask[box] = small
     return Body(mask, source, flags + cut_flags(mask), axes, turn_known)
@@ -170,13 +170,13 @@ def _derive(
 
 
 def _working(mask: Mask, grid: Grid, frame: Frame) -> tuple[Grid, Mask]:
-    """The working grid of a frame and the vertebra on it (superior, posterior, left)."""
+    """Return the working grid of a frame and the vertebra on it (superior, posterior, left)."""
     work = working_grid(mask, grid, frame)
     return work, solid_on(work, mask, grid)
 
 
 def _without_specks(mask: Mask) -> Mask:
-    """A mask without islands that are small beside its largest part (mislabelled voxels)."""
+    """Return a mask without islands that are small beside its largest part (mislabelled voxels)."""
     labels, _ = ndimage.label(mask, np.ones((3, 3, 3)))
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
@@ -207,7 +207,7 @@ def _columns(solid: Mask, work: Grid, frame: Frame) -> _Columns:
 
 
 def _wall_plane(columns: _Columns) -> npt.NDArray[np.float64]:
-    """The posterior wall as j = p[0] + p[1] k + p[2] i, indices counted from the origin.
+    """Return the posterior wall as j = p[0] + p[1] k + p[2] i, indices counted from the origin.
 
     Fitted to the ends of the columns, leaving out those that run into a pedicle or leave the body
     at its rounded side.  The frame's left is given the weight of a second witness for p[2]: a short
@@ -244,7 +244,7 @@ def _room_before_wall(solid: Mask, columns: _Columns) -> npt.NDArray[np.float64]
 
 
 def _without_roots(solid: Mask, room: npt.NDArray[np.float64]) -> Mask:
-    """The body: what lies before the wall, less the roots of the processes, osteophytes kept.
+    """Cut the body: what lies before the wall, less the roots of the processes, osteophytes kept.
 
     A ball that fits into the body all over does not fit into the processes.  What it does not reach
     is kept by how near it is, and the further before the wall (``room``, mm) the more generously.

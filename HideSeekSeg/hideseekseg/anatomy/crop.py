@@ -43,7 +43,7 @@ class Crop:
 
 
 def body_axes(points: Floats, rounds: int = 5, start: Floats = PATIENT_AXES) -> Floats:
-    """Unit vectors (columns, LPS) to the body's inferior, posterior and right.
+    """Return unit vectors (columns, LPS) to the body's inferior, posterior and right.
 
     ``points`` (N, 3) are the body's voxel centres in LPS mm.  The craniocaudal axis is the normal
     of the surface half-way between the endplates: unlike either endplate it ignores wedging, and
@@ -194,7 +194,7 @@ def take_crop(ct: Volume, body: Mask, grid: Grid) -> Crop:
 
 
 def oversampled(grid: Grid, spacing: Floats) -> tuple[Grid, tuple[int, int, int]]:
-    """The grid split so finely that every CT voxel is sampled, and the factors (k, j, i)."""
+    """Return the grid split so finely that every CT voxel is sampled, and the factors (k, j, i)."""
     factors = np.clip(np.round(grid.spacing / spacing.min()), 1, 4).astype(int)
     matrix = grid.ijk_to_lps.copy()
     matrix[:3, :3] = matrix[:3, :3] / factors
@@ -206,6 +206,7 @@ def oversampled(grid: Grid, spacing: Floats) -> tuple[Grid, tuple[int, int, int]
 def pooled(
     array: npt.NDArray[np.float32], factors: tuple[int, int, int]
 ) -> npt.NDArray[np.float32]:
+    """Average blocks of ``factors`` voxels."""
     k, j, i = (n // f for n, f in zip(array.shape, factors))
     split = array.reshape(k, factors[0], j, factors[1], i, factors[2])
     return np.asarray(split.mean(axis=(1, 3, 5)), np.float32)
@@ -222,7 +223,7 @@ def to_ct(mask: Mask, grid: Grid, ct: Grid, body: Mask) -> Patch | None:
 
 
 def feathered(body: Mask, margin: float) -> npt.NDArray[np.float32]:
-    """A weight (S, P, I) that is 1 in the body and ``margin`` pixels around it, then falls to 0.
+    """Return a weight (S, P, I): 1 in the body and ``margin`` pixels around it, then falling to 0.
 
     Each slice on its own: what the network sees of one slice must not depend on its neighbours.
     """

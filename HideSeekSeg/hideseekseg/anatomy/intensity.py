@@ -276,7 +276,7 @@ def _is_usual(lowest: float, soft: float, dense: float, has_air: bool) -> bool:
 def network_input(
     crop: Crop, profile: Profile, calibration: Calibration
 ) -> npt.NDArray[np.float32]:
-    """The crop as network input x, (S, P, I) float32.
+    """Return the crop as network input x, (S, P, I) float32.
 
     "percentile" scales each slice on its own as published.  "asinh" compresses HU so that lytic and
     blastic contrasts are both visible; an aligned crop is blanked to -1 away from the body.
@@ -300,5 +300,5 @@ def compressed(hounsfield: npt.NDArray[np.float32], scaling: Intensity) -> npt.N
 
 
 def blanked(x: npt.NDArray[np.float32], weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """x where ``weight`` is 1, -1 where it is 0."""
+    """Return x where ``weight`` is 1, -1 where it is 0."""
     return np.asarray((x + 1.0) * weight - 1.0, np.float32)

@@ -128,7 +128,7 @@ def _turn(superior: Floats, behind: Floats) -> float:
 
 
 def _turn_of_bone(superior: Floats, bone: Floats) -> float:
-    """The same in steps of 90 degrees, from where most bone lies (see ``_bone_around``)."""
+    """Return the same in steps of 90 degrees, from where most bone lies (see ``_bone_around``)."""
     back, left = _components(superior, bone)
     if back < IN_FRONT:
         return 180.0
@@ -138,7 +138,7 @@ def _turn_of_bone(superior: Floats, bone: Floats) -> float:
 
 
 def _components(superior: Floats, vector: Floats) -> tuple[float, float]:
-    """A vector's parts to the header's back and left, both at right angles to the spine's axis."""
+    """Return a vector's parts to the header's back and left, at right angles to the spine."""
     axis = superior if superior[2] >= 0 else -superior
     back = POSTERIOR - (POSTERIOR @ axis) * axis
     length = float(np.linalg.norm(back))
@@ -148,7 +148,7 @@ def _components(superior: Floats, vector: Floats) -> tuple[float, float]:
 
 
 def _superior(centres: Floats) -> Floats | None:
-    """Unit vector (LPS) from the lowest level to the highest; None for less than two levels."""
+    """Return the unit vector (LPS) from the lowest level to the highest; None below two levels."""
     if len(centres) < 2:
         return None
     # Centres of a kyphotic spine bend: the mean step follows them, whichever axis they bend about.
@@ -159,7 +159,7 @@ def _superior(centres: Floats) -> Floats | None:
 
 
 def _landmarks(segmentation: Segmentation, assignments: Sequence[Assignment]) -> list[Landmark]:
-    """The vertebrae from head to feet; bodies are taken where no whole vertebra is segmented."""
+    """Return the vertebrae from head to feet, or bodies where no whole vertebra is segmented."""
     found: dict[str, Landmark] = {}
     kinds = sorted((a for a in assignments if a.level), key=lambda a: a.kind != "vertebra")
     for assignment in kinds:
@@ -220,7 +220,7 @@ def _bone_around(ct: Volume, found: Sequence[Landmark], superior: Floats) -> Flo
 
 
 def _values(ct: Volume, lps: Floats) -> Floats:
-    """The CT at the nearest voxels of positions (..., 3), NaN outside it."""
+    """Return the CT at the nearest voxels of positions (..., 3), NaN outside it."""
     at = np.rint(ct.grid.ijk(lps)).astype(np.intp)
     size = np.array(ct.array.shape[::-1])
     there = ((at >= 0) & (at < size)).all(axis=-1)

@@ -32,7 +32,7 @@ class Prepared:
     quality: Quality | None = None
 
     def obstacle_in(self, scale: Calibration) -> str:
-        """The obstacle, also what only a known intensity scale shows: metal, no bone."""
+        """Return the obstacle, also what only a known intensity scale shows: metal, no bone."""
         if self.obstacle or self.quality is None:
             return self.obstacle
         return ", ".join(obstacles(self.quality, scale).values())
@@ -82,7 +82,7 @@ def central_slices(slices: npt.NDArray[np.intp], count: int) -> npt.NDArray[np.i
 def slices_of(
     crop: Crop, central: int | None, all_slices: bool
 ) -> tuple[npt.NDArray[np.intp], tuple[str, ...]]:
-    """Indices of the sagittal slices to analyse, and a remark where training had but the middle.
+    """Choose the sagittal slices to analyse, and a remark where training had but the middle.
 
     ``central`` is the profile's ``central_slices``: so many around the middle of the body's extent
     from left to right, or all that pass through it where it is None or ``all_slices`` is wanted.
@@ -96,7 +96,7 @@ def slices_of(
 
 
 def _without_gaps(view: Volume) -> Volume:
-    """Some scanners and tools fill what lies outside the field of view with NaN: lowest instead."""
+    """Fill what lies outside the field of view, NaN in some files, with the lowest value."""
     finite = np.isfinite(view.array)
     if finite.all():
         return view

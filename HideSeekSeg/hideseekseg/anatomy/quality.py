@@ -70,7 +70,7 @@ SLICE_TOLERANCE_MM = 0.05
 
 
 def limits_of(profile: Profile) -> Limits:
-    """The limits of some weights: those in percentiles (the published ones) tell none."""
+    """Return the limits of weights: those in percentiles (the published ones) tell none."""
     return SIMULATED if profile.intensity.kind == "asinh" else UNKNOWN
 
 
@@ -165,7 +165,7 @@ def _edge(at: SurfaceDistance) -> float:
 
 
 def _outside_share(crop: Crop, ct: Grid, geometry: Geometry) -> float:
-    """An aligned crop is blanked away from the body: only what is left is seen."""
+    """Return the share outside the CT of what is seen: an aligned crop is blanked off the body."""
     seen = np.ones(crop.body.shape, bool)
     if geometry.kind == "aligned":
         seen = feathered(crop.body, geometry.margin_pixels) > 0

@@ -51,11 +51,11 @@ class Frame:
         return (np.asarray(lps) - self.centre) @ self.axes.T
 
     def lps(self, coordinates: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """The inverse of ``coordinates``."""
+        """Return the inverse of ``coordinates``."""
         return np.asarray(coordinates) @ self.axes + self.centre
 
     def turned(self, slope: float) -> Frame:
-        """Turned about the superior axis, so that what lay along (0, slope, 1) lies left."""
+        """Turn it about the superior axis, so that what lay along (0, slope, 1) lies left."""
         left = self.axes[2] + slope * self.axes[1]
         left /= np.linalg.norm(left)
         return replace(self, axes=np.array([self.axes[0], np.cross(self.axes[0], left), left]))
@@ -121,14 +121,14 @@ def axes_of(superior: Vector, behind: Vector) -> npt.NDArray[np.float64]:
 
 
 def _cross(a: Vector, b: Vector) -> Vector:
-    """The cross product of two vectors (3,): numpy's own takes longer than all that follows it."""
+    """Return the cross product of two vectors (3,): numpy's takes longer than all that follows."""
     return np.array(
         [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
     )
 
 
 def working_grid(mask: Mask, grid: Grid, frame: Frame) -> Grid:
-    """An isotropic grid along the frame's axes around a mask (K, J, I).
+    """Return an isotropic grid along the frame's axes around a mask (K, J, I).
 
     Index k grows superior, j posterior, i left; the frame's centre is a voxel centre.
     """
@@ -143,7 +143,7 @@ def working_grid(mask: Mask, grid: Grid, frame: Frame) -> Grid:
 
 
 def solid_on(work: Grid, mask: Mask, grid: Grid) -> Mask:
-    """A mask (K, J, I) as it is on another grid, its surface interpolated between voxels."""
+    """Return a mask (K, J, I) as it is on another grid, its surface interpolated between voxels."""
     moved = resample(Volume(mask.astype(np.float32), grid), work)
     return np.asarray(moved.array > np.float32(0.5))
 
@@ -154,7 +154,7 @@ def _positions(mask: Mask, grid: Grid) -> npt.NDArray[np.float64]:
 
 
 def _thickest(depth: npt.NDArray[np.float64], grid: Grid) -> Vector:
-    """The voxel (LPS mm) in the middle of the thickest part, by the depth under the surface."""
+    """Return the middle (LPS mm) of the thickest part, by the depth under the surface."""
     labels, _ = ndimage.label(depth > 0.6 * depth.max())
     thick = np.argwhere(labels == labels[np.unravel_index(np.argmax(depth), depth.shape)])
     nearest = thick[np.argmin(((thick - thick.mean(axis=0)) ** 2).sum(axis=1))]
@@ -227,7 +227,7 @@ def _hole(
 
 
 def _normals(solid: Mask) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Unit normals (n, 3: x, y, z) of a solid's surface on the patient's axes, and their areas."""
+    """Return unit normals (n, 3: x, y, z) of a solid's surface, on patient axes, and areas."""
     smooth = ndimage.gaussian_filter(solid.astype(float), 1.0)
     normals = np.stack(np.gradient(smooth)[::-1], axis=-1).reshape(-1, 3)
     areas = np.linalg.norm(normals, axis=1)

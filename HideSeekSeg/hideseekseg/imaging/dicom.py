@@ -385,7 +385,7 @@ def _same_number(a: str, b: str) -> bool:
 
 
 def _check_rescale(source: Path, group: Sequence[Slice]) -> None:
-    """A slice without rescaling among others with it would stand 1024 HU apart, unseen."""
+    """Refuse a slice without rescaling among others with it: it would be off by 1024 HU."""
     stated = [bool(one.tags.get(INTERCEPT)) for one in group]
     if any(stated) and not all(stated):
         odd = group[stated.index(2 * sum(stated) < len(stated))]
@@ -480,7 +480,7 @@ def _volume(
     first: Slice,
     notes: tuple[str, ...],
 ) -> Volume:
-    """The geometry is set from the tags: ITK's own goes wrong silently where slices are missing."""
+    """Set the geometry from the tags: ITK's own goes wrong silently where slices are missing."""
     matrix = np.eye(4)
     matrix[:3, :3] = stack.direction * stack.spacing
     matrix[:3, 3] = stack.origin

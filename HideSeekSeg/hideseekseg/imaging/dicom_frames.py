@@ -15,7 +15,7 @@ from .slice_stack import Plane
 
 @dataclass(frozen=True)
 class DicomFrame:
-    """One frame: its plane, its rescaling to HU and its type (``ORIGINAL\\PRIMARY\\...``).
+    r"""One frame: its plane, its rescaling to HU and its type (``ORIGINAL\PRIMARY\...``).
 
     ``rescale`` (slope, intercept) is the frame's own, ``applied`` the one that GDCM applies to
     every frame of the file: the shared one, else that of the first frame.
@@ -91,7 +91,7 @@ def _rescale(first: Any, second: Any) -> tuple[float, float]:
 
 
 def _value(group: Any, shared: Any, sequence: str, keyword: str) -> Any:
-    """A value of one frame: its own, else the one that all frames share, else None."""
+    """Return a value of one frame: its own, else the one that all frames share, else None."""
     for source in (group, shared):
         items = None if source is None else source.get(sequence)
         if items and items[0].get(keyword) is not None:

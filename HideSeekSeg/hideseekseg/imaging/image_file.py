@@ -79,7 +79,7 @@ def captured() -> Iterator[Printed]:
 
 @contextmanager
 def _scratch() -> Iterator[int]:
-    """A file descriptor to write to; nothing is kept where no temporary file can be made."""
+    """Return a file descriptor to write to; nothing is kept where no temporary file can be made."""
     try:
         file = tempfile.TemporaryFile()  # noqa: SIM115
     except OSError:

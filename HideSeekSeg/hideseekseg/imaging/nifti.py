@@ -128,7 +128,7 @@ def check_header(path: Path) -> Check:
 
 
 def _geometry_fault(header: Header) -> str | None:
-    """What makes it doubtful where the voxels lie; ITK would choose one of the statements."""
+    """Say what makes it doubtful where the voxels lie; ITK would choose one of the statements."""
     if header.sform is not None and _is_sheared(header.sform[:, :3]):
         return "has sheared axes (sform); resample it to a rectangular grid first"
     if not np.all(np.isfinite(header.pixdim)) or not np.all(header.pixdim > 0):
@@ -281,7 +281,7 @@ def _header(head: bytes, order: str, layout: Layout) -> Header:
 
 
 def _qform(numbers: Floats, pixdim: Floats, handedness: float) -> Floats:
-    """The matrix (3, 4) of a quaternion's last three parts and an offset, as NIfTI defines it."""
+    """Return NIfTI's matrix (3, 4) of a quaternion's last three parts and an offset."""
     b, c, d = numbers[:3]
     a = math.sqrt(max(1.0 - float(b * b + c * c + d * d), 0.0))
     length = math.sqrt(a * a + float(b * b + c * c + d * d)) or 1.0
@@ -317,7 +317,7 @@ def _extensions(block: bytes, order: str) -> Iterator[bytes]:
 
 
 def _names_in_xml(content: bytes) -> dict[int, str]:
-    """Declarations are refused before parsing: entities can blow a small file up to gigabytes."""
+    """Refuse declarations before parsing: entities can blow a small file up to gigabytes."""
     text = content.strip(b"\0 \t\r\n")
     if b"<LabelTable" not in text or b"<!DOCTYPE" in text or b"<!ENTITY" in text:
         return {}

@@ -35,7 +35,7 @@ class Patch:
         return k, j, i
 
     def grid(self, whole: Grid) -> Grid:
-        """The patch's own part of the whole grid."""
+        """Return the patch's own part of the whole grid."""
         return whole.cut(self.start, triple(self.array.shape))
 
 
@@ -93,7 +93,7 @@ def _span(points: npt.NDArray[np.float64]) -> float:
 
 
 def bounding_box(mask: Mask, margin: int = 0) -> Box:
-    """The smallest box around the mask, grown by ``margin`` voxels but not past the array."""
+    """Return the smallest box around the mask, grown by ``margin`` voxels inside the array."""
     box = []
     for axis in range(3):
         hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
@@ -103,7 +103,7 @@ def bounding_box(mask: Mask, margin: int = 0) -> Box:
 
 
 def patch_of(mask: Mask, start: Iterable[int] = (0, 0, 0)) -> Patch | None:
-    """The tight patch of a mask whose first voxel is ``start``; None where the mask is empty."""
+    """Return the tight patch of a mask that begins at voxel ``start``; None for an empty mask."""
     if not mask.any():
         return None
     box = bounding_box(mask)
@@ -112,7 +112,7 @@ def patch_of(mask: Mask, start: Iterable[int] = (0, 0, 0)) -> Patch | None:
 
 
 def move_patch(patch: Patch, source: Grid, target: Grid) -> Patch | None:
-    """A patch of one grid on another; None where none of it gets there.
+    """Return a patch of one grid on another; None where none of it gets there.
 
     Linear interpolation at one half keeps outlines smooth.  A mask that is too thin for the
     target's voxels loses most of its volume that way: then the voxels nearest to its own are taken.
@@ -137,7 +137,7 @@ def move_patch(patch: Patch, source: Grid, target: Grid) -> Patch | None:
 
 
 def reach(inner: Grid, outer: Grid) -> Box:
-    """The voxels of ``outer`` that samples between those of ``inner`` can touch; may be empty."""
+    """Return the voxels of ``outer`` that samples within ``inner`` can touch; may be empty."""
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in inner.shape[::-1]])).reshape(3, -1).T
     kji = outer.ijk(inner.lps(corners))[:, ::-1]
     low = np.clip(np.floor(kji.min(axis=0)), 0, outer.shape).astype(int)
@@ -147,12 +147,13 @@ def reach(inner: Grid, outer: Grid) -> Box:
 
 
 def triple(values: Iterable[int]) -> tuple[int, int, int]:
+    """Return three whole numbers as a tuple."""
     k, j, i = (int(v) for v in values)
     return k, j, i
 
 
 def _nearest(patch: Patch, source: Grid, target: Grid) -> npt.NDArray[np.intp]:
-    """The target's nearest voxel (N, 3), k j i, to each voxel of the patch that lies in it."""
+    """Return the target's voxel (N, 3), k j i, nearest to each voxel of the patch inside it."""
     at = np.argwhere(patch.array) + patch.start
     kji = np.rint(target.ijk(source.lps(at[:, ::-1]))[:, ::-1]).astype(np.intp)
     return kji[((kji >= 0) & (kji < target.shape)).all(axis=1)]

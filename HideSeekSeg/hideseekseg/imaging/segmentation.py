@@ -58,7 +58,7 @@ class Segmentation:
         return self.layers[segment.layer].array[box] == segment.value
 
     def box(self, segment: Segment) -> Box | None:
-        """The smallest box that holds the segment; None where it has no voxel."""
+        """Return the smallest box that holds the segment; None where it has no voxel."""
         return self._boxes[segment.layer].get(segment.value)
 
     @cached_property
@@ -96,7 +96,7 @@ def label_values(array: npt.NDArray[np.generic]) -> list[int]:
 
 
 def boxes_of_values(array: npt.NDArray[np.integer]) -> dict[int, Box]:
-    """The smallest box (k, j, i) around each value above 0, from one way through the voxels."""
+    """Return the smallest box (k, j, i) around each value above 0, in one pass over the voxels."""
     largest = int(array.max(initial=0))
     if largest > MOST_LABELS:
         values = label_values(array)

@@ -164,6 +164,17 @@ def _check_nrrd(head: bytes) -> tuple[tuple[str, ...], _Content]:
     sizes = _numbers(fields, "sizes", dimension)
     if any(n < 1 or n != int(n) for n in sizes):
         raise HeaderError(f"has an impossible size: {_shown(fields['sizes'])}")
+    kind, encoding = _nrrd_coding(fields)
+    _check_optional_nrrd(fields, dimension)
+    packing = {"gzip": "packed", "gz": "packed", "raw": "raw"}.get(encoding, "text")
+    start = len(text) + len(separator)
+    count = math.prod(int(n) for n in sizes)
+    content = _Content(count, NRRD_TYPES[kind], packing, start, _nrrd_files(fields, listed))
+    return _nrrd_geometry(fields, dimension), content
+
+
+def _nrrd_coding(fields: Mapping[str, str]) -> tuple[str, str]:
+    """Return type and encoding of the voxels."""
     kind = fields.get("type", "").lower()
     if kind not in NRRD_TYPES:
         raise HeaderError(
@@ -176,6 +187,11 @@ def _check_nrrd(head: bytes) -> tuple[tuple[str, ...], _Content]:
         raise HeaderError(
             f"has an encoding that cannot be read: {_shown(encoding) or 'none given'}"
         )
+    return kind, encoding
+
+
+def _check_optional_nrrd(fields: Mapping[str, str], dimension: int) -> None:
+    """Check the fields that a header may have besides."""
     for name in ("line skip", "byte skip"):
         if name in fields:
             _whole(fields, name, -1 if name == "byte skip" else 0, 1 << 40)
@@ -187,15 +203,10 @@ def _check_nrrd(head: bytes) -> tuple[tuple[str, ...], _Content]:
             raise HeaderError(f"has a damaged header: {name} is {_shown(fields[name])}")
     if fields.get("endian", "little").lower() not in ("little", "big"):
         raise HeaderError(f"has a damaged header: endian is {_shown(fields['endian'])}")
-    packing = {"gzip": "packed", "gz": "packed", "raw": "raw"}.get(encoding, "text")
-    start = len(text) + len(separator)
-    count = math.prod(int(n) for n in sizes)
-    content = _Content(count, NRRD_TYPES[kind], packing, start, _nrrd_files(fields, listed))
-    return _nrrd_geometry(fields, dimension), content
 
 
 def _split(head: bytes) -> tuple[bytes, bytes, bytes]:
-    """A NRRD header, the empty line that ends it, and what follows."""
+    """Return a NRRD header, the empty line that ends it, and what follows."""
     found = re.search(rb"\r?\n\r?\n", head)
     if found is None:
         return head, b"", b""
@@ -241,17 +252,8 @@ def _nrrd_files(fields: Mapping[str, str], listed: Sequence[str]) -> tuple[str, 
 
 
 def _nrrd_geometry(fields: Mapping[str, str], dimension: int) -> tuple[str, ...]:
-    """Remarks on where the voxels lie; ITK ignores units and does not check numbers."""
-    for name in ("space units", "units"):
-        for unit in re.findall(r'"([^"]*)"', fields.get(name, "")):
-            if unit.lower() not in ("mm", "millimeter", "millimetre", "millimeters", "", "none"):
-                raise HeaderError(
-                    f"gives its sizes in {_shown(unit)} ({name}); millimetres are needed"
-                )
-    if "spacings" in fields:
-        spacings = _numbers(fields, "spacings", dimension, nan=True)
-        if any(not math.isnan(s) and not 0 < abs(s) < MAX_NUMBER for s in spacings):
-            raise HeaderError(f"has an impossible voxel size: {_shown(fields['spacings'])}")
+    """Return remarks on where the voxels lie, whose numbers ITK does not check."""
+    _check_nrrd_spacings(fields, dimension)
     if "space dimension" in fields:
         _whole(fields, "space dimension", 1, 4)
     vectors = _vectors(fields.get("space directions", ""))
@@ -266,6 +268,20 @@ def _nrrd_geometry(fields: Mapping[str, str], dimension: int) -> tuple[str, ...]
             raise HeaderError("has a damaged space origin")
     stated = vectors and fields.get("space", "").lower().replace("_", "-") in NRRD_SPACES
     return () if stated else (UNSTATED,)
+
+
+def _check_nrrd_spacings(fields: Mapping[str, str], dimension: int) -> None:
+    """Check units, which ITK ignores, and voxel sizes, which it does not check."""
+    for name in ("space units", "units"):
+        for unit in re.findall(r'"([^"]*)"', fields.get(name, "")):
+            if unit.lower() not in ("mm", "millimeter", "millimetre", "millimeters", "", "none"):
+                raise HeaderError(
+                    f"gives its sizes in {_shown(unit)} ({name}); millimetres are needed"
+                )
+    if "spacings" in fields:
+        spacings = _numbers(fields, "spacings", dimension, nan=True)
+        if any(not math.isnan(s) and not 0 < abs(s) < MAX_NUMBER for s in spacings):
+            raise HeaderError(f"has an impossible voxel size: {_shown(fields['spacings'])}")
 
 
 def _vectors(text: str) -> list[tuple[float, ...]]:
@@ -286,6 +302,33 @@ def _vectors(text: str) -> list[tuple[float, ...]]:
 
 
 def _check_meta(head: bytes) -> tuple[tuple[str, ...], _Content]:
+    fields, at = _meta_fields(head)
+    if fields.get("ObjectType", "Image") != "Image":
+        raise HeaderError("is not an image but another MetaIO object")
+    n = _whole(fields, "NDims", 1, 10)
+    sizes = _numbers(fields, "DimSize", n)
+    if any(s < 1 or s != int(s) for s in sizes):
+        raise HeaderError(f"has an impossible size: {_shown(fields['DimSize'])}")
+    kind = fields.get("ElementType", "")
+    if kind.removesuffix("_ARRAY") not in META_TYPES:
+        raise HeaderError(f"has voxels of a type that cannot be read: {_shown(kind) or 'none'}")
+    channels = 1
+    if "ElementNumberOfChannels" in fields:
+        channels = _whole(fields, "ElementNumberOfChannels", 1, 1000)
+    _check_optional_meta(fields, n)
+    packed = fields.get("CompressedData", "False").lower()[:1] == "t"
+    binary = fields.get("BinaryData", "True").lower()[:1] == "t"
+    data = fields["ElementDataFile"]
+    packing = "packed" if packed else "raw" if binary else "text"
+    count = math.prod(int(s) for s in sizes) * channels
+    content = _Content(
+        count, META_TYPES[kind.removesuffix("_ARRAY")], packing, at, _meta_files(data, head[at:])
+    )
+    return () if any(name in fields for name in _AXES_OF_META) else (UNSTATED,), content
+
+
+def _meta_fields(head: bytes) -> tuple[dict[str, str], int]:
+    """Return the fields of a MetaImage header, and where it ends."""
     fields: dict[str, str] = {}
     at = 0
     while "ElementDataFile" not in fields:
@@ -300,18 +343,11 @@ def _check_meta(head: bytes) -> tuple[tuple[str, ...], _Content]:
         if name.strip() in fields:
             raise HeaderError(f"has the header field {_shown(name.strip())!r} twice")
         fields[name.strip()] = value.strip()
-    if fields.get("ObjectType", "Image") != "Image":
-        raise HeaderError("is not an image but another MetaIO object")
-    n = _whole(fields, "NDims", 1, 10)
-    sizes = _numbers(fields, "DimSize", n)
-    if any(s < 1 or s != int(s) for s in sizes):
-        raise HeaderError(f"has an impossible size: {_shown(fields['DimSize'])}")
-    kind = fields.get("ElementType", "")
-    if kind.removesuffix("_ARRAY") not in META_TYPES:
-        raise HeaderError(f"has voxels of a type that cannot be read: {_shown(kind) or 'none'}")
-    channels = 1
-    if "ElementNumberOfChannels" in fields:
-        channels = _whole(fields, "ElementNumberOfChannels", 1, 1000)
+    return fields, at
+
+
+def _check_optional_meta(fields: Mapping[str, str], n: int) -> None:
+    """Check the fields that a header of ``n`` axes may have besides."""
     for name in ("ElementSpacing", "ElementSize"):
         if name in fields and any(s <= 0 for s in _numbers(fields, name, n)):
             raise HeaderError(f"has an impossible voxel size: {_shown(fields[name])}")
@@ -325,15 +361,6 @@ def _check_meta(head: bytes) -> tuple[tuple[str, ...], _Content]:
         _whole(fields, "HeaderSize", -1, 1 << 40)
     if "CompressedDataSize" in fields:
         _whole(fields, "CompressedDataSize", 0, 1 << 46)
-    packed = fields.get("CompressedData", "False").lower()[:1] == "t"
-    binary = fields.get("BinaryData", "True").lower()[:1] == "t"
-    data = fields["ElementDataFile"]
-    packing = "packed" if packed else "raw" if binary else "text"
-    count = math.prod(int(s) for s in sizes) * channels
-    content = _Content(
-        count, META_TYPES[kind.removesuffix("_ARRAY")], packing, at, _meta_files(data, head[at:])
-    )
-    return () if any(name in fields for name in _AXES_OF_META) else (UNSTATED,), content
 
 
 def _meta_files(name: str, rest: bytes) -> tuple[str, ...]:
@@ -377,6 +404,6 @@ def _numbers(
 
 
 def _shown(text: str) -> str:
-    """A piece of a header that can be printed on one line."""
+    """Return a piece of a header that can be printed on one line."""
     plain = "".join(c if c.isprintable() else "?" for c in text)
     return plain if len(plain) <= 60 else plain[:57] + "..."

@@ -61,7 +61,7 @@ class Grid:
         return np.asarray(lps, float) @ inverse[:3, :3].T + inverse[:3, 3]
 
     def matches(self, other: Grid, tolerance_mm: float = 1e-2) -> bool:
-        """Same shape, and no voxel centre further apart than the tolerance."""
+        """Tell whether shapes are equal and no voxel centre is further off than the tolerance."""
         return self.shape == other.shape and self.distance(other) <= tolerance_mm
 
     def distance(self, other: Grid) -> float:
@@ -71,7 +71,7 @@ class Grid:
         return float(apart.max())
 
     def cut(self, start_kji: npt.ArrayLike, shape: tuple[int, int, int]) -> Grid:
-        """The sub-grid that begins at voxel ``start_kji`` (k, j, i)."""
+        """Return the sub-grid that begins at voxel ``start_kji`` (k, j, i)."""
         matrix = self.ijk_to_lps.copy()
         matrix[:3, 3] = self.lps(np.asarray(start_kji)[::-1])
         return Grid(shape, matrix)
@@ -163,7 +163,7 @@ def from_sitk(
 
 
 def to_sitk(volume: Volume) -> sitk.Image:
-    """The same voxels and geometry as a SimpleITK image (booleans become uint8)."""
+    """Return the same voxels and geometry as a SimpleITK image (booleans become uint8)."""
     import SimpleITK as sitk
 
     array = volume.array.astype(np.uint8) if volume.array.dtype == bool else volume.array
