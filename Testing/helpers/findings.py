@@ -148,14 +148,15 @@ def make_evidence(ct: Volume, result: Result) -> dict[str, Evidence]:
 def store_result(folder: Path, ct: Volume, result: Result | None = None) -> Result:
     """Write a result of the scan ``ct`` to a folder, as a run does, with its evidence."""
     result = result or make_result(ct.grid)
-    facts = {"scan": scan_identity(ct), "versions": {"hideseekseg": "0.1.7"}}
+    scan = scan_identity(ct)
+    facts = {"scan": scan, "versions": {"hideseekseg": "0.1.7"}}
     result = replace(result, run={**result.run, **facts}, evidence=make_evidence(ct, result))
     (folder / "vertebrae").mkdir(parents=True, exist_ok=True)
     write_json(folder / "candidates.json", result)
     write_segmentation(folder / "lesions.seg.nrrd", ct.grid, result)
     for vertebra in result.vertebrae:
         file = folder / "vertebrae" / f"{vertebra.level}.npz"
-        write_vertebra(file, vertebra, result.evidence.get(vertebra.level))
+        write_vertebra(file, vertebra, result.evidence.get(vertebra.level), scan)
     return result
 
 

@@ -49,9 +49,9 @@ class Parser(argparse.ArgumentParser):
         self.exit(BAD_INPUT)
 
 
-def say(line: str) -> None:
-    """Print a line to standard output at once."""
-    print(printable(line), flush=True)
+def say(text: str) -> None:
+    """Print a line, or a table of lines, to standard output at once."""
+    print("\n".join(map(printable, text.split("\n"))), flush=True)
 
 
 def say_aside(line: str) -> None:
