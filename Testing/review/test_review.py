@@ -162,6 +162,19 @@ def test_high_p_is_never_called_unremarkable(p: float | None, flagged: bool, wor
     assert states(review) == [("T10", f"{words}, findings rejected")]
 
 
+def test_a_changed_level_is_said_where_states_were_looked_at_before(review: Review) -> None:
+    level = review.items[0].level
+    flags = {state.level: state.flags for state in review.states()}
+    assert review.set_outdated({level})
+    now = {state.level: state.flags for state in review.states()}
+    assert "out of date" in now[level][-1]
+    assert {k: v for k, v in now.items() if k != level} == {
+        k: v for k, v in flags.items() if k != level
+    }
+    assert review.set_outdated(set()) and not review.set_outdated(set())
+    assert {state.level: state.flags for state in review.states()} == flags
+
+
 def states(review: Review) -> list[tuple[str, str]]:
     return [(state.level, state.words) for state in review.states()]
 

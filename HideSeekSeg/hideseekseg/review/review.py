@@ -232,6 +232,7 @@ class Review:
             flags = tuple(flag for flag in vertebra.flags if flag != OUTDATED)
             flags = (*flags, OUTDATED) if level in levels else flags
             self._vertebrae[level] = replace(vertebra, flags=flags)
+        self._refresh()
         return self._vertebrae != before
 
     def remove_level(self, level: str) -> None:
