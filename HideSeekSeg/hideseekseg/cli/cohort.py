@@ -8,22 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..model.profile import SCHEDULES
 from .arguments import (
     BAD_INPUT,
-    DEVICES,
     FAILED,
     OK,
     STOPPED,
-    WEIGHTS_HELP,
     Command,
     count,
-    levels,
     say,
     say_aside,
-    share,
     threads,
 )
+from .segment import add_run_options
 
 if TYPE_CHECKING:
     from ..cohort.manifest import Cohort
@@ -67,19 +63,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="workers of a Dask scheduler run the cases (tcp://HOST:PORT, or its JSON file)",
     )
     add("--retry", action="store_true", help="run cases again that failed with the same inputs")
-    add("--levels", type=levels, default=(), metavar="T10,L1", help="only these vertebrae")
-    add("--device", default="auto", choices=DEVICES)
-    add("--threshold", type=share, metavar="X", help="accept scores above it (0 to 1)")
-    add("--weights", type=Path, metavar="DIR", help=WEIGHTS_HELP)
-    add("--schedule", choices=SCHEDULES, help="diffusion schedule, as of `segment`")
-    add("--all-slices", action="store_true", help="also slices unlike those of the training")
-    add(
-        "--accept-orientation",
-        action="store_true",
-        help="go on where a header contradicts the anatomy (flagged in the result)",
-    )
+    add_run_options(parser)
     add("--overwrite", action="store_true", help="replace reviewed results whose inputs changed")
-    add("--patient-names", action="store_true", help="write names and numbers DICOM has")
     parser.set_defaults(refuse=parser.error)
 
 

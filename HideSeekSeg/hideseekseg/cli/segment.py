@@ -23,6 +23,22 @@ def _segment_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = conventions()
     add("--bodies", type=Path, metavar="FILE", help="a segmentation of the vertebral bodies")
+    add_run_options(parser)
+    add("--threads", type=threads, metavar="N", help="CPU threads to use (default: PyTorch's)")
+    add("--series", default="", metavar="UID|N", help="DICOM series, where the folder has several")
+    add("--overwrite", action="store_true", help="replace the result of another scan in DIR")
+    add("--each", action="store_true", help="also write each vertebra at once, to DIR/vertebrae")
+    add("--nifti", action="store_true", help="also write lytic.nii.gz and blastic.nii.gz (0, 1)")
+    add("--log", type=Path, metavar="FILE", help="append everything that is said to a file")
+    add("--verbose", action="store_true", help="print every step, and the time it took")
+    printed = parser.add_mutually_exclusive_group()
+    printed.add_argument("--json-lines", action="store_true", help="print events as JSON lines")
+    printed.add_argument("--quiet", action="store_true", help="print errors only")
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add what ``segment`` and ``cohort`` ask of every run."""
+    add = parser.add_argument
     add(
         "--levels",
         type=levels,
@@ -45,26 +61,16 @@ def _segment_arguments(parser: argparse.ArgumentParser) -> None:
         " steps, multistep approximates it in 12, fast needs weights trained for it",
     )
     add("--all-slices", action="store_true", help="also slices unlike those of the training")
-    add("--threads", type=threads, metavar="N", help="CPU threads to use (default: PyTorch's)")
-    add("--series", default="", metavar="UID|N", help="DICOM series, where the folder has several")
     add(
         "--accept-orientation",
         action="store_true",
         help="go on where header, levels or outlines contradict the anatomy (flagged)",
     )
-    add("--overwrite", action="store_true", help="replace the result of another scan in DIR")
     add(
         "--patient-names",
         action="store_true",
         help="write name and number of the patient, where DICOM has them, into the results",
     )
-    add("--each", action="store_true", help="also write each vertebra at once, to DIR/vertebrae")
-    add("--nifti", action="store_true", help="also write lytic.nii.gz and blastic.nii.gz (0, 1)")
-    add("--log", type=Path, metavar="FILE", help="append everything that is said to a file")
-    add("--verbose", action="store_true", help="print every step, and the time it took")
-    printed = parser.add_mutually_exclusive_group()
-    printed.add_argument("--json-lines", action="store_true", help="print events as JSON lines")
-    printed.add_argument("--quiet", action="store_true", help="print errors only")
 
 
 def conventions() -> str:
