@@ -1,10 +1,11 @@
 """Damaged files of every kind that the project reads: each is read, or refused in one line.
 
-    python Testing/fuzz.py 100000 [--seed N] [--keep FOLDER]
+    python Testing/fuzz.py 100000 [--seed N] [--keep FOLDER] [--report FILE.json]
 
 Small valid files are damaged at random, a few thousand in a child process at a time, whose memory
 and time are limited; what it was reading when it crashed or hung is reported.  Hypothesis chooses
 the damages.  ``Testing/repository/test_fuzz.py`` runs a few hundred of these cases.
+``--report`` adds what was run to a JSON file, and writes the table of all runs in it beside it.
 """
 
 from __future__ import annotations
@@ -240,7 +241,7 @@ def child(count: int, seed: int, folder: Path) -> None:
         tell(now=name, file=str(path))
         fault = _read(kind, folder / name if kind.inside else path, told)
         if fault:
-            kept = folder / f"failure-{sum(told.values())}-{path.name}"
+            kept = folder / f"failure-{told['read'] + told['refused']}-{path.name}"
             kept.write_bytes(path.read_bytes())
             tell(failure=asdict(Failure(name, fault, str(kept))))
         path.write_bytes(whole)
@@ -254,9 +255,9 @@ def _read(kind: Kind, path: Path, told: Counter[str]) -> str:
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         kind.read(path)
-        told["read"] += 1
+        told.update(["read", f"read: {kind.name}"])
     except (Exception, TooLongError) as error:
-        told["refused"] += 1
+        told.update(["refused", f"refused: {kind.name}"])
         return fault_of(error)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -285,8 +286,13 @@ def _limit_memory() -> None:
 # ---- the parent
 
 
-def run(count: int, seed: int, keep: Path | None = None) -> tuple[Counter[str], list[Failure]]:
-    """Read ``count`` damaged files in child processes; how they ended, and what failed."""
+def run(
+    count: int, seed: int, keep: Path | None = None, report: Path | None = None
+) -> tuple[Counter[str], list[Failure]]:
+    """Read ``count`` damaged files in child processes; how they ended, and what failed.
+
+    Each child's part goes into the ``report`` as soon as it has ended.
+    """
     told: Counter[str] = Counter()
     failures: list[Failure] = []
     done = 0
@@ -301,9 +307,11 @@ def run(count: int, seed: int, keep: Path | None = None) -> tuple[Counter[str], 
                     kept = keep / f"{len(failures)}-{Path(failure.file).name}"
                     kept.write_bytes(Path(failure.file).read_bytes())
                 failures.append(failure)
+        if report is not None:
+            record(report, f"{part} {seed + done}", _row(part, seed + done, ended, failed), page)
         done += part
         if count > IN_CHILD:
-            print(f"{done} of {count}: {dict(told)}, {len(failures)} failures", flush=True)
+            print(f"{done} of {count}: {_totals(told)}, {len(failures)} failures", flush=True)
     return told, failures
 
 
@@ -340,22 +348,94 @@ def _run_child(count: int, seed: int, folder: Path) -> tuple[Counter[str], list[
     return Counter({"read or refused": cases}), failures
 
 
+# ---- the report of all runs
+
+Rows = dict[str, dict[str, Any]]
+
+
+def record(file: Path, key: str, row: dict[str, Any], write: Callable[[Rows], str]) -> None:
+    """Put a run's row into a report (JSON, by key), and the page made of all rows beside it."""
+    from hideseekseg.files import atomic, make_folder
+
+    make_folder(file.parent)
+    rows: Rows = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    rows = dict(sorted({**rows, key: row}.items()))
+    for path, text in (
+        (file, json.dumps(rows, indent=1) + "\n"),
+        (file.with_suffix(".md"), write(rows)),
+    ):
+        with atomic(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _totals(told: Counter[str]) -> dict[str, int]:
+    return {outcome: count for outcome, count in told.items() if ": " not in outcome}
+
+
+def _row(count: int, seed: int, told: Counter[str], failures: list[Failure]) -> dict[str, Any]:
+    kinds = {
+        name: [told[f"read: {name}"], told[f"refused: {name}"]]
+        for name in sorted(outcome.split(": ")[1] for outcome in told if ": " in outcome)
+    }
+    causes = [f"{one.kind}: {one.cause.strip().splitlines()[-1][:200]}" for one in failures]
+    return {"cases": count, "seed": seed, **_totals(told), "kinds": kinds, "failures": causes}
+
+
+def page(rows: Rows) -> str:
+    """Return the report in Markdown: each run, the sums by kind of file, and every failure."""
+    runs = sorted(rows.values(), key=lambda row: int(row["seed"]))
+    kinds: dict[str, list[int]] = {}
+    for row in runs:
+        for name, counts in row["kinds"].items():
+            kinds[name] = [a + b for a, b in zip(kinds.get(name, [0, 0]), counts)]
+    sums = [sum(row.get(name, 0) for row in runs) for name in ("cases", "read", "refused")]
+    failures = [(row["seed"], cause) for row in runs for cause in row["failures"]]
+    lines = [
+        "# Damaged files",
+        "",
+        "Written by `python Testing/fuzz.py CASES --seed SEED --report FILE.json`: small files of"
+        " every kind, damaged at random, are read in a child process with limits of memory"
+        f" ({MEMORY >> 30} GB) and processor time ({SECONDS} s a file). Each is to be read, or"
+        " refused in one plain line; anything else is a failure.",
+        "",
+        "| cases | seed | read | refused | failures |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {row['cases']:,} | {row['seed']} | {row.get('read', 0):,} |"
+            f" {row.get('refused', 0):,} | {len(row['failures'])} |"
+            for row in runs
+        ),
+        f"| **{sums[0]:,}** | all | {sums[1]:,} | {sums[2]:,} | {len(failures)} |",
+        "",
+        "| kind of file | read | refused |",
+        "|---|---|---|",
+        *(
+            f"| {name} | {read:,} | {refused:,} |"
+            for name, (read, refused) in sorted(kinds.items())
+        ),
+        "",
+        *(f"- seed {seed}: {cause}" for seed, cause in failures),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("count", type=int)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path)
+    parser.add_argument("--report", type=Path, metavar="FILE.json")
     parser.add_argument("--child", type=Path)
     args = parser.parse_args()
     if args.child is not None:
         child(args.count, args.seed, args.child)
         return 0
     began = time.monotonic()
-    told, failures = run(args.count, args.seed, args.keep)
+    told, failures = run(args.count, args.seed, args.keep, args.report)
     for failure in failures:
         print(f"\n{failure.kind}: {failure.cause}")
     seconds = time.monotonic() - began
-    print(f"{args.count} cases in {seconds:.0f} s: {dict(told)}, {len(failures)} failures")
+    print(f"{args.count} cases in {seconds:.0f} s: {_totals(told)}, {len(failures)} failures")
     return 1 if failures else 0
 
 
