@@ -1,7 +1,8 @@
 """The frame of one vertebra: its axes from its spinal canal, or else from its shape.
 
-All work happens on an isotropic working grid that is laid around the mask in LPS, so that it does
-not matter how the voxels are stored, how far apart they are or how the patient lies.
+All work happens on an isotropic working grid that is laid around the mask along the axes of the
+spine there, so that it does not matter how the voxels are stored, how far apart they are or how the
+patient lies.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def find_frame(
     from which the vertebra is tilted by 50 degrees at most, the patient's where nothing is known.
     None where the mask is too thin to be seen on the working grid.
     """
-    anywhere = Frame(_positions(mask, grid).mean(axis=0), PATIENT_AXES, None)
+    anywhere = Frame(_positions(mask, grid).mean(axis=0), reference, None)
     work = working_grid(mask, grid, anywhere)
     solid = solid_on(work, mask, grid)
     depth = ndimage.distance_transform_edt(solid)
@@ -89,7 +90,7 @@ def find_frame(
     if area >= SMALLEST_CANAL_MM2:
         behind = _hole(points, axes_of(superior, reference[1]))[1]
         return Frame(centre, axes_of(superior, behind), centre + behind)
-    normals, areas = _normals(solid)
+    normals, areas = _normals(solid, work)
 
     def facing(axes: npt.NDArray[np.float64]) -> float:
         # The power lets a surface count within some 20 degrees of the axis.
@@ -226,10 +227,10 @@ def _hole(
     return 0.0, axes[1]
 
 
-def _normals(solid: Mask) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return unit normals (n, 3: x, y, z) of a solid's surface, on patient axes, and areas."""
+def _normals(solid: Mask, grid: Grid) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return unit normals (n, 3: LPS) of a solid's surface on an isotropic grid, and areas."""
     smooth = ndimage.gaussian_filter(solid.astype(float), 1.0)
-    normals = np.stack(np.gradient(smooth)[::-1], axis=-1).reshape(-1, 3)
+    normals = np.stack(np.gradient(smooth)[::-1], axis=-1).reshape(-1, 3) @ grid.direction.T
     areas = np.linalg.norm(normals, axis=1)
     surface = areas > 0.1
     return normals[surface] / areas[surface, None], areas[surface]
