@@ -9,6 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hideseekseg.benchmark.rotations import (
+    HEADER,
+    RESAMPLED,
+    Comparison,
+    Scene,
+    Turn,
+    compare,
+    random_turns,
+    to_markdown,
+    within_limits,
+)
 from hideseekseg.findings import LesionType, Result, Status
 from hideseekseg.imaging.reading import read_ct, read_segmentation
 from hideseekseg.imaging.volume import Volume
@@ -71,6 +82,37 @@ def test_rescaled_intensities_give_the_same_lesions(
     assert "lytic" in kinds(result).get("T12", set())
     assert "blastic" in kinds(result).get("L1", set())
     assert all(c.mean_hu is None for v in result.vertebrae for c in v.candidates)
+
+
+@pytest.mark.slow
+def test_findings_turn_with_the_patient(bundle: Model, example: tuple[Path, Path]) -> None:
+    """One vertebra and few turns; `hideseekseg benchmark rotations` compares all with thirty."""
+    vertebrae = read_segmentation(example[1]).layers[0]
+    scene = Scene(read_ct(example[0]), vertebrae, levels=("T12",))
+    (turn,) = random_turns(1, 30.0, seed=4)
+    assert turn.degrees > 20
+    seen = list(compare(scene, bundle, [turn]))
+    turned = [one for one in seen if one.how == HEADER]
+    assert turned and within_limits(turned)
+    assert max(one.moved_mm or 0.0 for one in turned) < 0.1
+    lesion = next(one for one in seen if one.how == RESAMPLED and "lytic" in one.finding)
+    assert lesion.score is not None and abs(lesion.score) < 0.15
+    assert lesion.volume is not None and abs(lesion.volume) < 0.1
+
+
+def test_a_finding_that_is_lost_is_not_within_the_limits() -> None:
+    turn = Turn((1.0, 0.0, 0.0), 10.0)
+    kept = Comparison("T12-lytic-1", HEADER, turn, 0.04, -0.04, 0.1)
+    assert within_limits([kept])
+    for wrong in (
+        replace(kept, score=None, volume=None, moved_mm=None),
+        replace(kept, score=-0.06),
+        replace(kept, volume=0.06),
+    ):
+        assert not within_limits([kept, wrong])
+    lost = replace(kept, score=None, volume=None, moved_mm=None)
+    facts = {"most": 30.0, "seed": 1, "weights": "w"}
+    assert f"| {HEADER} | T12-lytic-1 | 1 of 2 | 0.040" in to_markdown([kept, lost], facts)
 
 
 def test_dicom_slices_give_what_the_nifti_gives(bundle: Model, shared: Path) -> None:

@@ -54,6 +54,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         kinds.add_parser("speed", help="seconds and memory, and their price in accuracy")
     )
     _range_arguments(kinds.add_parser("range", help="warnings on unusual inputs, false and true"))
+    _rotations_arguments(
+        kinds.add_parser("rotations", help="changes of findings in turned patients")
+    )
 
 
 def _observe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -163,6 +166,20 @@ def _range_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, metavar="DIR", help="folder for range.md and range.json")
     add("--degraded", type=count, default=4, metavar="N", help="vertebrae to degrade of each CT")
     parser.set_defaults(measure=_range)
+
+
+def _rotations_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "The drawn example, turned about axes of any direction: how far scores and volumes change,"
+        " with turned headers and with a resampled CT."
+    )
+    add = parser.add_argument
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for table and JSON")
+    add("--weights", type=Path, metavar="DIR", help=WEIGHTS_HELP)
+    add("--turns", type=count, default=30, metavar="N", help="turns (default: %(default)s)")
+    add("--degrees", type=count, default=30, metavar="N", help="largest turn (%(default)s)")
+    add("--seed", type=seed, default=1, metavar="N")
+    parser.set_defaults(measure=_rotations)
 
 
 def _speed_arguments(parser: argparse.ArgumentParser) -> None:
@@ -305,6 +322,15 @@ def _speed(args: argparse.Namespace) -> int:
     how = (args.cases, args.crops, args.repeats, args.threads, args.before)
     for path in measure(SpeedPlan(args.weights or BUNDLE, args.out, *how), say):
         print(path)
+    return OK
+
+
+def _rotations(args: argparse.Namespace) -> int:
+    from ..benchmark.rotations import report
+    from ..model.weights import BUNDLE
+
+    how = (args.turns, float(args.degrees), args.seed)
+    print(report(*how, args.weights or BUNDLE, args.out, say))
     return OK
 
 
