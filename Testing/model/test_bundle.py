@@ -89,7 +89,7 @@ def test_findings_turn_with_the_patient(bundle: Model, example: tuple[Path, Path
     """One vertebra and few turns; `hideseekseg benchmark rotations` compares all with thirty."""
     vertebrae = read_segmentation(example[1]).layers[0]
     scene = Scene(read_ct(example[0]), vertebrae, levels=("T12",))
-    (turn,) = random_turns(1, 30.0, seed=4)
+    (turn,) = random_turns(1, 30.0, seed=1)
     assert turn.degrees > 20
     seen = list(compare(scene, bundle, [turn]))
     turned = [one for one in seen if one.how == HEADER]
