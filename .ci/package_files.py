@@ -17,7 +17,7 @@ MODULE = Path(__file__).resolve().parents[1] / "HideSeekSeg"
 LIBRARY = MODULE / "hideseekseg"
 LISTS = MODULE / "CMakeLists.txt"
 SUFFIXES = (".py", ".json", ".safetensors", ".ui", ".png", ".svg", ".typed")
-RESEARCH = ("web", "simulation", "training", "benchmark", "cohort")
+RESEARCH = ("web", "simulation", "training", "benchmark", "cohort", "pacs")
 
 
 def packaged_files() -> tuple[list[str], list[str]]:

@@ -19,9 +19,9 @@ import sys
 from pathlib import Path
 
 CONSTRAINTS = Path("constraints.txt")
-EXTRAS = {"demo": "", "app": "[app]", "test": "[app,benchmark,cohort,dask,dicom,test]"}
+EXTRAS = {"demo": "", "app": "[app]", "test": "[app,benchmark,cohort,dask,dicom,pacs,test]"}
 # slicer-core is published for some machines only: elsewhere the tests that need it are skipped.
-WITHOUT_SLICER = "[benchmark,cohort,dask,dicom,test]"
+WITHOUT_SLICER = "[benchmark,cohort,dask,dicom,pacs,test]"
 # The app's trame-slicer is compiled for slicer-core 5.11; Slicer's users have 5.12.
 NEWER_SLICER = "slicer-core==5.12.4.0"
 NEWER_SLICER_FOLDER = "slicer-5.12"

@@ -60,6 +60,10 @@ class DownloadError(UserError):
     """A file that cannot be downloaded or stored."""
 
 
+class ArchiveError(UserError):
+    """An archive that does not answer, or not as asked; ``path`` is its address."""
+
+
 class NoVoxelsError(UserError):
     """An accepted lesion has no voxels to write; ``path`` names it."""
 

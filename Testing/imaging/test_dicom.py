@@ -157,6 +157,23 @@ def test_identity_and_scale_come_along_and_no_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("character_set", "name", "read"),
+    [
+        ("ISO_IR 192", "山田^太郎", "山田 太郎"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎", "Yamada Tarou=山田 太郎"),
+        ("ISO_IR 144", "Пётр^Иванов", "Пётр Иванов"),
+        ("ISO_IR 100", "Jürgen^Groß", "Jürgen Groß"),
+    ],
+    ids=["utf-8", "japanese", "cyrillic", "latin"],
+)
+def test_names_are_read_in_the_character_set_of_the_file(
+    character_set: Any, name: str, read: str, tmp_path: Path
+) -> None:
+    series(tmp_path / "x", range(5), SpecificCharacterSet=character_set, PatientName=name)
+    assert read_ct(tmp_path / "x", patient_names=True).identity["patient_name"] == read
+
+
+@pytest.mark.parametrize(
     ("uid", "as_ct", "as_segmentation"),
     [
         ("1.2.840.10008.1.3.10", "a DICOMDIR", "a DICOMDIR"),

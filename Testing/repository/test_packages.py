@@ -166,6 +166,7 @@ def test_segment_runs_in_slicers_package(
         ("check", "manifest.csv"),
         ("benchmark", "review"),
         ("app",),
+        ("pacs", "find", "--archive", "archive.json", "--patient", "1"),
     ],
     ids=lambda words: words[0],
 )

@@ -30,7 +30,7 @@ FLOORS = (
     ("output", "confidence"),
     ("simulation", "pipeline", "scene"),
     ("training", "job"),
-    ("cohort",),
+    ("cohort", "pacs"),
     ("ui",),
     ("web",),
     ("benchmark",),
@@ -68,7 +68,7 @@ def test_slicers_package_has_the_product_and_not_the_research() -> None:
     listed = package_files.listed_files("MODULE_PYTHON_SCRIPTS")
     assert {"HideSeekSeg.py", "HideSeekSegLib/widget.py", "hideseekseg/attribution.py"} <= {*listed}
     assert "hideseekseg/simulation/example.py" in listed, "the sample data draws the example"
-    for room in ("web", "training", "benchmark", "cohort"):
+    for room in ("web", "training", "benchmark", "cohort", "pacs"):
         assert not [name for name in listed if name.startswith(f"hideseekseg/{room}/")]
 
 
@@ -169,11 +169,12 @@ def test_dependencies_are_those_that_the_library_imports() -> None:
     foreign -= {"slicer", "qt", "ctk", "vtk"}  # Slicer brings them: only its rooms may import them
     known = {"skimage": "scikit-image", "PIL": "pillow"}
     trame = ("trame_client", "trame_rca", "trame_server", "trame_slicer")
-    known |= {name: name.replace("_", "-") for name in trame}
+    known |= {name: name.replace("_", "-") for name in (*trame, "dicomweb_client")}
     asked = (
         names("dependencies")
         | names("benchmark")
         | names("dicom")
+        | names("pacs")
         | names("cohort")
         | names("dask")
     )

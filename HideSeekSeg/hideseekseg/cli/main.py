@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from .. import __version__
 from ..events import Failed, to_line
 from ..plain_data import first_line
-from . import app, benchmark, cohort, export, segment, training, weights
+from . import app, benchmark, cohort, export, pacs, segment, training, weights
 from .arguments import BAD_INPUT, FAILED, STOPPED, Command, HelpFormatter, Parser
 from .completion import completion, completion_arguments
 
@@ -27,6 +27,7 @@ _MEMORY = re.compile(r"failed to map segment|[Cc]annot allocate memory|paging fi
 COMMANDS: tuple[Command, ...] = (
     *segment.COMMANDS,
     *export.COMMANDS,
+    *pacs.COMMANDS,
     *cohort.COMMANDS,
     *app.COMMANDS,
     *training.COMMANDS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,8 @@ IDENTITY = {
     "study_date": "0008|0020",
 }
 PATIENT = {"patient_name": "0010|0010", "patient_id": "0010|0020"}
+CHARACTER_SET = "0008|0005"
+TEXTS = (DESCRIPTION, *PATIENT.values())  # may be of any script
 ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 # What is no CT volume in HU, by words of the image type or the description.
@@ -230,6 +233,9 @@ def _read_tags(path: Path) -> Slice | None:
             raise InputError(path, "is a truncated or damaged DICOM image") from error
         return None  # a report, a directory of the disc, or no DICOM at all
     tags = {key: reader.GetMetaData(key).strip(" \0") for key in reader.GetMetaDataKeys()}
+    for key in TEXTS:
+        if key in tags:
+            tags[key] = _decoded(tags[key], tags.get(CHARACTER_SET, ""))
     if object_name(path):
         return None
     position, axes = _numbers(tags.get(POSITION, "")), _numbers(tags.get(ORIENTATION, ""))
@@ -242,6 +248,21 @@ def _read_tags(path: Path) -> Slice | None:
         (size[0], size[1]),
     )
     return Slice(path, tags, plane, size[2] if len(size) > 2 else 1, reader.GetPixelID())
+
+
+def _decoded(text: str, character_set: str) -> str:
+    """Return a text, as ITK passes its bytes on, in the character set that its file states."""
+    if not character_set or (text.isascii() and "\x1b" not in text):
+        return text
+    try:
+        from pydicom.charset import convert_encodings, decode_bytes
+    except ImportError:
+        return text
+    raw = text.encode("utf-8", "surrogateescape")
+    with warnings.catch_warnings():  # of sets that are misspelt, or none
+        warnings.simplefilter("ignore")
+        encodings = convert_encodings([one.strip() for one in character_set.split("\\")])
+        return str(decode_bytes(raw, encodings, {0x0A, 0x0D, ord("^")}))
 
 
 def _numbers(text: str) -> npt.NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Measurements of a result as a DICOM structured report (SR, template TID 1500), by highdicom."""
+"""What a result says as DICOM: measurements as SR (TID 1500, by highdicom), the report as PDF."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,59 @@ def dicom_sr(
     except (AttributeError, TypeError, ValueError) as error:
         raise InputError(ct.source, f"cannot be reported on: {first_line(error)}") from error
     declare_scheme(made)
+    return made
+
+
+ENCAPSULATED_PDF = "1.2.840.10008.5.1.4.1.1.104.1"
+# Of the CT's instances: what the report is of, and whom.
+_PATIENT_AND_STUDY = (
+    *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex"),
+    *("PatientIdentityRemoved", "DeidentificationMethod", "PatientAge", "PatientSize"),
+    *("StudyInstanceUID", "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID"),
+    *("AccessionNumber", "StudyDescription", "PatientWeight"),
+)
+
+
+def dicom_report(stored: StoredResult, instances: Sequence[Any], pdf: bytes, title: str) -> Any:
+    """Return a report's PDF as a DICOM object (a pydicom dataset) of the CT's study."""
+    import pydicom
+
+    hd = highdicom()
+    first, now = instances[0], datetime.now()
+    made = pydicom.Dataset()
+    made.SpecificCharacterSet = "ISO_IR 192"
+    for keyword in _PATIENT_AND_STUDY:
+        if keyword in first:
+            setattr(made, keyword, first.get(keyword))
+    made.SOPClassUID, made.SOPInstanceUID = ENCAPSULATED_PDF, hd.UID()
+    made.Modality, made.SeriesInstanceUID = "DOC", hd.UID()
+    made.SeriesNumber, made.InstanceNumber = SERIES_NUMBER + 2, 1
+    made.SeriesDescription = "HideSeekSeg report, research use only"
+    made.Manufacturer, made.ManufacturerModelName = MANUFACTURER, "HideSeekSeg"
+    made.SoftwareVersions, made.ConversionType = __version__, "WSD"
+    made.ContentDate, made.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+    made.AcquisitionDateTime = None
+    made.BurnedInAnnotation = "YES" if stored.scan.get("patient_name") else "NO"
+    made.DocumentTitle = title[:1024]
+    made.ConceptNameCodeSequence = [_coded(("18748-4", "LN", "Diagnostic imaging report"))]
+    made.SourceInstanceSequence = [_reference(instance) for instance in instances]
+    made.MIMETypeOfEncapsulatedDocument = "application/pdf"
+    made.EncapsulatedDocumentLength = len(pdf)
+    made.EncapsulatedDocument = pdf + b"\0" * (len(pdf) % 2)
+    meta = pydicom.dataset.FileMetaDataset()
+    meta.MediaStorageSOPClassUID = made.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
+    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    made.file_meta = meta
+    return made
+
+
+def _reference(instance: Any) -> Any:
+    import pydicom
+
+    made = pydicom.Dataset()
+    made.ReferencedSOPClassUID = instance.SOPClassUID
+    made.ReferencedSOPInstanceUID = instance.SOPInstanceUID
     return made
 
 
