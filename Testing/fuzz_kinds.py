@@ -34,22 +34,21 @@ from hideseekseg.model.classifier import LinearClassifier
 from hideseekseg.model.profile import Decision, Geometry, Intensity, Profile, Schedule
 from hideseekseg.model.published.download import _memory
 from hideseekseg.model.weights import load_model, save_model
-from hideseekseg.output.result_folder import held_by_another
+from hideseekseg.output.result_folder import held_by_another, read_vertebra, write_vertebra
 from hideseekseg.output.seg_nrrd import write_segmentation
 from hideseekseg.output.tables import result_from_json, to_json
-from hideseekseg.output.vertebra_file import read_vertebra, write_vertebra
 from hideseekseg.review.review import Review
-from hideseekseg.scene.evidence_storage import packed, unpacked
+from hideseekseg.scene.review_storage import packed, unpacked
 from hideseekseg.simulation.source_vertebrae import read_sources
 from hideseekseg.training.commands import _claim
 from hideseekseg.training.dataset import load_slices
-from hideseekseg.training.manifest import read_manifest
 from hideseekseg.training.observing import (
     SeenCandidate,
     SeenVertebra,
     read_observations,
     write_observations,
 )
+from hideseekseg.training.prepare import read_manifest
 from hideseekseg.training.trainer import TrainingStage, run_stage
 
 GRID = Grid((6, 8, 10), np.diag([0.8, 0.8, 1.5, 1.0]))
@@ -340,7 +339,7 @@ KINDS = [
 
 
 def _scene_kinds() -> list[Kind]:
-    from hideseekseg.scene.scene_file import checked_scene
+    from hideseekseg.scene.import_data import checked_scene
 
     def read(path: Path) -> object:
         with checked_scene(path) as description:

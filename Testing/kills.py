@@ -93,7 +93,7 @@ def damaged_parts(out: Path) -> list[str]:
     """Every file that has its own name is whole."""
     import torch
 
-    from hideseekseg.output.vertebra_file import read_vertebra
+    from hideseekseg.output.result_folder import read_vertebra
 
     faults = []
     for path in out.rglob("*"):

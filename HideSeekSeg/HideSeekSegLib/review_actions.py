@@ -15,7 +15,7 @@ from hideseekseg.findings import LESION_TYPES
 from hideseekseg.output.review_export import EXPORTED
 from hideseekseg.scene.level_rows import levelRows
 from hideseekseg.scene.results import Results
-from hideseekseg.scene.surfaces import addSurfaces, removeSurfaces
+from hideseekseg.scene.segments import addSurfaces, removeSurfaces
 from hideseekseg.ui.review_controller import ReviewController
 
 REVIEWER_KEY = "HideSeekSeg/reviewer"

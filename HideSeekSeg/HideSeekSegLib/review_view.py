@@ -1,4 +1,8 @@
-"""The review in the panel: draws what ``ui.review_controller`` says, forwards what is pressed."""
+"""The review in the panel: draws what ``ui.review_controller`` says, forwards what is pressed.
+
+Keyboard shortcuts are installed only while the module is open, so that no other module loses a
+key; each belongs to a button, and the button shows it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from typing import Any
 
 import ctk
 import qt
+from slicer.i18n import tr as _
 
 from hideseekseg.findings import LESION_TYPES
 from hideseekseg.review.burden import Burden
@@ -23,12 +28,68 @@ from hideseekseg.ui.texts import (
     VERDICTS,
     VERTEBRA_COLUMNS,
     burden_cells,
+    shown,
     vertebra_cells,
 )
+from hideseekseg.ui.texts import KEYS as DESK_KEYS
 
-from .candidate_table import CandidateTable, PlainTable
 from .review_actions import FaintVertebrae
 from .status_bar import StatusBar
+from .tables import CandidateTable, PlainTable
+
+# The widget that a key of the desk works.
+WIDGETS = {
+    action: f"{action}Edit" if action == "comment" else f"{action}Button" for action in DESK_KEYS
+}
+KEYS = {WIDGETS[action]: key for action, key in DESK_KEYS.items()}
+
+
+class Shortcuts:
+    """The keys of one panel; ``ui`` holds its widgets by name."""
+
+    def __init__(self, ui: Any) -> None:
+        self._ui = ui
+        self._shortcuts: list[Any] = []
+        for name, key in KEYS.items():
+            widget = getattr(ui, name)
+            if name != "commentEdit":
+                widget.text = f"{widget.text} [{shown(key)}]"
+            widget.toolTip = f"{widget.toolTip} ({_('key')} {key})"
+
+    @property
+    def installed(self) -> bool:
+        return bool(self._shortcuts)
+
+    def install(self, window: Any) -> None:
+        """Make the keys act in the whole window: the reader looks at the views."""
+        self.remove()
+        if window is None:  # as in Slicer without a main window
+            return
+        for name, key in KEYS.items():
+            shortcut = qt.QShortcut(qt.QKeySequence(key), window)
+            shortcut.connect("activated()", self._action(name))
+            self._shortcuts.append(shortcut)
+
+    def remove(self) -> None:
+        """Release the keys: they are any module's again."""
+        for shortcut in self._shortcuts:
+            shortcut.enabled = False
+            shortcut.disconnect("activated()")
+            shortcut.setParent(None)
+            shortcut.deleteLater()
+        self._shortcuts = []
+
+    def _action(self, name: str) -> Any:
+        widget = getattr(self._ui, name)
+
+        def press() -> None:
+            if name == "commentEdit":
+                widget.setFocus()
+            else:
+                widget.click()
+
+        return press
+
 
 OF_CHOSEN = (
     *("acceptButton", "uncertainButton", "rejectButton", "reasonBox"),

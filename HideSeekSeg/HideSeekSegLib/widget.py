@@ -10,22 +10,20 @@ from slicer.i18n import tr as _
 
 from hideseekseg.errors import UserError
 from hideseekseg.events import Progress, Started
+from hideseekseg.scene.export_inputs import problems
 from hideseekseg.scene.results import Results
-from hideseekseg.scene.validation import problems
 from hideseekseg.ui.review_session import ReviewSession, latest
 from hideseekseg.ui.segmentation_run import Choices, MakeJob, Outcome, SegmentationRun
 from hideseekseg.ui.texts import done, told
 
-from .levels_table import LevelsTable
 from .logic import HOW_TO_GET, hasTotalSegmentator, segmentVertebrae, temporaryFolder
 from .pytorch_check import PyTorchCheck, runs_on
 from .qt_process import QtProcess
 from .review_actions import ReviewActions
-from .review_view import ReviewPanel
-from .settings import AdvancedSettings, WeightsImport
-from .shortcuts import Shortcuts
+from .review_view import ReviewPanel, Shortcuts
+from .settings import AdvancedSettings, WeightsImport, learn
 from .status_bar import RunButton, StatusBar
-from .weights import learn
+from .tables import LevelsTable
 
 LEAST_LIST = 170  # pixels of the review's lists
 

@@ -55,10 +55,9 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from .findings import Candidate, Evidence, Result, Status, VertebraFinding
-    from .imaging.patch import Patch
     from .imaging.reading import read_ct, read_segmentation
     from .imaging.segmentation import Segmentation
-    from .imaging.volume import Grid, Volume
+    from .imaging.volume import Grid, Patch, Volume
     from .job import segment
     from .model.weights import Model, load_model
     from .output.seg_nrrd import write_segmentation

@@ -14,8 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from .imaging.patch import Patch
-from .imaging.volume import Grid
+from .imaging.volume import Grid, Patch
 
 SCHEMA_VERSION = "1.1"
 

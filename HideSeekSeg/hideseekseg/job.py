@@ -25,10 +25,9 @@ from .imaging.volume import Volume, scan_identity, to_sitk
 from .model.inference import is_out_of_memory
 from .model.weights import BUNDLE, Model, load_model
 from .output.figures.overview import overview
-from .output.result_folder import EACH, FILES, MASKS, Claim, claim, remove_vertebrae
+from .output.result_folder import EACH, FILES, MASKS, Claim, claim, remove_vertebrae, write_vertebra
 from .output.seg_nrrd import lesion_mask, write_segmentation
 from .output.tables import write_csv, write_json
-from .output.vertebra_file import write_vertebra
 from .pipeline import Options, segment_spine
 
 __all__ = ["EACH", "FILES", "Job", "run", "segment", "writable"]

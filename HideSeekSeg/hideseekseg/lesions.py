@@ -16,8 +16,7 @@ from scipy import ndimage
 
 from .anatomy.crop import Mask, to_ct
 from .findings import LESION_TYPES, Candidate, LesionType, SliceCandidate
-from .imaging.patch import measure_patch
-from .imaging.volume import Grid, Volume
+from .imaging.volume import Grid, Volume, measure_patch
 
 LEAST_OVERLAP = 1 / 3
 FEATURES = (

@@ -28,9 +28,8 @@ from hideseekseg.benchmark.real_scans import (
     surface_distance_mm,
 )
 from hideseekseg.errors import InputError
-from hideseekseg.imaging.patch import bounding_box
 from hideseekseg.imaging.segmentation import Segment, Segmentation
-from hideseekseg.imaging.volume import Grid, Volume, from_sitk, resample
+from hideseekseg.imaging.volume import Grid, Volume, bounding_box, from_sitk, resample
 from hideseekseg.model.profile import Geometry
 
 Mask = npt.NDArray[np.bool_]

@@ -25,9 +25,8 @@ from hideseekseg.anatomy.intensity import (
     network_input,
 )
 from hideseekseg.anatomy.localization import close_up
-from hideseekseg.imaging.patch import patch_of
 from hideseekseg.imaging.reading import read_ct, read_segmentation
-from hideseekseg.imaging.volume import Volume
+from hideseekseg.imaging.volume import Volume, patch_of
 from hideseekseg.model.profile import Geometry, Intensity, Profile
 from hideseekseg.simulation.source_vertebrae import Source, load_vertebrae, read_sources
 

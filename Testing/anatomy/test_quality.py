@@ -27,8 +27,7 @@ from hideseekseg.anatomy.quality import (
     remarks,
 )
 from hideseekseg.benchmark.robustness import DEGRADED, DegradationScene, alarms, wilson
-from hideseekseg.imaging.patch import patch_of
-from hideseekseg.imaging.volume import Volume
+from hideseekseg.imaging.volume import Volume, patch_of
 from hideseekseg.model.profile import Geometry, Intensity, Profile
 from hideseekseg.simulation.acquisition import Acquisition, draw_noise
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers import app
-from hideseekseg.benchmark.app.measure import growth, to_markdown
+from hideseekseg.benchmark.responsiveness import growth, to_markdown
 from hideseekseg.cli.main import main
 
 

@@ -22,10 +22,10 @@ from hideseekseg.benchmark.cases import (
     read_boxes,
     split_drawn,
 )
-from hideseekseg.benchmark.methods.anomaly import NAME as ANOMALY_NAME
-from hideseekseg.benchmark.methods.anomaly import anomaly_architecture
+from hideseekseg.benchmark.methods.baselines import NAME as ANOMALY_NAME
+from hideseekseg.benchmark.methods.baselines import anomaly_architecture
 from hideseekseg.benchmark.methods.trained import ANOMALY, UNET, save_network, trained_methods
-from hideseekseg.benchmark.methods.unet import NAME as UNET_NAME
+from hideseekseg.benchmark.methods.trained import NAME as UNET_NAME
 from hideseekseg.cli.main import main
 from hideseekseg.errors import InputError
 from hideseekseg.model.autoencoder import DiffusionAutoencoder

@@ -14,29 +14,37 @@ from helpers.benchmark import toys
 from helpers.models import CPU
 from helpers.vertebrae import TOY, toy_slices
 from hideseekseg.benchmark.cases import BenchmarkCase
-from hideseekseg.benchmark.comparison import ablations, run_ablations
-from hideseekseg.benchmark.methods.activation_maps import (
+from hideseekseg.benchmark.comparison import (
+    ablations,
+    choose,
+    realism,
+    removed_share,
+    run_ablations,
+)
+from hideseekseg.benchmark.methods.baselines import (
     NAMES,
     Logit,
+    OtsuHiding,
     activations,
-    cams,
-    first_component,
-)
-from hideseekseg.benchmark.methods.anomaly import (
     anomaly_architecture,
     anomaly_method,
+    cams,
     change_map,
     difference_map,
+    first_component,
+    otsu,
     train_anomaly,
 )
 from hideseekseg.benchmark.methods.method import HideAndSeek, Method, run, with_profile
-from hideseekseg.benchmark.methods.otsu import OtsuHiding, otsu
-from hideseekseg.benchmark.methods.trained import load_network, save_network
-from hideseekseg.benchmark.methods.unet import UNet, train_unet, unet_method
+from hideseekseg.benchmark.methods.trained import (
+    UNet,
+    load_network,
+    save_network,
+    train_unet,
+    unet_method,
+)
 from hideseekseg.benchmark.metrics import measure
-from hideseekseg.benchmark.realism import realism, removed_share
-from hideseekseg.benchmark.report.failures import SHOWN, draw_failures, failures
-from hideseekseg.benchmark.threshold_selection import choose
+from hideseekseg.benchmark.report.case_pictures import SHOWN, draw_failures, failures
 from hideseekseg.errors import InputError
 from hideseekseg.findings import LESION_TYPES, LesionType
 from hideseekseg.model.autoencoder import DiffusionAutoencoder

@@ -21,14 +21,13 @@ from scipy import ndimage
 
 from hideseekseg.cli.main import main
 from hideseekseg.cohort.case_run import CaseRecord, read_record
-from hideseekseg.cohort.discovery import discover
-from hideseekseg.cohort.manifest import case_folder, read_cohort
+from hideseekseg.cohort.manifest import case_folder, discover, read_cohort
 from hideseekseg.cohort.pool import Machine, Plan, PoolLimits, choose_plan
 from hideseekseg.files import locked
 from hideseekseg.imaging.dicom_seg import SEG
 from hideseekseg.imaging.volume import Volume, to_sitk
-from hideseekseg.output.stored_result import read_result
-from hideseekseg.ui.process_tree import tree
+from hideseekseg.output.result_folder import read_result
+from hideseekseg.ui.child_process import tree
 
 LIBRARY = Path(__file__).resolve().parents[2] / "HideSeekSeg"
 linux = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks into /proc")

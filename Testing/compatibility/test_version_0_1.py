@@ -20,9 +20,9 @@ from helpers.scene import Slicer
 from hideseekseg.cli.main import main
 from hideseekseg.imaging.reading import read_segmentation
 from hideseekseg.model.weights import load_model
-from hideseekseg.output.figures.evidence_strip import make_strip
+from hideseekseg.output.figures.vertebra_row import make_strip
+from hideseekseg.output.result_folder import read_vertebra
 from hideseekseg.output.tables import result_from_json
-from hideseekseg.output.vertebra_file import read_vertebra
 from hideseekseg.review.review import Review
 
 OLD = Path(__file__).resolve().parents[1] / "data" / "version-0.1"

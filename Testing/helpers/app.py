@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hideseekseg.benchmark.app.browser import (
+from hideseekseg.benchmark.browser import (
     PATIENCE,
     REST,
     Served,
@@ -25,7 +25,7 @@ from hideseekseg.benchmark.app.browser import (
     chromium,
     new_page,
 )
-from hideseekseg.benchmark.app.browser import serve as serve_with
+from hideseekseg.benchmark.browser import serve as serve_with
 
 __all__ = ["PATIENCE", "Served", "browser", "serve"]
 ROOT = Path(__file__).resolve().parents[2]

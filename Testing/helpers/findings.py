@@ -10,12 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from hideseekseg.findings import Candidate, Evidence, LesionType, Result, Status, VertebraFinding
-from hideseekseg.imaging.patch import Patch
-from hideseekseg.imaging.volume import Grid, Volume, scan_identity
+from hideseekseg.imaging.volume import Grid, Patch, Volume, scan_identity
+from hideseekseg.output.result_folder import write_vertebra
 from hideseekseg.output.review_export import export_accepted
 from hideseekseg.output.seg_nrrd import write_segmentation
 from hideseekseg.output.tables import write_json
-from hideseekseg.output.vertebra_file import write_vertebra
 from hideseekseg.review.review import Review
 
 Floats = npt.NDArray[np.float64]

@@ -16,9 +16,16 @@ import torch
 from torch import nn
 
 from helpers.vertebrae import TOY, toy_slices
-from hideseekseg.training.distributed import SINGLE, ProcessGroup, open_team
 from hideseekseg.training.train import TrainingSettings, train
-from hideseekseg.training.trainer import Losses, TrainingProgress, TrainingStage, run_stage
+from hideseekseg.training.trainer import (
+    SINGLE,
+    Losses,
+    ProcessGroup,
+    TrainingProgress,
+    TrainingStage,
+    open_team,
+    run_stage,
+)
 
 STAGE = TrainingStage("line", steps=60, learning_rate=0.05, weight_decay=0.0, seed=3)
 SETTINGS = TrainingSettings(encoder_steps=6, decoder_steps=5, encoder_batch=8, decoder_batch=8)

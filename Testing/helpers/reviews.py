@@ -23,7 +23,7 @@ class PanelReview:
         self.controller = opened.panel.review
 
     def press(self, action: str) -> None:
-        from hideseekseg.ui.shortcuts import KEYS
+        from hideseekseg.ui.texts import KEYS
 
         self.opened.key(KEYS[action])
 
@@ -163,7 +163,7 @@ class PageReview:
     """The page's state; what is pressed is read from the page's own script."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        from hideseekseg.web.review_view import ReviewPage
+        from hideseekseg.web.page import ReviewPage
 
         self.page, self._loop = Page(), loop
         self._view = ReviewPage(self.page, Windows())  # type: ignore[arg-type]

@@ -19,8 +19,8 @@ from hideseekseg.errors import InputError
 from hideseekseg.events import Cancelled, Event, Finished, VertebraDone, from_line
 from hideseekseg.findings import Evidence, Status, VertebraFinding
 from hideseekseg.imaging.reading import read_segmentation
+from hideseekseg.output.result_folder import read_vertebra, write_vertebra
 from hideseekseg.output.tables import vertebra_to_json
-from hideseekseg.output.vertebra_file import read_vertebra, write_vertebra
 
 RESULTS = ["candidates.csv", "candidates.json", "lesions.seg.nrrd", "overview.png"]
 LEVELS = ["T11", "T12", "L1"]

@@ -18,7 +18,7 @@ from hideseekseg.attribution import attribute, encode
 from hideseekseg.findings import Evidence
 from hideseekseg.imaging.volume import Grid
 from hideseekseg.model.profile import Decision, Intensity
-from hideseekseg.output.figures.evidence_strip import make_strip, revealed_alone, slice_candidate
+from hideseekseg.output.figures.vertebra_row import make_strip, revealed_alone, slice_candidate
 from hideseekseg.pipeline import make_evidence
 
 

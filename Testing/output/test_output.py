@@ -42,9 +42,8 @@ from hideseekseg.findings import (
     Status,
     VertebraFinding,
 )
-from hideseekseg.imaging.patch import Patch, move_patch
 from hideseekseg.imaging.reading import read_ct, read_segmentation
-from hideseekseg.imaging.volume import Grid, Volume
+from hideseekseg.imaging.volume import Grid, Patch, Volume, move_patch
 from hideseekseg.output.figures.drawing import (
     BONE_WINDOW,
     DPI,
@@ -53,8 +52,7 @@ from hideseekseg.output.figures.drawing import (
     busiest_slice,
     window,
 )
-from hideseekseg.output.figures.overview import overview, show_crops
-from hideseekseg.output.figures.spine_view import spine_view
+from hideseekseg.output.figures.overview import overview, show_crops, spine_view
 from hideseekseg.output.seg_nrrd import write_segmentation
 from hideseekseg.output.segment_description import TYPE_COLOURS, labels, terminology_entry
 from hideseekseg.output.tables import (

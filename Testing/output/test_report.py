@@ -35,7 +35,7 @@ from hideseekseg.findings import Evidence, Result
 from hideseekseg.imaging.volume import Grid
 from hideseekseg.output.report import make_report
 from hideseekseg.output.report_files import write_html, write_pdf
-from hideseekseg.output.stored_result import read_result
+from hideseekseg.output.result_folder import read_result
 
 
 class WrittenReport(HTMLParser):

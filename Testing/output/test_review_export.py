@@ -16,8 +16,8 @@ import SimpleITK as sitk
 from helpers.findings import RUN as UNNAMED
 from helpers.findings import ball, make_grid, make_result
 from hideseekseg.errors import InputError
-from hideseekseg.imaging.patch import Patch, measure_patch
 from hideseekseg.imaging.reading import read_segmentation
+from hideseekseg.imaging.volume import Patch, measure_patch
 from hideseekseg.output.review_export import EXPORTED, NoVoxelsError, export_accepted
 from hideseekseg.output.seg_nrrd import write_segmentation
 from hideseekseg.output.segment_description import TYPE_COLOURS

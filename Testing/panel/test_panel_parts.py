@@ -34,7 +34,7 @@ def opened(desktop: Desktop) -> Iterator[Opened]:
 
 
 def test_keys_are_free_in_slicer_and_stand_on_their_buttons(opened: Opened) -> None:
-    from HideSeekSegLib.shortcuts import KEYS
+    from HideSeekSegLib.review_view import KEYS
 
     assert not TAKEN & set(KEYS.values())
     assert len(set(KEYS.values())) == len(KEYS)
@@ -155,7 +155,7 @@ def test_a_folder_without_weights_is_refused(
 
 
 def test_choices_become_the_command_line(opened: Opened, tiny_weights: Path) -> None:
-    from hideseekseg.scene.validation import Inputs
+    from hideseekseg.scene.export_inputs import Inputs
     from hideseekseg.ui.segmentation_run import Choices
 
     inputs = Inputs(Path("ct.nrrd"), Path("v.seg.nrrd"))
@@ -174,7 +174,7 @@ def test_choices_become_the_command_line(opened: Opened, tiny_weights: Path) -> 
 
 
 def test_estimate_knows_the_method_the_device_and_the_slices(slow_weights: Path) -> None:
-    from HideSeekSegLib.weights import BUNDLE, describe
+    from HideSeekSegLib.settings import BUNDLE, describe
 
     bundled, heavy = describe(BUNDLE), describe(slow_weights)
     assert "a first estimate" in bundled.estimate(3, "cpu", False)

@@ -25,7 +25,7 @@ from helpers.scene import add_ct, add_segmentation, add_transform, everything_of
 from hideseekseg.events import Cancelled, Failed, Finished, Started, VertebraDone, to_line
 from hideseekseg.findings import Candidate, LesionType, Status, VertebraFinding
 from hideseekseg.imaging.volume import Volume
-from hideseekseg.output.vertebra_file import write_vertebra
+from hideseekseg.output.result_folder import write_vertebra
 
 Spine = tuple[Volume, Volume]
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no signals")

@@ -32,8 +32,7 @@ from helpers.scene import (
     everything_of,
 )
 from hideseekseg.findings import Evidence, Result, Status, VertebraFinding
-from hideseekseg.imaging.patch import Patch
-from hideseekseg.imaging.volume import Grid, Volume
+from hideseekseg.imaging.volume import Grid, Patch, Volume
 
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
 pytest.importorskip("slicer.util", reason="slicer-core is not installed")

@@ -53,7 +53,7 @@ def nodes(mrml: Slicer) -> int:
 def test_a_saved_scene_opens_by_a_relative_path_too(
     mrml: Slicer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hideseekseg.scene.scene_file import read_scene
+    from hideseekseg.scene.import_data import read_scene
     from hideseekseg.ui.review_session import latest
 
     monkeypatch.chdir(SAVED.parent)
@@ -66,7 +66,7 @@ def test_a_saved_scene_opens_by_a_relative_path_too(
 
 
 def test_a_scene_that_names_a_file_elsewhere_is_refused(mrml: Slicer, tmp_path: Path) -> None:
-    from hideseekseg.scene.scene_file import read_scene
+    from hideseekseg.scene.import_data import read_scene
 
     secret = tmp_path / "secret.nrrd"
     with zipfile.ZipFile(SAVED) as source:
@@ -80,7 +80,7 @@ def test_a_scene_that_names_a_file_elsewhere_is_refused(mrml: Slicer, tmp_path: 
 
 
 def test_an_image_that_names_its_data_elsewhere_is_refused(mrml: Slicer, tmp_path: Path) -> None:
-    from hideseekseg.scene.scene_file import read_scene
+    from hideseekseg.scene.import_data import read_scene
 
     def detach(name: str, content: bytes) -> bytes:
         if not name.endswith("ct.nrrd"):
@@ -95,7 +95,7 @@ def test_an_image_that_names_its_data_elsewhere_is_refused(mrml: Slicer, tmp_pat
 
 
 def test_no_address_in_a_scene_is_asked(mrml: Slicer, tmp_path: Path) -> None:
-    from hideseekseg.scene.scene_file import read_scene
+    from hideseekseg.scene.import_data import read_scene
 
     asked: list[str] = []
 
@@ -127,7 +127,7 @@ def test_no_address_in_a_scene_is_asked(mrml: Slicer, tmp_path: Path) -> None:
 def test_what_is_no_good_scene_is_one_line(
     mrml: Slicer, tmp_path: Path, change: Change, extra: tuple[tuple[str, bytes], ...], cause: str
 ) -> None:
-    from hideseekseg.scene.scene_file import read_scene
+    from hideseekseg.scene.import_data import read_scene
 
     path = changed(tmp_path, change, *extra)
     emptied: list[bool] = []

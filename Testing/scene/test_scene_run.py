@@ -15,13 +15,13 @@ from helpers.scene import Slicer, add_ct, add_segmentation, add_transform, every
 from hideseekseg.cli.main import main
 from hideseekseg.findings import Status
 from hideseekseg.imaging.volume import Volume
-from hideseekseg.output.vertebra_file import read_vertebra
+from hideseekseg.output.result_folder import read_vertebra
 
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
 pytest.importorskip("slicer.util", reason="slicer-core is not installed")
 
+from hideseekseg.scene.export_inputs import problems, writeInputs  # noqa: E402
 from hideseekseg.scene.results import Results  # noqa: E402
-from hideseekseg.scene.validation import problems, writeInputs  # noqa: E402
 from hideseekseg.ui.segmentation_run import Choices, SegmentationRun  # noqa: E402
 
 NAMES = {33: "vertebrae_T11", 32: "vertebrae_T12", 31: "Segment_3"}

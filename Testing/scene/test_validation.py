@@ -18,7 +18,7 @@ from hideseekseg.imaging.segmentation import Segmentation
 from hideseekseg.imaging.volume import Grid
 
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed")
-reading = pytest.importorskip("hideseekseg.scene.validation", reason="slicer-core is missing")
+reading = pytest.importorskip("hideseekseg.scene.export_inputs", reason="slicer-core is missing")
 
 
 def turned(degrees: float) -> Floats:

@@ -16,8 +16,7 @@ from torch import distributed
 
 from helpers.process_group import STAGE, error_on, fit_line, new_line
 from hideseekseg.model.weights import DeviceError
-from hideseekseg.training.distributed import SINGLE, ProcessGroup, open_team
-from hideseekseg.training.trainer import Losses, run_stage
+from hideseekseg.training.trainer import SINGLE, Losses, ProcessGroup, open_team, run_stage
 
 TESTING = Path(__file__).resolve().parents[1]
 

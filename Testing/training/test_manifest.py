@@ -20,8 +20,14 @@ from hideseekseg.imaging.volume import Grid, Volume, to_sitk
 from hideseekseg.simulation.simulate import BODY, COMPACT_GEOMETRY
 from hideseekseg.training.dataset import load_slices, make_batch
 from hideseekseg.training.evaluation import load_cases
-from hideseekseg.training.manifest import balance, overlap, read_manifest
-from hideseekseg.training.prepare import PreparedRow, cut_out, write_shards
+from hideseekseg.training.prepare import (
+    PreparedRow,
+    balance,
+    cut_out,
+    overlap,
+    read_manifest,
+    write_shards,
+)
 from hideseekseg.training.train import COMPACT
 
 HEAD = "image,mask,label,patient,level,convention"

@@ -154,7 +154,7 @@ def test_what_is_read_elsewhere_comes_back(tmp_path: Path) -> None:
 
 
 def gone(pid: int) -> bool:
-    from hideseekseg.ui.process_tree import tree
+    from hideseekseg.ui.child_process import tree
 
     return not tree(pid)
 
@@ -307,7 +307,7 @@ def test_both_ways_to_list_processes_agree() -> None:
 
 
 def test_windows_ends_the_tree() -> None:
-    from hideseekseg.ui.process_tree import kill_words
+    from hideseekseg.ui.child_process import kill_words
 
     assert kill_words(42) == ["taskkill", "/F", "/T", "/PID", "42"]
 

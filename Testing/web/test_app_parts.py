@@ -13,7 +13,7 @@ import pytest
 from helpers.findings import make_ct, make_evidence, make_grid, make_result
 from helpers.scene import Slicer
 from hideseekseg.imaging.reading import read_ct, read_segmentation
-from hideseekseg.output.figures.evidence_strip import TITLES, make_strip
+from hideseekseg.output.figures.vertebra_row import TITLES, make_strip
 
 LIBRARY = Path(__file__).resolve().parents[2] / "HideSeekSeg"
 GRID = make_grid((70, 50, 50), (1.2, 1.1, 2.0))
@@ -71,7 +71,7 @@ def test_surfaces_lie_where_the_vertebrae_are_and_are_not_saved(
 
     from hideseekseg.scene.import_data import addCt, addSegmentation
     from hideseekseg.scene.level_rows import levelRows
-    from hideseekseg.scene.surfaces import addSurfaces, removeSurfaces
+    from hideseekseg.scene.segments import addSurfaces, removeSurfaces
 
     mrml.scene.Clear(True)
     labels = read_segmentation(box_files[1])

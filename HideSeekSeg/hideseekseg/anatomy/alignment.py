@@ -14,10 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from ..imaging.patch import Box
 from ..imaging.reading import two_places
 from ..imaging.segmentation import Segmentation
-from ..imaging.volume import Grid, Volume
+from ..imaging.volume import Box, Grid, Volume
 from .labelling import Assignment, assign
 from .orientation import ACCEPTED, GO_ON, contradiction
 

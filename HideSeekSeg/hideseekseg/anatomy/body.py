@@ -16,8 +16,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ..findings import BodySource
-from ..imaging.patch import bounding_box
-from ..imaging.volume import Grid, Volume, resample
+from ..imaging.volume import Grid, Volume, bounding_box, resample
 from .vertebra_frame import (
     PATIENT_AXES,
     STEP_MM,

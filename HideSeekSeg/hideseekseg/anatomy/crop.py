@@ -12,8 +12,17 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ..imaging.patch import Patch, bounding_box, move_patch, patch_of, reach, triple
-from ..imaging.volume import Grid, Volume, resample
+from ..imaging.volume import (
+    Grid,
+    Patch,
+    Volume,
+    bounding_box,
+    move_patch,
+    patch_of,
+    reach,
+    resample,
+    triple,
+)
 from ..model.profile import Geometry
 
 Mask = npt.NDArray[np.bool_]

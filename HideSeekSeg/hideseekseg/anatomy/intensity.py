@@ -19,7 +19,7 @@ from ..errors import NotCTError
 from ..imaging.volume import Volume
 from ..model.profile import Intensity, Profile
 from .crop import Crop, Mask, feathered
-from .surface_distance import SurfaceDistance, surface_distance_of
+from .vertebra_shape import SurfaceDistance, surface_distance_of
 
 # Medians over 17 CTs in HU, those of training and validation: 60th percentile of the tissue 2-10 mm
 # around the body (51 to 136), 95th percentile inside it (333 to 797).

@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..findings import BodySource
-from ..imaging.patch import EVERYWHERE, Box, Patch, move_patch, patch_of, triple
 from ..imaging.segmentation import Segmentation
-from ..imaging.volume import Grid, Volume
+from ..imaging.volume import EVERYWHERE, Box, Grid, Patch, Volume, move_patch, patch_of, triple
 from .body import CUT, CUT_SHARE, Axes, Body, find_body
 from .labelling import Assignment, body_segments, order
 from .vertebra_frame import PATIENT_AXES, axes_of

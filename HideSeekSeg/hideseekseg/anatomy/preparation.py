@@ -14,7 +14,7 @@ from .crop import Crop, crop_grid, take_crop
 from .intensity import Calibration, Landmarks, landmarks
 from .localization import LocatedBody, close_up
 from .quality import UNKNOWN, Limits, Quality, measure, obstacles, remarks
-from .surface_distance import surface_distance_of
+from .vertebra_shape import surface_distance_of
 
 LEAST_BODY_VOXELS = 100
 LEAST_EXTENT_MM = 6.0  # along each axis of the CT: less is a rim, not a body

@@ -12,12 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ..imaging.patch import bounding_box
-from ..imaging.volume import Grid, Volume
+from ..imaging.volume import Grid, Volume, bounding_box
 from ..model.profile import Geometry, Profile
 from .crop import Crop, Mask, feathered
 from .intensity import METAL_HU, Calibration, highest
-from .surface_distance import REACH_MM, SurfaceDistance, surface_distance_of
+from .vertebra_shape import REACH_MM, SurfaceDistance, surface_distance_of
 
 Floats = npt.NDArray[np.float32]
 

@@ -1,4 +1,4 @@
-"""What can be measured of a label in passing: where its body lies, its size, its pieces."""
+"""What can be measured of a label in passing: where its body lies, its size, pieces and depth."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ..imaging.segmentation import Segment, Segmentation
+from ..imaging.volume import Volume, bounding_box
 
 Vector = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -109,3 +110,50 @@ def shape_of(segmentation: Segmentation, segments: Sequence[Segment]) -> Vertebr
 def _steps(spacing: npt.NDArray[np.float64], target: float) -> tuple[int, int, int]:
     k, j, i = (max(int(target // mm), 1) for mm in spacing)
     return k, j, i
+
+
+REACH_MM = 10.0
+
+
+@dataclass(frozen=True)
+class SurfaceDistance:
+    """A body and ``REACH_MM`` around it, all (K, J, I).
+
+    ``inside`` is the body, ``values`` the CT as float32; ``outer`` is the distance in mm to the
+    body, ``inner`` that to what is no body.
+    """
+
+    inside: Mask
+    values: npt.NDArray[np.float32]
+    outer: npt.NDArray[np.float64]
+    inner: npt.NDArray[np.float64]
+    spacing: npt.NDArray[np.float64]
+
+    @property
+    def width(self) -> float:
+        """Return how thick (mm) a layer must be to hold voxels all around the body."""
+        return max(1.5, float(self.spacing.max()))
+
+    @property
+    def rim(self) -> Mask:
+        """Return the outermost layer of the body."""
+        return self.inside & (self.inner <= self.width)
+
+    @property
+    def near(self) -> Mask:
+        """Return what lies around the body, without the layer that its surface blurs into."""
+        return (self.outer > self.width) & (self.outer <= 2 * self.width + 1)
+
+
+def surface_distance_of(ct: Volume, body: Mask) -> SurfaceDistance:
+    """Return the outline of a body (bool, on the CT's grid)."""
+    spacing = ct.grid.spacing[::-1]
+    box = bounding_box(body, margin=int(np.ceil(REACH_MM / spacing.min())))
+    inside = body[box]
+    return SurfaceDistance(
+        inside,
+        ct.array[box].astype(np.float32),
+        ndimage.distance_transform_edt(~inside, sampling=spacing),
+        ndimage.distance_transform_edt(inside, sampling=spacing),
+        spacing,
+    )

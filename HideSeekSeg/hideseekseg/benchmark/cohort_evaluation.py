@@ -23,11 +23,9 @@ from ..cohort.tables import CaseResult, CohortIndex, case_results, read_index
 from ..errors import InputError, UserError
 from ..files import atomic
 from ..findings import LESION_TYPES, LesionType, Status, VertebraFinding
-from ..imaging.patch import Patch, move_patch, patch_of
 from ..imaging.reading import check_segmentation, read_segmentation
-from ..imaging.volume import Grid
-from ..output.result_folder import FILES
-from ..output.stored_result import read_result
+from ..imaging.volume import Grid, Patch, move_patch, patch_of
+from ..output.result_folder import FILES, read_result
 from ..output.tables import write_plain
 from ..training.lesion_matching import LEAST_TRUE_VOXELS, RULE, Match, match
 from .metrics import REPLICATES, Estimate, Outcome, draw_weights, estimates, reliability

@@ -1,4 +1,10 @@
-"""The full benchmark: every method on every set, one table each, sets never pooled."""
+"""The full benchmark: every method on every set, one table each, sets never pooled.
+
+Thresholds of a method are chosen on validation vertebrae: per type the setting, and the score
+threshold, that are worth most: the mean of F1 (IoU >= 0.1) and Dice, less what false findings in
+healthy vertebrae cost.  And whether the healthy edit is real: how much of a lesion it removes, what
+an auditor says of it.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from ..attribution import encode
 from ..errors import InputError
 from ..files import atomic, make_folder
+from ..findings import LESION_TYPES, LesionType
 from ..model.weights import Model, load_model
 from ..simulation.source_vertebrae import Source, read_sources
+from ..training.evaluation import Edited, edit_case
+from ..training.threshold_tuning import LEAST_IOU
+from ..training.threshold_tuning import worth as worth_of
 from ..training.trainer import Say, counter
 from .cases import (
     BenchmarkCase,
@@ -27,21 +39,78 @@ from .cases import (
     read_boxes,
     split_drawn,
 )
-from .methods.activation_maps import FROM_TORCHCAM, cams
-from .methods.anomaly import NAME as ANOMALY_NAME
-from .methods.anomaly import change_map, difference_map
-from .methods.method import HideAndSeek, Method, Tuned, run, with_profile
-from .methods.otsu import OtsuHiding, otsu
+from .methods.baselines import FROM_TORCHCAM, OtsuHiding, cams, change_map, difference_map, otsu
+from .methods.baselines import NAME as ANOMALY_NAME
+from .methods.method import HideAndSeek, Method, Setting, Tuned, run, with_profile
 from .methods.trained import AUDITOR, load_auditor, spread, trained_methods
-from .methods.unet import NAME as UNET_NAME
-from .metrics import Outcome, draw_weights, estimates, lesions_of, outcome, recall_by_stratum
-from .realism import realism
-from .report.boxes import RULE, boxes_to_markdown, draw_boxes, try_boxes
-from .report.failures import draw_failures
+from .methods.trained import NAME as UNET_NAME
+from .metrics import (
+    Estimate,
+    Outcome,
+    Weights,
+    count,
+    draw_weights,
+    estimates,
+    interval,
+    lesions_of,
+    outcome,
+    recall_by_stratum,
+    weighted_mean,
+)
+from .report.case_pictures import RULE, boxes_to_markdown, draw_boxes, draw_failures, try_boxes
 from .report.plots import draw_plots
-from .report.results import About, Data, MethodResult, describe, estimates_data
-from .report.table import to_markdown
-from .threshold_selection import choose
+from .report.table import About, Data, MethodResult, describe, estimates_data, to_markdown
+
+TRIED_THRESHOLDS = 20
+
+
+def choose(
+    method: Method,
+    subjects: Sequence[BenchmarkCase],
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> Tuned:
+    """Return the method's own thresholds where they are fixed, else the best on the subjects."""
+    if method.fixed is not None:
+        return method.fixed
+    outcomes: list[list[Outcome]] = [[] for _ in method.settings]
+    for number, subject in enumerate(subjects):
+        seen = method.prepare(subject)
+        for own, setting in zip(outcomes, method.settings):
+            lesions, p = method.detect(seen, dict.fromkeys(LESION_TYPES, setting))
+            own.append(outcome(subject.case, subject.vertebra, lesions, p))
+        tell(number + 1, len(subjects))
+    settings: dict[LesionType, Setting] = {}
+    thresholds: dict[LesionType, float] = {}
+    for kind in LESION_TYPES:
+        best = -np.inf
+        for setting, own in zip(method.settings, outcomes):
+            for threshold in _thresholds(own, kind):
+                value = worth(own, kind, threshold)
+                if value > best:
+                    best, settings[kind], thresholds[kind] = value, setting, threshold
+    return Tuned(settings, thresholds)
+
+
+def worth(outcomes: Sequence[Outcome], kind: LesionType, threshold: float) -> float:
+    """As in tuning, for one type; 0 where there is none of it."""
+    counted = count(outcomes, kind, threshold, LEAST_IOU)
+    found, missed, false = (float(c.sum()) for c in (counted.found, counted.missed, counted.false))
+    if found + missed == 0:
+        return 0.0
+    healthy = np.array([not one.diseased for one in outcomes])
+    per_healthy = float(counted.false[healthy].sum()) / max(int(healthy.sum()), 1)
+    f1 = 2 * found / (2 * found + missed + false)
+    return worth_of(f1, float(np.nanmean(counted.dice)), per_healthy)
+
+
+def _thresholds(outcomes: Sequence[Outcome], kind: LesionType) -> list[float]:
+    """Quantiles of the candidates' scores, from below all of them."""
+    scores = np.concatenate([np.empty(0), *(one.matches[kind].scores for one in outcomes)])
+    if len(scores) == 0:
+        return [0.0]
+    levels = np.linspace(0, 1, TRIED_THRESHOLDS, endpoint=False)
+    return [float(scores.min()) - 1.0, *np.unique(np.quantile(scores, levels)).tolist()]
+
 
 OWN = "Hide-and-Seek Attribution"
 
@@ -327,3 +396,65 @@ def run_ablations(
             own.append(outcome(subject.case, subject.vertebra, lesions, p))
         tell(number + 1, len(subjects))
     return outcomes
+
+
+LEAST_PIXELS = 16  # of lesion, for a slice to count as crossed
+
+
+def realism(subjects: Sequence[BenchmarkCase], model: Model, auditor: Model) -> dict[str, Estimate]:
+    """Means over the diseased vertebrae with a twin, with bootstrap intervals, by name."""
+    ill = [s for s in subjects if s.twin is not None and _crossed(s).any()]
+    rows = [_of_vertebra(subject, model, auditor) for subject in ill]
+    weights = draw_weights([s.case.patient for s in ill], [s.vertebra for s in ill])
+    names = rows[0] if rows else {}
+    return {name: _estimate(np.array([row[name] for row in rows]), weights) for name in names}
+
+
+def _estimate(values: npt.NDArray[np.float64], weights: Weights) -> Estimate:
+    value = float(weighted_mean(values, np.ones((1, len(values))))[0])
+    return Estimate(value, *interval(weighted_mean(values, weights)))
+
+
+def _of_vertebra(subject: BenchmarkCase, model: Model, auditor: Model) -> dict[str, float]:
+    seen = edit_case(subject.case, model)
+    figures = {
+        f"{kind} signal removed": removed_share(subject, seen, kind) for kind in LESION_TYPES
+    }
+    figures["change beside the lesions (x)"] = _beside(subject, seen)
+    crossed = _crossed(subject)
+    pictures = {"image": subject.case.x, "edit": seen.healthy.edited, "twin": subject.twin}
+    for judge, weights in (("own classifier", model), ("auditor", auditor)):
+        for what, images in pictures.items():
+            assert images is not None
+            p = encode(images[crossed], weights).p.numpy()
+            figures[f"P of {what}, {judge}"] = float(p.mean())
+            figures[f"{what} called malignant, {judge}"] = float((p >= 0.5).mean())
+    return figures
+
+
+def removed_share(subject: BenchmarkCase, seen: Edited, kind: LesionType) -> float:
+    """Return the part of the lesion's signal (image minus twin) that the edit takes away.
+
+    1 where the edit is the twin, 0 where nothing was changed: the change's projection on the
+    signal, over the true voxels of one type.  NaN without such voxels.
+    """
+    assert subject.twin is not None
+    where = subject.case.truth[kind]
+    signal = (subject.case.x - subject.twin)[:, 0].numpy()[where]
+    change = -seen.healthy.difference[where]
+    power = float((signal**2).sum())
+    return float((change * signal).sum()) / power if power > 0 else float("nan")
+
+
+def _beside(subject: BenchmarkCase, seen: Edited) -> float:
+    """Mean absolute change of x in the body where there is no lesion, on slices with one."""
+    case = subject.case
+    beside = case.body & ~case.truth["lytic"] & ~case.truth["blastic"]
+    beside &= _crossed(subject)[:, None, None]
+    change = np.abs(seen.healthy.difference[beside])
+    return float(change.mean()) if change.size else float("nan")
+
+
+def _crossed(subject: BenchmarkCase) -> npt.NDArray[np.bool_]:
+    truth = subject.case.truth
+    return np.asarray((truth["lytic"] | truth["blastic"]).sum(axis=(1, 2)) >= LEAST_PIXELS)

@@ -15,10 +15,9 @@ from ..findings import LESION_TYPES
 from ..model.weights import Model, load_model
 from ..training.trainer import Say, counter
 from .cases import BenchmarkCase, load_simulated, split_drawn
-from .comparison import OWN, bootstrap_of, write_set
-from .methods.anomaly import change_map, difference_map
+from .comparison import OWN, bootstrap_of, choose, write_set
+from .methods.baselines import OtsuHiding, change_map, difference_map, otsu
 from .methods.method import HideAndSeek, Method, Tuned, run
-from .methods.otsu import OtsuHiding, otsu
 from .methods.trained import spread
 from .metrics import (
     Outcome,
@@ -28,8 +27,7 @@ from .metrics import (
     lesions_of,
     recall_by_stratum,
 )
-from .report.results import About, Data, MethodResult, describe, estimates_data
-from .threshold_selection import choose
+from .report.table import About, Data, MethodResult, describe, estimates_data
 
 TITLE = "Simulated lesions in real vertebrae, cross-validated by patient"
 TUNED_ON = "the other patients of each fold"

@@ -19,9 +19,8 @@ from ..anatomy.localization import LocatedBody, all_bodies, close_up, levels_of,
 from ..anatomy.preparation import Prepared, prepare
 from ..anatomy.quality import SIMULATED, measure, obstacles, remarks
 from ..files import atomic, make_folder
-from ..imaging.patch import bounding_box, patch_of
 from ..imaging.reading import read_ct, read_segmentation
-from ..imaging.volume import Grid, Volume
+from ..imaging.volume import Grid, Volume, bounding_box, patch_of
 from ..model.profile import Geometry
 from ..simulation.acquisition import Acquisition, draw_noise
 from ..simulation.simulate import COMPACT_GEOMETRY, draw_sample

@@ -61,7 +61,7 @@ def _run(args: argparse.Namespace) -> int:
     importlib.import_module("..web", __package__)
     if importlib.util.find_spec("trame_slicer") is None:
         raise InputError("app", MISSING)
-    from ..web.run_view import RunSettings
+    from ..web.page import RunSettings
     from ..web.server import Address, serve
     from ..web.session import Start
 

@@ -274,8 +274,7 @@ def _train(args: argparse.Namespace) -> int:
 
     with stop_on_signal() as should_stop:
         from ..benchmark.methods.trained import STEPS, train_baseline
-        from ..training.distributed import open_team
-        from ..training.trainer import stage_teller
+        from ..training.trainer import open_team, stage_teller
 
         steps = args.steps or STEPS[args.network]
         tell = stage_teller(say)
@@ -300,14 +299,14 @@ def _runs(args: argparse.Namespace) -> int:
 
 
 def _review(args: argparse.Namespace) -> int:
-    from ..benchmark.review_latency import report
+    from ..benchmark.responsiveness import report
 
     print(report(args.candidates))
     return OK
 
 
 def _app(args: argparse.Namespace) -> int:
-    from ..benchmark.app.measure import AppBenchmarkPlan, measure
+    from ..benchmark.responsiveness import AppBenchmarkPlan, measure
 
     plan = AppBenchmarkPlan(args.out, args.python, args.candidates, args.runs, args.rounds)
     for path in measure(plan, say):

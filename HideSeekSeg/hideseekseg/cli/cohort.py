@@ -85,8 +85,7 @@ def _run(args: argparse.Namespace) -> int:
     from .console import stop_on_signal
 
     with stop_on_signal() as should_stop:
-        from ..cohort.discovery import discover
-        from ..cohort.manifest import read_cohort
+        from ..cohort.manifest import discover, read_cohort
 
         path = rest[0] if rest else discover(args.discover, args.out, say_aside)
         cohort = read_cohort(path)

@@ -27,7 +27,7 @@ def _export(args: argparse.Namespace) -> int:
     from ..files import atomic
     from ..output.dicom_seg_export import dicom_seg, read_instances, read_source
     from ..output.dicom_sr_export import dicom_sr
-    from ..output.stored_result import read_result
+    from ..output.result_folder import read_result
 
     if not args.dicom_seg and not args.dicom_sr:
         raise InputError("", "nothing to write: give --dicom-seg, and perhaps --dicom-sr")
@@ -61,7 +61,7 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
 def _report(args: argparse.Namespace) -> int:
     from ..output.report import make_report
     from ..output.report_files import write_html, write_pdf
-    from ..output.stored_result import read_result
+    from ..output.result_folder import read_result
 
     stored = read_result(args.result, args.unreviewed)
     earlier = read_result(args.earlier, args.unreviewed) if args.earlier else None

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print.
+"""The command line: parse, call, print; and the shell's completion, made of the parser itself.
 
 Only argparse is imported here; what a subcommand needs is imported when it runs, so that ``--help``
 answers at once.
@@ -6,6 +6,7 @@ answers at once.
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import sys
@@ -15,8 +16,55 @@ from .. import __version__
 from ..events import Failed, to_line
 from ..plain_data import first_line
 from . import app, benchmark, cohort, export, pacs, segment, training, weights
-from .arguments import BAD_INPUT, FAILED, STOPPED, Command, HelpFormatter, Parser
-from .completion import completion, completion_arguments
+from .arguments import BAD_INPUT, FAILED, OK, STOPPED, Command, HelpFormatter, Parser
+
+SHELLS = ("bash", "zsh")
+# Bash completes what it is given; zsh takes the same script by its own emulation.
+_SCRIPT = """\
+_hideseekseg() {{
+    local current="${{COMP_WORDS[COMP_CWORD]}}" before="${{COMP_WORDS[COMP_CWORD-1]}}" words=""
+    case "${{COMP_WORDS[1]}} $before" in
+{choices}    esac
+    if [ -z "$words" ] && [ "$COMP_CWORD" -eq 1 ]; then
+        words="{commands}"
+    elif [ -z "$words" ] && [[ "$current" == -* ]]; then
+        case "${{COMP_WORDS[1]}}" in
+{options}        esac
+    fi
+    COMPREPLY=()
+    if [ -n "$words" ]; then
+        COMPREPLY=($(compgen -W "$words" -- "$current"))
+    fi
+}}
+complete -o default -F _hideseekseg hideseekseg
+"""
+
+
+def completion_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the shell, and say how the script is used."""
+    parser.add_argument("shell", choices=SHELLS)
+    parser.epilog = 'in ~/.bashrc: eval "$(hideseekseg completion bash)"; in ~/.zshrc with zsh'
+
+
+def completion(parser: argparse.ArgumentParser, shell: str) -> int:
+    """Print the script of a shell."""
+    found = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    choices, options = "", ""
+    for name, command in found.choices.items():
+        shown = [a for a in command._actions if a.help != argparse.SUPPRESS]
+        words = " ".join(word for action in shown for word in action.option_strings)
+        options += f'            {name}) words="{words}" ;;\n'
+        for action in shown:
+            if action.choices is not None:
+                given = "|".join(f'"{name} {word}"' for word in action.option_strings)
+                given = given or f'"{name} {name}"'
+                listed = " ".join(map(str, action.choices))
+                choices += f'        {given}) words="{listed}" ;;\n'
+    if shell == "zsh":
+        print("autoload -U +X bashcompinit && bashcompinit")
+    print(_SCRIPT.format(choices=choices, commands=" ".join(found.choices), options=options))
+    return OK
+
 
 LEAST_ADDRESS_SPACE = 3 << 29  # bytes: to load the libraries, before any image
 PACKAGE = __package__.partition(".")[0] + "."

@@ -139,7 +139,7 @@ def _fetch_and_segment(
     from ..job import Job, run
     from ..output.report import make_report
     from ..output.report_files import write_html, write_pdf
-    from ..output.stored_result import read_result
+    from ..output.result_folder import read_result
     from ..output.tables import format_table
     from ..pacs.transfer import CT, RESULT, SEGMENTATION, Wanted, fetch_study, make_objects
     from ..pipeline import Options

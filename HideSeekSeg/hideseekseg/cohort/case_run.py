@@ -23,7 +23,7 @@ from .. import __version__
 from ..errors import InputError, UserError
 from ..events import Event, Message
 from ..files import make_folder, open_regular, read_object
-from ..imaging.file_kinds import is_dicom
+from ..imaging.image_file import is_dicom
 from ..model.profile import BUNDLE
 from ..output.result_folder import EXPORTED, FILES
 from ..output.tables import write_plain

@@ -15,10 +15,8 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from ..errors import InputError
-from .dicom_frames import DicomFrame, read_frames, rescaled
-from .file_kinds import first_bytes, is_dicom
-from .image_file import captured, check_sizes
-from .slice_stack import Plane, Stack, stack_of
+from .image_file import captured, check_sizes, first_bytes, is_dicom
+from .slice_stack import DicomFrame, Plane, Stack, read_frames, rescaled, stack_of
 from .volume import Grid, Volume
 
 MIN_SLICES = 4

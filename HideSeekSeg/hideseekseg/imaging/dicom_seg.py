@@ -16,11 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from .file_kinds import is_dicom
-from .mask_folder import layered
-from .patch import Patch, patch_of, triple
-from .segmentation import Segmentation
-from .volume import Grid
+from .image_file import is_dicom
+from .segmentation import Segmentation, layered
+from .volume import Grid, Patch, patch_of, triple
 
 SEG = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"

@@ -17,10 +17,15 @@ from ..errors import InputError
 from . import nifti
 from .dicom import DICOMDIR, check_series, object_name, read_series
 from .dicom_seg import find_dicom_segmentations, read_dicom_segmentation
-from .file_kinds import is_dicom
-from .image_file import ReadImage, is_folder, read_header, read_image
-from .mask_folder import mask_files, read_mask_folder, structure_of
-from .segmentation import Segmentation, segments_from_header, segments_from_values
+from .image_file import ReadImage, is_dicom, is_folder, read_header, read_image
+from .segmentation import (
+    Segmentation,
+    mask_files,
+    read_mask_folder,
+    segments_from_header,
+    segments_from_values,
+    structure_of,
+)
 from .volume import Grid, Volume, from_sitk
 
 LABEL_TOLERANCE = 0.01

@@ -18,13 +18,12 @@ import numpy.typing as npt
 from .. import __version__
 from ..anatomy.labelling import SNOMED
 from ..errors import InputError, TiltedGantryError
-from ..imaging.patch import Patch, move_patch
 from ..imaging.reading import read_ct
-from ..imaging.volume import Grid, Volume, case_name, content_hash
+from ..imaging.volume import Grid, Patch, Volume, case_name, content_hash, move_patch
 from ..plain_data import first_line
 from ..review.items import Item
+from .result_folder import StoredResult
 from .segment_description import TYPE_COLOURS, shade
-from .stored_result import StoredResult
 
 SERIES_NUMBER = 9300
 MANUFACTURER = "HideSeekSeg"

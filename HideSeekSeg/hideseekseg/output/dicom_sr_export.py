@@ -13,8 +13,7 @@ import numpy as np
 
 from .. import __version__
 from ..errors import InputError
-from ..imaging.patch import measure_patch
-from ..imaging.volume import Volume
+from ..imaging.volume import Volume, measure_patch
 from ..plain_data import first_line
 from ..review.burden import ALL, Burden, lesion_burden
 from ..review.items import Item
@@ -34,7 +33,7 @@ from .dicom_seg_export import (
     region_code,
     tracking_uid,
 )
-from .stored_result import StoredResult
+from .result_folder import StoredResult
 
 Code = tuple[str, str, str]
 

@@ -25,13 +25,12 @@ from ..anatomy.stability import (
 )
 from ..errors import InputError
 from ..findings import LESION_TYPES, Evidence, Status
-from ..imaging.patch import measure_patch, move_patch
-from ..review.burden import ALL, lesion_burden
-from ..review.follow_up import LocatedLesion, match_lesions
+from ..imaging.volume import measure_patch, move_patch
+from ..review.burden import ALL, LocatedLesion, lesion_burden, match_lesions
 from ..review.items import Item, VertebraState
 from .figures.drawing import Mask
-from .figures.evidence_strip import make_strip
-from .stored_result import StoredResult, title_of
+from .figures.vertebra_row import make_strip
+from .result_folder import StoredResult, title_of
 
 RESEARCH = (
     "Research use only. Not a medical device, and no diagnosis: every finding needs a reader."

@@ -1,7 +1,8 @@
-"""The folder of a result: one scan in it, and one run at a time.
+"""The folder of a result: one scan in it, one run at a time; its vertebra files; read back.
 
 The results of two scans in one folder would mix two patients: the table of one beside the
 vertebrae of the other.  So a folder is asked what it holds before anything is written to it.
+Each vertebra is written while the run continues with the next one.
 """
 
 from __future__ import annotations
@@ -9,22 +10,31 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ..anatomy.labelling import LEVELS
 from ..archives import read_arrays
 from ..errors import InputError
-from ..files import read_object
-from ..imaging.volume import case_name
+from ..files import atomic, read_object
+from ..findings import Evidence, Status, VertebraFinding
+from ..imaging.reading import read_segmentation
+from ..imaging.volume import Grid, Patch, case_name, patch_of, triple
+from ..plain_data import as_type, first_line, from_plain
+from ..review.items import Item, VertebraState
+from ..review.review import Review
+from .tables import result_from_json, vertebra_from_json, vertebra_to_json
 
 FILES = ("lesions.seg.nrrd", "candidates.json", "candidates.csv", "overview.png")
-MASKS = ("lytic.nii.gz", "blastic.nii.gz")
+MASK_FILES = ("lytic.nii.gz", "blastic.nii.gz")
 EXPORTED = ("accepted.seg.nrrd", "accepted.csv", "review.json", "burden.csv")
 PICTURE = "accepted.png"
 SCENE = "review.mrb"
 EACH = "vertebrae"
-_ALL = (*FILES, *MASKS, *EXPORTED, PICTURE, SCENE)
+_ALL = (*FILES, *MASK_FILES, *EXPORTED, PICTURE, SCENE)
 
 
 @dataclass(frozen=True)
@@ -120,3 +130,228 @@ def _scan_of(file: Path) -> Mapping[str, str] | None:
         return {str(key): str(value) for key, value in found.items()}
     except (InputError, OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
+
+
+ARRAYS = tuple(f.name for f in fields(Evidence) if f.name != "grid")
+MASKS = ("body", "lytic", "blastic", "changed")
+MOST_BYTES = 4 << 30  # of the arrays of one vertebra
+_UNREADABLE = (OSError, KeyError, TypeError, ValueError, IndexError, RecursionError)
+
+
+def write_vertebra(
+    path: str | Path,
+    finding: VertebraFinding,
+    evidence: Evidence | None,
+    scan: Mapping[str, str] | None = None,
+) -> None:
+    """Write a ``.npz`` that is complete from the moment it has its name.
+
+    It holds the finding as in candidates.json, the candidates' voxels on the CT's grid, and the
+    evidence where there is some.  ``scan`` says which scan it is of.  Raises InputError where
+    it cannot be written.
+    """
+    # The threshold is the reader's to choose: this file does not say what is accepted.
+    text = json.dumps(vertebra_to_json(finding, None), allow_nan=False)
+    arrays: dict[str, Any] = {"finding": np.frombuffer(text.encode(), np.uint8)}
+    if scan:
+        arrays["scan"] = np.frombuffer(json.dumps(dict(scan)).encode(), np.uint8)
+    for n, candidate in enumerate(finding.candidates):
+        if candidate.patch is not None:
+            arrays[f"voxels{n}"] = candidate.patch.array
+            arrays[f"start{n}"] = np.array(candidate.patch.start, np.int64)
+    if evidence is not None:
+        arrays |= {name: getattr(evidence, name) for name in ARRAYS}
+        arrays["ijk_to_lps"] = evidence.grid.ijk_to_lps
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def read_vertebra(path: str | Path) -> tuple[VertebraFinding, Evidence | None]:
+    """Read what ``write_vertebra`` wrote; raises InputError for a missing or another file.
+
+    Nothing in the file is run, whoever made it.
+    """
+    try:
+        arrays = read_arrays(Path(path), most_bytes=MOST_BYTES)
+        finding = vertebra_from_json(json.loads(arrays["finding"].tobytes().decode()))
+        patches = (_patch(arrays, n) for n in range(len(finding.candidates)))
+        candidates = tuple(replace(c, patch=p) for c, p in zip(finding.candidates, patches))
+        return replace(finding, candidates=candidates), _evidence(arrays)
+    except FileNotFoundError as error:
+        raise InputError(path, "does not exist") from error
+    except _UNREADABLE as error:
+        raise InputError(path, "is not the result of a vertebra, or is damaged") from error
+
+
+def evidence_of(arrays: Mapping[str, Any]) -> Evidence:
+    """Return the evidence that these arrays (named as its fields, and ``ijk_to_lps``) are.
+
+    Raises KeyError or ValueError where they are of another kind.
+    """
+    matrix, shape = np.asarray(arrays["ijk_to_lps"]), arrays["image"].shape
+    if matrix.shape != (4, 4) or matrix.dtype.kind != "f" or not np.isfinite(matrix).all():
+        raise ValueError("no matrix of a grid")
+    if len(shape) != 3 or abs(np.linalg.det(matrix)) < 1e-9:
+        raise ValueError("no images of slices")
+    for name in ARRAYS:
+        kind = "b" if name in MASKS else "f"
+        if arrays[name].shape != shape or arrays[name].dtype.kind != kind:
+            raise ValueError(f"{name} is of another kind")
+    return Evidence(grid=Grid(shape, matrix), **{name: arrays[name] for name in ARRAYS})
+
+
+def _patch(arrays: dict[str, Any], number: int) -> Patch | None:
+    if f"voxels{number}" not in arrays:
+        return None
+    voxels, start = arrays[f"voxels{number}"], arrays[f"start{number}"]
+    if voxels.dtype != bool or voxels.ndim != 3 or start.dtype.kind != "i" or start.shape != (3,):
+        raise ValueError("voxels of another kind")
+    return Patch(voxels, triple(start))
+
+
+def _evidence(arrays: dict[str, Any]) -> Evidence | None:
+    if "ijk_to_lps" not in arrays:
+        return None
+    if "changed" not in arrays:  # written by version 0.1
+        arrays = {**arrays, "changed": arrays["lytic"] | arrays["blastic"]}
+    return evidence_of(arrays)
+
+
+@dataclass(frozen=True)
+class StoredResult:
+    """A run's result, or the review of it.
+
+    ``lesions`` are those that count: accepted in the review, or above the threshold where nobody
+    has reviewed them.  ``patches`` are their voxels by id on ``grid``, that of the CT, which is
+    None where there is no lesion.  ``states`` are those of all vertebrae, ``bodies`` the volumes of
+    the vertebral bodies (mm3) that were analysed, by level.  ``reviewer`` and ``reviewed`` (when,
+    ISO 8601) are empty without a review; ``others`` are all candidates that do not count;
+    ``run`` is ``Result.run``.
+    """
+
+    folder: Path
+    run: Mapping[str, Any]
+    threshold: float
+    states: tuple[VertebraState, ...]
+    bodies: Mapping[str, float | None]
+    lesions: tuple[Item, ...]
+    grid: Grid | None
+    patches: Mapping[str, Patch]
+    reviewer: str = ""
+    reviewed: str = ""
+    others: tuple[Item, ...] = ()
+
+    @property
+    def scan(self) -> dict[str, str]:
+        """Return which scan it is of, as ``scan_identity`` does; empty where that is not known."""
+        found = self.run.get("scan", {})
+        return {str(key): str(value) for key, value in found.items()}
+
+    def evidence(self, level: str) -> Evidence | None:
+        """Return the images of a vertebra; None where the run did not keep them (``--each``).
+
+        Raises InputError for a damaged file.
+        """
+        file = self.folder / EACH / f"{level}.npz"
+        return read_vertebra(file)[1] if file.is_file() else None
+
+
+def read_result(folder: Path, unreviewed: bool = False) -> StoredResult:
+    """Return the review that a folder holds, else the run's result.
+
+    ``unreviewed`` takes what the run found, whatever a review says of it.  Raises InputError where
+    the folder holds neither, where a file is damaged, and where two files contradict each other.
+    """
+    found, review = folder / FILES[1], folder / EXPORTED[2]
+    if review.is_file() and not unreviewed:
+        return _read(folder, review, _of_review, folder / EXPORTED[0])
+    if found.is_file():
+        return _read(folder, found, _of_run, folder / FILES[0])
+    what = FILES[1] if unreviewed else f"{FILES[1]} and no {EXPORTED[2]}"
+    raise InputError(folder, f"is no folder of results: it holds no {what}")
+
+
+def _read(folder: Path, file: Path, parse: Any, outlines: Path) -> StoredResult:
+    data = read_object(file)
+    try:
+        said = parse(data)
+        as_type(dict[str, str], said["run"].get("scan", {}))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(file, f"is damaged: {first_line(error)}") from error
+    lesions: tuple[Item, ...] = said["lesions"]
+    if not lesions:
+        return StoredResult(folder=folder, grid=None, patches={}, **said)
+    segmentation = read_segmentation(outlines)
+    patches = {}
+    for segment in segmentation.segments:
+        box = segmentation.box(segment)
+        if box is not None:
+            start = (s.start for s in box)
+            patch = patch_of(segmentation.mask(segment, box), start)
+            if patch is not None:
+                patches[segment.id] = patch
+    missing = [x.name for x in lesions if x.id not in patches]
+    if missing or len(patches) != len(lesions):
+        other = f"it lacks {missing[0]}" if missing else "it has more lesions"
+        raise InputError(outlines, f"is not of the same result as {file.name}: {other}")
+    return StoredResult(folder=folder, grid=segmentation.grid, patches=patches, **said)
+
+
+def _of_run(data: dict[str, Any]) -> dict[str, Any]:
+    result = result_from_json(data)
+    review = Review(result.threshold)
+    for vertebra in result.vertebrae:
+        review.add_vertebra(vertebra)
+    analysed = (v for v in result.vertebrae if v.status is not Status.NOT_ANALYSED)
+    return {
+        "run": result.run,
+        "threshold": result.threshold,
+        "states": tuple(review.states()),
+        "bodies": {v.level: v.body_mm3 for v in analysed},
+        "lesions": tuple(x for x in review.items if review.is_finding(x)),
+        "others": tuple(x for x in review.items if not review.is_finding(x)),
+    }
+
+
+def _of_review(data: dict[str, Any]) -> dict[str, Any]:
+    states, bodies = [], {}
+    for said in as_type(list[dict[str, Any]], data["vertebrae"]):
+        known = {f.name: said[f.name] for f in fields(VertebraState) if f.name in said}
+        words = said["state"] if "state" in said else _words_0_1(said)
+        state = from_plain(VertebraState, {**known, "words": words})
+        states.append(state)
+        if state.status is not Status.NOT_ANALYSED:
+            bodies[state.level] = as_type(float | None, said.get("body_mm3"))
+    items = [_item(row) for row in as_type(list[dict[str, Any]], data["lesions"])]
+    return {
+        "run": as_type(dict[str, Any], data["run"]),
+        "threshold": as_type(float, data["threshold"]),
+        "states": tuple(states),
+        "bodies": bodies,
+        "lesions": tuple(x for x in items if x.verdict == "accepted"),
+        "others": tuple(x for x in items if x.verdict != "accepted"),
+        "reviewer": as_type(str, data["reviewer"]),
+        "reviewed": as_type(str, data["reviewed"]),
+    }
+
+
+def _words_0_1(said: Mapping[str, Any]) -> str:
+    """Return the state of a vertebra in a review of version 0.1, which did not say it in words."""
+    status = Status(said["status"])
+    words = "lesions outlined" if status is Status.FINDINGS else status.value
+    return f"{words}: {said['reason']}" if said["reason"] else words
+
+
+def _item(row: Mapping[str, Any]) -> Item:
+    """Return a lesion as ``review_export`` wrote it."""
+    known = {f.name: row[f.name] for f in fields(Item) if f.name in row}
+    missed = as_type(bool, row["added_by_reader"])
+    ending = re.search(r"(\d{1,6})$", str(row["name"]))
+    number = int(ending[1]) if ending else 1
+    score = 0.0 if missed else row["score"]
+    return from_plain(Item, {**known, "missed": missed, "score": score, "number": number})
+
+
+def title_of(stored: StoredResult) -> str:
+    """Return which scan a result is of in one line, the folder's name where it does not say."""
+    return case_name(stored.scan) or stored.folder.name

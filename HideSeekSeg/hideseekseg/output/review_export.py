@@ -13,8 +13,7 @@ import numpy.typing as npt
 from ..errors import NoVoxelsError
 from ..files import locked, make_folder, together
 from ..findings import Status
-from ..imaging.patch import Patch, measure_patch
-from ..imaging.volume import Grid, case_name
+from ..imaging.volume import Grid, Patch, case_name, measure_patch
 from ..review.burden import BURDEN_COLUMNS, Burden, lesion_burden
 from ..review.review import Item, Review
 from .result_folder import EXPORTED, claim

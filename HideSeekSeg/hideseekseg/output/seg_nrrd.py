@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from ..files import atomic
 from ..findings import LesionType, Result
-from ..imaging.patch import Patch
-from ..imaging.volume import Grid, Volume
+from ..imaging.volume import Grid, Patch, Volume
 from .segment_description import SegmentDescription, describe_candidate, labels, plain, tags
 
 # Values of a layer are stored in one byte, and 0 is background.

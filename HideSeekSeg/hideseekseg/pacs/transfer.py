@@ -390,7 +390,7 @@ def _objects(result: Path, ct: Path, series: str, unreviewed: bool) -> SendRecor
     from ..output.dicom_sr_export import dicom_report, dicom_sr
     from ..output.report import make_report
     from ..output.report_files import write_pdf
-    from ..output.stored_result import read_result
+    from ..output.result_folder import read_result
 
     folder, state = result / OBJECTS, _state(result, unreviewed)
     known = _read_record(folder / SENT)

@@ -11,8 +11,7 @@ import slicer.util
 import vtk
 from vtk.util import numpy_support
 
-from ..imaging.patch import Patch, move_patch, patch_of, triple
-from ..imaging.volume import Grid
+from ..imaging.volume import Grid, Patch, move_patch, patch_of, triple
 
 Matrix = npt.NDArray[np.float64]
 

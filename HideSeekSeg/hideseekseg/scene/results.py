@@ -14,8 +14,7 @@ import vtk
 
 from ..errors import SceneError
 from ..findings import Evidence, VertebraFinding
-from ..imaging.patch import Patch
-from ..imaging.volume import Grid
+from ..imaging.volume import Grid, Patch
 from ..output.figures.drawing import is_hounsfield
 from ..output.segment_description import (
     PREFIX,
@@ -27,7 +26,6 @@ from ..output.segment_description import (
 from ..plain_data import as_type, first_line, from_plain
 from ..review.burden import BURDEN_COLUMNS, Burden
 from ..review.review import Item, Review
-from .evidence_storage import packed, unpacked
 from .geometry import (
     CT_REFERENCE,
     LABELMAP,
@@ -40,6 +38,7 @@ from .geometry import (
     toWorld,
 )
 from .level_rows import levelRows
+from .review_storage import packed, unpacked
 from .segments import dress, show, tag
 from .views import fillDifference, fillEdit
 

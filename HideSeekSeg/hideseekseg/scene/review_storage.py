@@ -1,16 +1,60 @@
-"""The review in the scene: saved with it, and with the results' own file."""
+"""The review in the scene: verdicts and what the method saw, saved with it and with results."""
 
 from __future__ import annotations
 
 import base64
+import binascii
 import json
 import zlib
+from io import BytesIO
 from typing import Any
 
-from ..archives import decompress
+import numpy as np
+
+from ..archives import decompress, read_arrays
+from ..findings import Evidence
+from ..output.result_folder import ARRAYS, evidence_of
 from ..output.segment_description import PREFIX
 from ..review.review import Review
 from .segments import tag
+
+_STEPS = 2**16 - 1
+_LARGEST = 2**27  # bytes of one vertebra's arrays
+_UNREADABLE = (binascii.Error, KeyError, IndexError, OSError, TypeError, ValueError)
+
+
+def packed(evidence: Evidence) -> str:
+    """Return the evidence as text without line breaks; values keep 1/65535 of their range."""
+    arrays: dict[str, Any] = {"ijk_to_lps": evidence.grid.ijk_to_lps}
+    for name in ARRAYS:
+        array = getattr(evidence, name)
+        if array.dtype == bool:
+            arrays[name] = array
+            continue
+        low, high = float(array.min()), float(array.max())
+        step = (high - low) / _STEPS or 1.0
+        arrays[name] = np.rint((array - low) / step).astype(np.uint16)
+        arrays[f"{name}_range"] = np.array([low, step])
+    file = BytesIO()
+    np.savez_compressed(file, **arrays)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def unpacked(text: str) -> Evidence | None:
+    """Return what ``packed`` wrote, None for anything else; nothing in it is run."""
+    try:
+        data = base64.b64decode(text, validate=True)
+        arrays = read_arrays(data, most_bytes=_LARGEST)
+        values: dict[str, Any] = {"ijk_to_lps": arrays["ijk_to_lps"]}
+        for name in ARRAYS:
+            values[name] = arrays[name]
+            if f"{name}_range" in arrays:
+                low, step = arrays[f"{name}_range"]
+                values[name] = (low + step * arrays[name]).astype(np.float32)
+        return evidence_of(values)
+    except _UNREADABLE:
+        return None
+
 
 _KEY = PREFIX + "Review"
 MOST_BYTES = 64 << 20  # of a review: one of 500 candidates takes less than a hundredth

@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from ..files import make_folder
 from ..imaging.image_file import write_image
-from ..imaging.patch import bounding_box
-from ..imaging.volume import Grid, Volume, to_sitk
+from ..imaging.volume import Grid, Volume, bounding_box, to_sitk
 from .phantom.spine import Paint, example_spine, label_value
 from .random_fields import Field, Rng, VertebraPatch, blob, smooth_field
 

@@ -19,8 +19,7 @@ from ..anatomy.crop import Mask, crop_grid, oversampled, pooled
 from ..archives import read_arrays
 from ..errors import InputError
 from ..files import atomic, read_text
-from ..imaging.patch import bounding_box
-from ..imaging.volume import Grid, Volume
+from ..imaging.volume import Grid, Volume, bounding_box
 from ..model.profile import Geometry
 from .phantom.settings import random_settings
 from .phantom.spine import draw_clean, label_value

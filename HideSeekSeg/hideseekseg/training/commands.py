@@ -20,7 +20,6 @@ from ..model.weights import Model, load_model, save_model
 from ..output.figures.drawing import save_figure
 from .calibration import choose, fit, missing
 from .dataset import Slices, load_slices, patients_of
-from .distributed import ProcessGroup, open_team
 from .evaluation import (
     Case,
     Figures,
@@ -29,12 +28,11 @@ from .evaluation import (
     measure_labels,
     measure_weights,
 )
-from .manifest import Manifest, balance, overlap, read_manifest
 from .observing import read_observations
-from .prepare import PreparedRow, cut_out, write_shards
+from .prepare import Manifest, PreparedRow, balance, cut_out, overlap, read_manifest, write_shards
 from .threshold_tuning import tune
 from .train import COMPACT, LABELS_DECISION, LABELS_SCHEDULE, TrainingSettings, train
-from .trainer import Say, counter, seconds_spent, stage_teller
+from .trainer import ProcessGroup, Say, counter, open_team, seconds_spent, stage_teller
 
 SHOWN_PATIENTS = 50
 

@@ -24,10 +24,9 @@ from ..model.profile import Architecture, Decision, Intensity, Profile, Schedule
 from ..model.weights import Model
 from ..simulation.simulate import COMPACT_GEOMETRY
 from .dataset import Batch, Slices, make_batch
-from .distributed import SINGLE, ProcessGroup
 from .lesion_matching import auc
 from .losses import Supervision, decoder_loss, encoder_loss, twin_encoder_loss
-from .trainer import Losses, TrainingProgress, TrainingStage, run_stage
+from .trainer import SINGLE, Losses, ProcessGroup, TrainingProgress, TrainingStage, run_stage
 
 COMPACT = Profile(
     name="compact",

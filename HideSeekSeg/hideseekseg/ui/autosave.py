@@ -24,9 +24,8 @@ from ..archives import read_arrays
 from ..errors import InputError
 from ..files import atomic, locked, read_object
 from ..findings import Evidence, VertebraFinding
-from ..imaging.patch import Patch, triple
-from ..imaging.volume import case_name
-from ..output.vertebra_file import read_vertebra, write_vertebra
+from ..imaging.volume import Patch, case_name, triple
+from ..output.result_folder import read_vertebra, write_vertebra
 from ..plain_data import as_type, from_plain
 from ..review.review import Review
 from .review_session import ReviewSession

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from ..anatomy.label_conventions import CONVENTIONS, LEVELS
 from ..scene.level_rows import LevelRow
-from .i18n import _
+from .texts import _
 
 NO_VERTEBRA, ALL_BODIES = _("none"), _("all bodies")
 CHOICES = (NO_VERTEBRA, ALL_BODIES, *LEVELS)

@@ -29,8 +29,8 @@ from ..review.review import (
 )
 from ..scene.results import Results
 from . import texts
-from .i18n import _
 from .review_session import ReviewSession, sessions
+from .texts import _
 
 Kind = Literal["info", "warning", "error"]
 Picture = Literal["ct", "healthy", "difference"]

@@ -11,7 +11,7 @@ import slicer.util
 from ..scene.geometry import asMatrix
 from ..simulation.example import LESIONS, painter
 from ..simulation.phantom.spine import Phantom, example_spine
-from .i18n import _
+from .texts import _
 
 CT, VERTEBRAE = _("Example CT"), _("Example vertebrae")
 

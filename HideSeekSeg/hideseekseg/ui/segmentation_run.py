@@ -12,17 +12,17 @@ from ..errors import InputError
 from ..events import Cancelled, Event, Failed, Finished, Message, Progress, Started, VertebraDone
 from ..files import release_folder
 from ..findings import STOPPED, Status, VertebraFinding
-from ..imaging.patch import Patch
+from ..imaging.volume import Patch
 from ..model.profile import BUNDLE, read_profile
-from ..output.vertebra_file import read_vertebra
+from ..output.result_folder import read_vertebra
 from ..review.review import Review
+from ..scene.export_inputs import Inputs, writeInputs
 from ..scene.import_data import scanOf
 from ..scene.level_rows import levelRows
 from ..scene.results import Results, SceneError
-from ..scene.validation import Inputs, writeInputs
 from . import level_choices
-from .i18n import _
 from .review_session import ReviewSession
+from .texts import _
 
 Outcome = Literal["finished", "cancelled", "failed"]
 

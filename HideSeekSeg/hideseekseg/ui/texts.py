@@ -1,4 +1,4 @@
-"""Texts about findings, runs and vertebrae, the same in both windows."""
+"""Texts and single keys, the same in both windows, in the reader's language where it is at hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,44 @@ from ..output.segment_description import TYPE_COLOURS
 from ..progress import duration
 from ..review.burden import Burden
 from ..review.review import REASONS, Item, Review, VertebraState
-from .i18n import _
+
+try:
+    from slicer.i18n import tr as _
+except ImportError:  # outside the desktop there are none
+
+    def _(text: str) -> str:
+        return text
+
+
+__all__ = ["_"]
+
+
+# Action and key. Slicer's slice views take arrows, f, b, g, r, t, v, s and brackets; Segment Editor
+# takes digits, q, w, z, y, i and space: none of these is used.
+KEYS = {
+    "accept": "A",
+    "reject": "X",
+    "uncertain": "K",
+    "previous": "P",
+    "next": "N",
+    "previousVertebra": "Shift+P",
+    "nextVertebra": "Shift+N",
+    "undo": "U",
+    "redo": "Shift+U",
+    "switchType": "L",
+    "overlay": "O",
+    "healthy": "H",
+    "difference": "D",
+    "missed": "M",
+    "export": "E",
+    "comment": "C",
+}
+
+
+def shown(key: str) -> str:
+    """As it stands on a button."""
+    return key.replace("Shift+", "⇧")
+
 
 COLUMNS = (_("Level"), _("Type"), _("Score"), _("P"), _("mL"), _("Status"))
 VERDICTS = {

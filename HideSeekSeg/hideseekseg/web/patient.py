@@ -19,11 +19,10 @@ from ..imaging.reading import read_ct, read_segmentation
 from ..imaging.segmentation import Segmentation
 from ..imaging.volume import Volume
 from ..plain_data import shortened
-from ..scene.import_data import addCt, addSegmentation, removeData
+from ..scene.export_inputs import problems
+from ..scene.import_data import addCt, addSegmentation, read_scene, removeData
 from ..scene.level_rows import LevelRow, levelRows
-from ..scene.scene_file import read_scene
-from ..scene.surfaces import addSurfaces, removeSurfaces
-from ..scene.validation import problems
+from ..scene.segments import addSurfaces, removeSurfaces
 from ..scene.views import boneWindow
 from ..ui import level_choices
 from ..ui import sample_data as sample

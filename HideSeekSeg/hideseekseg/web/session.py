@@ -14,9 +14,8 @@ from ..errors import InputError, NoVoxelsError, SceneError, UserError
 from ..files import read_object
 from ..findings import LESION_TYPES
 from ..imaging.dicom import list_series
-from ..imaging.patch import Patch
 from ..imaging.segmentation import Segmentation
-from ..imaging.volume import Volume, case_name
+from ..imaging.volume import Patch, Volume, case_name
 from ..output.result_folder import EXPORTED, folder_name, held_by_another
 from ..scene.import_data import scanOf
 from ..scene.results import Results
@@ -26,12 +25,9 @@ from ..ui.autosave import Autosave
 from ..ui.review_session import ReviewSession, latest
 from . import patient as loading
 from .asyncio_process import read_apart
-from .mouse import TOOLS, Brush
-from .page_state import PageState
+from .page import PageState, ReviewPage, RunSettings, RunView
 from .patient import Patient
-from .review_view import ReviewPage
-from .run_view import RunSettings, RunView
-from .slice_views import SliceViews
+from .slice_views import TOOLS, Brush, SliceViews
 from .slicer_scene import save_all
 from .uploads import ROLES, Uploads
 

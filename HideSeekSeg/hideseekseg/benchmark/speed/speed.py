@@ -19,10 +19,18 @@ from ...simulation.phantom.vertebra import LEVELS
 from ...training.evaluation import Case
 from ...training.trainer import Say
 from ..cases import draw_subjects, load_simulated
-from .network import by_candidates, by_slices, one_slice, published_network, seconds_per_call
+from .network import (
+    Crops,
+    by_candidates,
+    by_slices,
+    choose_crops,
+    compare_schedules,
+    one_slice,
+    published_network,
+    seconds_per_call,
+)
 from .processes import SegmentProcess, best, counts, machine, run, split, write_spine
 from .report import draw_plots, to_markdown
-from .schedule_agreement import Crops, choose_crops, compare_schedules
 
 Data = dict[str, Any]
 DRAWN, SEED = 16, 7101

@@ -1,24 +1,152 @@
-"""Milliseconds from a click, a key and the slider to what the reader sees; memory over runs."""
+"""How long the review lets its reader wait, alone and in a real browser; memory over many runs.
+
+``python -m ...responsiveness PATH COUNT`` writes a review of that many candidates as a scene file,
+in a process of its own: a scene, once opened, is the whole process's.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ...errors import InputError
-from ...files import atomic, make_folder
-from ...output.tables import write_plain
-from ..speed.processes import machine, memory_mib
+import numpy as np
+
+from ..errors import InputError
+from ..files import atomic, make_folder
+from ..findings import Candidate, LesionType, Status, VertebraFinding
+from ..imaging.volume import Grid, Patch, Volume
+from ..output.tables import write_plain
+from ..review.review import Review
+from ..simulation.phantom.vertebra import LEVELS
 from .browser import LIBRARY, PATIENCE, REST, Served, browser, can_serve, chromium, new_page, serve
-from .synthetic_scene import MOST
+from .speed.processes import machine, memory_mib
+
+VERTEBRAE = 20
+REVIEW_ROUNDS = 51
+COLUMNS = "| {} candidates | median ms | slowest ms |\n|---|---|---|"
+
+
+def report(candidates: int) -> str:
+    """Markdown, a row per thing that a reader does."""
+    review = _drawn(candidates)
+    thresholds = [n / (REVIEW_ROUNDS - 1) for n in range(REVIEW_ROUNDS)]
+    first = review.items[0].id
+
+    def move(n: int) -> None:
+        review.set_threshold(thresholds[n])
+        review.shown()
+        review.counts()
+        review.summary()
+
+    def undo_move(n: int) -> None:
+        review.undo()
+        review.shown()
+
+    def judge(n: int) -> None:
+        review.judge(first, "accepted" if n % 2 else "rejected")
+        review.next_to_review(first)
+        review.shown()
+
+    def save(n: int) -> None:
+        json.dumps(review.to_json())
+
+    lines = [COLUMNS.format(candidates)]
+    lines.append(_row("threshold move: list, count and summary", move))
+    lines.append(_row("undo of a threshold move", undo_move, before=lambda n: move(n or 1)))
+    lines.append(_row("verdict and the next candidate", judge))
+    lines.append(_row("undo of a verdict", undo_move))
+    lines.append(_row("saving", save))
+    return "\n".join(lines)
+
+
+def _row(name: str, act: Callable[[int], Any], before: Callable[[int], Any] | None = None) -> str:
+    """``before`` is not timed."""
+    spent = []
+    for n in range(REVIEW_ROUNDS):
+        if before:
+            before(n)
+        began = time.perf_counter()
+        act(n)
+        spent.append(1000 * (time.perf_counter() - began))
+    return f"| {name} | {median(spent):.2f} | {max(spent):.2f} |"
+
+
+def _drawn(candidates: int) -> Review:
+    """Lesions spread over a spine, half of each type, scores from 1 down to 0."""
+    review = Review()
+    for v in range(VERTEBRAE):
+        found = []
+        for n in range(v, candidates, VERTEBRAE):
+            kind: LesionType = "lytic" if n // VERTEBRAE % 2 else "blastic"
+            box = (0.0, 0.0, 0.0, 5.0, 5.0, 5.0)
+            score = 1 - n / candidates
+            found.append(
+                Candidate(f"V{v}-{n}", kind, score, 125.0, (2.5, 2.5, 2.5), box, 0.02, 300.0, (5,))
+            )
+        review.add_vertebra(
+            VertebraFinding(f"V{v}", Status.FINDINGS, p_malignant=0.9, candidates=tuple(found))
+        )
+    return review
+
+
+GRID = Grid((200, 120, 120), np.diag([1.0, 1.0, 1.5, 1.0]))
+SIDE, STEP = 5, 8  # voxels of a candidate, and from one to the next
+MOST = (GRID.shape[0] // STEP) * (GRID.shape[1] // STEP - 1) * (GRID.shape[2] // STEP - 1)
+
+
+def write_scene(path: Path, count: int, cache: Path) -> None:
+    """``count`` candidates (at most MOST) on a CT of noise, as the app saves a review."""
+    from ..review.review import Review
+    from ..scene.import_data import addCt
+    from ..scene.results import Results
+    from ..scene.review_storage import store
+    from ..web.slicer_scene import open_scene, save_scene
+
+    opened = open_scene(cache)
+    array = np.random.default_rng(1).normal(200, 60, GRID.shape).astype(np.int16)
+    ct = addCt(Volume(array, GRID, "CT"), f"{count} candidates")
+    results, review = Results.create(ct, None, {"weights": "none"}), Review(0.5)
+    for number, level in enumerate(LEVELS):
+        found = tuple(_candidate(level, n, count) for n in range(number, count, len(LEVELS)))
+        finding = VertebraFinding(level, Status.FINDINGS, p_malignant=0.9, candidates=found)
+        review.add_vertebra(finding)
+        results.addVertebra(finding)
+    results.apply(review)
+    store(results.node, review)
+    save_scene(path)
+    del opened
+
+
+def _candidate(level: str, number: int, count: int) -> Candidate:
+    """On a lattice, so that no two overlap; scores from 1 down to 0."""
+    rows, columns = (size // STEP - 1 for size in GRID.shape[1:])
+    k, rest = divmod(number, rows * columns)
+    j, i = divmod(rest, columns)
+    start = (k * STEP + 1, j * STEP + 1, i * STEP + 1)
+    kind: LesionType = "lytic" if number % 2 else "blastic"
+    first = np.array(start)[::-1]
+    ends = np.stack([GRID.lps(first), GRID.lps(first + SIDE - 1)])
+    x, y, z = (float(v) for v in ends.mean(axis=0))
+    least, most = ends.min(axis=0), ends.max(axis=0)
+    box = (float(least[0]), float(least[1]), float(least[2]))
+    far = (float(most[0]), float(most[1]), float(most[2]))
+    patch = Patch(np.ones((SIDE, SIDE, SIDE), bool), start)
+    volume = SIDE**3 * GRID.voxel_mm3
+    name, score = f"{level}-{number}", 1 - number / count
+    return Candidate(
+        name, kind, score, volume, (x, y, z), (*box, *far), 0.01, 300.0, (5,), patch=patch
+    )
+
 
 Data = dict[str, Any]
 TARGET_MS = 100  # what a reader takes for at once
@@ -140,7 +268,7 @@ def measure(plan: AppBenchmarkPlan, say: Say) -> list[Path]:
         words = [
             plan.python,
             "-m",
-            f"{__package__}.synthetic_scene",
+            f"{__package__}.responsiveness",
             str(path),
             str(plan.candidates),
         ]
@@ -226,3 +354,8 @@ def memory(opened: Any, served: Served, runs: int, say: Say) -> list[float]:
 
 def _machine() -> Data:
     return {**machine(), "graphics card": any(Path(place).exists() for place in GRAPHICS)}
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as made:
+        write_scene(Path(sys.argv[1]), int(sys.argv[2]), Path(made))

@@ -1,1 +1,0 @@
-"""How long the browser lets its reader wait, and what ten runs leave in memory."""
