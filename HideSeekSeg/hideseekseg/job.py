@@ -25,7 +25,15 @@ from .imaging.volume import Volume, scan_identity, to_sitk
 from .model.inference import is_out_of_memory
 from .model.weights import BUNDLE, Model, load_model
 from .output.figures.overview import overview
-from .output.result_folder import EACH, FILES, MASKS, Claim, claim, remove_vertebrae, write_vertebra
+from .output.result_folder import (
+    EACH,
+    FILES,
+    MASK_FILES,
+    Claim,
+    claim,
+    remove_vertebrae,
+    write_vertebra,
+)
 from .output.seg_nrrd import lesion_mask, write_segmentation
 from .output.tables import write_csv, write_json
 from .pipeline import Options, segment_spine
@@ -225,11 +233,11 @@ def _write(
         write_json(folder / FILES[1], result)
         write_csv(folder / FILES[2], result)
         overview(folder / FILES[3], ct, result, result.evidence)
-        for name, kind in zip(MASKS if nifti else (), LESION_TYPES):
+        for name, kind in zip(MASK_FILES if nifti else (), LESION_TYPES):
             write_image(folder / name, to_sitk(lesion_mask(ct, result, kind)))
         if keep is None or not keep.began:
             claim.clear()
             remove_vertebrae(out)
-    for name in MASKS if not nifti else ():  # of an earlier run
+    for name in MASK_FILES if not nifti else ():  # of an earlier run
         (out / name).unlink(missing_ok=True)
-    return tuple(str(out / file) for file in (*FILES, *(MASKS if nifti else ())))
+    return tuple(str(out / file) for file in (*FILES, *(MASK_FILES if nifti else ())))

@@ -26,7 +26,7 @@ from ..findings import LESION_TYPES, LesionType
 from ..model.weights import Model, load_model
 from ..simulation.source_vertebrae import Source, read_sources
 from ..training.evaluation import Edited, edit_case
-from ..training.threshold_tuning import LEAST_IOU
+from ..training.lesion_matching import LEAST_IOU
 from ..training.threshold_tuning import worth as worth_of
 from ..training.trainer import Say, counter
 from .cases import (

@@ -18,6 +18,7 @@ from ..simulation.random_fields import Mask
 
 Floats = npt.NDArray[np.float64]
 
+LEAST_IOU = 0.1  # from here on a lesion counts as found
 LEAST_TRUE_VOXELS = 24
 RULE = (
     f"A true lesion (at least {LEAST_TRUE_VOXELS} voxels of one type, joined by their faces) is"

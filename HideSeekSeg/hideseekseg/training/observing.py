@@ -25,8 +25,8 @@ from ..plain_data import as_type
 from ..simulation.metastases import diameters
 from ..simulation.random_fields import Field
 from .evaluation import Case
+from .lesion_matching import LEAST_IOU
 
-LEAST_IOU = 0.1
 MOST_BYTES = 1 << 30  # of observations
 
 

@@ -21,13 +21,13 @@ from .evaluation import (
     scored_parts,
     tally,
 )
+from .lesion_matching import LEAST_IOU
 
 FLOORS = (0.04, 0.06, 0.09, 0.13, 0.18, 0.25)
 THRESHOLDS = tuple(np.round(np.arange(0.05, 0.96, 0.05), 2).tolist())
 MIN_SLICES = (2, 3)
 # Shares of lesion-bearing slices that the gate may lose.
 LOST_BY_GATE = (0.08, 0.16)
-LEAST_IOU = 0.1
 # What a false finding of a type in every healthy vertebra takes from the mean of F1 and Dice: a
 # reader has to reject each of them, and most vertebrae are healthy.
 FALSE_COST = 0.5

@@ -15,11 +15,10 @@ from ...output.figures.drawing import TYPE_COLOURS, Outline, Tile
 from ...output.figures.overview import show_crops
 from ...simulation.random_fields import Mask
 from ...training.evaluation import Edited
-from ...training.lesion_matching import match, true_lesions
+from ...training.lesion_matching import LEAST_IOU, match, true_lesions
 from ..cases import BenchmarkCase
 from ..methods.method import HideAndSeek, Method, Tuned
 
-LEAST_IOU = 0.1
 TRUTH_COLOUR = (1.0, 1.0, 1.0)
 SHOWN = 5  # of either kind of failure
 
