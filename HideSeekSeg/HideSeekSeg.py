@@ -23,6 +23,7 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 
 SAMPLE, SAMPLE_TITLE = "SpineWithMetastases", "Spine with simulated metastases"
+SAMPLE_CATEGORY = "Vertebral metastases"
 LEAST = (5, 10)  # Slicer's version, from which a run is known to work
 OWN = ("hideseekseg", "HideSeekSegLib")
 
@@ -52,15 +53,43 @@ def registerSampleData() -> None:
     """Offer the embedded example in the module Sample Data; nothing is downloaded for it."""
     import SampleData  # type: ignore[import-not-found]
 
+    # The function of Sample Data that registers a source takes no title; its list takes any source.
+    sources = SampleData.SampleDataLogic.sampleDataSourcesByCategory()
+    known = sources.setdefault(SAMPLE_CATEGORY, [])
+    if all(source.sampleName != SAMPLE for source in known):
+        known.append(makeSampleSource(SampleData.SampleDataSource))
+
+
+def makeSampleSource(base: type) -> Any:
+    """Return the example as a source of the module Sample Data, whose class is ``base``.
+
+    Its button draws into the scene. ``SampleData.downloadSample`` asks for addresses instead: the
+    files are drawn into Slicer's cache when they are asked for, not when Slicer starts.
+    """
+    from hideseekseg import __version__
+
+    class ExampleSource(base):
+        @property
+        def uris(self) -> list[str]:
+            from HideSeekSegLib.logic import writeExample
+
+            return writeExample(self.fileNames)
+
+        @uris.setter
+        def uris(self, given: list[str]) -> None: ...
+
+        def __str__(self) -> str:
+            return self.sampleName
+
     icons = Path(__file__).parent / "Resources" / "Icons"
-    SampleData.SampleDataLogic.registerCustomSampleDataSource(
-        category="Vertebral metastases",
+    stem = f"HideSeekSeg-{__version__}-example"
+    return ExampleSource(
         sampleName=SAMPLE,
         sampleDescription=SAMPLE_TITLE,
-        # Drawn, not fetched: with an empty address Sample Data would hand out its cache's folder.
-        uris=[],
-        fileNames=[],
-        nodeNames=[],
+        uris=["", ""],
+        fileNames=[f"{stem}.nrrd", f"{stem}.seg.nrrd"],
+        nodeNames=["Example CT", "Example vertebrae"],
+        loadFileTypes=["VolumeFile", "SegmentationFile"],
         thumbnailFileName=str(icons / "HideSeekSeg.png"),
         customDownloader=loadExample,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from slicer.i18n import tr as _
 from hideseekseg.anatomy.label_conventions import LEVELS
 from hideseekseg.errors import InputError
 from hideseekseg.events import Progress, Started
-from hideseekseg.files import claim_folder
+from hideseekseg.files import atomic, claim_folder
 from hideseekseg.ui import sample_data as sample
 from hideseekseg.ui.segmentation_run import Choices, MakeJob, Outcome, SegmentationRun
 
@@ -43,6 +44,34 @@ def loadExample() -> tuple[Any, Any]:
     return ct, node
 
 
+def writeExample(names: Sequence[str]) -> list[str]:
+    """Return addresses of the example's CT and vertebrae, ``names``, as files in Slicer's cache.
+
+    What is there already is not drawn again.  Raises InputError where the cache cannot be written.
+    """
+    folder = Path(slicer.mrmlScene.GetCacheManager().GetRemoteCacheDirectory()).absolute()
+    paths = [folder / name for name in names]
+    if not all(path.is_file() for path in paths):
+        nodes = sample.loadExample()
+        try:
+            for path, node in zip(paths, nodes):
+                with atomic(path) as part:
+                    _write(node, part)
+        finally:
+            for node in nodes:
+                slicer.mrmlScene.RemoveNode(node)
+    return [path.as_uri() for path in paths]
+
+
+def _write(node: Any, path: Path) -> None:
+    """Write a copy of a node; raise InputError where Slicer cannot."""
+    storage = node.CreateDefaultStorageNode()
+    storage.UnRegister(None)
+    storage.SetFileName(str(path))
+    if not storage.WriteData(node):
+        raise InputError(path.parent, _("cannot be written: is the disk full?"))
+
+
 # TotalSegmentator's names; it has none for the other levels.
 VERTEBRAE = tuple(f"vertebrae_{x}" for x in LEVELS if x not in ("T13", "L6", "S1"))
 HOW_TO_GET = _(
@@ -57,10 +86,11 @@ def hasTotalSegmentator() -> bool:
     return hasattr(slicer.modules, "totalsegmentator")
 
 
-def segmentVertebrae(ct: Any) -> Any:
+def segmentVertebrae(ct: Any, onLine: Callable[[str], None] = lambda text: None) -> Any:
     """Run TotalSegmentator on a CT and wait; return the segmentation node of its vertebrae.
 
-    Raises InputError, one line, where it fails; the scene is then as it was.
+    ``onLine`` gets each line that it says meanwhile.  Raises InputError, one line, where it fails;
+    the scene is then as it was.
     """
     node = slicer.mrmlScene.AddNewNodeByClass(
         "vtkMRMLSegmentationNode", f"{ct.GetName()} vertebrae"
@@ -70,9 +100,12 @@ def segmentVertebrae(ct: Any) -> Any:
 
         node.CreateDefaultDisplayNodes()
         logic = TotalSegmentatorLogic()
+        logic.logCallback = onLine
         with slicer.util.WaitCursor():
             logic.setupPythonRequirements()
-            logic.process(ct, node, fast=False, task="total", subset=list(VERTEBRAE))
+            # The third is "fast" in the extension's older versions and "quality" in newer ones,
+            # which take False there: by position, it means full resolution in both.
+            logic.process(ct, node, False, task="total", subset=list(VERTEBRAE))
         if node.GetSegmentation().GetNumberOfSegments() == 0:
             raise ValueError(_("it found no vertebra"))
     except Exception as error:  # whatever another extension raises is for the user

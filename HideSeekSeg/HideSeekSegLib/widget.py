@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import qt
 import slicer
 import slicer.util
 from slicer.i18n import tr as _
@@ -323,10 +324,9 @@ class Panel:
         )
         if not slicer.util.confirmOkCancelDisplay(question.format(name=ct.GetName())):
             return
-        self.messages.show(_("TotalSegmentator is at work…"))
-        slicer.app.processEvents()
+        self._hear("")
         try:
-            node = segmentVertebrae(ct)
+            node = segmentVertebrae(ct, self._hear)
         except UserError as error:
             self.messages.show(f"{told(error)}.", "error")
             return
@@ -335,6 +335,12 @@ class Panel:
         self._chosen()
         if self.ui.segmentButton.enabled:
             self.segment()
+
+    def _hear(self, line: str) -> None:
+        """Show what TotalSegmentator says; nothing can be clicked while it works."""
+        text = _("TotalSegmentator is at work…")
+        self.messages.show(f"{text} {line}".strip())
+        slicer.app.processEvents(qt.QEventLoop.ExcludeUserInputEvents)
 
     def _installTorch(self) -> None:
         """Get what is missing; it asks first."""

@@ -68,6 +68,25 @@ class ModuleManager(QtCore.QObject):
     moduleAboutToBeUnloaded = QtCore.Signal(str)
 
 
+class CoreIOManager:
+    """Reads files into the scene by MRML's own readers."""
+
+    _KINDS = {
+        "VolumeFile": "vtkMRMLScalarVolumeNode",
+        "SegmentationFile": "vtkMRMLSegmentationNode",
+    }
+
+    def loadNodes(self, kind: str, properties: dict[str, Any], loaded: Any) -> bool:
+        import slicer
+
+        node = slicer.mrmlScene.AddNewNodeByClass(self._KINDS[kind], properties["name"])
+        node.AddDefaultStorageNode(properties["fileName"])
+        read = bool(node.GetStorageNode().ReadData(node))
+        if read:
+            loaded.AddItem(node)
+        return read
+
+
 class qSlicerMainWindow(QtWidgets.QMainWindow):
     """Slicer's window: only a place for the panel and the module selector."""
 
@@ -115,6 +134,9 @@ class qSlicerApplication(QtWidgets.QApplication):
 
     def applicationLogic(self) -> Any:
         return self._logic
+
+    def coreIOManager(self) -> CoreIOManager:
+        return CoreIOManager()
 
     def moduleManager(self) -> ModuleManager:
         return self._modules

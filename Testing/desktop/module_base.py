@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.util
 import types
 import unittest
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import vtk
 
 
 class ScriptedLoadableModule:
@@ -139,3 +142,56 @@ def make_modules() -> dict[str, types.ModuleType]:
         setattr(base, kind.__name__, kind)
     wrapper.__dict__["parameterNodeWrapper"] = parameterNodeWrapper
     return {module.__name__: module for module in (base, words, wrapper)}
+
+
+def make_sample_data() -> types.ModuleType:
+    """The module Sample Data, as far as it goes by addresses: it knows no custom loader."""
+    import slicer
+
+    class SampleDataSource:
+        def __init__(
+            self,
+            sampleName: str,
+            sampleDescription: str,
+            uris: list[str],
+            fileNames: list[str],
+            nodeNames: list[str],
+            customDownloader: Any,
+            thumbnailFileName: str,
+            loadFileTypes: list[str],
+        ) -> None:
+            self.sampleName, self.sampleDescription = sampleName, sampleDescription
+            self.uris, self.fileNames, self.nodeNames = uris, fileNames, nodeNames
+            self.customDownloader, self.thumbnailFileName = customDownloader, thumbnailFileName
+            self.loadFileTypes = loadFileTypes
+
+    class SampleDataLogic:
+        @staticmethod
+        def sampleDataSourcesByCategory(category: str | None = None) -> Any:
+            known: dict[str, list[Any]] = slicer.modules.sampleDataSources
+            return known if category is None else known.get(category, [])
+
+    def downloadSamples(name: str) -> list[Any]:
+        found = []
+        for sources in slicer.modules.sampleDataSources.values():
+            for source in (one for one in sources if one.sampleName == name):
+                parts = zip(source.uris, source.nodeNames, source.loadFileTypes)
+                found += [_load(urllib.request.url2pathname(u[7:]), n, k) for u, n, k in parts]
+        return found
+
+    def _load(path: str, name: str, kind: str) -> Any:
+        loaded = vtk.vtkCollection()
+        properties = {"fileName": path, "name": name}
+        assert slicer.app.coreIOManager().loadNodes(kind, properties, loaded)
+        node = loaded.GetItemAsObject(0)
+        slicer.mrmlScene.RemoveNode(node.GetStorageNode())
+        return node
+
+    module = types.ModuleType("SampleData")
+    module.__dict__.update(
+        SampleDataSource=SampleDataSource,
+        SampleDataLogic=SampleDataLogic,
+        downloadSamples=downloadSamples,
+        downloadSample=lambda name: downloadSamples(name)[0],
+    )
+    return module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import types
@@ -178,24 +179,73 @@ def test_self_test_passes(module: types.ModuleType, launcher: None, desktop: Des
     test.runTest()
 
 
-def test_sample_data_are_registered(
-    module: types.ModuleType, desktop: Desktop, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def sample_data(module: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """Slicer's module Sample Data: its own file where there are sources, else a stand-in."""
+    import slicer
+
+    from desktop import module_base
+
+    monkeypatch.setattr(slicer.modules, "sampleDataSources", {}, raising=False)
+    if not hasattr(sys.modules["slicer.ScriptedLoadableModule"], "__file__"):
+        found = module_base.make_sample_data()
+    else:
+        path = Path(os.environ[SOURCES]).parents[1] / "Modules/Scripted/SampleData/SampleData.py"
+        if not path.is_file():
+            pytest.skip("Slicer's sources lack the module SampleData")
+        specification = importlib.util.spec_from_file_location("SampleData", path)
+        assert specification is not None and specification.loader is not None
+        found = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(found)
+    monkeypatch.setitem(sys.modules, "SampleData", found)
+    return found
+
+
+def test_sample_data_hand_out_the_example(
+    module: types.ModuleType, desktop: Desktop, sample_data: types.ModuleType
 ) -> None:
-    given: list[dict[str, Any]] = []
+    """The button draws into the scene; ``downloadSample`` loads files that are drawn when asked."""
+    import slicer
 
-    class SampleDataLogic:
-        @staticmethod
-        def registerCustomSampleDataSource(**words: Any) -> None:  # noqa: N802
-            given.append(words)
+    for _ in range(2):  # a reload of the module registers it no second time
+        module.registerSampleData()
+    ((category, (source,)),) = slicer.modules.sampleDataSources.items()
+    cache = Path(slicer.mrmlScene.GetCacheManager().GetRemoteCacheDirectory())
+    assert category == "Vertebral metastases"
+    assert source.customDownloader is module.loadExample
+    assert Path(source.thumbnailFileName).is_file()
+    assert source.sampleName.isidentifier()
+    assert source.sampleDescription == "Spine with simulated metastases"
+    assert list(cache.glob("HideSeekSeg*")) == [], "nothing is drawn when Slicer starts"
+    ct, vertebrae = sample_data.downloadSamples("SpineWithMetastases")
+    again = sample_data.downloadSample("SpineWithMetastases")
+    assert ct.GetName() == "Example CT" and again is not ct
+    nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    assert nodes == [ct, again], "what was drawn for the files is not left in the scene"
+    drawn, _ = module.loadExample()
+    for node in (ct, again):
+        assert (slicer.util.arrayFromVolume(node) == slicer.util.arrayFromVolume(drawn)).all()
+    assert ct.GetStorageNode() is None, "saving the scene must not write into the cache"
+    segmentation = vertebrae.GetSegmentation()
+    levels = [segmentation.GetNthSegment(n).GetName() for n in range(3)]
+    assert vertebrae.GetName() == "Example vertebrae"
+    assert all(name.endswith(" vertebra") for name in levels), levels
 
-    sample = types.SimpleNamespace(SampleDataLogic=SampleDataLogic)
-    monkeypatch.setitem(sys.modules, "SampleData", sample)
+
+def test_sample_data_say_why_there_is_none(
+    module: types.ModuleType,
+    desktop: Desktop,
+    sample_data: types.ModuleType,
+    tmp_path: Path,
+) -> None:
+    import slicer
+
+    from hideseekseg.errors import InputError
+
     module.registerSampleData()
-    (words,) = given
-    assert words["customDownloader"] is module.loadExample
-    assert Path(words["thumbnailFileName"]).is_file()
-    assert words["sampleName"].isidentifier()
-    assert words["sampleDescription"] == "Spine with simulated metastases"
-    # One entry of these would be downloaded by ``SampleData.downloadSample``, which takes an empty
-    # one for the folder of its cache.
-    assert not words["uris"] and not words["fileNames"] and not words["nodeNames"]
+    blocked = tmp_path / "file"
+    blocked.write_text("", "utf-8")
+    slicer.mrmlScene.GetCacheManager().SetRemoteCacheDirectory(str(blocked))
+    with pytest.raises(InputError, match="file"):
+        sample_data.downloadSample("SpineWithMetastases")
+    assert slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") == []

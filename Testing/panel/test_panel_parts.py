@@ -289,14 +289,39 @@ def test_vertebrae_are_faint_in_3d_while_the_review_is_open(desktop: Desktop) ->
 
 
 class TotalSegmentatorLogic:
-    """The extension's logic by its own signature; the work is that of a test."""
+    """The extension's logic by its calls alone, read in its sources; the real one never ran here.
+
+    The third parameter was called ``fast`` until February 2026; ``quality``, as it is called since,
+    takes the values of ``fast``, too.  ``subset`` must name classes of the task.
+    """
 
     fails = ""
     calls: ClassVar[list[Any]] = []
+    shown: ClassVar[Any] = None  # what the panel shows meanwhile
+
+    def __init__(self) -> None:
+        self.logCallback: Any = None
 
     def setupPythonRequirements(self, upgrade: bool = False) -> None:  # noqa: N802
         self.calls.append("requirements")
 
+    def _process(self, ct: Any, node: Any, quick: Any, task: Any, subset: Any) -> None:
+        import slicer.util
+
+        assert quick is False, "full resolution, whatever the parameter is called"
+        assert task == "total" and set(subset) <= CLASSES
+        self.logCallback("Creating segmentations")
+        if self.shown:
+            assert self.shown() == "TotalSegmentator is at work… Creating segmentations"
+        if self.fails:
+            raise RuntimeError(self.fails)
+        self.calls.append(ct)
+        array = (slicer.util.arrayFromVolume(ct) > 600).astype("uint8")
+        node.GetSegmentation().AddEmptySegment("vertebrae_T10", "T10 vertebra")
+        slicer.util.updateSegmentBinaryLabelmapFromArray(array, node, "vertebrae_T10", ct)
+
+
+class OlderLogic(TotalSegmentatorLogic):
     def process(
         self,
         inputVolume: Any,  # noqa: N803
@@ -305,31 +330,49 @@ class TotalSegmentatorLogic:
         cpu: bool = False,
         task: str | None = None,
         subset: list[str] | None = None,
+        interactive: bool = False,
+        sequenceBrowserNode: Any = None,  # noqa: N803
     ) -> None:
-        import slicer.util
-
-        if self.fails:
-            raise RuntimeError(self.fails)
-        assert task == "total" and subset is not None
-        assert {"vertebrae_C1", "vertebrae_L5"} < set(subset)
-        self.calls.append(inputVolume)
-        array = (slicer.util.arrayFromVolume(inputVolume) > 600).astype("uint8")
-        outputSegmentation.GetSegmentation().AddEmptySegment("vertebrae_T10", "T10 vertebra")
-        slicer.util.updateSegmentBinaryLabelmapFromArray(
-            array, outputSegmentation, "vertebrae_T10", inputVolume
-        )
+        self._process(inputVolume, outputSegmentation, fast, task, subset)
 
 
-@pytest.fixture
-def total_segmentator(monkeypatch: pytest.MonkeyPatch) -> type[TotalSegmentatorLogic]:
-    """The extension, installed."""
+class NewerLogic(TotalSegmentatorLogic):
+    def process(
+        self,
+        inputVolume: Any,  # noqa: N803
+        outputSegmentation: Any,  # noqa: N803
+        quality: Any = None,
+        cpu: bool = False,
+        task: str | None = None,
+        subset: list[str] | None = None,
+        interactive: bool = False,
+        sequenceBrowserNode: Any = None,  # noqa: N803
+    ) -> None:
+        self._process(inputVolume, outputSegmentation, quality, task, subset)
+
+
+# What the task "total" calls vertebrae; "vertebrae_S1" is the sacrum's first.
+CLASSES = {
+    f"vertebrae_{k}{n}"
+    for k, most in (("C", 7), ("T", 12), ("L", 5), ("S", 1))
+    for n in range(1, most + 1)
+}
+
+
+@pytest.fixture(params=[OlderLogic, NewerLogic])
+def total_segmentator(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> type[TotalSegmentatorLogic]:
+    """The extension, installed, as it was and as it is."""
     import slicer
 
-    monkeypatch.setattr(TotalSegmentatorLogic, "calls", [])
-    module = types.SimpleNamespace(TotalSegmentatorLogic=TotalSegmentatorLogic)
+    kind: type[TotalSegmentatorLogic] = request.param
+    monkeypatch.setattr(kind, "calls", [])
+    monkeypatch.setattr(kind, "shown", None)
+    module = types.SimpleNamespace(TotalSegmentatorLogic=kind)
     monkeypatch.setitem(sys.modules, "TotalSegmentator", module)
     monkeypatch.setattr(slicer.modules, "totalsegmentator", module, raising=False)
-    return TotalSegmentatorLogic
+    return kind
 
 
 def ct_alone() -> Any:
@@ -348,6 +391,7 @@ def test_vertebrae_are_segmented_by_total_segmentator_after_asking(
         button.click()
         assert "Run TotalSegmentator on “Chest”" in desktop.messages[-1]
         assert total_segmentator.calls == [], "nothing without a yes"
+        total_segmentator.shown = staticmethod(lambda: opened.message)
         button.click()
         assert total_segmentator.calls == ["requirements", opened.ui.ctSelector.currentNode()]
         node = opened.ui.segmentationSelector.currentNode()
