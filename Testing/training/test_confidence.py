@@ -44,6 +44,7 @@ from hideseekseg.training.calibration import (
     expected_calibration_error,
     fit,
     judge,
+    judge_apart,
     tally,
     vertebra_probabilities,
 )
@@ -269,7 +270,8 @@ def test_slopes_stay_empty_where_nothing_is_false_or_nothing_true() -> None:
 
 
 def test_threshold_rises_where_healthy_vertebrae_show_more() -> None:
-    seen = patients_drawn(1)
+    # Of one patient: nobody else to fit on, so that the same probabilities hold with the crowd.
+    seen = [replace(one, patient="one") for one in patients_drawn(1)]
     rng = np.random.default_rng(5)
     crowded = [
         one
@@ -278,13 +280,67 @@ def test_threshold_rises_where_healthy_vertebrae_show_more() -> None:
         for one in seen
     ]
     confidence = fit(seen)
-    chosen, usual = choose(confidence, seen)
-    _, careful = choose(confidence, crowded)
-    assert careful > usual
+    usual, careful = choose(confidence, seen), choose(confidence, crowded)
+    assert careful.threshold > usual.threshold
+    assert (usual.real, usual.false_per_real) == (0, None), "no real vertebra, no goal for them"
     p = vertebra_probabilities(confidence, seen)
     ill = np.array([one.diseased for one in seen])
+    chosen = usual.confidence
     assert (p[ill] >= chosen.gate_p).mean() >= 0.98, "hardly a diseased one is not edited"
     assert (p[~ill] > chosen.suspicious_p).sum() <= 0.05 * (~ill).sum() + 1
+
+
+def real_patients(rng: np.random.Generator, look_alikes: int) -> list[SeenVertebra]:
+    """Ten patients of ten real vertebrae; so many of all have a candidate that looks like one."""
+    vertebrae = []
+    for number in range(100):
+        alike = (drawn_candidate(rng, "blastic", True),) if number % 100 < look_alikes else ()
+        own = tuple(replace(c, right=0, ious=()) for c in alike)
+        one = one_of("blastic", 0.0, *own)
+        name = f"real {number % 10}"
+        vertebrae.append(replace(one, patient=name, group=name, logit=2.0, real=True))
+    return vertebrae
+
+
+def test_threshold_leaves_real_healthy_vertebrae_in_peace() -> None:
+    seen = patients_drawn(1, 15) + real_patients(np.random.default_rng(3), 12)
+    confidence = fit(seen)
+    choice, apart = choose(confidence, seen), judge_apart(confidence, seen)
+
+    def shown(threshold: float) -> int:
+        return sum(
+            p > threshold
+            for one in apart
+            if one.seen.real and one.p >= choice.confidence.gate_p
+            for p in one.candidates
+        )
+
+    assert (choice.real, choice.false_per_real) == (100, shown(choice.threshold) / 100)
+    assert shown(choice.threshold) <= 3, "at most 0.03 each"
+    unasked = choose(confidence, [replace(one, real=False) for one in seen])
+    assert unasked.threshold < choice.threshold and shown(unasked.threshold) > 3
+    assert choice == choose(confidence, seen), "the same twice"
+
+
+def test_nobody_is_judged_by_what_is_known_of_him() -> None:
+    seen = patients_drawn(1, 12)
+    name = seen[0].patient
+
+    def without_truth(one: SeenVertebra) -> SeenVertebra:
+        blind = tuple(replace(c, right=0, ious=()) for c in one.candidates)
+        return replace(one, diseased=False, candidates=blind)
+
+    told = [without_truth(one) if one.patient == name else one for one in seen]
+    before, after = (judge_apart(fit(some), some) for some in (seen, told))
+    assert [one.seen for one in before] == seen, "in their order"
+    for mine, changed in zip(before, after):
+        if mine.seen.patient == name:
+            assert (mine.p, mine.candidates) == (changed.p, changed.candidates)
+        else:
+            assert mine.p != changed.p
+    lone = [one for one in seen if one.patient == name]
+    confidence = fit(seen)
+    assert judge_apart(confidence, lone) == judge(confidence, lone), "there are no others"
 
 
 def one_of(kind: LesionType, size: float, *candidates: SeenCandidate) -> SeenVertebra:

@@ -161,12 +161,12 @@ def _triple(row: dict[str, str], names: Sequence[str]) -> tuple[float, float, fl
 
 
 def boxed_subjects(source: Source, box: Box, profile: Profile) -> list[BenchmarkCase]:
-    """Return the vertebrae whose bodies reach into a lesion's box: that part of it is "true".
+    """Return the vertebrae of a scan; diseased are those whose bodies reach into a lesion's box.
 
-    The box does not say of which type its lesion is, and is larger than the lesion.
+    That part of the box is "true".  The box does not say of which type its lesion is, and is larger
+    than the lesion.
     """
-    subjects = real_subjects(load_vertebrae(source), profile, box)
-    return [s for s in subjects if s.case.diseased]
+    return real_subjects(load_vertebrae(source), profile, box)
 
 
 def _real_subject(vertebra: SourceVertebra, profile: Profile, box: Box | None) -> BenchmarkCase:

@@ -13,10 +13,10 @@ import numpy as np
 from ..errors import InputError
 from ..files import atomic, make_folder
 from ..findings import LESION_TYPES
-from ..model.profile import Confidence
 from ..model.weights import Model, load_model
 from ..simulation.source_vertebrae import unpack
 from ..training.calibration import (
+    Choice,
     Judged,
     as_they_are,
     choose,
@@ -67,7 +67,8 @@ def run_observe(
     chosen = [one for one in _cases(cases, model) if not patients or one.patient in patients]
     if not chosen:
         raise InputError(cases, f"has no vertebra of {', '.join(patients)}")
-    write_observations(out, observe(model, chosen, tell=counter(say, "vertebra"))[0])
+    seen = observe(model, chosen, tell=counter(say, "vertebra"))[0]
+    write_observations(out, [replace(one, real=not cases.is_dir()) for one in seen])
     return out
 
 
@@ -119,18 +120,19 @@ def _cross_validated(paths: Sequence[Path]) -> list[tuple[str, list[Judged], flo
         others = [one for (name, _), own in seen.items() if name != fold for one in own]
         if lack := missing(others):
             raise InputError(paths[0], f"{lack} in the folds beside {fold}: nothing to fit on")
-        confidence, threshold = choose(fit(others), others)
+        choice = choose(fit(others), others)
         for (name, what), own in seen.items():
             if name == fold:
                 judged.setdefault(what, []).extend(
-                    _above(one, confidence, threshold) for one in judge(confidence, own)
+                    _above(one, choice) for one in judge(choice.confidence, own)
                 )
     return [(what, own, 0.0, 0.0) for what, own in judged.items()]
 
 
-def _above(one: Judged, confidence: Confidence, threshold: float) -> Judged:
-    closed = one.p < confidence.gate_p
-    return replace(one, candidates=tuple(-1.0 if closed else p - threshold for p in one.candidates))
+def _above(one: Judged, choice: Choice) -> Judged:
+    closed = one.p < choice.confidence.gate_p
+    above = tuple(-1.0 if closed else p - choice.threshold for p in one.candidates)
+    return replace(one, candidates=above)
 
 
 def figures(judged: Sequence[Judged], threshold: float, gate: float) -> Data:

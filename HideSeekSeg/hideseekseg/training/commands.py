@@ -18,7 +18,7 @@ from ..findings import LESION_TYPES
 from ..model.profile import Geometry, Profile
 from ..model.weights import Model, load_model, save_model
 from ..output.figures.drawing import save_figure
-from .calibration import choose, fit, missing
+from .calibration import MOST_FALSE, choose, fit, missing
 from .dataset import Slices, load_slices, patients_of
 from .evaluation import (
     Case,
@@ -395,9 +395,12 @@ def run_calibrate(
     if lack := missing(seen):
         raise InputError(observations[0], f"{lack}: nothing to fit on")
     known = [one.distance for path in training for one in read_observations(path)]
-    confidence, threshold = choose(fit(seen, known), seen)
+    choice = choose(fit(seen, known), seen)
+    confidence = choice.confidence
     profile = model.profile
-    decision = replace(profile.decision, threshold=threshold, **settings.get("decision", {}))
+    decision = replace(
+        profile.decision, threshold=choice.threshold, **settings.get("decision", {})
+    )
     profile = replace(
         profile,
         schedule=replace(profile.schedule, **settings.get("schedule", {})),
@@ -412,11 +415,20 @@ def run_calibrate(
                 "vertebrae": len(seen),
                 "diseased": sum(one.diseased for one in seen),
                 "patients": sorted({one.patient for one in seen}),
+                "real healthy vertebrae": choice.real,
+                "false findings per real healthy vertebra": choice.false_per_real,
             },
         },
     )
     _save(model, profile, out)
-    say(f"threshold {threshold:g}, gate {confidence.gate_p:.3f}")
+    if choice.false_per_real is None:
+        say(f"no real vertebra was observed: {MOST_FALSE:g} false findings each is no limit")
+    else:
+        say(
+            f"{choice.false_per_real:.3f} false findings per vertebra in {choice.real} real ones,"
+            " each patient judged by the others"
+        )
+    say(f"threshold {choice.threshold:g}, gate {confidence.gate_p:.3f}")
     say(f"suspicious above {confidence.suspicious_p:.3f}")
 
 

@@ -56,7 +56,8 @@ class SeenVertebra:
 
     ``logit`` are the log odds of P(malignant) as the classifier has it, ``distance`` the size of
     its mean latent.  ``lesions`` are diameters in mm of true lesions by type (0 where nobody knows
-    the spacing), ``voxels`` the true voxels by type.
+    the spacing), ``voxels`` the true voxels by type.  ``real``: nothing was painted into it, and
+    nobody noticed a lesion.
     """
 
     patient: str
@@ -67,6 +68,7 @@ class SeenVertebra:
     lesions: dict[LesionType, tuple[float, ...]]
     voxels: dict[LesionType, int]
     candidates: tuple[SeenCandidate, ...] = ()
+    real: bool = False
 
 
 def observe(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, Protocol
 
 from scipy import ndimage
 
-from ...attribution import propose
+from ...attribution import Latents, encode, propose
+from ...confidence import with_probabilities
 from ...findings import LESION_TYPES, LesionType
 from ...lesions import Lesion3D, SliceCandidate, join_slices, p_of_vertebra
+from ...model.calibration import log_odds, vertebra_probability
 from ...model.weights import Model
 from ...simulation.random_fields import Field, Mask
 from ...training.evaluation import Case, Edited, edit_case, scored_parts
@@ -63,7 +65,9 @@ def run(
     chosen: Chosen,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Outcome]:
-    """One method on all subjects."""
+    """One method on all subjects; ours judges each beside the others of its patient."""
+    if isinstance(method, HideAndSeek):
+        method = method.beside(subjects)
     outcomes = []
     for number, subject in enumerate(subjects):
         lesions, p = method.detect(method.prepare(subject), chosen)
@@ -74,10 +78,11 @@ def run(
 
 @dataclass(frozen=True, eq=False)
 class HideAndSeek:
-    """The method with the weights' own decision, which ``tuning.tune`` chose on validation.
+    """The method with the weights' own decision and, where calibrated, their probabilities.
 
-    For ablations: ``hiding`` off keeps every candidate with a score of 1; ``pooled`` off accepts
-    each slice's candidate by its own score before slices are joined.
+    ``p_beside`` has P(malignant) of cases, by identity, beside the others of their patients; any
+    other case is judged alone.  For ablations: ``hiding`` off keeps every candidate with a score of
+    1; ``pooled`` off accepts each slice's candidate by its own score before slices are joined.
     """
 
     name: str
@@ -85,6 +90,7 @@ class HideAndSeek:
     hiding: bool = True
     pooled: bool = True
     settings: Sequence[Setting] = ()
+    p_beside: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def learnt_from(self) -> str:
@@ -94,6 +100,25 @@ class HideAndSeek:
     def fixed(self) -> Tuned:
         threshold = self.model.profile.decision.threshold
         return Tuned(dict.fromkeys(LESION_TYPES), dict.fromkeys(LESION_TYPES, threshold))
+
+    def beside(self, subjects: Sequence[BenchmarkCase]) -> HideAndSeek:
+        """Return the method that knows these vertebrae, which must outlive it."""
+        confidence = self.model.profile.confidence
+        if not confidence.known:
+            return self
+        cases = [subject.case for subject in subjects]
+        logits = [_logit(encode(case.x, self.model, reference=case.reference)) for case in cases]
+        groups: dict[str, list[int]] = {}
+        for number, case in enumerate(cases):
+            groups.setdefault(case.group or case.patient, []).append(number)
+        p = {
+            id(cases[number]): vertebra_probability(
+                confidence, logits[number], [logits[other] for other in own if other != number]
+            )
+            for own in groups.values()
+            for number in own
+        }
+        return replace(self, p_beside=p)
 
     def prepare(self, subject: BenchmarkCase) -> Edited:
         return edit_case(subject.case, self.model)
@@ -107,7 +132,22 @@ class HideAndSeek:
             parts = [SliceCandidate(c.slice, c.type, c.mask, 1.0) for c in proposals.candidates]
         if not self.pooled:
             parts = [part for part in parts if part.score > decision.threshold]
-        return join_slices(parts, decision.min_slices), p_of_vertebra(seen.latents.p.numpy())
+        lesions = join_slices(parts, decision.min_slices)
+        confidence = self.model.profile.confidence
+        if not confidence.known:
+            return lesions, p_of_vertebra(seen.latents.p.numpy())
+        p = self.p_beside.get(id(seen.case))
+        if p is None:
+            p = vertebra_probability(confidence, _logit(seen.latents), ())
+        if p < confidence.gate_p:
+            return [], p
+        x, difference = seen.case.x[:, 0].numpy(), seen.healthy.difference
+        profile = self.model.profile
+        return with_probabilities(lesions, x, difference, seen.case.body, p, profile), p
+
+
+def _logit(latents: Latents) -> float:
+    return log_odds(p_of_vertebra(latents.p.numpy()))
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,6 +41,7 @@ class Failure:
 
 def failures(method: HideAndSeek, subjects: Sequence[BenchmarkCase]) -> list[Failure]:
     """Return the worst of a set, half missed and half false, at most one per vertebra."""
+    method = method.beside(subjects)
     every = [failure for subject in subjects for failure in _of_vertebra(method, subject)]
     worst: list[Failure] = []
     for what in ("missed", "false"):
@@ -132,8 +133,11 @@ class Hit:
 
 
 def try_boxes(method: Method, tuned: Tuned, subjects: Sequence[BenchmarkCase]) -> list[Hit]:
-    """How a method fares with each boxed vertebra."""
-    return [_hit(method.name, s, _accepted(method, tuned, s)) for s in subjects]
+    """How a method fares with each vertebra that a box reaches into, beside the scan's others."""
+    if isinstance(method, HideAndSeek):
+        method = method.beside(subjects)
+    boxed = [s for s in subjects if s.case.diseased]
+    return [_hit(method.name, s, _accepted(method, tuned, s)) for s in boxed]
 
 
 def _accepted(method: Method, tuned: Tuned, subject: BenchmarkCase) -> list[Lesion3D]:
@@ -175,7 +179,8 @@ def boxes_to_markdown(hits: Sequence[Hit], weights: str) -> str:
 def draw_boxes(path: Path, method: HideAndSeek, subjects: Sequence[BenchmarkCase]) -> Path:
     """Per vertebra the slice with most of the box: image and findings, edit, difference."""
     rows, titles = [], []
-    for subject in subjects:
+    method = method.beside(subjects)
+    for subject in (s for s in subjects if s.case.diseased):
         seen = method.prepare(subject)
         accepted = _accepted(method, method.fixed, subject)
         boxed = subject.case.truth["lytic"]
