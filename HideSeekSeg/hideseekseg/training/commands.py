@@ -398,9 +398,7 @@ def run_calibrate(
     choice = choose(fit(seen, known), seen)
     confidence = choice.confidence
     profile = model.profile
-    decision = replace(
-        profile.decision, threshold=choice.threshold, **settings.get("decision", {})
-    )
+    decision = replace(profile.decision, threshold=choice.threshold, **settings.get("decision", {}))
     profile = replace(
         profile,
         schedule=replace(profile.schedule, **settings.get("schedule", {})),
