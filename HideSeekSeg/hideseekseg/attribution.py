@@ -10,8 +10,8 @@ abort the step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -122,6 +122,7 @@ def attribute(
     healthy = edit(images, latents, model, batch, on_progress)
     proposals = propose(healthy, bodies, model.profile.decision)
     scored = hide_and_seek(latents, healthy, proposals, model, batch, on_progress)
+    scored = with_hidden(scored, latents, healthy, model, batch, on_progress)
     return Attribution(
         p=latents.p.numpy(),
         p_after=healthy.p_after.numpy(),
@@ -245,6 +246,31 @@ def hide_and_seek(
     )
 
 
+def with_hidden(
+    scored: Sequence[SliceCandidate],
+    latents: Latents,
+    healthy: Edit,
+    model: Model,
+    batch: int = BATCH,
+    on_progress: OnProgress | None = None,
+) -> tuple[SliceCandidate, ...]:
+    """Return the candidates with ``p_without``: P when this one alone is hidden; scores stay.
+
+    It is said beside a finding and decides nothing.  Where a projection is rendered it would cost
+    as much as the scores did, and only candidates above the profile's threshold have it.
+    """
+    cheap = model.profile.schedule.projection_calls == 1
+    least = -np.inf if cheap else model.profile.decision.threshold
+    told = [n for n, candidate in enumerate(scored) if candidate.score > least]
+    if not told:
+        return tuple(scored)
+    hidden = [_with_edit(scored[n].mask, scored[n].slice, healthy) for n in told]
+    reference = latents.reference[[scored[n].slice for n in told]]
+    report = _report("hiding candidates", on_progress)
+    found = dict(zip(told, _projected_p(torch.stack(hidden), reference, model, batch, report)))
+    return tuple(replace(c, p_without=found.get(n, c.p_without)) for n, c in enumerate(scored))
+
+
 def select(scored: Iterable[SliceCandidate], threshold: float) -> tuple[SliceCandidate, ...]:
     """Step 5: keep the candidates that score above the threshold.
 
@@ -294,8 +320,13 @@ def _components(pixels: Mask, min_pixels: int) -> list[Mask]:
 
 def _hidden_but(keep: Mask, index: int, healthy: Edit, proposals: Proposals) -> Tensor:
     """Return the reconstruction (1, H, W) with the edit in all changed pixels but those to keep."""
-    hidden = torch.from_numpy(proposals.changed[index] & ~keep)
-    return torch.where(hidden, healthy.edited[index], healthy.reconstruction[index])
+    return _with_edit(proposals.changed[index] & ~keep, index, healthy)
+
+
+def _with_edit(hidden: Mask, index: int, healthy: Edit) -> Tensor:
+    """Return the reconstruction (1, H, W) with the edit in the hidden pixels."""
+    pixels = torch.from_numpy(hidden)
+    return torch.where(pixels, healthy.edited[index], healthy.reconstruction[index])
 
 
 def _projected_p(

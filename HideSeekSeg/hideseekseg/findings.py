@@ -78,8 +78,9 @@ class SliceCandidate:
     """A lytic or blastic candidate on one sagittal slice, with its attribution score.
 
     ``mask`` (P, I) holds its pixels.  ``p`` is P(malignant) of the slice when only this candidate
-    is visible, ``p_hidden`` when all are hidden, ``p_all`` as it is; ``delta`` the mean of edit
-    minus reconstruction.  All are NaN for methods without an edit.
+    is visible, ``p_hidden`` when all are hidden, ``p_all`` as it is, ``p_without`` when this one
+    alone is hidden; ``delta`` the mean of edit minus reconstruction.  What was not computed is NaN,
+    as all of them are for methods without an edit.
     """
 
     slice: int
@@ -90,6 +91,7 @@ class SliceCandidate:
     delta: float = math.nan
     p_hidden: float = math.nan
     p_all: float = math.nan
+    p_without: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ class Candidate:
     ``box_lps`` is ``(x_min, y_min, z_min, x_max, y_max, z_max)``; ``slices`` are indices of
     sagittal slices of the crop; ``mean_hu`` is None where the CT is not in HU.
     ``p_all`` is P(malignant) of these slices as they are, ``p_hidden`` with all candidates hidden,
-    ``p_alone`` with this one alone shown: means weighted by its area on each.
+    ``p_alone`` with this one alone shown, ``p_without`` with this one alone hidden: means weighted
+    by its area on each.
     ``patch`` holds the voxels and stays out of the JSON.
     """
 
@@ -123,6 +126,7 @@ class Candidate:
     p_all: float | None = None
     p_hidden: float | None = None
     p_alone: float | None = None
+    p_without: float | None = None
     patch: Patch | None = field(default=None, repr=False, compare=False)
 
 

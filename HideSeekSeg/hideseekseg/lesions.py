@@ -54,7 +54,7 @@ class Lesion3D:
         return float(np.average([p.score for p in self.parts], weights=areas))
 
     def mean_p(self, name: str) -> float | None:
-        """Return the mean of ``p``, ``p_hidden`` or ``p_all`` of its slices, weighted by area."""
+        """Return the mean of a P of its slices, weighted by area; None where one has none."""
         values = [float(getattr(part, name)) for part in self.parts]
         if not np.isfinite(values).all():
             return None
@@ -141,6 +141,7 @@ def measure(
                 p_all=lesion.mean_p("p_all"),
                 p_hidden=lesion.mean_p("p_hidden"),
                 p_alone=lesion.mean_p("p"),
+                p_without=lesion.mean_p("p_without"),
                 patch=patch,
             )
         )

@@ -10,7 +10,12 @@ from .events import Event, Progress
 PREPARATION = 0.1  # of a run, roughly: locating bodies and cropping them
 BESIDE = 0.15  # the same of encoding all vertebrae first, where weights judge by patient
 # Share of a vertebra's time at the beginning and at the end of each step of the method.
-STEPS = {"encode": (0.0, 0.1), "edit": (0.1, 0.5), "scoring candidates": (0.5, 1.0)}
+STEPS = {
+    "encode": (0.0, 0.1),
+    "edit": (0.1, 0.5),
+    "scoring candidates": (0.5, 0.95),
+    "hiding candidates": (0.95, 1.0),
+}
 
 
 class Stopped(Exception):  # noqa: N818 - no error, the user's wish

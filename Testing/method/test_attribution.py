@@ -26,6 +26,7 @@ from hideseekseg.attribution import (
     propose,
     score,
     select,
+    with_hidden,
 )
 from hideseekseg.findings import SliceCandidate
 from hideseekseg.model.profile import Decision
@@ -215,6 +216,37 @@ def test_what_is_hidden_is_the_edit_and_the_rest_the_reconstruction(projection: 
     assert chosen.score == pytest.approx((p - p_healthy) / (float(latents.p[i]) - p_healthy), 1e-4)
 
 
+@pytest.mark.parametrize("projection", ["none", "render"])
+def test_p_without_is_that_of_the_picture_with_the_candidate_alone_hidden(projection: str) -> None:
+    """Rebuilt by hand; scores and all other figures stay bit by bit."""
+    model = tiny_model(replace(FAST, edit="render", projection=projection))  # type: ignore[arg-type]
+    images = tiny_images(3)
+    latents = encode(images, model)
+    healthy = edit(images, latents, model)
+    proposals = propose(healthy, np.ones((3, 16, 16), bool), model.profile.decision)
+    plain = hide_and_seek(latents, healthy, proposals, model)
+    # Between the scores, so that some candidates are above it and some below.
+    middle = float(np.median([c.score for c in plain]))
+    decision = replace(model.profile.decision, threshold=middle)
+    model = replace(model, profile=replace(model.profile, decision=decision))
+    told = with_hidden(plain, latents, healthy, model)
+    for before, after in zip(plain, told, strict=True):
+        assert replace(after, p_without=0.0) == replace(before, p_without=0.0)
+        if projection == "render" and before.score <= middle:
+            assert np.isnan(after.p_without), "two more renderings for what nobody is shown"
+            continue
+        i = before.slice
+        picture = healthy.reconstruction[i].clone()
+        picture[:, torch.from_numpy(before.mask)] = healthy.edited[i][:, before.mask]
+        if projection == "render":
+            z, net = encode(picture[None], model).z, model.autoencoder
+            code = ddim_invert(net, picture[None], z, 5, 100)
+            picture = ddim_render(net, code, z, 4, 100)[0]
+        # Alone and in a batch, rendered pictures differ a little.
+        assert after.p_without == pytest.approx(float(encode(picture[None], model).p), abs=1e-4)
+    assert with_hidden((), latents, healthy, model) == ()
+
+
 def test_a_lone_candidate_explains_all_of_a_single_shot_slice() -> None:
     """With nothing else to hide the picture is the image itself: p is P(malignant), the score 1."""
     model = tiny_model(decision=Decision(healthy_p=0.01, baseline="hidden"))
@@ -305,8 +337,9 @@ def test_progress_counts_up_to_its_total_and_may_cancel() -> None:
         "encode",
         "edit",
         "scoring candidates",
+        "hiding candidates",
     ]
-    for step in ("encode", "edit", "scoring candidates"):
+    for step in ("encode", "edit", "scoring candidates", "hiding candidates"):
         done = [d for name, d, _ in told if name == step]
         assert done == sorted(done)
         assert done[-1] == next(total for name, _, total in told if name == step)

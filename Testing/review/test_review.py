@@ -263,7 +263,7 @@ def test_reviews_without_reasons_and_measures_are_read(review: Review) -> None:
     for old in data["opinions"].values():
         del old["reason"]
     for old in data["lesions"]:
-        for name in ("diameter_mm", "mean_hu", "p_all", "p_hidden", "p_alone"):
+        for name in ("diameter_mm", "mean_hu", "p_all", "p_hidden", "p_alone", "p_without"):
             del old[name]
     for old in data["vertebrae"]:
         del old["body_mm3"]

@@ -492,6 +492,12 @@ def test_evidence_in_words(window: str, desktop: Desktop) -> None:
         )
         review.click(1)
         assert "→" not in review.words["detail"]
+    fuller = replace(told, candidates=(replace(seen, p_without=0.41), *first.candidates[1:]))
+    with open_review(window, desktop, add_review((fuller,), GRID)) as review:
+        assert review.words["detail"].splitlines()[-1] == (
+            "P 0.96 → 0.41 with this one alone hidden, 0.12 with all candidates hidden,"
+            " 0.91 with this one alone shown"
+        )
 
 
 def test_results_of_a_scene_can_be_chosen(window: str, desktop: Desktop) -> None:

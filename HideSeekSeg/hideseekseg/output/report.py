@@ -256,9 +256,12 @@ def _said_of(lesion: Item, seen: _Seen | None) -> str:
     else:
         text += f" Score {lesion.score:.2f}."
     if lesion.p_all is not None and lesion.p_hidden is not None and lesion.p_alone is not None:
+        text += f" P(malignant) of its slices is {lesion.p_all:.2f} as they are,"
+        if lesion.p_without is not None:
+            text += f" {lesion.p_without:.2f} with this one alone hidden,"
         text += (
-            f" P(malignant) of its slices is {lesion.p_all:.2f} as they are, {lesion.p_hidden:.2f}"
-            f" with all candidates hidden and {lesion.p_alone:.2f} with this one alone visible."
+            f" {lesion.p_hidden:.2f} with all candidates hidden and {lesion.p_alone:.2f} with this"
+            " one alone visible."
         )
     if lesion.verdict != "unreviewed":
         text += f" {_capital(lesion.verdict)} by the reader."

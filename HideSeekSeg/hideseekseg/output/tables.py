@@ -35,7 +35,7 @@ _VERTEBRA_KEYS = tuple(f.name for f in fields(VertebraFinding) if f.name != "can
 _LATER_KEYS = frozenset(
     (
         *("suspicious", "distance_from_training", "attribution_score", "probability", "stability"),
-        *("diameter_mm", "p_all", "p_hidden", "p_alone"),
+        *("diameter_mm", "p_all", "p_hidden", "p_alone", "p_without"),
     )
 )
 POSITION_COLUMNS = ("x_lps_mm", "y_lps_mm", "z_lps_mm")
@@ -44,7 +44,7 @@ _CSV_COLUMNS = (
     *("level", "status", "state", "reason", "p_malignant", "body_source", "body_mm3", "flags"),
     *("name", "id", "type", "score", "accepted", "volume_mm3", "share_of_body", "mean_hu"),
     *("attribution_score", "probability", "stability", "distance_from_training"),
-    *("diameter_mm", "p_all", "p_hidden", "p_alone"),
+    *("diameter_mm", "p_all", "p_hidden", "p_alone", "p_without"),
     *POSITION_COLUMNS,
 )
 

@@ -18,7 +18,7 @@ Box = tuple[float, float, float, float, float, float]
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 SAME_PLACE = 0.25  # of the smaller box, from which two candidates are the same
-FACTS = ("diameter_mm", "mean_hu", "p_all", "p_hidden", "p_alone")
+FACTS = ("diameter_mm", "mean_hu", "p_all", "p_hidden", "p_alone", "p_without")
 OTHER: dict[LesionType, LesionType] = {"lytic": "blastic", "blastic": "lytic"}
 
 
@@ -44,6 +44,7 @@ class Lesion:
     p_all: float | None = None
     p_hidden: float | None = None
     p_alone: float | None = None
+    p_without: float | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Item:
     p_all: float | None = None
     p_hidden: float | None = None
     p_alone: float | None = None
+    p_without: float | None = None
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,14 @@ def evidence_of(item: Item) -> str:
         "P {all:.2f} → {hidden:.2f} with all candidates hidden, {alone:.2f} with this one alone"
         " shown"
     )
-    return text.format(all=item.p_all, hidden=item.p_hidden, alone=item.p_alone)
+    known = {"all": item.p_all, "hidden": item.p_hidden, "alone": item.p_alone}
+    if item.p_without is not None:
+        text = _(
+            "P {all:.2f} → {without:.2f} with this one alone hidden, {hidden:.2f} with all"
+            " candidates hidden, {alone:.2f} with this one alone shown"
+        )
+        known["without"] = item.p_without
+    return text.format(**known)
 
 
 BURDEN_COLUMNS = (
