@@ -26,6 +26,25 @@ torch.set_num_threads(1)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LEVELS = ("T11", "T12", "L1")
+# The files that take longest, longest first: begun last, one of them would keep a process at work
+# while the others have nothing left to do.
+LONGEST = (
+    *("cohort/test_cohort.py", "web/test_app_safety.py", "cli/test_cli.py", "web/test_app.py"),
+    *("training/test_training_commands.py", "cli/test_scan_checks.py", "web/test_app_reviews.py"),
+    *("method/test_attribution.py", "model/test_sampling.py", "panel/test_panel_run.py"),
+    *("benchmark/test_speed.py", "scene/test_newer_slicer.py", "training/test_manifest.py"),
+    *("repository/test_packages.py", "benchmark/test_app_benchmark.py", "model/test_bundle.py"),
+    *("benchmark/test_benchmark_command.py", "ui/test_child_process.py", "cli/test_hostile.py"),
+    *("benchmark/test_benchmark_methods.py", "training/test_confidence.py"),
+    *("method/test_pipeline.py", "simulation/test_simulation.py", "cli/test_result_folder.py"),
+    *("training/test_distributed.py", "training/test_training.py", "web/test_app_dicom.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take longest come first; the tests of a file keep their order."""
+    place = {REPOSITORY / "Testing" / name: n for n, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,12 @@ def test_table_json_and_plots_of_two_drawn_vertebrae(tmp_path: Path) -> None:
     model = load_model(BUNDLE, "cpu")
     draw_subjects(tmp_path / "cases", 4, 7104, model.profile, lambda done, total: None)
     levels = ("T12", "L1")
-    plan = SpeedPlan(BUNDLE, tmp_path / "out", tmp_path / "cases", 3, 1, 1, levels=levels)
+    plan = SpeedPlan(
+        *(BUNDLE, tmp_path / "out", tmp_path / "cases", 3, 1, 1),
+        levels=levels,
+        slices=(1, 2),
+        candidates=(1, 2),
+    )
     said: list[str] = []
     paths = measure(plan, said.append)
     assert sorted(p.name for p in paths) == [
@@ -49,7 +55,10 @@ def test_table_json_and_plots_of_two_drawn_vertebrae(tmp_path: Path) -> None:
     assert data["weights"]["hash"] == model.hash
     assert data["one slice"]["parameters"] == 90_835_777
     timing, split = data["now"]["timing"], data["now"]["split"]
-    assert 0 < timing["first"] < timing["seconds"]
+    assert 0 < timing["first"] < timing["seconds"] == data["growth"]["threads"]["1"]
+    assert [*data["growth"]["threads"]] == [
+        str(n) for n in (1, 2, 4, 8) if n <= (os.cpu_count() or 1)
+    ]
     assert 100 < timing["peak_mib"] < 2048
     assert all(seconds >= 0 for seconds in split.values())
     assert min(split[name] for name in PARTS if name != "other files") > 0

@@ -1,6 +1,7 @@
 """What every process of a team does in ``test_distributed``; started by torchrun.
 
-Arguments: the folder for what it learns, and what to do there ("line", "train" or "stop").
+Arguments: the folder for what it learns, and what to do there, one after the other ("line", "train"
+or "stop").
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from helpers.vertebrae import TOY, toy_slices
 from hideseekseg.training.train import TrainingSettings, train
@@ -86,21 +87,28 @@ def thread_names() -> list[str]:
     return sorted(p.read_text("utf-8").strip() for p in Path("/proc/self/task").glob("*/comm"))
 
 
-def main(folder: Path, task: str) -> None:
+def main(folder: Path, tasks: list[str]) -> None:
     torch.set_num_threads(1)
+    seen: dict[str, dict[str, object]] = {}
     with open_team("cpu") as team:
-        if task == "line":
-            line, told = fit_line(folder, team)
-            values = torch.cat([p.detach().reshape(-1) for p in line.parameters()]).tolist()
-            seen: dict[str, object] = {"weights": values, "losses": [t.losses for t in told]}
-        elif task == "stop":
-            seen = learn(folder, team, stop_in(1, team))
-        else:
-            seen = learn(folder, team, lambda: False)
-        seen |= {"size": team.size, "leads": team.is_main}
-    seen["threads"] = thread_names()
+        for task in tasks:
+            if task == "line":
+                line, told = fit_line(folder, team)
+                values = torch.cat([p.detach().reshape(-1) for p in line.parameters()]).tolist()
+                seen[task] = {"weights": values, "losses": [t.losses for t in told]}
+            elif task == "stop":
+                seen[task] = learn(folder, team, stop_in(1, team))
+                distributed.barrier()  # the leader has written its checkpoint
+                stopped = folder / "decoder-checkpoint.pt"
+                seen[task]["step"] = torch.load(stopped, weights_only=True)["step"]
+            else:
+                seen[task] = learn(folder, team, lambda: False)
+            seen[task] |= {"size": team.size, "leads": team.is_main}
+    threads = thread_names()
+    for task in tasks:
+        seen[task]["threads"] = threads
     (folder / f"rank-{team.rank}.json").write_text(json.dumps(seen), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from conftest import LONGEST
+
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "HideSeekSeg"
 LIBRARY = MODULE / "hideseekseg"
@@ -264,6 +266,11 @@ def test_citation_and_changes_name_this_version() -> None:
     citation = (ROOT / "CITATION.cff").read_text("utf-8")
     assert f"\nversion: {__version__}\n" in citation
     assert f"\n## {__version__}\n" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+def test_files_that_begin_first_are_there() -> None:
+    gone = [name for name in LONGEST if not (ROOT / "Testing" / name).is_file()]
+    assert not gone and len(set(LONGEST)) == len(LONGEST)
 
 
 def set_up(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -43,7 +43,8 @@ class SpeedPlan:
 
     ``cases`` holds what ``simulate --whole`` wrote; drawn vertebrae where it is None.  ``crops``
     slices go through every schedule; processes run ``repeats`` times; ``before`` holds an earlier
-    version of the library, to be timed in turn with this one.
+    version of the library, to be timed in turn with this one.  ``slices`` and ``candidates`` are
+    the numbers of them whose cost is measured.
     """
 
     weights: Path
@@ -54,6 +55,8 @@ class SpeedPlan:
     threads: int = 2
     before: Path | None = None
     levels: tuple[str, ...] = LEVELS
+    slices: tuple[int, ...] = SLICES
+    candidates: tuple[int, ...] = CANDIDATES
 
 
 def measure(plan: SpeedPlan, say: Say) -> list[Path]:
@@ -75,8 +78,8 @@ def measure(plan: SpeedPlan, say: Say) -> list[Path]:
         "agreement": _agreement(plan, model, crops, say),
     }
     data["growth"] |= {
-        "slices": by_slices(model, crops, SLICES),
-        "candidates": by_candidates(model, crops, CANDIDATES),
+        "slices": by_slices(model, crops, plan.slices),
+        "candidates": by_candidates(model, crops, plan.candidates),
     }
     paths = [plan.out / "speed.md", plan.out / "speed.json"]
     for path, text in zip(paths, (to_markdown(data), json.dumps(data, indent=1) + "\n")):
@@ -144,13 +147,17 @@ def _spine(plan: SpeedPlan, say: Say) -> Data:
         name: {"timing": asdict(best(timings[name])), "split": split(version)}
         for name, version in versions.items()
     }
-    run(job)
+    if plan.before is not None:
+        run(job)  # its result is in the folder again
+    found = counts(job.out)
     some = [n for n in (1, 5, 9, 17) if n < len(plan.levels)]
     by_vertebrae = {n: run(replace(job, levels=plan.levels[:n])).processor for n in some}
     by_vertebrae[len(plan.levels)] = data["now"]["timing"]["processor"]
     threads = [n for n in (1, 2, 4, 8) if n <= (os.cpu_count() or 1)]
-    by_threads = {n: run(replace(job, threads=n)).seconds for n in threads}
-    found = counts(job.out)
+    by_threads = {n: run(replace(job, threads=n)).seconds for n in threads if n != plan.threads}
+    if plan.threads in threads:
+        by_threads[plan.threads] = data["now"]["timing"]["seconds"]
+    by_threads = dict(sorted(by_threads.items()))
     return {**data, "counts": found, "growth": {"vertebrae": by_vertebrae, "threads": by_threads}}
 
 
