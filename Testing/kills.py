@@ -1,31 +1,33 @@
 """Kill a run at random moments: nothing finished is lost, nothing half left, the next goes on.
 
-    python Testing/kills.py 20 [--seed N] [--what segment train]
+    python Testing/kills.py 20 [--seed N] [--what segment cohort train] [--report FILE.json]
 
-``segment`` runs with ``--each`` on three boxes of bone, ``train`` on a few toy slices; both are
-killed (SIGKILL) at random moments of their usual time, and run once more to their end.
+``segment`` runs with ``--each`` on three boxes of bone, ``cohort`` on four such scans with two
+workers, ``train`` on a few toy slices.  All are killed (SIGKILL) at random moments of their usual
+time, and run once more to their end.  ``--report`` adds what was run to a JSON file, and writes the
+table of all runs in it beside it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import filecmp
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-for place in ("HideSeekSeg", "Testing"):
-    if str(ROOT / place) not in sys.path:
-        sys.path.insert(0, str(ROOT / place))
+import fuzz
+from fuzz import ROOT
 
 Check = Callable[[Path, Path], list[str]]
 VERTEBRAE = ("T11", "T12", "L1")
@@ -41,8 +43,8 @@ class Outcome:
 
 
 def run(what: str, count: int, seed: int, folder: Path) -> Outcome:
-    """Kill ``segment`` or ``train`` at ``count`` random moments of its undisturbed time."""
-    words, check = {"segment": prepare_segment, "train": prepare_train}[what](folder)
+    """Kill a command (a key of ``PREPARE``) at ``count`` random moments of its undisturbed time."""
+    words, check = PREPARE[what](folder)
     rng, whole = random.Random(seed), folder / "undisturbed"
     began = time.monotonic()
     fault = finish(words, whole)
@@ -64,6 +66,7 @@ def run(what: str, count: int, seed: int, folder: Path) -> Outcome:
         faults = [*damaged_parts(out)]
         ended = finish(words, out)
         faults += [ended] if ended else [*left_behind(out), *check(out, whole)]
+        shutil.rmtree(out, ignore_errors=True)
         outcome.faults += [f"{what}, after {moment:.2f} s: {fault}" for fault in faults if fault]
     return outcome
 
@@ -86,7 +89,14 @@ def finished_parts(out: Path) -> list[Path]:
     """What a killed run had finished: files of vertebrae, and checkpoints."""
     names = {f"{level}.npz" for level in VERTEBRAE}
     parts = [path for path in out.glob("vertebrae/*.npz") if path.name in names]
-    return [*parts, *out.glob("*-checkpoint.pt")]
+    cases = [path for path in out.glob("cases/*/case.json") if _is_done(path)]
+    return [*parts, *cases, *out.glob("*-checkpoint.pt")]
+
+
+def _is_done(record: Path) -> bool:
+    with contextlib.suppress(ValueError):  # a damaged one is told by ``damaged_parts``
+        return bool(json.loads(record.read_text("utf-8"))["status"] == "done")
+    return False
 
 
 def damaged_parts(out: Path) -> list[str]:
@@ -117,6 +127,22 @@ def left_behind(out: Path) -> list[str]:
 
 
 def prepare_segment(folder: Path) -> tuple[list[str], Check]:
+    (ct,), bodies = write_scans(folder, 1)
+    words = ["segment", str(ct), str(bodies), "--labels", "totalsegmentator", "--each", "--quiet"]
+    return [*words, "--weights", str(folder / "weights")], same_findings
+
+
+def prepare_cohort(folder: Path) -> tuple[list[str], Check]:
+    cts, bodies = write_scans(folder, 4)
+    lines = [f"{ct.name[:4]},{ct.name},{bodies.name},totalsegmentator" for ct in cts]
+    manifest = folder / "manifest.csv"
+    manifest.write_text("\n".join(["case,ct,segmentation,labels", *lines]) + "\n", "utf-8")
+    options = ["--weights", str(folder / "weights"), "--workers", "2", "--threads", "1"]
+    return ["cohort", str(manifest), *options, "--device", "cpu"], same_cohort
+
+
+def write_scans(folder: Path, count: int) -> tuple[list[Path], Path]:
+    """Write weights, so many CTs of three boxes of bone, and the label map that they share."""
     import numpy as np
     import SimpleITK as sitk
 
@@ -132,11 +158,11 @@ def prepare_segment(folder: Path) -> tuple[list[str], Check]:
         body = (slice(44 - 19 * n, 57 - 19 * n), slice(14, 30), slice(12, 32))
         labels[body] = value
         hu[body] = 180 + rng.normal(0, 30, (13, 16, 20))
-    files = folder / "ct.nii.gz", folder / "bodies.nii.gz"
-    sitk.WriteImage(to_sitk(Volume(hu.astype(np.int16), grid)), str(files[0]))
-    sitk.WriteImage(to_sitk(Volume(labels, grid)), str(files[1]))
-    words = ["segment", *map(str, files), "--labels", "totalsegmentator", "--each", "--quiet"]
-    return [*words, "--weights", str(folder / "weights")], same_findings
+    cts = [folder / f"ct-{n}.nii.gz" for n in range(count)]
+    for n, path in enumerate(cts):
+        sitk.WriteImage(to_sitk(Volume(hu.astype(np.int16) + n, grid)), str(path))
+    sitk.WriteImage(to_sitk(Volume(labels, grid)), str(folder / "bodies.nii.gz"))
+    return cts, folder / "bodies.nii.gz"
 
 
 def same_findings(out: Path, whole: Path) -> list[str]:
@@ -146,6 +172,24 @@ def same_findings(out: Path, whole: Path) -> list[str]:
         return ["its findings are others"]
     missing = [level for level in VERTEBRAE if not (out / "vertebrae" / f"{level}.npz").is_file()]
     return [f"{level} has no file" for level in missing]
+
+
+def same_cohort(out: Path, whole: Path) -> list[str]:
+    """The run that follows has every case done, with the findings of the undisturbed run."""
+    faults = []
+    for undisturbed in sorted(whole.glob("cases/*/candidates.json")):
+        name = undisturbed.parent.name
+        path = out / "cases" / name / "candidates.json"
+        if not path.is_file() or not _is_done(path.parent / "case.json"):
+            faults.append(f"case {name} is not done")
+        elif (
+            json.loads(path.read_text("utf-8"))["vertebrae"]
+            != json.loads(undisturbed.read_text("utf-8"))["vertebrae"]
+        ):
+            faults.append(f"the findings of case {name} are others")
+    tables = ("vertebrae.csv", "lesions.csv")
+    same = all((out / t).read_bytes() == (whole / t).read_bytes() for t in tables)
+    return faults if same else [*faults, "its tables are others"]
 
 
 def prepare_train(folder: Path) -> tuple[list[str], Check]:
@@ -169,17 +213,48 @@ def same_weights(out: Path, whole: Path) -> list[str]:
     return [] if filecmp.cmp(a, b, shallow=False) else ["its weights are others"]
 
 
+PREPARE = {"segment": prepare_segment, "cohort": prepare_cohort, "train": prepare_train}
+
+
+def page(rows: fuzz.Rows) -> str:
+    """Return the report in Markdown: each run, and every fault."""
+    lines = [
+        "# Killed processes",
+        "",
+        "Written by `python Testing/kills.py MOMENTS --seed SEED --report FILE.json`: commands are"
+        " killed (SIGKILL) at random moments, between a fifth of their usual time and its end, and"
+        " run once more. Their files have to be whole after the kill; the next run has to end with"
+        " the findings (of a training: the weights) of an undisturbed one, and to leave nothing"
+        " temporary behind.",
+        "",
+        "| command | seed | moments | killed before its end | had finished a part | faults |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| `{row['what']}` | {row['seed']} | {row['moments']} | {row['killed']} |"
+            f" {row['kept']} | {len(row['faults'])} |"
+            for row in rows.values()
+        ),
+        "",
+        *(f"- {fault}" for row in rows.values() for fault in row["faults"]),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("count", type=int, help="random moments of each")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--what", nargs="+", default=["segment", "train"])
+    parser.add_argument("--what", nargs="+", default=[*PREPARE], choices=[*PREPARE])
+    parser.add_argument("--report", type=Path, metavar="FILE.json")
     args = parser.parse_args()
     faults = []
     for what in args.what:
         with tempfile.TemporaryDirectory() as folder:
             outcome = run(what, args.count, args.seed, Path(folder))
         faults += outcome.faults
+        if args.report is not None:
+            row = {"what": what, "seed": args.seed, "moments": args.count, **asdict(outcome)}
+            fuzz.record(args.report, f"{what} {args.seed}", row, page)
         print(
             f"{what}: {args.count} moments, {outcome.killed} killed, {outcome.kept} had finished"
             f" something by then, {len(outcome.faults)} faults",
