@@ -198,9 +198,9 @@ def prepare_train(folder: Path) -> tuple[list[str], Check]:
     from hideseekseg.training.train import COMPACT
 
     vertebrae = [plain_vertebra()]
-    for name, slices in (("slices", 4), ("whole", None)):
+    for name, slices, count in (("slices", 4, 24), ("whole", None, 12)):
         (folder / name).mkdir()
-        recipe = Recipe(1, 24, slices=slices, geometry=COMPACT.geometry)
+        recipe = Recipe(1, count, slices=slices, geometry=COMPACT.geometry)
         simulate(recipe, vertebrae, folder / name, lambda *_: None)
     words = ["train", str(folder / "slices"), "--validation", str(folder / "whole")]
     steps = ["--encoder-steps", "8", "--decoder-steps", "3", "--supervision", "twins"]

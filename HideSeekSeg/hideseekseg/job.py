@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from .events import Cancelled, Event, Finished
 from .files import locked, remove_abandoned, together
 from .findings import LESION_TYPES, Evidence, Result, VertebraFinding
 from .imaging.image_file import write_image
-from .imaging.reading import read_ct, read_segmentation
+from .imaging.reading import read_ct, read_ct_apart, read_segmentation
 from .imaging.segmentation import Segmentation
 from .imaging.volume import Volume, scan_identity, to_sitk
 from .model.inference import is_out_of_memory
@@ -143,14 +144,16 @@ def run(
 ) -> Result:
     """Read, segment, write ``FILES`` to ``job.out``; the last event is Finished or Cancelled.
 
-    ``ready`` is a model that was loaded before, in place of ``job.weights`` and ``job.device``.
+    ``ready`` is a model that was loaded before, in place of ``job.weights`` and ``job.device``: by
+    a worker, which may crash.  Without it DICOM is read in a process of its own, in which a damaged
+    file may crash GDCM.
     Raises UserError, one line that names file and cause, before the computation where that is
     possible; then nothing is written.  A stop writes the vertebrae that are finished, and no file
     where none is.  Files of ``each`` stay whatever happens to the vertebrae after them.
     """
     began = time.monotonic()
     folder = job.out / EACH if job.each else job.out
-    with writable(folder), _claimed(job) as (ct, scan, claim):
+    with writable(folder), _claimed(job, ready is None) as (ct, scan, claim):
         segmentation = _segmentation(job.segmentation)
         bodies = None if job.bodies is None else _segmentation(job.bodies)
         ct, segmentation, bodies = settled(ct, segmentation, bodies, job.options.labels)
@@ -169,10 +172,14 @@ def run(
 
 
 @contextmanager
-def _claimed(job: Job) -> Iterator[tuple[Volume, dict[str, str], Claim]]:
-    """Read the CT, and take the folder for its result; another run in it is refused before that."""
+def _claimed(job: Job, apart: bool) -> Iterator[tuple[Volume, dict[str, str], Claim]]:
+    """Read the CT, and take the folder for its result; another run in it is refused before that.
+
+    ``apart`` as of ``read_ct_apart``.
+    """
     with locked(job.out):
-        ct = read_ct(job.ct, job.series, job.patient_names, undecided=True)
+        read = read_ct_apart if apart else partial(read_ct, undecided=True)
+        ct = read(job.ct, job.series, job.patient_names)
         scan = scan_identity(ct)
         yield ct, scan, claim(job.out, scan, job.overwrite, "--overwrite")
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -200,6 +201,40 @@ def test_inputs_that_are_deleted_after_they_were_read_change_nothing(
         assert '"finished"' in process.stdout.read()
     assert process.returncode == 0
     assert (tmp_path / "out" / "candidates.json").is_file()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_a_dicom_file_that_crashes_its_reader_is_one_line(
+    box_files: tuple[Path, Path], tiny_weights: Path, tmp_path: Path
+) -> None:
+    """The signal is what GDCM's own mistakes over damaged files raise."""
+    from helpers.dicom import series
+
+    folder = series(tmp_path / "series", [2.5 * n for n in range(5)])
+    words = command((folder, box_files[1]), tiny_weights, tmp_path / "out")
+    environment = {**os.environ, "PYTHONPATH": str(LIBRARY), "OMP_NUM_THREADS": "1"}
+    program = [sys.executable, "-m", "hideseekseg", *words]
+    with subprocess.Popen(program, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        readers: list[int] = []
+        while not readers:
+            assert process.poll() is None, "no process reads the series"
+            readers = [n for n in map(int, children.read_text().split()) if reads(n)]
+            time.sleep(0.002)
+        os.kill(readers[0], signal.SIGSEGV)
+        _, said = process.communicate()
+    assert process.returncode == 2
+    assert said.count("\n") == 1 and "Traceback" not in said
+    assert f"{folder}: cannot be read: it crashed the process that read it" in said
+    assert not (tmp_path / "out").exists()
+
+
+def reads(pid: int) -> bool:
+    """Whether a child has become the interpreter that reads, which ends by the signal."""
+    try:
+        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 @posix

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 
 from hideseekseg.errors import InputError
 from hideseekseg.imaging.dicom import list_series
-from hideseekseg.imaging.reading import read_ct, read_segmentation
+from hideseekseg.imaging.reading import read_ct, read_ct_apart, read_segmentation
 
 pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
 from helpers.dicom import ROOT, dicom, item, one, save, series  # noqa: E402
@@ -323,3 +323,14 @@ def test_itk_reads_a_plain_series_alike(tmp_path: Path) -> None:
     image = reader.Execute()
     np.testing.assert_array_equal(ct.array, sitk.GetArrayFromImage(image))
     np.testing.assert_allclose(ct.grid.lps([0, 0, 0]), image.GetOrigin())
+
+
+def test_a_series_is_the_same_from_a_process_of_its_own(tmp_path: Path) -> None:
+    folder = series(tmp_path / "series", [2.5 * n for n in range(5)])
+    here, apart = read_ct(folder, "2", True), read_ct_apart(folder, "2", True)
+    assert np.array_equal(apart.array, here.array) and apart.array.dtype == here.array.dtype
+    assert np.array_equal(apart.grid.ijk_to_lps, here.grid.ijk_to_lps)
+    assert (apart.identity, apart.planes) == (here.identity, here.planes)
+    assert (apart.stated_hu, apart.notes, apart.path) == (True, here.notes, str(folder))
+    with pytest.raises(InputError, match="has no series 3"):
+        read_ct_apart(folder, "3")

@@ -1,19 +1,25 @@
 """Read CT volumes and segmentations from the files that users have.
 
-Every failure is an InputError: one line that names the file and the cause.
+Every failure is an InputError: one line that names the file and the cause.  A file that crashes the
+library that reads it ends a ``ReadingProcess``, and nothing else.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import SimpleITK as sitk
 
-from ..errors import InputError
+from ..errors import InputError, UserError
 from . import nifti
 from .dicom import DICOMDIR, check_series, object_name, read_series
 from .dicom_seg import find_dicom_segmentations, read_dicom_segmentation
@@ -30,6 +36,81 @@ from .volume import Grid, Volume, from_sitk
 
 LABEL_TOLERANCE = 0.01
 COMPLEX = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
+T = TypeVar("T")
+
+
+class ReadingProcess(Generic[T]):
+    """A process of its own in which ``read(path, *values)`` runs; started at once.
+
+    ``read`` and all that it takes and returns must be such as pickle carries.
+    """
+
+    def __init__(self, path: Path, read: Callable[..., T], *values: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._path = path
+        self._here, there = context.Pipe(duplex=False)
+        self._process = context.Process(
+            target=_answer, args=(there, read, path, *values), daemon=True
+        )
+        self._process.start()
+        there.close()
+
+    def result(self) -> T:
+        """Wait for the end and return what ``read`` returned.
+
+        Raises UserError where ``read`` does, and InputError where it crashes.
+        """
+        try:
+            answer: Any = self._here.recv()
+        except (EOFError, OSError):
+            answer = None
+        self._process.join(5.0)  # how it ended is known then
+        if isinstance(answer, UserError):
+            raise answer
+        if answer is None:
+            raise InputError(self._path, f"cannot be read: {_how(self._process.exitcode or 0)}")
+        found: T = answer[0]
+        return found
+
+    def end(self) -> None:
+        """End the process, where nobody waits for its answer any more."""
+        self._process.kill()
+
+
+def _answer(there: Connection, read: Callable[..., Any], path: Path, *values: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
+    try:
+        answer: Any = (read(path, *values),)
+    except UserError as error:
+        answer = error
+    except MemoryError:
+        answer = InputError(path, "does not fit into memory")
+    there.send(answer)
+    there.close()
+
+
+def _how(code: int) -> str:
+    if code == -9:
+        return "the process that read it was killed, perhaps for want of memory"
+    return f"it crashed the process that read it (status {code}), so it must be damaged"
+
+
+def read_ct_apart(
+    path: str | os.PathLike[str], series: str = "", patient_names: bool = False
+) -> Volume:
+    """Return a CT as ``read_ct`` does, undecided; what is DICOM is read in a ``ReadingProcess``.
+
+    Headers of other files are checked before ITK sees them.  DICOM's are parsed by GDCM itself: a
+    second's start of a process is little beside reading a series, and its crash is one line.
+    """
+    path = Path(path)
+    if not is_folder(path) and not is_dicom(path):
+        return read_ct(path, undecided=True)
+    reading = ReadingProcess(path, partial(read_ct, undecided=True), series, patient_names)
+    try:
+        return reading.result()
+    finally:
+        reading.end()
 
 
 def read_ct(

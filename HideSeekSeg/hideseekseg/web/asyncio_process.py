@@ -7,16 +7,13 @@ its review that is not saved yet.
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
-import signal
 import sys
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import InputError, UserError
+from ..imaging.reading import ReadingProcess
 from ..ui.child_process import ChildProcess, library_environment
 
 _CHUNK = 2**16  # bytes
@@ -26,49 +23,13 @@ T = TypeVar("T")
 async def read_apart(path: Path, read: Callable[..., T], *values: Any) -> T:
     """Return what ``read(path, *values)`` returns in a process of its own.
 
-    ``read`` and all that it takes and returns must be such as pickle carries.  Raises UserError
-    where ``read`` does, and InputError where it crashes.
+    See ``ReadingProcess``; the process ends with the task that waits for it.
     """
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(there, read, path, *values), daemon=True)
+    reading = ReadingProcess(path, read, *values)
     try:
-        process.start()
-        there.close()
-        answer = await asyncio.to_thread(_receive, here)
-        await asyncio.to_thread(process.join, 5.0)  # how it ended is known then
+        return await asyncio.to_thread(reading.result)
     finally:
-        process.kill()  # this call was cancelled: nobody waits for the answer
-    if isinstance(answer, UserError):
-        raise answer
-    if answer is None:
-        raise InputError(path, f"cannot be read: {_how(process.exitcode or 0)}")
-    return answer[0]
-
-
-def _answer(there: Connection, read: Callable[..., Any], path: Path, *values: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to handle
-    try:
-        answer: Any = (read(path, *values),)
-    except UserError as error:
-        answer = error
-    except MemoryError:
-        answer = InputError(path, "does not fit into memory")
-    there.send(answer)
-    there.close()
-
-
-def _receive(here: Connection) -> Any:
-    try:
-        return here.recv()
-    except (EOFError, OSError):
-        return None
-
-
-def _how(code: int) -> str:
-    if code == -9:
-        return "the process that read it was killed, perhaps for want of memory"
-    return f"it crashed the process that read it (status {code}), so it must be damaged"
+        reading.end()
 
 
 class AsyncioProcess(ChildProcess):
