@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 _HEAD, _FOOT, _LINE, _LIST_WIDTH = 0.95, 0.6, 0.18, 4.0
 # Vertebrae under each other and beside each other; more than these are counted, not drawn.
 _ROWS, _BLOCKS = 8, 3
+_LEAST_ROWS = 2.4  # of height, for the spine beside one or two
 _NOT_ANALYSED_LINES, _FLAG_LINES = 4, 8
 _NEARLY = 3  # vertebrae that are drawn where nothing is above the threshold
 _EXPLANATION = (
@@ -69,7 +70,7 @@ def overview(
     seen = [v for v in vertebrae if v.level in evidence]
     found = [v for v in seen if v.accepted(result.threshold)]
     shown = found[: _ROWS * _BLOCKS] or _nearly(seen)
-    height = max(min(len(shown), _ROWS), 3) * ROW_HEIGHT + _HEAD + _FOOT
+    height = max(min(len(shown), _ROWS), _LEAST_ROWS) * ROW_HEIGHT + _HEAD + _FOOT
     left = -(-len(shown) // _ROWS) * ROW_WIDTH or _LIST_WIDTH
     spine = float(np.clip(0.5 * height, 5.0, 8.0))
     figure = new_figure(left + spine, height)
@@ -161,16 +162,18 @@ def _write_frame(figure: Figure, left: float, result: Result, left_out: int, tol
     write(figure, 0.2, 0.32, f"HideSeekSeg: {summary(result)}{more}", TEXT, 12, weight="bold")
     write(figure, 0.2, 0.54, told, DIM, 9)
     x = left + 0.1
-    legend: list[tuple[str, Colour | str]] = [
+    kinds: list[tuple[str, Colour | str]] = [
         (f"\N{BLACK SQUARE} {kind}", colour) for kind, colour in TYPE_COLOURS.items()
     ]
-    legend.append(("level P(malignant):", TEXT))
-    legend += [
+    states: list[tuple[str, Colour | str]] = [
+        ("level, P(malignant):", TEXT),
         ("lesion outlined", STATUS_COLOURS[Status.FINDINGS]),
         ("suspicious", STATUS_COLOURS[Status.SUSPICIOUS]),
         ("unremarkable", STATUS_COLOURS[Status.NO_FINDING]),
     ]
-    for offset, (text, colour) in zip((0.0, 0.6, 1.3, 2.45, 3.4, 4.1), legend):
+    for offset, (text, colour) in zip((0.0, 0.7), kinds):
+        write(figure, x + offset, _HEAD - 0.29, text, colour, 8.5)
+    for offset, (text, colour) in zip((0.0, 1.4, 2.45, 3.25), states):
         write(figure, x + offset, _HEAD - 0.1, text, colour, 8.5)
     height = figure.get_figheight()
     weights = result.run.get("weights", "unknown")
