@@ -23,10 +23,23 @@ from hideseekseg.cli.main import main
 from hideseekseg.cohort.case_run import CaseRecord, read_record
 from hideseekseg.cohort.manifest import case_folder, discover, read_cohort
 from hideseekseg.cohort.pool import Machine, Plan, PoolLimits, choose_plan
+from hideseekseg.cohort.readings import (
+    Reading,
+    ReadStatus,
+    WorkList,
+    cohens_kappa,
+    read_findings,
+    read_reading,
+    readers_of,
+    reading_folder,
+    write_reading,
+)
+from hideseekseg.errors import InputError
 from hideseekseg.files import locked
 from hideseekseg.imaging.dicom_seg import SEG
 from hideseekseg.imaging.volume import Volume, to_sitk
 from hideseekseg.output.result_folder import read_result
+from hideseekseg.review.review import Review, Verdict
 from hideseekseg.ui.child_process import tree
 
 LIBRARY = Path(__file__).resolve().parents[2] / "HideSeekSeg"
@@ -159,9 +172,139 @@ def finished(
     ]
     (folder / "manifest.csv").write_text("\n".join(lines) + "\n", "utf-8")
     out = folder / "out"
-    options = ["--weights", str(tiny_weights), "--device", "cpu", "--workers", "1"]
+    options = ["--weights", str(tiny_weights), "--device", "cpu", "--workers", "1", "--each"]
     assert main(["cohort", str(folder / "manifest.csv"), "--out", str(out), *options]) == 0
     return out
+
+
+def say(
+    out: Path, case: str, reader: str, verdicts: list[Verdict], finished: bool = True
+) -> Review:
+    """Write what a reader says of a case: verdicts on its candidates, the best first."""
+    folder = out / "cases" / case
+    found = read_findings(folder)
+    review = found.review(None)
+    for item, verdict in zip(review.items, verdicts):
+        review.judge(item.id, verdict)
+    place = reading_folder(folder, reader)
+    place.mkdir(parents=True)
+    reading = Reading(reader, found.digest, found.scan, finished, review)
+    write_reading(place, reading, json.dumps(review.to_json()))
+    return review
+
+
+@pytest.mark.parametrize(
+    ("pairs", "kappa"),
+    [
+        ("aa aa bb bb", 1.0),
+        ("aa ab ba bb", 0.0),
+        ("ab ba", -1.0),
+        (" ".join(["yy"] * 20 + ["yn"] * 5 + ["ny"] * 10 + ["nn"] * 15), 0.4),  # a textbook's
+        ("aa aa", None),
+        ("", None),
+    ],
+)
+def test_kappa_is_cohens(pairs: str, kappa: float | None) -> None:
+    found = cohens_kappa([(pair[0], pair[1]) for pair in pairs.split()])
+    assert found == (kappa if kappa is None else pytest.approx(kappa))
+
+
+def test_readers_are_kept_apart_and_compared(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    say(out, "A", "Ada", ["accepted", "accepted", "rejected", "rejected"])
+    assert main(["cohort", "agreement", str(out)]) == 2
+    assert "it has those of Ada" in capsys.readouterr().err
+    say(out, "A", "Bo", ["accepted", "rejected", "rejected", "rejected", "accepted"])
+    say(out, "B", "Ada", ["accepted"])
+    say(out, "B", "Bo", ["rejected"], finished=False)
+    assert main(["cohort", "agreement", str(out)]) == 0
+    told = capsys.readouterr().out
+    data = json.loads((out / "agreement.json").read_text("utf-8"))["agreements"]
+    candidates, vertebrae = data
+    assert candidates["readers"] == ["Ada", "Bo"]
+    # Case B is not read to the end by Bo; the fifth candidate has no verdict of Ada's.
+    assert (candidates["cases"], candidates["compared"], candidates["agreed"]) == (1, 4, 3)
+    assert candidates["kappa"] == pytest.approx(0.5) and candidates["left_out"] == 1
+    assert vertebrae["compared"] == 3
+    assert "| Ada and Bo | candidates | 1 | 4 | 3 | 0.50 |" in told
+    assert main(["cohort", "report", str(out)]) == 0
+    assert "Agreement of readers" in (out / "report.html").read_text("utf-8")
+
+    work = WorkList(out, "Bo")
+    assert [work.status(case.name).value for case in work.cases] == ["read", "begun"]
+    assert (work.first(), work.text("B")) == ("B", "Case 2 of 2, 1 read")
+    assert (work.neighbour("A", 1), work.neighbour("B", 1)) == ("B", None)
+    assert {WorkList(out, "Cy").status(name) for name in "AB"} == {ReadStatus.NEW}
+    with pytest.raises(InputError, match="--reader"):
+        WorkList(out, " ")
+    # What another run found is not compared, and verdicts go over to it by type and place.
+    case = out / "cases" / "A"
+    told_json = json.loads((case / "candidates.json").read_text("utf-8"))
+    told_json["vertebrae"][0]["p_malignant"] = 0.123
+    (case / "candidates.json").write_text(json.dumps(told_json), "utf-8")
+    kept = read_reading(reading_folder(case, "Ada"))
+    assert kept is not None
+    renewed = read_findings(case).review(kept)
+    assert [x.verdict for x in renewed.items] == [x.verdict for x in kept.review.items]
+    shutil.rmtree(reading_folder(case, "Bo"))
+    say(out, "A", "Bo", ["accepted"])
+    assert main(["cohort", "agreement", str(out)]) == 0
+    assert "1 cases that two" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_browser_reads_a_cohort_case_by_case(finished: Path, tmp_path: Path) -> None:
+    """The next case by one key; what is said stays in the case's folder, also after kill -9."""
+    from helpers import app
+
+    app.need_all()
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    other = say(out, "A", "Bo", ["rejected"])
+    every = len(read_findings(out / "cases" / "A").review(None).items)
+    said: list[Verdict] = ["unreviewed"]
+    said += ["rejected"] * (every - 1)
+    say(out, "A", "Ada", said, finished=False)
+    words = ("--reader", "Ada", str(out))
+    with app.serve(*words) as served, app.browser() as browser:
+        tab = app.open_tab(browser, served.url, "#candidates tbody tr")
+        assert tab.text("#cases-text") == "Case 1 of 2, 0 read"
+        assert tab.page.query_selector("#segment") is None, "cases are run by the cohort"
+        assert {cells[5] for cells in tab.rows()} == {"to review", "✗ rejected"}
+        place = reading_folder(out / "cases" / "A", "Ada")
+        tab.choose_first()
+        tab.page.wait_for_selector("#strip img", timeout=app.PATIENCE)
+        tab.press("a")
+        tab.press("j")
+        tab.until(
+            "() => document.querySelector('#cases-text')?.innerText === 'Case 2 of 2, 1 read'"
+        )
+        tab.page.wait_for_selector("#case:not([disabled])", timeout=app.PATIENCE)
+        tab.page.wait_for_selector("#candidates tbody tr", timeout=app.PATIENCE)
+        assert {cells[5] for cells in tab.rows()} == {"to review"}
+        tab.choose_first()
+        tab.press("x")
+        second = reading_folder(out / "cases" / "B", "Ada")
+        wait_for(lambda: (second / "about.json").is_file())
+        tab.press("j")  # it is the last one, and not read to its end
+        tab.until("() => /last case/.test(document.querySelector('#message')?.innerText)")
+        tab.until_state("unsaved", False)
+        tab.press("Shift+J")
+        tab.page.wait_for_selector("#candidates tr.accepted", timeout=app.PATIENCE)
+        assert {cells[5] for cells in tab.rows()} == {"✓ accepted", "✗ rejected"}
+        assert tab.complaints == []
+        served.process.kill()
+        served.process.wait(30)
+    reading = read_reading(place)
+    assert reading is not None and reading.finished
+    assert reading.review.items[0].verdict == "accepted"
+    begun = read_reading(second)
+    assert begun is not None and not begun.finished
+    [kept] = [r for r in readers_of(out)["Bo"].values()]
+    assert [x.verdict for x in kept.review.items] == [x.verdict for x in other.items]
 
 
 def test_parquet_holds_what_the_csv_does(finished: Path) -> None:

@@ -19,12 +19,15 @@ MISSING = (
     "needs trame-slicer, which is not installed here: `make app` sets it up, or"
     " pip install 'hideseekseg[app]'"
 )
+_CT_HELP = "CT, DICOM folder, a saved review.mrb, or a cohort's folder of results"
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("ct", type=Path, nargs="?", metavar="CT", help="CT, DICOM folder, or a saved review.mrb")
+    add("ct", type=Path, nargs="?", metavar="CT", help=_CT_HELP)
     add("segmentation", type=Path, nargs="?", metavar="SEGMENTATION", help="of its vertebrae")
+    add("--cohort", type=Path, metavar="DIR", help="read the cases of a cohort's folder one by one")
+    add("--reader", default="", metavar="NAME", help="whose reviews of the cohort these are")
     add("--labels", default="names", metavar="NAME|FILE", help="as of `segment`")
     add(
         "--out",
@@ -56,18 +59,30 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     from ..errors import InputError
 
+    importlib.import_module("..web", __package__)
+    from ..cohort.case_run import INDEX
+
+    if args.ct is not None and args.segmentation is None and (args.ct / INDEX).is_file():
+        args.cohort, args.ct = args.cohort or args.ct, None
+    if args.cohort is not None and (args.ct is not None or not args.reader):
+        args.refuse("the cases of a cohort need --reader NAME, and no CT")
     if args.ct is not None and args.segmentation is None and args.ct.suffix.lower() != ".mrb":
         args.refuse("a CT needs its SEGMENTATION")
-    importlib.import_module("..web", __package__)
     if importlib.util.find_spec("trame_slicer") is None:
         raise InputError("app", MISSING)
     from ..web.page import RunSettings
     from ..web.server import Address, serve
     from ..web.session import Start
 
+    work = None
+    if args.cohort is not None:
+        from ..cohort.readings import WorkList
+
+        work = WorkList(args.cohort, args.reader)
     start = Start(
         *(args.ct, args.segmentation, args.labels, args.out, args.series, args.patient_names),
         read=_read(args),
+        work=work,
     )
     options = [] if args.threads is None else ["--threads", str(args.threads)]
     options += ["--schedule", args.schedule] if args.schedule else []

@@ -29,8 +29,9 @@ _USAGE = """hideseekseg cohort MANIFEST.csv --out DIR [options]
        hideseekseg cohort --discover FOLDER --out DIR [options]
        hideseekseg cohort check MANIFEST.csv
        hideseekseg cohort report DIR
+       hideseekseg cohort agreement DIR
        hideseekseg cohort evaluate DIR"""
-_WORDS = ("check", "report", "evaluate")
+_WORDS = ("check", "report", "evaluate", "agreement")
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +44,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="a case a row: ct, segmentation and, where known, labels, bodies, case, patient,"
         " series; or `check MANIFEST.csv`, which reads headers only and lists all that is wrong;"
         " or `report DIR`, which writes tables and page of a cohort's folder again; or"
-        " `evaluate DIR`, which compares it with the lesions or levels that its manifest knows",
+        " `evaluate DIR`, which compares it with the lesions or levels that its manifest knows; or"
+        " `agreement DIR`, which compares the reviews of its readers",
     )
     add("--discover", type=Path, metavar="FOLDER", help="find the cases of a folder tree instead")
     add("--out", type=Path, metavar="DIR", help="folder for the results")
@@ -64,6 +66,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--retry", action="store_true", help="run cases again that failed with the same inputs")
     add_run_options(parser)
+    add("--each", action="store_true", help="keep images of each vertebra, which a review shows")
     add("--overwrite", action="store_true", help="replace reviewed results whose inputs changed")
     parser.set_defaults(refuse=parser.error)
 
@@ -71,15 +74,17 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     word = args.words[0] if args.words and args.words[0] in _WORDS else ""
     rest = [Path(name) for name in (args.words[1:] if word else args.words)]
-    of_folder = word in ("report", "evaluate")
-    wanted = 0 if args.discover is not None and not of_folder else 1
+    of_folder = {"report": _report, "evaluate": _evaluate, "agreement": _agreement}.get(word)
+    wanted = 0 if args.discover is not None and of_folder is None else 1
     if len(rest) != wanted:
         what = (
-            "the DIR of a cohort's results" if of_folder else "a MANIFEST.csv or --discover FOLDER"
+            "the DIR of a cohort's results"
+            if of_folder is not None
+            else "a MANIFEST.csv or --discover FOLDER"
         )
         args.refuse(f"needs {what}")
-    if of_folder:
-        return _report(rest[0]) if word == "report" else _evaluate(rest[0])
+    if of_folder is not None:
+        return of_folder(rest[0])
     if not word and args.out is None:
         args.refuse("the following arguments are required: --out")
     from .console import stop_on_signal
@@ -134,7 +139,7 @@ def _segment(cohort: Cohort, args: argparse.Namespace, should_stop: Callable[[],
         raise InputError(cohort.path, f"{left} lines are wrong: `hideseekseg cohort check` has all")
     settings = CohortSettings(
         *(args.weights, args.device, args.levels, args.threshold, args.all_slices, args.schedule),
-        *(args.accept_orientation, args.patient_names, args.overwrite),
+        *(args.accept_orientation, args.patient_names, args.overwrite, args.each),
     )
     limits = PoolLimits(
         *(args.workers, args.threads, float(args.case_timeout), args.retry, args.scheduler)
@@ -168,6 +173,16 @@ def _evaluate(folder: Path) -> int:
     from ..benchmark.cohort_evaluation import evaluate_cohort
 
     data, table = evaluate_cohort(folder, say_aside)
+    say(table.read_text("utf-8").rstrip())
+    for path in (data, table):
+        say(f"wrote {path}")
+    return OK
+
+
+def _agreement(folder: Path) -> int:
+    from ..cohort.readings import write_agreement
+
+    data, table = write_agreement(folder)
     say(table.read_text("utf-8").rstrip())
     for path in (data, table):
         say(f"wrote {path}")

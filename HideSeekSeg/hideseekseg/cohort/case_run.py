@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 RECORD = "case.json"
 CASES = "cases"
 INDEX = "cohort.json"
+READINGS = "readings"  # of a case: a folder for each reader
 MISSING = "missing"
 # The voxels of these stand in files beside them, with the same name but for the suffix.
 _DETACHED = (".mhd", ".nhdr", ".hdr", ".img")
@@ -66,6 +67,7 @@ class CohortSettings:
     accept_orientation: bool = False
     patient_names: bool = False
     overwrite: bool = False
+    each: bool = False
 
 
 @dataclass(frozen=True)
@@ -209,10 +211,10 @@ def _attempt(task: CaseTask, model: Model, before: CaseRecord | None) -> CaseRec
         *(settings.schedule, settings.accept_orientation),
     )
     # A result of ours may be replaced, but not what somebody reviewed.
-    reviewed = any((task.folder / name).exists() for name in EXPORTED)
+    reviewed = any((task.folder / name).exists() for name in (*EXPORTED, READINGS))
     job = Job(
         *(case.ct, case.segmentation, task.folder, case.bodies, settings.weights),
-        *(settings.device, task.threads, options, False, case.series),
+        *(settings.device, task.threads, options, settings.each, case.series),
         overwrite=settings.overwrite or (before is not None and not reviewed),
         patient_names=settings.patient_names,
     )

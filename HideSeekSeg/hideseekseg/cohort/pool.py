@@ -42,7 +42,7 @@ from .case_run import (
     write_record,
 )
 from .cluster import run_on_cluster
-from .manifest import Cohort
+from .manifest import Cohort, CohortCase
 
 WORKER_BYTES = 3 << 30  # what a worker may need with a CT of the whole trunk
 MOST_WORKERS = 256
@@ -220,13 +220,19 @@ def write_index(cohort: Cohort, out: Path, settings: CohortSettings) -> None:
         {
             **{"case": case.name, "patient": case.patient, "folder": case.folder},
             **{"ct": str(case.ct.absolute()), "segmentation": str(case.segmentation.absolute())},
-            "labels": case.labels or "",
+            **{"labels": labels_of(case), "series": case.series},
             "further": dict(case.further),
         }
         for case in cohort.cases
     ]
     index = {"schema": 1, "manifest": str(cohort.path.absolute()), "further": cohort.further}
     write_plain(out / INDEX, {**index, "cases": cases})
+
+
+def labels_of(case: CohortCase) -> str:
+    """Return a convention, or the path of a JSON file that does not depend on where one is."""
+    labels = case.labels or ""
+    return str(Path(labels).absolute()) if labels.lower().endswith(".json") else labels
 
 
 def _run_on_cluster(

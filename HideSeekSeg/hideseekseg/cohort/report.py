@@ -34,6 +34,7 @@ from ..output.result_folder import FILES
 from ..output.segment_description import TYPE_COLOURS, labels
 from ..progress import duration
 from .case_run import CaseRecord, CaseStatus
+from .readings import AGREEMENT_HEAD, agreement_rows, agreements
 from .tables import CaseResult, case_results, read_index
 
 if TYPE_CHECKING:
@@ -167,6 +168,7 @@ def write_report(folder: Path) -> Path:
         _figure("P(malignant) by level", _p_chart(totals.p)),
         _table("Failures", ("case", "what", "reason"), _failure_rows(totals)),
         _table("Flags", ("flag", "vertebrae"), _listed(totals.flags)),
+        _table("Agreement of readers", AGREEMENT_HEAD, agreement_rows(agreements(folder))),
         _contact_sheet(totals),
     ]
     text = _PAGE.format(

@@ -59,6 +59,7 @@ class IndexedCase:
     ct: str
     segmentation: str
     labels: str = ""
+    series: str = ""
     further: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -101,7 +102,8 @@ def _indexed(folder: Path, entry: Mapping[str, Any]) -> IndexedCase:
     further = {str(key): str(value) for key, value in entry["further"].items()}
     keys = ("case", "patient", "ct", "segmentation", "labels")
     case, patient, ct, segmentation, labels = (str(entry[key]) for key in keys)
-    return IndexedCase(case, patient, folder / CASES / name, ct, segmentation, labels, further)
+    words = (ct, segmentation, labels, str(entry.get("series", "")))
+    return IndexedCase(case, patient, folder / CASES / name, *words, further)
 
 
 def case_results(index: CohortIndex) -> Iterator[CaseResult]:

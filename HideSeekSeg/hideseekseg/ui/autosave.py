@@ -109,7 +109,7 @@ def read(folder: Path) -> Kept:
         about = read_object(folder / ABOUT)
         review = Review.from_json(read_object(folder / REVIEW))
         source = from_plain(ScanSource, about["source"])
-        outlines = {p.stem: _read_patch(p) for p in (folder / OUTLINES).glob("*.npz")}
+        outlines = read_outlines(folder)
         scan = as_type(dict[str, str], about["scan"])
         facts = as_type(dict[str, Any], about["facts"])
         return Kept(source, scan, facts, review, _vertebrae(folder), outlines)
@@ -134,6 +134,10 @@ class Autosave:
         except OSError as error:
             raise InputError(parent, f"cannot be written: {error.strerror or error}") from error
         self._held.enter_context(locked(self.folder))
+
+    def holds(self, text: str) -> bool:
+        """Whether the reader need save nothing: a copy in his own folder has this review."""
+        return False
 
     def adopt(self, path: Path) -> Path:
         """Move an uploaded file or folder here, as nobody else has it; return where it is."""
@@ -191,6 +195,14 @@ class Autosave:
         for identity, patch in (work.results.patches(edited) if edited else {}).items():
             with atomic(self.folder / OUTLINES / f"{identity}.npz") as part, part.open("wb") as f:
                 np.savez_compressed(f, voxels=patch.array, start=np.array(patch.start, np.int64))
+
+
+def read_outlines(folder: Path) -> dict[str, Patch]:
+    """Return the outlines that a reader drew, by the lesions' ids; raises InputError."""
+    try:
+        return {p.stem: _read_patch(p) for p in (folder / OUTLINES).glob("*.npz")}
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(folder, f"is a damaged review: {error}") from error
 
 
 def _write(path: Path, text: str) -> None:

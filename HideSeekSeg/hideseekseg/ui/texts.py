@@ -45,6 +45,10 @@ KEYS = {
 }
 
 
+# Of a cohort's work list, which the browser alone has.
+CASE_KEYS = {"nextCase": "J", "previousCase": "Shift+J"}
+
+
 def shown(key: str) -> str:
     """As it stands on a button."""
     return key.replace("Shift+", "⇧")

@@ -25,7 +25,7 @@ from ..ui import level_choices, texts
 from ..ui.review_controller import Kind, Picture, ReviewController, ReviewTexts
 from ..ui.review_session import ReviewSession
 from ..ui.segmentation_run import Choices, Outcome, SegmentationRun
-from ..ui.texts import KEYS, shown
+from ..ui.texts import CASE_KEYS, KEYS, shown
 from .asyncio_process import AsyncioProcess
 from .patient import Patient
 from .slice_views import PRESETS
@@ -59,7 +59,8 @@ class PageState:
             {
                 "trame__title": "HideSeekSeg",
                 "trame__favicon": _icon(),
-                "keys": {a: shown(k) for a, k in KEYS.items()},
+                "keys": {a: shown(k) for a, k in {**KEYS, **CASE_KEYS}.items()},
+                "cases": {"current": "", "text": "", "listed": []},
                 "columns": list(texts.COLUMNS),
                 "colours": texts.COLOURS,
                 "choices": list(level_choices.CHOICES),

@@ -133,17 +133,7 @@ async def load_files(
 
     Of an uploaded CT the private path is not told on.  ``read`` are both where they were read.
     """
-    if read is None:
-        read_labels = partial(read_segmentation, undecided=True)
-        read_volume = partial(read_ct, undecided=True)
-        reading_labels = asyncio.create_task(read_apart(vertebrae, read_labels, may_be_vertebra))
-        try:
-            volume = await read_apart(ct, read_volume, series, names)
-            labels = await reading_labels
-        finally:
-            reading_labels.cancel()
-    else:
-        volume, labels = read
+    volume, labels = read or await read_files(ct, vertebrae, series, names)
     volume, labels, _ = await asyncio.to_thread(settled, volume, labels, None, None)
     removeData()
     ct_node = addCt(replace(volume, path="") if uploaded else volume, _bare(ct))
@@ -151,6 +141,19 @@ async def load_files(
     source = ScanSource(str(ct.absolute()), str(vertebrae.absolute()), series)
     notes = file_notes(volume, *labels.layers[:1])
     return _shown(Patient(ct_node, segmentation, notes=notes, source=source))
+
+
+async def read_files(
+    ct: Path, vertebrae: Path, series: str = "", names: bool = False
+) -> tuple[Volume, Segmentation]:
+    """Read both files, each in a process of its own; raises InputError."""
+    read_labels = partial(read_segmentation, undecided=True)
+    read_volume = partial(read_ct, undecided=True)
+    reading_labels = asyncio.create_task(read_apart(vertebrae, read_labels, may_be_vertebra))
+    try:
+        return await read_apart(ct, read_volume, series, names), await reading_labels
+    finally:
+        reading_labels.cancel()
 
 
 async def load_example() -> Patient:

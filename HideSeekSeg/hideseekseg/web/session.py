@@ -17,7 +17,7 @@ from ..imaging.dicom import list_series
 from ..imaging.segmentation import Segmentation
 from ..imaging.volume import Patch, Volume, case_name
 from ..output.result_folder import EXPORTED, folder_name, held_by_another
-from ..scene.import_data import scanOf
+from ..scene.import_data import removeData, scanOf
 from ..scene.results import Results
 from ..scene.review_storage import as_text
 from ..ui import autosave, level_choices, texts
@@ -30,6 +30,7 @@ from .patient import Patient
 from .slice_views import TOOLS, Brush, SliceViews
 from .slicer_scene import save_all
 from .uploads import ROLES, Uploads
+from .work_list import CaseAutosave, CaseDesk, WorkList
 
 SCENE_SUFFIX = ".mrb"
 OUT = Path("hideseekseg-results")
@@ -53,7 +54,7 @@ class Start:
     """What the session opens with: two files, a saved scene (``ct`` alone), or the example.
 
     ``out`` is the folder that this scan's results are saved to; others get folders in it.  ``read``
-    are the two files where they were read already.
+    are the two files where they were read already.  ``work`` is a cohort to read instead.
     """
 
     ct: Path | None = None
@@ -63,6 +64,7 @@ class Start:
     series: str = ""
     patient_names: bool = False
     read: tuple[Volume, Segmentation] | None = None
+    work: WorkList | None = None
 
 
 class Session:
@@ -79,7 +81,7 @@ class Session:
         self._autosave: Autosave | None = None
         self._autosaved: Results | None = None
         self._saved_as, self._saved_to = "", Path()
-        self._opened = False
+        self._opened = self._busy = False
         self.page = PageState(server, self.do)
         self.windows = SliceViews(server, slicer_app, lambda places: self.page.show(places=places))
         reviewing = ReviewPage(self.page, self.windows)
@@ -112,6 +114,7 @@ class Session:
             convention=start.labels,
             limit_mb=uploads.limit // 2**20,
         )
+        self._desk = None if start.work is None else CaseDesk(start.work, self.page)
         self._show_patient()
         running = self.running
         self._actions: dict[str, Callable[..., Any]] = {
@@ -124,6 +127,8 @@ class Session:
             "series": self.choose_series,
             "restore": self.restore,
             "discard": self.discard,
+            "case": self.next_case,
+            "openCase": self.open_case,
             "segment": self.segment,
             "again": self.run_again,
             "tool": self.take_tool,
@@ -184,7 +189,10 @@ class Session:
         """Load what the command line named, or the example; offer what an earlier session left."""
         start = self._start
         self._offer()
-        if start.ct is None:
+        if start.work is not None:
+            self.page.show(reviewer=start.work.reader)
+            await self.do("openCase", start.work.first())
+        elif start.ct is None:
             await self.do("example")
         else:
             words = (str(start.ct), str(start.vertebrae or ""), start.labels, start.series)
@@ -196,7 +204,11 @@ class Session:
     def unsaved(self) -> bool:
         """Whether the reader said something that no file of his has."""
         work = self.review.session
-        return work is not None and work.review.has_work and as_text(work.review) != self._saved_as
+        if work is None or not work.review.has_work:
+            return False
+        text = as_text(work.review)
+        kept = self._autosave is not None and self._autosave.holds(text)
+        return text != self._saved_as and not kept
 
     def _keep(self) -> None:
         """Save the review at work automatically; what ends it removes that again."""
@@ -204,8 +216,6 @@ class Session:
         if work is None or not work.alive:
             return
         text, unsaved = as_text(work.review), self.unsaved
-        if unsaved != self.page.get("unsaved"):
-            self.page.show(unsaved=unsaved)
         try:
             if self._autosave is None or self._autosaved is not work.results:
                 self._end_autosave(True)
@@ -213,6 +223,10 @@ class Session:
                 self._adopt()
             source = replace(self.patient.source, corrections=dict(self.patient.corrections))
             self._autosave.keep(work, source, text, not unsaved and work.review.has_work)
+            if self._desk is not None and isinstance(self._autosave, CaseAutosave):
+                self._desk.update(self._autosave)
+            if self.unsaved != self.page.get("unsaved"):
+                self.page.show(unsaved=self.unsaved)
         except (UserError, OSError) as error:
             self.page.say(f"This review is not saved automatically: {error}.", "warning")
 
@@ -308,9 +322,82 @@ class Session:
         if self.review.session is not None:
             self.review.flush()
         self._end_autosave(not self.unsaved)
+        if self._desk is not None:
+            self._desk.close()
         self.running.forget()
 
     # Loading.
+
+    async def next_case(self, way: int) -> None:
+        """Go to the next case (1) or the one before (-1); this one is read if nothing is open."""
+        desk = self._desk
+        if desk is None or not desk.current or way not in (1, -1):
+            return
+        name = desk.work.neighbour(desk.current, way)
+        if name is not None:
+            await self.open_case(name, seen=way == 1)
+            return
+        self._leave_case(seen=way == 1)
+        self.page.say("This is the last case." if way == 1 else "This is the first case.")
+
+    async def open_case(self, name: str, seen: bool = False) -> None:
+        """Open a case of the work list; ``seen``: the one before was read to its end."""
+        desk = self._desk
+        if desk is None or self._busy:
+            return
+        if self.running.on:
+            raise InputError("", "a run is going on: cancel it first")
+        case = desk.work.case(name)
+        self._busy = True
+        try:
+            left = self._leave_case(seen)
+            found: list[Any] = []
+
+            async def read() -> Patient:
+                files, findings = await desk.read(name)
+                found.append(findings)
+                paths = Path(case.ct), Path(case.segmentation)
+                return await loading.load_files(*paths, case.series, read=files)
+
+            try:
+                await self._load(f"Opening {name}…", read, case.labels or "names")
+                desk.current = name
+                work, self._autosave, remark = desk.results(self.patient, *found)
+            except UserError:
+                self._close_patient()
+                desk.current = name
+                raise
+            self._autosaved = work.results
+            self.page.show(folder=str(desk.work.folder(name) / "saved"))
+            self._show_patient()
+            self.review.show(work)
+            self._check_levels()
+            told = [left, remark, *self.patient.notes]
+            self.page.say("\n".join(filter(None, told)), "warning" if any(told) else "info")
+        finally:
+            self._busy = False
+            desk.show()
+        desk.look_ahead()
+
+    def _leave_case(self, seen: bool) -> str:
+        """Keep what was said of the open case; return a remark on what is left open in it."""
+        assert self._desk is not None
+        if self.review.session is not None:
+            self.review.commit_comment()
+            self.review.flush()
+        name = self._desk.current
+        waiting = self._desk.leave(self._autosave, self.review.session, seen)
+        noun = "finding waits" if waiting == 1 else "findings wait"
+        return f"{name}: {waiting} {noun} for a verdict." if waiting and seen else ""
+
+    def _close_patient(self) -> None:
+        """Show nobody: no case may be taken for another one that could not be opened."""
+        self._end_autosave(True)
+        self.review.clear()
+        removeData()
+        self.patient = Patient()
+        self.page.show(scan="", trame__title=TITLE)
+        self._show_patient()
 
     async def load_example(self) -> None:
         await self._load("Drawing the example…", loading.load_example, "names")
@@ -409,6 +496,9 @@ class Session:
         self.page.say("\n".join(self.patient.notes), "warning")
         self.patient.read_by(labels)
         self._end_autosave(True)
+        if self._desk is not None:
+            self._desk.current = ""
+            self._desk.show()
         self._saved_as, self._saved_to = "", Path()
         scan = scanOf(self.patient.ct)
         out = self._start.out
@@ -608,6 +698,8 @@ class Session:
         """Start a run of all vertebrae, or of some whose results join the review."""
         if self.running.on:
             return
+        if self._desk is not None and self._desk.current:
+            raise InputError("", "the cases of a cohort are run by `hideseekseg cohort`")
         found = self.patient.problems()
         if found:
             raise InputError("", " ".join(found))

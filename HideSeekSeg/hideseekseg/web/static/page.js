@@ -21,6 +21,8 @@
     overlay: ["overlay"],
     healthy: ["flick", "healthy"],
     difference: ["flick", "difference"],
+    nextCase: ["case", 1],
+    previousCase: ["case", -1],
   };
 
   // Arrows step through the slices of the view that the mouse was over last.
@@ -64,7 +66,7 @@
     if (!button) return;
     event.preventDefault();
     event.stopPropagation();
-    if (event.repeat && ["accept", "reject"].includes(action)) return;
+    if (event.repeat && ["accept", "reject", "nextCase", "previousCase"].includes(action)) return;
     if (action in ASKS) act(...ASKS[action]);
     else if (action === "comment") button.focus();
     else if (action === "missed") openDialog("missed-dialog");
