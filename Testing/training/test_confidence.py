@@ -17,6 +17,8 @@ import torch
 from helpers.models import FAST, filled
 from helpers.vertebrae import TOY, toy_slices
 from hideseekseg.attribution import attribute, encode
+from hideseekseg.benchmark.cases import load_simulated
+from hideseekseg.benchmark.methods.method import HideAndSeek
 from hideseekseg.benchmark.probabilities import figures
 from hideseekseg.cli.main import main
 from hideseekseg.confidence import (
@@ -455,6 +457,16 @@ def test_calibrated_weights_give_the_probabilities_that_were_fitted(
         value, low, high = row["vertebra AUC"]
         assert 0 <= low <= value <= high <= 1
     judged = judge(profile.confidence, read_observations(seen))
+    subjects = load_simulated(observed / "cases", profile)
+    as_observed = replace(before.profile, confidence=profile.confidence)
+    beside = HideAndSeek("own", replace(before, profile=as_observed)).beside(subjects)
+    told = [beside.p_beside[id(subject.case)] for subject in subjects]
+    assert told == pytest.approx([one.p for one in judged], abs=1e-4), "the benchmark's P is theirs"
+    first = next(n for n, one in enumerate(judged) if one.seen.diseased and one.candidates)
+    found, p = beside.detect(beside.prepare(subjects[first]), beside.fixed.settings)
+    assert p == pytest.approx(judged[first].p, abs=1e-4)
+    scores = sorted(one.score for one in found)
+    assert scores == pytest.approx(sorted(judged[first].candidates), abs=1e-3)
     mean = np.mean([one.p for one in judged if not one.seen.diseased])
     assert rows["both-simulated"]["mean P of healthy vertebrae"][0] == pytest.approx(mean, abs=1e-3)
     old = REPOSITORY / "Testing" / "data" / "version-0.1" / "weights"

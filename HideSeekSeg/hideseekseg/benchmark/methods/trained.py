@@ -1,6 +1,6 @@
 """Networks of the baselines, which ``hideseekseg benchmark train`` trains.
 
-Among them the ceiling: a small U-Net that learns from full masks, which the method never sees.
+Among them a small U-Net that learns from full masks, which the method never sees.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from .baselines import NAME as ANOMALY_NAME
 from .baselines import anomaly_architecture, anomaly_method, train_anomaly
 from .method import ByMaps, Maps
 
-NAME = "U-Net (ceiling)"
+NAME = "U-Net with masks"
 FLOORS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 WIDTHS = (24, 48, 96)
 BATCH = 32
