@@ -555,7 +555,11 @@ def draw(path: Path, result: Result, evidence: Mapping[str, Evidence] | None = N
 def test_overview_shows_both_types_beside_and_on_the_spine(tmp_path: Path, result: Result) -> None:
     picture = draw(tmp_path / "o.png", result)
     height, width = picture.shape[:2]
-    assert 800 < height < 2300 and 1200 < width < 4000
+    assert 700 < height < 2300 and 1200 < width < 4000
+    head, edge = picture[: int(0.9 * DPI), :, :3], int(0.1 * DPI)
+    assert np.ptp(head[:, -edge:]) < 0.02, "the legend ends within the picture"
+    foot = picture[-int(1.2 * DPI) :, :, :3].max(axis=(1, 2))
+    assert (foot > 0.3).mean() > 0.4, "no empty row above the caption"
     below_legend = picture[int(0.9 * DPI) :]
     for colour in TYPE_COLOURS.values():
         columns = coloured(below_legend, colour)[:, 1]
