@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 CONSTRAINTS = Path("constraints.txt")
@@ -122,12 +123,16 @@ def install_package(environment: Environment, extras: str) -> None:
     environment.install("-e", f".{extras}")
 
 
-def add_newer_slicer(environment: Environment) -> None:
-    """Make an environment that has another slicer-core and takes the rest from ``environment``."""
+def install_newer_slicer(environment: Environment) -> Environment:
+    """Make an environment inside ``environment`` that has another slicer-core and nothing else."""
     newer = Environment(environment.folder / NEWER_SLICER_FOLDER)
-    say(f"installing {NEWER_SLICER} beside it, for the tests")
     newer.create()
     newer.install("--no-deps", NEWER_SLICER, pinned=False)
+    return newer
+
+
+def take_rest(newer: Environment, environment: Environment) -> None:
+    """Let ``newer`` take from ``environment`` what it has not itself."""
     # Its libraries look for VTK's beside themselves.
     vtk = newer.packages() / "vtkmodules"
     if not vtk.exists():
@@ -135,6 +140,25 @@ def add_newer_slicer(environment: Environment) -> None:
     # Python follows no .pth file in a folder that a .pth file names, so the editable package is
     # not found by this: whoever runs this environment sets PYTHONPATH.
     (newer.packages() / "rest.pth").write_text(f"{environment.packages().resolve()}\n", "utf-8")
+
+
+def install_for_tests(environment: Environment) -> None:
+    """Install what the tests need; without Slicer's libraries where there are none."""
+    with ThreadPoolExecutor(1) as beside:
+        # Both wait for the network and the disk: together they take little longer than one.
+        say(f"installing {NEWER_SLICER} beside it, for the tests")
+        making = beside.submit(install_newer_slicer, environment)
+        install_torch(environment)
+        try:
+            install_package(environment, EXTRAS["test"])
+        except SetUpError as error:
+            say(f"{error}: going on without the browser app and Slicer's libraries")
+            install_package(environment, WITHOUT_SLICER)
+            return
+        try:
+            take_rest(making.result(), environment)
+        except (SetUpError, OSError) as error:
+            say(f"{error}: the tests against it are skipped")
 
 
 def main(purpose: str, folder: str = ".venv") -> None:
@@ -149,20 +173,11 @@ def main(purpose: str, folder: str = ".venv") -> None:
     environment = Environment(Path(folder))
     say(f"making {folder} with Python {platform.python_version()}")
     environment.create()
-    install_torch(environment)
-    try:
-        install_package(environment, EXTRAS[purpose])
-    except SetUpError as error:
-        if purpose != "test":
-            raise
-        say(f"{error}: going on without the browser app and Slicer's libraries")
-        install_package(environment, WITHOUT_SLICER)
+    if purpose == "test":
+        install_for_tests(environment)
     else:
-        if purpose == "test":
-            try:
-                add_newer_slicer(environment)
-            except (SetUpError, OSError) as error:
-                say(f"{error}: the tests against it are skipped")
+        install_torch(environment)
+        install_package(environment, EXTRAS[purpose])
     (environment.folder / f"ready-{purpose}").touch()
 
 
