@@ -28,6 +28,7 @@ from hideseekseg.pipeline import Options, segment_spine
 from hideseekseg.simulation.example import write_example
 
 MIB = 1024**2
+EXAMPLE_LEVELS = ("T10", "T11", "T12", "L1", "L2")
 
 
 @pytest.fixture(scope="module")
@@ -64,24 +65,33 @@ def test_bundle_says_how_it_was_made() -> None:
     assert provenance["patients"] and provenance["validation"]["vertebrae"] >= 100
 
 
-def test_example_lesions_are_found(bundle: Model, example: tuple[Path, Path]) -> None:
-    result = run(read_ct(example[0]), example[1], bundle, "totalsegmentator")
-    found = kinds(result)
-    assert "lytic" in found.get("T12", set())
-    assert "blastic" in found.get("L1", set())
-    assert all(v.status is not Status.NOT_ANALYSED for v in result.vertebrae)
-
-
-@pytest.mark.parametrize(("gain", "shift"), [(0.01, 7.0), (1 / 3000, 0.35), (0.17, 42.0)])
-def test_rescaled_intensities_give_the_same_lesions(
-    bundle: Model, example: tuple[Path, Path], gain: float, shift: float
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("gain", "shift", "levels"),
+    [
+        (1.0, 0.0, ()),
+        (0.01, 7.0, ("T11", "T12", "L1", "L2")),
+        (1 / 3000, 0.35, ("T12", "L1")),
+        (0.17, 42.0, ("T12", "L1")),
+    ],
+)
+def test_example_lesions_are_found_whatever_the_scale(
+    bundle: Model, example: tuple[Path, Path], gain: float, shift: float, levels: tuple[str, ...]
 ) -> None:
     ct = read_ct(example[0])
     scaled = replace(ct, array=np.asarray(ct.array * gain + shift, np.float32))
-    result = run(scaled, example[1], bundle, "totalsegmentator")
-    assert "lytic" in kinds(result).get("T12", set())
-    assert "blastic" in kinds(result).get("L1", set())
-    assert all(c.mean_hu is None for v in result.vertebrae for c in v.candidates)
+    result = run(scaled if gain != 1.0 else ct, example[1], bundle, "totalsegmentator", *levels)
+    assert len(result.vertebrae) == len(levels or EXAMPLE_LEVELS)
+    assert all(v.status is not Status.NOT_ANALYSED for v in result.vertebrae)
+    found = kinds(result)
+    assert "lytic" in found.get("T12", set())
+    assert "blastic" in found.get("L1", set())
+    assert not {*found} & {"T11", "L2"}, "nothing in healthy vertebrae"
+    for candidate in (c for v in result.vertebrae for c in v.candidates):
+        assert (candidate.mean_hu is None) == (gain != 1.0)
+        sure = candidate.score > result.threshold
+        assert (candidate.stability is not None) == sure, "only of findings"
+        assert candidate.score == candidate.probability
 
 
 @pytest.mark.slow

@@ -31,14 +31,11 @@ from hideseekseg.confidence import (
     with_stability,
 )
 from hideseekseg.findings import LESION_TYPES, LesionType
-from hideseekseg.imaging.reading import read_ct, read_segmentation
 from hideseekseg.lesions import FEATURES, join_slices
 from hideseekseg.model.calibration import log_odds, sigmoid, vertebra_probability
 from hideseekseg.model.classifier import LinearClassifier
 from hideseekseg.model.profile import Confidence, Decision
 from hideseekseg.model.weights import BUNDLE, Model, load_model
-from hideseekseg.pipeline import Options, segment_spine
-from hideseekseg.simulation.example import write_example
 from hideseekseg.simulation.simulate import Recipe, simulate
 from hideseekseg.simulation.source_vertebrae import drawn_vertebrae
 from hideseekseg.training.calibration import (
@@ -479,27 +476,6 @@ def test_calibrated_weights_give_the_probabilities_that_were_fitted(
     table = (tmp_path / "probabilities.md").read_text("utf-8")
     assert f"{profile.name}, {model.hash[:12]}" in table
     assert "## both-simulated, by patient" in table
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("gain", "shift"), [(1.0, 0.0), (0.01, 7.0)])
-def test_lesions_of_the_example_are_kept_whatever_the_scale(
-    tmp_path: Path, gain: float, shift: float
-) -> None:
-    ct_file, vertebrae = write_example(tmp_path)
-    ct = read_ct(ct_file)
-    scaled = replace(ct, array=np.asarray(ct.array * gain + shift, np.float32))
-    options = Options("totalsegmentator", ("T11", "T12", "L1", "L2"))
-    model = load_model(WEIGHTS, "cpu")
-    result = segment_spine(scaled, read_segmentation(vertebrae), model, options)
-    found = {(v.level, c.type) for v in result.vertebrae for c in v.accepted(result.threshold)}
-    assert {("T12", "lytic"), ("L1", "blastic")} <= found
-    assert {level for level, _ in found} == {"T12", "L1"}, "nothing in healthy vertebrae"
-    for vertebra in result.vertebrae:
-        for candidate in vertebra.candidates:
-            sure = candidate.score > result.threshold
-            assert (candidate.stability is not None) == sure, "only of findings"
-            assert candidate.score == candidate.probability
 
 
 @pytest.mark.slow
