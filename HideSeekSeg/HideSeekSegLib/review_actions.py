@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,11 @@ from hideseekseg.output.review_export import EXPORTED
 from hideseekseg.scene.level_rows import levelRows
 from hideseekseg.scene.results import Results
 from hideseekseg.scene.segments import addSurfaces, removeSurfaces
+from hideseekseg.ui.documents import Document, DocumentKind, MakeJob, ReviewDocuments
 from hideseekseg.ui.review_controller import ReviewController
+
+from .logic import temporaryFolder
+from .qt_process import QtProcess
 
 REVIEWER_KEY = "HideSeekSeg/reviewer"
 
@@ -53,13 +59,16 @@ class FaintVertebrae:
 
 
 class ReviewActions:
-    """The buttons "Add missed lesion" and "Export"."""
+    """The buttons "Add missed lesion", "Export", "Report" and "DICOM SEG"."""
 
-    def __init__(self, ui: Any, review: ReviewController) -> None:
+    def __init__(self, ui: Any, review: ReviewController, makeJob: MakeJob = QtProcess) -> None:
         self._ui, self._review = ui, review
+        self.documents = ReviewDocuments(review, makeJob, temporaryFolder)
         self._editing: tuple[Any, int] | None = None
         ui.missedButton.connect("clicked()", self.addMissed)
         ui.exportButton.connect("clicked()", self._chooseAndExport)
+        ui.reportButton.connect("clicked()", self._report)
+        ui.dicomSegButton.connect("clicked()", self._dicomSeg)
         ui.reviewerEdit.text = slicer.app.userSettings().value(REVIEWER_KEY) or ""
         ui.reviewerEdit.connect("editingFinished()", self._named)
 
@@ -88,6 +97,47 @@ class ReviewActions:
         folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title)
         if folder:
             self.export(Path(folder))
+
+    def write(self, kind: DocumentKind, file: Path) -> None:
+        """Begin to write a report or a DICOM SEG of the review; the panel says how it ends."""
+        reviewer = self._ui.reviewerEdit.text.strip()
+        self.documents.write(Document(kind, (file,), reviewer))
+
+    def _report(self) -> None:
+        self._ask("report", _("Report"), "report.html", "HTML (*.html);;PDF (*.pdf)")
+
+    def _dicomSeg(self) -> None:
+        if self.documents.writing or self._hasHighdicom():
+            self._ask("seg", _("DICOM SEG"), "lesions.dcm", "DICOM (*.dcm)")
+
+    def _ask(self, kind: DocumentKind, title: str, name: str, kinds: str) -> None:
+        """Ask for a place and write there; while something is written: stop that."""
+        if self.documents.writing:
+            self.write(kind, Path())
+            return
+        window = slicer.util.mainWindow()
+        file = qt.QFileDialog.getSaveFileName(window, title, name, kinds)
+        if file:
+            self.write(kind, Path(file))
+
+    def _hasHighdicom(self) -> bool:
+        """Whether highdicom is there, which is installed once the user agrees."""
+        if importlib.util.find_spec("highdicom") is not None:
+            return True
+        text = _(
+            "DICOM SEG is written by the Python package highdicom. Install it into Slicer now?"
+        )
+        if not slicer.util.confirmOkCancelDisplay(text):
+            return False
+        try:
+            with slicer.util.WaitCursor():
+                slicer.util.pip_install("highdicom>=0.23")
+        except Exception as error:  # of pip, in a process of its own
+            text = _("highdicom cannot be installed: {error}.").format(error=error)
+            self._review.say(text, "error")
+            return False
+        importlib.invalidate_caches()
+        return importlib.util.find_spec("highdicom") is not None
 
     def _named(self) -> None:
         slicer.app.userSettings().setValue(REVIEWER_KEY, self._ui.reviewerEdit.text.strip())

@@ -104,7 +104,9 @@ WRAPPED = {
         *("healthyButton", "differenceButton"),
     ),
     "missedArea": ("missedButton", "missedLevel", "missedType"),
-    "exportArea": ("exportButton", "acceptedButton", "reviewerEdit"),
+    "exportArea": (
+        *("exportButton", "reportButton", "dicomSegButton", "acceptedButton", "reviewerEdit"),
+    ),
 }
 
 
@@ -116,10 +118,6 @@ class ReviewPanel:
         self._drawing = False
         self._level = ""
         self._table = CandidateTable(ui.candidatesTable, lambda x: self.controller.choose(x))
-        self._timer = qt.QTimer(ui.reviewButton)
-        self._timer.setSingleShot(True)
-        self._timer.connect("timeout()", lambda: self._action())
-        self._action: Callable[[], None] = lambda: None
         ui.typeFilter.addItems([ALL_TYPES, *(TYPE_NAMES[kind] for kind in LESION_TYPES)])
         ui.verdictFilter.addItems([ALL_VERDICTS, *VERDICTS.values()])
         ui.missedType.addItems([TYPE_NAMES[kind] for kind in LESION_TYPES])
@@ -265,10 +263,27 @@ class ReviewPanel:
         self._messages.show(text, kind)
 
     def call_later(self, seconds: float, action: Callable[[], None]) -> Callable[[], None]:
-        self._action = action
-        self._timer.start(round(1000 * seconds))
-        stop: Callable[[], None] = self._timer.stop
-        return stop
+        timer = qt.QTimer(self._ui.reviewButton)  # one each: several may wait
+        timer.setSingleShot(True)
+        waiting = [timer]
+
+        def end() -> bool:
+            if waiting:
+                waiting.pop().stop()
+                timer.deleteLater()
+                return True
+            return False
+
+        def fire() -> None:
+            if end():
+                action()
+
+        def cancel() -> None:
+            end()
+
+        timer.connect("timeout()", fire)
+        timer.start(round(1000 * seconds))
+        return cancel
 
     # What is pressed.
 

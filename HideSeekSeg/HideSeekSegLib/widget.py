@@ -51,7 +51,7 @@ class Panel:
         self.settings = AdvancedSettings(self.ui, self._check, self.messages)
         view = ReviewPanel(self.ui, self.messages)
         self.review, self.context = view.controller, view.context
-        self.handover = ReviewActions(self.ui, self.review)
+        self.handover = ReviewActions(self.ui, self.review, makeJob)
         self.weightsImport = WeightsImport(self.ui, self.settings, self.messages, makeJob)
         self.keys = Shortcuts(self.ui)
         self.ui.ctSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._chosen)
@@ -99,6 +99,7 @@ class Panel:
         self.keys.remove()
         self._torch.stop()
         self.weightsImport.cancel()
+        self.handover.documents.cancel()
         self.review.leave()
         self.context.hide()
         self.review.clear()
@@ -110,6 +111,7 @@ class Panel:
     def onSceneStartClose(self) -> None:
         """End a run at once: its results are closed with the scene."""
         was = self.running
+        self.handover.documents.cancel()
         self._forget()
         self.review.clear()
         self.state.idle()

@@ -195,3 +195,15 @@ def make_sample_data() -> types.ModuleType:
         downloadSample=lambda name: downloadSamples(name)[0],
     )
     return module
+
+
+class ctkDICOMDatabase:
+    """What ``slicer.dicomDatabase`` answers, of these files by the UIDs of their instances."""
+
+    isOpen = True
+
+    def __init__(self, files: dict[str, Path]) -> None:
+        self._files = files
+
+    def fileForInstance(self, uid: str) -> str:
+        return str(self._files.get(uid, ""))

@@ -228,6 +228,15 @@ def save(tab: Tab, walk: Walk) -> None:
     with tab.page.expect_download() as download:
         tab.page.click(".links a:has-text('accepted.csv')")
     shutil.copy(download.value.path(), walk.folder / "downloaded.csv")
+    tab.page.click("#report")
+    tab.page.wait_for_selector(".links a:has-text('report.pdf')", timeout=PATIENCE)
+    for name in ("report.html", "report.pdf"):
+        with tab.page.expect_download() as download:
+            tab.page.click(f".links a:has-text('{name}')")
+        shutil.copy(download.value.path(), walk.folder / name)
+    tab.page.click("#dicom-seg")
+    tab.until("() => document.querySelector('#message')?.innerText.includes('DICOM SEG')")
+    walk.seen["no DICOM"] = tab.text("#message")
     walk.seen["final summary"] = tab.text("#summary")
 
 

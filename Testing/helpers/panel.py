@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from desktop import Desktop
 from helpers.findings import RUN, make_ct
 from helpers.scene import add_ct, add_segmentation
-from hideseekseg.findings import VertebraFinding
+from hideseekseg.findings import Evidence, VertebraFinding
 from hideseekseg.imaging.volume import Grid, Volume
 from hideseekseg.review.review import Review
 
@@ -151,17 +152,22 @@ def add_boxes(spine: tuple[Volume, Volume], name: str = "Boxes") -> tuple[Any, A
 
 
 def add_review(
-    vertebrae: Iterable[VertebraFinding], grid: Grid, name: str = "CT", source: Any = None
+    vertebrae: Iterable[VertebraFinding],
+    grid: Grid,
+    name: str = "CT",
+    source: Any = None,
+    ct: Any = None,
+    evidence: Mapping[str, Evidence] = MappingProxyType({}),
 ) -> Any:
     """A finished run in the scene, as one that was loaded with it; returns the CT."""
     from hideseekseg.scene.results import Results
     from hideseekseg.scene.review_storage import store
 
-    ct = add_ct(make_ct(grid).array, grid.ijk_to_lps, name)
+    ct = ct or add_ct(make_ct(grid).array, grid.ijk_to_lps, name)
     results, review = Results.create(ct, source, RUN), Review(0.5)
     for finding in vertebrae:
         review.add_vertebra(finding)
-        results.addVertebra(finding)
+        results.addVertebra(finding, evidence.get(finding.level))
     results.apply(review)
     store(results.node, review)
     return ct

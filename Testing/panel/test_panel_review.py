@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,9 +15,11 @@ import numpy as np
 import pytest
 
 from desktop import Desktop
-from helpers.findings import make_evidence, make_grid, make_result
+from desktop.module_base import ctkDICOMDatabase
+from helpers.dicom import write_series
+from helpers.findings import make_ct, make_evidence, make_grid, make_result
 from helpers.panel import Opened, add_review, open_panel
-from helpers.scene import image_of
+from helpers.scene import add_ct, image_of
 from hideseekseg.findings import Status, VertebraFinding
 from hideseekseg.imaging.reading import read_segmentation
 
@@ -362,6 +365,103 @@ def draw(opened: Opened, identity: str) -> None:
     array[30:33, 20:23, 20:23] = 1
     ct = opened.ui.ctSelector.currentNode()
     slicer.util.updateSegmentBinaryLabelmapFromArray(array, node_of(opened), identity, ct)
+
+
+@pytest.fixture
+def of_dicom(desktop: Desktop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opened]:
+    """The review of a CT that Slicer loaded from its DICOM database, with evidence of two levels.
+
+    The children are real processes.
+    """
+    import slicer
+
+    pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
+    pytest.importorskip("highdicom", reason="highdicom is not installed")
+    made = make_ct(GRID)
+    whole = replace(made, array=np.clip(np.rint(made.array), -1000, 3000).astype(np.int16))
+    folder = write_series(tmp_path / "a", whole)
+    (tmp_path / "b").mkdir()
+    files = {}
+    for n, file in enumerate(sorted(folder.iterdir())):
+        place = tmp_path / ("a" if n % 2 else "b") / file.name
+        uid = str(pydicom.dcmread(file).SOPInstanceUID)
+        files[uid] = file.rename(place)
+    monkeypatch.setattr(slicer, "dicomDatabase", ctkDICOMDatabase(files), raising=False)
+    result = make_result(GRID)
+    evidence = make_evidence(whole, result)
+    ct = add_ct(whole.array, GRID.ijk_to_lps, "CT")
+    ct.SetAttribute("DICOM.instanceUIDs", " ".join(files))
+    add_review(result.vertebrae, GRID, ct=ct, evidence=evidence)
+    with open_panel(desktop, program=sys.executable) as panel:
+        panel.ui.ctSelector.setCurrentNode(ct)
+        yield panel
+
+
+def written(opened: Opened, file: Path) -> str:
+    """Choose this file, and return what the panel says once it is written, or is not."""
+    documents = opened.panel.handover.documents
+    if documents.writing:
+        opened.desktop.wait(lambda: not documents.writing, 60)
+    opened.desktop.settle()
+    return opened.message
+
+
+def test_report_and_dicom_seg_of_a_ct_from_slicers_database(
+    of_dicom: Opened, tmp_path: Path
+) -> None:
+    opened, ui = of_dicom, of_dicom.ui
+    ui.reviewerEdit.text = "Ada Löwe"
+    ui.dicomSegButton.click()
+    assert opened.message == "", "no place was chosen"
+    opened.desktop.paths.append(str(tmp_path / "seg.dcm"))
+    ui.dicomSegButton.click()
+    assert "none is accepted" in opened.message and not opened.panel.handover.documents.writing
+
+    opened.key("A")
+    opened.desktop.paths.append(str(tmp_path / "seg.dcm"))
+    ui.dicomSegButton.click()
+    assert "Writing the DICOM SEG" in opened.message
+    assert written(opened, tmp_path / "seg.dcm") == f"Wrote {tmp_path / 'seg.dcm'}."
+    segmentation = read_segmentation(tmp_path / "seg.dcm")
+    assert [segment.name for segment in segmentation.segments] == ["T10 blastic 1"]
+    patch = RESULT.vertebrae[0].candidates[0].patch
+    assert patch is not None
+    assert int(segmentation.mask(segmentation.segments[0]).sum()) == int(patch.array.sum())
+
+    opened.desktop.paths.append(str(tmp_path / "report.html"))
+    ui.reportButton.click()
+    opened.key("N")  # the reader goes on meanwhile
+    assert opened.row() == 2, "the window did not answer"
+    assert written(opened, tmp_path / "report.html") == f"Wrote {tmp_path / 'report.html'}."
+    text = (tmp_path / "report.html").read_text("utf-8")
+    assert "Reviewed by Ada Löwe" in text and text.count("<figure>") == 1
+
+    opened.desktop.paths.append(str(tmp_path / "report.pdf"))
+    ui.reportButton.click()
+    ui.reportButton.click()
+    assert opened.message == "Stopped: nothing was written."
+    assert not (tmp_path / "report.pdf").exists()
+    import slicer
+
+    assert not list(Path(slicer.app.temporaryPath).glob("hideseekseg-*")), "a copy was left"
+
+
+def test_dicom_seg_without_dicom_files_says_so(of_dicom: Opened, tmp_path: Path) -> None:
+    import slicer
+
+    opened = of_dicom
+    opened.key("A")
+    slicer.dicomDatabase.isOpen = False
+    opened.panel.handover.write("seg", tmp_path / "seg.dcm")
+    assert "this CT was not read from DICOM" in opened.message
+    slicer.dicomDatabase.isOpen = True
+    ct = opened.ui.ctSelector.currentNode()
+    array = slicer.util.arrayFromVolume(ct)
+    array[0, 0, 0] += 1  # as after smoothing the volume: it is not the series any more
+    slicer.util.arrayFromVolumeModified(ct)
+    opened.panel.handover.write("seg", tmp_path / "seg.dcm")
+    assert "is another scan" in written(opened, tmp_path / "seg.dcm")
+    assert not (tmp_path / "seg.dcm").exists()
 
 
 def test_export_by_its_key(opened: Opened, tmp_path: Path) -> None:

@@ -145,6 +145,15 @@ def test_accepted_findings_are_on_disk(walk: Walk) -> None:
     assert walk.seen["message"].startswith("Exported 2 accepted findings")
 
 
+def test_report_is_downloaded_and_names_what_was_accepted(walk: Walk) -> None:
+    text = (walk.folder / "report.html").read_text("utf-8")
+    assert "2 lesions (1 lytic and 1 blastic)" in text and "Reviewed by A. Reader" in text
+    assert text.count("<figure>") == 2 and "soft tissue, left half" in text
+    pdf = (walk.folder / "report.pdf").read_bytes()
+    assert pdf.startswith(b"%PDF-") and pdf.rstrip().endswith(b"%%EOF")
+    assert "this CT was not read from DICOM" in walk.seen["no DICOM"]
+
+
 @pytest.mark.parametrize("version", ["5.11", "5.12"])
 def test_scene_opens_in_slicer_with_everything_in_place(walk: Walk, version: str) -> None:
     """Written by the app's slicer-core 5.11, read by both: as when its user goes on in Slicer."""

@@ -16,6 +16,7 @@ import SimpleITK as sitk
 
 from helpers import app
 from helpers.app import PATIENCE, Served, Tab, open_tab
+from hideseekseg.imaging.reading import read_segmentation
 from hideseekseg.imaging.volume import Volume, to_sitk
 
 pytestmark = pytest.mark.slow  # three servers, and three runs
@@ -95,6 +96,44 @@ def first(
     out = tmp_path_factory.mktemp("first") / "out"
     with app.serve(*map(str, box_files), *words, "--out", str(out)) as served:
         yield First(served, open_tab(browser, served.url), out)
+
+
+def test_dicom_seg_of_a_dicom_series_is_downloaded(
+    browser: Any,
+    words: list[str],
+    box_spine: tuple[Volume, Volume],
+    box_files: tuple[Path, Path],
+    tmp_path: Path,
+) -> None:
+    """By upload: the server has no other copy of the series."""
+    pytest.importorskip("highdicom", reason="highdicom is not installed")
+    from helpers.dicom import pydicom, write_series
+
+    series = write_series(tmp_path / "series", box_spine[0])
+    with app.serve(*map(str, box_files), *words, "--out", str(tmp_path / "out")) as served:
+        tab = open_tab(browser, served.url)
+        tab.page.wait_for_selector("#segment:not([disabled])", timeout=PATIENCE)
+        before = tab.state("ct")
+        tab.page.click("text=Open…")
+        tab.page.set_input_files("#dicom-folder", str(series))
+        tab.page.set_input_files("#vertebrae-file", str(box_files[1]))
+        tab.page.select_option("#labels", "totalsegmentator")
+        tab.page.click("#open-load")
+        tab.until("([before]) => window.trame.state.get('ct') !== before", before)
+        segment(tab)
+        accept(tab)
+        tab.page.click("#dicom-seg")
+        tab.page.wait_for_selector(".links a:has-text('lesions.dcm')", timeout=PATIENCE)
+        with tab.page.expect_download() as download:
+            tab.page.click(".links a:has-text('lesions.dcm')")
+        shutil.copy(download.value.path(), tmp_path / "lesions.dcm")
+        assert tab.complaints == []
+    segmentation = read_segmentation(tmp_path / "lesions.dcm")
+    (found,) = segmentation.segments
+    assert segmentation.mask(found).any() and "14799000" in found.terminology
+    (source,) = pydicom.dcmread(tmp_path / "lesions.dcm").ReferencedSeriesSequence
+    held = {str(pydicom.dcmread(x).SOPInstanceUID): x for x in series.iterdir()}
+    assert {x.ReferencedSOPInstanceUID for x in source.ReferencedInstanceSequence} <= {*held}
 
 
 def test_closing_the_tab_asks_only_where_verdicts_are_unsaved(first: First) -> None:

@@ -91,6 +91,23 @@ def scanOf(ctNode: Any) -> dict[str, str]:
     return {key: value for key, value in scan.items() if value}
 
 
+def dicomFilesOf(ctNode: Any) -> list[Path]:
+    """Return the DICOM files that a volume node was loaded from, as far as all are still there.
+
+    Slicer's DICOM readers keep the instances' UIDs in the node, and its database knows their files;
+    the list is empty where there is no such database, or where it lacks one of them.  The library's
+    own nodes say which folder of DICOM files they were read from.
+    """
+    uids = (ctNode.GetAttribute("DICOM.instanceUIDs") or "").split() if ctNode else []
+    database = getattr(slicer, "dicomDatabase", None)
+    if uids and database is not None and database.isOpen:
+        files = [Path(database.fileForInstance(uid) or "") for uid in uids]
+        return files if all(file.is_file() for file in files) else []
+    scan = scanOf(ctNode) if ctNode else {}
+    place = Path(scan.get("path", ""))
+    return [place] if scan.get("series_uid") and scan.get("path") and place.exists() else []
+
+
 def addSegmentation(segmentation: Segmentation, name: str, ctNode: Any) -> Any:
     """Add a segmentation; segments keep their names, values, codes and shared layers."""
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)

@@ -476,6 +476,14 @@ class ReviewController:
         self.say_exported(folder, files)
         return files
 
+    def say(self, text: str, kind: Kind = "info") -> None:
+        """Show one message in place of the last one."""
+        self._view.say(text, kind)
+
+    def call_later(self, seconds: float, action: Callable[[], None]) -> Callable[[], None]:
+        """Call ``action`` once after a while; return what cancels that."""
+        return self._view.call_later(seconds, action)
+
     def say_exported(self, folder: Path, files: Sequence[Path]) -> None:
         """Say what was written where."""
         assert self.review is not None

@@ -210,6 +210,24 @@ def exported(count: int, folder: str, names: str) -> str:
     return text.format(count=count, folder=folder, names=names)
 
 
+NO_DICOM = _(
+    "a DICOM SEG refers to the CT's own DICOM files, and this CT was not read from DICOM, or they"
+    " are not at hand any more"
+)
+
+
+def writing(kind: str) -> str:
+    """Return what is said while a document is written."""
+    if kind == "seg":
+        return _("Writing the DICOM SEG… (press again to stop)")
+    return _("Writing the report… (press again to stop)")
+
+
+def wrote(files: Sequence[str]) -> str:
+    """Return which documents were written."""
+    return _("Wrote {files}.").format(files=", ".join(files))
+
+
 def quiet(review: Review, notes: Sequence[str] = ()) -> str:
     """Return the vertebrae in which nothing is outlined, by state, and remarks.
 

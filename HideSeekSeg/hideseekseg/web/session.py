@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ..errors import InputError, NoVoxelsError, SceneError, UserError
 from ..files import read_object
 from ..findings import LESION_TYPES
 from ..imaging.dicom import list_series
+from ..imaging.image_file import is_dicom
 from ..imaging.segmentation import Segmentation
 from ..imaging.volume import Patch, Volume, case_name
 from ..output.result_folder import EXPORTED, folder_name, held_by_another
@@ -22,9 +24,10 @@ from ..scene.results import Results
 from ..scene.review_storage import as_text
 from ..ui import autosave, level_choices, texts
 from ..ui.autosave import Autosave
+from ..ui.documents import Document, DocumentKind, ReviewDocuments
 from ..ui.review_session import ReviewSession, latest
 from . import patient as loading
-from .asyncio_process import read_apart
+from .asyncio_process import AsyncioProcess, read_apart
 from .page import PageState, ReviewPage, RunSettings, RunView
 from .patient import Patient
 from .slice_views import TOOLS, Brush, SliceViews
@@ -90,6 +93,9 @@ class Session:
         self.windows.pointed = self._pointed
         self.windows.brush = self._stroke
         self.running = RunView(self.page, self.review, settings, uploads.folder.parent)
+        self._documents = ReviewDocuments(
+            self.review, AsyncioProcess, self._document_folder, self._offer_documents
+        )
         self.task: asyncio.Task[None] | None = None
         self._drawing: asyncio.Task[None] | None = None
         self.page.show(
@@ -142,6 +148,8 @@ class Session:
             "putBack": running.put_back,
             "fit": self.windows.fit,
             "save": self.save,
+            "report": lambda: self.write("report", "report.html", "report.pdf"),
+            "dicomSeg": lambda: self.write("seg", "lesions.dcm"),
             "hush": lambda: self.page.say(""),
         }
 
@@ -319,6 +327,7 @@ class Session:
 
         A review that is not saved stays on disk, and is offered at the next start.
         """
+        self._documents.cancel()
         if self.review.session is not None:
             self.review.flush()
         self._end_autosave(not self.unsaved)
@@ -490,6 +499,7 @@ class Session:
             raise InputError(self._named(error.path), error.cause) from error
         finally:
             self.page.show(busy="", loading=False)
+        self._documents.cancel()
         self.running.forget()
         self.review.clear()
         self.windows.show(self.patient.ct)
@@ -499,7 +509,7 @@ class Session:
         if self._desk is not None:
             self._desk.current = ""
             self._desk.show()
-        self._saved_as, self._saved_to = "", Path()
+        self._saved_as, self._saved_to, self.saved = "", Path(), {}
         scan = scanOf(self.patient.ct)
         out = self._start.out
         if self._opened or out is None:
@@ -703,6 +713,7 @@ class Session:
         found = self.patient.problems()
         if found:
             raise InputError("", " ".join(found))
+        self.saved = {}
         self.page.show(running=True, fraction=0.0, progress="Preparing…", saved=[])
         await asyncio.sleep(0.05)  # the page shows that, before the files are written
         try:
@@ -744,6 +755,39 @@ class Session:
         self._keep()
         self.review.say_exported(place, files)
         self.page.show(saved=[{"name": name, "url": f"saved/{name}"} for name in self.saved])
+
+    # Report and DICOM SEG, to be downloaded.
+
+    def write(self, kind: DocumentKind, *names: str) -> None:
+        """Write a document to the private folder; the page gets links to its files."""
+        place = self._uploads.folder.parent / "documents"
+        place.mkdir(mode=0o700, exist_ok=True)
+        source = self.patient.source
+        dicom = (Path(source.ct),) if kind == "seg" and _is_dicom(source.ct) else ()
+        files = tuple(place / name for name in names)
+        for file in files:  # of an earlier document, perhaps of another patient
+            self.saved.pop(file.name, None)
+            if not self._documents.writing:
+                file.unlink(missing_ok=True)
+        reviewer = str(self.page.get("reviewer") or "")
+        self._documents.write(
+            Document(kind, files, reviewer, dicom, source.series if dicom else "")
+        )
+
+    def _document_folder(self) -> Path:
+        return Path(tempfile.mkdtemp(prefix="document-", dir=self._uploads.folder.parent))
+
+    def _offer_documents(self, files: Sequence[Path]) -> None:
+        self.saved |= {file.name: file for file in files}
+        self.page.show(saved=[{"name": name, "url": f"saved/{name}"} for name in self.saved])
+        names = ", ".join(file.name for file in files)
+        self.page.say(f"Ready to download: {names}.")
+
+
+def _is_dicom(path: str) -> bool:
+    """Return whether a CT was read from DICOM: from its folder, or one of its files."""
+    place = Path(path) if path else None
+    return place is not None and (place.is_dir() or (place.is_file() and is_dicom(place)))
 
 
 def _earlier(place: Path) -> str:
