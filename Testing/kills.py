@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import fuzz
@@ -37,13 +38,23 @@ VERTEBRAE = ("T11", "T12", "L1")
 class Outcome:
     """How many processes were killed, how often work of theirs was kept, and what went wrong."""
 
+    moments: int = 0
     killed: int = 0
     kept: int = 0
     faults: list[str] = field(default_factory=list)
 
 
-def run(what: str, count: int, seed: int, folder: Path) -> Outcome:
-    """Kill a command (a key of ``PREPARE``) at ``count`` random moments of its undisturbed time."""
+def run(
+    what: str,
+    count: int,
+    seed: int,
+    folder: Path,
+    tell: Callable[[Outcome], None] = lambda outcome: None,
+) -> Outcome:
+    """Kill a command (a key of ``PREPARE``) at ``count`` random moments of its undisturbed time.
+
+    ``tell`` receives the outcome so far after each of them.
+    """
     words, check = PREPARE[what](folder)
     rng, whole = random.Random(seed), folder / "undisturbed"
     began = time.monotonic()
@@ -68,6 +79,8 @@ def run(what: str, count: int, seed: int, folder: Path) -> Outcome:
         faults += [ended] if ended else [*left_behind(out), *check(out, whole)]
         shutil.rmtree(out, ignore_errors=True)
         outcome.faults += [f"{what}, after {moment:.2f} s: {fault}" for fault in faults if fault]
+        outcome.moments += 1
+        tell(outcome)
     return outcome
 
 
@@ -198,9 +211,10 @@ def prepare_train(folder: Path) -> tuple[list[str], Check]:
     from hideseekseg.training.train import COMPACT
 
     vertebrae = [plain_vertebra()]
-    for name, slices, count in (("slices", 4, 24), ("whole", None, 12)):
+    # Whole vertebrae are few, as thresholds are chosen on them; these have lesions of both types.
+    for name, seed, count, slices in (("slices", 1, 24, 4), ("whole", 2, 8, None)):
         (folder / name).mkdir()
-        recipe = Recipe(1, count, slices=slices, geometry=COMPACT.geometry)
+        recipe = Recipe(seed, count, slices=slices, geometry=COMPACT.geometry)
         simulate(recipe, vertebrae, folder / name, lambda *_: None)
     words = ["train", str(folder / "slices"), "--validation", str(folder / "whole")]
     steps = ["--encoder-steps", "8", "--decoder-steps", "3", "--supervision", "twins"]
@@ -240,6 +254,12 @@ def page(rows: fuzz.Rows) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def _record(report: Path | None, what: str, seed: int, outcome: Outcome) -> None:
+    if report is not None:
+        row = {"what": what, "seed": seed, **asdict(outcome)}
+        fuzz.record(report, f"{what} {seed}", row, page)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("count", type=int, help="random moments of each")
@@ -249,15 +269,13 @@ def main() -> int:
     args = parser.parse_args()
     faults = []
     for what in args.what:
+        tell = partial(_record, args.report, what, args.seed)
         with tempfile.TemporaryDirectory() as folder:
-            outcome = run(what, args.count, args.seed, Path(folder))
+            outcome = run(what, args.count, args.seed, Path(folder), tell)
         faults += outcome.faults
-        if args.report is not None:
-            row = {"what": what, "seed": args.seed, "moments": args.count, **asdict(outcome)}
-            fuzz.record(args.report, f"{what} {args.seed}", row, page)
         print(
-            f"{what}: {args.count} moments, {outcome.killed} killed, {outcome.kept} had finished"
-            f" something by then, {len(outcome.faults)} faults",
+            f"{what}: {outcome.moments} moments, {outcome.killed} killed, {outcome.kept} had"
+            f" finished something by then, {len(outcome.faults)} faults",
             flush=True,
         )
     print("\n".join(faults))

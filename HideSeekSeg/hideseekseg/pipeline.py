@@ -197,13 +197,16 @@ def segment_spine(
             raise SegmentationError(segmentation.source, agreement.refusal)
         facts["hounsfield"] = scale.is_hu
         flags = (*agreement.flags, *((cut,) if cut else ()))
+        inputs: dict[str, VertebraInput] = {}
         encoded: dict[str, Encoded] = {}
         if sees_patient(model.profile):
             vertebrae = [prepared(level) for level in levels]
-            every = partial(_encode_all, vertebrae, scale, options.all_slices, watch)
+            inputs = _inputs(vertebrae, scale, options.all_slices, model.profile)
+            every = partial(_encode_all, inputs, watch)
             encoded, model = _where_it_fits(every, model, on_event)
         for level in levels:
-            job = _Job(prepared(level), scale, chosen, options.all_slices, encoded.get(level))
+            known = inputs.get(level), encoded.get(level)
+            job = _Job(prepared(level), scale, chosen, options.all_slices, *known)
             work = partial(_analyse, job, ct, watch)
             (finding, seen), model = _where_it_fits(work, model, on_event)
             findings[level] = replace(finding, flags=(*flags, *finding.flags))
@@ -283,28 +286,31 @@ def _where_it_fits(
 
 @dataclass(frozen=True)
 class _Job:
-    """A vertebra to analyse, and how; ``encoded`` where all vertebrae were encoded before."""
+    """A vertebra to analyse, and how; ``input``, ``encoded`` where all were encoded before."""
 
     vertebra: Prepared
     scale: Calibration
     threshold: float
     all_slices: bool
+    input: VertebraInput | None
     encoded: Encoded | None
 
 
+def _inputs(
+    vertebrae: Sequence[Prepared], scale: Calibration, all_slices: bool, profile: Profile
+) -> dict[str, VertebraInput]:
+    """Return what the networks see of each vertebra that can be analysed, by its level."""
+    return {
+        vertebra.site.level: _input(vertebra.crop, scale, all_slices, profile)
+        for vertebra in vertebrae
+        if vertebra.crop is not None and not vertebra.obstacle_in(scale)
+    }
+
+
 def _encode_all(
-    vertebrae: Sequence[Prepared],
-    scale: Calibration,
-    all_slices: bool,
-    watch: ProgressReporter,
-    model: Model,
+    inputs: dict[str, VertebraInput], watch: ProgressReporter, model: Model
 ) -> dict[str, Encoded]:
-    """Run step 1 on all vertebrae that can be analysed, each beside the others."""
-    inputs = {}
-    for vertebra in vertebrae:
-        if vertebra.crop is not None and not vertebra.obstacle_in(scale):
-            level = vertebra.site.level
-            inputs[level] = _input(vertebra.crop, scale, all_slices, model.profile)
+    """Run step 1 on all vertebrae, each beside the others."""
 
     def encode_one(level: str, x: torch.Tensor, reference: torch.Tensor) -> Latents:
         watch.beside(level)
@@ -327,7 +333,7 @@ def _analyse(job: _Job, ct: Volume, watch: ProgressReporter, model: Model) -> An
     if obstacle or crop is None or site.body is None:
         return replace(_not_analysed(site.level, obstacle), flags=flags), None
     slices, remarks = slices_of(crop, model.profile.geometry.central_slices, job.all_slices)
-    x = torch.from_numpy(network_input(crop, model.profile, scale))[:, None]
+    x = (job.input or _input(crop, scale, job.all_slices, model.profile)).x
     tell = partial(watch.step, site.level)
     known = job.encoded
     seen = attribute(
