@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +12,52 @@ import numpy as np
 import pytest
 
 from helpers import app
-from helpers.app import PATIENCE, Tab, is_lytic_blue, open_tab
+from helpers.app import PATIENCE, Tab, is_blastic_orange, is_lytic_blue, open_tab
 
 pytestmark = pytest.mark.slow
 
 
+@dataclass(frozen=True)
+class Session:
+    """``before``: what axe-core says of the page before anything was pressed."""
+
+    tab: Tab
+    url: str
+    before: list[str]
+
+
+def complaints_of_axe(tab: Tab) -> list[str]:
+    """What axe-core finds on the page as it stands: rule, weight and element."""
+    axe = pytest.importorskip("axe_playwright_python.base", reason="axe-core is not installed")
+    tab.page.evaluate(axe.AXE_SCRIPT)
+    found = tab.page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+    assert len(found["passes"]) > 10, "it looked at something"
+    return [
+        f"{rule['impact']} {rule['id']}: {node['html'][:120]}"
+        for rule in found["violations"]
+        for node in rule["nodes"]
+    ]
+
+
 @pytest.fixture(scope="module")
-def tab(box_files: tuple[Path, Path], tiny_weights: Path) -> Iterator[Tab]:
+def session(box_files: tuple[Path, Path], tiny_weights: Path) -> Iterator[Session]:
     app.need_all()
     words = ["--labels", "totalsegmentator", "--weights", str(tiny_weights), "--threshold", "0"]
     with app.browser() as browser, app.serve(*map(str, box_files), *words) as served:
         found = open_tab(browser, served.url)
+        before = complaints_of_axe(found)
         found.page.click("#segment")
         found.page.wait_for_selector("#candidates tbody tr", timeout=PATIENCE)
         found.page.wait_for_selector("#segment:not([disabled])", timeout=PATIENCE)
         found.choose_first()
         found.rest()
-        yield found
+        yield Session(found, served.url, before)
         assert found.complaints == []
+
+
+@pytest.fixture(scope="module")
+def tab(session: Session) -> Tab:
+    return session.tab
 
 
 def is_green(pixels: Any) -> Any:
@@ -155,16 +184,129 @@ def test_everything_that_takes_the_focus_has_a_spoken_name(tab: Tab) -> None:
     assert tab.page.evaluate(dialogs) == 0
 
 
-@pytest.mark.parametrize("size", [(1024, 768), (768, 1024), (720, 450), (3840, 2160)])
-def test_nothing_is_out_of_reach_on_any_screen(tab: Tab, size: tuple[int, int]) -> None:
-    """A small screen, a tablet, 200 % zoom, 4K."""
-    tab.page.set_viewport_size({"width": size[0], "height": size[1]})
-    outside = """() => [...document.querySelectorAll('button, select, input')]
-      .filter(e => e.offsetParent).filter(e => { const r = e.getBoundingClientRect();
-        return r.right > innerWidth + 1 || r.left < -1; }).map(e => e.outerHTML.slice(0, 80))"""
-    assert tab.page.evaluate(outside) == []
+def test_axe_core_finds_nothing(session: Session) -> None:
+    """Start, review, its lists, and every dialog."""
+    tab = session.tab
+    assert session.before == []
+    for name in ("vertebrae", "burden", "findings"):
+        tab.page.click(f"#tab-{name}")
+        tab.until_state("tab", name)
+        assert complaints_of_axe(tab) == [], name
+    dialogs = tab.page.eval_on_selector_all("dialog", "all => all.map(e => e.id)")
+    assert len(dialogs) >= 5
+    for name in dialogs:
+        tab.page.evaluate("id => document.getElementById(id).showModal()", name)
+        assert complaints_of_axe(tab) == [], name
+        tab.page.evaluate("id => document.getElementById(id).close()", name)
+
+
+# Of all that can be pressed: what does not come into sight, what lies below something else, and
+# whose words are cut off.
+OUT_OF_REACH = """() => {
+  const all = [...document.querySelectorAll('button, select, input, summary')];
+  const said = [];
+  const seen = (e) => e.checkVisibility({ visibilityProperty: true }) && !e.disabled;
+  for (const e of all.filter(seen)) {
+    e.scrollIntoView({ block: 'center' });
+    const r = e.getBoundingClientRect(), x = r.left + r.width / 2, y = r.top + r.height / 2;
+    const top = document.elementFromPoint(x, y);
+    const name = (e.id || e.innerText || e.ariaLabel).slice(0, 40);
+    if (r.left < -1 || r.right > innerWidth + 1) said.push('outside: ' + name);
+    else if (!top || !(e === top || e.contains(top))) said.push('covered: ' + name);
+    if (e.tagName === 'BUTTON' && e.scrollWidth > e.clientWidth + 1) said.push('cut off: ' + name);
+  }
+  scrollTo(0, 0);
+  document.querySelectorAll('*').forEach((e) => { if (e.scrollTop) e.scrollTop = 0; });
+  return said;
+}"""
+SCREENS = {
+    "small": (1024, 768, 1.0),
+    "upright tablet": (768, 1024, 2.0),
+    "200 % zoom": (720, 450, 2.0),  # of a window of 1440 x 900: so a browser zooms
+    "4K": (3840, 2160, 1.0),
+}
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_nothing_is_out_of_reach_on_any_screen(tab: Tab, screen: str) -> None:
+    width, height, scale = SCREENS[screen]
+    tab.page.set_viewport_size({"width": width, "height": height})
+    chromium = tab.page.context.new_cdp_session(tab.page)
+    size = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": False}
+    chromium.send("Emulation.setDeviceMetricsOverride", size)
+    tab.until("([w, s]) => innerWidth === w && devicePixelRatio === s", width, scale)
     assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert tab.page.evaluate(OUT_OF_REACH) == []
     for view in (".sagittal", ".axial", ".coronal"):
         box = tab.page.locator(view).bounding_box()
         assert min(box["width"], box["height"]) > 100, view
     tab.until_seen(".sagittal", lambda pixels: np.min(pixels, axis=2) > 70, 300)
+    tab.page.evaluate("document.querySelector('#comment').scrollIntoView()")
+    assert tab.page.evaluate("document.querySelector('header').getBoundingClientRect().top") == 0
+
+
+def test_tablet_is_worked_by_fingers(session: Session) -> None:
+    """Tap, drag and pinch on a device that has no mouse."""
+    context = session.tab.page.context.browser.new_context(
+        viewport={"width": 1024, "height": 768},
+        has_touch=True,
+        is_mobile=True,
+        device_scale_factor=2,
+    )
+    tablet = Tab(context.new_page())
+    tablet.page.goto(session.url)
+    tablet.page.wait_for_selector("#candidates tbody tr", timeout=PATIENCE)
+    assert tablet.page.evaluate("matchMedia('(pointer: coarse)').matches && innerWidth === 1024")
+    assert tablet.page.evaluate(OUT_OF_REACH) == []
+    small = (
+        "all => all.filter(e => e.checkVisibility() && e.offsetHeight < 36).map(e => e.innerText)"
+    )
+    assert tablet.page.eval_on_selector_all(".keys button, header button", small) == []
+    tablet.page.locator("#candidates tbody tr").nth(1).tap()
+    tablet.page.wait_for_selector("#candidates tbody tr.chosen:nth-child(2)", timeout=PATIENCE)
+    tablet.rest()
+
+    chromium = context.new_cdp_session(tablet.page)
+    box = tablet.page.locator(".sagittal").bounding_box()
+    x, y = box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"]
+
+    def touch(kind: str, *points: tuple[float, float]) -> None:
+        places = [{"x": u, "y": v, "id": n} for n, (u, v) in enumerate(points)]
+        chromium.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": places})
+        tablet.page.wait_for_timeout(30)
+
+    def moved(before: dict[str, str]) -> dict[str, str]:
+        script = "([old]) => trame.state.get('places').axial !== old"
+        tablet.until(script, before["axial"])
+        tablet.rest()
+        return dict(tablet.state("places"))
+
+    start = dict(tablet.state("places"))
+    touch("touchStart", (x, y))
+    for n in range(8):
+        touch("touchMove", (x + 4 * n, y + 8 * n))
+    touch("touchEnd")
+    dragged = moved(start)
+    assert dragged["coronal"] != start["coronal"] and dragged["sagittal"] == start["sagittal"]
+    tablet.page.touchscreen.tap(x - 30, y - 60)
+    tapped = moved(dragged)
+
+    def outline(pixels: Any) -> Any:
+        return is_lytic_blue(pixels) | is_blastic_orange(pixels)
+
+    before = tablet.until_seen(".sagittal", outline, 20)
+    touch("touchStart", (x - 30, y), (x + 30, y))
+    for n in range(1, 6):
+        touch("touchMove", (x - 30 - 6 * n, y), (x + 30 + 6 * n, y))  # twice as far apart
+    touch("touchEnd")
+    after = tablet.until_seen(".sagittal", outline, round(1.4 * before))
+    tablet.rest()
+    assert after < 20 * before, "no more than fingers ask for"
+    assert tablet.state("places") == tapped, "two fingers leave the crosshair where it is"
+    accepted = tablet.page.locator("#candidates tr.accepted").count()
+    tablet.page.locator("[data-action=accept]").tap()
+    tablet.until(
+        "([n]) => document.querySelectorAll('#candidates tr.accepted').length > n", accepted
+    )
+    tablet.page.locator("[data-action=undo]").tap()
+    context.close()

@@ -97,10 +97,14 @@ class PageState:
 
 
 def start_page() -> str:
-    """Return trame's own page, with our order of messages in force before the first one comes."""
+    """Return trame's own page, with our order of messages in force before the first one comes.
+
+    The page may be enlarged by two fingers, which trame's own forbids.
+    """
     from trame_client.module.vue3 import www
 
     page = (Path(www) / "index.html").read_text("utf-8")
+    page = page.replace(",maximum-scale=1,minimum-scale=1", "")
     return page.replace("<head>", f'<head><script src="{ADDRESS}/in_order.js"></script>', 1)
 
 

@@ -7,6 +7,7 @@ window, measures, or outlines a missed lesion.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, get_args
 
@@ -178,6 +179,9 @@ CLOSE_UP_MM = {"sagittal": 150.0, "axial": 110.0, "coronal": 110.0}
 _SIDES = {"sagittal": (0, "L", "R"), "axial": (2, "I", "S"), "coronal": (1, "P", "A")}
 _FROM = (-0.75, -0.62, 0.22)  # patient's left (RAS -x), behind (-y), a little above
 _FIRST = 100.0  # priority of an observer
+_GESTURES = ("Pinch", "Rotate", "Pan")  # of two fingers
+_LIFTED_SECONDS = 0.4  # from the first finger's end to the second's
+_FIELD_MM = (10.0, 2000.0)  # heights of a slice view that a pinch may reach
 _CROSS = (0.45, 1.0, 0.55)  # neither lytic's nor blastic's colour
 _DARK = (0.035, 0.043, 0.055)
 # Seconds until a view is drawn: what is said comes first, then the large view, then the others, for
@@ -192,6 +196,13 @@ class _Area(VtkRemoteControlledArea):
     """A view as pictures; ``drawing`` while one is made."""
 
     drawing = False
+    # Hears a gesture of two fingers first; True: it is done.
+    gesture: Callable[[dict[str, Any]], bool] = staticmethod(lambda event: False)
+
+    def process_interaction_event(self, event: dict[str, Any]) -> None:
+        """VTK would multiply the scale of a pinch, told from its start, by itself at each move."""
+        if not self.gesture(event):
+            super().process_interaction_event(event)
 
     def process_resize_event(self, width: int, height: int) -> None:
         """VTK 9.6 no longer tells the view of its new size by itself."""
@@ -244,6 +255,9 @@ class SliceViews:
         self._adapters: dict[str, RcaViewAdapter] = {}
         self._dragged: str | None = None
         self._stroke: Stroke | None = None
+        self._before: _Ras | None = None  # the crosshair when the button, or a finger, went down
+        self._pinched = (0.0, 0.0, 0.0)  # field of view when a pinch began
+        self._pinch_end = -1.0
         self._crosshair_shown = True
         self._volume: Any = None
         self._hounsfield = False
@@ -374,7 +388,7 @@ class SliceViews:
         with quiet_vtk():
             view = SliceView(slicer_app.scene, slicer_app.app_logic, name)
         view.set_orientation(SLICES[name])
-        self._stream(view, name)
+        self._stream(view, name, gesture=lambda event: self._pinch(name, event))
         node = view.get_view_node()
         node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: self.tell())
         node.SetRulerType(node.RulerTypeThin)  # the scale bar
@@ -404,7 +418,12 @@ class SliceViews:
         return view
 
     def _stream(
-        self, view: Any, name: str, moving: int = _MOVING_QUALITY, fps: float = _FRAMES_PER_SECOND
+        self,
+        view: Any,
+        name: str,
+        moving: int = _MOVING_QUALITY,
+        fps: float = _FRAMES_PER_SECOND,
+        gesture: Callable[[dict[str, Any]], bool] | None = None,
     ) -> None:
         """Pictures of the view go to the page's area of that name, its mouse comes back."""
         # With multisampling, translucent surfaces draw nothing in software rendering.
@@ -413,6 +432,8 @@ class SliceViews:
         for event in ("KeyPressEvent", "CharEvent", "KeyReleaseEvent"):
             _swallow(view.interactor(), event)
         window = _Area(view.render_window())
+        if gesture is not None:
+            window.gesture = gesture
         scheduler = RcaImageRenderScheduler(
             window,
             rca_encoder="jpeg",
@@ -431,7 +452,10 @@ class SliceViews:
             self._server.controller.rc_area_register(adapter)
 
     def _press(self, name: str) -> None:
-        self._dragged = name
+        if time.monotonic() - self._pinch_end < _LIFTED_SECONDS:
+            return  # the finger that is lifted last is no press
+        x, y, z = self._crosshair.GetCrosshairRAS()
+        self._dragged, self._before = name, (x, y, z)
         ras, xy = self._place_of_mouse(name)
         if self.tool == "crosshair" or self._volume is None:
             self._follow(name)
@@ -457,6 +481,31 @@ class SliceViews:
         self._stroke = None
         if stroke is not None:
             stroke.end()
+
+    def _pinch(self, name: str, event: dict[str, Any]) -> bool:
+        """Zoom a slice by two fingers; all else that two fingers do is left out."""
+        kind = str(event.get("type", ""))
+        if not kind.endswith(_GESTURES):
+            return False
+        node = self.slices[name].get_view_node()
+        if kind == "StartPinch":
+            self._release()
+            self._pinched = node.GetFieldOfView()
+            if self.tool == "crosshair" and self._before is not None:
+                # The first finger moved it before the second one came.
+                jump = slicer.vtkMRMLSliceNode.OffsetJumpSlice
+                slicer.vtkMRMLSliceNode.JumpAllSlices(self._scene, *self._before, jump)
+                self.mark(self._before)
+        elif kind == "EndPinch":
+            self._pinch_end = time.monotonic()
+        elif kind == "Pinch":
+            width, height, depth = self._pinched
+            factor = float(event.get("factor", 0.0))
+            if height > 0 and factor > 0:
+                low, high = _FIELD_MM
+                tall = min(max(height / factor, low), high)
+                node.SetFieldOfView(width * tall / height, tall, depth)
+        return True
 
     def _place_of_mouse(self, name: str) -> tuple[tuple[float, float, float], tuple[int, int]]:
         """Return where the mouse points: RAS mm, and in the view's pixels from below."""

@@ -95,6 +95,13 @@
     const field = $(id);
     if (field && field !== typedIn) field.value = value === undefined ? "" : value;
   }
+  // Bring a row into sight in its list alone: on a small screen the views stay where they are.
+  function bring(row) {
+    const list = row.closest(".rows"), place = row.getBoundingClientRect(), seen = list.getBoundingClientRect();
+    const head = list.querySelector("thead").offsetHeight;
+    if (place.top < seen.top + head) list.scrollTop -= seen.top + head - place.top;
+    else if (place.bottom > seen.bottom) list.scrollTop += place.bottom - seen.bottom;
+  }
   function follow() {
     if (!slider.held && slider.newest === null) {
       const field = $("threshold");
@@ -113,7 +120,7 @@
       picture.alt = picture.closest(".view").querySelector(".name").innerText;
     }
     const chosen = document.querySelector("#candidates tr.chosen");
-    if (chosen && chosen.dataset.id !== follow.last) chosen.scrollIntoView({ block: "nearest" });
+    if (chosen && chosen.dataset.id !== follow.last) bring(chosen);
     follow.last = chosen ? chosen.dataset.id : "";
   }
 
