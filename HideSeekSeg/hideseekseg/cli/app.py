@@ -60,10 +60,11 @@ def _run(args: argparse.Namespace) -> int:
     from ..errors import InputError
 
     importlib.import_module("..web", __package__)
-    from ..cohort.case_run import INDEX
+    if args.ct is not None and args.segmentation is None:
+        from ..cohort.case_run import INDEX
 
-    if args.ct is not None and args.segmentation is None and (args.ct / INDEX).is_file():
-        args.cohort, args.ct = args.cohort or args.ct, None
+        if (args.ct / INDEX).is_file():
+            args.cohort, args.ct = args.cohort or args.ct, None
     if args.cohort is not None and (args.ct is not None or not args.reader):
         args.refuse("the cases of a cohort need --reader NAME, and no CT")
     if args.ct is not None and args.segmentation is None and args.ct.suffix.lower() != ".mrb":
