@@ -28,6 +28,7 @@ class ScanRun:
     """One process of ``hideseekseg segment``: wall seconds, peak resident memory in MiB."""
 
     source: Source
+    name: str
     status: int
     seconds: float
     peak_mib: float
@@ -40,11 +41,16 @@ class ScanRun:
 def run_all(
     sources: Path, data: Path, out: Path, extra: Sequence[str], say: Callable[[str], None]
 ) -> list[ScanRun]:
-    """Segment each CT in a process of its own, with results in ``out/PATIENT``."""
-    runs = []
+    """Segment each CT in a process of its own, with results in ``out/PATIENT``.
+
+    The second CT of a patient goes to ``out/PATIENT-2``.
+    """
+    runs: list[ScanRun] = []
     for source in read_sources(sources, data):
-        runs.append(_run(source, out / source.patient, extra))
-        say(f"{source.patient}: {runs[-1].seconds:.1f} s")
+        number = 1 + sum(run.source.patient == source.patient for run in runs)
+        name = source.patient if number == 1 else f"{source.patient}-{number}"
+        runs.append(_run(source, name, out / name, extra))
+        say(f"{name}: {runs[-1].seconds:.1f} s")
     return runs
 
 
@@ -58,12 +64,13 @@ def table(runs: Sequence[ScanRun]) -> str:
         counts = f"{r.vertebrae} | {r.not_analysed} | {r.candidates} | {r.accepted}"
         if r.status != 0:
             counts = f"exit status {r.status} | | |"
-        name = f"{r.source.patient} | {r.source.split}"
-        lines.append(f"| {name} | {counts} | {r.seconds:.1f} | {r.peak_mib:.0f} |")
+        lines.append(
+            f"| {r.name} | {r.source.split} | {counts} | {r.seconds:.1f} | {r.peak_mib:.0f} |"
+        )
     return "\n".join(lines)
 
 
-def _run(source: Source, out: Path, extra: Sequence[str]) -> ScanRun:
+def _run(source: Source, name: str, out: Path, extra: Sequence[str]) -> ScanRun:
     files = [str(source.ct), str(source.segmentation), "--labels", source.labels]
     command = [sys.executable, "-m", "hideseekseg", "segment", *files, "--out", str(out)]
     process = subprocess.Popen([*command, "--quiet", *extra])
@@ -71,7 +78,7 @@ def _run(source: Source, out: Path, extra: Sequence[str]) -> ScanRun:
     usage = wait_for(process)
     seconds = time.monotonic() - began
     counts = _counts(out / "candidates.json") if process.returncode == 0 else (0, 0, 0, 0)
-    return ScanRun(source, process.returncode, seconds, usage.peak_mib, *counts)
+    return ScanRun(source, name, process.returncode, seconds, usage.peak_mib, *counts)
 
 
 def _counts(path: Path) -> tuple[int, int, int, int]:
