@@ -295,7 +295,7 @@ def test_slicers_python_is_found_on_its_path(
 
 @posix
 def test_both_ways_to_list_processes_agree() -> None:
-    from hideseekseg.ui import process_tree as processes
+    from hideseekseg.ui import child_process as processes
 
     if not (processes.PROC / "self" / "stat").exists():
         pytest.skip("no /proc here")
