@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import importlib
 import re
 import shlex
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,3 +139,83 @@ def test_readme_is_short_and_names_every_guide() -> None:
     guides = {path for path in (ROOT / "Resources" / "Docs").iterdir() if path.suffix == ".md"}
     beside = {path for path in guides if path.name == "speed-notes.md"}  # linked by speed.md
     assert guides - beside <= linked
+
+
+# Flags that stand as constants, by the module that says them.
+FLAG_CONSTANTS = {
+    "anatomy.body": ("CUT", "NO_CANAL"),
+    "anatomy.localization": ("MARKED_WHOLE",),
+    "anatomy.orientation": ("ACCEPTED",),
+    "anatomy.preparation": ("LATERAL",),
+    "review.review": ("OUTDATED",),
+}
+# Functions whose strings are flags, beside what is appended to ``flags``, ``said`` or ``doubts``,
+# and what is called ``flag`` or ``doubt``.
+FLAG_FUNCTIONS = {
+    "anatomy.alignment": ("__str__",),
+    "anatomy.intensity": ("cut_off",),
+    "anatomy.preparation": ("slices_of",),
+    "anatomy.quality": ("remarks", "_too_bright"),
+}
+LISTS_OF_FLAGS, NAMES_OF_FLAGS = ("flags", "said", "doubts"), ("flag", "doubt")
+
+
+def template(node: ast.AST, module: types.ModuleType) -> str:
+    """A message as the code builds it, with "..." for what it fills in; empty: no message."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else ""
+    if isinstance(node, ast.JoinedStr):
+        parts = (p.value if isinstance(p, ast.Constant) else "..." for p in node.values)
+        return "".join(str(part) for part in parts)
+    if isinstance(node, ast.Name):
+        value = getattr(module, node.id, "")
+        return str(value) if isinstance(value, str) else ""
+    return ""
+
+
+def flags_in_code() -> set[str]:
+    """All flags that the library can say, read from its sources."""
+    found: set[str] = set()
+    for path in sorted((ROOT / "HideSeekSeg" / "hideseekseg" / "anatomy").glob("*.py")):
+        name = f"anatomy.{path.stem}"
+        module = importlib.import_module(f"hideseekseg.{name}")
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef) and node.name in FLAG_FUNCTIONS.get(name, ()):
+                statements = [s for s in node.body if not isinstance(s, ast.Expr)]
+                inner = [n for s in statements for n in ast.walk(s)]
+                keys = {id(n.slice) for n in inner if isinstance(n, ast.Subscript)}
+                keys |= {id(k) for n in inner if isinstance(n, ast.Dict) for k in n.keys}
+                keys |= {id(v) for n in inner if isinstance(n, ast.JoinedStr) for v in n.values}
+                found |= {template(n, module) for n in inner if id(n) not in keys}
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in NAMES_OF_FLAGS:
+                either = node.value
+                parts = [either.body, either.orelse] if isinstance(either, ast.IfExp) else [either]
+                found |= {template(part, module) for part in parts}
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                owner = ast.unparse(node.func.value).partition("[")[0]
+                if node.func.attr == "append" and owner in LISTS_OF_FLAGS:
+                    found.add(template(node.args[0], module))
+    for name, constants in FLAG_CONSTANTS.items():
+        module = importlib.import_module(f"hideseekseg.{name}")
+        found |= {str(getattr(getattr(module, c), "value", getattr(module, c))) for c in constants}
+    return {text for text in found if len(re.findall(r"[a-z]{2,}", text)) > 1}
+
+
+def explained_flags() -> list[str]:
+    """The flags in the first columns of the guide's tables; measures stand in italics there."""
+    text = (ROOT / "Resources" / "Docs" / "flags.md").read_text("utf-8")
+    rows = re.findall(r"^\| ([^|]+) \|", text, re.MULTILINE)
+    flags = [flag.strip() for row in rows if row != "flag" for flag in row.split(";")]
+    return [flag for flag in flags if not flag.startswith("*")]
+
+
+def fits(flag: str, said: str) -> bool:
+    return re.search(".*".join(map(re.escape, flag.split("..."))), said) is not None
+
+
+def test_guide_explains_every_flag_and_no_other() -> None:
+    said, explained = flags_in_code(), explained_flags()
+    assert len(said) > 20
+    assert [text for text in sorted(said) if not any(fits(f, text) for f in explained)] == []
+    dead = [flag for flag in explained if not any(fits(flag, text) for text in said)]
+    assert dead == []
