@@ -566,7 +566,7 @@ GIB = 1 << 30
     ("machine", "cases", "limits", "plan"),
     [
         (Machine(16, 128 * GIB), 1000, PoolLimits(), Plan(16, 1)),
-        (Machine(16, 13 * GIB), 1000, PoolLimits(), Plan(4, 4)),
+        (Machine(16, 9 * GIB), 1000, PoolLimits(), Plan(4, 4)),
         (Machine(16, 1 * GIB), 1000, PoolLimits(), Plan(1, 16)),
         (Machine(16, None), 3, PoolLimits(), Plan(3, 5)),
         (Machine(16, 128 * GIB, gpus=2), 1000, PoolLimits(), Plan(2, 8)),
@@ -711,3 +711,26 @@ def test_a_scheduler_that_is_not_there_is_one_line(
         said = capfd.readouterr().err
         assert said.count("\n") == 1 and f"{nowhere}: " in said
         assert "no Dask scheduler answers" in said
+
+
+def test_the_guides_configuration_gives_a_job_script(tmp_path: Path) -> None:
+    """Without Slurm: what would be submitted for each worker, by the guide's own lines."""
+    jobqueue = pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
+    import dask
+
+    guide = (LIBRARY.parent / "Resources" / "Docs" / "cohorts.md").read_text("utf-8")
+    block = guide.partition("```yaml")[2].partition("```")[0]
+    (tmp_path / "jobqueue.yaml").write_text(block, "utf-8")
+    told = dask.config.collect([str(tmp_path)], env={})
+    options = {"dashboard_address": None, "host": "127.0.0.1"}
+    before = dask.config.get("jobqueue", {})
+    try:
+        dask.config.update(dask.config.config, told, priority="new")
+        with jobqueue.SLURMCluster(scheduler_options=options) as cluster:
+            script, address = cluster.job_script(), cluster.scheduler_address
+    finally:
+        dask.config.set({"jobqueue": before})
+    for line in ("#SBATCH -p normal", "#SBATCH --mem=4G", "#SBATCH -t 08:00:00"):
+        assert line in script.splitlines()
+    assert f"dask_worker {address} " in script and "--nthreads 1 " in script
+    assert "source my-environment/bin/activate" in script

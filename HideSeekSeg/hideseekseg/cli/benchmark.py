@@ -57,6 +57,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     _rotations_arguments(
         kinds.add_parser("rotations", help="changes of findings in turned patients")
     )
+    _cohort_arguments(kinds.add_parser("cohort", help="what the engine of a cohort costs"))
 
 
 def _observe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -180,6 +181,19 @@ def _rotations_arguments(parser: argparse.ArgumentParser) -> None:
     add("--degrees", type=count, default=30, metavar="N", help="largest turn (%(default)s)")
     add("--seed", type=seed, default=1, metavar="N")
     parser.set_defaults(measure=_rotations)
+
+
+def _cohort_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Cases per hour against a process per case, memory of a worker, and the engine's time per"
+        " case as their number grows. Needs no data."
+    )
+    add = parser.add_argument
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for table and JSON")
+    add("--weights", type=Path, metavar="DIR", help=WEIGHTS_HELP)
+    add("--cases", type=count, default=6, metavar="N", help="drawn scans (default: %(default)s)")
+    add("--sizes", type=names, default=("10", "100", "1000"), metavar="N,M", help="refused cases")
+    parser.set_defaults(measure=_cohort, refuse=parser.error)
 
 
 def _speed_arguments(parser: argparse.ArgumentParser) -> None:
@@ -330,6 +344,17 @@ def _rotations(args: argparse.Namespace) -> int:
 
     how = (args.turns, float(args.degrees), args.seed)
     print(report(*how, args.weights or BUNDLE, args.out, say))
+    return OK
+
+
+def _cohort(args: argparse.Namespace) -> int:
+    from ..benchmark.cohort_engine import measure
+    from ..model.weights import BUNDLE
+
+    if not all(text.isdecimal() and int(text) for text in args.sizes):
+        args.refuse("--sizes needs whole numbers above 0")
+    sizes = [int(text) for text in args.sizes]
+    print(measure(args.cases, sizes, args.weights or BUNDLE, args.out, say))
     return OK
 
 
