@@ -701,6 +701,31 @@ def test_a_cluster_gives_the_same_bytes_though_a_worker_is_killed(
     assert {row["status"] for row in rows} == {"timed out"} and "1 s" in rows[0]["reason"]
 
 
+@pytest.mark.slow
+def test_training_shards_are_the_same_by_every_engine(
+    files: Files, cluster: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One process, worker processes and a scheduler; what cannot be read is told as ever."""
+    from hideseekseg.simulation.simulate import COMPACT_GEOMETRY
+    from hideseekseg.training.prepare import read_manifest, write_shards
+
+    lines = [f"{ct}.nii.gz,bodies.nii.gz,{ct == 'b':d},{ct},T12,totalsegmentator" for ct in "ab"]
+    files.manifest(*lines, "no.nii,no.nii,1,c,,", head="image,mask,label,patient,level,convention")
+    table, alone = files.folder / "manifest.csv", tmp_path / "alone"
+    write_shards(read_manifest(table), COMPACT_GEOMETRY, alone, lambda *words: None)
+    whole = {path.name: path.read_bytes() for path in alone.glob("shard-*")}
+    assert len(whole) == 2
+    for name, options in (("pool", ["--workers", "2"]), ("dask", ["--scheduler", str(cluster)])):
+        out = tmp_path / name
+        assert main(["prepare", str(table), "--out", str(out), *options]) == 0
+        assert {path.name: path.read_bytes() for path in out.glob("shard-*")} == whole
+        said = capfd.readouterr().out
+        assert "line 4: image: " in said and "left out: 1 of 3" in said
+    times = {path: path.stat().st_mtime_ns for path in out.glob("shard-*")}
+    assert main(["prepare", str(table), "--out", str(out)]) == 0
+    assert {path: path.stat().st_mtime_ns for path in times} == times, "it goes on where it was"
+
+
 def test_a_scheduler_that_is_not_there_is_one_line(
     files: Files, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

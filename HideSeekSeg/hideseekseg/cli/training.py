@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,16 +190,22 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("manifest", type=Path, metavar="MANIFEST.csv", help="in the format that `check` accepts")
     add("--out", type=Path, required=True, metavar="DIR", help="folder for the shards; resumed")
+    add("--workers", type=count, metavar="N", help="processes (default: by cores and memory)")
+    add("--scheduler", default="", metavar="ADDRESS|FILE", help="as of `cohort`")
 
 
 def _prepare(args: argparse.Namespace) -> int:
     from .console import stop_on_signal
 
     with stop_on_signal() as should_stop:
+        from ..cohort.pool import PoolLimits
+        from ..cohort.shards import write_shards_by_engine
         from ..simulation.simulate import COMPACT_GEOMETRY
         from ..training.commands import run_prepare
 
-        run_prepare(args.manifest, COMPACT_GEOMETRY, args.out, say, should_stop)
+        limits = PoolLimits(args.workers, scheduler=args.scheduler)
+        write = partial(write_shards_by_engine, limits)
+        run_prepare(args.manifest, COMPACT_GEOMETRY, args.out, say, should_stop, write)
     return OK
 
 

@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import __version__
 from ..errors import InputError, UserError
@@ -69,6 +69,20 @@ class CohortSettings:
     overwrite: bool = False
     each: bool = False
 
+    def start(self, number: int) -> tuple[Model, tuple[int, str, str]]:
+        """Load the weights in the worker of this number, which shares out the CUDA devices.
+
+        Return them with the number of GPUs, the device, and why.  Raises WeightsError, DeviceError.
+        """
+        import torch
+
+        gpus = torch.cuda.device_count() if self.device in ("auto", "cuda") else 0
+        if gpus:
+            torch.cuda.set_device(number % gpus)
+        model = ready_model(self.weights, self.device)
+        used = 0 if model.device.type == "cpu" else max(gpus, 1)
+        return model, (used, str(model.device), model.device_reason)
+
 
 @dataclass(frozen=True)
 class InputState:
@@ -101,6 +115,24 @@ class CaseRecord:
     traceback: str = ""
 
 
+class Task(Protocol):
+    """What a worker can run: a case of a cohort, or an image of a training manifest.
+
+    A data class that pickle carries.  ``settings.start(number)`` makes in a worker what ``run`` is
+    given, and returns it with the number of GPUs, the device and why; ``lost`` gives the record of
+    a task whose process has ended.
+    """
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def settings(self) -> Any: ...
+    def with_threads(self, threads: int) -> Task: ...
+    def absolute(self) -> Task: ...
+    def run(self, ready: Any) -> CaseRecord: ...
+    def lost(self, status: CaseStatus, reason: str, seconds: float) -> CaseRecord: ...
+
+
 @dataclass(frozen=True)
 class CaseTask:
     """A case to run into ``folder``; ``retry`` runs one again that failed with the same inputs."""
@@ -111,6 +143,42 @@ class CaseTask:
     settings: CohortSettings
     threads: int = 1
     retry: bool = False
+
+    def with_threads(self, threads: int) -> CaseTask:
+        """Return the task for a worker of so many threads."""
+        return replace(self, threads=threads)
+
+    def absolute(self) -> CaseTask:
+        """Return the task for another machine: its paths do not depend on the working directory.
+
+        Whatever record such a machine finds is one of this run.
+        """
+        case, settings = self.case, self.settings
+        labels = case.labels
+        if labels is not None and labels.lower().endswith(".json"):
+            labels = str(Path(labels).absolute())
+        case = replace(
+            case,
+            ct=case.ct.absolute(),
+            segmentation=case.segmentation.absolute(),
+            bodies=None if case.bodies is None else case.bodies.absolute(),
+            labels=labels,
+        )
+        weights = None if settings.weights is None else settings.weights.absolute()
+        folder, settings = self.folder.absolute(), replace(settings, weights=weights)
+        return replace(self, case=case, folder=folder, settings=settings, retry=False)
+
+    def run(self, ready: Model) -> CaseRecord:
+        """Run the case with the weights that ``settings.start`` returned."""
+        record = run_case(self, ready)
+        restore_device(ready)
+        return record
+
+    def lost(self, status: CaseStatus, reason: str, seconds: float) -> CaseRecord:
+        """Write, and return, the record of a case whose process could not; raises InputError."""
+        record = ended(self, status, reason, seconds)
+        write_record(self.folder, record)
+        return record
 
 
 def case_key(case: CohortCase, settings: CohortSettings, weights_hash: str) -> str:

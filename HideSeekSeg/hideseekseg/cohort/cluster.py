@@ -26,6 +26,7 @@ from .case_run import (
     CaseRecord,
     CaseStatus,
     CaseTask,
+    Task,
     case_key,
     ended,
     is_current,
@@ -44,7 +45,7 @@ _one_at_a_time = threading.Lock()  # in each worker, however many threads it has
 
 def run_on_cluster(
     scheduler: str,
-    tasks: Sequence[CaseTask],
+    tasks: Sequence[Task],
     case_timeout: float,
     on_start: Callable[[int, int], None],
     on_record: Callable[[CaseRecord], None],
@@ -82,19 +83,19 @@ def run_on_cluster(
 def _run(
     client: Any,
     scheduler: str,
-    tasks: Sequence[CaseTask],
+    tasks: Sequence[Task],
     case_timeout: float,
     on_record: Callable[[CaseRecord], None],
     should_stop: Callable[[], bool],
 ) -> None:
     finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    waiting: dict[str, tuple[CaseTask, float]] = {}
+    waiting: dict[str, tuple[Task, float]] = {}
     futures = []
     for task in tasks:
-        if task.retry:  # its worker may find a record of this run, but none of an earlier one
+        if isinstance(task, CaseTask) and task.retry:
+            # Its worker may find a record of this run, but none of an earlier one.
             (task.folder / RECORD).unlink(missing_ok=True)
-        sent = replace(_absolute(task), retry=False)
-        future = client.submit(run_task, sent, case_timeout, pure=False)
+        future = client.submit(run_task, task.absolute(), case_timeout, pure=False)
         waiting[future.key] = task, time.monotonic()
         futures.append(future)
         future.add_done_callback(finished.put)
@@ -110,7 +111,7 @@ def _run(
         client.cancel(futures)
 
 
-def _record_of(future: Any, task: CaseTask, scheduler: str, seconds: float) -> CaseRecord:
+def _record_of(future: Any, task: Task, scheduler: str, seconds: float) -> CaseRecord:
     if future.status == "finished":
         record: CaseRecord = future.result()
         return record
@@ -121,34 +122,13 @@ def _record_of(future: Any, task: CaseTask, scheduler: str, seconds: float) -> C
         raise error
     if type(error).__name__ == "KilledWorker":
         reason = "several workers that had it were ended: was there too little memory?"
-        record = ended(task, CaseStatus.KILLED, reason, seconds)
-    else:
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        record = ended(task, CaseStatus.FAILED, reason, seconds)
-    write_record(task.folder, record)
-    return record
+        return task.lost(CaseStatus.KILLED, reason, seconds)
+    reason = f"{type(error).__name__}: {first_line(error)}"
+    return task.lost(CaseStatus.FAILED, reason, seconds)
 
 
-def _absolute(task: CaseTask) -> CaseTask:
-    """Return the task with paths that do not depend on the working directory."""
-    case, settings = task.case, task.settings
-    labels = case.labels
-    if labels is not None and labels.lower().endswith(".json"):
-        labels = str(Path(labels).absolute())
-    case = replace(
-        case,
-        ct=case.ct.absolute(),
-        segmentation=case.segmentation.absolute(),
-        bodies=None if case.bodies is None else case.bodies.absolute(),
-        labels=labels,
-    )
-    weights = None if settings.weights is None else settings.weights.absolute()
-    folder, settings = task.folder.absolute(), replace(settings, weights=weights)
-    return replace(task, case=case, folder=folder, settings=settings)
-
-
-def run_task(task: CaseTask, case_timeout: float) -> CaseRecord:
-    """Run a case in a Dask worker, which loads the weights with its first one.
+def run_task(task: Task, case_timeout: float) -> CaseRecord:
+    """Run a case in a Dask worker, which loads the weights with its first one; or another task.
 
     Raises UserError where the worker does not see the cohort's folder, has other weights or another
     version of this library, or cannot use the weights.
@@ -156,6 +136,8 @@ def run_task(task: CaseTask, case_timeout: float) -> CaseRecord:
     from distributed import get_worker
 
     with _one_at_a_time:
+        if not isinstance(task, CaseTask):
+            return task.run(None)
         root = task.folder.parent.parent
         if not (root / INDEX).is_file():
             raise InputError(root, "is not seen by a worker: all need the same folders")

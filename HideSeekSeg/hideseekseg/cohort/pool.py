@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import get_context, parent_process
@@ -32,14 +32,10 @@ from .case_run import (
     CaseStatus,
     CaseTask,
     CohortSettings,
+    Task,
     case_key,
-    ended,
     is_current,
     read_record,
-    ready_model,
-    restore_device,
-    run_case,
-    write_record,
 )
 from .cluster import run_on_cluster
 from .manifest import Cohort, CohortCase
@@ -185,7 +181,7 @@ def run_cohort(
         tasks = cohort_tasks(cohort, out, settings, limits.retry)
         write_index(cohort, out, settings)
         counts = _Counts(len(tasks))
-        todo: deque[CaseTask] = deque()
+        todo: deque[Task] = deque()
         for task in tasks:
             record = read_record(task.folder)
             if record is not None and is_current(task, record):
@@ -194,12 +190,34 @@ def run_cohort(
                 todo.append(task)
             if should_stop():
                 return counts.end(stopped=True)
-        counts.begin()
-        if todo and limits.scheduler:
-            _run_on_cluster(todo, counts, limits, on_event, should_stop)
-        elif todo:
-            _Pool(todo, counts, limits, on_event, should_stop).run()
+        _run(todo, counts, limits, on_event, should_stop)
         return counts.end(stopped=counts.done + counts.failed < len(tasks))
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    limits: PoolLimits,
+    on_event: Callable[[CohortEvent], None],
+    should_stop: Callable[[], bool],
+) -> CohortEnd:
+    """Run tasks of any kind as ``run_cohort`` runs cases; what they write is theirs to know."""
+    counts = _Counts(len(tasks))
+    _run(deque(tasks), counts, limits, on_event, should_stop)
+    return counts.end(stopped=counts.done + counts.failed < len(tasks))
+
+
+def _run(
+    todo: deque[Task],
+    counts: _Counts,
+    limits: PoolLimits,
+    on_event: Callable[[CohortEvent], None],
+    should_stop: Callable[[], bool],
+) -> None:
+    counts.begin()
+    if todo and limits.scheduler:
+        _run_on_cluster(todo, counts, limits, on_event, should_stop)
+    elif todo:
+        _Pool(todo, counts, limits, on_event, should_stop).run()
 
 
 def cohort_tasks(
@@ -238,7 +256,7 @@ def labels_of(case: CohortCase) -> str:
 
 
 def _run_on_cluster(
-    todo: deque[CaseTask],
+    todo: deque[Task],
     counts: _Counts,
     limits: PoolLimits,
     on_event: Callable[[CohortEvent], None],
@@ -288,7 +306,7 @@ class _Worker:
     process: BaseProcess
     connection: Connection
     ready: bool = False
-    task: CaseTask | None = None
+    task: Task | None = None
     began: float = 0.0
 
 
@@ -297,7 +315,7 @@ class _Pool:
 
     def __init__(
         self,
-        todo: deque[CaseTask],
+        todo: deque[Task],
         counts: _Counts,
         limits: PoolLimits,
         on_event: Callable[[CohortEvent], None],
@@ -344,13 +362,13 @@ class _Pool:
             self._started += 1
             self._workers.append(_Worker(process, ours))
 
-    def _any_task(self) -> CaseTask:
+    def _any_task(self) -> Task:
         return next(worker.task for worker in self._workers if worker.task is not None)
 
     def _hand_out(self) -> None:
         for worker in self._workers:
             if worker.ready and worker.task is None and self._todo and self._plan is not None:
-                worker.task = replace(self._todo.popleft(), threads=self._plan.threads)
+                worker.task = self._todo.popleft().with_threads(self._plan.threads)
                 worker.began = time.monotonic()
                 with suppress(OSError):  # it died meanwhile, which its pipe will tell
                     worker.connection.send(worker.task)
@@ -408,9 +426,8 @@ class _Pool:
 
     def _give_up(self, worker: _Worker, status: CaseStatus, reason: str) -> None:
         assert worker.task is not None
-        record = ended(worker.task, status, reason, time.monotonic() - worker.began)
         remove_abandoned(worker.task.folder)
-        write_record(worker.task.folder, record)
+        record = worker.task.lost(status, reason, time.monotonic() - worker.began)
         worker.task = None
         self._tell(record)
 
@@ -465,7 +482,7 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def serve(connection: Connection, settings: CohortSettings, number: int) -> None:
+def serve(connection: Connection, settings: Any, number: int) -> None:
     """Run in a worker: load the weights, say so, and run the cases that come until none does.
 
     The parent alone decides on signals; when it dies, however it does, this process ends with it.
@@ -475,36 +492,17 @@ def serve(connection: Connection, settings: CohortSettings, number: int) -> None
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        model = _model_of(settings, number)
+        ready, told = settings.start(number)
     except UserError as error:
         connection.send(error)
         return
-    gpus = 0 if model.device.type == "cpu" else max(_cuda_devices(settings), 1)
-    connection.send((gpus, str(model.device), model.device_reason))
+    connection.send(told)
     while True:
         try:
             task = connection.recv()
         except EOFError:
             return
-        record = run_case(task, model)
-        restore_device(model)
-        connection.send(record)
-
-
-def _model_of(settings: CohortSettings, number: int) -> Any:
-    """Return the model; workers share out the CUDA devices there are."""
-    import torch
-
-    gpus = _cuda_devices(settings)
-    if gpus:
-        torch.cuda.set_device(number % gpus)
-    return ready_model(settings.weights, settings.device)
-
-
-def _cuda_devices(settings: CohortSettings) -> int:
-    import torch
-
-    return torch.cuda.device_count() if settings.device in ("auto", "cuda") else 0
+        connection.send(task.run(ready))
 
 
 def _end_with_parent() -> None:

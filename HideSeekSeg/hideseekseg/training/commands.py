@@ -119,8 +119,11 @@ def run_prepare(
     out: Path,
     say: Say,
     should_stop: Callable[[], bool] = lambda: False,
+    write: Callable[..., int] = write_shards,
 ) -> int:
     """Write a manifest's shards to ``out`` and say what was left out; gives how many there are.
+
+    ``write`` does what ``write_shards`` does, perhaps by other processes.
 
     Raises InputError where the table is wrong or no vertebra is usable.
     """
@@ -138,7 +141,7 @@ def run_prepare(
         _say_outcomes(path, outcomes, say)
         count(number, total)
 
-    shards = write_shards(manifest, geometry, out, tell, should_stop)
+    shards = write(manifest, geometry, out, tell, should_stop)
     if not shards:
         raise InputError(path, "leads to no usable vertebra")
     say(f"{shards} shards in {out}; vertebrae left out: {left_out} of {len(manifest.rows)}")

@@ -315,23 +315,37 @@ def write_shards(
     behind, of how many, and what became of its rows if they were not finished before.
     ``should_stop`` ends in KeyboardInterrupt.
     """
+    groups = shard_groups(manifest, out)
+    for number, (shard, rows) in enumerate(groups.items(), start=1):
+        if should_stop():
+            raise KeyboardInterrupt
+        tell(number, len(groups), make_shard(shard, rows, geometry))
+    return sum(shard.exists() for shard in groups)
+
+
+def shard_groups(manifest: Manifest, out: Path) -> dict[Path, list[ManifestRow]]:
+    """Return the rows of each shard; raises InputError where ``out`` holds other shards."""
     make_folder(out)
     groups = {out / f"shard-{_digest(rows)}.npz": rows for rows in manifest.by_image()}
     strangers = sorted(set(out.glob("shard-*.npz")) - set(groups))
     if strangers:
         count, name = len(strangers), strangers[0].name
         raise InputError(out, f"holds {count} shards of another manifest, such as {name}")
-    for number, (shard, rows) in enumerate(groups.items(), start=1):
-        if should_stop():
-            raise KeyboardInterrupt
-        outcomes = [] if _is_finished(shard, rows) else cut_out(rows, geometry)
-        kept = [outcome for outcome in outcomes if outcome.crop is not None]
-        if kept:
-            with atomic(shard) as temporary:
-                columns = {**_columns(kept), SOURCES: np.array(_content_hash(rows))}
-                np.savez(temporary, **columns)  # type: ignore[arg-type]
-        tell(number, len(groups), outcomes)
-    return sum(shard.exists() for shard in groups)
+    return groups
+
+
+def make_shard(shard: Path, rows: Sequence[ManifestRow], geometry: Geometry) -> list[PreparedRow]:
+    """Write the shard of one image; return what became of its rows, nothing where it was whole.
+
+    Raises InputError where it cannot be written.
+    """
+    outcomes = [] if _is_finished(shard, rows) else cut_out(rows, geometry)
+    kept = [outcome for outcome in outcomes if outcome.crop is not None]
+    if kept:
+        with atomic(shard) as temporary:
+            columns = {**_columns(kept), SOURCES: np.array(_content_hash(rows))}
+            np.savez(temporary, **columns)  # type: ignore[arg-type]
+    return outcomes
 
 
 def _digest(rows: Sequence[ManifestRow]) -> str:
