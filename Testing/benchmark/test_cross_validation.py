@@ -1,4 +1,4 @@
-"""Cross-validation: each patient is judged once, by weights that have not seen him."""
+"""Cross-validation: each patient is judged once, by weights not trained on that patient."""
 
 from __future__ import annotations
 

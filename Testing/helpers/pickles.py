@@ -111,12 +111,12 @@ def refused() -> dict[str, tuple[bytes, str]]:
         **{f"extension {n}": (b"\x80\x02" + code + b".", f"EXT{n}") for n, code in
            [(1, b"\x82\x01"), (2, b"\x83\x01\x00"), (4, b"\x84\x01\x00\x00\x00")]},
         "buffer from outside": (b"\x80\x05\x97.", "NEXT_BUFFER"),
-        "number": (b"\x80\x02K\x01.", "holds no LogisticRegression"),
+        "number": (b"\x80\x02K\x01.", "contains no LogisticRegression"),
         "list": (b"\x80\x02].", "EMPTY_LIST"),
         "two objects": (estimator + ESTIMATOR + b".", "more than one object"),
         "something behind": (estimator + b"." + estimator + b".", "more than one object"),
         "open mark": (b"\x80\x04(" + ESTIMATOR + b".", "more than one object"),
-        "class itself": (b"\x80\x02" + ESTIMATOR[:-2] + b".", "holds no LogisticRegression"),
+        "class itself": (b"\x80\x02" + ESTIMATOR[:-2] + b".", "contains no LogisticRegression"),
         "class called": (b"\x80\x02" + ESTIMATOR[:-1] + b"R.", "no function"),
         "arguments": (b"\x80\x02" + ESTIMATOR[:-2] + b"K\x01\x85\x81.", "makes an object"),
         "function made": (b"\x80\x02" + named("numpy", "dtype") + b")\x81.", "makes an object"),
@@ -159,7 +159,7 @@ def odd_arrays(kind: bytes) -> dict[str, tuple[bytes, str]]:
         "negative shape": (buffer(b"J\xff\xff\xff\xff\x85"), "impossible shape"),
         "three axes": (buffer(b"K\x01K\x01K\x01\x87"), "impossible shape"),
         "shape of truths": (buffer(b"\x88\x85"), "impossible shape"),
-        "wrapper alone": (wrapper + b".", "holds no LogisticRegression"),
+        "wrapper alone": (wrapper + b".", "contains no LogisticRegression"),
         "wrapper of nothing": (wrapper + b"}b.", "unknown kind"),
         "wrapper of too much": (wrapper + b"}(" + wrapped + b"ub.", "impossible shape"),
     }

@@ -234,7 +234,7 @@ PICKLES: dict[str, tuple[str, object, str]] = {
     "softmax": (CLASSIFIER, estimators(multi_class="multinomial")[0], "does not tell 1"),
     "not centred": (SCALER, estimators(with_mean=False)[1], "does not standardise"),
     "objects": (CLASSIFIER, with_coef(np.array([None])), "other than numbers"),
-    "numbers alone": (SCALER, np.ones(512), "holds no LogisticRegression"),
+    "numbers alone": (SCALER, np.ones(512), "contains no LogisticRegression"),
 }
 
 

@@ -158,7 +158,7 @@ def test_without_stored_images_it_says_so(run: Path, tmp_path: Path) -> None:
     for file in (tmp_path / "vertebrae").iterdir():
         file.unlink()
     page = report(tmp_path)
-    assert "holds no images of the vertebrae" in page.text and "run it with --each" in page.text
+    assert "contains no images of the vertebrae" in page.text and "run it with --each" in page.text
     assert not page.asked and "SINS" not in page.text
     assert "3 lesions" in page.text
 

@@ -216,7 +216,7 @@ def test_a_mask_on_another_grid_is_a_note(ward: Ward) -> None:
         (GOOD.replace("bodies", "nothing"), "mask: "),
         (GOOD.replace("ct.nii.gz", "text.nii.gz"), "image: "),
         (GOOD.replace("bodies", "empty"), "mask: is an empty segmentation"),
-        (GOOD.replace("T11", "L5"), "mask: holds no L5; it holds T11, T12, L1"),
+        (GOOD.replace("T11", "L5"), "mask: contains no L5; it contains T11, T12, L1"),
         (GOOD.replace("T11,totalsegmentator", ","), "3 labels: say by level"),
         (GOOD.replace(",totalsegmentator", ","), "declare a convention"),
         (GOOD.replace("totalsegmentator", "mine"), "no label convention"),

@@ -86,7 +86,7 @@ def evaluate_cohort(folder: Path, tell: Callable[[str], None]) -> tuple[Path, ..
         except (UserError, ValueError) as error:
             tell(f"{found.case.name}: left out: {error}")
     if not known.judged:
-        raise InputError(folder, "holds no result of a case whose lesions or levels are known")
+        raise InputError(folder, "contains no result of a case whose lesions or levels are known")
     if len(known.thresholds) > 1 or len(known.weights) > 1:
         raise InputError(folder, "holds results of several weights or thresholds: run it again")
     data = _figures(known)

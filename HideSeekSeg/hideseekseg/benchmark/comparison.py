@@ -207,7 +207,7 @@ def prepare(plan: ComparisonPlan, model: Model, say: Say) -> Contest:
         not_run |= dict.fromkeys((ANOMALY_NAME, UNET_NAME), "not run: no --baselines were given")
     known = load_simulated(plan.validation, model.profile)
     if not any(subject.case.diseased for subject in known):
-        raise InputError(plan.validation, "holds no diseased vertebra to choose thresholds on")
+        raise InputError(plan.validation, "contains no diseased vertebra to choose thresholds on")
     subjects = [known[i] for i in spread(len(known), plan.tuning)]
     chosen = []
     for method in methods:

@@ -1,4 +1,4 @@
-"""Cross-validation by patient: each patient is judged by weights that have not seen him.
+"""Cross-validation by patient: each patient is judged by weights not trained on that patient.
 
 ``train --without`` makes the weights of one fold; whom they have not seen, their provenance tells.
 """

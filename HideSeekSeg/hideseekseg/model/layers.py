@@ -192,7 +192,7 @@ def _change_features(change: Tensor) -> Tensor:
 class EvidencePooling(nn.Module):
     """z from mean, maximum and log-sum-exp of fine maps, joined with a flattened coarse map.
 
-    The mean drowns a focus of a few pixels; the maximum and its smooth form let it speak, and the
+    Mean pooling suppresses small foci; the maximum and its smooth form keep them, and the
     coarse map says where things are.  The change map, where there is one, adds how much there is of
     what should not be there.
     """

@@ -35,8 +35,9 @@ td:first-child { white-space: nowrap; font-weight: 600 }
 figure { display: flex; flex-wrap: wrap; gap: .5rem; margin: .5rem 0 } figure div { width: 13.5rem }
 figure img { width: 100%; display: block; background: #000 } figcaption { width: 100%;
   color: #57606a; font-size: .85em } figure div span { font-size: .85em }
-@media print { body { margin: 0; max-width: none } h2, h3 { break-after: avoid }
-  figure, tr { break-inside: avoid } }
+@page { size: A4; margin: 18mm }
+@media print { body { margin: 0; max-width: none; font-size: 10pt } h2, h3 { break-after: avoid }
+  figure, tr { break-inside: avoid } figure div { width: 41mm } }
 """
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 

@@ -268,7 +268,7 @@ def read_result(folder: Path, unreviewed: bool = False) -> StoredResult:
     if found.is_file():
         return _read(folder, found, _of_run, folder / FILES[0])
     what = FILES[1] if unreviewed else f"{FILES[1]} and no {EXPORTED[2]}"
-    raise InputError(folder, f"is no folder of results: it holds no {what}")
+    raise InputError(folder, f"is no folder of results: it contains no {what}")
 
 
 def _read(folder: Path, file: Path, parse: Any, outlines: Path) -> StoredResult:

@@ -50,7 +50,7 @@ def labels(vertebra: VertebraFinding) -> dict[str, Label]:
 
 
 def head_to_tail(vertebrae: Iterable[VertebraFinding]) -> list[VertebraFinding]:
-    """Sorted from the head down; what is no level (an unknown label) comes last."""
+    """Sorted from the head down; what is not a level (an unknown label) comes last."""
     return sorted(vertebrae, key=lambda v: order(v.level) if v.level in LEVELS else len(LEVELS))
 
 

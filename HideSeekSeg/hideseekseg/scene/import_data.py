@@ -224,7 +224,7 @@ def checked_scene(path: Path) -> Iterator[Path]:
         files = unpack(path, inside, LIMITS)
         descriptions = [file for file in files if file.suffix.lower() == ".mrml"]
         if len(descriptions) != 1:
-            raise InputError(path, "is not a scene of Slicer: it holds no single .mrml file")
+            raise InputError(path, "is not a scene of Slicer: it contains no single .mrml file")
         _check_description(path, descriptions[0], inside)
         for file in files:
             if is_text_header(file):

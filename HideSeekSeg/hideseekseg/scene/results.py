@@ -189,7 +189,7 @@ class Results:
         Raises SceneError where there are none, or damaged ones.
         """
         if node is None or not cls.isOne(node):
-            raise SceneError("This segmentation holds no results of HideSeekSeg.")
+            raise SceneError("This segmentation contains no results of HideSeekSeg.")
         return cls(node)
 
     @staticmethod

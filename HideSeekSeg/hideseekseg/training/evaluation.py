@@ -1,4 +1,4 @@
-"""What weights are worth on simulated vertebrae: lesions found and missed, and false findings."""
+"""Accuracy of weights on simulated vertebrae: lesions found and missed, and false findings."""
 
 from __future__ import annotations
 

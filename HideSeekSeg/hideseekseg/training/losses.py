@@ -1,4 +1,4 @@
-"""What the networks are asked for: losses of the encoder and of the decoder.
+"""Loss functions of encoder and decoder.
 
 Two ways to train the decoder.  "labels" uses nothing but labels: it learns to reconstruct.
 "twins" also knows, for simulated data, how the slice would look without its lesions, and learns to

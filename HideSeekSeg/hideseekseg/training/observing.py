@@ -160,7 +160,7 @@ def read_observations(path: Path) -> list[SeenVertebra]:
     try:
         seen = as_type(list[SeenVertebra], data)
     except ValueError as error:
-        raise InputError(path, f"holds no observations: {error}") from error
+        raise InputError(path, f"contains no observations: {error}") from error
     for one in seen:
         if any(len(c.features) != len(FEATURES) for c in one.candidates):
             raise InputError(path, f"holds observations of other than {len(FEATURES)} features")

@@ -281,7 +281,7 @@ def _assigned(row: ManifestRow, segmentation: Segmentation) -> list[Assignment]:
     assignments = assign(segmentation, row.convention or None)
     levels = levels_of(assignments)
     if row.level not in levels:
-        raise InputError(row.mask, f"holds no {row.level}; it holds {', '.join(levels)}")
+        raise InputError(row.mask, f"contains no {row.level}; it contains {', '.join(levels)}")
     return assignments
 
 

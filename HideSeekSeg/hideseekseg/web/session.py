@@ -278,7 +278,7 @@ class Session:
                 await loading.load_scene(Path(source.ct))
                 work = latest(lambda text: self.page.say(text, "error"))
                 if work is None or work.results.ctNode is None:
-                    raise InputError(source.ct, "holds no review of HideSeekSeg")
+                    raise InputError(source.ct, "contains no review of HideSeekSeg")
                 nodes = work.results.ctNode, work.results.segmentationNode
                 patient = loading.resumed(*nodes, Path(source.ct))
             else:
@@ -529,7 +529,7 @@ class Session:
             work = latest(lambda text: self.page.say(text, "error"))
             if work is None or work.results.ctNode is None:
                 self._show_patient()
-                raise InputError(path, "holds no review of HideSeekSeg")
+                raise InputError(path, "contains no review of HideSeekSeg")
             nodes = work.results.ctNode, work.results.segmentationNode
             return loading.resumed(*nodes, path)
 

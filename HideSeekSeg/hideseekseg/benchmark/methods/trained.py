@@ -249,7 +249,7 @@ def trained_methods(folder: Path, profile: Profile) -> tuple[list[ByMaps], dict[
     else:
         not_run[NAME] = NOT_TRAINED
     if not methods:
-        raise InputError(folder, "holds no trained network (`hideseekseg benchmark train`)")
+        raise InputError(folder, "contains no trained network (`hideseekseg benchmark train`)")
     return methods, not_run
 
 

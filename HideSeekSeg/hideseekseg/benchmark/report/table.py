@@ -237,7 +237,7 @@ def _ablation_table(rows: Sequence[Data]) -> str:
 
 
 def _each_table(patients: Data) -> str:
-    title = "## Each patient, judged by weights that have not seen him"
+    title = "## Each patient, judged by weights not trained on that patient"
     return "\n".join([title, "", *_table(("patient",), list(patients.items()))])
 
 

@@ -151,10 +151,12 @@ def read_autoencoder(path: Path) -> DiffusionAutoencoder:
     """
     state = _load(path).get("state_dict")
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise WeightsError(path, "holds no 'state_dict': is it a checkpoint of another program?")
+        raise WeightsError(path, "contains no 'state_dict': is it a checkpoint of another program?")
     tensors = {n.removeprefix(PREFIX): t for n, t in state.items() if n.startswith(PREFIX)}
     if not tensors:
-        raise WeightsError(path, f"holds no {PREFIX!r} tensors: it is another model's checkpoint")
+        raise WeightsError(
+            path, f"contains no {PREFIX!r} tensors: it is another model's checkpoint"
+        )
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
             raise WeightsError(path, f"{name[:80]!r} is no tensor of numbers")

@@ -173,7 +173,7 @@ def read_estimator(content: bytes) -> Estimator:
     except ValueError as error:  # pickletools' words for bytes that are cut or wrong
         raise PickleError(f"is truncated or damaged ({short(error)})") from error
     if not isinstance(result, Object) or result.meaning.name == WRAPPER:
-        raise PickleError("holds no LogisticRegression and no StandardScaler")
+        raise PickleError("contains no LogisticRegression and no StandardScaler")
     return Estimator(
         result.meaning.name,
         {key: v.values if isinstance(v, Array) else v for key, v in result.attributes.items()},
