@@ -212,6 +212,30 @@ def test_follow_up_tells_grown_new_and_gone(run: Path, tmp_path: Path) -> None:
     assert "That both are of one patient is not known to this report." in page.text
 
 
+def test_printed_page_is_a4_with_a_finding_in_one_row(run: Path) -> None:
+    """As a browser prints it: the four pictures of a finding side by side."""
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    from hideseekseg.benchmark.browser import browser, chromium
+
+    if not chromium():
+        pytest.skip("Chromium is not installed")
+    report(run)
+    with browser() as opened:
+        page = opened.new_page(viewport={"width": 657, "height": 986})  # A4 within its margins
+        page.emulate_media(media="print")
+        page.goto((run / "report.html").as_uri())
+        rows = """() => [...document.querySelectorAll('figure')].map((figure) =>
+          [...figure.querySelectorAll('img')].map((e) => e.getBoundingClientRect()))"""
+        figures = page.evaluate(rows)
+        printed = page.pdf(prefer_css_page_size=True)
+    assert figures and all(len(pictures) == 4 for pictures in figures)
+    for pictures in figures:
+        assert len({round(one["top"]) for one in pictures}) == 1
+        assert all(one["width"] == pytest.approx(41 / 25.4 * 96, abs=1) for one in pictures)
+    boxes = re.findall(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", printed)
+    assert boxes and {(round(float(w)), round(float(h))) for w, h in boxes} == {(595, 842)}
+
+
 def test_a_report_is_whole_or_absent_and_the_pdf_has_the_same_pages_twice(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,7 +36,8 @@ figure { display: flex; flex-wrap: wrap; gap: .5rem; margin: .5rem 0 } figure di
 figure img { width: 100%; display: block; background: #000 } figcaption { width: 100%;
   color: #57606a; font-size: .85em } figure div span { font-size: .85em }
 @page { size: A4; margin: 18mm }
-@media print { body { margin: 0; max-width: none; font-size: 10pt } h2, h3 { break-after: avoid }
+@media print { body { margin: 0; padding: 0; max-width: none; font-size: 10pt }
+  h2, h3 { break-after: avoid }
   figure, tr { break-inside: avoid } figure div { width: 41mm } }
 """
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
