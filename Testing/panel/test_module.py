@@ -180,13 +180,19 @@ def test_self_test_passes(module: types.ModuleType, launcher: None, desktop: Des
 
 
 @pytest.fixture
-def sample_data(module: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+def sample_data(
+    module: types.ModuleType, desktop: Desktop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[types.ModuleType]:
     """Slicer's module Sample Data: its own file where there are sources, else a stand-in."""
     import slicer
 
     from desktop import module_base
 
     monkeypatch.setattr(slicer.modules, "sampleDataSources", {}, raising=False)
+    manager = slicer.mrmlScene.GetCacheManager()
+    cache = manager.GetRemoteCacheDirectory()
+    (tmp_path / "cache").mkdir()
+    manager.SetRemoteCacheDirectory(str(tmp_path / "cache"))
     if not hasattr(sys.modules["slicer.ScriptedLoadableModule"], "__file__"):
         found = module_base.make_sample_data()
     else:
@@ -198,7 +204,8 @@ def sample_data(module: types.ModuleType, monkeypatch: pytest.MonkeyPatch) -> ty
         found = importlib.util.module_from_spec(specification)
         specification.loader.exec_module(found)
     monkeypatch.setitem(sys.modules, "SampleData", found)
-    return found
+    yield found
+    manager.SetRemoteCacheDirectory(cache)
 
 
 def test_sample_data_hand_out_the_example(
