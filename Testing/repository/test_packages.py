@@ -14,6 +14,7 @@ import sys
 import urllib.request
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,6 +99,33 @@ def test_wheel_runs_in_a_fresh_environment(wheel: Path, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "result").iterdir()} == RESULTS
 
 
+def review_in_the_browser(tab: Any, out: Path) -> None:
+    """What came after the first version: evidence, lists, tools, verdicts, saving."""
+    tab.choose("L1", "blastic")
+    tab.page.wait_for_selector("#strip img", timeout=app.PATIENCE)
+    assert "with this one alone hidden" in tab.text("#detail")
+    tab.page.click("#tab-vertebrae")
+    tab.page.wait_for_selector("#vertebrae-list tbody tr", state="visible")
+    assert tab.page.locator("#vertebrae-list tbody tr").count() == 5
+    tab.page.click("#tab-burden")
+    tab.page.wait_for_selector("#burden tbody tr", state="visible")
+    tab.page.click("#tab-findings")
+    for tool in ("window", "ruler", "crosshair"):
+        tab.page.click(f"[data-tool={tool}]")
+        tab.until_state("tool", tool)
+    tab.page.select_option("#reason", "haemangioma")
+    tab.page.wait_for_selector("#candidates tr.rejected", timeout=app.PATIENCE)
+    tab.press("u")
+    tab.page.wait_for_selector("#candidates tr.rejected", state="detached", timeout=app.PATIENCE)
+    tab.press("a")
+    tab.page.wait_for_selector("#candidates tr.accepted", timeout=app.PATIENCE)
+    tab.page.click("header [data-dialog=save-dialog]")
+    tab.page.click("#save-now")
+    tab.until_state("unsaved", False)
+    tab.page.wait_for_selector(".links a", timeout=app.PATIENCE)
+    assert {path.name for path in out.rglob("*")} >= {"accepted.csv", "burden.csv", "review.mrb"}
+
+
 @pytest.mark.slow
 def test_app_of_the_wheel_serves_its_page_and_finds_the_lesions(
     wheel: Path, tmp_path: Path
@@ -121,6 +149,7 @@ def test_app_of_the_wheel_serves_its_page_and_finds_the_lesions(
             tab.until("() => document.querySelectorAll('#candidates tbody tr').length >= 2")
             tab.page.wait_for_selector("#segment", timeout=app.PATIENCE)
             assert {" ".join(row[:2]) for row in tab.rows()} >= {"T12 lytic", "L1 blastic"}
+            review_in_the_browser(tab, tmp_path / "out")
             assert tab.complaints == []
         served.stop()
         assert served.process.returncode == 0
