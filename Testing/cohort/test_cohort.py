@@ -292,6 +292,15 @@ def test_browser_reads_a_cohort_case_by_case(finished: Path, tmp_path: Path) -> 
         tab.press("j")  # it is the last one, and not read to its end
         tab.until("() => /last case/.test(document.querySelector('#message')?.innerText)")
         tab.until_state("unsaved", False)
+        shutil.rmtree(second)  # as a disk that is full or gone: the case is not left
+        tab.press("k")
+        tab.press("Shift+J")
+        shows = "([part]) => document.querySelector('#message')?.innerText.includes(part)"
+        tab.until(shows, "is in the page alone")
+        assert tab.text("#cases-text") == "Case 2 of 2, 1 read" and tab.state("unsaved")
+        second.mkdir()
+        tab.press("x")
+        tab.until_state("unsaved", False)
         tab.press("Shift+J")
         tab.page.wait_for_selector("#candidates tr.accepted", timeout=app.PATIENCE)
         assert {cells[5] for cells in tab.rows()} == {"✓ accepted", "✗ rejected"}

@@ -233,10 +233,10 @@ class Session:
             self._autosave.keep(work, source, text, not unsaved and work.review.has_work)
             if self._desk is not None and isinstance(self._autosave, CaseAutosave):
                 self._desk.update(self._autosave)
-            if self.unsaved != self.page.get("unsaved"):
-                self.page.show(unsaved=self.unsaved)
         except (UserError, OSError) as error:
             self.page.say(f"This review is not saved automatically: {error}.", "warning")
+        if self.unsaved != self.page.get("unsaved"):
+            self.page.show(unsaved=self.unsaved)
 
     def _adopt(self) -> None:
         """Move uploaded files, which are nowhere else, to the review."""
@@ -395,6 +395,9 @@ class Session:
             self.review.commit_comment()
             self.review.flush()
         name = self._desk.current
+        if name and self.unsaved:
+            cause = "cannot be written: what you said of this case is in the page alone"
+            raise InputError(self._desk.work.folder(name), cause)
         waiting = self._desk.leave(self._autosave, self.review.session, seen)
         noun = "finding waits" if waiting == 1 else "findings wait"
         return f"{name}: {waiting} {noun} for a verdict." if waiting and seen else ""
