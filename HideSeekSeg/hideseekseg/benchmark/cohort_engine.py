@@ -129,7 +129,7 @@ def to_markdown(costs: EngineCosts, facts: dict[str, Any]) -> str:
         ("cases per hour, 1 worker against a process each", costs.alone / costs.cohort),
         (
             f"cases per hour, as planned ({costs.plan.workers} workers, {costs.plan.threads}"
-            " threads each) against a process each with all cores",
+            " thread(s) each) against a process each with all cores",
             costs.alone_all_cores / costs.cohort_planned,
         ),
     ]
