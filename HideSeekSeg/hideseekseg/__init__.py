@@ -24,7 +24,7 @@ _HOMES = {
     "InputError": "errors",
     "Model": "model.weights",
     "NotCTError": "errors",
-    "Patch": "imaging.patch",
+    "Patch": "imaging.volume",
     "Result": "findings",
     "ScheduleError": "errors",
     "SegmentationError": "errors",

@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from ..findings import BodySource
 from ..imaging.volume import Grid, Volume, bounding_box, resample
+from .crop import body_axes
 from .vertebra_frame import (
     PATIENT_AXES,
     STEP_MM,
@@ -107,12 +108,15 @@ def _own_axes(body: Mask, grid: Grid, frame: Frame | None, reference: Axes) -> t
     """Return the axes of a vertebra of which posterior runs from its body to its canal.
 
     The middles of the two are known to a fraction of a millimetre, so that the crop turns with the
-    vertebra.  ``reference`` and False where no canal was found.
+    vertebra; superior is what the endplates face, as light through the canal leaves it uncertain.
+     ``reference`` and False where no canal was found.
     """
     if frame is None or frame.canal is None:
         return reference, False
-    middle = grid.lps(np.argwhere(body)[:, ::-1]).mean(axis=0)
-    return axes_of(frame.axes[0], frame.canal - middle), True
+    points = grid.lps(np.argwhere(body)[:, ::-1])
+    behind = frame.canal - points.mean(axis=0)
+    start = axes_of(frame.axes[0], behind) * [[-1.0], [1.0], [-1.0]]
+    return axes_of(-body_axes(points, start=start.T)[:, 0], behind), True
 
 
 def cut_flags(body: Mask) -> tuple[BodyFlag, ...]:

@@ -32,6 +32,8 @@ RECONSIDERED = 12
 # The coarse look may miss a hole as small as this: then every tilt is looked at in full.
 CLEAR_CANAL_MM2 = 150.0
 SMALLEST_CANAL_MM2 = 60.0
+# The walls beside the canal: so far before and behind its middle, so far to the left and right.
+WALL_MM, BESIDE_MM = 4.0, 16.0
 PATIENT_AXES = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
 
 
@@ -40,7 +42,7 @@ class Frame:
     """A vertebra's own axes: ``axes`` rows are unit vectors in LPS (superior, posterior, left).
 
     ``centre`` (LPS mm) is the middle of the thickest part, which is the body.  ``canal`` (LPS mm)
-    is the middle of the spinal canal, where one is enclosed.
+    is the middle of the spinal canal between its walls, where one is enclosed.
     """
 
     centre: Vector
@@ -88,8 +90,10 @@ def find_frame(
         glance=lambda axes: _hole(coarse, axes, COARSE * STEP_MM)[0],
     )
     if area >= SMALLEST_CANAL_MM2:
-        behind = _hole(points, axes_of(superior, reference[1]))[1]
-        return Frame(centre, axes_of(superior, behind), centre + behind)
+        seen_along = axes_of(superior, reference[1])
+        behind = _hole(points, seen_along)[1]
+        height = _height_of_canal(points, seen_along, behind)
+        return Frame(centre, axes_of(superior, behind), centre + behind + height * superior)
     normals, areas = _normals(solid, work)
 
     def facing(axes: npt.NDArray[np.float64]) -> float:
@@ -225,6 +229,22 @@ def _hole(
         if middle[0] > 0:
             return float(sizes[label]) * step**2, step * middle @ axes[1:]
     return 0.0, axes[1]
+
+
+def _height_of_canal(
+    points: npt.NDArray[np.float64], axes: npt.NDArray[np.float64], behind: Vector
+) -> float:
+    """Return how far (mm) the middle of the canal lies above the origin.
+
+    ``behind`` (mm) is the middle of its shadow.  The canal's walls beside it are half-way between
+    where they begin and end; a tilt of the view turns the shadow about that height, so that only
+    there it says where the canal is.
+    """
+    heights, aside = points @ axes[0], (points - behind) @ axes[1:].T
+    walls = (np.abs(aside[:, 0]) < WALL_MM) & (np.abs(aside[:, 1]) < BESIDE_MM)
+    sides = [heights[walls & side] for side in (aside[:, 1] < 0, aside[:, 1] > 0)]
+    ends = [np.quantile(h, (0.05, 0.95)).mean() for h in sides if len(h)]
+    return float(np.mean(ends)) if ends else 0.0
 
 
 def _normals(solid: Mask, grid: Grid) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
