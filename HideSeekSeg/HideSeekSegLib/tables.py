@@ -120,12 +120,7 @@ class CandidateTable:
         if identity == self.current:
             return
         self._filling = True
-        if identity in self._rows:
-            row = self._rows[identity]
-            self._table.selectRow(row)
-            self._table.scrollToItem(self._table.item(row, 0))
-        else:
-            self._table.clearSelection()
+        _select_row(self._table, self._rows.get(identity))
         self._filling = False
 
     def _selected(self) -> None:
@@ -159,6 +154,15 @@ class CandidateTable:
         self._table.item(row, 2).setIcon(self._bar(length, BAR, CHIP - 4, colour))
 
 
+def _select_row(table: Any, row: int | None) -> None:
+    """Select a row and bring it into sight; None: no row."""
+    if row is None:
+        table.clearSelection()
+        return
+    table.selectRow(row)
+    table.scrollToItem(table.item(row, 0))
+
+
 class PlainTable:
     """Rows of text; ``chosen`` is called with the key of a row that a user selects."""
 
@@ -190,12 +194,7 @@ class PlainTable:
     def select(self, key: str) -> None:
         """Select a row and bring it into sight; an unknown key: none. Nobody is told."""
         self._filling = True
-        if key in self._keys:
-            row = self._keys.index(key)
-            self._table.selectRow(row)
-            self._table.scrollToItem(self._table.item(row, 0))
-        else:
-            self._table.clearSelection()
+        _select_row(self._table, self._keys.index(key) if key in self._keys else None)
         self._filling = False
 
     def _selected(self) -> None:

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from ..findings import BodySource
 from ..imaging.volume import Grid, Volume, bounding_box, resample
-from .crop import body_axes
+from .crop import as_crop_axes, body_axes
 from .vertebra_frame import (
     PATIENT_AXES,
     STEP_MM,
@@ -115,8 +115,8 @@ def _own_axes(body: Mask, grid: Grid, frame: Frame | None, reference: Axes) -> t
         return reference, False
     points = grid.lps(np.argwhere(body)[:, ::-1])
     behind = frame.canal - points.mean(axis=0)
-    start = axes_of(frame.axes[0], behind) * [[-1.0], [1.0], [-1.0]]
-    return axes_of(-body_axes(points, start=start.T)[:, 0], behind), True
+    start = as_crop_axes(axes_of(frame.axes[0], behind))
+    return axes_of(-body_axes(points, start=start)[:, 0], behind), True
 
 
 def cut_flags(body: Mask) -> tuple[BodyFlag, ...]:

@@ -72,6 +72,11 @@ def body_axes(points: Floats, rounds: int = 5, start: Floats = PATIENT_AXES) -> 
     return axes
 
 
+def as_crop_axes(vertebra: Floats) -> Floats:
+    """Return a vertebra's axes (rows: superior, posterior, left; LPS) as those of ``body_axes``."""
+    return np.asarray((vertebra * [[-1.0], [1.0], [-1.0]]).T)
+
+
 def _frame(inferior: Floats, right: Floats) -> Floats:
     inferior = inferior / np.linalg.norm(inferior)
     right = right - (right @ inferior) * inferior
@@ -156,7 +161,7 @@ def crop_grid(
     box = bounding_box(body)
     part = np.argwhere(body[box])[:, ::-1] + [s.start for s in box[::-1]]
     points = grid.lps(part)
-    start = PATIENT_AXES if vertebra is None else (vertebra * [[-1.0], [1.0], [-1.0]]).T
+    start = PATIENT_AXES if vertebra is None else as_crop_axes(vertebra)
     if geometry.kind == "aligned":
         axes = body_axes(points, start=start)
         axes = axes if turn_known else turned_to_symmetry(points, axes)

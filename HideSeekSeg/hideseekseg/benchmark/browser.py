@@ -16,7 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-LIBRARY = Path(__file__).resolve().parents[2]
+from ..ui.child_process import LIBRARY
+
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
@@ -78,7 +79,7 @@ class Served:
 def serve(
     python: str,
     *words: str,
-    library: Path = LIBRARY,
+    library: Path = LIBRARY.parent,
     browser: str = "",
     state: Path | None = None,
 ) -> Iterator[Served]:

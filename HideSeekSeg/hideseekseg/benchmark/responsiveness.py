@@ -28,7 +28,8 @@ from ..imaging.volume import Grid, Patch, Volume
 from ..output.tables import write_plain
 from ..review.review import Review
 from ..simulation.phantom.vertebra import LEVELS
-from .browser import LIBRARY, PATIENCE, REST, Served, browser, can_serve, chromium, new_page, serve
+from ..ui.child_process import LIBRARY
+from .browser import PATIENCE, REST, Served, browser, can_serve, chromium, new_page, serve
 from .speed.processes import machine, memory_mib
 
 VERTEBRAE = 20
@@ -272,7 +273,7 @@ def measure(plan: AppBenchmarkPlan, say: Say) -> list[Path]:
             str(path),
             str(plan.candidates),
         ]
-        subprocess.run(words, check=True, env={**os.environ, "PYTHONPATH": str(LIBRARY)})
+        subprocess.run(words, check=True, env={**os.environ, "PYTHONPATH": str(LIBRARY.parent)})
         say(f"{plan.candidates} candidates are drawn")
         with serve(plan.python, str(path), "--out", made) as served:
             data["waits"] = waits(opened, served, plan.rounds)

@@ -102,9 +102,8 @@ def from_ps() -> list[Process]:
 
 LIBRARY = Path(__file__).resolve().parents[1]
 LAUNCHER = "PythonSlicer"  # starts the real Python as a child of its own
-GRACE_SECONDS = (
-    15.0  # between a request to stop, which still writes the files, and the end by force
-)
+# Between a request to stop, which still writes the files, and the end by force.
+GRACE_SECONDS = 15.0
 LAST_LINES = 20
 
 OnEvent = Callable[[Event], None]

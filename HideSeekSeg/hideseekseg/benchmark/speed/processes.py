@@ -22,6 +22,7 @@ from ...simulation.example import FILES, Spot, painter, write_volume
 from ...simulation.phantom.settings import SpineSettings
 from ...simulation.phantom.spine import draw_spine
 from ...simulation.phantom.vertebra import LEVELS
+from ...ui.child_process import LIBRARY
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,6 @@ def write_spine(folder: Path, levels: tuple[str, ...] = LEVELS) -> tuple[Path, P
     return ct, vertebrae
 
 
-LIBRARY = Path(__file__).resolve().parents[3]
 START = "start and imports"
 # Functions of the library by file and name: what they cost with all they call.
 PARTS = {
@@ -137,7 +137,7 @@ class SegmentProcess:
     out: Path
     threads: int
     levels: tuple[str, ...] = ()
-    library: Path = LIBRARY
+    library: Path = LIBRARY.parent
 
     def words(self) -> list[str]:
         chosen = ["--levels", ",".join(self.levels)] if self.levels else []
