@@ -21,11 +21,10 @@ from helpers.findings import make_ct, make_evidence, make_grid, make_result
 from helpers.models import FAST, TINY, filled
 from hideseekseg.anatomy.labelling import assign
 from hideseekseg.anatomy.segment_names import may_be_vertebra
-from hideseekseg.archives import ArchiveLimits, decompress, unpack
 from hideseekseg.benchmark.cases import read_boxes
 from hideseekseg.errors import InputError, WeightsError
 from hideseekseg.events import Progress, from_line, to_line
-from hideseekseg.files import read_object
+from hideseekseg.files import ArchiveLimits, decompress, read_object, unpack
 from hideseekseg.findings import LesionType
 from hideseekseg.imaging.reading import read_ct, read_segmentation
 from hideseekseg.imaging.segmentation import Segment, Segmentation
@@ -40,14 +39,14 @@ from hideseekseg.output.tables import result_from_json, to_json
 from hideseekseg.review.review import Review
 from hideseekseg.scene.review_storage import packed, unpacked
 from hideseekseg.simulation.source_vertebrae import read_sources
-from hideseekseg.training.commands import _claim
-from hideseekseg.training.dataset import load_slices
-from hideseekseg.training.observing import (
+from hideseekseg.training.calibration import (
     SeenCandidate,
     SeenVertebra,
     read_observations,
     write_observations,
 )
+from hideseekseg.training.commands import _claim
+from hideseekseg.training.dataset import load_slices
 from hideseekseg.training.prepare import read_manifest
 from hideseekseg.training.trainer import TrainingStage, run_stage
 

@@ -15,7 +15,7 @@ from slicer.i18n import tr as _
 
 from hideseekseg.findings import LESION_TYPES
 from hideseekseg.output.review_export import EXPORTED
-from hideseekseg.scene.level_rows import levelRows
+from hideseekseg.scene.export_inputs import levelRows
 from hideseekseg.scene.results import Results
 from hideseekseg.scene.segments import addSurfaces, removeSurfaces
 from hideseekseg.ui.documents import Document, DocumentKind, MakeJob, ReviewDocuments

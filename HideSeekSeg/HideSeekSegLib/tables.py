@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 
 from hideseekseg.anatomy.label_conventions import CONVENTIONS, LEVELS
 from hideseekseg.review.review import Item
-from hideseekseg.scene.level_rows import LevelRow, levelRows
+from hideseekseg.scene.export_inputs import LevelRow, levelRows
 from hideseekseg.ui.level_choices import (
     CHOICES,
     PARTS,
@@ -272,7 +272,7 @@ class LevelsTable:
         self._corrected()
 
     def corrections(self) -> dict[str, str]:
-        """Return what the reader changed, by segment ID, for ``scene.level_rows.levelRows``."""
+        """Return what the reader changed, by segment ID, for ``scene.export_inputs.levelRows``."""
         said = ((row, self._chosen(row)) for row in self._read)
         return {row.segmentID: text for row, text in said if text != as_read(row)}
 

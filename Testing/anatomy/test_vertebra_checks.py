@@ -16,7 +16,7 @@ from hideseekseg.anatomy.label_conventions import LEVELS
 from hideseekseg.anatomy.labelling import assign
 from hideseekseg.anatomy.level_order import PITCH_MM, VARIANTS, along_spine, check_order, fits
 from hideseekseg.anatomy.vertebra_checks import SpineChecks, check_vertebrae
-from hideseekseg.benchmark.speed.processes import write_spine
+from hideseekseg.benchmark.speed_measurements import write_spine
 from hideseekseg.errors import InputError
 from hideseekseg.imaging.reading import read_segmentation
 from hideseekseg.imaging.segmentation import Segment, Segmentation, segments_from_values

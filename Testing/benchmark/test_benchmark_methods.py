@@ -44,7 +44,7 @@ from hideseekseg.benchmark.methods.trained import (
     unet_method,
 )
 from hideseekseg.benchmark.metrics import measure
-from hideseekseg.benchmark.report.case_pictures import SHOWN, draw_failures, failures
+from hideseekseg.benchmark.report.pictures import SHOWN, draw_failures, failures
 from hideseekseg.errors import InputError
 from hideseekseg.findings import LESION_TYPES, LesionType
 from hideseekseg.model.autoencoder import DiffusionAutoencoder

@@ -23,8 +23,8 @@ from hideseekseg.benchmark.metrics import (
 from hideseekseg.findings import LesionType
 from hideseekseg.lesions import Lesion3D, SliceCandidate
 from hideseekseg.simulation.random_fields import Mask
+from hideseekseg.training.evaluation import Match, match
 from hideseekseg.training.evaluation import auc as plain_auc
-from hideseekseg.training.lesion_matching import Match, match
 
 SHAPE = (4, 12, 12)
 HALF: dict[LesionType, float] = {"lytic": 0.5, "blastic": 0.5}

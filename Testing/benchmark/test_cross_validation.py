@@ -13,7 +13,7 @@ from hideseekseg.benchmark.cases import draw_subjects
 from hideseekseg.benchmark.cross_validation import read_folds
 from hideseekseg.cli.main import main
 from hideseekseg.model.weights import load_model
-from hideseekseg.training.lesion_matching import Match
+from hideseekseg.training.evaluation import Match
 
 PATIENTS = ("Ada", "Ben", "Cyn")
 

@@ -10,7 +10,7 @@ import torch
 
 from hideseekseg.attribution import Attribution, edit, encode
 from hideseekseg.benchmark.cases import draw_subjects
-from hideseekseg.benchmark.speed.network import Crops, choose_crops, compare_schedules, judge
+from hideseekseg.benchmark.speed_measurements import Crops, choose_crops, compare_schedules, judge
 from hideseekseg.findings import SliceCandidate
 from hideseekseg.model.weights import BUNDLE, Model, load_model, scheduled
 

@@ -11,10 +11,8 @@ import pytest
 
 import hideseekseg
 from hideseekseg.benchmark.cases import draw_subjects
-from hideseekseg.benchmark.speed.network import published_calls
-from hideseekseg.benchmark.speed.processes import PARTS, WHOLE
-from hideseekseg.benchmark.speed.report import to_markdown
-from hideseekseg.benchmark.speed.speed import SpeedPlan, measure
+from hideseekseg.benchmark.speed_measurements import PARTS, WHOLE, published_calls
+from hideseekseg.benchmark.speed_report import SpeedPlan, measure, to_markdown
 from hideseekseg.cli.main import main
 from hideseekseg.model.weights import BUNDLE, load_model
 

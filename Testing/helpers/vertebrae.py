@@ -13,8 +13,8 @@ from scipy.spatial.transform import Rotation
 from helpers.models import TINY
 from hideseekseg.imaging.volume import Grid, Volume
 from hideseekseg.model.profile import Geometry, Intensity, Profile
-from hideseekseg.simulation.phantom.settings import SpineSettings
 from hideseekseg.simulation.phantom.spine import draw_spine
+from hideseekseg.simulation.phantom.vertebra import SpineSettings
 from hideseekseg.simulation.source_vertebrae import SourceVertebra
 from hideseekseg.training.dataset import Slices
 

@@ -22,7 +22,7 @@ from helpers.findings import (
     make_result,
     store_result,
 )
-from hideseekseg.anatomy.stability import (
+from hideseekseg.anatomy.vertebra_shape import (
     alignment,
     body_heights,
     describe_place,

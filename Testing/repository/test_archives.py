@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hideseekseg.archives import ArchiveLimits, decompress, unpack
 from hideseekseg.errors import InputError
+from hideseekseg.files import ArchiveLimits, decompress, unpack
 
 
 def archive(path: Path, *members: tuple[str | zipfile.ZipInfo, bytes]) -> Path:

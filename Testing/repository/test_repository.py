@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,6 @@ FLOORS = (
     ("plain_data",),
     ("errors",),
     ("events", "files"),
-    ("archives",),
     ("imaging", "model"),
     ("progress", "findings"),
     ("anatomy", "review", "attribution"),
@@ -88,6 +88,30 @@ def imports(path: Path) -> set[str]:
             tail = node.module.split(".") if node.module else [a.name for a in node.names][:1]
             found.add("." + [*base, *tail][0])
     return found
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(MODULE).with_suffix("").parts)
+
+
+def needed_first(path: Path, modules: set[str]) -> set[str]:
+    """Modules that a file imports at its own scope, before it is ready itself."""
+    package = module_name(path).split(".")[:-1]
+    found = set()
+    for node in ast.parse(path.read_text("utf-8")).body:
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            name = ".".join(filter(None, [*base, node.module or ""]))
+            found |= {f"{name}.{alias.name}" for alias in node.names} | {name}
+    return found & modules
+
+
+def test_no_file_needs_one_that_needs_it() -> None:
+    paths = {module_name(p): p for p in (*SOURCES, *PANEL.glob("*.py")) if p.stem != "__init__"}
+    needs = {name: needed_first(path, {*paths}) for name, path in paths.items()}
+    assert "hideseekseg.lesions" in needs["hideseekseg.pipeline"], "the imports are understood"
+    assert "HideSeekSegLib.status_bar" in needs["HideSeekSegLib.widget"]
+    TopologicalSorter(needs).prepare()  # raises CycleError, which names the circle
 
 
 def room(path: Path) -> str:

@@ -10,7 +10,6 @@ import pytest
 from scipy import ndimage
 
 from hideseekseg.imaging.volume import Grid
-from hideseekseg.simulation.phantom.settings import SpineSettings, random_settings
 from hideseekseg.simulation.phantom.spine import (
     Labels,
     Phantom,
@@ -19,7 +18,13 @@ from hideseekseg.simulation.phantom.spine import (
     example_spine,
     label_value,
 )
-from hideseekseg.simulation.phantom.vertebra import LEVELS, Field, mean_shape
+from hideseekseg.simulation.phantom.vertebra import (
+    LEVELS,
+    Field,
+    SpineSettings,
+    mean_shape,
+    random_settings,
+)
 
 SMALL = SpineSettings(levels=("T12", "L1"), spacing_mm=(0.9, 0.9, 2.0), marrow_hu=150.0)
 

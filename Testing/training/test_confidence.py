@@ -24,36 +24,36 @@ from hideseekseg.cli.main import main
 from hideseekseg.confidence import (
     VertebraInput,
     encode_patient,
+    log_odds,
     marrow,
     reference_of,
     relative_reference,
+    sigmoid,
+    vertebra_probability,
     with_probabilities,
     with_stability,
 )
 from hideseekseg.findings import LESION_TYPES, LesionType
 from hideseekseg.lesions import FEATURES, join_slices
-from hideseekseg.model.calibration import log_odds, sigmoid, vertebra_probability
 from hideseekseg.model.classifier import LinearClassifier
 from hideseekseg.model.profile import Confidence, Decision
 from hideseekseg.model.weights import BUNDLE, Model, load_model
 from hideseekseg.simulation.simulate import Recipe, simulate
 from hideseekseg.simulation.source_vertebrae import drawn_vertebrae
 from hideseekseg.training.calibration import (
+    SeenCandidate,
+    SeenVertebra,
     choose,
     expected_calibration_error,
     fit,
     judge,
     judge_apart,
+    read_observations,
     tally,
     vertebra_probabilities,
-)
-from hideseekseg.training.dataset import make_batch
-from hideseekseg.training.observing import (
-    SeenCandidate,
-    SeenVertebra,
-    read_observations,
     write_observations,
 )
+from hideseekseg.training.dataset import make_batch
 
 CPU = torch.device("cpu")
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -18,9 +18,11 @@ from hideseekseg.model.weights import Model
 from hideseekseg.simulation.simulate import Recipe, simulate
 from hideseekseg.training.dataset import make_batch
 from hideseekseg.training.evaluation import (
+    LOST_BY_GATE,
     Case,
     Detections,
     auc,
+    choose_gate,
     detect,
     edit_case,
     false_per_healthy,
@@ -29,9 +31,9 @@ from hideseekseg.training.evaluation import (
     measure_weights,
     slice_auc,
     tally,
+    tune,
     vertebra_auc,
 )
-from hideseekseg.training.threshold_tuning import LOST_BY_GATE, choose_gate, tune
 from hideseekseg.training.train import TrainingSettings, train
 
 SHAPE = (6, 20, 20)

@@ -24,11 +24,10 @@ from hideseekseg.model.classifier import LinearClassifier
 from hideseekseg.model.profile import Architecture
 from hideseekseg.model.weights import load_model, save_model
 from hideseekseg.simulation.simulate import Recipe, draw_sample, simulate
-from hideseekseg.training.dataset import Slices, bent, load_slices, make_batch
+from hideseekseg.training.dataset import Slices, bent, encode_all, load_slices, make_batch
 from hideseekseg.training.losses import EDITING_TIMES, Supervision, decoder_loss, draw_times
 from hideseekseg.training.train import (
     TrainingSettings,
-    encode_all,
     fit_classifier,
     standardise,
     train,

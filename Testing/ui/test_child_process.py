@@ -17,7 +17,7 @@ from desktop import Desktop
 from hideseekseg.errors import InputError, UserError, WeightsError
 from hideseekseg.events import Cancelled, Event, Failed, Finished, Started, VertebraDone
 from hideseekseg.ui import child_process
-from hideseekseg.web.asyncio_process import read_apart
+from hideseekseg.ui.child_process import read_apart
 
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no signals")
 
@@ -44,7 +44,7 @@ class PythonLoop:
         self.loop = asyncio.new_event_loop()
 
     def make(self, *words: Any) -> Any:
-        from hideseekseg.web.asyncio_process import AsyncioProcess
+        from hideseekseg.ui.child_process import AsyncioProcess
 
         return AsyncioProcess(*words)
 

@@ -44,8 +44,8 @@ def test_files_become_nodes_as_slicer_would_read_them(
 ) -> None:
     import slicer.util
 
+    from hideseekseg.scene.export_inputs import levelRows
     from hideseekseg.scene.import_data import addCt, addSegmentation, removeData
-    from hideseekseg.scene.level_rows import levelRows
 
     mrml.scene.Clear(True)
     volume, labels = read_ct(box_files[0]), read_segmentation(box_files[1])
@@ -69,8 +69,8 @@ def test_surfaces_lie_where_the_vertebrae_are_and_are_not_saved(
 ) -> None:
     import slicer.util
 
+    from hideseekseg.scene.export_inputs import levelRows
     from hideseekseg.scene.import_data import addCt, addSegmentation
-    from hideseekseg.scene.level_rows import levelRows
     from hideseekseg.scene.segments import addSurfaces, removeSurfaces
 
     mrml.scene.Clear(True)

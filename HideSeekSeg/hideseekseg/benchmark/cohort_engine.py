@@ -33,7 +33,7 @@ from ..cohort.tables import write_tables
 from ..errors import InputError
 from ..files import atomic, make_folder, temporary_folder
 from ..model.profile import read_profile
-from .speed.processes import SegmentProcess, machine, run, write_spine
+from .speed_measurements import SegmentProcess, machine, run, write_spine
 
 LEVEL = "T12"
 SMALL = (16, 16, 16)  # voxels of a case that is refused at once: the engine alone takes time

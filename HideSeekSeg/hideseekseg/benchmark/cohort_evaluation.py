@@ -27,7 +27,7 @@ from ..imaging.reading import check_segmentation, read_segmentation
 from ..imaging.volume import Grid, Patch, move_patch, patch_of
 from ..output.result_folder import FILES, read_result
 from ..output.tables import write_plain
-from ..training.lesion_matching import LEAST_TRUE_VOXELS, RULE, Match, match
+from ..training.evaluation import LEAST_TRUE_VOXELS, RULE, Match, match
 from .metrics import REPLICATES, Estimate, Outcome, draw_weights, estimates, reliability
 
 AFFECTED = "affected"

@@ -25,9 +25,8 @@ from ..files import atomic, make_folder
 from ..findings import LESION_TYPES, LesionType
 from ..model.weights import Model, load_model
 from ..simulation.source_vertebrae import Source, read_sources
-from ..training.evaluation import Edited, edit_case
-from ..training.lesion_matching import LEAST_IOU
-from ..training.threshold_tuning import worth as worth_of
+from ..training.evaluation import LEAST_IOU, Edited, edit_case
+from ..training.evaluation import worth as worth_of
 from ..training.trainer import Say, counter
 from .cases import (
     BenchmarkCase,
@@ -57,8 +56,14 @@ from .metrics import (
     recall_by_stratum,
     weighted_mean,
 )
-from .report.case_pictures import RULE, boxes_to_markdown, draw_boxes, draw_failures, try_boxes
-from .report.plots import draw_plots
+from .report.pictures import (
+    RULE,
+    boxes_to_markdown,
+    draw_boxes,
+    draw_failures,
+    draw_plots,
+    try_boxes,
+)
 from .report.table import About, Data, MethodResult, describe, estimates_data, to_markdown
 
 TRIED_THRESHOLDS = 20

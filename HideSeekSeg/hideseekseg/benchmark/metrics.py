@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from ..findings import LESION_TYPES, LesionType
 from ..lesions import Lesion3D
-from ..training.evaluation import Case
-from ..training.lesion_matching import Floats, Match, match
+from ..training.evaluation import Case, Floats, Match, match
 from .cases import BenchmarkCase
 
 Thresholds = Mapping[LesionType, float]

@@ -18,6 +18,7 @@ from ..simulation.source_vertebrae import unpack
 from ..training.calibration import (
     Choice,
     Judged,
+    SeenVertebra,
     as_they_are,
     choose,
     expected_calibration_error,
@@ -25,16 +26,12 @@ from ..training.calibration import (
     fit,
     judge,
     missing,
-    tally,
-)
-from ..training.evaluation import Case, load_cases
-from ..training.lesion_matching import auc
-from ..training.observing import (
-    SeenVertebra,
     observe,
     read_observations,
+    tally,
     write_observations,
 )
+from ..training.evaluation import Case, auc, load_cases
 from ..training.trainer import Say, counter
 from .cases import real_subjects
 

@@ -20,7 +20,7 @@ from ..files import read_object
 from ..imaging.reading import read_segmentation
 from ..imaging.volume import Grid
 from ..simulation.source_vertebrae import Source, read_sources
-from .speed.processes import wait_for
+from .speed_measurements import wait_for
 
 
 @dataclass(frozen=True)

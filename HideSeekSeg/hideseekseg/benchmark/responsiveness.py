@@ -30,7 +30,7 @@ from ..review.review import Review
 from ..simulation.phantom.vertebra import LEVELS
 from ..ui.child_process import LIBRARY
 from .browser import PATIENCE, REST, Served, browser, can_serve, chromium, new_page, serve
-from .speed.processes import machine, memory_mib
+from .speed_measurements import machine, memory_mib
 
 VERTEBRAE = 20
 REVIEW_ROUNDS = 51

@@ -329,7 +329,7 @@ def _app(args: argparse.Namespace) -> int:
 
 
 def _speed(args: argparse.Namespace) -> int:
-    from ..benchmark.speed.speed import SpeedPlan, measure
+    from ..benchmark.speed_report import SpeedPlan, measure
     from ..model.weights import BUNDLE
 
     how = (args.cases, args.crops, args.repeats, args.threads, args.before)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import __version__
-from ..anatomy.stability import (
+from ..anatomy.vertebra_shape import (
     CLEAR_LOSS,
     WALL_MM,
     alignment,

@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 
 from ..anatomy.labelling import LEVELS
-from ..archives import read_arrays
 from ..errors import InputError
-from ..files import atomic, read_object
+from ..files import atomic, read_arrays, read_object
 from ..findings import Evidence, Status, VertebraFinding
 from ..imaging.reading import read_segmentation
 from ..imaging.volume import Grid, Patch, case_name, patch_of, triple

@@ -22,9 +22,8 @@ import slicer.util
 import vtk
 from vtk.util import numpy_support
 
-from ..archives import ArchiveLimits, unpack
 from ..errors import InputError
-from ..files import temporary_folder
+from ..files import ArchiveLimits, temporary_folder, unpack
 from ..imaging.segmentation import Segmentation
 from ..imaging.text_headers import check_text_header, is_text_header
 from ..imaging.volume import Volume, content_hash, scan_identity

@@ -26,6 +26,7 @@ from ..output.segment_description import (
 from ..plain_data import as_type, first_line, from_plain
 from ..review.burden import BURDEN_COLUMNS, Burden
 from ..review.review import Item, Review
+from .export_inputs import levelRows
 from .geometry import (
     CT_REFERENCE,
     LABELMAP,
@@ -37,7 +38,6 @@ from .geometry import (
     patchOfSegment,
     toWorld,
 )
-from .level_rows import levelRows
 from .review_storage import packed, unpacked
 from .segments import dress, show, tag
 from .views import fillDifference, fillEdit

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..archives import decompress, read_arrays
+from ..files import decompress, read_arrays
 from ..findings import Evidence
 from ..output.result_folder import ARRAYS, evidence_of
 from ..output.segment_description import PREFIX

@@ -20,8 +20,8 @@ from ..imaging.volume import Grid, Patch, patch_of
 from ..output.segment_description import PREFIX, STATUS, STATUSES, SegmentDescription, plain, tags
 from ..plain_data import as_type
 from ..review.review import Item, Verdict
+from .export_inputs import LevelRow
 from .geometry import LABELMAP, arrayOfImage, asMatrix, gridOfImage, hasVoxels
-from .level_rows import LevelRow
 
 _SHOWN = PREFIX + "Shown"
 _ALONE = PREFIX + "Alone"

@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ..archives import read_arrays
 from ..errors import InputError
-from ..files import make_folder, read_json
+from ..files import make_folder, read_arrays, read_json
 from ..output.figures.drawing import TYPE_COLOURS, Outline, Tile
 from ..output.figures.overview import show_crops
 from .simulate import BLASTIC, LYTIC, Recipe, simulate

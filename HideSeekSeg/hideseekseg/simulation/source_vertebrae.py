@@ -16,14 +16,12 @@ import numpy as np
 from scipy import ndimage
 
 from ..anatomy.crop import Mask, crop_grid, oversampled, pooled
-from ..archives import read_arrays
 from ..errors import InputError
-from ..files import atomic, read_text
+from ..files import atomic, read_arrays, read_text
 from ..imaging.volume import Grid, Volume, bounding_box
 from ..model.profile import Geometry
-from .phantom.settings import random_settings
 from .phantom.spine import draw_clean, label_value
-from .phantom.vertebra import LEVELS
+from .phantom.vertebra import LEVELS, random_settings
 from .random_fields import Field, Rng, VertebraPatch, smooth_field
 
 # Vertebrae with less body than this are cut by the field of view and no use as canvas.

@@ -18,7 +18,7 @@ from ..findings import LESION_TYPES
 from ..model.profile import Geometry, Profile
 from ..model.weights import Model, load_model, save_model
 from ..output.figures.drawing import save_figure
-from .calibration import MOST_FALSE, choose, fit, missing
+from .calibration import MOST_FALSE, choose, fit, missing, read_observations
 from .dataset import Slices, load_slices, patients_of
 from .evaluation import (
     Case,
@@ -27,10 +27,9 @@ from .evaluation import (
     load_cases,
     measure_labels,
     measure_weights,
+    tune,
 )
-from .observing import read_observations
 from .prepare import Manifest, PreparedRow, balance, cut_out, overlap, read_manifest, write_shards
-from .threshold_tuning import tune
 from .train import COMPACT, LABELS_DECISION, LABELS_SCHEDULE, TrainingSettings, train
 from .trainer import ProcessGroup, Say, counter, open_team, seconds_spent, stage_teller
 

@@ -22,9 +22,10 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from ..anatomy.preparation import central_slices
-from ..archives import read_arrays
 from ..confidence import compressed_tensor, marrow, reference_of, relative_reference
 from ..errors import InputError
+from ..files import read_arrays
+from ..model.autoencoder import DiffusionAutoencoder
 from ..model.profile import Profile
 from ..simulation.simulate import BLASTIC, BODY, LEAST_LESION_PIXELS, LYTIC
 
@@ -376,3 +377,25 @@ def _references(slices: Slices, rows: npt.NDArray[np.intp]) -> Tensor:
     if len(slices.reference) == 0:
         return torch.full((len(rows), 2), torch.nan)
     return torch.from_numpy(slices.reference[rows])
+
+
+def encode_all(
+    model: DiffusionAutoencoder,
+    slices: Slices,
+    profile: Profile,
+    rows: npt.NDArray[np.intp] | None = None,
+) -> Tensor:
+    """Latents z (N, D) of some rows (default: all), as they are (no augmentation)."""
+    model.eval()
+    device = next(model.parameters()).device
+    rows = np.arange(len(slices)) if rows is None else rows
+    with torch.inference_mode():
+        parts = [
+            _encode(model, make_batch(slices, part, profile, None).on(device))
+            for part in np.array_split(rows, max(len(rows) // 500, 1))
+        ]
+    return torch.cat(parts).clone()
+
+
+def _encode(model: DiffusionAutoencoder, batch: Batch) -> Tensor:
+    return model.encode(batch.x, batch.reference).float()

@@ -1,15 +1,22 @@
-"""Accuracy of weights on simulated vertebrae: lesions found and missed, and false findings."""
+"""Accuracy of weights on simulated vertebrae, and the thresholds chosen by it.
+
+The one matching rule of tuning and benchmarks: a true lesion is found where a candidate of its type
+overlaps it in 3D with an intersection over union (IoU) of at least a given value; a candidate that
+so overlaps no true lesion is false.  ``tune`` chooses gate, floors, least slices and score.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import ndimage, stats
 
 from ..attribution import Edit, Latents, edit, encode, hide_and_seek, propose
 from ..errors import InputError
@@ -18,9 +25,101 @@ from ..lesions import Lesion3D, SliceCandidate, join_slices, p_of_vertebra
 from ..model.profile import Decision, Profile
 from ..model.weights import Model
 from ..simulation.random_fields import Mask
-from .dataset import Batch, Slices, load_slices, make_batch
-from .lesion_matching import auc, match, true_lesions
-from .train import encode_all
+from .dataset import Batch, Slices, encode_all, load_slices, make_batch
+
+Floats = npt.NDArray[np.float64]
+
+LEAST_IOU = 0.1  # from here on a lesion counts as found
+LEAST_TRUE_VOXELS = 24
+RULE = (
+    f"A true lesion (at least {LEAST_TRUE_VOXELS} voxels of one type, joined by their faces) is"
+    " found if an accepted candidate of its type overlaps it in 3D with at least the stated IoU;"
+    " an accepted candidate that so overlaps no true lesion of its type is a false finding."
+)
+
+
+class ScoredRegion(Protocol):
+    """What can be matched, such as a ``Lesion3D``: voxels and a score."""
+
+    @property
+    def score(self) -> float: ...
+
+    def mask(self, shape: tuple[int, int, int]) -> Mask: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """The candidates of one type against the true lesions of one vertebra, for any threshold.
+
+    ``scores`` (C,) and ``iou`` (T, C) belong to C candidates and T true lesions.  ``inside`` and
+    ``outside`` hold, for each voxel in and beside the ``truth`` voxels that candidates claim, the
+    highest score of those that do.
+    """
+
+    scores: Floats
+    iou: Floats
+    inside: Floats
+    outside: Floats
+    truth: int
+
+    def found_at(self, least_iou: float) -> Floats:
+        """Per true lesion the highest score of a candidate that finds it, -inf where none does."""
+        scores = np.where(self.iou >= least_iou, self.scores, -np.inf)
+        return np.asarray(scores.max(axis=1, initial=-np.inf))
+
+    def false_at(self, least_iou: float) -> Floats:
+        """Scores of the false candidates."""
+        return self.scores[~(self.iou >= least_iou).any(axis=0)]
+
+    def lowered(self, threshold: float) -> Match:
+        """Return the same with scores told as what they exceed a threshold by."""
+        scores, inside, outside = (
+            values - threshold for values in (self.scores, self.inside, self.outside)
+        )
+        return Match(scores, self.iou, inside, outside, self.truth)
+
+    def dice(self, threshold: float) -> float:
+        """Overlap of truth and all candidates above the threshold; NaN without a true lesion."""
+        if len(self.iou) == 0:
+            return float("nan")
+        right = int((self.inside > threshold).sum())
+        return 2 * right / (self.truth + right + int((self.outside > threshold).sum()))
+
+
+def true_lesions(truth: Mask) -> list[Mask]:
+    """Return the lesions (S, P, I) of one type that are large enough to ask for."""
+    labels, count = ndimage.label(truth)
+    parts = [labels == i for i in range(1, count + 1)]
+    return [part for part in parts if part.sum() >= LEAST_TRUE_VOXELS]
+
+
+def match(truth: Mask, lesions: Sequence[ScoredRegion]) -> Match:
+    """Compare candidates of one type with the true voxels (S, P, I) of that type."""
+    true = true_lesions(truth)
+    shape = (truth.shape[0], truth.shape[1], truth.shape[2])
+    claimed = np.full(shape, -np.inf)
+    iou = np.zeros((len(true), len(lesions)))
+    for c, lesion in enumerate(lesions):
+        mask = lesion.mask(shape)
+        claimed[mask] = np.maximum(claimed[mask], lesion.score)
+        size = int(mask.sum())
+        for t, part in enumerate(true):
+            shared = int(part[mask].sum())
+            iou[t, c] = shared / (int(part.sum()) + size - shared)
+    scores = np.array([lesion.score for lesion in lesions], float)
+    touched = np.isfinite(claimed)
+    inside, outside = claimed[touched & truth], claimed[touched & ~truth]
+    return Match(scores, iou, inside, outside, int(truth.sum()))
+
+
+def auc(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float:
+    """Area under the ROC curve: the chance that a positive scores above a negative."""
+    a, b = np.asarray(positive, float), np.asarray(negative, float)
+    if len(a) == 0 or len(b) == 0:
+        return float("nan")
+    ranks = stats.rankdata(np.concatenate([a, b]))[: len(a)]
+    return float((ranks.sum() - len(a) * (len(a) + 1) / 2) / (len(a) * len(b)))
+
 
 Figures = dict[str, float | int | None]
 
@@ -251,3 +350,107 @@ def false_per_healthy(found: Sequence[Detections], decision: Decision) -> float:
     healthy = [f for f in found if not f.case.diseased]
     count = sum(lesion.score > decision.threshold for f in healthy for lesion in f.lesions)
     return count / max(len(healthy), 1)
+
+
+FLOORS = (0.04, 0.06, 0.09, 0.13, 0.18, 0.25)
+THRESHOLDS = tuple(np.round(np.arange(0.05, 0.96, 0.05), 2).tolist())
+MIN_SLICES = (2, 3)
+# Shares of lesion-bearing slices that the gate may lose.
+LOST_BY_GATE = (0.08, 0.16)
+# What a false finding of a type in every healthy vertebra takes from the mean of F1 and Dice: a
+# reader has to reject each of them, and most vertebrae are healthy.
+FALSE_COST = 0.5
+
+Scored = Sequence[Sequence[SliceCandidate]]  # the candidates of each case
+
+
+def worth(f1: float, dice: float, false_per_healthy: float) -> float:
+    """Return what thresholds are chosen by, per type."""
+    return (f1 + dice) / 2 - FALSE_COST * false_per_healthy
+
+
+def tune(
+    model: Model, cases: Sequence[Case], progress: Callable[[int, int], None] = lambda a, b: None
+) -> Decision:
+    """Return the gate, floors, least slices and threshold of the highest mean worth of both types.
+
+    For each gate and least number of slices the best floor of either type; then the score's
+    threshold, which costs nothing to move.  Everything else stays as the profile has it.
+    """
+    open_model = _with(model, replace(model.profile.decision, gate_p=0.0))
+    seen = [edit_case(case, open_model) for case in cases]
+    trials: list[tuple[float, Decision]] = []
+    total = len(LOST_BY_GATE) * (len(FLOORS) + 1)
+    for number, lost in enumerate(LOST_BY_GATE):
+        gate = choose_gate(seen, lost)
+        gated = [close_gate(one, gate) for one in seen]
+        start = replace(model.profile.decision, gate_p=gate)
+        scored: dict[float, Scored] = {}
+        for floor in FLOORS:
+            decision = replace(start, lytic_floor=floor, blastic_floor=floor)
+            scored[floor] = [scored_parts(one, _with(model, decision)) for one in gated]
+            progress(number * (len(FLOORS) + 1) + len(scored), total)
+        for min_slices in MIN_SLICES:
+            lytic, blastic = (_best_floor(gated, scored, kind, min_slices) for kind in LESION_TYPES)
+            decision = replace(
+                start, lytic_floor=lytic, blastic_floor=blastic, min_slices=min_slices
+            )
+            parts = scored[lytic]
+            if lytic != blastic:
+                parts = [scored_parts(one, _with(model, decision)) for one in gated]
+            trials.append(_best_threshold(gated, parts, decision))
+        progress((number + 1) * (len(FLOORS) + 1), total)
+    return max(trials, key=lambda trial: trial[0])[1]
+
+
+def _best_floor(
+    seen: Sequence[Edited], scored: dict[float, Scored], kind: LesionType, min_slices: int
+) -> float:
+    """Return the floor that serves a type best, each with the threshold that suits it."""
+    values = {}
+    for floor, parts in scored.items():
+        found = [join(one, own, min_slices) for one, own in zip(seen, parts)]
+        values[floor] = max(_worth(found, kind, threshold) for threshold in THRESHOLDS)
+    return max(values, key=lambda floor: values[floor])
+
+
+def _best_threshold(
+    seen: Sequence[Edited], parts: Scored, decision: Decision
+) -> tuple[float, Decision]:
+    found = [join(one, own, decision.min_slices) for one, own in zip(seen, parts)]
+    values = [
+        sum(_worth(found, kind, threshold) for kind in LESION_TYPES) for threshold in THRESHOLDS
+    ]
+    best = int(np.argmax(values))
+    return values[best], replace(decision, threshold=THRESHOLDS[best])
+
+
+def close_gate(seen: Edited, gate: float) -> Edited:
+    """Return the same case as if slices below the gate had not been edited."""
+    ill = (seen.latents.p >= gate)[:, None, None, None]
+    healthy = replace(
+        seen.healthy, edited=torch.where(ill, seen.healthy.edited, seen.healthy.reconstruction)
+    )
+    return replace(seen, healthy=healthy)
+
+
+def choose_gate(seen: Sequence[Edited], lost: float) -> float:
+    """Return the P(malignant) that all but a share of the slices with a lesion exceed."""
+    ill = [
+        one.latents.p.numpy()[
+            np.any([one.case.truth[k].sum(axis=(1, 2)) >= 16 for k in LESION_TYPES], axis=0)
+        ]
+        for one in seen
+    ]
+    return float(np.quantile(np.concatenate(ill), lost))
+
+
+def _with(model: Model, decision: Decision) -> Model:
+    return replace(model, profile=replace(model.profile, decision=decision))
+
+
+def _worth(found: Sequence[Detections], kind: LesionType, threshold: float) -> float:
+    counts = tally(found, kind, threshold, LEAST_IOU)
+    healthy = [one for one in found if not one.case.diseased]
+    false = tally(healthy, kind, threshold, LEAST_IOU).false_positives / max(len(healthy), 1)
+    return worth(counts.f1, counts.mean_dice, false)

@@ -23,9 +23,8 @@ from ..anatomy.labelling import Assignment, assign
 from ..anatomy.localization import all_bodies, levels_of, locate_body
 from ..anatomy.preparation import Prepared, prepare
 from ..anatomy.segment_names import is_unnamed, meaning_of_name
-from ..archives import read_arrays
 from ..errors import InputError, NotCTError
-from ..files import atomic, make_folder, open_regular, read_text
+from ..files import atomic, make_folder, open_regular, read_arrays, read_text
 from ..imaging.reading import read_ct, read_segmentation
 from ..imaging.segmentation import Segmentation
 from ..imaging.volume import Volume

@@ -23,8 +23,8 @@ from ..model.classifier import LinearClassifier
 from ..model.profile import Architecture, Decision, Intensity, Profile, Schedule
 from ..model.weights import Model
 from ..simulation.simulate import COMPACT_GEOMETRY
-from .dataset import Batch, Slices, make_batch
-from .lesion_matching import auc
+from .dataset import Batch, Slices, encode_all, make_batch
+from .evaluation import auc
 from .losses import Supervision, decoder_loss, encoder_loss, twin_encoder_loss
 from .trainer import SINGLE, Losses, ProcessGroup, TrainingProgress, TrainingStage, run_stage
 
@@ -273,28 +273,6 @@ def _encoder_rows(
         return rng.integers(0, len(slices), count)
     ill = rng.choice(slices.ill, 2 * count // 5)
     return np.concatenate([ill, rng.choice(slices.well, count - 2 * len(ill))])
-
-
-def encode_all(
-    model: DiffusionAutoencoder,
-    slices: Slices,
-    profile: Profile,
-    rows: npt.NDArray[np.intp] | None = None,
-) -> Tensor:
-    """Latents z (N, D) of some rows (default: all), as they are (no augmentation)."""
-    model.eval()
-    device = next(model.parameters()).device
-    rows = np.arange(len(slices)) if rows is None else rows
-    with torch.inference_mode():
-        parts = [
-            _encode(model, make_batch(slices, part, profile, None).on(device))
-            for part in np.array_split(rows, max(len(rows) // 500, 1))
-        ]
-    return torch.cat(parts).clone()
-
-
-def _encode(model: DiffusionAutoencoder, batch: Batch) -> Tensor:
-    return model.encode(batch.x, batch.reference).float()
 
 
 def standardise(model: DiffusionAutoencoder, latents: Tensor) -> None:

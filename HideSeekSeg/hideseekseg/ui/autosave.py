@@ -20,9 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from ..archives import read_arrays
 from ..errors import InputError
-from ..files import atomic, locked, read_object
+from ..files import atomic, locked, read_arrays, read_object
 from ..findings import Evidence, VertebraFinding
 from ..imaging.volume import Patch, case_name, triple
 from ..output.result_folder import read_vertebra, write_vertebra

@@ -1,25 +1,31 @@
 """A command of ``hideseekseg`` as a child process: its lines, its cancellation, its environment.
 
-Nothing here knows an event loop: ``HideSeekSegLib.qt_process`` and ``web.asyncio_process`` start
-the process and pass on what it writes.  Slicer's Python is a launcher that starts the real Python:
-who ends only the process it started leaves the real one computing, so all of them are ended.
+``ChildProcess`` knows no event loop: ``HideSeekSegLib.qt_process`` and ``AsyncioProcess`` start the
+process and pass on what it writes.  Slicer's Python is a launcher that starts the real Python: who
+ends only the process it started leaves the real one computing, so all of them are ended.
+
+A file that crashes the library that reads it ends the process that does so (``read_apart``): not
+the browser app's server, with its review that is not saved yet.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
 import subprocess
+import sys
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from ..errors import InputError
 from ..events import Event, Progress, from_line
+from ..imaging.reading import ReadingProcess
 from .texts import _
 
 PROC = Path("/proc")
@@ -254,3 +260,64 @@ def library_environment(python_path: str) -> dict[str, str]:
     """
     paths = [str(LIBRARY.parent), *([python_path] if python_path else [])]
     return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUTF8": "1"}
+
+
+_CHUNK = 2**16  # bytes
+T = TypeVar("T")
+
+
+async def read_apart(path: Path, read: Callable[..., T], *values: Any) -> T:
+    """Return what ``read(path, *values)`` returns in a process of its own.
+
+    See ``ReadingProcess``; the process ends with the task that waits for it.
+    """
+    reading = ReadingProcess(path, read, *values)
+    try:
+        return await asyncio.to_thread(reading.result)
+    finally:
+        reading.end()
+
+
+class AsyncioProcess(ChildProcess):
+    """A child process of the server."""
+
+    _process: asyncio.subprocess.Process | None = None
+    _task: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int:
+        alive = self._process is not None and self._process.returncode is None
+        return self._process.pid if alive and self._process is not None else 0
+
+    def _start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def _call_later(self, seconds: float, action: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_later(seconds, action)
+
+    async def _run(self) -> None:
+        program = self._program or sys.executable
+        try:
+            self._process = process = await asyncio.create_subprocess_exec(
+                *(program, *self._arguments()),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env={**os.environ, **library_environment(os.environ.get("PYTHONPATH", ""))},
+            )
+        except OSError as error:
+            self._cannot_start(program, error.strerror or str(error))
+            return
+        if self.cancelled:  # before there was a process
+            self._force()
+        assert process.stdout is not None and process.stderr is not None
+        await asyncio.gather(
+            self._read(process.stdout, self._take_output),
+            self._read(process.stderr, self._take_errors),
+        )
+        code = await process.wait()
+        self._finish(code, code < 0)
+
+    @staticmethod
+    async def _read(stream: asyncio.StreamReader, take: Callable[[bytes], None]) -> None:
+        while data := await stream.read(_CHUNK):
+            take(data)

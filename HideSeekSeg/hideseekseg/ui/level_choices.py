@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from ..anatomy.label_conventions import CONVENTIONS, LEVELS
-from ..scene.level_rows import LevelRow
+from ..scene.export_inputs import LevelRow
 from .texts import _
 
 NO_VERTEBRA, ALL_BODIES = _("none"), _("all bodies")
@@ -22,7 +22,7 @@ def choice_of(row: LevelRow) -> str:
 
 
 def correction(choice: str, kind: str) -> str:
-    """Return a choice for ``scene.level_rows.levelRows``; ``kind``: "vertebra" or "body"."""
+    """Return a choice for ``scene.export_inputs.levelRows``; ``kind``: "vertebra" or "body"."""
     if choice == NO_VERTEBRA:
         return ""
     return "vertebral bodies" if choice == ALL_BODIES else f"{choice} {kind}"

@@ -16,9 +16,8 @@ from ..imaging.volume import Patch
 from ..model.profile import BUNDLE, read_profile
 from ..output.result_folder import read_vertebra
 from ..review.review import Review
-from ..scene.export_inputs import Inputs, writeInputs
+from ..scene.export_inputs import Inputs, levelRows, writeInputs
 from ..scene.import_data import scanOf
-from ..scene.level_rows import levelRows
 from ..scene.results import Results, SceneError
 from . import level_choices
 from .review_session import ReviewSession

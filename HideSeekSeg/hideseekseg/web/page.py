@@ -22,13 +22,13 @@ from ..review.review import Filter, Item, VertebraState
 from ..scene.import_data import removeResults
 from ..scene.views import showBackground
 from ..ui import level_choices, texts
+from ..ui.child_process import AsyncioProcess
 from ..ui.review_controller import Kind, Picture, ReviewController, ReviewTexts
 from ..ui.review_session import ReviewSession
 from ..ui.segmentation_run import Choices, Outcome, SegmentationRun
 from ..ui.texts import CASE_KEYS, KEYS, shown
-from .asyncio_process import AsyncioProcess
-from .patient import Patient
 from .slice_views import PRESETS
+from .slicer_scene import Patient
 
 if TYPE_CHECKING:
     from .slice_views import SliceViews

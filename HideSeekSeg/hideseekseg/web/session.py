@@ -24,14 +24,12 @@ from ..scene.results import Results
 from ..scene.review_storage import as_text
 from ..ui import autosave, level_choices, texts
 from ..ui.autosave import Autosave
+from ..ui.child_process import AsyncioProcess, read_apart
 from ..ui.documents import Document, DocumentKind, ReviewDocuments
 from ..ui.review_session import ReviewSession, latest
-from . import patient as loading
-from .asyncio_process import AsyncioProcess, read_apart
 from .page import PageState, ReviewPage, RunSettings, RunView
-from .patient import Patient
 from .slice_views import TOOLS, Brush, SliceViews
-from .slicer_scene import save_all
+from .slicer_scene import Patient, load_example, load_files, load_scene, resumed, save_all
 from .uploads import ROLES, Uploads
 from .work_list import CaseAutosave, CaseDesk, WorkList
 
@@ -271,18 +269,16 @@ class Session:
             if source.vertebrae:
                 ct = Path(source.ct)
                 adopted = ct.is_relative_to(folder)
-                patient = await loading.load_files(
-                    *(ct, Path(source.vertebrae), source.series, adopted)
-                )
+                patient = await load_files(*(ct, Path(source.vertebrae), source.series, adopted))
             elif source.ct:
-                await loading.load_scene(Path(source.ct))
+                await load_scene(Path(source.ct))
                 work = latest(lambda text: self.page.say(text, "error"))
                 if work is None or work.results.ctNode is None:
                     raise InputError(source.ct, "contains no review of HideSeekSeg")
                 nodes = work.results.ctNode, work.results.segmentationNode
-                patient = loading.resumed(*nodes, Path(source.ct))
+                patient = resumed(*nodes, Path(source.ct))
             else:
-                patient = await loading.load_example()
+                patient = await load_example()
             if scanOf(patient.ct)["sha256"] != kept.scan.get("sha256"):
                 raise InputError(source.ct, "is not the scan any more that was reviewed")
             return patient
@@ -366,7 +362,7 @@ class Session:
                 files, findings = await desk.read(name)
                 found.append(findings)
                 paths = Path(case.ct), Path(case.segmentation)
-                return await loading.load_files(*paths, case.series, read=files)
+                return await load_files(*paths, case.series, read=files)
 
             try:
                 await self._load(f"Opening {name}…", read, case.labels or "names")
@@ -412,7 +408,7 @@ class Session:
         self._show_patient()
 
     async def load_example(self) -> None:
-        await self._load("Drawing the example…", loading.load_example, "names")
+        await self._load("Drawing the example…", load_example, "names")
 
     async def load(
         self, ct: str = "", vertebrae: str = "", labels: str = "names", series: str = ""
@@ -444,7 +440,7 @@ class Session:
             ours, names = self._uploads.take(first, second), self._start.patient_names
             await self._load(
                 "Reading…",
-                lambda: loading.load_files(*ours, series, ours[0] != first, names, read),
+                lambda: load_files(*ours, series, ours[0] != first, names, read),
                 labels,
             )
             self._uploads.drop(keep=ours)
@@ -527,14 +523,14 @@ class Session:
 
     async def _load_scene(self, path: Path) -> None:
         async def read() -> Patient:
-            await loading.load_scene(path)
+            await load_scene(path)
             self.patient = Patient()
             work = latest(lambda text: self.page.say(text, "error"))
             if work is None or work.results.ctNode is None:
                 self._show_patient()
                 raise InputError(path, "contains no review of HideSeekSeg")
             nodes = work.results.ctNode, work.results.segmentationNode
-            return loading.resumed(*nodes, path)
+            return resumed(*nodes, path)
 
         await self._load("Opening the scene…", read, "names")
         work = latest(lambda text: self.page.say(text, "error"), self.patient.ct)

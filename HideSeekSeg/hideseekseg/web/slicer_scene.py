@@ -1,23 +1,40 @@
-"""A scene with its logics, as Slicer has them when it starts, for the library's scene room."""
+"""The scene of the browser app: opened as Slicer opens it, filled with a patient, and saved."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import slicer
 import vtk
 
+from ..anatomy.alignment import file_notes, settled
+from ..anatomy.label_conventions import CONVENTIONS
+from ..anatomy.segment_names import may_be_vertebra
 from ..errors import InputError
-from ..files import together
+from ..files import temporary_folder, together
 from ..imaging.image_file import captured
+from ..imaging.reading import read_ct, read_segmentation
+from ..imaging.segmentation import Segmentation
+from ..imaging.volume import Volume
 from ..output.result_folder import SCENE
+from ..plain_data import shortened
+from ..scene.export_inputs import LevelRow, levelRows, problems
+from ..scene.import_data import addCt, addSegmentation, read_scene, removeData
+from ..scene.segments import addSurfaces, removeSurfaces
+from ..scene.views import boneWindow
+from ..ui import level_choices
+from ..ui import sample_data as sample
+from ..ui.autosave import ScanSource
+from ..ui.child_process import read_apart
 from ..ui.review_session import ReviewSession
 
 
@@ -117,3 +134,173 @@ def _files(app: Any, cache: Path) -> tuple[Any, ...]:
     data.SetAndObserveDataIOManager(remote.GetDataIOManager())
     remote.AddDataIOToScene()
     return remote, data
+
+
+@dataclass
+class Patient:
+    """Both nodes are None before anything is loaded.
+
+    ``corrections`` are what the reader says of segments, by their ids, as
+    ``scene.levels.levelRows`` takes them; ``notes`` what is odd about the files; ``source`` where
+    both came from.
+    """
+
+    ct: Any = None
+    vertebrae: Any = None
+    corrections: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    source: ScanSource = field(default_factory=ScanSource)
+
+    @property
+    def names(self) -> tuple[str, str]:
+        ct, vertebrae = self.ct, self.vertebrae
+        return ct.GetName() if ct else "", vertebrae.GetName() if vertebrae else ""
+
+    def problems(self) -> list[str]:
+        """Why no run can start, one line each."""
+        return problems(self.ct, self.vertebrae, self.corrections)
+
+    def rows(self) -> list[LevelRow]:
+        """As the run will see them, vertebrae first."""
+        if self.vertebrae is None:
+            return []
+        order = {
+            row.segmentID: n for n, row in enumerate(sorted(self._read(), key=level_choices.rank))
+        }
+        return sorted(levelRows(self.vertebrae, self.corrections), key=lambda r: order[r.segmentID])
+
+    def correct(self, identity: str, choice: str, kind: str) -> None:
+        """Correct what a segment is; what was read anyway needs no correction."""
+        text = level_choices.correction(choice, kind)
+        read = {row.segmentID: level_choices.as_read(row) for row in self._read()}
+        if read.get(identity) == text:
+            self.corrections.pop(identity, None)
+        elif identity in read:
+            self.corrections[identity] = text
+
+    def read_by(self, convention: str) -> None:
+        """Read unnamed segments by a convention; "names" goes back to what the file says.
+
+        Corrections start anew.  Raises InputError for an unknown one, or a file that is none.
+        """
+        self.corrections = {}
+        if self.vertebrae is None or convention in ("", "names"):
+            return
+        if convention not in CONVENTIONS and not _is_file(convention):
+            raise InputError(
+                shortened(convention), f"is none of {', '.join(CONVENTIONS)} and no file"
+            )
+        read = {row.segmentID: level_choices.as_read(row) for row in self._read()}
+        for row in levelRows(self.vertebrae, {}, convention):
+            text = level_choices.as_read(row)
+            if read[row.segmentID] != text:
+                self.corrections[row.segmentID] = text
+
+    def take_over(self, levels: Mapping[str, str]) -> None:
+        """Read segments as a saved review's run did; ``levels`` are its texts by segment id."""
+        read = {row.segmentID: level_choices.as_read(row) for row in self._read()}
+        self.corrections = {i: t for i, t in levels.items() if read.get(i, t) != t}
+
+    def surfaces(self) -> Iterator[Any]:
+        """Make the vertebrae's surfaces anew, one at a time."""
+        removeSurfaces()
+        if self.vertebrae is not None:
+            yield from addSurfaces(self.vertebrae, self.rows())
+
+    def bounds(self) -> tuple[float, ...] | None:
+        """Box around the segmentation, RAS mm, or None."""
+        if self.vertebrae is None:
+            return None
+        bounds = [0.0] * 6
+        self.vertebrae.GetRASBounds(bounds)
+        return tuple(bounds) if bounds[0] <= bounds[1] else None
+
+    def _read(self) -> list[LevelRow]:
+        return levelRows(self.vertebrae) if self.vertebrae is not None else []
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # no file can have such a name
+        return False
+
+
+async def load_files(
+    ct: Path,
+    vertebrae: Path,
+    series: str = "",
+    uploaded: bool = False,
+    names: bool = False,
+    read: tuple[Volume, Segmentation] | None = None,
+) -> Patient:
+    """Files, or a folder of DICOM slices for the CT; InputError leaves the scene as it is.
+
+    Of an uploaded CT the private path is not told on.  ``read`` are both where they were read.
+    """
+    volume, labels = read or await read_files(ct, vertebrae, series, names)
+    volume, labels, _ = await asyncio.to_thread(settled, volume, labels, None, None)
+    removeData()
+    ct_node = addCt(replace(volume, path="") if uploaded else volume, _bare(ct))
+    segmentation = addSegmentation(labels, _bare(vertebrae), ct_node)
+    source = ScanSource(str(ct.absolute()), str(vertebrae.absolute()), series)
+    notes = file_notes(volume, *labels.layers[:1])
+    return _shown(Patient(ct_node, segmentation, notes=notes, source=source))
+
+
+async def read_files(
+    ct: Path, vertebrae: Path, series: str = "", names: bool = False
+) -> tuple[Volume, Segmentation]:
+    """Read both files, each in a process of its own; raises InputError."""
+    read_labels = partial(read_segmentation, undecided=True)
+    read_volume = partial(read_ct, undecided=True)
+    reading_labels = asyncio.create_task(read_apart(vertebrae, read_labels, may_be_vertebra))
+    try:
+        return await read_apart(ct, read_volume, series, names), await reading_labels
+    finally:
+        reading_labels.cancel()
+
+
+async def load_example() -> Patient:
+    """Load the simulated CT with a lytic and a blastic lesion."""
+    await asyncio.to_thread(sample.draw)
+    removeData()
+    return _shown(Patient(*sample.loadExample()))
+
+
+async def load_scene(path: Path) -> None:
+    """Replace the scene by a saved one; ``ui.review_session.latest`` finds its review.
+
+    It is read in a process of its own first: Slicer's readers end theirs over damaged files.
+    Raises InputError where it is none.
+    """
+    await read_apart(path, _try_scene)
+    read_scene(path, before=removeData)
+
+
+def _try_scene(path: Path) -> None:
+    with temporary_folder(purpose="scene") as cache, captured():
+        scene = open_scene(cache)
+        read_scene(path)
+        del scene
+
+
+def resumed(ct: Any, vertebrae: Any, scene: Path) -> Patient:
+    """Return the scan of a review that was found in a loaded scene."""
+    return _shown(Patient(ct, vertebrae, source=ScanSource(str(scene.absolute()))))
+
+
+def _shown(patient: Patient) -> Patient:
+    """Show the CT in a bone window and hide the vertebrae, which would cover the bone."""
+    boneWindow(patient.ct)
+    if patient.vertebrae is not None:
+        patient.vertebrae.GetDisplayNode().SetVisibility(False)
+    return patient
+
+
+def _bare(path: Path) -> str:
+    """Return the name without the suffix of its format."""
+    name = path.name
+    for suffix in (".gz", ".seg.nrrd", ".nii", ".nrrd", ".mha", ".mhd", ".nhdr"):
+        name = name.removesuffix(suffix)
+    return name or path.name

@@ -26,9 +26,8 @@ from ..scene.review_storage import as_text
 from ..ui import level_choices
 from ..ui.autosave import Autosave, ScanSource, read_outlines
 from ..ui.review_session import ReviewSession
-from . import patient as loading
 from .page import PageState
-from .patient import Patient
+from .slicer_scene import Patient, read_files
 
 LISTED = 100  # cases before and after the current one that the page lists
 INCOMPLETE = (
@@ -167,7 +166,7 @@ class CaseDesk:
         case = self.work.case(name)
         found = await asyncio.to_thread(read_findings, case.folder)
         files = Path(case.ct), Path(case.segmentation)
-        return await loading.read_files(*files, case.series), found
+        return await read_files(*files, case.series), found
 
     def results(
         self, patient: Patient, found: CaseFindings

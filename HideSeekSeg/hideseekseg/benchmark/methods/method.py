@@ -10,14 +10,12 @@ from typing import Any, Protocol
 from scipy import ndimage
 
 from ...attribution import Latents, encode, propose
-from ...confidence import with_probabilities
+from ...confidence import log_odds, vertebra_probability, with_probabilities
 from ...findings import LESION_TYPES, LesionType
 from ...lesions import Lesion3D, SliceCandidate, join_slices, p_of_vertebra
-from ...model.calibration import log_odds, vertebra_probability
 from ...model.weights import Model
 from ...simulation.random_fields import Field, Mask
-from ...training.evaluation import Case, Edited, edit_case, scored_parts
-from ...training.threshold_tuning import MIN_SLICES
+from ...training.evaluation import MIN_SLICES, Case, Edited, edit_case, scored_parts
 from ..cases import BenchmarkCase
 from ..metrics import Outcome, Thresholds, outcome
 
@@ -161,7 +159,7 @@ class Maps:
 
 @dataclass(frozen=True)
 class Level:
-    """What is tuned of a method with maps, as ``threshold_tuning.tune`` does for our own.
+    """What is tuned of a method with maps, as ``training.evaluation.tune`` does for our own.
 
     ``variant`` is the map that is used, ``floor`` the evidence above which voxels are candidates,
     ``min_slices`` the fewest slices of a candidate.

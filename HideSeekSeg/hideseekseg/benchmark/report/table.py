@@ -9,7 +9,7 @@ from typing import Any
 
 from ...findings import LESION_TYPES
 from ...simulation.source_vertebrae import DRAWN
-from ...training.lesion_matching import RULE
+from ...training.evaluation import RULE
 from ..methods.method import Tuned
 from ..metrics import (
     FALSE_PER_VERTEBRA,

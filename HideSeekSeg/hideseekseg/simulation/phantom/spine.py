@@ -16,10 +16,19 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ...imaging.volume import Grid, Volume
-from .bone import Axes, Placed, draw_disc, draw_vertebra, measure, part_joints, rib_distance, shell
-from .settings import SpineSettings
-from .tissue import Surroundings, draw_tissue
-from .vertebra import LEVELS, Field, Shape, mean_shape, vary
+from .tissue import (
+    Axes,
+    Placed,
+    Surroundings,
+    draw_disc,
+    draw_tissue,
+    draw_vertebra,
+    measure,
+    part_joints,
+    rib_distance,
+    shell,
+)
+from .vertebra import LEVELS, Field, Shape, SpineSettings, mean_shape, vary
 
 # (clean HU float32, bodies as label values, their grid, rng) -> HU with lesions
 Labels = npt.NDArray[np.uint8]

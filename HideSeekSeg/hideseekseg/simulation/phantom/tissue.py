@@ -1,4 +1,8 @@
-"""Soft tissue, vessels, lung and spinal canal around a drawn spine, in clean HU."""
+"""What a drawn spine consists of, in clean HU: bone on a fine grid, and the tissue around it.
+
+Bone comes from distances first, then HU from cortex, marrow and texture; around it soft tissue,
+vessels, lung and spinal canal.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,277 @@ from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
-from .settings import SpineSettings
-from .vertebra import LEVELS, Field
+from .vertebra import (
+    LEVELS,
+    Field,
+    Limb,
+    Shape,
+    SpineSettings,
+    arch,
+    body_distances,
+    ribs,
+    smooth_min,
+)
+
+Slices = tuple[slice, slice, slice]
+FAR = 12.0  # mm; distances are not followed beyond
+CORTEX_HU = 1250.0
+ARCH_CORTEX_MM = 1.1
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Voxel centres in LPS mm of an unrotated grid: x (I,), y (J,), z (K,), all growing."""
+
+    x: Field
+    y: Field
+    z: Field
+
+    @property
+    def step(self) -> tuple[float, float, float]:
+        """Voxel size along k, j, i."""
+        return tuple(float(a[1] - a[0]) for a in (self.z, self.y, self.x))  # type: ignore[return-value]
+
+    def box(self, points: npt.NDArray[np.float64], reach: float) -> Slices:
+        """Return the voxels within ``reach`` of the box around points (N, 3)."""
+        low, high = points.min(0) - reach, points.max(0) + reach
+        return tuple(  # type: ignore[return-value]
+            slice(int(np.searchsorted(a, lo)), int(np.searchsorted(a, hi)))
+            for a, lo, hi in zip((self.z, self.y, self.x), low[::-1], high[::-1], strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A shape in the patient: ``centre`` of the body (LPS mm), columns of ``frame`` are u, v, w."""
+
+    shape: Shape
+    centre: npt.NDArray[np.float64]
+    frame: npt.NDArray[np.float64]
+
+    def world(self, points: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        return np.asarray(points, float) @ self.frame.T + self.centre
+
+    def local(self, axes: Axes, box: Slices) -> tuple[Field, Field, Field]:
+        """u, v, w of each voxel of the box."""
+        z = (axes.z[box[0]] - np.float32(self.centre[2]))[:, None, None]
+        y = (axes.y[box[1]] - np.float32(self.centre[1]))[None, :, None]
+        x = (axes.x[box[2]] - np.float32(self.centre[0]))[None, None, :]
+        f = self.frame.astype(np.float32)
+        return tuple(f[0, n] * x + f[1, n] * y + f[2, n] * z for n in range(3))
+
+
+@dataclass
+class DrawnVertebra:
+    """Distances of a placed vertebra: ``whole`` in ``box``; ``side``, ``cap`` in ``body_box``."""
+
+    placed: Placed
+    box: Slices
+    whole: Field
+    body_box: Slices
+    side: Field
+    cap: Field
+
+    @property
+    def body(self) -> Field:
+        return -smooth_min(-self.side, -self.cap, 1.2)
+
+    @property
+    def body_in_box(self) -> Slices:
+        """The body box as seen from the whole box."""
+        return tuple(  # type: ignore[return-value]
+            slice(b.start - w.start, b.stop - w.start)
+            for b, w in zip(self.body_box, self.box, strict=True)
+        )
+
+
+def _union(into: Field, box: Slices, placed: Placed, limbs: list[Limb], axes: Axes) -> None:
+    """Join limbs to the distances ``into`` that cover ``box``."""
+    for limb in limbs:
+        near = axes.box(placed.world([limb.start, limb.end]), limb.reach + 3)
+        near = tuple(  # type: ignore[assignment]
+            slice(max(n.start, b.start), min(n.stop, b.stop))
+            for n, b in zip(near, box, strict=True)
+        )
+        if any(n.stop <= n.start for n in near):
+            continue
+        here = tuple(
+            slice(n.start - b.start, n.stop - b.start) for n, b in zip(near, box, strict=True)
+        )
+        into[here] = smooth_min(into[here], limb.distance(*placed.local(axes, near)), 2.5)
+
+
+def measure(placed: Placed, axes: Axes) -> DrawnVertebra:
+    """Distances of one vertebra to its surface."""
+    shape, limbs = placed.shape, arch(placed.shape)
+    w, d, h = max(shape.width) / 2, max(shape.depth) / 2, shape.height / 2
+    corners = np.array([(a, b, c) for a in (-w, w) for b in (-d, d) for c in (-h, h)])
+    joints = np.array([p for limb in limbs for p in (limb.start, limb.end)])
+    box = axes.box(placed.world(np.vstack([corners, joints])), 11)
+    body_box = axes.box(placed.world(corners), 7)
+    whole = np.full([s.stop - s.start for s in box], FAR, np.float32)
+    _union(whole, box, placed, limbs, axes)
+    u, v, _ = placed.local(axes, box)
+    middle = shape.back + shape.canal[1] / 2
+    canal = np.hypot(u / (shape.canal[0] / 2), (v - middle) / (shape.canal[1] / 2)) - 1
+    whole = np.maximum(whole, -canal * (min(shape.canal) / 2))
+    side, cap = body_distances(shape, *placed.local(axes, body_box))
+    vertebra = DrawnVertebra(placed, box, whole, body_box, side, cap)
+    inner = vertebra.body_in_box
+    whole[inner] = smooth_min(whole[inner], vertebra.body, 3.0)
+    return vertebra
+
+
+def part_joints(upper: DrawnVertebra, lower: DrawnVertebra, gap: float = 1.4) -> None:
+    """Open a joint space of ``gap`` mm wherever two neighbours touch or overlap (in place)."""
+    shared = tuple(
+        slice(max(a.start, b.start), min(a.stop, b.stop))
+        for a, b in zip(upper.box, lower.box, strict=True)
+    )
+    if any(s.stop <= s.start for s in shared):
+        return
+    views = []
+    for vertebra in (upper, lower):
+        own = tuple(
+            slice(s.start - b.start, s.stop - b.start)
+            for s, b in zip(shared, vertebra.box, strict=True)
+        )
+        views.append(vertebra.whole[own])
+    split = (views[0] - views[1]) / 2
+    views[0][...] = np.maximum(views[0], split + gap / 2)
+    views[1][...] = np.maximum(views[1], gap / 2 - split)
+
+
+def rib_distance(vertebrae: list[DrawnVertebra], axes: Axes) -> Field:
+    """Distances (K, J, I) to the ribs, which keep 1.2 mm from every vertebra."""
+    shape = (len(axes.z), len(axes.y), len(axes.x))
+    distance = np.full(shape, FAR, np.float32)
+    everything = tuple(slice(0, n) for n in shape)
+    for vertebra in vertebrae:
+        limbs = ribs(vertebra.placed.shape)
+        _union(distance, everything, vertebra.placed, limbs, axes)  # type: ignore[arg-type]
+    for vertebra in vertebrae:
+        view = distance[vertebra.box]
+        np.maximum(view, 1.2 - vertebra.whole, out=view)
+    return distance
+
+
+def _coverage(distance: Field, step: float) -> Field:
+    """Return the part of a voxel that lies inside a surface at this distance from its centre."""
+    return np.clip(np.float32(0.5) - distance / np.float32(step), 0, 1)
+
+
+def shell(
+    hu: Field, distance: Field, thickness: Field | float, marrow: Field | float, step: float
+) -> None:
+    """Lay bone over ``hu`` in place: a cortex of ``thickness`` mm at the surface, then marrow."""
+    outer, inner = _coverage(distance, step), _coverage(distance + thickness, step)
+    hu *= 1 - outer
+    hu += CORTEX_HU * (outer - inner) + marrow * inner
+
+
+def _texture(shape: tuple[int, ...], axes: Axes, rng: np.random.Generator) -> tuple[Field, Field]:
+    """Trabecular pattern (finer across than along the spine) and broad patches; unit variance."""
+    white = rng.standard_normal(shape, dtype=np.float32)
+    if not white.size:  # a neighbour of which only the arch is in the picture
+        return white, white
+    k, j, i = axes.step
+    fine = ndimage.gaussian_filter(white, (1.1 / k, 0.5 / j, 0.5 / i), truncate=2.5)
+    broad = ndimage.gaussian_filter(white, (3.5 / k, 2.5 / j, 2.5 / i), truncate=2.5)
+    return fine / fine.std(), broad / broad.std()
+
+
+def _vein(shape: Shape, u: Field, v: Field, w: Field) -> Field:
+    """Strength 0..1 of the basivertebral vein: a cleft at mid height, widest at the back wall."""
+    long = 0.8 * shape.depth[0] / 2
+    near = np.clip((v - shape.back + long) / long, 0, 1.2)
+    thick, wide = 0.9 + 1.5 * near**2, 2.0 + 4.5 * near
+    return np.asarray(np.minimum(1.3 * near, 1) * np.exp(-((w / thick) ** 2) - (u / wide) ** 2))
+
+
+def _body_material(
+    vertebra: DrawnVertebra, axes: Axes, settings: SpineSettings, rng: np.random.Generator
+) -> tuple[Field, Field]:
+    """Marrow HU and cortex thickness (mm) in the body box.
+
+    Marrow grows denser towards the endplates and the wall; the cortex thins and thickens.
+    """
+    shape = vertebra.placed.shape
+    u, v, w = vertebra.placed.local(axes, vertebra.body_box)
+    base, depth = settings.marrow_hu, np.maximum(-vertebra.cap, 0)
+    fine, broad = _texture(u.shape, axes, rng)
+    marrow = base * (1 + 0.4 * np.exp(-depth / 2) + 0.2 * np.exp(np.minimum(vertebra.side, 0) / 2))
+    marrow += (settings.texture * (base + 60)) * (fine + 0.35 * broad)
+    if rng.uniform() < settings.sclerosis_chance:
+        end = rng.choice([-1, 1])
+        marrow += rng.uniform(150, 350) * np.exp(-depth / rng.uniform(1.5, 4)) * (w * end > 0)
+    vein = _vein(shape, u, v, w)
+    marrow += vein * (10 - marrow)
+    ended = np.clip((vertebra.cap - vertebra.side) / 1.5 + 0.5, 0, 1)
+    thickness = settings.cortex + (settings.endplate - settings.cortex) * ended
+    thickness *= np.clip(1 + 0.35 * broad, 0.25, 2) * (1 - 0.8 * vein)
+    return marrow.astype(np.float32), thickness.astype(np.float32)
+
+
+def draw_vertebra(
+    hu: Field,
+    vertebra: DrawnVertebra,
+    axes: Axes,
+    settings: SpineSettings,
+    rng: np.random.Generator,
+) -> None:
+    """Lay one vertebra over the clean HU field in place."""
+    fine, broad = _texture(vertebra.whole.shape, axes, rng)
+    marrow = (settings.marrow_hu + 60) * (1.6 + 0.4 * broad) + 40 * fine
+    thickness = ARCH_CORTEX_MM * np.clip(1 + 0.45 * broad, 0.35, 2.2)
+    body_marrow, body_thickness = _body_material(vertebra, axes, settings, rng)
+    inner, near = vertebra.body_in_box, np.clip(0.5 - vertebra.body / 3, 0, 1)
+    marrow[inner] += near * (body_marrow - marrow[inner])
+    thickness[inner] += near * (body_thickness - thickness[inner])
+    rough = vertebra.whole + np.float32(0.25) * broad  # no surface is as smooth as a formula
+    shell(hu[vertebra.box], rough, thickness, marrow, float(np.mean(axes.step)))
+
+
+def draw_disc(
+    hu: Field,
+    upper: Placed,
+    lower: Placed,
+    axes: Axes,
+    settings: SpineSettings,
+    rng: np.random.Generator,
+) -> None:
+    """Lay the disc between two bodies over the clean HU field (before the bodies themselves)."""
+    centre = (upper.centre + lower.centre) / 2
+    tall = float(np.linalg.norm(upper.centre - lower.centre))
+    width, depth = upper.shape.width[1], upper.shape.depth[1]
+    shape = Shape(
+        upper.shape.level,
+        (width, lower.shape.width[0]),
+        (depth, lower.shape.depth[0]),
+        tall,
+        upper.shape.canal,
+        upper.shape.pedicle,
+        0.0,
+        (0.0, 0.0),
+        waist=0.0,
+        dish=(0.0, 0.0),
+        ripple=upper.shape.ripple,
+    )
+    placed = Placed(shape, centre, (upper.frame + lower.frame) / 2)
+    reach = np.array([(a, b, c) for a in (-30, 30) for b in (-22, 22) for c in (-0.5, 0.5)])
+    box = axes.box(placed.world(reach * (1, 1, tall)), 1)
+    u, v, w = placed.local(axes, box)
+    side, _ = body_distances(shape, u, v, w)
+    fill = np.clip(0.5 - (side - 0.3), 0, 1)
+    value = 78 + 28 * np.clip(1 + side / 6, 0, 1)
+    if rng.uniform() < settings.vacuum_chance:
+        gas = np.exp(-(((w - 0.08 * u) / 1.2) ** 2) - (u / 10) ** 2 - ((v + 2) / 7) ** 2)
+        value = value - 700 * np.clip(1.6 * gas - 0.4, 0, 1)
+    view = hu[box]
+    view += fill * (value - view)
+
 
 _T10, _T11, _L1, _L2 = (float(LEVELS.index(level)) for level in ("T10", "T11", "L1", "L2"))
 
