@@ -153,14 +153,17 @@ def remove_abandoned(parent: Path | None = None) -> list[Path]:
     parent = Path(tempfile.gettempdir() if parent is None else parent)
     removed = []
     with suppress(OSError):
-        for path in sorted(parent.iterdir()):
-            if path.name.startswith(_OURS) and path.name != LOCK and _is_abandoned(path):
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    with suppress(OSError):
-                        path.unlink()
-                removed.append(path)
+        with os.scandir(parent) as entries:  # the system's folder may hold thousands of others
+            names = [one.name for one in entries if one.name.startswith(_OURS)]
+        for path in (parent / name for name in sorted(names) if name != LOCK):
+            if not _is_abandoned(path):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink()
+            removed.append(path)
     return removed
 
 

@@ -91,8 +91,8 @@ def segment(
     ``bodies`` a segmentation of vertebral bodies where ``segmentation`` holds whole vertebrae.
     ``weights`` is a weights folder (default: the bundled weights) run on ``device`` ("auto", "cpu",
     "cuda" or "mps"), or what ``load_model`` returns.  The other options are those of
-    ``hideseekseg segment``; see ``Options``.  Positions in the result are LPS mm; its ``evidence``
-    holds the images of each analysed vertebra.
+    ``hideseekseg segment``; see ``Options``.  DICOM is read in this process (see ``read_ct``).
+    Positions in the result are LPS mm; its ``evidence`` holds the images of each analysed vertebra.
 
     ``on_event`` receives ``events``; once ``should_stop()`` is true, the result has what is
     finished until then.  Exceptions raised by ``on_event`` abort the run.  Raises UserError, one

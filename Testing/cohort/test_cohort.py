@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -464,12 +466,15 @@ def test_check_tells_all_that_is_wrong_at_once(
     assert main(files.words(folder / "out")) == 2 and not (folder / "out" / "cases").exists()
 
 
-def child(words: list[str], **more: object) -> subprocess.Popen[str]:
+def child(
+    words: list[str], stderr: int = subprocess.PIPE, stdout: int | None = None
+) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(LIBRARY), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "hideseekseg", *words],
         env=environment,
-        stderr=subprocess.PIPE,
+        stdout=stdout,
+        stderr=stderr,
         text=True,
         start_new_session=True,
     )
@@ -490,12 +495,138 @@ def alive(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] != "Z"
 
 
-def wait_for(what: object, seconds: float = 120.0) -> None:
+def wait_for(what: object, seconds: float = 120.0, pause: float = 0.05) -> None:
     assert callable(what)
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.05)
+        time.sleep(pause)
+
+
+@linux
+def test_check_goes_on_after_a_file_that_crashes_its_reader(files: Files, tmp_path: Path) -> None:
+    """The signal is what GDCM's own mistakes over damaged files raise."""
+    from helpers.dicom import one, save
+
+    folder, first = tmp_path / "many", tmp_path / "first.dcm"
+    folder.mkdir()
+    save(one(0, 0.0), first)
+    for n in range(1000):  # whose tags are all read: there is time to be crashed
+        os.link(first, folder / f"{n}.dcm")
+    files.manifest(GOOD[0], f"bad,{folder},bodies.nii.gz,totalsegmentator,p3,", "x,none,none,,p4,")
+    manifest = str(files.folder / "manifest.csv")
+    checking = child(["cohort", "check", manifest, "--workers", "2"], stdout=subprocess.PIPE)
+
+    readers: list[int] = []
+
+    def is_read() -> bool:
+        readers.extend(n for n in workers_of(checking.pid) if opened(n, folder))
+        return bool(readers)
+
+    try:
+        wait_for(is_read, pause=0.001)
+        os.kill(readers[0], signal.SIGSEGV)
+        said, _ = checking.communicate(timeout=120)
+    finally:
+        checking.kill()
+    assert checking.returncode == 2
+    lines = said.splitlines()
+    (bad,) = [line for line in lines if f"{manifest}, line 3: " in line]
+    assert f"{folder}: it or its segmentation cannot be checked: " in bad and "SIGSEGV" in bad
+    assert not [line for line in lines if ", line 2: " in line], "a good case is called wrong"
+    assert len([line for line in lines if ", line 4: " in line and "does not exist" in line]) == 2
+
+
+def opened(pid: int, folder: Path) -> bool:
+    """Whether a process reads a file of a folder just now."""
+    found = []
+    with contextlib.suppress(OSError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.append(descriptor.readlink().parent)
+    return folder in found
+
+
+class Screen:
+    """What a terminal shows: as much as it takes to follow what is drawn over itself."""
+
+    def __init__(self, columns: int, rows: int) -> None:
+        self.columns, self.rows = columns, rows
+        self.lines = [""]  # those that were scrolled away included
+        self._row = self._column = 0
+
+    def write(self, text: str) -> None:
+        for sequence, letter in re.findall(r"(\x1b\[\d*[A-Z])|(.)", text, re.DOTALL):
+            if sequence.endswith("A"):
+                top = max(len(self.lines) - self.rows, 0)
+                self._row = max(self._row - int(sequence[2:-1] or 1), top)
+            elif sequence == "\x1b[J":
+                self.lines = [*self.lines[: self._row], self.lines[self._row][: self._column]]
+            elif sequence:
+                raise AssertionError(f"no such sequence: {sequence!r}")
+            elif letter == "\r":
+                self._column = 0
+            elif letter == "\n":
+                self._down()
+            else:
+                self._put(letter)
+
+    def _down(self) -> None:
+        self._row += 1
+        self.lines += [""] * (self._row + 1 - len(self.lines))
+
+    def _put(self, letter: str) -> None:
+        if self._column == self.columns:
+            self._down()
+            self._column = 0
+        line = self.lines[self._row].ljust(self._column)
+        self.lines[self._row] = line[: self._column] + letter + line[self._column + 1 :]
+        self._column += 1
+
+
+@linux
+def test_failures_are_a_table_below_the_bar_on_a_terminal(files: Files, tmp_path: Path) -> None:
+    """A terminal of 60 columns and 9 rows, which has no room for all of them."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    long = "a-name-that-is-long-enough-to-be-cut"
+    names = [long, *(f"case-{n}" for n in range(1, 7))]
+    files.manifest(*(f"{name},gone/{name[5:]}.nii,bodies.nii.gz,verse,," for name in names))
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 9, 60, 0, 0))
+    words = files.words(tmp_path / "out", "--workers", "1")
+    running = child(words, stderr=theirs, stdout=subprocess.DEVNULL)
+    os.close(theirs)
+    screen, shown = Screen(60, 9), []
+    with contextlib.suppress(OSError):  # what the end of the other side raises
+        while text := os.read(ours, 1 << 16).decode():
+            for part in re.split(r"(?=\r\x1b)", text):
+                screen.write(part)
+                shown.append(list(screen.lines))
+    os.close(ours)
+    assert running.wait(60) == 1, "no case has a result"
+
+    drawn = [lines for lines in shown if any(line.startswith("[") for line in lines)]
+    assert all(sum(line.startswith("[") for line in lines) == 1 for lines in drawn)
+    first = next(lines for lines in drawn if "1/7 cases, 1 failed" in lines[-3])
+    head, row = first[-2:]
+    assert head.split() == ["case", "status", "reason"]
+    assert row.startswith("a-name-that-is") and long not in row and "refused" in row
+    assert row.endswith("does not exist"), "the cause of a reason that is cut stays"
+    last = next(lines for lines in drawn if "7/7 cases, 7 failed" in " ".join(lines))
+    where = next(n for n, line in enumerate(last) if line.startswith("["))
+    below = [line.split()[0] for line in last[where + 1 :]]
+    assert below == ["case", "and", "case-3", "case-4", "case-5", "case-6"]
+    assert "and 3 before" in last[where + 2]
+    assert all(len(line) < 60 for lines in drawn for line in lines[where:])
+
+    # At the end the table stands there, each reason whole; the bar has gone.
+    left = "\n".join(screen.lines)
+    assert "cases, " not in left and left.count("case-6") == 1
+    assert left.replace("\n", "").count(".nii: does not exist") == 4
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from ..cohort.pool import (
     CohortStarted,
     Plan,
     PoolLimits,
+    RunControl,
     choose_plan,
     run_cohort,
     this_machine,
@@ -253,6 +254,6 @@ def _cohort(
             records.append(event.record)
 
     settings = CohortSettings(weights, "cpu")
-    run_cohort(read_cohort(manifest), out, settings, limits, tell, lambda: False)
+    run_cohort(read_cohort(manifest), out, settings, RunControl(limits, tell))
     ended = time.monotonic()
     return records, ended - ready, ended - began

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..plain_data import printable
 from .arguments import (
     BAD_INPUT,
     FAILED,
@@ -22,8 +23,10 @@ from .arguments import (
 from .segment import add_run_options
 
 if TYPE_CHECKING:
+    from ..cohort.case_run import CaseRecord
     from ..cohort.manifest import Cohort
     from ..cohort.pool import CohortEvent
+    from ..training.prepare import Problem
 
 _USAGE = """hideseekseg cohort MANIFEST.csv --out DIR [options]
        hideseekseg cohort --discover FOLDER --out DIR [options]
@@ -31,6 +34,8 @@ _USAGE = """hideseekseg cohort MANIFEST.csv --out DIR [options]
        hideseekseg cohort report DIR
        hideseekseg cohort agreement DIR
        hideseekseg cohort evaluate DIR"""
+_MOST_ROWS = 10  # of the table of failures
+_STATUS = len("timed out")  # its widest status
 _WORDS = ("check", "report", "evaluate", "agreement")
 
 
@@ -95,28 +100,30 @@ def _run(args: argparse.Namespace) -> int:
         path = rest[0] if rest else discover(args.discover, args.out, say_aside)
         cohort = read_cohort(path)
         if word == "check":
-            return _check(cohort, args.workers, should_stop)
+            return _check(cohort, args, should_stop)
         return _segment(cohort, args, should_stop)
 
 
-def _check(cohort: Cohort, workers: int | None, should_stop: Callable[[], bool]) -> int:
-    from ..cohort.manifest import check_cohort
-    from ..cohort.pool import this_machine
+def _check(cohort: Cohort, args: argparse.Namespace, should_stop: Callable[[], bool]) -> int:
+    from ..cohort.pool import PoolLimits, check_cohort, this_machine
     from .console import LineBar
 
     bar = LineBar(sys.stderr)
     wrong = 0
 
-    def progress(done: int, total: int) -> None:
-        bar.draw(done / total, f"{done}/{total} cases checked")
+    def tell(done: int, total: int, found: Sequence[Problem]) -> None:
+        nonlocal wrong
+        bar.clear()
+        for problem in found:
+            say(str(problem))
+        wrong += len(found)
+        bar.draw(done / max(total, 1), f"{done}/{total} cases checked")
 
     # A process costs more than reading the headers of a few cases.
     few = len(cohort.cases) < 50
-    chosen = workers or (1 if few else this_machine().cores)
-    for problem in check_cohort(cohort, chosen, progress, should_stop):
-        bar.clear()
-        say(str(problem))
-        wrong += 1
+    chosen = args.workers or (1 if few else this_machine().cores)
+    limits = PoolLimits(chosen, 1, float(args.case_timeout))
+    check_cohort(cohort, limits, tell, should_stop)
     bar.clear()
     if should_stop():
         return STOPPED
@@ -129,7 +136,7 @@ def _check(cohort: Cohort, workers: int | None, should_stop: Callable[[], bool])
 
 def _segment(cohort: Cohort, args: argparse.Namespace, should_stop: Callable[[], bool]) -> int:
     from ..cohort.case_run import CohortSettings
-    from ..cohort.pool import PoolLimits, run_cohort
+    from ..cohort.pool import PoolLimits, RunControl, run_cohort
     from ..errors import InputError
 
     if cohort.problems:
@@ -144,9 +151,9 @@ def _segment(cohort: Cohort, args: argparse.Namespace, should_stop: Callable[[],
     limits = PoolLimits(
         *(args.workers, args.threads, float(args.case_timeout), args.retry, args.scheduler)
     )
-    told = _ForPeople()
-    end = run_cohort(cohort, args.out, settings, limits, told, should_stop)
-    told.clear()
+    told = _ForPeople(should_stop)
+    end = run_cohort(cohort, args.out, settings, RunControl(limits, told, should_stop))
+    told.close()
     if end.stopped:
         say_aside(
             f"stopped: {end.done + end.failed} of {len(cohort.cases)} cases have ended; the same"
@@ -190,20 +197,52 @@ def _agreement(folder: Path) -> int:
 
 
 class _ForPeople:
-    """A line for each failure as it comes, and a bar, or a line for each case without one."""
+    """A bar with a table of failures below it; elsewhere a line for each case as it ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, should_stop: Callable[[], bool]) -> None:
         from .console import LineBar
 
-        self._bar = LineBar(sys.stderr)
-        self.clear = self._bar.clear
+        self._bar, self._should_stop = LineBar(sys.stderr), should_stop
+        self._failures: list[CaseRecord] = []
+
+    def close(self) -> None:
+        """Let the table stand, with whole reasons and without the bar."""
+        self._clear()
+        if self._bar.has_rows:
+            for row in self._table(whole=True):
+                say_aside(row)
+
+    def _clear(self) -> None:
+        if self._should_stop():  # which was said below what is drawn
+            self._bar.leave()
+        self._bar.clear()
+
+    def _table(self, whole: bool = False) -> list[str]:
+        """Return the table of the last failures, of rows that fit into the terminal, or whole."""
+        from .console import columns_of, fill, fit, terminal_size
+
+        columns, lines = terminal_size(sys.stderr)
+        last = self._failures[-max(min(_MOST_ROWS, lines - 5), 1) :]
+        if not last:
+            return []
+        cells = [(printable(one.case), one.status.value, printable(one.reason)) for one in last]
+        name = min(max(4, *(columns_of(case) for case, _, _ in cells)), max(columns // 4, 8))
+        room = max(columns - 1 - name - _STATUS - 4, 8)
+        rows = [
+            f"{fill(case, name)}  {status:{_STATUS}}"
+            f"  {reason if whole else fit(reason, room, middle=True)}"
+            for case, status, reason in cells
+        ]
+        earlier = len(self._failures) - len(last)
+        more = [f"and {earlier} before, which cases.csv has at the end"] if earlier else []
+        return [f"{'case':{name}}  {'status':{_STATUS}}  reason", *more, *rows]
 
     def __call__(self, event: CohortEvent) -> None:
         from ..cohort.case_run import CaseStatus
         from ..cohort.pool import CohortStarted
         from ..progress import duration
 
-        self._bar.clear()
+        self._clear()
         if isinstance(event, CohortStarted):
             plan = event.plan
             kept = f", {event.kept} have ended already" if event.kept else ""
@@ -215,12 +254,14 @@ class _ForPeople:
         record = event.record
         where = f"{event.done}/{event.total}"
         if record.status is not CaseStatus.DONE:
-            say_aside(f"{where}  {record.case}: {record.status.value}: {record.reason}")
+            self._failures.append(record)
+            if not self._bar.has_rows:
+                say_aside(f"{where}  {record.case}: {record.status.value}: {record.reason}")
         elif not self._bar.is_drawn:
             say_aside(f"{where}  {record.case}: done in {duration(record.seconds)}")
         failed = f", {event.failed} failed" if event.failed else ""
         left = f", about {duration(event.seconds_left)} left"
-        self._bar.draw(event.done / event.total, f"{where} cases{failed}{left}")
+        self._bar.draw(event.done / event.total, f"{where} cases{failed}{left}", self._table())
 
 
 COMMANDS = (

@@ -10,7 +10,8 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -173,26 +174,89 @@ def _step(event: Progress) -> str:
 
 
 class LineBar:
-    """One line that is drawn over itself; nothing where ``out`` is no terminal."""
+    """A line that is drawn over itself, with rows below it; nothing where ``out`` is no terminal.
+
+    ``has_rows`` tells whether the terminal can go back to a line above.
+    """
 
     def __init__(self, out: TextIO) -> None:
         self.out = out
         self.is_drawn = out.isatty()
+        # Windows' older consoles print the sequences that Windows Terminal follows.
+        able = os.environ.get("WT_SESSION") if os.name == "nt" else True
+        self.has_rows = self.is_drawn and bool(able) and os.environ.get("TERM") != "dumb"
+        self._below = 0  # rows that stand below the line; the cursor is in the last one
 
-    def draw(self, fraction: float, words: str) -> None:
-        """Draw how far it is, and words behind it."""
+    def draw(self, fraction: float, words: str, rows: Sequence[str] = ()) -> None:
+        """Draw how far it is, words behind it, and rows; long ones are cut, the first are kept."""
         if not self.is_drawn:
             return
         full = round(BAR * fraction)
         text = f"[{'#' * full}{'.' * (BAR - full)}] {fraction:4.0%} {printable(words)}"
-        width = shutil.get_terminal_size().columns - 1
-        print("\r" + text[:width].ljust(width), end="", file=self.out, flush=True)
+        columns, height = terminal_size(self.out)
+        below = [fit(printable(row), columns - 1) for row in rows] if self.has_rows else []
+        below = below[: height - 2]
+        lines = "\n".join([fit(text, columns - 1), *below])
+        print(self._back() + lines, end="", file=self.out, flush=True)
+        self._below = len(below)
 
     def clear(self) -> None:
         """Make room for a line of text."""
         if self.is_drawn:
-            width = shutil.get_terminal_size().columns - 1
-            print("\r" + " " * width + "\r", end="", file=self.out, flush=True)
+            print(self._back(), end="", file=self.out, flush=True)
+            self._below = 0
+
+    def leave(self) -> None:
+        """Let what is drawn stand: something else has written below it."""
+        self._below = 0
+
+    def _back(self) -> str:
+        """Return what empties the lines and brings the cursor to the first one's begin."""
+        if self.has_rows:
+            return f"\r\x1b[{self._below}A\x1b[J" if self._below else "\r\x1b[J"
+        return f"\r{' ' * (terminal_size(self.out)[0] - 1)}\r"
+
+
+def terminal_size(out: TextIO) -> tuple[int, int]:
+    """Return columns and lines of the terminal that ``out`` is, 80 and 24 where it does not say."""
+    try:
+        size = os.get_terminal_size(out.fileno())
+    except (OSError, ValueError):
+        size = shutil.get_terminal_size()
+    return size.columns or 80, size.lines or 24
+
+
+def fit(text: str, columns: int, middle: bool = False) -> str:
+    """Return a text of at most so many columns; a longer one loses its end, or its middle."""
+    if columns_of(text) <= columns:
+        return text
+    head, tail = (columns // 3, columns - columns // 3 - 1) if middle else (columns - 1, 0)
+    end = _first(text[::-1], tail)[::-1]
+    return f"{_first(text, head)}\N{HORIZONTAL ELLIPSIS}{end}"
+
+
+def fill(text: str, columns: int) -> str:
+    """Return a text of exactly so many columns."""
+    text = fit(text, columns)
+    return text + " " * (columns - columns_of(text))
+
+
+def _first(text: str, columns: int) -> str:
+    kept, used = "", 0
+    for letter in text:
+        used += columns_of(letter)
+        if used > columns:
+            break
+        kept += letter
+    return kept
+
+
+def columns_of(text: str) -> int:
+    """Return the columns that a text takes: those of Chinese letters are two, of accents none."""
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )
 
 
 @contextmanager

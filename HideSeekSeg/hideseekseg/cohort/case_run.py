@@ -17,18 +17,18 @@ from datetime import datetime, timezone
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from .. import __version__
 from ..errors import InputError, UserError
 from ..events import Event, Message
 from ..files import make_folder, open_regular, read_object
 from ..imaging.image_file import is_dicom
-from ..model.profile import BUNDLE
+from ..model.profile import BUNDLE, read_profile
 from ..output.result_folder import EXPORTED, FILES
 from ..output.tables import write_plain
 from ..plain_data import first_line, from_plain
-from .manifest import CohortCase
+from .manifest import Cohort, CohortCase, check_case
 
 if TYPE_CHECKING:
     from ..model.weights import Model
@@ -115,18 +115,40 @@ class CaseRecord:
     traceback: str = ""
 
 
-class Task(Protocol):
-    """What a worker can run: a case of a cohort, or an image of a training manifest.
+class TaskSettings(Protocol):
+    """What all tasks of a run share; ``device`` is the one asked for ("auto", "cpu", ...).
 
-    A data class that pickle carries.  ``settings.start(number)`` makes in a worker what ``run`` is
-    given, and returns it with the number of GPUs, the device and why; ``lost`` gives the record of
-    a task whose process has ended.
+    ``start(number)`` makes in a worker what ``Task.run`` is given, and returns it with the number
+    of GPUs, the device and why.
     """
 
     @property
-    def folder(self) -> Path: ...
+    def device(self) -> str: ...
+    def start(self, number: int) -> tuple[Any, tuple[int, str, str]]: ...
+
+
+@dataclass(frozen=True)
+class NoNetwork:
+    """Settings of tasks for which nothing need be loaded."""
+
+    device: ClassVar[str] = "cpu"
+
+    def start(self, number: int) -> tuple[None, tuple[int, str, str]]:
+        """Return nothing to work with: no weights are needed."""
+        return None, (0, "cpu", "no network is used")
+
+
+class Task(Protocol):
+    """What a worker can run: a case of a cohort, or an image of a training manifest.
+
+    A data class that pickle carries.  ``folder`` is what it writes to, if anything; ``lost`` gives
+    the record of a task whose process has ended.
+    """
+
     @property
-    def settings(self) -> Any: ...
+    def folder(self) -> Path | None: ...
+    @property
+    def settings(self) -> TaskSettings: ...
     def with_threads(self, threads: int) -> Task: ...
     def absolute(self) -> Task: ...
     def run(self, ready: Any) -> CaseRecord: ...
@@ -181,6 +203,36 @@ class CaseTask:
         return record
 
 
+@dataclass(frozen=True)
+class CheckTask:
+    """A case whose headers are to be read; the warnings of its record say what is wrong with it."""
+
+    case: CohortCase
+    folder: ClassVar[None] = None
+    settings: ClassVar[NoNetwork] = NoNetwork()
+
+    def with_threads(self, threads: int) -> CheckTask:
+        """Return the task itself: one thread does."""
+        return self
+
+    def absolute(self) -> CheckTask:
+        """Return the task itself: other machines do not check."""
+        return self
+
+    def run(self, ready: None) -> CaseRecord:
+        """Check the case; an error that nobody foresaw is a warning as well."""
+        try:
+            causes = check_case(self.case)
+        except Exception as error:
+            causes = [f"{self.case.ct}: {type(error).__name__}: {first_line(error)}"]
+        return CaseRecord(self.case.name, CaseStatus.DONE, warnings=tuple(causes))
+
+    def lost(self, status: CaseStatus, reason: str, seconds: float) -> CaseRecord:
+        """Return the record of a case whose files ended the process that read them."""
+        cause = f"{self.case.ct}: it or its segmentation cannot be checked: {reason}"
+        return CaseRecord(self.case.name, status, reason, warnings=(cause,))
+
+
 def case_key(case: CohortCase, settings: CohortSettings, weights_hash: str) -> str:
     """Return the digest of all that a result depends on beside its images."""
     labels = case.labels or ""
@@ -190,6 +242,41 @@ def case_key(case: CohortCase, settings: CohortSettings, weights_hash: str) -> s
     told = {**used, "weights": weights_hash, "labels": labels, "series": case.series}
     text = json.dumps({**told, "version": __version__}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def cohort_tasks(
+    cohort: Cohort, out: Path, settings: CohortSettings, retry: bool = False
+) -> list[CaseTask]:
+    """Return a task for each case; raises WeightsError."""
+    weights_hash = read_profile(settings.weights or BUNDLE).hash
+    return [
+        CaseTask(
+            *(case, out / CASES / case.folder, case_key(case, settings, weights_hash), settings),
+            retry=retry,
+        )
+        for case in cohort.cases
+    ]
+
+
+def write_index(cohort: Cohort, out: Path) -> None:
+    """Write which cases a folder holds, so that tables and reports need no manifest."""
+    cases = [
+        {
+            **{"case": case.name, "patient": case.patient, "folder": case.folder},
+            **{"ct": str(case.ct.absolute()), "segmentation": str(case.segmentation.absolute())},
+            **{"labels": _labels_of(case), "series": case.series},
+            "further": dict(case.further),
+        }
+        for case in cohort.cases
+    ]
+    index = {"schema": 1, "manifest": str(cohort.path.absolute()), "further": cohort.further}
+    write_plain(out / INDEX, {**index, "cases": cases})
+
+
+def _labels_of(case: CohortCase) -> str:
+    """Return a convention, or the path of a JSON file that does not depend on where one is."""
+    labels = case.labels or ""
+    return str(Path(labels).absolute()) if labels.lower().endswith(".json") else labels
 
 
 def read_record(folder: Path) -> CaseRecord | None:

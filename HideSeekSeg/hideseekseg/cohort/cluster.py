@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, UserError
 from ..model.profile import BUNDLE, read_profile
@@ -37,6 +37,9 @@ from .case_run import (
     write_record,
 )
 
+if TYPE_CHECKING:
+    from .pool import RunControl
+
 CONNECT_SECONDS = 6
 _TICK = 0.2
 _BUSY = "is in use by another run"
@@ -44,14 +47,12 @@ _one_at_a_time = threading.Lock()  # in each worker, however many threads it has
 
 
 def run_on_cluster(
-    scheduler: str,
     tasks: Sequence[Task],
-    case_timeout: float,
+    control: RunControl,
     on_start: Callable[[int, int], None],
     on_record: Callable[[CaseRecord], None],
-    should_stop: Callable[[], bool],
 ) -> None:
-    """Run tasks by the workers of a scheduler (an address, or the scheduler's JSON file).
+    """Run tasks by the workers of a scheduler (``control.limits.scheduler``: address or JSON file).
 
     ``on_start`` receives the numbers of workers and of their threads.  A stop takes back what
     waits; what is being worked on ends there and is found by the next run.  Raises InputError where
@@ -62,6 +63,7 @@ def run_on_cluster(
     except ImportError as error:
         cause = "needs Dask, which is not installed here: pip install 'hideseekseg[dask]'"
         raise InputError("--scheduler", cause) from error
+    scheduler = control.limits.scheduler
     where = {"address": scheduler}
     if scheduler.endswith(".json"):
         if not Path(scheduler).is_file():  # Dask would wait for it
@@ -74,7 +76,7 @@ def run_on_cluster(
     try:
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         on_start(len(workers), sum(int(worker["nthreads"]) for worker in workers))
-        _run(client, scheduler, tasks, case_timeout, on_record, should_stop)
+        _run(client, tasks, control, on_record)
     finally:
         with suppress(Exception):
             client.close(timeout=1)
@@ -82,12 +84,11 @@ def run_on_cluster(
 
 def _run(
     client: Any,
-    scheduler: str,
     tasks: Sequence[Task],
-    case_timeout: float,
+    control: RunControl,
     on_record: Callable[[CaseRecord], None],
-    should_stop: Callable[[], bool],
 ) -> None:
+    limits = control.limits
     finished: queue.SimpleQueue[Any] = queue.SimpleQueue()
     waiting: dict[str, tuple[Task, float]] = {}
     futures = []
@@ -95,17 +96,17 @@ def _run(
         if isinstance(task, CaseTask) and task.retry:
             # Its worker may find a record of this run, but none of an earlier one.
             (task.folder / RECORD).unlink(missing_ok=True)
-        future = client.submit(run_task, task.absolute(), case_timeout, pure=False)
+        future = client.submit(run_task, task.absolute(), limits.case_timeout, pure=False)
         waiting[future.key] = task, time.monotonic()
         futures.append(future)
         future.add_done_callback(finished.put)
-    while waiting and not should_stop():
+    while waiting and not control.should_stop():
         try:
             future = finished.get(timeout=_TICK)
         except queue.Empty:
             continue
         task, sent_at = waiting.pop(future.key)
-        on_record(_record_of(future, task, scheduler, time.monotonic() - sent_at))
+        on_record(_record_of(future, task, limits.scheduler, time.monotonic() - sent_at))
         future.release()
     if waiting:
         client.cancel(futures)

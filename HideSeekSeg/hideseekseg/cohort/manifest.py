@@ -11,9 +11,7 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
@@ -215,44 +213,6 @@ def _overlap(a: Grid, b: Grid) -> bool:
         positions = grid.lps(corners)
         boxes.append((positions.min(axis=0), positions.max(axis=0)))
     return bool((boxes[0][0] <= boxes[1][1]).all() and (boxes[1][0] <= boxes[0][1]).all())
-
-
-def check_cohort(
-    cohort: Cohort,
-    workers: int = 1,
-    on_checked: Callable[[int, int], None] = lambda done, total: None,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Iterator[Problem]:
-    """Yield all that is wrong, line by line; a stop ends the rest.
-
-    Headers are read in ``workers`` processes (in this one, if 1); ``on_checked`` receives the
-    number of cases done and of all.
-    """
-    yield from cohort.problems
-    total = len(cohort.cases)
-    if workers == 1:
-        found: Iterable[list[str]] = map(check_case, cohort.cases)
-        yield from _problems(cohort, found, on_checked, should_stop)
-        return
-    with ProcessPoolExecutor(min(workers, total or 1), get_context("spawn")) as pool:
-        found = pool.map(check_case, cohort.cases, chunksize=4)
-        try:
-            yield from _problems(cohort, found, on_checked, should_stop)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _problems(
-    cohort: Cohort,
-    found: Iterable[list[str]],
-    on_checked: Callable[[int, int], None],
-    should_stop: Callable[[], bool],
-) -> Iterator[Problem]:
-    for done, (case, causes) in enumerate(zip(cohort.cases, found), start=1):
-        yield from (Problem(cohort.path, case.line, cause) for cause in causes)
-        on_checked(done, len(cohort.cases))
-        if should_stop():
-            return
 
 
 Row = dict[str, str]

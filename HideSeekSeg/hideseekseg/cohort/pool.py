@@ -23,24 +23,23 @@ from typing import Any
 
 from ..errors import InputError, UserError
 from ..files import locked, make_folder, remove_abandoned
-from ..model.profile import BUNDLE, read_profile
-from ..output.tables import write_plain
+from ..training.prepare import Problem
 from .case_run import (
-    CASES,
-    INDEX,
     CaseRecord,
     CaseStatus,
-    CaseTask,
+    CheckTask,
     CohortSettings,
     Task,
-    case_key,
+    TaskSettings,
+    cohort_tasks,
     is_current,
     read_record,
+    write_index,
 )
 from .cluster import run_on_cluster
-from .manifest import Cohort, CohortCase
+from .manifest import Cohort
 
-# Of a worker: 1.1 GB were measured with a CT of the whole trunk (`benchmark cohort`), to which the
+# Of a worker: 1.3 GB were measured with a CT of the whole trunk (`benchmark cohort`), to which the
 # images of all its vertebrae come.
 WORKER_BYTES = 2 << 30
 MOST_WORKERS = 256
@@ -106,6 +105,15 @@ class PoolLimits:
 
 
 @dataclass(frozen=True)
+class RunControl:
+    """How a run is done, who hears what happens in it, and who may stop it."""
+
+    limits: PoolLimits
+    on_event: Callable[[CohortEvent], None] = lambda event: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
 class CohortEnd:
     """How many cases have a result, how many have none, and whether a stop left some out."""
 
@@ -163,12 +171,7 @@ def choose_plan(machine: Machine, cases: int, limits: PoolLimits) -> Plan:
 
 
 def run_cohort(
-    cohort: Cohort,
-    out: Path,
-    settings: CohortSettings,
-    limits: PoolLimits,
-    on_event: Callable[[CohortEvent], None],
-    should_stop: Callable[[], bool],
+    cohort: Cohort, out: Path, settings: CohortSettings, control: RunControl
 ) -> CohortEnd:
     """Run all cases whose result is not there yet; everything is in ``out`` at any time.
 
@@ -178,8 +181,8 @@ def run_cohort(
     """
     make_folder(out)
     with locked(out):
-        tasks = cohort_tasks(cohort, out, settings, limits.retry)
-        write_index(cohort, out, settings)
+        tasks = cohort_tasks(cohort, out, settings, control.limits.retry)
+        write_index(cohort, out)
         counts = _Counts(len(tasks))
         todo: deque[Task] = deque()
         for task in tasks:
@@ -188,90 +191,62 @@ def run_cohort(
                 counts.add(record)
             else:
                 todo.append(task)
-            if should_stop():
+            if control.should_stop():
                 return counts.end(stopped=True)
-        _run(todo, counts, limits, on_event, should_stop)
+        _run(todo, counts, control)
         return counts.end(stopped=counts.done + counts.failed < len(tasks))
 
 
-def run_tasks(
-    tasks: Sequence[Task],
-    limits: PoolLimits,
-    on_event: Callable[[CohortEvent], None],
-    should_stop: Callable[[], bool],
-) -> CohortEnd:
+def run_tasks(tasks: Sequence[Task], control: RunControl) -> CohortEnd:
     """Run tasks of any kind as ``run_cohort`` runs cases; what they write is theirs to know."""
     counts = _Counts(len(tasks))
-    _run(deque(tasks), counts, limits, on_event, should_stop)
+    _run(deque(tasks), counts, control)
     return counts.end(stopped=counts.done + counts.failed < len(tasks))
 
 
-def _run(
-    todo: deque[Task],
-    counts: _Counts,
+def check_cohort(
+    cohort: Cohort,
     limits: PoolLimits,
-    on_event: Callable[[CohortEvent], None],
+    tell: Callable[[int, int, Sequence[Problem]], None],
     should_stop: Callable[[], bool],
 ) -> None:
+    """Find all that is wrong with a cohort as far as headers tell; a stop ends it.
+
+    ``tell`` receives the number of cases checked and of all, and what was found since the last
+    call.  A file that crashes its reader, or holds it up, is a problem of its case.
+    """
+    tell(0, len(cohort.cases), cohort.problems)
+    lines = {case.name: case.line for case in cohort.cases}
+
+    def heard(event: CohortEvent) -> None:
+        if isinstance(event, CaseEnded):
+            record = event.record
+            found = [Problem(cohort.path, lines[record.case], one) for one in record.warnings]
+            tell(event.done, event.total, found)
+
+    tasks = [CheckTask(case) for case in cohort.cases]
+    run_tasks(tasks, RunControl(limits, heard, should_stop))
+
+
+def _run(todo: deque[Task], counts: _Counts, control: RunControl) -> None:
     counts.begin()
-    if todo and limits.scheduler:
-        _run_on_cluster(todo, counts, limits, on_event, should_stop)
+    if todo and control.limits.scheduler:
+        _run_on_cluster(todo, counts, control)
     elif todo:
-        _Pool(todo, counts, limits, on_event, should_stop).run()
+        _Pool(todo, counts, control).run()
 
 
-def cohort_tasks(
-    cohort: Cohort, out: Path, settings: CohortSettings, retry: bool = False
-) -> list[CaseTask]:
-    """Return a task for each case; raises WeightsError."""
-    weights_hash = read_profile(settings.weights or BUNDLE).hash
-    return [
-        CaseTask(
-            *(case, out / CASES / case.folder, case_key(case, settings, weights_hash), settings),
-            retry=retry,
-        )
-        for case in cohort.cases
-    ]
-
-
-def write_index(cohort: Cohort, out: Path, settings: CohortSettings) -> None:
-    """Write which cases a folder holds, so that tables and reports need no manifest."""
-    cases = [
-        {
-            **{"case": case.name, "patient": case.patient, "folder": case.folder},
-            **{"ct": str(case.ct.absolute()), "segmentation": str(case.segmentation.absolute())},
-            **{"labels": labels_of(case), "series": case.series},
-            "further": dict(case.further),
-        }
-        for case in cohort.cases
-    ]
-    index = {"schema": 1, "manifest": str(cohort.path.absolute()), "further": cohort.further}
-    write_plain(out / INDEX, {**index, "cases": cases})
-
-
-def labels_of(case: CohortCase) -> str:
-    """Return a convention, or the path of a JSON file that does not depend on where one is."""
-    labels = case.labels or ""
-    return str(Path(labels).absolute()) if labels.lower().endswith(".json") else labels
-
-
-def _run_on_cluster(
-    todo: deque[Task],
-    counts: _Counts,
-    limits: PoolLimits,
-    on_event: Callable[[CohortEvent], None],
-    should_stop: Callable[[], bool],
-) -> None:
+def _run_on_cluster(todo: deque[Task], counts: _Counts, control: RunControl) -> None:
     def start(workers: int, threads: int) -> None:
         plan = Plan(workers, max(threads // max(workers, 1), 1))
-        where = limits.scheduler
-        on_event(CohortStarted(counts.total, counts.kept, plan, "a Dask cluster", where))
+        where = "a Dask cluster", control.limits.scheduler
+        control.on_event(CohortStarted(counts.total, counts.kept, plan, *where))
 
     def tell(record: CaseRecord) -> None:
         counts.add(record)
-        on_event(counts.event(record))
+        control.on_event(counts.event(record))
 
-    run_on_cluster(limits.scheduler, todo, limits.case_timeout, start, tell, should_stop)
+    run_on_cluster(todo, control, start, tell)
 
 
 class _Counts:
@@ -313,26 +288,24 @@ class _Worker:
 class _Pool:
     """Hand out cases until all have ended or a stop is asked for; no process outlives ``run``."""
 
-    def __init__(
-        self,
-        todo: deque[Task],
-        counts: _Counts,
-        limits: PoolLimits,
-        on_event: Callable[[CohortEvent], None],
-        should_stop: Callable[[], bool],
-    ) -> None:
-        self._todo, self._counts, self._limits = todo, counts, limits
-        self._on_event, self._should_stop = on_event, should_stop
+    def __init__(self, todo: deque[Task], counts: _Counts, control: RunControl) -> None:
+        self._todo, self._counts, self._control = todo, counts, control
+        self._settings = todo[0].settings
         self._workers: list[_Worker] = []
         self._started = self._lost = 0
-        self._gpus = 0
-        self._plan: Plan | None = None
+        self._is_told = False
+        # Else the first worker tells what devices there are, and so how many more are wanted.
+        self._plan = self._planned(0) if self._settings.device == "cpu" else None
+
+    def _planned(self, gpus: int) -> Plan:
+        machine = replace(this_machine(), gpus=gpus)
+        return choose_plan(machine, len(self._todo), self._control.limits)
 
     def run(self) -> None:
         try:
             with _few_threads():
                 while self._todo or any(worker.task for worker in self._workers):
-                    if self._should_stop():
+                    if self._control.should_stop():
                         return
                     self._start_workers()
                     self._hand_out()
@@ -347,23 +320,18 @@ class _Pool:
             remove_abandoned()
 
     def _start_workers(self) -> None:
-        """Start one first: it tells what device there is, and so how many more are wanted."""
         busy = sum(worker.task is not None for worker in self._workers)
         wanted = 1 if self._plan is None else min(self._plan.workers, len(self._todo) + busy)
         while len(self._workers) < wanted:
-            settings = (self._todo[0] if self._todo else self._any_task()).settings
             context = get_context("spawn")
             ours, theirs = context.Pipe()
-            words = (theirs, settings, self._started)
+            words = (theirs, self._settings, self._started)
             process = context.Process(target=serve, args=words, daemon=True)
             with _signals_held():
                 process.start()
             theirs.close()
             self._started += 1
             self._workers.append(_Worker(process, ours))
-
-    def _any_task(self) -> Task:
-        return next(worker.task for worker in self._workers if worker.task is not None)
 
     def _hand_out(self) -> None:
         for worker in self._workers:
@@ -396,13 +364,14 @@ class _Pool:
         gpus, device, reason = message
         worker.ready, self._lost = True, 0
         if self._plan is None:
-            machine = replace(this_machine(), gpus=gpus)
-            self._plan = choose_plan(machine, len(self._todo), self._limits)
-            counts = self._counts
-            self._on_event(CohortStarted(counts.total, counts.kept, self._plan, device, reason))
+            self._plan = self._planned(gpus)
+        if not self._is_told:
+            self._is_told = True
+            told = CohortStarted(self._counts.total, self._counts.kept, self._plan, device, reason)
+            self._control.on_event(told)
 
     def _watch_the_clock(self) -> None:
-        limit = self._limits.case_timeout
+        limit = self._control.limits.case_timeout
         for worker in list(self._workers):
             if worker.task is not None and time.monotonic() - worker.began > limit:
                 _end(worker)
@@ -433,7 +402,7 @@ class _Pool:
 
     def _tell(self, record: CaseRecord) -> None:
         self._counts.add(record)
-        self._on_event(self._counts.event(record))
+        self._control.on_event(self._counts.event(record))
 
 
 def _last_words(code: int | None) -> str:
@@ -482,7 +451,7 @@ def _signals_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def serve(connection: Connection, settings: Any, number: int) -> None:
+def serve(connection: Connection, settings: TaskSettings, number: int) -> None:
     """Run in a worker: load the weights, say so, and run the cases that come until none does.
 
     The parent alone decides on signals; when it dies, however it does, this process ends with it.

@@ -15,19 +15,15 @@ from ..files import locked
 from ..model.profile import Geometry
 from ..plain_data import first_line
 from ..training.prepare import Manifest, ManifestRow, PreparedRow, make_shard, shard_groups
-from .case_run import CaseRecord, CaseStatus
-from .pool import CaseEnded, CohortEvent, PoolLimits, run_tasks
+from .case_run import CaseRecord, CaseStatus, NoNetwork
+from .pool import CaseEnded, CohortEvent, PoolLimits, RunControl, run_tasks
 
 
 @dataclass(frozen=True)
-class ShardSettings:
-    """What all shards share; nothing is loaded for them."""
+class ShardSettings(NoNetwork):
+    """What all shards share."""
 
     geometry: Geometry
-
-    def start(self, number: int) -> tuple[Any, tuple[int, str, str]]:
-        """Return nothing to work with: no weights are needed."""
-        return None, (0, "cpu", "no network is used")
 
 
 @dataclass(frozen=True)
@@ -110,7 +106,7 @@ def write_shards_by_engine(
             tell(ended, total, event.record.outcomes)
 
     with locked(out):
-        run_tasks(tasks, limits, heard, should_stop)
+        run_tasks(tasks, RunControl(limits, heard, should_stop))
     if ended < total:
         raise KeyboardInterrupt
     return sum(shard.exists() for shard in groups)

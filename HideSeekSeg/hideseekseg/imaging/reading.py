@@ -127,6 +127,9 @@ def read_ct(
     name and number, where DICOM has them, in the volume's ``identity``.  Raises InputError, also
     for a DICOM series that is not CT, and for a file whose sform and qform contradict each other:
     with ``undecided`` it is returned with both places, for ``anatomy.alignment.settled``.
+
+    DICOM is read in this process, which a damaged file may crash within GDCM: ``read_ct_apart``
+    makes that an InputError.
     """
     path = Path(path)
     if is_folder(path):
