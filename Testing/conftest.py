@@ -142,6 +142,15 @@ def box_files(
     return paths
 
 
+@pytest.fixture(autouse=True, scope="session")
+def kept_reviews(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of reviews at work is not that of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as changed:
+        folder = tmp_path_factory.mktemp("state")
+        changed.setenv("XDG_STATE_HOME", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def mrml() -> Iterator[Slicer]:
     """A real MRML scene, shared by all tests: each one clears what it finds in it."""

@@ -252,6 +252,11 @@ class ReviewPanel:
     def draw_put_back(self, offered: bool) -> None:
         self._ui.putBackButton.setVisible(offered)
 
+    def draw_offer(self, text: str) -> None:
+        """Offer a review that a crash left; an empty text: there is none."""
+        self._ui.offerArea.setVisible(bool(text))
+        self._ui.offerLabel.text = _("A review was not saved: {text}").format(text=text)
+
     def take_comment(self) -> str | None:
         edit = self._ui.commentEdit
         if not edit.modified:

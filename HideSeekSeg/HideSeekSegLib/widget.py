@@ -13,6 +13,7 @@ from hideseekseg.errors import UserError
 from hideseekseg.events import Progress, Started
 from hideseekseg.scene.export_inputs import problems
 from hideseekseg.scene.results import Results
+from hideseekseg.ui.autosave import Recovery
 from hideseekseg.ui.review_session import ReviewSession, latest
 from hideseekseg.ui.segmentation_run import Choices, MakeJob, Outcome, SegmentationRun
 from hideseekseg.ui.texts import done, told
@@ -51,6 +52,8 @@ class Panel:
         self.settings = AdvancedSettings(self.ui, self._check, self.messages)
         view = ReviewPanel(self.ui, self.messages)
         self.review, self.context = view.controller, view.context
+        ask = slicer.util.confirmOkCancelDisplay
+        self.recovery = Recovery(self.review, view.draw_offer, lambda text: bool(ask(text)))
         self.handover = ReviewActions(self.ui, self.review, makeJob)
         self.weightsImport = WeightsImport(self.ui, self.settings, self.messages, makeJob)
         self.keys = Shortcuts(self.ui)
@@ -61,6 +64,8 @@ class Panel:
         self.ui.torchButton.connect("clicked()", self._installTorch)
         self.ui.vertebraeButton.connect("clicked()", self._segmentVertebrae)
         self.ui.rerunButton.connect("clicked()", self._runAgain)
+        self.ui.restoreButton.connect("clicked()", self.recovery.restore)
+        self.ui.discardButton.connect("clicked()", self.recovery.discard)
         removed = slicer.vtkMRMLScene.NodeRemovedEvent
         self._scene = slicer.mrmlScene
         self._tags.append(self._scene.AddObserver(removed, self._removed))
@@ -103,6 +108,7 @@ class Panel:
         self.review.leave()
         self.context.hide()
         self.review.clear()
+        self.recovery.end()
         self._forget()
         for tag in self._tags:
             self._scene.RemoveObserver(tag)
@@ -114,6 +120,7 @@ class Panel:
         self.handover.documents.cancel()
         self._forget()
         self.review.clear()
+        self.recovery.end()
         self.state.idle()
         text = _("The scene was closed: the run was stopped.") if was else ""
         self.messages.show(text, "warning")
@@ -168,6 +175,7 @@ class Panel:
             self._check()
             return False
         self._run = run
+        self.recovery.look(None, None)  # nothing is opened beside a run
         self.state.busy()
         return True
 
@@ -193,6 +201,7 @@ class Panel:
         else:
             self.review.renew()
             self.review.begin()
+            self.recovery.keep()
 
     def said(self, text: str) -> None:
         self.messages.show(text, "warning")
@@ -216,6 +225,7 @@ class Panel:
             self.messages.show(done(run.review))
         else:
             self.messages.show(text, "error" if outcome == "failed" else "warning")
+        self.recovery.look(*self._inputs())
         self._check()
 
     def _runAgain(self) -> None:
@@ -249,6 +259,7 @@ class Panel:
         results = self.review.results
         if ct is not None and (results is None or results.ctNode is not ct):
             self._restore(ct)
+        self.recovery.look(ct, segmentation)
         self._check()
 
     def _check(self) -> None:
@@ -270,7 +281,7 @@ class Panel:
         """Why no run can start with what is chosen."""
         ct, segmentation = self._inputs()
         if segmentation is not None and Results.isOne(segmentation):
-            text = _("“{name}” holds results: choose the vertebrae themselves.")
+            text = _("“{name}” contains results: choose the vertebrae themselves.")
             return [text.format(name=segmentation.GetName())]
         bodies = self.ui.bodiesSelector.currentNode()
         return problems(ct, segmentation, self.levels.corrections(), bodies)
@@ -340,7 +351,7 @@ class Panel:
 
     def _hear(self, line: str) -> None:
         """Show what TotalSegmentator says; nothing can be clicked while it works."""
-        text = _("TotalSegmentator is at work…")
+        text = _("TotalSegmentator is running…")
         self.messages.show(f"{text} {line}".strip())
         slicer.app.processEvents(qt.QEventLoop.ExcludeUserInputEvents)
 

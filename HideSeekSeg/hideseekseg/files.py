@@ -262,7 +262,7 @@ def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
         if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
+            raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
         return os.fdopen(number, "rb")
     except BaseException:
         os.close(number)
@@ -281,7 +281,9 @@ def read_bytes(
     except ValueError as cause:
         raise error(str(path).replace("\0", "?"), "is not a possible file name") from cause
     if len(content) > most_bytes:
-        raise error(path, f"is larger than {most_bytes / 2**20:.0f} MB: it is no such file")
+        raise error(
+            path, f"is larger than {most_bytes / 2**20:.0f} MB, too large for a file of this kind"
+        )
     return content
 
 
@@ -290,7 +292,7 @@ def read_text(path: Path, most_bytes: int = MOST_TEXT, error: type[UserError] = 
     try:
         return read_bytes(path, most_bytes, error).decode("utf-8-sig")
     except UnicodeDecodeError as cause:
-        raise error(path, "cannot be read: it is no text in UTF-8") from cause
+        raise error(path, "cannot be read: it is not UTF-8 text") from cause
 
 
 def read_json(
@@ -371,7 +373,7 @@ def unpack(archive: Path, folder: Path, limits: ArchiveLimits = ArchiveLimits())
 
 def _check(archive: Path, members: list[zipfile.ZipInfo], limits: ArchiveLimits) -> None:
     if len(members) > limits.members:
-        raise InputError(archive, f"holds {len(members)} members, more than {limits.members}")
+        raise InputError(archive, f"contains {len(members)} members, more than {limits.members}")
     total = sum(member.file_size for member in members)
     if total > limits.total_bytes:
         raise InputError(archive, f"would unpack to {total / 1e9:.1f} GB, which is too much")
@@ -393,11 +395,11 @@ def _fault(member: zipfile.ZipInfo) -> str:
     if not path.parts or path.is_absolute() or ".." in path.parts:
         return "lies outside the archive"
     if any(letter in name for letter in '\\:*?"<>|') or any(ord(letter) < 32 for letter in name):
-        return "has a name that is no file name everywhere"
+        return "has a name that is not a valid file name on every system"
     if any(
         part.split(".")[0].upper() in _RESERVED or part != part.rstrip(" .") for part in path.parts
     ):
-        return "has a name that is no file name everywhere"
+        return "has a name that is not a valid file name on every system"
     kind = stat.S_IFMT(member.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link or no file"
@@ -462,7 +464,7 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
         shape, by_columns, kind = _read_header(stream, name)
         size = math.prod(shape) * kind.itemsize
         if min(shape, default=0) < 0 or size > member.file_size:
-            raise ValueError(f"{name} promises more than it holds")
+            raise ValueError(f"{name} promises more than it contains")
         data = bytearray(size)
         if stream.readinto(data) != size:  # type: ignore[attr-defined]
             raise ValueError(f"{name} is cut short")
@@ -484,7 +486,7 @@ def _read_header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, n
         warnings.simplefilter("ignore")  # of damaged headers
         shape, by_columns, kind = read(stream)
     if kind.hasobject:
-        raise ValueError(f"{name} holds Python objects, which are not read")
+        raise ValueError(f"{name} contains Python objects, which are not read")
     return shape, by_columns, kind
 
 

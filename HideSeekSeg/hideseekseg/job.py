@@ -218,7 +218,7 @@ def writable(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(folder, f"cannot be written: {error.strerror or error}") from error
     except ValueError as error:
-        raise InputError(str(folder).replace("\0", "?"), "is no possible name") from error
+        raise InputError(str(folder).replace("\0", "?"), "is not a possible file name") from error
     try:
         yield
     finally:

@@ -158,7 +158,7 @@ def segment_spine(
 
     Raises SegmentationError where segmentation and CT do not go together, InputError where labels
     are not understood or header, levels or outlines contradict the anatomy, NotCTError where the
-    volume is no CT, ScheduleError where the weights have no such schedule.
+    volume is not a CT, ScheduleError where the weights have no such schedule.
     """
     model = scheduled(model, options.schedule) if options.schedule else model
     check_values(ct)
@@ -193,7 +193,7 @@ def segment_spine(
 
     try:
         scale, cut = _scale(ct, segmentation.source, levels, prepared, watch)
-        if agreement.refusal:  # what is no CT at all was told by its values
+        if agreement.refusal:  # what is not a CT was recognised by its values
             raise SegmentationError(segmentation.source, agreement.refusal)
         facts["hounsfield"] = scale.is_hu
         flags = (*agreement.flags, *((cut,) if cut else ()))

@@ -196,7 +196,7 @@ def test_every_level_is_known_in_every_spelling(
         ("T12 L1", "several levels (T12, L1)"),
         ("L5/S1", "several levels (L5, S1)"),
         ("L1-2", "several levels (L1, L2)"),
-        ("lumbar vertebra", "says no level"),
+        ("lumbar vertebra", "does not give a level"),
         ("C8", "C8 is not a level"),
         ("T14", "T14 is not a level"),
         ("L7", "L7 is not a level"),
@@ -367,7 +367,7 @@ def test_values_are_never_read_without_a_declaration() -> None:
 
 
 def test_a_wrong_declaration_is_told_with_the_values() -> None:
-    with pytest.raises(InputError, match=r"no vertebra by verse; values present: 32, 33"):
+    with pytest.raises(InputError, match=r"no vertebrae by verse; values present: 32, 33"):
         assign(valued(32, 33), "verse")
 
 
@@ -447,7 +447,7 @@ def test_a_mapping_file(tmp_path: Path) -> None:
         ('{"3": "L1"', "not valid JSON"),
         ("", "not valid JSON"),
         ("[" * 100000, "not valid JSON"),
-        ("{}", "no vertebra by map.json"),
+        ("{}", "no vertebrae by map.json"),
     ],
 )
 def test_a_bad_mapping_file_is_refused_in_one_line(tmp_path: Path, text: str, cause: str) -> None:

@@ -95,7 +95,8 @@ def test_a_jump_without_room_flags_every_level() -> None:
     report = check_order(renamed(curve(LUMBAR), levels))
     assert set(report.flags) == set(levels)
     assert (
-        "between T12 and L2" in report.flags["T10"][0] and "no room for L1" in report.flags["L4"][0]
+        "T12 and L2 (31 mm apart) leave no room for L1" in report.flags["T10"][0]
+        and "no room for L1" in report.flags["L4"][0]
     )
     assert report.missing == ()
 
@@ -105,7 +106,8 @@ def test_room_for_a_vertebra_without_a_number_flags_every_level() -> None:
     del centres["T12"]
     report = check_order(renamed(centres, ["T11", "T12", "L1", "L2", "L3"]))
     assert set(report.flags) == {"T11", "T12", "L1", "L2", "L3"}
-    assert "between T12 and L1" in report.flags["T11"][0] and "no label" in report.flags["T11"][0]
+    flag = report.flags["T11"][0]
+    assert "T12 and L1" in flag and "leave room for a vertebra without a label" in flag
 
 
 def test_exchanged_vertebrae_are_both_flagged_and_no_others() -> None:
@@ -251,7 +253,7 @@ def test_what_cannot_be_one_vertebra_is_not_analysed(
 
 def test_a_label_over_the_whole_spine_is_refused() -> None:
     array, _ = solid(LUMBAR)
-    with pytest.raises(InputError, match=r"spine\.nii\.gz: .*L3: its label holds more than one"):
+    with pytest.raises(InputError, match=r"spine\.nii\.gz: .*L3: its label contains more than one"):
         checked((array > 0).astype(np.uint8), {"L3": 1})
 
 

@@ -236,7 +236,7 @@ def test_bad_file_gets_one_line_and_no_results(
     ("words", "cause"),
     [
         (["--weights", "/nowhere"], "cannot be read"),
-        (["--labels", "atlas"], "no label convention"),
+        (["--labels", "atlas"], "not a label convention"),
         (["--levels", "C3"], "contains no C3"),
         (["--schedule", "fast"], "the weights 'tiny' have no fast schedule"),
         (["--bodies", "nobody.nii.gz"], "nobody.nii.gz: does not exist"),

@@ -65,7 +65,9 @@ def test_result_of_another_scan_is_not_overwritten_unasked(
     before = {name: (out / name).read_bytes() for name in listed(out)}
     assert main([*of(words, other), "--each"]) == 2
     said = capfd.readouterr().err
-    assert said.count("\n") == 1 and f"{out}: holds the result of another scan (ct.nii.gz [" in said
+    assert (
+        said.count("\n") == 1 and f"{out}: contains the result of another scan (ct.nii.gz [" in said
+    )
     assert "--overwrite" in said
     assert {name: (out / name).read_bytes() for name in listed(out)} == before
     assert main(words) == 0, "the same scan may be run again"
@@ -87,7 +89,7 @@ def test_vertebrae_alone_say_whose_they_are(
         if "vertebrae" not in name:
             (out / name).unlink()
     assert main(of(words, other)) == 2
-    assert "holds the result of another scan (ct.nii.gz [" in capfd.readouterr().err
+    assert "contains the result of another scan (ct.nii.gz [" in capfd.readouterr().err
     assert main([*of(words, other), "--overwrite"]) == 0
     assert not [name for name in listed(out) if "vertebrae" in name]
 
@@ -100,7 +102,7 @@ def test_result_that_does_not_say_of_which_scan_is_kept_too(
     content = (old / "candidates.json").read_bytes()
     (tmp_path / "out" / "candidates.json").write_bytes(content)
     assert main(words) == 2
-    assert "does not say of which scan it is (candidates.json)" in capfd.readouterr().err
+    assert "does not say which scan it is of (candidates.json)" in capfd.readouterr().err
     assert (tmp_path / "out" / "candidates.json").read_bytes() == content
     assert main([*words, "--overwrite"]) == 0
 

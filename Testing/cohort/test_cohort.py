@@ -451,7 +451,7 @@ def test_check_tells_all_that_is_wrong_at_once(
         6: "one 3D volume is needed",
         7: "whole.nii: is truncated",
         8: "does not name its labels",
-        9: "nonsense: is no label convention",
+        9: "nonsense: is not a label convention",
         10: "has no ct",
         11: "the case 'A' stands in line 2 already",
         12: "the CT is of patient p1 in line 2, of p2 here",
@@ -461,7 +461,7 @@ def test_check_tells_all_that_is_wrong_at_once(
         own = [line for line in lines if line.startswith(f"{manifest}, line {number}: ")]
         assert len(own) == 1 and cause in own[0], (number, own)
     assert not [line for line in lines if ", line 2: " in line], "a good case is called wrong"
-    assert lines[-1].endswith(f"{len(wanted)} wrong, as far as headers tell")
+    assert lines[-1].endswith(f"{len(wanted)} wrong, as far as headers show")
     # A table with wrong lines is not run at all.
     assert main(files.words(folder / "out")) == 2 and not (folder / "out" / "cases").exists()
 

@@ -318,9 +318,9 @@ def test_a_plain_label_map_has_a_segment_per_value(
     ("array", "cause"),
     [
         (np.zeros((4, 5, 6), np.uint8), "empty segmentation"),
-        (labels() * np.float32(0.25), "not a label map: it holds values such as 5.25"),
+        (labels() * np.float32(0.25), "not a label map: it contains values such as 5.25"),
         (np.where(labels() > 20, np.nan, 0).astype(np.float32), "such as nan"),
-        (noise() - 1024, "not a label map: it holds values such as -"),
+        (noise() - 1024, "not a label map: it contains values such as -"),
         (labels() * 1e30, "not a label map"),
     ],
     ids=["empty", "probabilities", "nan", "a CT", "huge"],

@@ -116,7 +116,7 @@ def only_organs(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "file", "cause"),
     [
-        (several_labels, "L1.nii.gz", "holds several labels"),
+        (several_labels, "L1.nii.gz", "contains several labels"),
         (other_grid, "T12.nii.gz", "another grid than L1.nii.gz"),
         (only_empty, "", "only empty masks"),
         (only_organs, "", "no mask of a vertebra"),

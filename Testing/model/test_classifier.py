@@ -33,7 +33,7 @@ def test_move_to_reaches_p_along_the_normal(logit: float, p: float, seed: int) -
     ("name", "value", "cause"),
     [
         ("coef", torch.zeros(4), "coef must not be zero"),
-        ("mean", torch.tensor([0.0, 1.0, 2.0, float("nan")]), "mean holds values"),
+        ("mean", torch.tensor([0.0, 1.0, 2.0, float("nan")]), "mean contains values"),
         ("scale", torch.ones(3), "scale has shape"),
         ("intercept", float("inf"), "intercept is not finite"),
     ],

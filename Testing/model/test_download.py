@@ -239,7 +239,7 @@ def test_file_placed_by_hand_is_taken_and_a_changed_one_is_not(site: Site, tmp_p
 @pytest.mark.parametrize("text", ["{", "[]", '{"last.ckpt": 1}'])
 def test_damaged_memory_is_named(text: str, site: Site, tmp_path: Path) -> None:
     (tmp_path / MEMORY).write_text(text)
-    with pytest.raises(DownloadError, match=f"{MEMORY}: is no"):
+    with pytest.raises(DownloadError, match=f"{MEMORY}: is not"):
         fetch(site.source(), tmp_path)
 
 
@@ -324,7 +324,7 @@ def test_consent_fetches_all_and_imports(
     out, err = capfd.readouterr()
     assert out.count(hashlib.sha256(CONTENT).hexdigest()) == 3
     assert err == (
-        f"hideseekseg: {tmp_path / 'classifier_lr.pkl'}: is no uncompressed pickle of protocol"
+        f"hideseekseg: {tmp_path / 'classifier_lr.pkl'}: is not an uncompressed pickle of protocol"
         " 2 to 5\n"
     )
     names = {MEMORY, *(source.name for source in own)}

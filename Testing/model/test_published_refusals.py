@@ -126,12 +126,12 @@ def exaggerating(path: Path) -> None:
 
 CHECKPOINTS: dict[str, tuple[Damage, str]] = {
     "missing": (Path.unlink, "No such file"),
-    "empty": (bytes_of(b""), "no checkpoint of torch"),
-    "words": (bytes_of(b"these are no weights"), "no checkpoint of torch"),
+    "empty": (bytes_of(b""), "not a PyTorch checkpoint"),
+    "words": (bytes_of(b"these are no weights"), "not a PyTorch checkpoint"),
     "half": (cut, "cut short"),
     "old format": (
         saved({"state_dict": {}}, _use_new_zipfile_serialization=False),
-        "no checkpoint of torch",
+        "not a PyTorch checkpoint",
     ),
     "deflated bomb": (
         with_member("last/data/9000", bytes(1 << 27), zipfile.ZIP_DEFLATED),
@@ -151,11 +151,11 @@ CHECKPOINTS: dict[str, tuple[Damage, str]] = {
     "longer prefix": (named("net.ema_model."), "another model's"),
     "other widths": (lambda path: write_checkpoint(path, hollow(TINY)), "has shape"),
     "missing tensor": (with_tensors(out__2__bias=None), f"lacks the tensor '{BIAS}'"),
-    "extra tensor": (with_tensors(extra=torch.zeros(1)), "holds 'extra', unknown"),
-    "endless name": (with_tensors(**{"x" * 9999: torch.zeros(1)}), "holds 'xxx"),
+    "extra tensor": (with_tensors(extra=torch.zeros(1)), "contains 'extra', unknown"),
+    "endless name": (with_tensors(**{"x" * 9999: torch.zeros(1)}), "contains 'xxx"),
     "other shape": (with_tensors(out__2__bias=torch.zeros(2)), "has shape (2,) instead of (1,)"),
-    "integers": (with_tensors(out__2__bias=torch.zeros(1).int()), "no tensor of numbers"),
-    "no tensor": (with_tensors(out__2__bias="text"), "no tensor of numbers"),
+    "integers": (with_tensors(out__2__bias=torch.zeros(1).int()), "not a numeric tensor"),
+    "no tensor": (with_tensors(out__2__bias="text"), "not a numeric tensor"),
     "sparse": (with_tensors(out__2__bias=torch.ones(1).to_sparse()), "not finite"),
     "NaN": (with_tensors(out__2__bias=torch.full((1,), float("nan"))), "not finite"),
     "infinite": (with_tensors(out__2__bias=torch.full((1,), float("inf"))), "not finite"),
@@ -186,7 +186,7 @@ def test_checkpoint_that_would_run_a_command_is_refused(
         "in their place": {"state_dict": {**weights, f"ema_model.{BIAS}": call}},
     }[where]
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    assert_refused(files, CHECKPOINT, "mkdir" if zipped else "no checkpoint of torch", capfd)
+    assert_refused(files, CHECKPOINT, "mkdir" if zipped else "not a PyTorch checkpoint", capfd)
     assert not folder.exists()
     with suppress(Exception):
         torch.load(path, weights_only=False)
@@ -220,14 +220,18 @@ def with_nan(length: int) -> np.ndarray:
 
 
 PICKLES: dict[str, tuple[str, object, str]] = {
-    "swapped": (CLASSIFIER, fitted(512)[1], "holds a StandardScaler where a LogisticRegression"),
+    "swapped": (CLASSIFIER, fitted(512)[1], "contains a StandardScaler where a LogisticRegression"),
     "another classifier's scaler": (SCALER, fitted(8)[1], "'mean_' has shape (8,) instead of"),
     "another latent": (CLASSIFIER, fitted(8)[0], "'coef_' has shape (1, 8) instead of (1, 512)"),
     "another scaler": (SCALER, MinMaxScaler(), "names sklearn.preprocessing._data.MinMaxScaler"),
     "unfitted": (CLASSIFIER, LogisticRegression(), "lacks the array 'coef_'"),
     "no scale": (SCALER, estimators(scale_=None)[1], "lacks the array 'scale_'"),
-    "NaN": (SCALER, estimators(mean_=with_nan(512))[1], "'mean_' holds values that are not finite"),
-    "infinite": (CLASSIFIER, estimators(intercept_=np.array([np.inf]))[0], "'intercept_' holds"),
+    "NaN": (
+        SCALER,
+        estimators(mean_=with_nan(512))[1],
+        "'mean_' contains values that are not finite",
+    ),
+    "infinite": (CLASSIFIER, estimators(intercept_=np.array([np.inf]))[0], "'intercept_' contains"),
     "zero scale": (SCALER, estimators(scale_=np.zeros(512))[1], "not positive"),
     "zero classifier": (CLASSIFIER, estimators(coef_=np.zeros((1, 512)))[0], "all zero"),
     "other classes": (CLASSIFIER, estimators(classes_=np.array([1, 2]))[0], "does not tell 1"),

@@ -232,10 +232,10 @@ def test_missing_uids_foreign_series_and_tilted_gantries_are_refused(
     assert "was taken with a tilted gantry" in text and "corrected copy" in text
 
     sitk.WriteImage(to_sitk(made["ct"]), tmp_path / "ct.nrrd")
-    assert "is no DICOM series" in refusal(capsys, result, tmp_path / "ct.nrrd")
+    assert "is not a DICOM series" in refusal(capsys, result, tmp_path / "ct.nrrd")
     (tmp_path / "empty").mkdir()
     text = refusal(capsys, tmp_path / "empty", made["folder"] / "ct")
-    assert "is no folder of results" in text
+    assert "is not a results folder" in text
 
 
 def test_files_that_contradict_each_other_and_a_result_without_lesions(

@@ -93,7 +93,7 @@ def test_it_says_what_was_analysed_and_what_not_and_why(run: Path) -> None:
     assert page.row("T12") == ["T12", "Not analysed: metal", "", ""]
     assert page.row("T10", "2 lesions outlined")[2:] == ["0.98", "cut by the field of view"]
     assert page.row("T11")[1] == "Unremarkable"
-    assert "Not reviewed: these are the findings of the method, judged by nobody." in page.text
+    assert "Not reviewed: these are the findings of the method." in page.text
     assert page.text.count("Research use only. Not a medical device") == 2
     assert page.row("Threshold")[1] == "0.5" and "0123456789abcdef" in page.row("Weights")[1]
     assert page.row("Versions")[1] == "hideseekseg 0.1.7"
@@ -131,8 +131,8 @@ def test_elements_of_stability_are_named_and_no_total_is_claimed(run: Path) -> N
     assert bodies[0].startswith("height 24, 24, 24 mm (front, middle, back), no loss of 20 %")
     assert "against T11" in bodies[0] and "lesions take" in bodies[0]
     assert bodies[1] == "height not compared: no neighbour was analysed"
-    assert all(row[1] == "not told by images" for row in page.rows if row[0] == "Pain")
-    assert page.rows.count(["Pain", "not told by images"]) == 2
+    assert all(row[1] == "not assessable on images" for row in page.rows if row[0] == "Pain")
+    assert page.rows.count(["Pain", "not assessable on images"]) == 2
 
 
 def test_a_review_says_who_accepted_and_what_was_left_open(run: Path, tmp_path: Path) -> None:
@@ -142,12 +142,15 @@ def test_a_review_says_who_accepted_and_what_was_left_open(run: Path, tmp_path: 
     assert "Reviewed by R. Ader, 2026-03-04 05:06:07" in page.text
     assert "2 lesions (1 lytic and 1 blastic) in 2 of 3 vertebrae analysed: T10, T11." in page.text
     assert "1 finding rejected by the reader." in page.text
-    assert "judged by nobody, not counted: L1 lytic 1." in page.text
-    assert page.row("L1")[1] == "Lesion outlined, judged by nobody and not counted"
+    assert "not reviewed, not counted: L1 lytic 1." in page.text
+    assert page.row("L1")[1] == "Lesion outlined, not reviewed and not counted"
     assert "Comment: sclerotic <b>rim</b>" in page.text and "b" not in page.tags
     assert "Drawn by the reader; the method did not find it." in page.text
     again = report(tmp_path, "--unreviewed")
-    assert "judged by nobody." in again.text and "3 lesions" in again.text
+    assert (
+        "Not reviewed: these are the findings of the method." in again.text
+        and "3 lesions" in again.text
+    )
 
 
 def test_without_stored_images_it_says_so(run: Path, tmp_path: Path) -> None:

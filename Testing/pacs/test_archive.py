@@ -480,7 +480,7 @@ def test_our_own_segmentation_is_not_taken_for_one_of_vertebrae(
     assert file.name == f"{ROOT}.15.dcm"
     capsys.readouterr()
     line = refusal(capsys, "fetch", archive.config("web"), "--study", TWO, "--out", tmp_path / "x")
-    assert f"x: holds another study ({JAPANESE}): choose another folder" in line
+    assert f"x: contains another study ({JAPANESE}): choose another folder" in line
 
 
 def test_of_several_series_the_segmentations_own_is_taken(
@@ -496,9 +496,9 @@ def test_of_several_series_the_segmentations_own_is_taken(
     line = refusal(
         capsys, "fetch", config, "--study", TWO, "--out", tmp_path / "c", "--series", "3"
     )
-    assert "holds no CT series 3 of this study; it has: " in line and "9: bone, 8 inst" in line
+    assert "contains no CT series 3 of this study; it has: " in line and "9: bone, 8 inst" in line
     line = refusal(capsys, "fetch", config, "--study", f"{ROOT}.9", "--out", tmp_path / "d")
-    assert f"holds no study {ROOT}.9" in line
+    assert f"contains no study {ROOT}.9" in line
 
 
 def test_what_cannot_be_right_to_send_is_not_sent(
@@ -515,7 +515,7 @@ def test_what_cannot_be_right_to_send_is_not_sent(
         assert "names another patient for this study" in line and "nothing was sent" in line
         peer.held.clear()
         line = refusal(capsys, "send", peer.config(tmp_path), run_once)
-        assert f"holds no study {JAPANESE}" in line
+        assert f"contains no study {JAPANESE}" in line
         assert peer.stored == []
 
 
@@ -524,7 +524,7 @@ def test_nothing_is_sent_twice_until_the_result_changes(
 ) -> None:
     before = archive.uids(JAPANESE)
     assert pacs("send", archive.config("web"), run_once) == 0
-    assert "the archive holds lesions.dcm" in capsys.readouterr().out
+    assert "the archive contains lesions.dcm" in capsys.readouterr().out
     assert archive.uids(JAPANESE) == before
     # The other protocol is another way in: the same objects are stored by it, and confirmed.
     for one in archive.objects(JAPANESE)["SR"] + archive.objects(JAPANESE)["DOC"]:
@@ -572,7 +572,7 @@ def test_a_series_that_is_not_whole_or_not_the_one_asked_for_is_refused(
         peer.changed = lambda one: one
         peer.held = [x for x in peer.held if x.Modality == "CT"]
         line = refusal(capsys, "fetch", config, *words, tmp_path / "alone")
-        assert "holds no segmentation (SEG, RTSTRUCT) of this study" in line
+        assert "contains no segmentation (SEG, RTSTRUCT) of this study" in line
 
 
 def with_values(dataset: Any, **values: str) -> Any:
@@ -664,7 +664,7 @@ def test_what_goes_wrong_is_one_line_with_its_cause(
     wrong = archive.config("web", password={"env": "ARCHIVE_SECRET"})
     assert "does not accept the token or password (401)" in told(wrong)
     elsewhere = archive.config("web", url=f"http://127.0.0.1:{archive.http}/nowhere")
-    assert "knows no such thing (404)" in told(elsewhere)
+    assert "has no such object (404)" in told(elsewhere)
     assert "called ae title not recognised (ae_title WRONG)" in told(
         archive.config("get", ae_title="WRONG")
     )

@@ -312,7 +312,7 @@ class TotalSegmentatorLogic:
         assert task == "total" and set(subset) <= CLASSES
         self.logCallback("Creating segmentations")
         if self.shown:
-            assert self.shown() == "TotalSegmentator is at work… Creating segmentations"
+            assert self.shown() == "TotalSegmentator is running… Creating segmentations"
         if self.fails:
             raise RuntimeError(self.fails)
         self.calls.append(ct)

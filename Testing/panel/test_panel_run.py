@@ -217,11 +217,11 @@ def test_a_failure_names_the_scenes_own_node(
 ) -> None:
     lines = (
         "words = sys.argv; file = words[words.index('segment') + 1]\n"
-        f"print({to_line(Failed('is no CT', 'FILE'))!r}.replace('FILE', file)); sys.exit(2)"
+        f"print({to_line(Failed('is not a CT', 'FILE'))!r}.replace('FILE', file)); sys.exit(2)"
     )
     with run_scripted(desktop, box_spine, scripted(tmp_path, lines)) as opened:
         opened.wait_for_end(20)
-        assert opened.message == "Boxes: is no CT."
+        assert opened.message == "Boxes: is not a CT."
 
 
 def finished_t10(spine: Spine, folder: Path) -> VertebraDone:
@@ -476,7 +476,7 @@ def test_results_are_no_vertebrae(desktop: Desktop) -> None:
     ct = add_review(make_result(grid).vertebrae, grid)
     with open_panel(desktop) as opened:
         opened.choose(ct, results_in_scene()[0])
-        assert "holds results" in opened.ui.estimateLabel.text
+        assert "contains results" in opened.ui.estimateLabel.text
         assert not opened.ui.segmentButton.enabled
 
 

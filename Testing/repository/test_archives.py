@@ -63,7 +63,7 @@ def test_a_name_outside_or_of_no_file_is_refused(tmp_path: Path, name: str) -> N
     [
         ([(link("link"), b"/etc")], "is a link"),
         ([("A", b"1"), ("a", b"2")], "stands in it twice"),
-        ([(f"{n}", b"") for n in range(12)], "holds 12 members, more than 10"),
+        ([(f"{n}", b"") for n in range(12)], "contains 12 members, more than 10"),
         ([("zeros", bytes(3000))], "would unpack to"),
     ],
 )

@@ -243,7 +243,7 @@ def test_a_rejected_candidate_keeps_its_reason(review: Review) -> None:
     assert review.item("L1-lytic-1").reason == "", "an accepted one has no benign reason"
     review.undo()
     assert review.item("L1-lytic-1").reason == "haemangioma"
-    with pytest.raises(ValueError, match="'cyst' is no reason"):
+    with pytest.raises(ValueError, match="'cyst' is not a reason"):
         review.judge("L1-lytic-1", "rejected", "cyst")  # type: ignore[arg-type]
 
 

@@ -724,7 +724,7 @@ def test_several_workers_write_the_same_shards_as_one(scan: Path) -> None:
 
 def test_shards_of_another_recipe_stand_in_the_way(scan: Path) -> None:
     run_simulate(job(scan, vertebrae=1), lambda line: None)
-    with pytest.raises(InputError, match="holds another recipe"):
+    with pytest.raises(InputError, match="contains another recipe"):
         run_simulate(job(scan, vertebrae=2), lambda line: None)
 
 

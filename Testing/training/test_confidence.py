@@ -503,7 +503,7 @@ def test_what_cannot_be_fitted_or_judged_is_refused_in_one_line(
         assert lack in refused("calibrate", WEIGHTS, tmp_path / f"{name}.json", "--out", out)
     cases = observed / "cases"
     words = ("benchmark", "observe", cases, "--patients", "Cyn", "--out", out)
-    assert "has no vertebra of Cyn" in refused(*words)
+    assert "contains no vertebrae of Cyn" in refused(*words)
     assert not out.exists()
     damaged = tmp_path / "damaged.json"
     damaged.write_text('[{"patient": "Ada"', encoding="utf-8")

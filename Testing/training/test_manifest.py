@@ -109,7 +109,7 @@ def test_table_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
         (b"image,mask,label\n", "no column patient"),
         (b"image,mask,label,patient\n", "no row"),
         ("image,mask,label,patient\nä,b,0,c\n".encode("latin-1"), "UTF-8"),
-        (b'image,mask,label,patient\n"a,b,0,c\n', "no CSV"),
+        (b'image,mask,label,patient\n"a,b,0,c\n', "not a CSV file"),
     ],
 )
 def test_what_is_no_manifest_is_refused(tmp_path: Path, text: bytes, cause: str) -> None:
@@ -219,7 +219,7 @@ def test_a_mask_on_another_grid_is_a_note(ward: Ward) -> None:
         (GOOD.replace("T11", "L5"), "mask: contains no L5; it contains T11, T12, L1"),
         (GOOD.replace("T11,totalsegmentator", ","), "3 labels: say by level"),
         (GOOD.replace(",totalsegmentator", ","), "declare a convention"),
-        (GOOD.replace("totalsegmentator", "mine"), "no label convention"),
+        (GOOD.replace("totalsegmentator", "mine"), "not a label convention"),
         (GOOD.replace("bodies", "far"), "outside the CT"),
         (GOOD.replace("bodies", "low").replace("T11", "L1"), "cut by the field of view"),
         (GOOD.replace("bodies", "speck"), "too few voxels"),
@@ -389,10 +389,10 @@ def test_check_is_content_with_a_good_manifest(
 
 def test_one_class_is_nothing_to_learn_from(ward: Ward, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(ward.table(GOOD))]) == 1
-    assert "holds healthy vertebrae alone" in capsys.readouterr().out
+    assert "contains healthy vertebrae only" in capsys.readouterr().out
     assert main(["prepare", str(ward.table(GOOD)), "--out", str(ward.folder / "out")]) == 0
     assert main(["train", str(ward.folder / "out"), "--out", str(ward.folder / "w")]) == 2
-    assert "holds healthy vertebrae alone" in capsys.readouterr().err
+    assert "contains healthy vertebrae only" in capsys.readouterr().err
 
 
 def test_prepare_refuses_a_wrong_table_and_says_what_it_leaves_out(

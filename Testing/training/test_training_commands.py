@@ -121,7 +121,7 @@ def test_begun_training_is_not_resumed_with_other_settings(
     folder: Path, undisturbed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run((*training(folder, undisturbed), "--seed", "5")) == 2
-    line = f"{undisturbed}: holds a training that was begun with other settings"
+    line = f"{undisturbed}: contains a training that was begun with other settings"
     assert capsys.readouterr().err == f"hideseekseg: {line}\n"
 
 

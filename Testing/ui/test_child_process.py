@@ -119,7 +119,7 @@ def crash(path: Path) -> None:
 
 
 def refuse(path: Path) -> None:
-    raise WeightsError(path, "is no file of weights")
+    raise WeightsError(path, "is not a weights file")
 
 
 def out_of_memory(path: Path) -> None:
@@ -135,7 +135,7 @@ def answer(path: Path, number: int) -> tuple[str, int, int]:
     ("read", "kind", "cause"),
     [
         (crash, InputError, "crashed the process that read it (status -11)"),
-        (refuse, WeightsError, "is no file of weights"),
+        (refuse, WeightsError, "is not a weights file"),
         (out_of_memory, InputError, "does not fit into memory"),
     ],
 )

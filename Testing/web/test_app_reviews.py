@@ -179,7 +179,7 @@ def test_each_scan_has_its_folder_and_none_is_overwritten_unasked(
 
     save(tab, out)
     tab.page.wait_for_selector("#question-dialog[open]", timeout=PATIENCE)
-    assert "holds the result of another scan (ct [" in tab.text("#question")
+    assert "contains the result of another scan (ct [" in tab.text("#question")
     tab.page.click("#answer-no")
     tab.page.wait_for_selector("#question-dialog:not([open])", state="attached")
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
@@ -279,8 +279,14 @@ def test_review_is_offered_again_after_the_server_was_killed(
         tab.page.context.close()
     for folder in state.rglob("reviews/*"):
         assert folder.stat().st_mode & 0o077 == 0 or os.name == "nt"
+    [left] = (path.parent for path in state.rglob("about.json"))
+    shutil.copytree(left, left.with_name("slicer"))  # one of Slicer's, which only its scene had
+    about = json.loads((left / "about.json").read_text("utf-8"))
+    about["source"] |= {"slicer": True}
+    (left.with_name("slicer") / "about.json").write_text(json.dumps(about), "utf-8")
     with app.serve(*words, state=state) as served:
         tab = open_tab(browser, served.url)
+        assert len(tab.page.query_selector_all(".offer")) == 1
         assert "1 accepted" in tab.text(".offer") and "ct [" in tab.text(".offer")
         tab.page.click(".offer button:has-text('Discard')")
         tab.page.wait_for_selector("#question-dialog[open]", timeout=PATIENCE)
@@ -301,6 +307,7 @@ def test_review_is_offered_again_after_the_server_was_killed(
         tab.until_state("unsaved", True)
         assert tab.complaints == []
         served.stop()  # as Ctrl-C does: it is offered once more
+    shutil.rmtree(left.with_name("slicer"))
     [again] = offers(state, monkeypatch)
     assert "1 accepted" in again
 

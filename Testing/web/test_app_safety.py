@@ -224,8 +224,8 @@ def upload(tab: Tab, ct: Path | None, vertebrae: Path | None) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("notes.txt", b"no image at all", "notes.txt: is no NIfTI, NRRD, MHA or DICOM file"),
-        ("page.nii", b"<html>" * 200, "page.nii: is no NIfTI, NRRD, MHA or DICOM file"),
+        ("notes.txt", b"no image at all", "notes.txt: is not a NIfTI, NRRD, MHA or DICOM file"),
+        ("page.nii", b"<html>" * 200, "page.nii: is not a NIfTI, NRRD, MHA or DICOM file"),
         ("large.nii.gz", b"\x1f\x8b" + bytes(3 * 2**20), "larger than the limit of 2 MB"),
     ],
 )

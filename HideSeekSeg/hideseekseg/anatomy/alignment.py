@@ -68,7 +68,7 @@ class Misfit:
     def is_elsewhere(self) -> bool:
         """Return whether the outlines fit neither where they lie nor nearby.
 
-        Bone darker than what is around it is no shift: then the volume may be no CT.
+        Bone darker than what is around it is not a shift: then the volume may not be a CT.
         """
         return self.edge < NOWHERE and (self.edge_there < FOLLOWS or self.edge < -NOWHERE)
 

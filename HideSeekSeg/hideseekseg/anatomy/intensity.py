@@ -217,7 +217,7 @@ def _medians(rows: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
 
 
 def _lowest(ct: Volume) -> tuple[bool, float]:
-    """Whether air near -1000 is seen, and the lowest value that is no padding.
+    """Whether air near -1000 is seen, and the lowest value that is not padding.
 
     Scanners fill what lies outside their field with one value far below air, such as -2000.
     """

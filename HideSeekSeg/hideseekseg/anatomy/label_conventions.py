@@ -79,7 +79,7 @@ ALL_BODIES = Meaning(None, "body")
 
 @dataclass(frozen=True)
 class Convention:
-    """What each value means; values that are known to be no vertebra mean OTHER.
+    """What each value means; values that are known not to be a vertebra mean OTHER.
 
     ``tool`` is the program, its task and since when (or until when) it numbers so.  ``rest`` is the
     meaning of values that are not listed.
@@ -120,7 +120,7 @@ _S1_OR_L6 = Meaning(
     doubt="label 26 is S1 in version 2 of TotalSegmentator and L6 in version 3 "
     "(--labels totalsegmentator-v3)",
 )
-_SACRUM = Meaning(None, "vertebra", "it is no single vertebra", name="sacrum")
+_SACRUM = Meaning(None, "vertebra", "it is not a single vertebra", name="sacrum")
 _NOT_A_LEVEL = "L7 is not a level that can be analysed"
 
 CONVENTIONS = {
@@ -191,7 +191,7 @@ CONVENTIONS = {
 """By the name that users declare, from the tools' own tables as of August 2026.
 
 "verse" is also that of TPTBox and SPINEPS, whose ribs (+32), discs (+100) and endplates (+200) are
-no vertebrae; 26 is the sacrum to VerSe and SPINEPS, and its first segment to TPTBox."""
+not vertebrae; 26 is the sacrum to VerSe and SPINEPS, and its first segment to TPTBox."""
 
 SPINEPS_CORPUS = frozenset({49, 50})
 SPINEPS_SUBREGIONS = frozenset({26, *range(40, 54), *range(58, 65), *range(70, 75), 80, 100, 126})

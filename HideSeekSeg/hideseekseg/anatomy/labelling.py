@@ -47,8 +47,8 @@ __all__ = [
 
 NAMES = "names"
 SUBREGIONS = (
-    "holds parts of vertebrae (subregions of SPINEPS) and not vertebrae: give the mask of single "
-    "vertebrae as the segmentation, and this file as --bodies"
+    "contains parts of vertebrae (subregions of SPINEPS) and not vertebrae: give the mask of "
+    "single vertebrae as the segmentation, and this file as --bodies"
 )
 SHOWN = 12
 MOST_DIGITS = 19  # of a label value
@@ -117,7 +117,7 @@ def _assignment(segment: Segment, meaning: Meaning, source: str) -> Assignment:
 
 
 _WHY_UNKNOWN = {
-    "code": "its code says no level",
+    "code": "its code does not name a level",
     "no name": "has no name",
     "unknown name": NOT_UNDERSTOOD,
 }
@@ -285,7 +285,7 @@ def _disputed(assignment: Assignment, rival: str) -> Assignment:
 
 
 def check_labels(labels: str | None) -> None:
-    """Raise InputError where ``labels`` is no label convention and no file of one."""
+    """Raise InputError where ``labels`` is neither a label convention nor a file of one."""
     _declared(labels)
 
 
@@ -298,7 +298,7 @@ def _declared(labels: str | None) -> Convention | None:
         return _read_mapping(Path(labels))
     known = ", ".join([*CONVENTIONS, NAMES])
     raise InputError(
-        shortened(labels), f"is no label convention; there are {known}, or a JSON file"
+        shortened(labels), f"is not a label convention; give one of {known}, or a JSON file"
     )
 
 
@@ -345,11 +345,11 @@ def _nothing_found(
     present = f"values present: {_shortened(map(str, values))}"
     if any(a.kind == "body" for a in found):
         return (
-            "holds the bodies of all vertebrae in one label: give a segmentation of single "
+            "contains the bodies of all vertebrae in one label: give a segmentation of single "
             "vertebrae, and this file as --bodies"
         )
     if declared:
-        return f"has no vertebra by {declared.name}; {present}"
+        return f"contains no vertebrae by {declared.name}; {present}"
     counted = [_label(segment) for segment in segments if _is_counted(segment)]
     named = [segment for segment in segments if not _is_unnamed(segment)]
     if named and not counted:
@@ -358,7 +358,9 @@ def _nothing_found(
     hint = f"{', '.join(fitting)} would fit" if fitting else _NONE_FITS
     if counted:
         names = _shortened(counted)
-        return f"only counts its vertebrae ({names}), which names no level: {_DECLARE} {hint}"
+        return (
+            f"only counts its vertebrae ({names}) and does not name their levels: {_DECLARE} {hint}"
+        )
     return f"does not name its labels: {_DECLARE} {hint}; {present}"
 
 

@@ -168,13 +168,13 @@ def _spacing(
         tolerance = pitch * np.sqrt(len(steps[n]))
         if between[n] and excess < -SLACK * tolerance:
             doubts.append(
-                f"levels may be wrong: between {a} and {b} ({gaps[n]:.0f} mm apart) is no room "
-                f"for {_listed(between[n])}"
+                f"levels may be wrong: {a} and {b} ({gaps[n]:.0f} mm apart) leave no room for "
+                f"{_listed(between[n])}"
             )
         elif excess > ROOM * tolerance:
             doubts.append(
-                f"levels may be wrong: between {a} and {b} ({gaps[n]:.0f} mm apart) is room for "
-                "a vertebra that has no label"
+                f"levels may be wrong: {a} and {b} ({gaps[n]:.0f} mm apart) leave room for a "
+                "vertebra without a label"
             )
             missing += between[n]
         else:

@@ -21,12 +21,12 @@ Mask = npt.NDArray[np.bool_]
 MARGIN_MM = 60.0
 # A body of which less than this share lies within the CT is called cut.
 WHOLE = 0.99
-# Marked bodies that hold so much of a vertebra are no bodies, if the vertebra has an arch.
+# Marked bodies that hold so much of a vertebra are not bodies, if the vertebra has an arch.
 WHOLE_MARKED = 0.9
 # The third moment of whole vertebrae is 0.13 to 0.39 of their size, that of bodies at most 0.04.
 ONE_SIDED = 0.1
 NEAR_POSTERIOR = 0.5  # cosine
-MARKED_WHOLE = "the given bodies hold arch and processes too: body cut out instead"
+MARKED_WHOLE = "the given bodies contain arch and processes too: body cut out instead"
 
 
 @dataclass(frozen=True)

@@ -203,7 +203,7 @@ def meaning_of_name(name: str) -> Meaning | None:
     if any(_is_beside(word) for word in words) or (found & {"T1", "T2"} and words & MR_WORDS):
         return OTHER
     if len(found) > 1:
-        return Meaning(None, "vertebra", f"its name holds several levels ({_listed(found)})")
+        return Meaning(None, "vertebra", f"its name contains several levels ({_listed(found)})")
     if found:
         return _of_level(found.pop(), is_body)
     if words & OTHER_WORDS or any(_starts(word, OTHER_STEMS) for word in words):
@@ -215,10 +215,10 @@ def meaning_of_name(name: str) -> Meaning | None:
         return OTHER
     if count_in(name) is not None:
         return _COUNTED
-    return Meaning(None, "vertebra", "its name says no level") if is_vertebra else None
+    return Meaning(None, "vertebra", "its name does not give a level") if is_vertebra else None
 
 
-_COUNTED = Meaning(None, "vertebra", "its name counts vertebrae (vert_N), which says no level")
+_COUNTED = Meaning(None, "vertebra", "its name counts vertebrae (vert_N) and does not give a level")
 
 
 def may_be_vertebra(name: str) -> bool:
@@ -244,7 +244,7 @@ def meaning_of_entry(entry: str) -> Meaning | None:
     """Return the meaning of Slicer's serialised terminology entry, None when it says nothing.
 
     The level may be the type itself or, for a type "vertebra" or "vertebral body", its modifier or
-    the region; without one the meaning has no level.  A lesion is no vertebra, wherever it is.
+    the region; without one the meaning has no level.  A lesion is not a vertebra, wherever it is.
     """
     parts = entry.split("~")
     if len(parts) != 7:
@@ -259,7 +259,7 @@ def meaning_of_entry(entry: str) -> Meaning | None:
 
 
 def names_other_structure(entry: str) -> bool:
-    """Return whether a terminology entry has the code of a structure that is no vertebra."""
+    """Return whether a terminology entry has the code of a structure that is not a vertebra."""
     parts = entry.split("~")
     if len(parts) != 7 or meaning_of_entry(entry) not in (None, OTHER):
         return False

@@ -45,7 +45,7 @@ BODY_CM3 = dict(
     )
 )
 
-TWO_BODIES = 0.5  # of the largest piece's thickness: a piece as thick as that is no process
+TWO_BODIES = 0.5  # of the largest piece's thickness: a piece as thick as that is not a process
 TOO_LARGE = 1.6  # times the volume that its neighbours suggest, and
 TOO_LONG = 1.3  # times the length, is more than one vertebra
 TOO_SMALL = {"vertebra": 0.55, "body": 0.45}  # a body that has collapsed is not smaller
@@ -193,7 +193,7 @@ def _one_vertebra(
     two = ratio is not None and ratio > TOO_LARGE and relative > TOO_LONG
     if two or shape.mm3 > LARGEST * usual[level] or length > LONGEST_MM:
         size = f"{shape.mm3 / 1000:.0f} cm3 and {length:.0f} mm long"
-        return f"its label holds more than one vertebra ({size})", []
+        return f"its label contains more than one vertebra ({size})", []
     if len(bodies) > 1:
         pieces = f"its label is in {len(shape.pieces)} pieces"
         apart = abs((bodies[1].centre - bodies[0].centre) @ axis)

@@ -125,7 +125,7 @@ class SurfaceDistance:
     """A body and ``REACH_MM`` around it, all (K, J, I).
 
     ``inside`` is the body, ``values`` the CT as float32; ``outer`` is the distance in mm to the
-    body, ``inner`` that to what is no body.
+    body, ``inner`` that to what is not body.
     """
 
     inside: Mask

@@ -57,7 +57,7 @@ def load_simulated(folder: Path, profile: Profile) -> list[BenchmarkCase]:
     """Read the vertebrae of a folder that ``simulate --whole`` wrote; raises InputError."""
     slices = load_slices(folder, profile)
     if len(slices.twin) == 0:
-        raise InputError(folder, "holds slices of patients, whose lesions are not known")
+        raise InputError(folder, "contains slices of patients, whose lesions are not known")
     return subjects_of(slices, _levels(folder), profile)
 
 

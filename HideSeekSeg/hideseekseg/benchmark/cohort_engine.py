@@ -164,7 +164,7 @@ def to_markdown(costs: EngineCosts, facts: dict[str, Any]) -> str:
         f"On paper, {CASES} such cases on {NODES} nodes of one worker each: every node has"
         f" {CASES // NODES} cases, and takes {CASES // NODES} times the seconds of a case. One"
         f" parent hands out a case in {handed / costs.case_seconds:.2%} of the time that a case"
-        f" takes, so it keeps {int(costs.case_seconds / handed)} workers at work; it then takes"
+        f" takes, so it keeps {int(costs.case_seconds / handed)} workers busy; it then takes"
         f" {(CASES * last.tables / last.cases) / costs.case_seconds:.0f} times the seconds of one"
         " case for tables and page. What a Dask scheduler takes per task, and reading from a shared"
         " disk, were not measured.",

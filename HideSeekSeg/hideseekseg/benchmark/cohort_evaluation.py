@@ -88,7 +88,7 @@ def evaluate_cohort(folder: Path, tell: Callable[[str], None]) -> tuple[Path, ..
     if not known.judged:
         raise InputError(folder, "contains no result of a case whose lesions or levels are known")
     if len(known.thresholds) > 1 or len(known.weights) > 1:
-        raise InputError(folder, "holds results of several weights or thresholds: run it again")
+        raise InputError(folder, "contains results of several weights or thresholds: run it again")
     data = _figures(known)
     write_plain(folder / FILE, data)
     with atomic(folder / TABLE) as temporary:
@@ -317,7 +317,7 @@ def _table(data: Mapping[str, Any]) -> str:
         f"Left out: {data['vertebrae not analysed']} vertebrae that were not analysed, and"
         f" {data['lesions in no analysed vertebra']} lesions that lie in no analysed vertebra.",
         "",
-        "| metric | value | 95 % interval, patients drawn anew |",
+        "| metric | value | 95 % interval, patients resampled |",
         "|---|---|---|",
     ]
     for name, one in data["metrics"].items():

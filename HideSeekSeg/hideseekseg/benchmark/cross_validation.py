@@ -80,7 +80,7 @@ def read_folds(weights: Sequence[Path], cases: Path) -> list[Fold]:
     for folder, model in zip(weights, models):
         seen = model.profile.provenance.get("patients")
         if not seen:
-            raise InputError(folder, "does not tell which patients it was trained on")
+            raise InputError(folder, "does not state which patients it was trained on")
         unseen = [s for s in subjects if s.case.patient not in seen]
         folds.append(Fold(model, unseen, [s for s in subjects if s.case.patient in seen]))
     for patient in sorted({s.case.patient for s in subjects}):

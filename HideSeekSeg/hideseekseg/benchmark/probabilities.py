@@ -63,7 +63,7 @@ def run_observe(
     model = replace(model, profile=profile)
     chosen = [one for one in _cases(cases, model) if not patients or one.patient in patients]
     if not chosen:
-        raise InputError(cases, f"has no vertebra of {', '.join(patients)}")
+        raise InputError(cases, f"contains no vertebrae of {', '.join(patients)}")
     seen = observe(model, chosen, tell=counter(say, "vertebra"))[0]
     write_observations(out, [replace(one, real=not cases.is_dir()) for one in seen])
     return out

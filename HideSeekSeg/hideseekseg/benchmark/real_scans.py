@@ -114,7 +114,9 @@ def measure_bodies(data: Path) -> list[BodyAccuracy]:
     folders = sorted(path.parent for path in data.glob(f"*/{TRUTH}"))
     rows = [row for folder in folders for row in _measure_scan(folder)]
     if not rows:
-        raise InputError(data, f"no folder in it holds {WHOLE} and {TRUTH} with the same vertebra")
+        raise InputError(
+            data, f"no folder in it contains {WHOLE} and {TRUTH} with the same vertebra"
+        )
     return rows
 
 
@@ -163,7 +165,7 @@ def overlap(one: Mask, other: Mask) -> float:
 def surface_distance_mm(one: Mask, other: Mask, grid: Grid) -> float:
     """Mean distance of each mask's surface voxels to the other's surface, both ways together.
 
-    Faces on the border of the volume are no surface; infinite where a mask has no surface.
+    Faces on the border of the volume are not a surface; infinite where a mask has no surface.
     """
     surfaces = [mask & ~ndimage.binary_erosion(mask, border_value=1) for mask in (one, other)]
     if not all(surface.any() for surface in surfaces):

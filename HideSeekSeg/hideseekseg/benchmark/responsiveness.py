@@ -188,7 +188,7 @@ def _waits(data: Data) -> list[str]:
 
 def _memory(sizes: list[float]) -> list[str]:
     if len(sizes) < 2:
-        return ["Memory: this system does not tell."]
+        return ["Memory: this system does not report it."]
     heads = ["before", *(f"run {n}" for n in range(1, len(sizes)))]
     return [
         "MiB that the server keeps between runs of the embedded example:",

@@ -55,7 +55,7 @@ def say(text: str) -> None:
 
 
 def say_aside(line: str) -> None:
-    """Print a line to standard error at once, as progress that is no result."""
+    """Print a line to standard error at once, as progress that is not a result."""
     print(printable(line), file=sys.stderr, flush=True)
 
 

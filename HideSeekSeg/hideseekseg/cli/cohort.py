@@ -130,7 +130,7 @@ def _check(cohort: Cohort, args: argparse.Namespace, should_stop: Callable[[], b
     cases = f"{len(cohort.cases)} cases"
     if cohort.further:
         cases += f", columns kept: {', '.join(cohort.further)}"
-    say(f"{cases}: {wrong or 'nothing'} wrong, as far as headers tell")
+    say(f"{cases}: {wrong or 'nothing'} wrong, as far as headers show")
     return BAD_INPUT if wrong else OK
 
 

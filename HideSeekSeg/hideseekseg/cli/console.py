@@ -174,7 +174,7 @@ def _step(event: Progress) -> str:
 
 
 class LineBar:
-    """A line that is drawn over itself, with rows below it; nothing where ``out`` is no terminal.
+    """A line drawn over itself, with rows below it; nothing where ``out`` is not a terminal.
 
     ``has_rows`` tells whether the terminal can go back to a line above.
     """

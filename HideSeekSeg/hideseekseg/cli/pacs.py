@@ -201,7 +201,7 @@ def _send_from(
     with _Bar() as told:
         files = send_result(archive, result, ct, series, told, should_stop, unreviewed)
     for file in files:
-        say(f"the archive holds {file.name}")
+        say(f"the archive contains {file.name}")
     return OK
 
 

@@ -73,12 +73,12 @@ def read_cohort(path: Path) -> Cohort:
     """Read a CSV of the columns ct, segmentation and, where known, those of ``KNOWN``.
 
     Paths are relative to the manifest.  A case without a name has that of its CT, a case without a
-    patient is a patient of its own.  Raises InputError where the file is no such table; what is
+    patient is a patient of its own.  Raises InputError where the file is not such a table; what is
     wrong in a line is a problem, and the line no case.
     """
     table, names = read_table(path, NEEDED, KNOWN)
     if not table:
-        raise InputError(path, "has no row below its head")
+        raise InputError(path, "has no rows below its header")
     further = tuple(name for name in names if name not in COLUMNS)
     cases: list[CohortCase] = []
     problems: list[Problem] = []
@@ -115,7 +115,7 @@ def _case(
         raise ValueError(f"has no {' and no '.join(empty)}")
     odd = next((text for text in cells.values() if not str(text or "").isprintable()), None)
     if odd is not None:
-        raise ValueError(f"holds a letter that cannot be printed, in {odd!r}")
+        raise ValueError(f"contains a letter that cannot be printed, in {odd!r}")
     ct = parent / values["ct"]
     name = values["case"] or structure_of(ct) or ct.name
     labels = values["labels"]
@@ -230,7 +230,7 @@ def discover(folder: Path, out: Path | None, tell: Callable[[str], None]) -> Pat
     there is no case.
     """
     if not is_folder(folder):
-        raise InputError(folder, "is no folder")
+        raise InputError(folder, "is not a folder")
     folder = folder.absolute()
     rows = [*_bids(folder, tell), *_named_ct(folder, tell), *_dicom(folder, tell)]
     if not rows:

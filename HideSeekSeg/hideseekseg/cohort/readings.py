@@ -158,7 +158,7 @@ class WorkList:
     """The cases of a cohort that have a result, in the manifest's order, for one reader."""
 
     def __init__(self, folder: Path, reader: str) -> None:
-        """Raise InputError where the folder is no cohort's, or no case has a result."""
+        """Raise InputError where the folder is not a cohort's, or no case has a result."""
         if not reader.strip() or not reader.isprintable():
             raise InputError("--reader", "name the reader, in letters that can be printed")
         self.reader = reader.strip()

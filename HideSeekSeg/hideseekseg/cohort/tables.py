@@ -86,7 +86,7 @@ def read_index(folder: Path) -> CohortIndex:
     """Read which cases a cohort's folder holds; raises InputError."""
     path = folder / INDEX
     if not path.is_file():
-        raise InputError(folder, f"is no cohort's folder: it has no {INDEX}")
+        raise InputError(folder, f"is not a cohort folder: it has no {INDEX}")
     data = read_object(path)
     try:
         cases = tuple(_indexed(folder, entry) for entry in data["cases"])

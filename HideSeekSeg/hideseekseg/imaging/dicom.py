@@ -38,7 +38,7 @@ CHARACTER_SET = "0008|0005"
 TEXTS = (DESCRIPTION, *PATIENT.values())  # may be of any script
 ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-# What is no CT volume in HU, by words of the image type or the description.
+# What is not a CT volume in HU, by words of the image type or the description.
 KINDS = {
     "a localizer": "LOCALIZER,SCOUT,TOPOGRAM,SURVIEW,SCANOGRAM",
     "an intensity projection (MIP)": "MIP,MAX_IP,MINIP,MIN_IP,PROJECTION IMAGE,VOLUME_RENDERED,"
@@ -186,7 +186,7 @@ def _plain(text: str) -> str:
 
 
 def object_name(path: Path) -> str:
-    """Return what a DICOM file is where it is no image, as words that follow "is"."""
+    """Return what a DICOM file is where it is not an image, as words that follow "is"."""
     uid = _media_class(first_bytes(path, 1024))
     for start, name in OBJECTS.items():
         if uid == start or uid.startswith(start + "."):
@@ -283,7 +283,7 @@ def _count(group: Sequence[Slice]) -> int:
 
 
 def _fault(group: Sequence[Slice]) -> str:
-    """Return why a series is no CT volume, by its tags alone."""
+    """Return why a series is not a CT volume, by its tags alone."""
     if group[0].modality != "CT":
         return f"its modality is {group[0].modality}"
     usable = [found for found in group if not found.fault]
@@ -348,8 +348,8 @@ def _pick(folder: Path, found: list[Slice], member: Path | None, chosen: str) ->
         listed = "; ".join(str(info) for info in _sorted(volumes))
         raise InputError(
             folder,
-            f"holds {len(volumes)} CT series, choose one by its number (--series) or give one of "
-            f"its files: {listed}",
+            f"contains {len(volumes)} CT series, choose one by its number (--series) or give one "
+            f"of its files: {listed}",
         )
     return next(iter(volumes.values()))
 
@@ -363,11 +363,11 @@ def _why_none(series: dict[str, list[Slice]]) -> str:
     fault = _fault(longest)
     if "not a volume" in fault:
         return f"belongs to a CT series of {fault}"
-    return f"has no CT volume: its series of {_count(longest)} slices is {fault}"
+    return f"contains no CT volume: its series of {_count(longest)} slices is {fault}"
 
 
 def _without_odd_ones(source: Path, group: list[Slice]) -> tuple[list[Slice], tuple[str, ...]]:
-    """Leave out what by its tags is no slice of the volume, and say so.
+    """Leave out what by its tags is not a slice of the volume, and say so.
 
     A single file whose direction differs from that of all others is a localizer without its tag.
     """
@@ -427,7 +427,9 @@ def _read_slices(source: Path, group: list[Slice], notes: tuple[str, ...]) -> Vo
                 # The first slice's type would wrap around or cut off what others hold.
                 array = np.stack(_common_type([_read_one(one.path)[0] for one in ordered]))
     except RuntimeError as error:
-        raise InputError(source, "holds a series whose slices cannot be read together") from error
+        raise InputError(
+            source, "contains a series whose slices cannot be read together"
+        ) from error
     planes = tuple((str(one.path), 1) for one in ordered)
     return replace(_volume(source, array, stack, ordered[0], notes), planes=planes)
 

@@ -61,7 +61,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def check_content(path: Path) -> None:
-    """Raise InputError where a file is no image, or one whose name hides what it is.
+    """Raise InputError where a file is not an image, or one whose name hides what it is.
 
     ITK chooses its reader by name and then calls such a file damaged.
     """

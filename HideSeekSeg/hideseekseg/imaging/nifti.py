@@ -149,7 +149,7 @@ def _geometry_fault(header: Header) -> str | None:
             )
     for name, matrix in (("sform", header.sform), ("qform", header.qform)):
         if matrix is not None and not np.isfinite(matrix).all():
-            return f"has a damaged header: its {name} holds numbers that are not finite"
+            return f"has a damaged header: its {name} contains numbers that are not finite"
     return None
 
 
@@ -216,7 +216,7 @@ def _skip(stream: IO[bytes], count: int) -> int:
 
 
 def _read_header(stream: IO[bytes]) -> Header | None:
-    """None when this is no single-file NIfTI; the stream then stands right after the header."""
+    """None when this is not a single-file NIfTI; the stream then stands right after the header."""
     head = stream.read(348)
     for order in "<>":
         if len(head) == 348 and head[344:347] == b"n+1":

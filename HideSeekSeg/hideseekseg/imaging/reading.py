@@ -157,7 +157,7 @@ def read_segmentation(
     with one of these); their structures whose name is not ``wanted`` need not be read.  Segments
     are those of Slicer's header where it has one, else one per value found, named where the file
     names its values.  Its grid may differ from the CT's; nothing is resampled.  Raises InputError,
-    also for an image that is no label map and for one without any label.  ``undecided`` as of
+    also for an image that is not a label map and for one without any label.  ``undecided`` as of
     ``read_ct``.
     """
     path = Path(path)
@@ -310,7 +310,7 @@ def _as_3d(path: Path, image: sitk.Image) -> sitk.Image:
             path, f"is a {image.GetDimension()}D image ({_size(image)}); one 3D volume is needed"
         )
     if image.GetPixelID() in COMPLEX:
-        raise InputError(path, "holds complex numbers; one real value per voxel is needed")
+        raise InputError(path, "contains complex numbers; one real value per voxel is needed")
     return image
 
 
@@ -324,7 +324,7 @@ def _components(image: sitk.Image) -> Iterator[sitk.Image]:
 
 
 def _text(raw: str) -> str:
-    """Bytes of a header that are no UTF-8 come as surrogates, which could not be printed."""
+    """Bytes of a header that are not UTF-8 come as surrogates, which could not be printed."""
     return raw.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
@@ -346,14 +346,16 @@ def _labels(path: Path, volume: Volume) -> Volume:
             odd = float(array[~near].flat[0])
             raise InputError(
                 path,
-                f"is not a label map: it holds values such as {odd:.6g}, which is no whole number "
-                "(a resampled label map needs nearest-neighbour interpolation)",
+                f"is not a label map: it contains values such as {odd:.6g}, which is not a whole "
+                "number (a resampled label map needs nearest-neighbour interpolation)",
             )
         if array.max() > np.iinfo(np.int32).max:
-            raise InputError(path, f"is not a label map: it holds values such as {array.max():g}")
+            raise InputError(
+                path, f"is not a label map: it contains values such as {array.max():g}"
+            )
         array = whole
     if array.min() < 0:
-        raise InputError(path, f"is not a label map: it holds values such as {array.min():g}")
+        raise InputError(path, f"is not a label map: it contains values such as {array.min():g}")
     if np.issubdtype(array.dtype, np.floating):
         array = array.astype(np.int32)
     return replace(volume, array=array)

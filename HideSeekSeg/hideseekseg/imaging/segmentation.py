@@ -76,7 +76,7 @@ def segments_from_header(header: Mapping[str, str], layers: int) -> tuple[Segmen
     """Segments from Slicer's ``SegmentN_*`` keys of a .seg.nrrd, empty when there are none.
 
     Files older than Slicer 4.11 name neither value nor layer: each segment has a layer of its own.
-    Raises ValueError for a value that is no label and for a layer that is not there.
+    Raises ValueError for a value that is not a label and for a layer that is not there.
     """
     fields: dict[int, dict[str, str]] = defaultdict(dict)
     for key, text in header.items():
@@ -117,7 +117,7 @@ def _segment(number: int, fields: Mapping[str, str], layers: int) -> Segment:
     if not value.isdecimal() or int(value) == 0:
         raise ValueError(f"segment {fields['ID']} has the label value {value}")
     if not layer.isdecimal() or int(layer) >= layers:
-        raise ValueError(f"segment {fields['ID']} is said to be in layer {layer} of {layers}")
+        raise ValueError(f"segment {fields['ID']} has the layer number {layer} of {layers}")
     entry = _tag(fields.get("Tags", ""), "TerminologyEntry")
     return Segment(fields["ID"], fields.get("Name", ""), int(value), int(layer), entry)
 
@@ -170,7 +170,9 @@ def read_mask_folder(
         notes |= dict.fromkeys(mask.notes)
         values = label_values(mask.array)
         if len(values) > 1:
-            raise InputError(path, "holds several labels; in a folder every file is one structure")
+            raise InputError(
+                path, "contains several labels; in a folder every file is one structure"
+            )
         patch = patch_of(mask.array > 0)
         if patch is not None:
             patches.append((structure_of(path), patch))

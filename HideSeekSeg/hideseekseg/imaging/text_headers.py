@@ -137,7 +137,7 @@ def _check_text(data: bytes, count: int) -> None:
     """ITK's readers of numbers in plain text run past their memory where these are none."""
     words = data.split(maxsplit=count)[:count]
     if any(len(word) > 40 or not re.fullmatch(rb"[-+.,\w]*", word) for word in words):
-        raise HeaderError("is damaged: its voxels are no numbers in plain text")
+        raise HeaderError("is damaged: its voxels are not numbers in plain text")
 
 
 def _check_name(path: Path, name: str) -> None:
@@ -334,7 +334,7 @@ def _meta_fields(head: bytes) -> tuple[dict[str, str], int]:
     while "ElementDataFile" not in fields:
         end = head.find(b"\n", at)
         if end < 0:
-            raise HeaderError("is no MetaImage, or its header is damaged: it does not end")
+            raise HeaderError("is not a MetaImage file, or its header is damaged: it does not end")
         line = head[at:end].decode("latin-1").strip()
         at = end + 1
         name, separator, value = line.partition("=")

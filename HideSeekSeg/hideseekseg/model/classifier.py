@@ -29,7 +29,7 @@ class LinearClassifier:
             if value.ndim != 1 or value.shape != self.coef.shape:
                 raise ValueError(f"classifier: {name} has shape {tuple(value.shape)}")
             if not value.isfinite().all():
-                raise ValueError(f"classifier: {name} holds values that are not finite")
+                raise ValueError(f"classifier: {name} contains values that are not finite")
             object.__setattr__(self, name, value)
         object.__setattr__(self, "intercept", float(self.intercept))
         if not math.isfinite(self.intercept):

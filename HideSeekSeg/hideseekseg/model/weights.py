@@ -259,7 +259,9 @@ def check_shapes(
         if name not in tensors:
             raise WeightsError(path, f"lacks the tensor {name!r} of the profile's architecture")
         if name not in shapes:
-            raise WeightsError(path, f"holds {name[:80]!r}, unknown to the profile's architecture")
+            raise WeightsError(
+                path, f"contains {name[:80]!r}, unknown to the profile's architecture"
+            )
         if tuple(tensors[name].shape) != shapes[name]:
             found = tuple(tensors[name].shape)
             raise WeightsError(path, f"{name!r} has shape {found} instead of {shapes[name]}")

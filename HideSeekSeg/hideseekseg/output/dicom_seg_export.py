@@ -56,7 +56,7 @@ def read_source(stored: StoredResult, ct: Path, series: str = "") -> Volume:
     """
     sha256 = stored.scan.get("sha256", "")
     if not sha256:
-        cause = "does not say of which scan it is (version 0.1 made it): run it again"
+        cause = "does not say which scan it is of (version 0.1 made it): run it again"
         raise InputError(stored.folder, cause)
     try:
         volume = read_ct(ct, series or stored.scan.get("series_uid", ""))
@@ -64,7 +64,9 @@ def read_source(stored: StoredResult, ct: Path, series: str = "") -> Volume:
         cause = "was taken with a tilted gantry: its slices are not those of a corrected copy, so a"
         raise InputError(ct, f"{cause} result of that copy cannot be written as DICOM") from error
     if not volume.planes:
-        raise InputError(ct, "is no DICOM series: DICOM objects are made on a series' instances")
+        raise InputError(
+            ct, "is not a DICOM series: DICOM objects refer to the instances of a series"
+        )
     if not _same_scan(volume, stored.grid or volume.grid, sha256):
         theirs = f"not the one of the result ({case_name(stored.scan)})"
         raise InputError(ct, f"is another scan, {theirs}")

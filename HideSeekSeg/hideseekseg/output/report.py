@@ -177,7 +177,7 @@ def _summary(stored: StoredResult) -> str:
 def _review(stored: StoredResult) -> list[str]:
     """Return who judged the lesions, and what was left open."""
     if not stored.reviewer and not stored.reviewed:
-        return ["Not reviewed: these are the findings of the method, judged by nobody."]
+        return ["Not reviewed: these are the findings of the method."]
     by = f" by {stored.reviewer}" if stored.reviewer else ""
     lines = [f"Reviewed{by}, {stored.reviewed.replace('T', ' ')}: the accepted lesions count."]
     rejected = sum(x.verdict == "rejected" for x in stored.others)
@@ -192,7 +192,7 @@ def _review(stored: StoredResult) -> list[str]:
         if x.verdict == "unreviewed" and x.score > stored.threshold and not x.missed
     ]
     if open_:
-        lines.append(f"Above the threshold but judged by nobody, not counted: {', '.join(open_)}.")
+        lines.append(f"Above the threshold but not reviewed, not counted: {', '.join(open_)}.")
     return lines
 
 
@@ -206,7 +206,7 @@ def _analysed(stored: StoredResult) -> list[Block]:
         p = "" if state.p_malignant is None else f"{state.p_malignant:.2f}"
         words = state.words
         if state.status is Status.FINDINGS and not _of(stored, state.level):
-            words += ", judged by nobody and not counted"  # in a review that was not finished
+            words += ", not reviewed and not counted"  # in a review that was not finished
         rows.append((state.level, _capital(words), p, "; ".join(state.flags)))
     head = ("Level", "State", "P(malignant)", "Remarks")
     notes = [ReportText(f"{_capital(note)}.") for note in _texts(stored.run.get("notes"))]
@@ -277,22 +277,22 @@ def _stability(
     blocks: list[Block] = [
         ReportHeading("What bears on stability"),
         ReportText(
-            "Elements of the Spine Instability Neoplastic Score (SINS), as far as the images tell. "
-            "Pain, posterolateral elements and subluxation cannot be told from what the method "
+            "Elements of the Spine Instability Neoplastic Score (SINS), as far as images show. "
+            "Pain, posterolateral elements and subluxation cannot be assessed from what the method "
             "sees, so no total is given."
         ),
     ]
     for level in levels:
         rows = (
             ("Location", _region(level)),
-            ("Pain", "not told by images"),
+            ("Pain", "not assessable on images"),
             ("Bone lesion", _quality(_of(stored, level))),
             ("Alignment", _alignment(stored, images, level)),
             ("Vertebral body", _body(stored, images, level)),
             ("Posterior wall", _wall([x for x in seen.values() if x.lesion.level == level])),
             ("Posterolateral elements", "not analysed: the method sees the vertebral body alone"),
         )
-        blocks += [ReportHeading(level, 3), ReportTable(("Element", "What the images tell"), rows)]
+        blocks += [ReportHeading(level, 3), ReportTable(("Element", "Image findings"), rows)]
     return blocks
 
 

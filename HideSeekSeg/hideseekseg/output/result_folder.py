@@ -71,12 +71,12 @@ def held_by_another(folder: Path, scan: Mapping[str, str]) -> str:
         if there is None:
             continue
         if not there.get("sha256"):
-            return f"holds a result that does not say of which scan it is ({file.name})"
+            return f"contains a result that does not say which scan it is of ({file.name})"
         if there["sha256"] != scan.get("sha256"):
-            return f"holds the result of another scan ({case_name(there)})"
+            return f"contains the result of another scan ({case_name(there)})"
     named = [name for name in _ALL if (folder / name).is_file()]
     if named and not any(_scan_of(file) for file in _results(folder)):
-        return f"holds a result that does not say of which scan it is ({named[0]})"
+        return f"contains a result that does not say which scan it is of ({named[0]})"
     return ""
 
 
@@ -117,7 +117,7 @@ def _results(folder: Path) -> list[Path]:
 
 
 def _scan_of(file: Path) -> Mapping[str, str] | None:
-    """Return which scan a file is of: empty where it does not say, None where it is no result."""
+    """Return which scan a file is of: empty where it does not say, None for no result."""
     try:
         if file.suffix == ".npz":
             arrays = read_arrays(file, {"finding", "scan"})
@@ -267,7 +267,7 @@ def read_result(folder: Path, unreviewed: bool = False) -> StoredResult:
     if found.is_file():
         return _read(folder, found, _of_run, folder / FILES[0])
     what = FILES[1] if unreviewed else f"{FILES[1]} and no {EXPORTED[2]}"
-    raise InputError(folder, f"is no folder of results: it contains no {what}")
+    raise InputError(folder, f"is not a results folder: it contains no {what}")
 
 
 def _read(folder: Path, file: Path, parse: Any, outlines: Path) -> StoredResult:

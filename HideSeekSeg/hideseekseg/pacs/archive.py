@@ -237,7 +237,7 @@ def _files(path: Path, tls: TlsFiles) -> TlsFiles:
     for name, file in vars(tls).items():
         found[name] = str(path.parent / file) if file else ""
         if file and not Path(found[name]).is_file():
-            raise InputError(path, f"tls: {name} {file} is no file")
+            raise InputError(path, f"tls: {name} {file} is not a file")
     if tls.key and not tls.certificate:
         raise InputError(path, "tls: has a key and no certificate")
     return TlsFiles(**found)

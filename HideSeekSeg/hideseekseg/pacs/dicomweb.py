@@ -34,7 +34,7 @@ BUSY = (429, 500, 502, 503, 504)
 REFUSALS = {
     401: "does not accept the token or password (401): is it there, is it still valid?",
     403: "does not allow this to the token or user (403)",
-    404: "knows no such thing (404)",
+    404: "has no such object (404)",
     409: "refuses to store this (409)",
     413: "refuses to store this: it is too large (413)",
 }
@@ -130,7 +130,7 @@ class DicomWebArchive:
             page = self._ask(partial(search, *within, **paged))
             try:
                 datasets = [pydicom.Dataset.from_json(one) for one in page]
-            except Exception as error:  # pydicom raises of all kinds for what is no DICOM JSON
+            except Exception as error:  # pydicom raises of all kinds for what is not DICOM JSON
                 raise self._no_dicomweb(error) from error
             new = {text_of(one, key): one for one in datasets if text_of(one, key) not in found}
             if not new:

@@ -75,7 +75,7 @@ def fetch_study(
         on_progress("asking for the study", 0, 1)
         listed: list[ArchivedSeries] = ask(lambda: archive.series(wanted.study))
         if not listed:
-            raise ArchiveError(archive.address, f"holds no study {wanted.study}")
+            raise ArchiveError(archive.address, f"contains no study {wanted.study}")
         _write_json(out / FETCHED, asdict(FetchedStudy(wanted.study)))
         fetch = _SeriesFetch(archive, wanted.study, on_progress, should_stop)
         drawn: ArchivedSeries | None = None
@@ -107,9 +107,9 @@ def read_fetched(folder: Path) -> FetchedStudy | None:
 def _check_free(out: Path, study: str) -> None:
     there = read_fetched(out)
     if there is not None and there.study != study:
-        raise InputError(out, f"holds another study ({there.study}): choose another folder")
+        raise InputError(out, f"contains another study ({there.study}): choose another folder")
     if there is None and any((out / name).exists() for name in (CT, SEGMENTATION, RESULT)):
-        raise InputError(out, "holds files of something else: choose another folder")
+        raise InputError(out, "contains files of something else: choose another folder")
 
 
 def choose_segmentation(
@@ -126,11 +126,11 @@ def choose_segmentation(
     if len(foreign) == 1:
         return foreign[0]
     if not foreign:
-        cause = "holds no segmentation (SEG, RTSTRUCT) of this study: segment its vertebrae, and"
+        cause = "contains no segmentation (SEG, RTSTRUCT) of this study: segment its vertebrae, and"
         raise ArchiveError(address, f"{cause} give the file with --vertebrae")
     raise ArchiveError(
         address,
-        f"holds {len(foreign)} segmentations of this study, choose one (--segmentation):"
+        f"contains {len(foreign)} segmentations of this study, choose one (--segmentation):"
         f" {_list(foreign)}",
     )
 
@@ -146,16 +146,16 @@ def choose_ct(
     if chosen:
         return _named(address, kinds, chosen, "CT series")
     of_segmentation = [x for x in kinds if x.uid in refers]
-    # One instance may be a multi-frame image; more, but fewer than a volume has, are no volume.
+    # One instance may be a multi-frame image; more, but fewer than a volume has, are not a volume.
     volumes = [x for x in kinds if x.instances is None or not 1 < x.instances < MIN_SLICES]
     found = of_segmentation or volumes
     if len(found) == 1:
         return found[0]
     if not found:
-        raise ArchiveError(address, "holds no CT series of this study")
+        raise ArchiveError(address, "contains no CT series of this study")
     raise ArchiveError(
         address,
-        f"holds {len(found)} CT series of this study, choose one (--series): {_list(found)}",
+        f"contains {len(found)} CT series of this study, choose one (--series): {_list(found)}",
     )
 
 
@@ -165,7 +165,9 @@ def _named(address: str, kinds: Sequence[ArchivedSeries], chosen: str, what: str
         return found[0]
     listed = _list(kinds) or "none"
     number = "no" if not found else f"{len(found)} times the"
-    raise ArchiveError(address, f"holds {number} {what} {chosen} of this study; it has: {listed}")
+    raise ArchiveError(
+        address, f"contains {number} {what} {chosen} of this study; it has: {listed}"
+    )
 
 
 def _list(series: Sequence[ArchivedSeries]) -> str:
@@ -266,8 +268,10 @@ def read_header(source: str, content: bytes) -> Any:
 
     try:
         return pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True)
-    except Exception as error:  # pydicom raises of all kinds for what is no DICOM
-        raise ArchiveError(source, f"sent what is no DICOM file: {first_line(error)}") from error
+    except Exception as error:  # pydicom raises of all kinds for what is not DICOM
+        raise ArchiveError(
+            source, f"sent something that is not a DICOM file: {first_line(error)}"
+        ) from error
 
 
 def _headers(folder: Path) -> Iterator[Any]:
@@ -367,7 +371,7 @@ def _check_destination(archive: Archive, dataset: Any, ask: Callable[..., Any]) 
     uid = str(dataset.StudyInstanceUID)
     there = [x for x in ask(lambda: archive.studies({"StudyInstanceUID": uid})) if x.uid == uid]
     if not there:
-        cause = f"holds no study {uid}, which the result is of: nothing was sent"
+        cause = f"contains no study {uid}, which the result is of: nothing was sent"
         raise ArchiveError(archive.address, cause)
     if there[0].patient_id != str(dataset.get("PatientID") or "").strip():
         cause = "names another patient for this study than the CT series does: nothing was sent"

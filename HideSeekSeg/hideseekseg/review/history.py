@@ -103,7 +103,7 @@ def command_from_json(data: Mapping[str, Any]) -> Command:
         return SetThreshold(as_type(float, data["before"]), as_type(float, data["after"]))
     if data["do"] == "add":
         return AddMissed(lesion_from_json(data["lesion"]))
-    raise ValueError(f"{data['do']!r} is no command")
+    raise ValueError(f"{data['do']!r} is not a command")
 
 
 _NAMES: dict[type[Command], str] = {

@@ -256,9 +256,9 @@ class Review:
     def judge(self, identity: str, verdict: Verdict, reason: Reason = "") -> tuple[str, ...]:
         """Set the verdict of a candidate; ``reason`` says what a rejected one is instead."""
         if verdict not in VERDICTS:
-            raise ValueError(f"{verdict!r} is no verdict")
+            raise ValueError(f"{verdict!r} is not a verdict")
         if reason not in REASONS:
-            raise ValueError(f"{reason!r} is no reason")
+            raise ValueError(f"{reason!r} is not a reason")
         why: Reason = reason if verdict == "rejected" else ""
         after = replace(self._opinion(identity), verdict=verdict, reason=why)
         return self._opine(identity, after)

@@ -194,8 +194,8 @@ _ADDRESS = re.compile(r"uri|url", re.IGNORECASE)
 def read_scene(path: Path, before: Callable[[], None] = lambda: None) -> None:
     """Add a saved scene to the present one; ``before`` is called once the file is found good.
 
-    Raises InputError, and then nothing was changed, where the file is no scene, names files outside
-    itself, or holds images with damaged headers.  Network addresses in it are dropped.
+    Raises InputError, and then nothing was changed, where the file is not a scene, names files
+    outside itself, or holds images with damaged headers.  Network addresses in it are dropped.
     """
     with checked_scene(path) as description:
         before()
@@ -235,7 +235,7 @@ def _check_image(path: Path, file: Path) -> None:
     try:
         check_text_header(file)
     except InputError as error:
-        raise InputError(path, f"holds the damaged image {file.name}: {error.cause}") from error
+        raise InputError(path, f"contains the damaged image {file.name}: {error.cause}") from error
 
 
 def _check_description(path: Path, description: Path, inside: Path) -> None:

@@ -157,7 +157,7 @@ class Results:
         Raises SceneError where the CT is not in a scene any more.
         """
         if ctNode is None or ctNode.GetScene() is None or ctNode.GetImageData() is None:
-            raise SceneError("The CT was removed from the scene: choose it again and start anew.")
+            raise SceneError("The CT was removed from the scene: choose it again and start again.")
         scene = ctNode.GetScene()
         name = scene.GenerateUniqueName(f"{ctNode.GetName()} metastases")
         node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
@@ -470,7 +470,7 @@ class Results:
         self._mustBeThere()
         segment = self.node.GetSegmentation().GetSegment(identity)
         if segment is None:
-            raise SceneError(f"The results hold no lesion {identity}.")
+            raise SceneError(f"The results contain no lesion {identity}.")
         segmentation = self.node.GetSegmentation()
         segment.SetLabelValue(1)
         segment.AddRepresentation(LABELMAP, imageOfPatch(patch, self._grid))

@@ -256,7 +256,7 @@ def flowing_ossification(
     to_disc = np.clip(np.abs(i - (i0 + i1) / 2) / (0.5 * (i1 - i0) + 1e-6), 0.0, 1.3)
     thickness = rng.uniform(0.6, 2.0) + rng.uniform(0.3, 2.0) * to_disc**2
     thickness = thickness * np.clip(1 + 0.3 * smooth_field(rng, canvas, 6.0), 0.2, 1.6)
-    section = (*canvas.spacing[:2], 1e3)  # across the body's axis: endplates are no wall
+    section = (*canvas.spacing[:2], 1e3)  # across the body's axis: endplates are not a wall
     inside = ndimage.distance_transform_edt(canvas.body, sampling=section)
     outside = ndimage.distance_transform_edt(~canvas.body, sampling=section)
     near = np.where(canvas.body, np.maximum(inside - canvas.spacing[1], 0.0), 0.6 * outside)

@@ -143,7 +143,7 @@ def _is_there(folder: Path, recipe: Recipe) -> bool:
         return False
     written = read_json(path)
     if written != json.loads(json.dumps(asdict(recipe))):
-        raise InputError(path, "holds another recipe: choose another seed or folder")
+        raise InputError(path, "contains another recipe: choose another seed or folder")
     return path.with_suffix(".npz").exists()
 
 

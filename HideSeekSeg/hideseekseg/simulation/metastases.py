@@ -202,7 +202,7 @@ def draw_diameter(rng: Rng, smallest_mm: float = 4.0) -> float:
 
 def lytic_lesion(rng: Rng, canvas: VertebraPatch, radius: float, rimmed: bool = False) -> Field:
     """Return a weight 0..1 of bone replaced by tumour, in a pattern of destruction."""
-    inside = min(0.8 * radius, WALL_MM)  # a notch in the cortex alone is no finding
+    inside = min(0.8 * radius, WALL_MM)  # a notch in the cortex alone is not a finding
     centre = seed_point(rng, canvas, radius + RIM_FREE_MM if rimmed else 0.0, inside)
     pattern = rng.choice(["geographic", "moth-eaten", "permeative"], p=[0.7, 0.17, 0.13])
     if pattern == "geographic" or rimmed or radius < 4.0:

@@ -118,7 +118,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
                 raise InputError(path, f"line {reader.line_num} has not one value per column")
             rows.append(row)
     except csv.Error as error:
-        raise InputError(path, "cannot be read: it is no CSV") from error
+        raise InputError(path, "cannot be read: it is not a CSV file") from error
     return rows
 
 
@@ -264,7 +264,7 @@ def pack(vertebrae: Sequence[SourceVertebra], path: Path) -> None:
 
 
 def unpack(path: Path) -> list[SourceVertebra]:
-    """Return the vertebrae of a packed file; raises InputError where it is no such file."""
+    """Return the vertebrae of a packed file; raises InputError where it is not such a file."""
     try:
         data = read_arrays(path)
         names = zip(data["patient"].tolist(), data["level"].tolist())

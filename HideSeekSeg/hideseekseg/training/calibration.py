@@ -172,7 +172,7 @@ def read_observations(path: Path) -> list[SeenVertebra]:
         raise InputError(path, f"contains no observations: {error}") from error
     for one in seen:
         if any(len(c.features) != len(FEATURES) for c in one.candidates):
-            raise InputError(path, f"holds observations of other than {len(FEATURES)} features")
+            raise InputError(path, f"contains observations of other than {len(FEATURES)} features")
     return list(seen)
 
 

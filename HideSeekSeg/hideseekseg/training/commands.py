@@ -78,7 +78,7 @@ def _check(
     healthy, malignant = (sum(pair[n] for pair in counts.values()) for n in (0, 1))
     if not healthy or not malignant:
         only = "malignant" if malignant else "healthy"
-        say(f"{manifest.path}: holds {only} vertebrae alone: there is nothing to tell apart")
+        say(f"{manifest.path}: contains {only} vertebrae only: there is nothing to learn from")
         wrong += 1
     for line in _summary(manifest, counts):
         say(line)
@@ -129,7 +129,7 @@ def run_prepare(
     manifest = read_manifest(path)
     if manifest.problems:
         first, more = manifest.problems[0], len(manifest.problems) - 1
-        others = f"; and {more} more, which `hideseekseg check` tells" if more else ""
+        others = f"; and {more} more, which `hideseekseg check` lists" if more else ""
         raise InputError(path, f"line {first.line}: {first.cause}{others}")
     count = counter(say, "image")
     left_out = 0
@@ -225,7 +225,7 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
     save_model(weights, trained.autoencoder, trained.classifier, profile, half=True)
     loss_curves(job.out, job.out / "losses.png")
     if job.validation is None:
-        say("no validation: the thresholds are not tuned, and nobody knows how good these are")
+        say("no validation: the thresholds are not tuned, the accuracy of these weights is unknown")
     elif tunable:
         run_tune(weights, job.validation, weights, say, without=job.without)
     elif job.tuned:
@@ -246,7 +246,9 @@ def _require(slices: Slices, job: Training) -> None:
         raise InputError(job.slices, "has no healthy twins, which `--supervision twins` needs")
     if slices.label.min() == slices.label.max():
         only = "malignant" if slices.label[0] else "healthy"
-        raise InputError(job.slices, f"holds {only} vertebrae alone: nothing to tell apart")
+        raise InputError(
+            job.slices, f"contains {only} vertebrae only: there is nothing to learn from"
+        )
     if job.start is None and not job.settings.encoder_steps:
         raise InputError("--encoder-steps 0", "needs --start: there is no encoder to keep")
 
@@ -337,7 +339,7 @@ def _claim(folder: Path, asked: dict[str, Any]) -> None:
         with atomic(path) as temporary:
             temporary.write_text(json.dumps(asked, indent=1), encoding="utf-8")
     elif read_json(path) != json.loads(json.dumps(asked)):
-        raise InputError(folder, "holds a training that was begun with other settings")
+        raise InputError(folder, "contains a training that was begun with other settings")
 
 
 def run_benchmark(folder: Path, weights: Path, out: Path | None, say: Say) -> None:
@@ -369,7 +371,7 @@ def _steps_done(provenance: dict[str, Any], weights: Path) -> dict[str, int]:
             try:
                 steps[stage] = int(read_text(table).splitlines()[-1].split(",")[0])
             except (IndexError, ValueError) as error:
-                raise InputError(table, "is no table of losses") from error
+                raise InputError(table, "is not a table of losses") from error
     known: dict[str, int] = steps or provenance.get("steps done", {})
     return known
 
@@ -422,7 +424,7 @@ def run_calibrate(
     )
     _save(model, profile, out)
     if choice.false_per_real is None:
-        say(f"no real vertebra was observed: {MOST_FALSE:g} false findings each is no limit")
+        say(f"no real vertebra was observed: {MOST_FALSE:g} false findings each is not a limit")
     else:
         say(
             f"{choice.false_per_real:.3f} false findings per vertebra in {choice.real} real ones,"

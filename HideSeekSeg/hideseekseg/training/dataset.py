@@ -173,20 +173,20 @@ def read_shard(shard: Path, names: set[str] | None = None) -> dict[str, np.ndarr
     except OSError as error:
         raise InputError(shard, f"cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise InputError(shard, f"is no shard of slices: {error}") from error
+        raise InputError(shard, f"is not a shard of slices: {error}") from error
     missing = [name for name in names or _NEEDED if name not in data]
     if missing:
-        raise InputError(shard, f"is no shard of slices: it has no {missing[0]!r}")
+        raise InputError(shard, f"is not a shard of slices: it has no {missing[0]!r}")
     known = {name: column for name, column in data.items() if name in _KINDS}
     for name, column in known.items():
         kinds, dimensions = _KINDS[name]
         if column.dtype.kind not in kinds or column.ndim != dimensions:
-            raise InputError(shard, f"is no shard of slices: {name!r} is of another kind")
+            raise InputError(shard, f"is not a shard of slices: {name!r} is of another kind")
     if len({len(column) for column in known.values()}) > 1:
-        raise InputError(shard, "is no shard of slices: its columns differ in length")
+        raise InputError(shard, "is not a shard of slices: its columns differ in length")
     shapes = {column.shape for column in known.values() if column.ndim == 3}
     if len(shapes) > 1:
-        raise InputError(shard, "is no shard of slices: its images differ in size")
+        raise InputError(shard, "is not a shard of slices: its images differ in size")
     return known
 
 
@@ -211,7 +211,7 @@ def _joined(folder: Path) -> dict[str, np.ndarray]:
             own = parts["simulated_patient"]
             own[-1] = np.char.add(f"{shard.stem}-", own[-1].astype(str))
     if len({column.shape[1:] for column in parts["image"]}) > 1:
-        raise InputError(folder, "holds shards whose images differ in size")
+        raise InputError(folder, "contains shards whose images differ in size")
     if len(parts.get("twin", shards)) < len(shards):
         raise InputError(folder, "mixes simulated slices with those of patients: keep them apart")
     return {key: np.concatenate(part) for key, part in parts.items()}

@@ -251,7 +251,7 @@ def load_cases(folder: Path, profile: Profile, without: Sequence[str] = ()) -> l
     """
     slices = load_slices(folder, profile, without)
     if slices.label_only:
-        raise InputError(folder, "holds slices of patients, whose lesions are not known")
+        raise InputError(folder, "contains slices of patients, whose lesions are not known")
     starts = np.flatnonzero(np.r_[True, slices.vertebra[1:] != slices.vertebra[:-1]])
     cases = []
     for rows in np.split(np.arange(len(slices)), starts[1:]):

@@ -91,8 +91,8 @@ def read_manifest(path: Path) -> Manifest:
     """Read a CSV of the columns image, mask, label, patient and, if known, level and convention.
 
     Comma or semicolon, whatever the head has.  Paths are relative to the manifest, a convention
-    that ends in .json too.  Raises InputError where the file is no such table; what is wrong in a
-    line is a problem, and the line no row.
+    that ends in .json too.  Raises InputError where the file is not such a table; what is wrong in
+    a line is a problem, and the line gives no row.
     """
     table, names = read_table(path, NEEDED, OPTIONAL)
     rows, problems = [], []
@@ -102,7 +102,7 @@ def read_manifest(path: Path) -> Manifest:
         except ValueError as error:
             problems.append(Problem(path, line, str(error)))
     if not table:
-        raise InputError(path, "has no row below its head")
+        raise InputError(path, "has no rows below its header")
     problems += [Problem(path, line, cause) for line, cause in _contradictions(rows)]
     unused = tuple(name.lower() for name in names if name not in NEEDED + OPTIONAL)
     return Manifest(path, tuple(rows), tuple(sorted(problems, key=lambda p: p.line)), unused)
@@ -145,7 +145,7 @@ def read_table(
         reader.fieldnames = names
         table = [(reader.line_num, row) for row in reader if any(row.values())]
     except csv.Error as error:
-        raise InputError(path, f"is no CSV: {error}") from error
+        raise InputError(path, f"is not a CSV file: {error}") from error
     missing = [name for name in needed if name not in names]
     if missing:
         raise InputError(path, f"has no column {' and no '.join(missing)}; it has {names}")
@@ -170,7 +170,7 @@ def _row(folder: Path, line: int, cells: Mapping[str, str]) -> ManifestRow:
     if convention.lower().endswith(".json"):
         convention = str(folder / convention)
     if any("\0" in value for value in values.values()):
-        raise ValueError("holds a character that no file's name has")
+        raise ValueError("contains a character that no file's name has")
     image, mask = folder / values["image"], folder / values["mask"]
     return ManifestRow(
         line, image, mask, label, values["patient"], _level(values["level"]), convention
@@ -212,7 +212,7 @@ SOURCES = "sources"  # of a shard: the hash of the files that it was made from
 
 @dataclass(frozen=True)
 class PreparedRow:
-    """What became of a row: its crop in HU, or the ``obstacle``; ``notes`` are no obstacle."""
+    """What became of a row: its crop in HU, or the ``obstacle``; ``notes`` are not obstacles."""
 
     row: ManifestRow
     obstacle: str = ""
@@ -276,7 +276,7 @@ def _assigned(row: ManifestRow, segmentation: Segmentation) -> list[Assignment]:
         if nameless or not row.level:
             return [Assignment(segments[0], row.level, "vertebra", THE_ONE)]
     if not row.level:
-        raise InputError(row.mask, f"holds {len(segments)} labels: say by level which is meant")
+        raise InputError(row.mask, f"contains {len(segments)} labels: say by level which is meant")
     assignments = assign(segmentation, row.convention or None)
     levels = levels_of(assignments)
     if row.level not in levels:
@@ -329,7 +329,7 @@ def shard_groups(manifest: Manifest, out: Path) -> dict[Path, list[ManifestRow]]
     strangers = sorted(set(out.glob("shard-*.npz")) - set(groups))
     if strangers:
         count, name = len(strangers), strangers[0].name
-        raise InputError(out, f"holds {count} shards of another manifest, such as {name}")
+        raise InputError(out, f"contains {count} shards of another manifest, such as {name}")
     return groups
 
 

@@ -318,7 +318,7 @@ def _resume(
         raise InputError(checkpoint, f"{_FOREIGN}: {first_line(error)}") from error
 
 
-_FOREIGN = "is no checkpoint of this training; remove it to begin the stage anew"
+_FOREIGN = "is not a checkpoint of this training; remove it to start the stage again"
 
 
 def _load(checkpoint: Path) -> dict[str, Any]:

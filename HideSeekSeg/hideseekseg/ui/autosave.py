@@ -2,6 +2,7 @@
 
 A folder per review holds where its scan came from, each vertebra as the run left it, what the
 reader said, and the outlines that he drew.  It goes once the review is saved, or discarded.
+The browser app opens its scan again; Slicer offers it where its scan is chosen (``Recovery``).
 """
 
 from __future__ import annotations
@@ -12,22 +13,27 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, UserError
 from ..files import atomic, locked, read_arrays, read_object
 from ..findings import Evidence, VertebraFinding
 from ..imaging.volume import Patch, case_name, triple
 from ..output.result_folder import read_vertebra, write_vertebra
 from ..plain_data import as_type, from_plain
 from ..review.review import Review
-from .review_session import ReviewSession
+from ..scene.import_data import scanOf
+from ..scene.results import Results
+from ..scene.review_storage import as_text
+from .review_controller import ReviewController
+from .review_session import ReviewSession, sessions
+from .texts import _, told
 
 ABOUT, REVIEW, INPUTS, VERTEBRAE, OUTLINES = "about.json", "review.json", "in", "run", "drawn"
 
@@ -37,21 +43,30 @@ class ScanSource:
     """Where a patient came from.
 
     ``ct`` is a file, a DICOM folder (with its ``series``) or a scene (``vertebrae`` is empty then);
-    both are empty for the example.
+    both are empty for the example.  Of a scan that was open in ``slicer``, only Slicer knows where
+    it came from.
     """
 
     ct: str = ""
     vertebrae: str = ""
     series: str = ""
     corrections: dict[str, str] = field(default_factory=dict)
+    slicer: bool = False
 
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A review that a session left behind; ``text`` says in one line which it is."""
+    """A review that a session left behind; ``text`` says in one line which it is.
+
+    ``sha256`` is that of its scan's voxels and place (``scan_identity``), empty where nobody knows;
+    ``slicer`` as of ``ScanSource``.
+    """
 
     folder: Path
     text: str
+    review: Review
+    sha256: str
+    slicer: bool
 
 
 @dataclass(frozen=True)
@@ -69,11 +84,11 @@ class Kept:
 def place() -> Path:
     """Return the folder of reviews at work, that only this user may read."""
     if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        usual = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     else:
-        usual = ".local/state" if sys.platform != "darwin" else "Library/Application Support"
-        base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / usual)
-    return base / "hideseekseg" / "reviews"
+        folder = ".local/state" if sys.platform != "darwin" else "Library/Application Support"
+        usual = Path.home() / folder
+    return Path(os.environ.get("XDG_STATE_HOME") or usual) / "hideseekseg" / "reviews"
 
 
 def unfinished() -> list[Unfinished]:
@@ -90,9 +105,9 @@ def unfinished() -> list[Unfinished]:
         except (InputError, OSError, KeyError, TypeError, ValueError):
             continue  # somebody is at work on it, or nothing is in it yet
         at = datetime.datetime.fromtimestamp((folder / REVIEW).stat().st_mtime)
-        name = case_name(about.get("scan", {}))
-        text = f"{name}, {at:%Y-%m-%d %H:%M}: {kept.summary()}"
-        found.append((at, Unfinished(folder, text)))
+        scan, slicer = about.get("scan") or {}, bool(about["source"].get("slicer"))
+        text = f"{case_name(scan)}, {at:%Y-%m-%d %H:%M}: {kept.summary()}"
+        found.append((at, Unfinished(folder, text, kept, str(scan.get("sha256") or ""), slicer)))
     return [one for _, one in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
 
@@ -126,6 +141,7 @@ class Autosave:
         self._held = ExitStack()
         self._times: dict[str, int] | None = {} if folder is None else None
         self._done: dict[str, VertebraFinding] = {}
+        self._scan: dict[str, str] = {}
         self._kept = ("", False)
         try:
             parent.mkdir(parents=True, exist_ok=True)
@@ -160,8 +176,9 @@ class Autosave:
             if self._done.get(level) is not finding:
                 self._keep_vertebra(work, level, finding)
         self._keep_outlines(work)
-        run = work.results.run
-        about = {"source": vars(source), "facts": run, "scan": run.get("scan", {}), "saved": saved}
+        self._scan = self._scan or work.scan  # that of version 0.1 is hashed, which takes time
+        facts = work.results.run
+        about = {"source": vars(source), "facts": facts, "scan": self._scan, "saved": saved}
         _write(self.folder / REVIEW, text)
         _write(self.folder / ABOUT, json.dumps(about, default=dict))
         self._kept = (text, saved)
@@ -194,6 +211,169 @@ class Autosave:
         for identity, patch in (work.results.patches(edited) if edited else {}).items():
             with atomic(self.folder / OUTLINES / f"{identity}.npz") as part, part.open("wb") as f:
                 np.savez_compressed(f, voxels=patch.array, start=np.array(patch.start, np.int64))
+
+
+def restored(kept: Kept, ct: Any, vertebrae: Any, results: Results | None = None) -> ReviewSession:
+    """Return a review that was kept, in ``results`` or, without any, in new ones of this CT.
+
+    Raises SceneError where it cannot be put into the scene.
+    """
+    results = results or Results.create(ct, vertebrae, kept.facts)
+    for finding, evidence in kept.vertebrae:
+        results.addVertebra(finding, evidence)
+    results.apply(kept.review)
+    known = {item.id for item in kept.review.items}
+    for identity, patch in kept.outlines.items():
+        if identity in known:  # adding a lesion can be undone once it is drawn
+            results.draw(identity, patch)
+    return ReviewSession(kept.review, results)
+
+
+class Recovery:
+    """Keeps the reviews of Slicer's scene on disk, and offers those that a crash left.
+
+    Each review has a copy, brought up to date when the scene is, and removed at a clean end: then
+    it is in the scene, or was given up.  ``draw`` shows what is offered, empty for nothing; ``ask``
+    asks before something is lost.
+    """
+
+    def __init__(
+        self, review: ReviewController, draw: Callable[[str], None], ask: Callable[[str], bool]
+    ) -> None:
+        self._review, self._draw, self._ask = review, draw, ask
+        self._copies: list[tuple[Any, Autosave]] = []  # by the node of the results
+        self._first: list[tuple[Any, str]] = []  # reviews that a scene brought, as they were
+        self._offered: Unfinished | None = None
+        self._scan: tuple[Any, Any] = (None, None)
+        self._hash: tuple[Any, int, str] = (None, 0, "")
+        self._problem = ""
+        review.flushed = self.keep
+
+    def keep(self) -> None:
+        """Write what has changed in the review that is open; says once why where it cannot."""
+        work = self._review.session
+        if work is None or not work.alive:
+            return
+        text = as_text(work.review)
+        try:
+            copy = self._copy(work, text)
+            if copy is not None:
+                copy.keep(work, ScanSource(slicer=True), text, saved=False)
+            self._problem = ""
+        except (UserError, OSError) as error:
+            if str(error) != self._problem:
+                said = _("This review is not saved automatically: {error}.")
+                self._review.say(said.format(error=error), "warning")
+            self._problem = str(error)
+
+    def look(self, ct: Any, vertebrae: Any) -> None:
+        """Offer the latest review of a CT that a crash left, where there is one."""
+        self._scan, self._offered = (ct, vertebrae), None
+        for one in unfinished() if ct is not None and ct.GetImageData() is not None else ():
+            known = one.sha256 and one.sha256 == self._hash_of(ct)
+            if known and not _has_all_of(one, ct):
+                self._offered = one
+                break
+        self._draw(self._offered.text if self._offered is not None else "")
+
+    def restore(self) -> None:
+        """Open the review that is offered, with its verdicts, comments, outlines and threshold."""
+        offered, (ct, vertebrae) = self._offered, self._scan
+        if offered is None:
+            return
+        self._review.commit_comment()
+        self._review.flush()  # the scene then says whether it has verdicts of its own
+        try:
+            kept = read(offered.folder)
+            again = {finding.level for finding, _evidence in kept.vertebrae}
+            whole = {item.level for item in kept.review.items if not item.missed} <= again
+            open_ = _same(kept.review, ct, set() if whole else again)
+            if open_ is None and not whole:
+                cause = _("this review is of a saved scene: open that scene, then restore it")
+                raise InputError("", cause)
+            if open_ is not None and open_.review.has_work:
+                text = _("Restoring replaces the verdicts of the same results in the scene: {old}.")
+                if not self._ask(text.format(old=open_.review.summary())):
+                    return
+            session = restored(kept, ct, vertebrae, open_.results if open_ is not None else None)
+            self._end(session.results.node)
+            self._copies.append((session.results.node, Autosave(offered.folder)))
+        except UserError as error:
+            self._review.say(f"{told(error)}.", "error")
+            return
+        self._review.show(session)
+        self._review.say(_("Restored: {summary}.").format(summary=kept.review.summary()))
+        self.look(ct, vertebrae)
+
+    def discard(self) -> None:
+        """Remove the review that is offered, after asking."""
+        offered = self._offered
+        text = _("Discard this review for good? {review}")
+        if offered is None or not self._ask(text.format(review=offered.text)):
+            return
+        try:
+            discard(offered.folder)
+        except UserError as error:
+            self._review.say(f"{told(error)}.", "error")
+        self.look(*self._scan)
+
+    def end(self) -> None:
+        """Remove all copies: the scene or the window is closed, and nothing crashed."""
+        for _node, copy in self._copies:
+            copy.close(remove=True)
+        self._copies, self._first = [], []
+
+    def _end(self, node: Any = None) -> None:
+        """Remove the copy of these results, and of those that are not in a scene any more."""
+        for pair in [*self._copies]:
+            if pair[0] is node or pair[0].GetScene() is None:
+                pair[1].close(remove=True)
+                self._copies.remove(pair)
+        self._first = [pair for pair in self._first if pair[0].GetScene() is not None]
+
+    def _copy(self, work: ReviewSession, text: str) -> Autosave | None:
+        """Return the copy of a review; None while a scene that was loaded has all of it."""
+        node = work.results.node
+        for known, copy in self._copies:
+            if known is node:
+                return copy
+        first = next((one for known, one in self._first if known is node), None)
+        if first is None and not work.results.findings:
+            self._first.append((node, text))
+        if not work.results.findings and first in (None, text):
+            return None
+        copy = Autosave()
+        self._end()  # results that others take the place of
+        self._copies.append((node, copy))
+        return copy
+
+    def _hash_of(self, ct: Any) -> str:
+        """Return the hash of a scan, which takes time: once for each."""
+        time = ct.GetImageData().GetMTime()
+        if self._hash[:2] != (ct, time):
+            self._hash = (ct, time, str(scanOf(ct).get("sha256") or ""))
+        return self._hash[2]
+
+
+def _has_all_of(one: Unfinished, ct: Any) -> bool:
+    """Whether the scene that was saved has all of a review, which then goes."""
+    there = _same(one.review, ct)
+    if there is None or as_text(there.review) != as_text(one.review):
+        return False
+    with suppress(UserError):  # another Slicer has it
+        discard(one.folder)
+    return True
+
+
+def _same(review: Review, ct: Any, but: Collection[str] = ()) -> ReviewSession | None:
+    """Return the scene's review of the same results of a CT, ``but`` for some levels, or None."""
+
+    def found(one: Review) -> set[tuple[str, float | None]]:
+        lesions = {(x.id, x.score) for x in one.items if not x.missed and x.level not in but}
+        return lesions | {(x, v.p_malignant) for x, v in one.vertebrae.items() if x not in but}
+
+    there = reversed(sessions(lambda text: None, ct))
+    return next((work for work in there if found(work.review) == found(review)), None)
 
 
 def read_outlines(folder: Path) -> dict[str, Patch]:

@@ -97,7 +97,9 @@ class ReviewDocuments:
     def _begin(self, session: ReviewSession, document: Document) -> None:
         accepted = [x for x in session.review.items if x.verdict == "accepted"]
         if document.kind == "seg" and not accepted:
-            raise InputError("", _("a DICOM SEG holds the accepted findings, and none is accepted"))
+            raise InputError(
+                "", _("a DICOM SEG contains the accepted findings, and none is accepted")
+            )
         if document.kind == "seg" and not document.dicom:
             found = tuple(dicomFilesOf(session.results.ctNode))
             document = replace(document, dicom=found)

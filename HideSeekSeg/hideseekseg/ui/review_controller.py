@@ -344,7 +344,7 @@ class ReviewController:
         if node is None:
             self._view.say(_("Nothing is accepted yet."), "warning")
             return
-        text = _("“{name}” holds the accepted findings. Later verdicts do not change it.")
+        text = _("“{name}” contains the accepted findings. Later verdicts do not change it.")
         self._view.say(text.format(name=node.GetName()))
 
     def choose_results(self, number: int) -> None:

@@ -111,7 +111,7 @@ class Authentication:
 
 PATIENCE_SECONDS = 30.0
 WARNING = (
-    "Warning: --host {host} lets other computers reach this server. Whoever has the address with"
+    "Warning: --host {host} lets other computers reach this server. Anyone who has the address with"
     " its token sees the patient's images; nothing is encrypted on the way."
 )
 
@@ -214,7 +214,7 @@ def _bind(server: Any, session: Session, uploads: Uploads, authentication: Authe
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """Return whether an error is of this server: what is no HTTP at all is refused, not printed."""
+    """Return whether an error is of this server: what is not HTTP is refused, not printed."""
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, HttpProcessingError)
 

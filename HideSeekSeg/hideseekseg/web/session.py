@@ -256,7 +256,7 @@ class Session:
         self._autosave = self._autosaved = None
 
     def _offer(self) -> None:
-        found = autosave.unfinished()
+        found = [one for one in autosave.unfinished() if not one.slicer]
         self.page.show(offers=[{"id": one.folder.name, "text": one.text} for one in found])
 
     async def restore(self, name: str) -> None:
@@ -287,17 +287,10 @@ class Session:
         self.patient.corrections = dict(source.corrections)
         self._show_patient()
         work = latest(lambda text: self.page.say(text, "error"), self.patient.ct)
-        if work is None:
-            results = Results.create(self.patient.ct, self.patient.vertebrae, kept.facts)
-            for finding, evidence in kept.vertebrae:
-                results.addVertebra(finding, evidence)
-        else:
-            results = work.results
-        results.apply(kept.review)
-        for identity, patch in kept.outlines.items():
-            results.draw(identity, patch)
-        self._autosave, self._autosaved = Autosave(folder), results
-        self.review.show(ReviewSession(kept.review, results))
+        results = None if work is None else work.results
+        work = autosave.restored(kept, self.patient.ct, self.patient.vertebrae, results)
+        self._autosave, self._autosaved = Autosave(folder), work.results
+        self.review.show(work)
         self._keep()
         self._offer()
         self.page.say(f"Restored: {kept.review.summary()}.")
@@ -392,7 +385,7 @@ class Session:
             self.review.flush()
         name = self._desk.current
         if name and self.unsaved:
-            cause = "cannot be written: what you said of this case is in the page alone"
+            cause = "cannot be written: your review of this case exists only in this page"
             raise InputError(self._desk.work.folder(name), cause)
         waiting = self._desk.leave(self._autosave, self.review.session, seen)
         noun = "finding waits" if waiting == 1 else "findings wait"
@@ -734,7 +727,7 @@ class Session:
         if why:
             asked = f"{place} {why}. Replace all of it?"
         elif place != self._saved_to and (place / EXPORTED[2]).is_file():
-            asked = f"{place} holds {_earlier(place)} of this scan. Replace it?"
+            asked = f"{place} contains {_earlier(place)} of this scan. Replace it?"
         else:
             await self._save(work, place, reviewer.strip(), False)
             return

@@ -453,7 +453,7 @@ class SliceViews:
 
     def _press(self, name: str) -> None:
         if time.monotonic() - self._pinch_end < _LIFTED_SECONDS:
-            return  # the finger that is lifted last is no press
+            return  # the finger that is lifted last is not a press
         x, y, z = self._crosshair.GetCrosshairRAS()
         self._dragged, self._before = name, (x, y, z)
         ras, xy = self._place_of_mouse(name)

@@ -18,7 +18,7 @@ from ..plain_data import printable, shortened
 SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".dcm", ".ima", "")
 _HEAD = 512  # bytes that tell what a file is
 KINDS = "NIfTI, NRRD, MHA or DICOM"
-NO_IMAGE = f"is no {KINDS} file"
+NO_IMAGE = f"is not a {KINDS} file"
 MOST_LETTERS = 100  # of a file's name
 MOST_FILES = 20_000
 PATIENCE_SECONDS = 30.0  # without a byte

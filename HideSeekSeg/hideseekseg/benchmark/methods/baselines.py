@@ -38,7 +38,7 @@ from ...training.trainer import (
 from ..cases import BenchmarkCase
 from .method import ByMaps, Chosen, Level, Maps, Tuned, joined, parts_above, supervision
 
-SMOOTHING = 1.0  # pixels: noise is no lesion
+SMOOTHING = 1.0  # pixels: noise is not a lesion
 MARGINS = (1, 3)  # pixels of the body's rim left out: cortex and endplates are dense
 CONTRASTS_HU = (0.0, 60.0, 120.0, 240.0)
 

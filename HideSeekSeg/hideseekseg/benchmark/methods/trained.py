@@ -146,7 +146,7 @@ def load_network(path: Path, network: nn.Module) -> dict[str, Any]:
             path, "is not there: make it with `hideseekseg benchmark train`"
         ) from error
     except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
-        raise InputError(path, "is no network of this kind") from error
+        raise InputError(path, "is not a network of this kind") from error
     network.eval().requires_grad_(False)
     return dict(made_with)
 

@@ -144,7 +144,7 @@ def estimates_data(figures: Mapping[str, Estimate]) -> Data:
 def over_best(rows: Sequence[MethodResult], weights: Weights) -> Data:
     """Per metric the baseline that is best in it, and the paired difference to the first row.
 
-    What learnt from full masks is no baseline but a ceiling.
+    What learnt from full masks is a ceiling, not a baseline.
     """
     baselines = [row for row in rows[1:] if not row.ours and row.learnt_from != CEILING]
     ones = weights[:1] * 0 + 1

@@ -244,7 +244,7 @@ def _memory(folder: Path) -> dict[str, dict[str, Any]]:
         return {}
     memory = read_json(path, error=DownloadError)
     if not isinstance(memory, dict) or not all(isinstance(v, dict) for v in memory.values()):
-        raise DownloadError(path, "is no list of downloads: delete it")
+        raise DownloadError(path, "is not a list of downloads: delete it")
     return memory
 
 

@@ -32,7 +32,7 @@ from .pickles import MAX_BYTES, Estimator, PickleError, read_estimator
 
 PREFIX = "ema_model."  # the averaged weights, which the authors use; "model." are the raw ones
 CARD = "MODEL-CARD.md"
-LICENCE = "not told by whoever imported them; the authors' code is under the MIT licence"
+LICENCE = "not stated by the person who imported them; the authors' code is under the MIT licence"
 
 PROFILE = Profile(
     name="published",
@@ -159,13 +159,13 @@ def read_autoencoder(path: Path) -> DiffusionAutoencoder:
         )
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-            raise WeightsError(path, f"{name[:80]!r} is no tensor of numbers")
+            raise WeightsError(path, f"{name[:80]!r} is not a numeric tensor")
     with torch.device("meta"):
         network = DiffusionAutoencoder(PROFILE.architecture)
     check_shapes(path, tensors, {n: tuple(t.shape) for n, t in network.state_dict().items()})
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or not tensor.isfinite().all():
-            raise WeightsError(path, f"{name!r} holds values that are not finite")
+            raise WeightsError(path, f"{name!r} contains values that are not finite")
     network.load_state_dict({n: t.float().contiguous() for n, t in tensors.items()}, assign=True)
     return network.eval().requires_grad_(False)
 
@@ -187,10 +187,10 @@ def _load(path: Path) -> dict[str, Any]:
     except Exception as error:  # a hostile file can bring the reader to raise anything
         found = re.search(r"(?:GLOBAL|global:|class|function) ([\w.]+\.[\w.]+)", str(error))
         what = f" ({found[1][:80]})" if found else ""
-        cause = f"is damaged or holds more than tensors and plain values{what}: refused"
+        cause = f"is damaged or contains more than tensors and plain values{what}: refused"
         raise WeightsError(path, cause) from error
     if not isinstance(content, dict):
-        raise WeightsError(path, "is no checkpoint: it holds a single value")
+        raise WeightsError(path, "is not a checkpoint: it contains a single value")
     return content
 
 
@@ -203,12 +203,12 @@ def _check_archive(path: Path) -> None:
     except OSError as error:
         raise WeightsError(path, f"cannot be read: {error.strerror or error}") from error
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise WeightsError(path, "is no checkpoint of torch, or it is cut short") from error
+        raise WeightsError(path, "is not a PyTorch checkpoint, or it is cut short") from error
     for member in members:
         if not MEMBER.fullmatch(member.filename):
-            raise WeightsError(path, f"holds {member.filename[:80]!r}, unknown in a checkpoint")
+            raise WeightsError(path, f"contains {member.filename[:80]!r}, unknown in a checkpoint")
         if member.compress_type != zipfile.ZIP_STORED or member.file_size > member.compress_size:
-            raise WeightsError(path, "is compressed, which no checkpoint of torch is: refused")
+            raise WeightsError(path, "is compressed, as no PyTorch checkpoint is: refused")
         if member.filename.endswith("data.pkl") and member.file_size > MAX_STRUCTURE:
             raise WeightsError(path, f"describes its tensors in {member.file_size} bytes: refused")
     declared = sum(member.file_size for member in members)
@@ -233,7 +233,7 @@ def read_classifier(classifier: Path, scaler: Path) -> LinearClassifier:
     if not coef.any():
         raise WeightsError(classifier, "'coef_' is all zero")
     if not (scale > 0).all():
-        raise WeightsError(scaler, "'scale_' holds values that are not positive")
+        raise WeightsError(scaler, "'scale_' contains values that are not positive")
     return LinearClassifier(
         torch.from_numpy(coef[0]),
         float(intercept[0]),
@@ -251,7 +251,7 @@ def _estimator(path: Path, name: str) -> Estimator:
     except PickleError as error:
         raise WeightsError(path, str(error)) from error
     if found.name != name:
-        raise WeightsError(path, f"holds a {found.name} where a {name} is needed")
+        raise WeightsError(path, f"contains a {found.name} where a {name} is needed")
     return found
 
 
@@ -265,7 +265,7 @@ def _numbers(
         raise WeightsError(path, f"{name!r} has shape {values.shape} instead of {shape}")
     numbers = values.astype(np.float64)
     if not np.isfinite(numbers).all():
-        raise WeightsError(path, f"{name!r} holds values that are not finite")
+        raise WeightsError(path, f"{name!r} contains values that are not finite")
     return numbers
 
 

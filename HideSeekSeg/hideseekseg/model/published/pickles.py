@@ -23,7 +23,7 @@ NUMBERS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1
 
 
 class PickleError(ValueError):
-    """The file is no pickle of an estimator, or holds more than one needs: one line."""
+    """The file is not a pickle of an estimator, or holds more than one needs: one line."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ def numbers(
 ) -> npt.NDArray[Any]:
     """Return an array in native byte order; ``raw`` must hold exactly its numbers."""
     if len(shape) > 2 or not all(type(n) is int and n >= 0 for n in shape):
-        raise PickleError("holds an array of an impossible shape")
+        raise PickleError("contains an array of an impossible shape")
     dtype = kind.dtype
     if math.prod(shape) * dtype.itemsize != len(raw):
-        raise PickleError(f"holds an array of shape {short(shape)} in {len(raw)} bytes")
+        raise PickleError(f"contains an array of shape {short(shape)} in {len(raw)} bytes")
     values = np.frombuffer(raw, dtype).astype(dtype.newbyteorder("="))
     return values.reshape(shape, order="F" if order == "F" else "C")
 
@@ -80,7 +80,7 @@ def array_from_buffer(arguments: object) -> Array:
     match arguments:
         case (bytes() | bytearray() as raw, Type() as kind, tuple(shape), "C" | "F" as order):
             return Array(numbers(raw, kind, shape, order))
-    raise PickleError("holds an array of an unknown kind")
+    raise PickleError("contains an array of an unknown kind")
 
 
 def meaning(module: str, name: str) -> PickleMeaning:
@@ -100,14 +100,14 @@ def _type(arguments: object) -> Type:
     match arguments:
         case (str(code), int(), int()) if code in NUMBERS:
             return Type(code)
-    raise PickleError("holds an array of something other than numbers")
+    raise PickleError("contains an array of something other than numbers")
 
 
 def _empty_array(arguments: object) -> Array:
     match arguments:
         case (PickleMeaning(name="ndarray"), (0,), bytes()):
             return Array()
-    raise PickleError("holds an array of an unknown kind")
+    raise PickleError("contains an array of an unknown kind")
 
 
 def _scalar(arguments: object) -> int | float | bool:
@@ -115,7 +115,7 @@ def _scalar(arguments: object) -> int | float | bool:
         case (Type() as kind, bytes(raw)):
             value: int | float | bool = numbers(raw, kind, (), "C").item()
             return value
-    raise PickleError("holds a number of an unknown kind")
+    raise PickleError("contains a number of an unknown kind")
 
 
 def _bytes(arguments: object) -> bytes:
@@ -123,7 +123,7 @@ def _bytes(arguments: object) -> bytes:
     match arguments:
         case (str(text), "latin1"):
             return text.encode("latin-1")
-    raise PickleError("holds text in an unknown encoding")
+    raise PickleError("contains text in an unknown encoding")
 
 
 WRAPPER = "NumpyArrayWrapper"
@@ -165,7 +165,7 @@ def read_estimator(content: bytes) -> Estimator:
     if len(content) > MAX_BYTES:
         raise PickleError(f"is larger (over {MAX_BYTES} bytes) than any pickle of a classifier")
     if content[:1] != b"\x80" or content[1:2] not in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        raise PickleError("is no uncompressed pickle of protocol 2 to 5")
+        raise PickleError("is not an uncompressed pickle of protocol 2 to 5")
     try:
         result = _Machine(content).run()
     except PickleError:
@@ -201,7 +201,7 @@ class _Machine:
             self._step(opcode.name, argument)
         result = self._pop()
         if self.stacks != [[]] or self.stream.read(1):
-            raise PickleError("holds more than one object")
+            raise PickleError("contains more than one object")
         return result
 
     def _step(self, name: str, argument: Any) -> None:
@@ -220,7 +220,7 @@ class _Machine:
         elif name == "GLOBAL":
             self._push(meaning(*argument.split(" ", 1)))
         elif name not in ("PROTO", "FRAME", "STOP"):
-            raise PickleError(f"holds the opcode {name}, which no such estimator needs")
+            raise PickleError(f"contains the opcode {name}, which no such estimator needs")
 
     def _push(self, value: Any) -> None:
         self.stacks[-1].append(value)
@@ -242,7 +242,7 @@ class _Machine:
 
     def _recall(self, key: int) -> None:
         if key not in self.memo:
-            raise PickleError("is damaged (it refers to what it does not hold)")
+            raise PickleError("is damaged (it refers to what it does not contain)")
         self._push(self.memo[key])
 
     def mark(self) -> None:
@@ -268,7 +268,7 @@ class _Machine:
         target = self._top()
         # Tuples of tuples of tuples may be small in the file and take forever to hash.
         if type(target) is not dict or any(type(key) not in (str, int) for key in items[::2]):
-            raise PickleError("holds a dictionary of an unknown kind")
+            raise PickleError("contains a dictionary of an unknown kind")
         if len(items) % 2:
             raise PickleError("is damaged (a key without a value)")
         target.update(zip(items[::2], items[1::2]))
@@ -276,7 +276,7 @@ class _Machine:
     def stack_global(self) -> None:
         name, module = self._pop(), self._pop()
         if not (isinstance(name, str) and isinstance(module, str)):
-            raise PickleError("names something that is no text")
+            raise PickleError("names something that is not text")
         self._push(meaning(module, name))
 
     def new_object(self) -> None:
@@ -288,7 +288,7 @@ class _Machine:
     def reduce(self) -> None:
         arguments, named = self._pop(), self._pop()
         if not isinstance(named, PickleMeaning) or named.call is None:
-            raise PickleError("calls something that is no function of numpy's pickles")
+            raise PickleError("calls something that is not a function of NumPy's pickles")
         self._push(named.call(arguments))
 
     def build(self) -> None:
@@ -313,9 +313,9 @@ class _Machine:
             self.stream.read(padding[0] if padding else 0)
         kind, shape = attributes.get("dtype"), attributes.get("shape")
         if not isinstance(kind, Type) or not isinstance(shape, tuple) or len(shape) > 2:
-            raise PickleError("holds an array of an unknown kind")
+            raise PickleError("contains an array of an unknown kind")
         if not all(type(n) is int and 0 <= n <= MAX_BYTES for n in shape):
-            raise PickleError("holds an array of an impossible shape")
+            raise PickleError("contains an array of an impossible shape")
         count = math.prod(shape) * kind.dtype.itemsize
         raw = self.stream.read(count)
         if len(raw) < count:

@@ -126,7 +126,7 @@ def acquire(clean: Volume, settings: SpineSettings, rng: np.random.Generator) ->
     """Return what a scanner makes of clean HU (fine grid): kernel, slices, noise; int16 HU.
 
     A voxel is the mean of a block of fine voxels, softened along k as well: the sensitivity
-    profile of a slice is no box.
+    profile of a slice is not a box.
     """
     fine = clean.grid.spacing[::-1]
     sigma = settings.blur / 2.355 / fine

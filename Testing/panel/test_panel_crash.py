@@ -1,0 +1,276 @@
+"""A crash of Slicer costs no verdict: the panel keeps reviews on disk and offers them again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from desktop import Desktop
+from helpers.findings import RUN, ball, body_centre, make_ct, make_evidence, make_grid, make_result
+from helpers.panel import Opened, add_review, open_panel
+from helpers.scene import add_ct
+
+GRID = make_grid((70, 50, 50), (1.2, 1.1, 2.0))
+RESULT = make_result(GRID)
+MISSED, EDITED = "T11-added-1", "L1-1"
+OFFER = "4 vertebrae, 3 with findings, 2 accepted, 1 uncertain, 1 to review, 1 not analysed"
+VERDICTS = {"T10-1": "accepted", "T10-2": "uncertain", MISSED: "accepted", EDITED: "unreviewed"}
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of reviews at work, of this test alone."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state" / "hideseekseg" / "reviews"
+
+
+def add_scan(opened: Opened, name: str = "CT", grid: Any = GRID) -> Any:
+    """Load the CT, as a reader does at first, and after a crash again."""
+    ct = add_ct(make_ct(grid).array, grid.ijk_to_lps, name)
+    opened.ui.ctSelector.setCurrentNode(ct)
+    return ct
+
+
+def begin_run(opened: Opened, ct: Any) -> Any:
+    """Bring what a run brings; return its results."""
+    from hideseekseg.review.review import Review
+    from hideseekseg.scene.import_data import scanOf
+    from hideseekseg.scene.results import Results
+    from hideseekseg.ui.review_session import ReviewSession
+
+    results, review = Results.create(ct, None, {**RUN, "scan": scanOf(ct)}), Review(0.5)
+    evidence = make_evidence(make_ct(GRID), RESULT)
+    for finding in RESULT.vertebrae:
+        review.add_vertebra(finding)
+        results.addVertebra(finding, evidence.get(finding.level))
+    opened.panel.review.show(ReviewSession(review, results))
+    return results
+
+
+def review_some(opened: Opened, results: Any) -> None:
+    """Judge, comment, correct an outline, add a lesion, draw one that is undone, and move on."""
+    review = opened.panel.review
+    opened.key("A")
+    opened.key("K")
+    review.comment("half of the body", "T10-1")
+    review.add_missed("T11", "blastic")
+    results.draw(MISSED, ball(GRID, body_centre(1), 5.0))
+    review.take_over_outlines()
+    opened.key("U")
+    review.add_missed("T11", "lytic")
+    results.draw(MISSED, ball(GRID, body_centre(1), 4.0))
+    results.draw(EDITED, ball(GRID, body_centre(3), 3.0))
+    review.take_over_outlines()
+    opened.ui.thresholdSlider.value = 0.6
+    opened.rest()
+
+
+def crash() -> None:
+    """Review a scan, and end as by kill -9: nothing is cleaned up."""
+    from desktop import open_desktop
+    from helpers.scene import open_scene
+
+    with open_scene() as mrml, open_desktop(mrml) as desktop, open_panel(desktop) as opened:
+        review_some(opened, begin_run(opened, add_scan(opened)))
+        os.kill(os.getpid(), 9)
+
+
+def verdicts(opened: Opened) -> dict[str, str]:
+    return {item.id: item.verdict for item in opened.panel.review.review.items}
+
+
+def offer(opened: Opened) -> str:
+    """What the panel offers, empty for nothing."""
+    area = opened.ui.offerArea
+    return str(opened.ui.offerLabel.text) if area.isVisibleTo(opened.widget) else ""
+
+
+@pytest.fixture(scope="module")
+def crashed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of reviews at work that a killed Slicer leaves."""
+    pytest.importorskip("slicer.util", reason="slicer-core is not installed")
+    pytest.importorskip("PySide6.QtUiTools", reason="PySide6-Essentials is not installed")
+    folder, testing = tmp_path_factory.mktemp("crashed"), Path(__file__).resolve().parents[1]
+    paths = os.pathsep.join((str(testing), *filter(None, sys.path)))
+    done = subprocess.run(
+        [sys.executable, "-c", "from panel import test_panel_crash as t; t.crash()"],
+        env={**os.environ, "PYTHONPATH": paths, "XDG_STATE_HOME": str(folder)},
+        capture_output=True,
+        timeout=120,
+    )
+    assert done.returncode in (-9, 9), done.stderr.decode()
+    return folder / "hideseekseg" / "reviews"
+
+
+@pytest.fixture
+def left(crashed: Path, state: Path) -> Path:
+    """The folder of the one review that was left."""
+    shutil.copytree(crashed, state)
+    [folder] = state.iterdir()
+    return folder
+
+
+def test_review_is_offered_again_after_slicer_was_killed(desktop: Desktop, left: Path) -> None:
+    with open_panel(desktop) as opened:
+        assert offer(opened) == ""
+        add_scan(opened, "Another", make_grid((70, 50, 50), (1.2, 1.1, 2.1)))
+        assert offer(opened) == "", "a review of another scan"
+        add_scan(opened, "Again")
+        assert offer(opened).startswith("A review was not saved: CT [")
+        assert offer(opened).endswith(OFFER)
+        opened.ui.restoreButton.click()
+        assert opened.message == f"Restored: {OFFER}."
+        assert offer(opened) == ""
+        review = opened.panel.review
+        assert verdicts(opened).items() >= VERDICTS.items()
+        assert review.review.threshold == opened.ui.thresholdSlider.value == 0.6
+        review.choose("T10-1")
+        assert opened.ui.commentEdit.text == "half of the body"
+        assert review.evidence("T10") is not None
+        patches = review.results.patches()
+        for name, place, radius in ((MISSED, 1, 4.0), (EDITED, 3, 3.0)):
+            drawn = ball(GRID, body_centre(place), radius)
+            assert patches[name].start == drawn.start
+            assert np.array_equal(patches[name].array, drawn.array)
+        for _ in range(2):  # the threshold, and the lesion that was added
+            opened.key("U")
+        assert MISSED not in verdicts(opened)
+        opened.rest()
+        kept = json.loads((left / "review.json").read_text("utf-8"))
+        assert MISSED not in [item.id for item in review.review.from_json(kept).items]
+    assert not left.exists(), "a clean end leaves nothing"
+
+
+def test_what_is_offered_is_discarded_after_asking(desktop: Desktop, left: Path) -> None:
+    """Also where it is damaged, which Restore says in one line."""
+    next(left.glob("run/*.npz")).write_bytes(b"PK\3\4")
+    with open_panel(desktop) as opened:
+        add_scan(opened)
+        opened.panel.recovery.look(None, None)  # as a run does: nothing is opened beside it
+        assert offer(opened) == ""
+        opened.panel.recovery.restore()
+        assert opened.message == ""
+        opened.panel.enter()
+        opened.ui.restoreButton.click()
+        assert str(left) in opened.message and opened.message.count("\n") == 0
+        assert opened.panel.review.review is None
+        desktop.answers.append(False)
+        opened.ui.discardButton.click()
+        assert left.is_dir() and offer(opened).endswith(OFFER)
+        opened.ui.discardButton.click()
+        assert desktop.messages[-1].startswith("Discard this review for good? CT [")
+        assert not left.exists() and offer(opened) == ""
+
+
+def test_scene_that_has_the_review_needs_no_copy(desktop: Desktop, left: Path) -> None:
+    """Slicer crashed after the scene was saved; and it takes none before something is said."""
+    from hideseekseg.scene.results import Results
+    from hideseekseg.scene.review_storage import store
+    from hideseekseg.ui import autosave
+
+    kept = autosave.read(left)
+    with open_panel(desktop) as opened:
+        ct = add_scan(opened)
+        assert offer(opened)
+        opened.ui.ctSelector.setCurrentNode(None)
+        add_review(RESULT.vertebrae, GRID, ct=ct)
+        saved = autosave.restored(kept, ct, None, Results.of(results_of(ct)))
+        store(saved.results.node, saved.review)
+        opened.ui.ctSelector.setCurrentNode(ct)
+        assert (offer(opened), left.exists()) == ("", False)
+        assert verdicts(opened).items() >= VERDICTS.items()
+        opened.rest()
+        assert not list(left.parent.iterdir())
+        opened.key("X")
+        opened.rest()
+        assert list(left.parent.iterdir())
+
+
+def test_restored_review_takes_the_place_of_an_older_one(desktop: Desktop, left: Path) -> None:
+    """Slicer crashed after the scene was saved and the review went on: no second results."""
+    with open_panel(desktop) as opened:
+        ct = add_review(RESULT.vertebrae, GRID)
+        opened.ui.ctSelector.setCurrentNode(ct)
+        opened.key("X")
+        node = results_of(ct)
+        desktop.answers.append(False)
+        opened.ui.restoreButton.click()
+        assert "replaces the verdicts" in desktop.messages[-1]
+        assert "0 accepted" in desktop.messages[-1] and verdicts(opened)["T10-1"] == "rejected"
+        opened.ui.restoreButton.click()
+        assert verdicts(opened).items() >= VERDICTS.items()
+        assert opened.panel.review.results.node is node and results_of(ct) is node
+    assert not list(left.parent.iterdir())
+
+
+def test_review_of_a_saved_scene_is_restored_in_that_scene(desktop: Desktop, state: Path) -> None:
+    """The scene has the lesions, the copy what was said of them and a vertebra that ran again."""
+    vertebra = RESULT.vertebrae[3]
+    [lesion] = vertebra.candidates
+    patch = ball(GRID, body_centre(3), 5.0)
+    again = replace(vertebra, candidates=(replace(lesion, score=0.77, patch=patch),))
+    with open_panel(desktop) as opened:
+        opened.ui.ctSelector.setCurrentNode(add_review(RESULT.vertebrae, GRID))
+        opened.key("A")
+        opened.panel.review.results.addVertebra(again)
+        opened.panel.review.review.add_vertebra(again)
+        opened.panel.review.renew()
+        opened.rest()
+        shutil.copytree(state, state.with_name("left"))
+    desktop.mrml.scene.Clear(True)
+    shutil.copytree(state.with_name("left"), state, dirs_exist_ok=True)
+    with open_panel(desktop) as opened:
+        ct = add_scan(opened)
+        opened.ui.restoreButton.click()
+        assert opened.message == (
+            "This review is of a saved scene: open that scene, then restore it."
+        )
+        opened.ui.ctSelector.setCurrentNode(None)
+        opened.ui.ctSelector.setCurrentNode(add_review(RESULT.vertebrae, GRID, ct=ct))
+        opened.ui.restoreButton.click()
+        assert verdicts(opened)["T10-1"] == "accepted"
+        assert opened.panel.review.review.item("L1-1").score == 0.77
+        assert opened.panel.review.results.patches()["L1-1"].array.sum() == patch.array.sum()
+
+
+def test_each_result_of_a_scene_has_its_copy(desktop: Desktop, state: Path) -> None:
+    with open_panel(desktop) as opened:
+        for name in ("CT", "CT of the week after"):
+            begin_run(opened, add_scan(opened, name))
+            opened.key("A")
+            opened.rest()
+        assert len(list(state.iterdir())) == 2
+        desktop.mrml.scene.Clear(False)
+        assert not list(state.iterdir()), "the scene was closed: its reviews were given up"
+
+
+def test_a_copy_that_cannot_be_written_is_said_once(desktop: Desktop, state: Path) -> None:
+    state.parent.mkdir(parents=True)
+    state.write_text("no folder")
+    with open_panel(desktop) as opened:
+        begin_run(opened, add_scan(opened))
+        assert opened.message.startswith("This review is not saved automatically: ")
+        opened.key("A")
+        opened.rest()
+        assert opened.message == ""
+        assert verdicts(opened)["T10-1"] == "accepted"
+
+
+def results_of(ct: Any) -> Any:
+    """The only results of a CT in the scene."""
+    import slicer
+
+    from hideseekseg.scene.results import Results
+
+    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    [node] = [node for node in nodes if Results.isOne(node) and Results.of(node).ctNode is ct]
+    return node
