@@ -26,13 +26,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal
-
-import numpy as np
-import numpy.typing as npt
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from .errors import InputError, UserError
 from .plain_data import first_line, shortened
+
+if TYPE_CHECKING:  # numpy takes time to import, which --help does without
+    import numpy as np
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
 
 MOST_TEXT = 64 << 20  # bytes of JSON or a table: those of this project have less than 1 MB
 
@@ -333,7 +336,6 @@ def _unwritable(path: Path, error: OSError) -> InputError:
     return InputError(path, f"cannot be written: {error.strerror or error}")
 
 
-Array = npt.NDArray[Any]
 MOST_ARRAYS = 16 << 30  # bytes of arrays once unpacked
 
 _BLOCK = 1 << 20
@@ -459,6 +461,8 @@ def _opened(source: Path | bytes) -> Iterator[zipfile.ZipFile]:
 
 
 def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
+    import numpy as np
+
     name = ascii(shortened(member.filename))
     with archive.open(member) as stream:
         shape, by_columns, kind = _read_header(stream, name)
@@ -476,12 +480,14 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Array:
 
 
 def _read_header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(stream)
+    from numpy.lib import format as npy
+
+    version = npy.read_magic(stream)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"{name} has an unknown version")
-    read = np.lib.format.read_array_header_1_0
+    read = npy.read_array_header_1_0
     if version == (2, 0):
-        read = np.lib.format.read_array_header_2_0
+        read = npy.read_array_header_2_0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged headers
         shape, by_columns, kind = read(stream)
