@@ -37,7 +37,7 @@ from hideseekseg.cohort.readings import (
     write_reading,
 )
 from hideseekseg.errors import InputError
-from hideseekseg.files import locked
+from hideseekseg.files import LOCK, locked
 from hideseekseg.imaging.dicom_seg import SEG
 from hideseekseg.imaging.volume import Volume, to_sitk
 from hideseekseg.output.result_folder import read_result
@@ -145,18 +145,19 @@ def test_cohort_goes_on_after_failures_and_changes(
     assert {p: p.stat().st_mtime_ns for p in times} == times
     assert record(out, "cut").status.value == "done"
 
-    # Another threshold is another result for all.
-    assert main(files.words(out, "--threshold", "0.99", "--workers", "1")) == 0
-    assert {row["threshold"] for row in table(out / "cases.csv")} == {"0.99"}
-    # So is another CT under the same name, unless somebody has reviewed the result of the old one.
+    # Another threshold is another result for all; so is another CT under the same name, unless
+    # somebody has reviewed the result of the old one.
     image = sitk.ReadImage(str(files.folder / "a.nii.gz"))
     sitk.WriteImage(image + 7, str(files.folder / "a.nii.gz"))
     review = out / "cases" / "A" / "review.json"
     review.write_text("{}")
-    assert main(files.words(out, "--threshold", "0.99", "--workers", "1")) == 1
+    other = files.words(out, "--threshold", "0.99", "--levels", "T12", "--workers", "1")
+    assert main(other) == 1
     assert "another scan" in record(out, "A").reason and review.exists()
+    assert [row["threshold"] for row in table(out / "cases.csv")] == ["", "0.99", "0.99"]
     review.unlink()
-    assert main(files.words(out, "--threshold", "0.99", "--retry")) == 0
+    assert main([*other, "--retry"]) == 0
+    assert [row["threshold"] for row in table(out / "cases.csv")] == ["0.99"] * 3
 
 
 @pytest.fixture(scope="module")
@@ -174,8 +175,8 @@ def finished(
     ]
     (folder / "manifest.csv").write_text("\n".join(lines) + "\n", "utf-8")
     out = folder / "out"
-    options = ["--weights", str(tiny_weights), "--device", "cpu", "--workers", "1", "--each"]
-    assert main(["cohort", str(folder / "manifest.csv"), "--out", str(out), *options]) == 0
+    words = Files(folder, tiny_weights).words(out, "--workers", "1", "--each")
+    assert main(words) == 0
     return out
 
 
@@ -641,7 +642,7 @@ def test_a_case_that_hangs_or_is_killed_is_a_row_and_the_rest_goes_on(
     running = child(slow.words(out, "--workers", "1"))
     try:
         first = out / "cases" / "A"
-        wait_for(lambda: (first / ".hideseekseg.lock").exists())
+        wait_for(lambda: (first / LOCK).exists())
         os.kill(workers_of(running.pid)[0], signal.SIGKILL)
         wait_for(lambda: read_record(first) is not None)
         killed = read_record(first)
@@ -650,7 +651,7 @@ def test_a_case_that_hangs_or_is_killed_is_a_row_and_the_rest_goes_on(
 
         # Ctrl-C, while the second one runs: it is lost, and nothing else.
         second = out / "cases" / case_folder("../b", ["A"])
-        wait_for(lambda: (second / ".hideseekseg.lock").exists())
+        wait_for(lambda: (second / LOCK).exists())
         own = workers_of(running.pid)
         began = time.monotonic()
         os.killpg(running.pid, signal.SIGINT)
@@ -666,7 +667,7 @@ def test_a_case_that_hangs_or_is_killed_is_a_row_and_the_rest_goes_on(
     # The same command goes on; kill -9 of the parent ends its workers and frees the folders.
     running = child(slow.words(out, "--workers", "1"))
     try:
-        wait_for(lambda: (second / ".hideseekseg.lock").exists() and workers_of(running.pid))
+        wait_for(lambda: (second / LOCK).exists() and workers_of(running.pid))
         own = workers_of(running.pid)
         assert main(slow.words(out)) == 2, "the folder is in use"
         running.kill()
@@ -805,37 +806,41 @@ def cluster(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.slow
 @linux
 def test_a_cluster_gives_the_same_bytes_though_a_worker_is_killed(
-    files: Files, slow_weights: Path, cluster: Path, tmp_path: Path
+    finished: Path, tiny_weights: Path, slow_weights: Path, cluster: Path, tmp_path: Path
 ) -> None:
+    """What a worker of this machine has made is compared with what two of a cluster make."""
     from distributed import Client
 
-    slow = Files(files.folder, slow_weights)
-    slow.manifest(GOOD[0], GOOD[1])
-    here, there = tmp_path / "here", tmp_path / "there"
-    assert main(slow.words(here, "--workers", "1")) == 0
+    there = tmp_path / "there"
+    files = Files(finished.parent, tiny_weights)
+    engine = ("--scheduler", str(cluster))
     with Client(scheduler_file=str(cluster), set_as_default=False) as client:
         client.wait_for_workers(2, timeout=120)
-        running = child(slow.words(there, "--scheduler", str(cluster)))
+        processes = client.run(os.getpid)
+        running = child(files.words(there, "--each", *engine))
         try:
-            folders = [there / "cases" / "A", there / "cases" / case_folder("../b")]
-            wait_for(lambda: any((f / ".hideseekseg.lock").exists() for f in folders))
-            victim = next(f for f in folders if (f / ".hideseekseg.lock").exists())
-            busy = [w for w, keys in client.processing().items() if keys]
-            os.kill(client.run(os.getpid, workers=busy[:1])[busy[0]], signal.SIGKILL)
+            folders = [there / "cases" / name for name in "AB"]
+            wait_for(lambda: any((f / LOCK).exists() for f in folders), pause=0.005)
+            victim = next(f for f in folders if (f / LOCK).exists())
+            busy = [worker for worker, keys in client.processing().items() if keys]
+            os.kill(processes[busy[0]], signal.SIGKILL)
+            assert any(read_record(f) is None for f in folders), "nothing was left to be lost"
             assert running.wait(240) == 0, running.stderr and running.stderr.read()
         finally:
             running.kill()
         assert read_record(victim) is not None
         for folder in folders:
-            same = here / folder.relative_to(there)
+            same = finished / folder.relative_to(there)
             for name in ("lesions.seg.nrrd", "candidates.csv", "overview.png", "findings.png"):
                 assert (folder / name).read_bytes() == (same / name).read_bytes()
         for name in ("vertebrae.csv", "lesions.csv"):
-            assert (there / name).read_bytes() == (here / name).read_bytes()
+            assert (there / name).read_bytes() == (finished / name).read_bytes()
 
         # A case that takes too long ends its worker, and is a row; another worker takes it as such.
         client.wait_for_workers(2, timeout=120)
-        late = slow.words(there, "--scheduler", str(cluster), "--case-timeout", "1", "--all-slices")
+        lines = (finished.parent / "manifest.csv").read_text("utf-8").splitlines()
+        (tmp_path / "manifest.csv").write_text("\n".join(lines[:2]), "utf-8")
+        late = Files(tmp_path, slow_weights).words(there, *engine, "--case-timeout", "1")
         assert main(late) == 1
     rows = table(there / "cases.csv")
     assert {row["status"] for row in rows} == {"timed out"} and "1 s" in rows[0]["reason"]
