@@ -141,7 +141,7 @@ def test_cohort_goes_on_after_failures_and_changes(
     assert "cut: refused" not in capfd.readouterr().err
     shutil.copy(files.folder / "b.nii.gz", files.folder / "cut.nii.gz")
     os.utime(files.folder / "a.nii.gz")  # touched, the same content
-    assert main(files.words(out)) == 0
+    assert main(files.words(out, "--workers", "1")) == 0
     assert {p: p.stat().st_mtime_ns for p in times} == times
     assert record(out, "cut").status.value == "done"
 
@@ -768,6 +768,38 @@ def test_discovery_pairs_dicom_segmentations_with_the_series_they_name(tmp_path:
     assert case.segmentation == tree / "jane" / "seg" / "vertebrae.dcm"
     assert case.patient == "patient-1" and "4711" not in path.read_text("utf-8")
     assert [line for line in told if "lost.dcm: left out" in line]
+
+
+@linux
+@pytest.mark.slow
+def test_benchmark_compares_a_cohort_with_a_process_per_case(
+    tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On one core, as on a machine that has no more: what is planned is the one worker then."""
+    out, cores = tmp_path / "out", os.sched_getaffinity(0)
+    words = ["benchmark", "cohort", "--out", str(out), "--weights", str(tiny_weights)]
+    with pytest.raises(SystemExit):
+        main([*words, "--trunk", "9,9"])
+    assert "--trunk needs three numbers" in capsys.readouterr().err and not out.exists()
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        assert main([*words, "--cases", "2", "--sizes", "3", "--trunk", "90,110,120"]) == 0
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert sorted(path.name for path in out.iterdir()) == ["cohort.json", "cohort.md"]
+    page, printed = (out / "cohort.md").read_text("utf-8"), capsys.readouterr().out
+    assert page in printed and "2 drawn scans of one vertebra, weights tiny (" in page
+    data = json.loads((out / "cohort.json").read_text("utf-8"))
+    alone, cohort = data["alone"]["processor"], data["cohort"]["processor"]
+    assert alone > cohort > 2 * 0.1, "the start of a process costs more than a case"
+    ratios = dict(line.strip("| ").split(" | ") for line in page.splitlines() if " times |" in line)
+    assert ratios["cases per processor hour, 1 worker against a process each"] == (
+        f"{alone / cohort:.1f} times"
+    )
+    assert len(ratios) == 4 and data["plan"] == {"workers": 1, "threads": 1}
+    assert 0 <= data["overhead"] < 0.5 < data["case_seconds"] * 20
+    assert 100 < data["small_mb"] < 4000 and "CT of 90 x 110 x 120 voxels" in page
+    assert [one["cases"] for one in data["growth"]] == [3] and "\n| 3 | " in page
 
 
 @pytest.fixture

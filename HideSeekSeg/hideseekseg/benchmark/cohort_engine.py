@@ -6,6 +6,7 @@ Seconds of one machine say little of another: the table has ratios, of one run.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..cohort.case_run import CaseRecord, CaseStatus, CohortSettings
-from ..cohort.manifest import read_cohort
+from ..cohort.manifest import CohortCase, read_cohort
 from ..cohort.pool import (
     CaseEnded,
     CohortEvent,
@@ -54,31 +55,64 @@ class Growth:
 
 
 @dataclass(frozen=True)
-class EngineCosts:
-    """``alone`` and ``cohort`` are seconds of the same cases, by threads of one process and plan.
+class Spent:
+    """Seconds by the clock, and those of the processor in all processes."""
 
-    ``overhead`` is the share of the engine in the time of a worker; memory is in MB, of a worker
-    that analysed one drawn vertebra, and one of a CT of ``TRUNK`` voxels.
+    seconds: float
+    processor: float
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(self.seconds + other.seconds, self.processor + other.processor)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The same cases in a process each and as a cohort.
+
+    ``records`` are those of the cohort, ``busy`` its seconds since the first worker was ready.
+    """
+
+    alone: Spent
+    cohort: Spent
+    records: list[CaseRecord]
+    busy: float
+
+
+@dataclass(frozen=True)
+class EngineCosts:
+    """What the same cases took: ``alone`` in a process each, and ``cohort`` in one worker.
+
+    Both of one thread; ``alone_all_cores`` and ``cohort_planned`` as users run them.  ``overhead``
+    is the share of the engine in the time of a worker; memory is in MB, of a worker that analysed
+    one drawn vertebra, and one of a CT of ``trunk`` voxels (K, J, I).
     """
 
     cases: int
-    alone: float
-    cohort: float
-    alone_all_cores: float
-    cohort_planned: float
+    alone: Spent
+    cohort: Spent
+    alone_all_cores: Spent
+    cohort_planned: Spent
     plan: Plan
     overhead: float
     case_seconds: float
     small_mb: float
+    trunk: tuple[int, ...]
     trunk_mb: float
     growth: tuple[Growth, ...]
 
 
-def measure(cases: int, sizes: Sequence[int], weights: Path, out: Path, say: Say) -> str:
+def measure(
+    cases: int,
+    sizes: Sequence[int],
+    weights: Path,
+    out: Path,
+    say: Say,
+    trunk: Sequence[int] = TRUNK,
+) -> str:
     """Measure, and return the table, also written as cohort.md and cohort.json to ``out``.
 
-    ``cases`` drawn ones are run, and as many refused ones as each of ``sizes`` says.  Raises
-    InputError and WeightsError.
+    ``cases`` drawn ones are run, as many refused ones as each of ``sizes`` says, and a CT of
+    ``trunk`` voxels (K, J, I).  Raises InputError and WeightsError.
     """
     profile = read_profile(weights)
     make_folder(out)
@@ -88,27 +122,25 @@ def measure(cases: int, sizes: Sequence[int], weights: Path, out: Path, say: Say
             growth.append(_growth(folder / f"growth-{size}", size, weights))
             say(f"{size} refused cases: {growth[-1].handing_out:.2f} s beside them")
         drawn = _drawn_cases(folder / "drawn", cases)
-        cores = this_machine().cores
-        alone = _alone(drawn, weights, 1)
-        all_cores = alone if cores == 1 else _alone(drawn, weights, cores)
-        say(f"{cases} drawn cases, a process each: {alone:.0f} s")
-        records, busy, whole = _cohort(drawn, folder / "one", weights, PoolLimits(1, 1))
-        planned = whole
-        plan = choose_plan(this_machine(), cases, PoolLimits())
-        if plan != Plan(1, 1):
-            planned = _cohort(drawn, folder / "planned", weights, PoolLimits())[2]
-        say(f"the same as a cohort, one worker: {whole:.0f} s")
-        trunk = _trunk_case(folder / "trunk", drawn)
-        large, _, _ = _cohort(trunk, folder / "large", weights, PoolLimits(1, 1))
-        lost = [one.reason for one in (*records, *large) if one.status is not CaseStatus.DONE]
+        one = planned = _compare(drawn, folder / "one", weights, 1, PoolLimits(1, 1))
+        say(_in_words(one, "one worker"))
+        cores, plan = this_machine().cores, choose_plan(this_machine(), cases, PoolLimits())
+        if (cores, plan) != (1, Plan(1, 1)):
+            planned = _compare(drawn, folder / "planned", weights, cores, PoolLimits())
+            say(_in_words(planned, "as planned"))
+        wide = _trunk_case(folder / "trunk", drawn, trunk)
+        large, _ = _cohort(wide, folder / "large", weights, PoolLimits(1, 1))
+        records = [*one.records, *planned.records, *large]
+        lost = [record.reason for record in records if record.status is not CaseStatus.DONE]
         if lost:
             raise InputError("benchmark cohort", f"a drawn scan has no result: {lost[0]}")
-        spent = sum(record.seconds for record in records)
+        spent = sum(record.seconds for record in one.records)
         costs = EngineCosts(
-            *(cases, alone, whole, all_cores, planned, plan),
-            overhead=max(busy - spent, 0.0) / busy,
+            *(cases, one.alone, one.cohort, planned.alone, planned.cohort, plan),
+            overhead=max(one.busy - spent, 0.0) / one.busy,
             case_seconds=spent / cases,
-            small_mb=max(record.memory_mb or 0.0 for record in records),
+            small_mb=max(record.memory_mb or 0.0 for record in one.records),
+            trunk=tuple(trunk),
             trunk_mb=max(record.memory_mb or 0.0 for record in large),
             growth=tuple(growth),
         )
@@ -127,11 +159,18 @@ def to_markdown(costs: EngineCosts, facts: dict[str, Any]) -> str:
     per_case = [(g.handing_out + g.tables) / g.cases for g in (first, last)]
     handed = last.handing_out / last.cases
     rows = [
-        ("cases per hour, 1 worker against a process each", costs.alone / costs.cohort),
+        (
+            "cases per hour, 1 worker against a process each",
+            costs.alone.seconds / costs.cohort.seconds,
+        ),
+        (
+            "cases per processor hour, 1 worker against a process each",
+            costs.alone.processor / costs.cohort.processor,
+        ),
         (
             f"cases per hour, as planned ({costs.plan.workers} workers, {costs.plan.threads}"
             " thread(s) each) against a process each with all cores",
-            costs.alone_all_cores / costs.cohort_planned,
+            costs.alone_all_cores.seconds / costs.cohort_planned.seconds,
         ),
     ]
     lines = [
@@ -139,16 +178,17 @@ def to_markdown(costs: EngineCosts, facts: dict[str, Any]) -> str:
         "",
         f"Written by `hideseekseg benchmark cohort`: {costs.cases} drawn scans of one vertebra,"
         f" weights {facts['weights']}, on the CPU ({facts['cores']} cores, load {facts['load']})."
-        " All figures are of one run on one machine; the ratios are what they are for. A drawn scan"
-        " of one vertebra is a short case, so that the start of a process weighs much: with longer"
-        " cases it weighs less.",
+        " All figures are of one run on one machine; the ratios are what they are for. Half of the"
+        " single processes ran before the cohort and half after it; its times include the start of"
+        " its workers. A drawn scan of one vertebra is a short case, so that the start of a process"
+        " weighs much: with longer cases it weighs less.",
         "",
         "| what | measured |",
         "|---|---|",
         *(f"| {what} | {ratio:.1f} times |" for what, ratio in rows),
         f"| share of the engine in a worker's time | {100 * costs.overhead:.1f} % |",
         f"| memory of a worker, drawn scan | {costs.small_mb:.0f} MB |",
-        f"| memory of a worker, CT of {' x '.join(map(str, TRUNK))} voxels |"
+        f"| memory of a worker, CT of {' x '.join(map(str, costs.trunk))} voxels |"
         f" {costs.trunk_mb:.0f} MB |",
         f"| engine's time per case, {last.cases} cases against {first.cases} |"
         f" {per_case[1] / per_case[0]:.2f} times |",
@@ -184,7 +224,7 @@ def _growth(folder: Path, cases: int, weights: Path) -> Growth:
         shutil.copyfile(folder / "ct-0.nii", folder / f"ct-{n}.nii")
     rows = [f"ct-{n}.nii,nothing.nii" for n in range(cases)]
     manifest = _manifest(folder, rows)
-    records, busy, _ = _cohort(manifest, folder / "out", weights, PoolLimits(1, 1))
+    records, busy = _cohort(manifest, folder / "out", weights, PoolLimits(1, 1))
     if len(records) != cases or any(record.traceback for record in records):
         raise InputError(manifest, "was not refused case by case")
     began = time.monotonic()
@@ -211,14 +251,14 @@ def _drawn_cases(folder: Path, cases: int) -> Path:
     return _manifest(folder, rows)
 
 
-def _trunk_case(folder: Path, drawn: Path) -> Path:
-    """Write a drawn scan whose borders are repeated up to the size of ``TRUNK``."""
+def _trunk_case(folder: Path, drawn: Path, size: Sequence[int]) -> Path:
+    """Write a drawn scan whose borders are repeated up to so many voxels (K, J, I)."""
     make_folder(folder)
     case = read_cohort(drawn).cases[0]
     for name, path in (("ct.nii", case.ct), ("vertebrae.nii", case.segmentation)):
         image = sitk.ReadImage(str(path))
         array = sitk.GetArrayFromImage(image)
-        more = [max(wanted - size, 0) for wanted, size in zip(TRUNK, array.shape)]
+        more = [max(wanted - length, 0) for wanted, length in zip(size, array.shape)]
         pads = [(n // 2, n - n // 2) for n in more]
         array = np.pad(array, pads, "edge") if name == "ct.nii" else np.pad(array, pads)
         padded = sitk.GetImageFromArray(array)
@@ -230,21 +270,44 @@ def _trunk_case(folder: Path, drawn: Path) -> Path:
     return _manifest(folder, ["ct.nii,vertebrae.nii,totalsegmentator"])
 
 
-def _alone(manifest: Path, weights: Path, threads: int) -> float:
-    """Return the seconds of a process per case, one after the other."""
-    began = time.monotonic()
-    for case in read_cohort(manifest).cases:
-        out = manifest.parent / f"alone-{threads}" / case.folder
-        run(SegmentProcess(case.ct, case.segmentation, weights, out, threads))
-    return time.monotonic() - began
+def _in_words(found: Compared, how: str) -> str:
+    cases, alone, cohort = len(found.records), found.alone.seconds, found.cohort.seconds
+    return f"{cases} drawn cases, a process each: {alone:.0f} s; as a cohort, {how}: {cohort:.0f} s"
+
+
+def _compare(
+    manifest: Path, out: Path, weights: Path, threads: int, limits: PoolLimits
+) -> Compared:
+    """Run the cases both ways; other work on the machine, which comes and goes, meets both."""
+    cases = read_cohort(manifest).cases
+    half = len(cases) // 2
+    before = _spent_in(lambda: _alone(cases[:half], out / "alone", weights, threads))
+    found: list[tuple[list[CaseRecord], float]] = []
+    cohort = _spent_in(lambda: found.append(_cohort(manifest, out / "cohort", weights, limits)))
+    after = _spent_in(lambda: _alone(cases[half:], out / "alone", weights, threads))
+    return Compared(before + after, cohort, *found[0])
+
+
+def _spent_in(work: Callable[[], None]) -> Spent:
+    """Do work; its processor time counts that of all processes that it has waited for."""
+    began, used = time.monotonic(), os.times()
+    work()
+    processor = sum(os.times()[:4]) - sum(used[:4])
+    return Spent(time.monotonic() - began, processor)
+
+
+def _alone(cases: Sequence[CohortCase], out: Path, weights: Path, threads: int) -> None:
+    """Run a process per case, one after the other."""
+    for case in cases:
+        run(SegmentProcess(case.ct, case.segmentation, weights, out / case.folder, threads))
 
 
 def _cohort(
     manifest: Path, out: Path, weights: Path, limits: PoolLimits
-) -> tuple[list[CaseRecord], float, float]:
-    """Return the records, and the seconds since the first worker was ready, and of all."""
+) -> tuple[list[CaseRecord], float]:
+    """Return the records, and the seconds since the first worker was ready."""
     records: list[CaseRecord] = []
-    began = ready = time.monotonic()
+    ready = time.monotonic()
 
     def tell(event: CohortEvent) -> None:
         nonlocal ready
@@ -255,5 +318,4 @@ def _cohort(
 
     settings = CohortSettings(weights, "cpu")
     run_cohort(read_cohort(manifest), out, settings, RunControl(limits, tell))
-    ended = time.monotonic()
-    return records, ended - ready, ended - began
+    return records, time.monotonic() - ready

@@ -183,6 +183,11 @@ def _rotations_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(measure=_rotations)
 
 
+def _counts(text: str) -> tuple[int, ...]:
+    """Parse numbers above 0 between commas."""
+    return tuple(count(part) for part in names(text))
+
+
 def _cohort_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Cases per hour against a process per case, memory of a worker, and the engine's time per"
@@ -192,7 +197,9 @@ def _cohort_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, metavar="DIR", help="folder for table and JSON")
     add("--weights", type=Path, metavar="DIR", help=WEIGHTS_HELP)
     add("--cases", type=count, default=6, metavar="N", help="drawn scans (default: %(default)s)")
-    add("--sizes", type=names, default=("10", "100", "1000"), metavar="N,M", help="refused cases")
+    add("--sizes", type=_counts, default=(10, 100, 1000), metavar="N,M", help="refused cases")
+    how = "voxels of the CT for the memory of a worker (default: of a whole trunk)"
+    add("--trunk", type=_counts, metavar="K,J,I", help=how)
     parser.set_defaults(measure=_cohort, refuse=parser.error)
 
 
@@ -348,13 +355,13 @@ def _rotations(args: argparse.Namespace) -> int:
 
 
 def _cohort(args: argparse.Namespace) -> int:
-    from ..benchmark.cohort_engine import measure
+    from ..benchmark.cohort_engine import TRUNK, measure
     from ..model.weights import BUNDLE
 
-    if not all(text.isdecimal() and int(text) for text in args.sizes):
-        args.refuse("--sizes needs whole numbers above 0")
-    sizes = [int(text) for text in args.sizes]
-    print(measure(args.cases, sizes, args.weights or BUNDLE, args.out, say))
+    trunk = args.trunk or TRUNK
+    if len(trunk) != len(TRUNK):
+        args.refuse("--trunk needs three numbers")
+    print(measure(args.cases, args.sizes, args.weights or BUNDLE, args.out, say, trunk))
     return OK
 
 

@@ -12,6 +12,7 @@ import os
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from enum import Enum
@@ -449,6 +450,9 @@ def _state(path: Path, content: bool = False) -> InputState:
 
 def _memory_mb() -> float | None:
     """Return the most memory that this process ever had, where the system counts it."""
+    with suppress(OSError, ValueError):  # Linux, whose other count includes the process that forked
+        status = Path("/proc/self/status").read_text("ascii", errors="replace")
+        return round(float(status.partition("VmHWM:")[2].split("kB")[0]) / 1024, 1)
     try:
         import resource
     except ImportError:  # Windows
