@@ -34,7 +34,7 @@ def test_table_json_and_plots_of_two_drawn_vertebrae(tmp_path: Path) -> None:
     draw_subjects(tmp_path / "cases", 4, 7104, model.profile, lambda done, total: None)
     levels = ("T12", "L1")
     plan = SpeedPlan(
-        *(BUNDLE, tmp_path / "out", tmp_path / "cases", 3, 1, 1),
+        *(BUNDLE, tmp_path / "out", tmp_path / "cases", 1, 1, 1),
         levels=levels,
         slices=(1, 2),
         candidates=(1, 2),
