@@ -16,9 +16,54 @@ from torch.nn import functional
 Resample = Literal["none", "up", "down"]
 
 
-def norm(channels: int) -> nn.GroupNorm:
+class GroupNorm(nn.GroupNorm):
+    """torch's group norm, several times as fast where a processor infers from maps channels last.
+
+    torch's own takes a fifth of a network call there.  Sums over pixels are products of matrices
+    here, and what is done to each channel, also by time and latent, is one multiplication.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.modulated(x)
+
+    def modulated(
+        self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None
+    ) -> Tensor:
+        """Return the normalised x (N, C, H, W), times ``scale`` and plus ``shift`` (N, C) each."""
+        if (
+            torch.is_grad_enabled()
+            or x.device.type != "cpu"
+            or not x.is_contiguous(memory_format=torch.channels_last)
+        ):
+            h = super().forward(x)
+            h = h if scale is None else h * scale[:, :, None, None]
+            return h if shift is None else h + shift[:, :, None, None]
+        gain, offset = self._gain_and_offset(x)
+        if scale is not None:
+            gain, offset = gain * scale, offset * scale
+        if shift is not None:
+            offset = offset + shift
+        return torch.addcmul(offset[:, :, None, None], x, gain[:, :, None, None])
+
+    def _gain_and_offset(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return by what each channel (N, C) is multiplied and what is added to it."""
+        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
+        mean_of_pixels = x.new_full((1, 1, pixels.shape[1]), 1 / pixels.shape[1])
+        mean_of_pixels = mean_of_pixels.expand(len(x), 1, -1)
+        mean, square = (
+            torch.bmm(mean_of_pixels, values).view(len(x), self.num_groups, -1).mean(2, True)
+            for values in (pixels, pixels.square())
+        )
+        steepness = (square - mean.square()).clamp(min=0.0).add(self.eps).rsqrt()
+        weight = self.weight.view(self.num_groups, -1)
+        gain = (steepness * weight).flatten(1)
+        offset = self.bias - (mean * steepness * weight).flatten(1)
+        return gain, offset
+
+
+def norm(channels: int) -> GroupNorm:
     """32 groups at the paper's widths; narrow layers get fewer, never of a single channel."""
-    return nn.GroupNorm(math.gcd(32, channels // 2), channels)
+    return GroupNorm(math.gcd(32, channels // 2), channels)
 
 
 def zeroed(layer: nn.Conv2d | nn.Conv1d) -> nn.Module:
@@ -108,11 +153,11 @@ class ConditionedBlock(Block):
 
     def forward(self, x: Tensor, time: Tensor, z: Tensor) -> Tensor:  # type: ignore[override]
         """Apply the block to x (N, C, H, W) with time (N, embedding) and z (N, latent)."""
-        scale, shift = self.emb_layers(time)[:, :, None, None].chunk(2, dim=1)
-        latent_scale = self.cond_emb_layers(z)[:, :, None, None]
+        scale, shift = self.emb_layers(time).chunk(2, dim=1)
+        latent_scale = 1 + self.cond_emb_layers(z)
         normalise, *rest = self.out_layers
-        h = normalise(self._input(x))
-        h = (h * (1 + scale) + shift) * (1 + latent_scale)
+        scale, shift = (1 + scale) * latent_scale, shift * latent_scale
+        h = normalise.modulated(self._input(x), scale, shift)
         for layer in rest:
             h = layer(h)
         return self._skip(x) + h
