@@ -1,7 +1,11 @@
-"""The main job: from files or volumes to a result, and from files to files."""
+"""The main job: from files or volumes to a result, and from files to files.
+
+torch is imported once the inputs are read and checked: it takes longer than that.
+"""
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 import time
@@ -10,8 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from .anatomy.alignment import settled
 from .anatomy.segment_names import may_be_vertebra
@@ -23,8 +26,8 @@ from .imaging.image_file import write_image
 from .imaging.reading import read_ct, read_ct_apart, read_segmentation
 from .imaging.segmentation import Segmentation
 from .imaging.volume import Volume, scan_identity, to_sitk
-from .model.inference import is_out_of_memory
-from .model.weights import BUNDLE, Model, load_model
+from .inputs import CheckedInputs, Options, check_inputs
+from .model.profile import BUNDLE
 from .output.figures.overview import overview
 from .output.result_folder import (
     EACH,
@@ -37,7 +40,9 @@ from .output.result_folder import (
 )
 from .output.seg_nrrd import lesion_mask, write_segmentation
 from .output.tables import write_csv, write_json
-from .pipeline import Options, segment_spine
+
+if TYPE_CHECKING:
+    from .model.weights import Model
 
 __all__ = ["EACH", "FILES", "Job", "run", "segment", "writable"]
 
@@ -102,10 +107,11 @@ def segment(
     vertebrae = _segmentation(segmentation)
     marked = None if bodies is None else _segmentation(bodies)
     scan = scan_identity(volume)
-    volume, vertebrae, marked = settled(volume, vertebrae, marked, labels)
-    model = weights if isinstance(weights, Model) else load_model(weights or BUNDLE, device)
     options = Options(labels, tuple(levels), threshold, all_slices, schedule, accept_orientation)
-    result = _segment(volume, vertebrae, marked, model, options, on_event, should_stop)
+    inputs = _checked(volume, vertebrae, marked, options)
+    if weights is None or isinstance(weights, (str, os.PathLike)):
+        weights = _loaded(weights or BUNDLE, device)
+    result = _segment(inputs, weights, on_event, should_stop)
     return replace(result, run={"scan": scan, **result.run})
 
 
@@ -115,19 +121,38 @@ def _segmentation(source: Segmentation | str | os.PathLike[str]) -> Segmentation
     return read_segmentation(source, may_be_vertebra, undecided=True)
 
 
+def _checked(
+    ct: Volume, segmentation: Segmentation, bodies: Segmentation | None, options: Options
+) -> CheckedInputs:
+    ct, segmentation, bodies = settled(ct, segmentation, bodies, options.labels)
+    return check_inputs(ct, segmentation, options, bodies)
+
+
+def _loaded(weights: str | os.PathLike[str], device: str) -> Model:
+    """Load torch and the weights."""
+    collects = gc.isenabled()
+    gc.disable()  # torch makes half a million objects, among which it would look for garbage
+    try:
+        from .model.weights import load_model
+    finally:
+        if collects:
+            gc.enable()
+    return load_model(weights, device)
+
+
 def _segment(
-    ct: Volume,
-    segmentation: Segmentation,
-    bodies: Segmentation | None,
+    inputs: CheckedInputs,
     model: Model,
-    options: Options,
     on_event: Callable[[Event], None],
     should_stop: Callable[[], bool],
     keep: Callable[[VertebraFinding, Evidence | None], str] | None = None,
 ) -> Result:
     """Run the pipeline; memory that runs out on the CPU as well is a MemoryError, one line."""
+    from .model.inference import is_out_of_memory
+    from .pipeline import segment_spine
+
     try:
-        return segment_spine(ct, segmentation, model, options, on_event, should_stop, bodies, keep)
+        return segment_spine(inputs, model, on_event, should_stop, keep)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -156,16 +181,17 @@ def run(
     with writable(folder), _claimed(job, ready is None) as (ct, scan, claim):
         segmentation = _segmentation(job.segmentation)
         bodies = None if job.bodies is None else _segmentation(job.bodies)
-        ct, segmentation, bodies = settled(ct, segmentation, bodies, job.options.labels)
+        inputs = _checked(ct, segmentation, bodies, job.options)
+        model = ready or _loaded(job.weights or BUNDLE, job.device)
         if job.threads:
+            import torch
+
             torch.set_num_threads(job.threads)
-        model = ready or load_model(job.weights or BUNDLE, job.device)
         keep = _Keeper(claim, scan) if job.each else None
-        inputs = (ct, segmentation, bodies, model, job.options)
-        result = _segment(*inputs, on_event, should_stop, keep)
+        result = _segment(inputs, model, on_event, should_stop, keep)
         kept, stopped = tuple(result.run["finished"]), result.run["stopped"]
         result = replace(result, run={"scan": scan, **result.run})
-        files = _write(claim, keep, ct, result, job.nifti) if kept or not stopped else ()
+        files = _write(claim, keep, inputs.ct, result, job.nifti) if kept or not stopped else ()
     seconds = time.monotonic() - began
     on_event(Cancelled(kept, files, seconds) if stopped else Finished(files, seconds))
     return result

@@ -13,30 +13,27 @@ import numpy.typing as npt
 import torch
 
 from . import __version__
-from .anatomy.alignment import check_agreement
 from .anatomy.crop import Crop
 from .anatomy.intensity import (
     HOUNSFIELD,
     Calibration,
     Landmarks,
     calibrate,
-    check_values,
     cut_off,
     network_input,
     surely_hounsfield,
 )
-from .anatomy.labelling import Assignment, assign, format_mapping
+from .anatomy.labelling import Assignment, format_mapping
 from .anatomy.localization import (
     LocatedBody,
     all_bodies,
     close_up,
-    levels_of,
     locate_body,
     spine_axes,
 )
 from .anatomy.preparation import Prepared, prepare, slices_of
 from .anatomy.quality import limits_of
-from .anatomy.vertebra_checks import NOT_SEGMENTED, SpineChecks, check_vertebrae
+from .anatomy.vertebra_checks import NOT_SEGMENTED, SpineChecks
 from .attribution import Attribution, Latents, attribute, encode
 from .confidence import (
     Encoded,
@@ -57,8 +54,8 @@ from .findings import (
     Status,
     VertebraFinding,
 )
-from .imaging.segmentation import Segmentation
 from .imaging.volume import Volume
+from .inputs import CheckedInputs
 from .lesions import join_slices, measure, p_of_vertebra
 from .model.inference import is_out_of_memory
 from .model.profile import Profile
@@ -120,58 +117,30 @@ Analysed = tuple[VertebraFinding, Evidence | None]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Options:
-    """Options of the user.
-
-    ``labels`` is a label convention as in ``labelling.assign``; ``levels`` restricts the run to
-    some; ``threshold`` replaces that of the weights, ``schedule`` (see ``scheduled``) theirs;
-    ``all_slices`` analyses all slices, also where the weights were trained on central ones;
-    ``accept_orientation`` goes on where header, levels or outlines contradict the anatomy.
-    """
-
-    labels: str | None = None
-    levels: tuple[str, ...] = ()
-    threshold: float | None = None
-    all_slices: bool = False
-    schedule: str | None = None
-    accept_orientation: bool = False
-
-
 def segment_spine(
-    ct: Volume,
-    segmentation: Segmentation,
+    inputs: CheckedInputs,
     model: Model,
-    options: Options,
     on_event: Callable[[Event], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
-    bodies: Segmentation | None = None,
     keep: Callable[[VertebraFinding, Evidence | None], str] | None = None,
 ) -> Result:
     """Find the lesions of every segmented vertebra, from the head down.
 
     ``keep`` gets each vertebra once it is finished and returns the file it wrote, for the event.
-    ``bodies`` marks vertebral bodies where the segmentation holds whole vertebrae only.  Every
-    vertebra is in the result, "not analysed" where a stop left it out; ``run["stopped"]`` says
-    whether one did and ``run["finished"]`` how far it came.  The evidence of those that were
+    Every vertebra is in the result, "not analysed" where a stop left it out; ``run["stopped"]``
+    says whether one did and ``run["finished"]`` how far it came.  The evidence of those that were
     analysed is by level.
 
-    Raises SegmentationError where segmentation and CT do not go together, InputError where labels
-    are not understood or header, levels or outlines contradict the anatomy, NotCTError where the
+    Raises SegmentationError where segmentation and CT do not go together, NotCTError where the
     volume is not a CT, ScheduleError where the weights have no such schedule.
     """
+    ct, segmentation, options = inputs.ct, inputs.segmentation, inputs.options
+    assignments, levels = inputs.assignments, inputs.levels
+    checks, agreement = inputs.checks, inputs.agreement
     model = scheduled(model, options.schedule) if options.schedule else model
-    check_values(ct)
-    assignments = assign(segmentation, options.labels)
-    levels = _wanted(segmentation, assignments, options.levels)
     chosen = model.profile.decision.threshold if options.threshold is None else options.threshold
-    checks = check_vertebrae(segmentation, assignments, options.accept_orientation)
-    if levels and all(level in checks.obstacles for level in levels):
-        cause = f"no vertebra can be analysed: {checks.why_not(levels)}"
-        raise SegmentationError(segmentation.source, cause)
-    agreement = check_agreement(ct, segmentation, assignments, bodies, options.accept_orientation)
     facts = _facts(model, assignments)
-    facts["notes"] = [*checks.notes(), *agreement.notes]
+    facts["notes"] = inputs.notes
     left_out = () if options.levels else tuple(_without_level(assignments, checks))
     on_event(_started(facts, levels, left_out))
     for note in facts["notes"]:
@@ -180,7 +149,7 @@ def segment_spine(
     findings = {level: _not_analysed(level, STOPPED) for level in levels}
     evidence: dict[str, Evidence] = {}
     finished: list[str] = []
-    marked = all_bodies(segmentation, assignments, bodies)
+    marked = all_bodies(segmentation, assignments, inputs.bodies)
     axes = spine_axes(segmentation, assignments)
 
     @cache
@@ -197,15 +166,15 @@ def segment_spine(
             raise SegmentationError(segmentation.source, agreement.refusal)
         facts["hounsfield"] = scale.is_hu
         flags = (*agreement.flags, *((cut,) if cut else ()))
-        inputs: dict[str, VertebraInput] = {}
+        seen_by_networks: dict[str, VertebraInput] = {}
         encoded: dict[str, Encoded] = {}
         if sees_patient(model.profile):
             vertebrae = [prepared(level) for level in levels]
-            inputs = _inputs(vertebrae, scale, options.all_slices, model.profile)
-            every = partial(_encode_all, inputs, watch)
+            seen_by_networks = _inputs(vertebrae, scale, options.all_slices, model.profile)
+            every = partial(_encode_all, seen_by_networks, watch)
             encoded, model = _where_it_fits(every, model, on_event)
         for level in levels:
-            known = inputs.get(level), encoded.get(level)
+            known = seen_by_networks.get(level), encoded.get(level)
             job = _Job(prepared(level), scale, chosen, options.all_slices, *known)
             work = partial(_analyse, job, ct, watch)
             (finding, seen), model = _where_it_fits(work, model, on_event)
@@ -221,19 +190,6 @@ def segment_spine(
     facts |= {"device": str(model.device), "device_reason": model.device_reason}
     facts["seconds"] = round(watch.seconds, 1)
     return Result((*findings.values(), *left_out), chosen, facts, evidence)
-
-
-def _wanted(
-    segmentation: Segmentation, assignments: Sequence[Assignment], asked: Sequence[str]
-) -> tuple[str, ...]:
-    present = levels_of(assignments)
-    missing = [level for level in asked if level not in present]
-    if missing:
-        there = ", ".join(present)
-        raise SegmentationError(
-            segmentation.source, f"contains no {' and no '.join(missing)}; it contains {there}"
-        )
-    return tuple(level for level in present if not asked or level in asked)
 
 
 def _scale(

@@ -39,6 +39,13 @@ def test_import_loads_nothing_heavy(tmp_path: Path) -> None:
     assert python(code, tmp_path).strip() == "set()"
 
 
+def test_inputs_are_refused_before_torch_is_loaded(box_files: Files, tmp_path: Path) -> None:
+    """A second of waiting, to be told that an option is missing, would be one too many."""
+    words = ["segment", *map(str, box_files), "--out", str(tmp_path / "out")]
+    refused = f"from hideseekseg.cli.main import main; print(main({words}), 'torch' in sys.modules)"
+    assert python(f"import sys; {refused}", tmp_path).split() == ["2", "False"]
+
+
 def test_every_public_name_is_there_and_typed() -> None:
     assert (LIBRARY / "hideseekseg" / "py.typed").is_file()
     for name in hideseekseg.__all__:

@@ -22,10 +22,11 @@ from hideseekseg.events import Event, Message, Progress, Started, VertebraDone
 from hideseekseg.findings import Evidence, Result, Status, VertebraFinding
 from hideseekseg.imaging.segmentation import Segment, Segmentation
 from hideseekseg.imaging.volume import Grid, Volume, resample
+from hideseekseg.inputs import Options, check_inputs
 from hideseekseg.lesions import p_of_vertebra
 from hideseekseg.model.autoencoder import DiffusionAutoencoder
 from hideseekseg.model.weights import Model, load_model
-from hideseekseg.pipeline import Options, segment_spine
+from hideseekseg.pipeline import segment_spine
 
 Spine = tuple[Volume, Volume]
 BY_VALUE = Options(labels="totalsegmentator")
@@ -50,7 +51,8 @@ def run(
     on_event: Callable[[Event], None] = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Result, dict[str, Evidence]]:
-    result = segment_spine(ct, segmentation(labels), model, options, on_event, should_stop)
+    inputs = check_inputs(ct, segmentation(labels), options)
+    result = segment_spine(inputs, model, on_event, should_stop)
     return result, dict(result.evidence)
 
 
@@ -256,7 +258,7 @@ def test_vertebra_without_a_usable_level_is_reported(box_spine: Spine, model: Mo
     names = {33: "T11", 32: "T11 vertebra", 31: "L1"}
     segments = tuple(Segment("", name, value, 0) for value, name in names.items())
     named = Segmentation((labels,), segments, "named.seg.nrrd")
-    result = segment_spine(ct, named, model, Options(), lambda e: None, lambda: False)
+    result = segment_spine(check_inputs(ct, named, Options()), model)
     assert [v.level for v in result.vertebrae] == ["T11", "L1", "T11 vertebra"]
     assert result.vertebrae[-1].status is Status.NOT_ANALYSED
     assert result.vertebrae[-1].reason == "T11 is T11 already"
@@ -267,9 +269,7 @@ def test_bodies_of_another_file_are_used(box_spine: Spine, model: Model) -> None
     ct, labels = box_spine
     whole = changed(labels, lambda a: a[40:44, 30:38, 18:26].fill(33)).array.astype(np.uint8)
     vertebrae = segmentation(replace(labels, array=whole))
-    result = segment_spine(
-        ct, vertebrae, model, BY_VALUE, lambda e: None, lambda: False, segmentation(labels)
-    )
+    result = segment_spine(check_inputs(ct, vertebrae, BY_VALUE, segmentation(labels)), model)
     assert {v.body_source for v in result.vertebrae} == {"intersected"}
     assert vertebra(result, "T11").body_mm3 == 13 * 16 * 20 * 8
 

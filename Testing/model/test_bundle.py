@@ -23,8 +23,9 @@ from hideseekseg.benchmark.rotations import (
 from hideseekseg.findings import LesionType, Result, Status
 from hideseekseg.imaging.reading import read_ct, read_segmentation
 from hideseekseg.imaging.volume import Volume
+from hideseekseg.inputs import Options, check_inputs
 from hideseekseg.model.weights import BUNDLE, Model, load_model
-from hideseekseg.pipeline import Options, segment_spine
+from hideseekseg.pipeline import segment_spine
 from hideseekseg.simulation.example import write_example
 
 MIB = 1024**2
@@ -44,7 +45,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def run(ct: Volume, segmentation: Path, model: Model, labels: str, *levels: str) -> Result:
     options = Options(labels, levels)
-    return segment_spine(ct, read_segmentation(segmentation), model, options)
+    return segment_spine(check_inputs(ct, read_segmentation(segmentation), options), model)
 
 
 def kinds(result: Result) -> dict[str, set[LesionType]]:
@@ -152,5 +153,5 @@ def test_ready_made_crop_of_one_vertebra_is_valid_input(bundle: Model, shared: P
     scaled = np.asarray(ct.array[box] / 2000.0, np.float32)
     layers = tuple(replace(la, array=la.array[box], grid=part) for la in masks.layers)
     cropped = replace(masks, layers=layers, segments=(l3,))
-    result = segment_spine(Volume(scaled, part), cropped, bundle, Options("verse"))
+    result = segment_spine(check_inputs(Volume(scaled, part), cropped, Options("verse")), bundle)
     assert [(v.level, v.status is Status.NOT_ANALYSED) for v in result.vertebrae] == [("L3", False)]

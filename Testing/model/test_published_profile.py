@@ -15,10 +15,11 @@ from hideseekseg.anatomy.preparation import LATERAL, slices_of
 from hideseekseg.cli.main import main
 from hideseekseg.imaging.segmentation import Segment, Segmentation
 from hideseekseg.imaging.volume import Grid, Volume
+from hideseekseg.inputs import Options, check_inputs
 from hideseekseg.model.profile import Profile
 from hideseekseg.model.published.importer import PROFILE
 from hideseekseg.model.weights import Model, load_model, save_model
-from hideseekseg.pipeline import Options, segment_spine
+from hideseekseg.pipeline import segment_spine
 
 ONLY_CENTRAL = "only the 5 central slices were analysed"
 
@@ -125,7 +126,7 @@ def test_lateral_slices_are_off_and_marked_when_on(
     bodies = Segmentation((labels,), (Segment("", "", 32, 0),), "bodies.nii.gz")
     for all_slices, count, remark in [(False, 5, ONLY_CENTRAL), (True, 50, LATERAL)]:
         options = Options("totalsegmentator", all_slices=all_slices)
-        result = segment_spine(ct, bodies, raw_model, options)
+        result = segment_spine(check_inputs(ct, bodies, options), raw_model)
         (found,) = result.vertebrae
         assert len(found.slice_p) == count
         assert found.flags == (remark,)
@@ -141,7 +142,8 @@ def test_weights_of_all_slices_have_no_remark(
     geometry = replace(raw_model.profile.geometry, central_slices=None)
     model = replace(raw_model, profile=replace(raw_model.profile, geometry=geometry))
     bodies = Segmentation((labels,), (Segment("", "", 32, 0),), "bodies.nii.gz")
-    (found,) = segment_spine(ct, bodies, model, Options("totalsegmentator")).vertebrae
+    inputs = check_inputs(ct, bodies, Options("totalsegmentator"))
+    (found,) = segment_spine(inputs, model).vertebrae
     assert (len(found.slice_p), found.flags) == (50, ())
 
 

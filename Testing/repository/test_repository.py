@@ -28,7 +28,7 @@ FLOORS = (
     ("imaging", "model"),
     ("progress", "findings"),
     ("anatomy", "review", "attribution"),
-    ("lesions",),
+    ("inputs", "lesions"),
     ("output", "confidence"),
     ("simulation", "pipeline", "scene"),
     ("training", "job"),

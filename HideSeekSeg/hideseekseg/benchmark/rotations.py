@@ -15,8 +15,9 @@ from ..files import atomic, make_folder
 from ..findings import Candidate, Result
 from ..imaging.segmentation import Segmentation, segments_from_values
 from ..imaging.volume import Grid, Volume, bounds, resample
+from ..inputs import Options, check_inputs
 from ..model.weights import Model, load_model
-from ..pipeline import Options, segment_spine
+from ..pipeline import segment_spine
 from ..simulation.example import LESIONS, painter
 from ..simulation.phantom.spine import example_spine
 
@@ -66,7 +67,7 @@ class Scene:
         segments = segments_from_values(self.vertebrae, {})
         segmentation = Segmentation((self.vertebrae,), segments, self.vertebrae.name)
         how = Options(self.labels, self.levels, LEAST_SCORE)
-        return segment_spine(self.ct, segmentation, model, how)
+        return segment_spine(check_inputs(self.ct, segmentation, how), model)
 
 
 @dataclass(frozen=True)

@@ -136,13 +136,13 @@ def _fetch(args: argparse.Namespace, archive: Archive, should_stop: Callable[[],
 def _fetch_and_segment(
     args: argparse.Namespace, archive: Archive, should_stop: Callable[[], bool]
 ) -> int:
+    from ..inputs import Options
     from ..job import Job, run
     from ..output.report import make_report
     from ..output.report_files import write_html, write_pdf
     from ..output.result_folder import read_result
     from ..output.tables import format_table
     from ..pacs.transfer import CT, RESULT, SEGMENTATION, Wanted, fetch_study, make_objects
-    from ..pipeline import Options
     from .console import ForPeople
 
     wanted = Wanted(args.study, args.series, args.segmentation, args.vertebrae is None)

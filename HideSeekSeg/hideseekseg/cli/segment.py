@@ -89,9 +89,9 @@ def _segment(args: argparse.Namespace) -> int:
     people = quiet if args.quiet else ForPeople(sys.stderr, args.verbose)
     say = json_lines(sys.stdout) if args.json_lines else people
     with logged(args.log, say) as tell, stop_on_signal() as should_stop:
+        from ..inputs import Options
         from ..job import Job, run
         from ..output.tables import format_table
-        from ..pipeline import Options
 
         options = Options(
             *(args.labels, args.levels, args.threshold, args.all_slices, args.schedule),

@@ -352,8 +352,8 @@ def _is_made_from(task: CaseTask, record: CaseRecord, states: Mapping[str, Input
 
 
 def _attempt(task: CaseTask, model: Model, before: CaseRecord | None) -> CaseRecord:
+    from ..inputs import Options
     from ..job import Job, run
-    from ..pipeline import Options
     from .report import draw_findings
 
     case, settings, warnings = task.case, task.settings, []

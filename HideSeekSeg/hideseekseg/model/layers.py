@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -157,7 +157,7 @@ class ConditionedBlock(Block):
         latent_scale = 1 + self.cond_emb_layers(z)
         normalise, *rest = self.out_layers
         scale, shift = (1 + scale) * latent_scale, shift * latent_scale
-        h = normalise.modulated(self._input(x), scale, shift)
+        h = cast(GroupNorm, normalise).modulated(self._input(x), scale, shift)
         for layer in rest:
             h = layer(h)
         return self._skip(x) + h

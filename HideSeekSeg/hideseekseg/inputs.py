@@ -1,0 +1,96 @@
+"""What a run is given: the user's options, and whether CT, segmentation and labels go together.
+
+Nothing here needs the networks: what is refused is refused before torch is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .anatomy.alignment import Agreement, check_agreement
+from .anatomy.intensity import check_values
+from .anatomy.labelling import Assignment, assign
+from .anatomy.localization import levels_of
+from .anatomy.vertebra_checks import SpineChecks, check_vertebrae
+from .errors import SegmentationError
+from .imaging.segmentation import Segmentation
+from .imaging.volume import Volume
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the user.
+
+    ``labels`` is a label convention as in ``labelling.assign``; ``levels`` restricts the run to
+    some; ``threshold`` replaces that of the weights, ``schedule`` (see ``scheduled``) theirs;
+    ``all_slices`` analyses all slices, also where the weights were trained on central ones;
+    ``accept_orientation`` goes on where header, levels or outlines contradict the anatomy.
+    """
+
+    labels: str | None = None
+    levels: tuple[str, ...] = ()
+    threshold: float | None = None
+    all_slices: bool = False
+    schedule: str | None = None
+    accept_orientation: bool = False
+
+
+@dataclass(frozen=True)
+class CheckedInputs:
+    """Inputs that go together: ``levels`` are those to analyse, from the head down.
+
+    ``bodies`` marks vertebral bodies where the segmentation holds whole vertebrae only.
+    """
+
+    ct: Volume
+    segmentation: Segmentation
+    bodies: Segmentation | None
+    options: Options
+    assignments: tuple[Assignment, ...]
+    levels: tuple[str, ...]
+    checks: SpineChecks
+    agreement: Agreement
+
+    @property
+    def notes(self) -> list[str]:
+        """Return what is doubtful about the files and their labels, a line each."""
+        return [*self.checks.notes(), *self.agreement.notes]
+
+
+def check_inputs(
+    ct: Volume,
+    segmentation: Segmentation,
+    options: Options,
+    bodies: Segmentation | None = None,
+) -> CheckedInputs:
+    """Return the inputs of a run with what is known of them.
+
+    Raises SegmentationError where segmentation and CT do not go together, InputError where labels
+    are not understood or header, levels or outlines contradict the anatomy, NotCTError where the
+    volume is not a CT.
+    """
+    check_values(ct)
+    assignments = assign(segmentation, options.labels)
+    levels = _wanted(segmentation, assignments, options.levels)
+    checks = check_vertebrae(segmentation, assignments, options.accept_orientation)
+    if levels and all(level in checks.obstacles for level in levels):
+        cause = f"no vertebra can be analysed: {checks.why_not(levels)}"
+        raise SegmentationError(segmentation.source, cause)
+    agreement = check_agreement(ct, segmentation, assignments, bodies, options.accept_orientation)
+    return CheckedInputs(
+        ct, segmentation, bodies, options, tuple(assignments), levels, checks, agreement
+    )
+
+
+def _wanted(
+    segmentation: Segmentation, assignments: Sequence[Assignment], asked: Sequence[str]
+) -> tuple[str, ...]:
+    present = levels_of(assignments)
+    missing = [level for level in asked if level not in present]
+    if missing:
+        there = ", ".join(present)
+        raise SegmentationError(
+            segmentation.source, f"contains no {' and no '.join(missing)}; it contains {there}"
+        )
+    return tuple(level for level in present if not asked or level in asked)
