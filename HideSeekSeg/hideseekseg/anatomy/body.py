@@ -27,6 +27,7 @@ from .vertebra_frame import (
     solid_on,
     working_grid,
 )
+from .vertebra_shape import depth_of
 
 Mask = npt.NDArray[np.bool_]
 Box = tuple[slice, ...]
@@ -252,13 +253,18 @@ def _without_roots(solid: Mask, room: npt.NDArray[np.float64]) -> Mask:
     A ball that fits into the body all over does not fit into the processes.  What it does not reach
     is kept by how near it is, and the further before the wall (``room``, mm) the more generously.
     """
-    front = solid & (room > 0)
-    depth = ndimage.distance_transform_edt(front) * STEP_MM
+    core = solid & (room > 0)
+    if not core.any():
+        return core
+    box = bounding_box(core, margin=1)
+    front = core[box]
+    depth = depth_of(front) * STEP_MM
     radius = OPENING * depth.max()
     labels, _ = ndimage.label(depth > radius)
     seed = labels == labels[np.unravel_index(np.argmax(depth), depth.shape)]
     beyond = ndimage.distance_transform_edt(~seed) * STEP_MM - radius
-    return np.asarray(front & (beyond < ROOT_MM + OSTEOPHYTE_SLOPE * room))
+    core[box] = front & (beyond < ROOT_MM + OSTEOPHYTE_SLOPE * room[box])
+    return np.asarray(core)
 
 
 def _nearer(core: Mask, rest: Mask, work: Grid, grid: Grid) -> Mask:

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from ..imaging.volume import Grid, Volume, bounding_box
 from ..model.profile import Geometry, Profile
 from .crop import Crop, Mask, feathered
 from .intensity import METAL_HU, Calibration, highest
-from .vertebra_shape import REACH_MM, SurfaceDistance, surface_distance_of
+from .vertebra_shape import REACH_MM, SurfaceDistance, depth_of, surface_distance_of
 
 Floats = npt.NDArray[np.float32]
 
@@ -138,7 +137,7 @@ def noise_of(image: Floats, body: Mask, spacing: npt.NDArray[np.float64]) -> flo
     move the median, fine trabeculae count as noise.  The middle one of three axes: one may run
     across thick slices or along an interpolated direction.  NaN where too little marrow is seen.
     """
-    depth = ndimage.distance_transform_edt(body, sampling=spacing)
+    depth = depth_of(body, spacing)
     marrow = depth > min(MARROW_MM, 0.6 * float(depth.max()))
     found = [_differences(image, marrow, axis, spacing[axis]) for axis in range(3)]
     known = [value for value in found if np.isfinite(value)]

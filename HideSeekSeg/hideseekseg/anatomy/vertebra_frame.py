@@ -16,6 +16,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ..imaging.volume import Grid, Volume, resample
+from .vertebra_shape import depth_of
 
 Mask = npt.NDArray[np.bool_]
 Vector = npt.NDArray[np.float64]
@@ -78,10 +79,9 @@ def find_frame(
     anywhere = Frame(_positions(mask, grid).mean(axis=0), reference, None)
     work = working_grid(mask, grid, anywhere)
     solid = solid_on(work, mask, grid)
-    depth = ndimage.distance_transform_edt(solid)
     if not solid.any():
         return None
-    centre = _thickest(depth, work)
+    centre = _thickest(depth_of(solid), work)
     points = _positions(solid, work) - centre
     coarse = _thinned(points)
     superior, area = _search(

@@ -117,6 +117,19 @@ def _steps(spacing: npt.NDArray[np.float64], target: float) -> tuple[int, int, i
     return k, j, i
 
 
+def depth_of(mask: Mask, spacing: npt.ArrayLike = (1.0, 1.0, 1.0)) -> npt.NDArray[np.float64]:
+    """Return how far each voxel of a mask (K, J, I) lies from what is outside it, 0 there.
+
+    In units of ``spacing`` (k, j, i).  Beyond the array nothing is known, so that its border is no
+    outside.  Only the box around the mask is looked at.
+    """
+    depth = np.zeros(mask.shape)
+    if mask.any():
+        box = bounding_box(mask, margin=1)
+        depth[box] = ndimage.distance_transform_edt(mask[box], sampling=np.asarray(spacing))
+    return depth
+
+
 REACH_MM = 10.0
 
 
@@ -159,7 +172,7 @@ def surface_distance_of(ct: Volume, body: Mask) -> SurfaceDistance:
         inside,
         ct.array[box].astype(np.float32),
         ndimage.distance_transform_edt(~inside, sampling=spacing),
-        ndimage.distance_transform_edt(inside, sampling=spacing),
+        depth_of(inside, spacing),
         spacing,
     )
 
