@@ -68,7 +68,7 @@ def run(
         return Outcome(faults=[f"{what}, undisturbed: {fault}"])
     while outcome.killed < count and outcome.moments < _TRIES * count:
         out, moment = folder / f"killed-{outcome.moments}", rng.uniform(0.2, 1.0) * seconds
-        began = time.monotonic()
+        began, killed = time.monotonic(), False
         process = start(words, out)
         try:
             process.wait(moment)
@@ -76,11 +76,11 @@ def run(
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
-            outcome.killed += 1
-        kept = finished_parts(out)
-        outcome.kept += bool(kept)
+            killed = True
+        outcome.killed += killed
+        outcome.kept += bool(finished_parts(out))
         faults = [*damaged_parts(out)]
-        ended = finish(words, out)
+        ended = finish(words, out) if killed else ""
         faults += [ended] if ended else [*left_behind(out), *check(out, whole)]
         shutil.rmtree(out, ignore_errors=True)
         outcome.faults += [f"{what}, after {moment:.2f} s: {fault}" for fault in faults if fault]

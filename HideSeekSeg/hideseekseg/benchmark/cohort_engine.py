@@ -158,20 +158,17 @@ def to_markdown(costs: EngineCosts, facts: dict[str, Any]) -> str:
     first, last = costs.growth[0], costs.growth[-1]
     per_case = [(g.handing_out + g.tables) / g.cases for g in (first, last)]
     handed = last.handing_out / last.cases
+    planned = (
+        f"as planned ({costs.plan.workers} workers, {costs.plan.threads} thread(s) each) against a"
+        " process each with all cores"
+    )
     rows = [
-        (
-            "cases per hour, 1 worker against a process each",
-            costs.alone.seconds / costs.cohort.seconds,
-        ),
-        (
-            "cases per processor hour, 1 worker against a process each",
-            costs.alone.processor / costs.cohort.processor,
-        ),
-        (
-            f"cases per hour, as planned ({costs.plan.workers} workers, {costs.plan.threads}"
-            " thread(s) each) against a process each with all cores",
-            costs.alone_all_cores.seconds / costs.cohort_planned.seconds,
-        ),
+        (f"cases per {hour}, {how}", getattr(alone, spent) / getattr(cohort, spent))
+        for how, alone, cohort in (
+            ("1 worker against a process each", costs.alone, costs.cohort),
+            (planned, costs.alone_all_cores, costs.cohort_planned),
+        )
+        for hour, spent in (("hour", "seconds"), ("processor hour", "processor"))
     ]
     lines = [
         "# Cohorts: what the engine costs",

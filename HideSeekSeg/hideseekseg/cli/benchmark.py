@@ -196,7 +196,7 @@ def _cohort_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="folder for table and JSON")
     add("--weights", type=Path, metavar="DIR", help=WEIGHTS_HELP)
-    add("--cases", type=count, default=6, metavar="N", help="drawn scans (default: %(default)s)")
+    add("--cases", type=count, default=20, metavar="N", help="drawn scans (default: %(default)s)")
     add("--sizes", type=_counts, default=(10, 100, 1000), metavar="N,M", help="refused cases")
     how = "voxels of the CT for the memory of a worker (default: of a whole trunk)"
     add("--trunk", type=_counts, metavar="K,J,I", help=how)

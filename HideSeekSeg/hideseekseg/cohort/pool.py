@@ -39,7 +39,7 @@ from .case_run import (
 from .cluster import run_on_cluster
 from .manifest import Cohort
 
-# Of a worker: 1.3 GB were measured with a CT of the whole trunk (`benchmark cohort`), to which the
+# Of a worker: 1.1 GB were measured with a CT of the whole trunk (`benchmark cohort`), to which the
 # images of all its vertebrae come.
 WORKER_BYTES = 2 << 30
 MOST_WORKERS = 256
