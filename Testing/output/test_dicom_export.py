@@ -29,6 +29,7 @@ from helpers.findings import (  # noqa: E402
     make_result,
     store_result,
 )
+from helpers.scene import Slicer  # noqa: E402
 
 ENHANCED = "1.2.840.10008.5.1.4.1.1.2.1"
 TILT = np.radians(20)
@@ -109,6 +110,27 @@ def test_this_library_reads_the_same_voxels_in_the_same_places(made: dict[str, A
     theirs = np.sort(ct.grid.lps(kji[:, ::-1]).round(2), axis=0)
     np.testing.assert_allclose(ours, theirs, atol=0.02)
     assert "SCT^66794005" in found["L1 lytic 1"].terminology
+
+
+def test_slicers_segmentation_has_the_same_voxels(made: dict[str, Any], mrml: Slicer) -> None:
+    """By this library's reader: the one of DICOM SEG is an extension's, not of slicer-core."""
+    import slicer.util
+
+    from hideseekseg.scene.import_data import addCt, addSegmentation
+
+    mrml.scene.Clear(True)
+    ct = addCt(made["ct"], "CT")
+    node = addSegmentation(read_segmentation(made["folder"] / "seg.dcm"), "SEG", ct)
+    segmentation = node.GetSegmentation()
+    ids = {segmentation.GetSegment(x).GetName(): x for x in segmentation.GetSegmentIDs()}
+    assert {*ids} == {"T10 blastic 1", "T10 lytic 1", "L1 lytic 1"}
+    for vertebra in made["result"].vertebrae:
+        for candidate in vertebra.accepted(0.5):
+            name = f"{vertebra.level} {candidate.type} 1"
+            expected = np.zeros(made["ct"].grid.shape, bool)
+            candidate.patch.paint(expected)
+            found = slicer.util.arrayFromSegmentBinaryLabelmap(node, ids[name], ct)
+            np.testing.assert_array_equal(found.astype(bool), expected)
 
 
 def test_codes_say_what_is_known_and_private_ones_are_declared(made: dict[str, Any]) -> None:

@@ -33,9 +33,10 @@ from hideseekseg.anatomy.vertebra_shape import (
 from hideseekseg.cli.main import main
 from hideseekseg.findings import Evidence, Result
 from hideseekseg.imaging.volume import Grid
-from hideseekseg.output.report import make_report
+from hideseekseg.output.report import make_report, measured
 from hideseekseg.output.report_files import write_html, write_pdf
 from hideseekseg.output.result_folder import read_result
+from hideseekseg.review.burden import lesion_burden
 
 
 class WrittenReport(HTMLParser):
@@ -287,6 +288,13 @@ def test_a_report_of_seventeen_vertebrae_takes_less_than_three_seconds(
     whole = replace(result, vertebrae=tuple(found))
     write_json(tmp_path / "candidates.json", whole)
     write_segmentation(tmp_path / "lesions.seg.nrrd", GRID, whole)
+    began = time.process_time()
+    stored = read_result(tmp_path)
+    lesions = [measured(stored, lesion) for lesion in stored.lesions]
+    burden = lesion_burden(lesions, dict.fromkeys(levels, 28800.0))
+    assert time.process_time() - began < 1, "the burden of ten findings"
+    assert len(lesions) == 10 and burden[-1].number == 10
+
     began = time.process_time()
     made = make_report(read_result(tmp_path))
     write_html(tmp_path / "r.html", made)

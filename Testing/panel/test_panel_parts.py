@@ -398,6 +398,11 @@ def test_vertebrae_are_segmented_by_total_segmentator_after_asking(
         assert node.GetName() == "Chest vertebrae"
         assert not button.isVisibleTo(opened.widget)
         assert opened.panel.levels.levels() == ("T10",)
+        import slicer
+
+        assert not opened.panel.running, "there is no Python to run it"
+        left = list(Path(slicer.app.temporaryPath).glob("hideseekseg-*"))
+        assert left == [], "a copy of a patient's scan"
 
 
 def test_total_segmentator_that_fails_leaves_nothing(

@@ -121,9 +121,14 @@ def test_dicom_seg_of_a_dicom_series_is_downloaded(
         tab.page.click("#open-load")
         tab.until("([before]) => window.trame.state.get('ct') !== before", before)
         segment(tab)
+        tab.page.click("#segment")  # once more: the upload goes from review to review
+        tab.until_state("running", True)
+        tab.until_state("running", False)
         accept(tab)
         tab.page.click("#dicom-seg")
-        tab.page.wait_for_selector(".links a:has-text('lesions.dcm')", timeout=PATIENCE)
+        ended = "document.querySelector('.links a') || document.querySelector('#message.error')"
+        tab.until(f"() => {ended}")
+        assert tab.text("#message") == "Ready to download: lesions.dcm."
         with tab.page.expect_download() as download:
             tab.page.click(".links a:has-text('lesions.dcm')")
         shutil.copy(download.value.path(), tmp_path / "lesions.dcm")

@@ -142,10 +142,14 @@ class SegmentationRun:
         ]
         self.running = True
         self._clock = time.monotonic()
-        self._job = makeJob(
-            self.choices.words(inputs, self._folder / "out"), self._heard, self._ended
-        )
-        self._job.start()
+        words = self.choices.words(inputs, self._folder / "out")
+        self._job = makeJob(words, self._heard, self._ended)
+        try:
+            self._job.start()
+        except InputError:
+            self.running = False
+            self.discard()
+            raise
 
     def missing(self) -> tuple[str, str]:
         """Names of the CT and of the segmentation where they are no longer in the scene."""

@@ -224,9 +224,11 @@ class Session:
         text, unsaved = as_text(work.review), self.unsaved
         try:
             if self._autosave is None or self._autosaved is not work.results:
-                self._end_autosave(True)
+                before = self._autosave
                 self._autosave, self._autosaved = Autosave(), work.results
-                self._adopt()
+                self._adopt(before)
+                if before is not None:
+                    before.close(True)
             source = replace(self.patient.source, corrections=dict(self.patient.corrections))
             self._autosave.keep(work, source, text, not unsaved and work.review.has_work)
             if self._desk is not None and isinstance(self._autosave, CaseAutosave):
@@ -236,15 +238,16 @@ class Session:
         if self.unsaved != self.page.get("unsaved"):
             self.page.show(unsaved=self.unsaved)
 
-    def _adopt(self) -> None:
-        """Move uploaded files, which are nowhere else, to the review."""
-        source, private = self.patient.source, str(self._uploads.folder.parent)
+    def _adopt(self, before: Autosave | None) -> None:
+        """Move uploaded files, which are nowhere else, to the review; also from that ``before``."""
+        source, places = self.patient.source, [self._uploads.folder.parent]
+        places += [before.folder] if before is not None else []
         assert self._autosave is not None
         keep = self._autosave.adopt
 
         def moved(path: str) -> str:
-            ours = path.startswith(private) and Path(path).exists()
-            return str(keep(Path(path))) if ours else path
+            ours = any(Path(path).is_relative_to(place) for place in places)
+            return str(keep(Path(path))) if path and ours and Path(path).exists() else path
 
         self.patient.source = replace(
             source, ct=moved(source.ct), vertebrae=moved(source.vertebrae)
