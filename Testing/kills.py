@@ -168,7 +168,7 @@ def write_scans(folder: Path, count: int) -> tuple[list[Path], Path]:
     from hideseekseg.imaging.volume import Grid, Volume, to_sitk
     from hideseekseg.model.profile import Schedule
 
-    fuzz_kinds.write_weights(folder / "weights", Schedule(invert_steps=20, render_steps=10))
+    fuzz_kinds.write_weights(folder / "weights", Schedule(invert_steps=8, render_steps=4))
     grid, rng = Grid((64, 40, 44), np.diag([2.0, 2.0, 2.0, 1.0])), np.random.default_rng(5)
     hu, labels = rng.normal(40, 12, grid.shape), np.zeros(grid.shape, np.uint8)
     hu[:, :4] = -800

@@ -299,7 +299,7 @@ def test_browser_reads_a_cohort_case_by_case(finished: Path, tmp_path: Path) -> 
         tab.press("k")
         tab.press("Shift+J")
         shows = "([part]) => document.querySelector('#message')?.innerText.includes(part)"
-        tab.until(shows, "is in the page alone")
+        tab.until(shows, "exists only in this page")
         assert tab.text("#cases-text") == "Case 2 of 2, 1 read" and tab.state("unsaved")
         second.mkdir()
         tab.press("x")

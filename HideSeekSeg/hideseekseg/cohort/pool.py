@@ -295,7 +295,8 @@ class _Pool:
         self._started = self._lost = 0
         self._is_told = False
         # Else the first worker tells what devices there are, and so how many more are wanted.
-        self._plan = self._planned(0) if self._settings.device == "cpu" else None
+        known = self._settings.device == "cpu" or control.limits.workers is not None
+        self._plan = self._planned(0) if known else None
 
     def _planned(self, gpus: int) -> Plan:
         machine = replace(this_machine(), gpus=gpus)
