@@ -128,7 +128,7 @@ def test_dicom_seg_of_a_dicom_series_is_downloaded(
         tab.page.click("#dicom-seg")
         ended = "document.querySelector('.links a') || document.querySelector('#message.error')"
         tab.until(f"() => {ended}")
-        assert tab.text("#message") == "Ready to download: lesions.dcm."
+        assert tab.text("#message span") == "Ready to download: lesions.dcm."
         with tab.page.expect_download() as download:
             tab.page.click(".links a:has-text('lesions.dcm')")
         shutil.copy(download.value.path(), tmp_path / "lesions.dcm")
