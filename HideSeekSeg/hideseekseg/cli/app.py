@@ -27,7 +27,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add("ct", type=Path, nargs="?", metavar="CT", help=_CT_HELP)
     add("segmentation", type=Path, nargs="?", metavar="SEGMENTATION", help="of its vertebrae")
     add("--cohort", type=Path, metavar="DIR", help="read the cases of a cohort's folder one by one")
-    add("--reader", default="", metavar="NAME", help="whose reviews of the cohort these are")
+    add(
+        "--reader",
+        default="",
+        metavar="NAME",
+        help="name of the reader; each reader has separate reviews",
+    )
     add("--labels", default="names", metavar="NAME|FILE", help="as of `segment`")
     add(
         "--out",

@@ -27,7 +27,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     _accuracy_arguments(kinds.add_parser("accuracy", help="accuracy of a set of weights"))
     _train_arguments(kinds.add_parser("train", help="train the networks of the baselines"))
     _folds_arguments(kinds.add_parser("folds", help="cross-validation by patient"))
-    _observe_arguments(kinds.add_parser("observe", help="what weights make of known vertebrae"))
+    _observe_arguments(
+        kinds.add_parser("observe", help="observations of known vertebrae by a set of weights")
+    )
     _probabilities_arguments(
         kinds.add_parser("probabilities", help="calibration, lesions by diameter, false findings")
     )
@@ -57,7 +59,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     _rotations_arguments(
         kinds.add_parser("rotations", help="changes of findings in turned patients")
     )
-    _cohort_arguments(kinds.add_parser("cohort", help="what the engine of a cohort costs"))
+    _cohort_arguments(kinds.add_parser("cohort", help="overhead of the engine of cohorts"))
 
 
 def _observe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,7 +108,7 @@ def _probabilities(args: argparse.Namespace) -> int:
 
 def _accuracy_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Figures of one set of weights on simulated vertebrae; with --validation, a table of all"
+        "Accuracy of one set of weights on simulated vertebrae; with --validation, a table of all"
         " methods per set of vertebrae, with intervals and plots."
     )
     add = parser.add_argument

@@ -61,7 +61,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         type=count,
         default=14400,
         metavar="SECONDS",
-        help="give a case up that takes longer (default: 4 hours)",
+        help="give up a case that takes longer (default: 4 hours)",
     )
     add(
         "--scheduler",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .arguments import OK, Command
 
-UNREVIEWED = "what the run found, whatever a review in RESULT says of it"
+UNREVIEWED = "the findings of the run, whatever a review in RESULT says"
 
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +83,7 @@ COMMANDS = (
     ),
     Command(
         "report",
-        "write a report of a result for people: one HTML file, and a PDF",
+        "write a readable report of a result: one HTML file, and a PDF",
         _report_arguments,
         _report,
     ),

@@ -67,7 +67,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add("result", type=Path, metavar="DIR", help="the folder of pacs run, or one of results")
     add("--ct", type=Path, metavar="DIR", help="the DICOM series (default: as pacs run left it)")
     add("--series", default="", metavar="UID|N", help="the series, where --ct has several")
-    add("--unreviewed", action="store_true", help="what the run found, whatever a review says")
+    add("--unreviewed", action="store_true", help="the findings of the run, whatever a review says")
 
 
 def _add_choice(parser: argparse.ArgumentParser) -> None:

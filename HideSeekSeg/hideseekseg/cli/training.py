@@ -44,7 +44,7 @@ def _simulate_arguments(parser: argparse.ArgumentParser) -> None:
         help="which rows of the sources file, e.g. training,validation (default: training)",
     )
     add("--out", type=Path, required=True, metavar="DIR", help="folder for the shard")
-    add("--vertebrae", type=count, default=4000, metavar="N", help="two in five are diseased")
+    add("--vertebrae", type=count, default=4000, metavar="N", help="two in five have lesions")
     add("--drawn", type=count_or_none, default=0, metavar="N", help="add N synthetic vertebrae")
     add("--seed", type=seed, default=1, metavar="N")
     add(
@@ -242,7 +242,7 @@ def _calibrate_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE.json",
-        help="the same of patients of training: they say what is far from them",
+        help="the same of training patients, to recognise vertebrae unlike them",
     )
     add_observed(parser)
 
@@ -250,11 +250,11 @@ def _calibrate_arguments(parser: argparse.ArgumentParser) -> None:
 def add_observed(parser: argparse.ArgumentParser) -> None:
     """Add the settings that observations are made with."""
     add = parser.add_argument
-    add("--noise-level", type=share, metavar="X", help="of a single-shot edit (0 to 1)")
-    add("--draws", type=whole(1, 32), metavar="N", help="of noise for one edit")
-    add("--floor", type=share, metavar="X", help="change from which a pixel is a candidate's")
-    add("--slice-gate", type=share, metavar="P", help="slices below it are not edited")
-    add("--min-slices", type=whole(1, 9), metavar="N", help="that a candidate must stand on")
+    add("--noise-level", type=share, metavar="X", help="noise of a single-shot edit (0 to 1)")
+    add("--draws", type=whole(1, 32), metavar="N", help="draws of noise for one edit")
+    add("--floor", type=share, metavar="X", help="least change of a pixel in a candidate")
+    add("--slice-gate", type=share, metavar="P", help="least P(malignant) of an edited slice")
+    add("--min-slices", type=whole(1, 9), metavar="N", help="least slices of a candidate")
 
 
 def observed(args: argparse.Namespace) -> dict[str, dict[str, Any]]:

@@ -71,7 +71,7 @@ def _agreed(folder: Path) -> bool:
     print(f"To be fetched to {folder}:")
     for source in missing:
         print(f"  {source.name} ({_size(source.least)} to {_size(source.most)}): {source.address}")
-    print(f"They are their authors' work; the terms of use stand at {HUB} and {CODE}.")
+    print(f"They are their authors' work; for the terms of use see {HUB} and {CODE}.")
     try:
         return input("Fetch them? [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:  # nobody is there to answer

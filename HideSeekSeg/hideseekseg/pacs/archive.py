@@ -360,7 +360,7 @@ def why_not_connected(error: BaseException) -> str:
         if isinstance(one, ssl.SSLError):
             return f"cannot be reached by TLS: {one.reason or first_line(one)}"
         if type(one).__name__ in ("gaierror", "NameResolutionError"):
-            return "has a host that no name server knows"
+            return "has an unknown host name"
         if isinstance(one, TimeoutError) or "Timeout" in type(one).__name__:
             return "does not answer in time"
     said = next((x.strerror for x in chain if isinstance(x, OSError) and x.strerror), "")

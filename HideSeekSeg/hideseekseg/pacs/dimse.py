@@ -260,7 +260,7 @@ class DimseArchive:
         try:
             found = socket.getaddrinfo(self._config.host, None, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise ArchiveError(self.address, "has a host that no name server knows") from error
+            raise ArchiveError(self.address, "has an unknown host name") from error
         first = sorted(found, key=lambda x: x[0] != socket.AF_INET)[0]
         return str(first[4][0])
 
