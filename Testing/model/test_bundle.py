@@ -29,6 +29,7 @@ from hideseekseg.pipeline import segment_spine
 from hideseekseg.simulation.example import write_example
 
 MIB = 1024**2
+DATA = Path(__file__).resolve().parents[1] / "data"
 EXAMPLE_LEVELS = ("T10", "T11", "T12", "L1", "L2")
 
 
@@ -46,6 +47,12 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def run(ct: Volume, segmentation: Path, model: Model, labels: str, *levels: str) -> Result:
     options = Options(labels, levels)
     return segment_spine(check_inputs(ct, read_segmentation(segmentation), options), model)
+
+
+@pytest.fixture(scope="module")
+def whole(bundle: Model, example: tuple[Path, Path]) -> Result:
+    """The result of the example as it is."""
+    return run(read_ct(example[0]), example[1], bundle, "totalsegmentator")
 
 
 def kinds(result: Result) -> dict[str, set[LesionType]]:
@@ -77,11 +84,18 @@ def test_bundle_says_how_it_was_made() -> None:
     ],
 )
 def test_example_lesions_are_found_whatever_the_scale(
-    bundle: Model, example: tuple[Path, Path], gain: float, shift: float, levels: tuple[str, ...]
+    bundle: Model,
+    example: tuple[Path, Path],
+    whole: Result,
+    gain: float,
+    shift: float,
+    levels: tuple[str, ...],
 ) -> None:
-    ct = read_ct(example[0])
-    scaled = replace(ct, array=np.asarray(ct.array * gain + shift, np.float32))
-    result = run(scaled if gain != 1.0 else ct, example[1], bundle, "totalsegmentator", *levels)
+    result = whole
+    if gain != 1.0:
+        ct = read_ct(example[0])
+        scaled = replace(ct, array=np.asarray(ct.array * gain + shift, np.float32))
+        result = run(scaled, example[1], bundle, "totalsegmentator", *levels)
     assert len(result.vertebrae) == len(levels or EXAMPLE_LEVELS)
     assert all(v.status is not Status.NOT_ANALYSED for v in result.vertebrae)
     found = kinds(result)
@@ -93,6 +107,37 @@ def test_example_lesions_are_found_whatever_the_scale(
         sure = candidate.score > result.threshold
         assert (candidate.stability is not None) == sure, "only of findings"
         assert candidate.score == candidate.probability
+
+
+def assert_findings_are_kept(result: Result, name: str) -> None:
+    """They are those of an earlier commit, which was slower: what is faster finds the same."""
+    kept = json.loads((DATA / "findings.json").read_text("utf-8"))
+    assert result.run["weights_hash"] == kept["weights_hash"], "with new weights, keep theirs"
+    expected = kept["findings"][name]
+    analysed = {v.level: v for v in result.vertebrae if v.status is not Status.NOT_ANALYSED}
+    assert [*analysed] == [*expected]
+    for level, vertebra in analysed.items():
+        assert vertebra.p_malignant == pytest.approx(expected[level]["p_malignant"], abs=1e-4)
+        candidates = expected[level]["candidates"]
+        assert [c.id for c in vertebra.candidates] == [*candidates]
+        for found in vertebra.candidates:
+            one = candidates[found.id]
+            assert found.score == pytest.approx(one["score"], abs=1e-4)
+            assert found.volume_mm3 == pytest.approx(one["volume_mm3"], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_findings_of_the_example_are_kept(whole: Result) -> None:
+    assert_findings_are_kept(whole, "example")
+
+
+@pytest.mark.slow
+def test_findings_in_a_real_scan_are_kept(bundle: Model, shared: Path) -> None:
+    """Whole vertebrae of LIDC-IDRI-0001: two pairs, with candidates and without."""
+    folder = shared / "data" / "lidc0001"
+    files = read_ct(folder / "ct.nii.gz"), folder / "vertebrae.nii.gz"
+    result = run(*files, bundle, "totalsegmentator", "C6", "C7", "L2", "L3")
+    assert_findings_are_kept(result, "lidc0001")
 
 
 @pytest.mark.slow
