@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from helpers.models import CPU, TINY, filled, golden, manifest, needs_reference, tiny_images
-from hideseekseg.model.autoencoder import DiffusionAutoencoder
+from hideseekseg.model.autoencoder import DiffusionAutoencoder, relative
 from hideseekseg.model.inference import mean_change
 from hideseekseg.model.layers import norm
 from hideseekseg.model.profile import Architecture, Schedule
@@ -120,6 +120,37 @@ def test_images_of_a_batch_do_not_meet() -> None:
 )
 def test_norms_have_the_papers_groups_and_fewer_where_narrow(channels: int, groups: int) -> None:
     assert norm(channels).num_groups == groups
+
+
+@pytest.mark.parametrize("offset", [0.0, 10.0])
+def test_fast_norm_is_torchs(offset: float) -> None:
+    """On maps channels last while nothing is learnt; a mean of ten deviations costs few digits."""
+    chance = torch.Generator().manual_seed(0)
+    layer = norm(48)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, generator=chance)
+    x = torch.randn((5, 48, 8, 8), generator=chance) + offset
+    x = x.to(memory_format=torch.channels_last)
+    scale, shift = torch.randn((2, 5, 48), generator=chance)
+    plain = torch.nn.functional.group_norm(x, layer.num_groups, layer.weight, layer.bias)
+    scaled = plain * scale[:, :, None, None] + shift[:, :, None, None]
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(x), plain, rtol=0, atol=1e-4)
+        torch.testing.assert_close(layer.modulated(x, scale, shift), scaled, rtol=0, atol=1e-4)
+        torch.testing.assert_close(layer(x)[2:3], layer(x[2:3]), rtol=0, atol=1e-6)
+    learning = layer.modulated(x, scale, shift)
+    assert learning.requires_grad
+    assert torch.equal(learning, scaled)
+
+
+def test_patients_marrow_stands_for_the_vertebras_own_only_where_it_is_known() -> None:
+    x = torch.rand((2, 1, 48, 48), generator=torch.Generator().manual_seed(0))
+    known = torch.tensor([[0.2, 0.1], [0.3, 0.1]])
+    mixed = torch.tensor([[0.2, 0.1], [torch.nan, torch.nan]])
+    of_both, of_one, alone = relative(x, known), relative(x, mixed), relative(x, None)
+    assert torch.equal(of_one[0], of_both[0])
+    assert torch.equal(of_one[1], alone[1])
+    assert not torch.allclose(alone, of_both)
 
 
 def test_mirrored_latents_and_edits_do_not_depend_on_the_way_round() -> None:

@@ -172,15 +172,25 @@ def relative(x: Tensor, reference: Tensor | None) -> Tensor:
     vertebra is on its own and stands for them.
     """
     inside = x > BLANK
-    values = torch.where(inside, x, torch.nan).flatten(1)
-    middle = values.nanmedian(dim=1).values.nan_to_num(0.0)
-    spread = 1.4826 * (values - middle[:, None]).abs().nanmedian(dim=1).values.nan_to_num(0.0)
-    if reference is not None:
+    if reference is None:
+        middle, spread = _own_marrow(x, inside)
+    else:
+        middle, spread = reference[:, 0], reference[:, 1]
         known = reference.isfinite().all(dim=1)
-        middle = torch.where(known, reference[:, 0], middle)
-        spread = torch.where(known, reference[:, 1], spread)
+        if not bool(known.all()):  # else the medians are spared
+            own_middle, own_spread = _own_marrow(x, inside)
+            middle = torch.where(known, middle, own_middle)
+            spread = torch.where(known, spread, own_spread)
     scale = 3 * spread.clamp(min=LEAST_SPREAD)
     return torch.tanh((x - middle[:, None, None, None]) / scale[:, None, None, None]) * inside
+
+
+def _own_marrow(x: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """Return median and robust deviation (N,) of what lies inside; 0 where nothing does."""
+    values = torch.where(inside, x, torch.nan).flatten(1)
+    middle = values.nanmedian(dim=1).values.nan_to_num(0.0)
+    spread = (values - middle[:, None]).abs().nanmedian(dim=1).values.nan_to_num(0.0)
+    return middle, 1.4826 * spread
 
 
 def _last_of_level(a: Architecture, level: int) -> int:

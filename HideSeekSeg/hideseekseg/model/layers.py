@@ -111,7 +111,7 @@ class Block(nn.Module):
         super().__init__()
         self.resample = resample
         self.in_layers = nn.Sequential(
-            norm(inputs), nn.SiLU(), nn.Conv2d(inputs, outputs, 3, padding=1)
+            norm(inputs), nn.SiLU(inplace=True), nn.Conv2d(inputs, outputs, 3, padding=1)
         )
         self.skip_connection = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
@@ -146,7 +146,7 @@ class ConditionedBlock(Block):
         self.cond_emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(latent, outputs))
         self.out_layers = nn.Sequential(
             norm(outputs),
-            nn.SiLU(),
+            nn.SiLU(inplace=True),
             nn.Dropout(dropout),
             zeroed(nn.Conv2d(outputs, outputs, 3, padding=1)),
         )
@@ -227,7 +227,8 @@ class ChangeMap(nn.Module):
 
 def _change_features(change: Tensor) -> Tensor:
     """Mean, maximum, smooth maximum and plain area of added and of lost density: (N, 8)."""
-    smooth = functional.avg_pool2d(change.float(), 3, 1, 1)[:, 0].flatten(1)
+    # As N channels of one picture: N pictures of one channel, channels last, take much longer.
+    smooth = functional.avg_pool2d(change.float()[:, 0], 3, 1, 1).flatten(1)
     parts = CHANGE_GAIN * torch.stack([smooth, -smooth], dim=1).clamp(min=0.0)
     area = torch.sigmoid(4.0 * (parts - CHANGE_GAIN * PLAIN_CHANGE)).mean(2)
     values = [4.0 * parts.mean(2), parts.amax(2), _smooth_maximum(parts), 8.0 * area]

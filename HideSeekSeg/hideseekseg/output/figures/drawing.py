@@ -138,7 +138,9 @@ def save_figure(path: str | Path, figure: Figure, title: str = "") -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     with atomic(path) as temporary, temporary.open("wb") as file:
-        FigureCanvasAgg(figure).print_png(file, metadata={"Title": title} if title else None)
+        told = {"Title": title} if title else None
+        # Level 4 instead of 6: half the time for a tenth more bytes.
+        FigureCanvasAgg(figure).print_png(file, metadata=told, pil_kwargs={"compress_level": 4})
 
 
 def difference_map() -> Colormap:
