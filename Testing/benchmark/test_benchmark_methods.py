@@ -294,10 +294,10 @@ def test_networks_that_are_missing_or_of_another_kind_are_named(tmp_path: Path) 
     with pytest.raises(InputError, match="benchmark train"):
         load_network(tmp_path / "unet.safetensors", UNet())
     save_network(tmp_path / "other.safetensors", torch.nn.Linear(2, 2), {})
-    with pytest.raises(InputError, match="no network of this kind"):
+    with pytest.raises(InputError, match="is not a network of this kind"):
         load_network(tmp_path / "other.safetensors", UNet())
     (tmp_path / "torn.safetensors").write_bytes(b"torn")
-    with pytest.raises(InputError, match="no network of this kind"):
+    with pytest.raises(InputError, match="is not a network of this kind"):
         load_network(tmp_path / "torn.safetensors", UNet())
 
 

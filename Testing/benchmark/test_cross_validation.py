@@ -81,7 +81,7 @@ def test_weights_that_do_not_make_folds_are_refused(
     assert measured(cases, tmp_path, weights["Ada,Ben"], weights["Ben,Cyn"]) == 2
     assert "Ben is unseen by 2 of the weights" in capsys.readouterr().err
     assert measured(cases, tmp_path, weights["Cyn"], weights["all"]) == 2
-    assert "does not tell which patients" in capsys.readouterr().err
+    assert "does not state which patients" in capsys.readouterr().err
 
 
 def test_scores_over_a_threshold_say_the_same_at_zero() -> None:

@@ -182,7 +182,7 @@ SHARED = {
     "split": ("T12", "2 pieces"),
     "v3": ("S1", "L6 in version 3"),
     "enum": ("refused", "counts its vertebrae"),
-    "verse_sacrum": ("sacrum", "no single vertebra"),
+    "verse_sacrum": ("sacrum", "not a single vertebra"),
     "edited": ("", ""),
     "lumbarized": ("", ""),
     "ts_folder": ("", ""),
