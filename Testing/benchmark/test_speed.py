@@ -11,7 +11,7 @@ import pytest
 
 import hideseekseg
 from hideseekseg.benchmark.cases import draw_subjects
-from hideseekseg.benchmark.speed_measurements import PARTS, WHOLE, published_calls
+from hideseekseg.benchmark.speed_measurements import LOADING, PARTS, WHOLE, published_calls
 from hideseekseg.benchmark.speed_report import SpeedPlan, measure, to_markdown
 from hideseekseg.cli.main import main
 from hideseekseg.model.weights import BUNDLE, load_model
@@ -21,7 +21,9 @@ def test_published_calls_are_the_papers() -> None:
     assert [published_calls(k) for k in (0, 1, 11)] == [450, 800, 4300]
 
 
-@pytest.mark.parametrize(("file", "name"), [WHOLE, *(f for part in PARTS.values() for f in part)])
+@pytest.mark.parametrize(
+    ("file", "name"), [WHOLE, LOADING, *(f for part in PARTS.values() for f in part)]
+)
 def test_parts_of_a_run_are_functions_of_the_library(file: str, name: str) -> None:
     """They are known by their names in a profile: one that is moved would cost nothing."""
     tree = ast.parse((Path(hideseekseg.__path__[0]) / file).read_text("utf-8"))

@@ -136,6 +136,7 @@ PARTS = {
     ),
 }
 WHOLE = ("job.py", "run")
+LOADING = ("job.py", "_loaded")  # imports torch, then loads the weights
 # As `python -m cProfile`, but by the processor's time.
 PROFILED = """
 import cProfile, sys, time
@@ -236,8 +237,9 @@ def split(job: SegmentProcess) -> dict[str, float]:
     profile.unlink()
     parts = {name: sum(_spent(functions, *which) for which in PARTS[name]) for name in PARTS}
     whole = _spent(functions, *WHOLE)
-    parts["everything else"] = whole - sum(parts.values())
-    return {START: seconds - whole, **parts}
+    torch_import = max(_spent(functions, *LOADING) - parts["weights"], 0.0)
+    parts["everything else"] = whole - torch_import - sum(parts.values())
+    return {START: seconds - whole + torch_import, **parts}
 
 
 def _spent(
