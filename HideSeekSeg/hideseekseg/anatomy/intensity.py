@@ -217,9 +217,10 @@ def _medians(rows: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
 
 
 def _lowest(ct: Volume) -> tuple[bool, float]:
-    """Whether air near -1000 is seen, and the lowest value that is not padding.
+    """Whether air near -1000 is seen beside tissue, and the lowest value that is not padding.
 
-    Scanners fill what lies outside their field with one value far below air, such as -2000.
+    Scanners fill what lies outside their field with one value far below air, such as -2000.  A
+    volume without any value above water's is in no HU, wherever its values lie.
     """
     sample = ct.array[tuple(slice(None, None, max(n // 64, 1)) for n in ct.array.shape)]
     sample = sample[np.isfinite(sample)]
@@ -228,7 +229,8 @@ def _lowest(ct: Volume) -> tuple[bool, float]:
     lowest = float(np.nanmin(ct.array))
     inside = sample[sample > max(lowest, -1e30)] if lowest < LOWEST_AIR else sample
     bottom = float(np.percentile(inside, 0.1)) if inside.size else lowest
-    has_air = LOWEST_AIR < bottom < HIGHEST_AIR or LOWEST_AIR < lowest < HIGHEST_AIR
+    near_air = LOWEST_AIR < bottom < HIGHEST_AIR or LOWEST_AIR < lowest < HIGHEST_AIR
+    has_air = near_air and highest(ct) > 0
     return has_air, bottom if lowest < LOWEST_AIR else lowest
 
 
