@@ -150,7 +150,10 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path, kind: str) -
         ["segment", "{bad}", "{bad}", "--out", "{out}"],
         ["segment", "{ct}", "{bad}", "--out", "{out}"],
         ["segment", "{ct}", "{seg}", "--labels", "{bad}", "--out", "{out}"],
-        ["segment", "{ct}", "{seg}", "--weights", "{weights}", "--out", "{out}"],
+        [
+            *("segment", "{ct}", "{seg}", "--labels", "totalsegmentator"),
+            *("--weights", "{weights}", "--out", "{out}"),
+        ],
         ["train", "{shards}", "--validation", "{shards}", "--out", "{out}"],
         ["check", "{bad}"],
     ],
