@@ -25,14 +25,13 @@ demo: $(VENV)/ready-demo
 app: $(VENV)/ready-app
 	$(BIN)/hideseekseg app
 
-# Three processes for two cores, as tests of servers and browsers mostly wait; the tests of a file
-# stay together, as they share servers and results, and the files begin in the order of
-# Testing/conftest.py.
+# Two processes; the tests of a file stay together, as they share servers and results, and the
+# files begin in the order of Testing/conftest.py.
 test: $(VENV)/ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 $(VENV)/ready-%: pyproject.toml constraints.txt .ci/set_up.py
 	$(PYTHON) .ci/set_up.py $* $(VENV)
