@@ -23,7 +23,10 @@ from hideseekseg.model.weights import load_model, save_model
 from hideseekseg.simulation.simulate import Recipe, simulate
 
 LIBRARY = Path(__file__).resolve().parents[2] / "HideSeekSeg"
-STEPS = ("--encoder-steps", "8", "--decoder-steps", "2", "--supervision", "twins")
+STEPS = (
+    *("--encoder-steps", "8", "--decoder-steps", "2", "--supervision", "twins"),
+    *("--encoder-batch", "12", "--decoder-batch", "12"),
+)
 Words = tuple[str | Path, ...]
 
 
