@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 import types
 from dataclasses import dataclass, field
@@ -107,6 +109,7 @@ class qSlicerApplication(QtWidgets.QApplication):
     def __init__(self) -> None:
         super().__init__(["Slicer"])
         self._folder = tempfile.mkdtemp(prefix="desktop-")
+        atexit.register(shutil.rmtree, self._folder, ignore_errors=True)
         self._manager = LayoutManager()
         self._modules = ModuleManager()
         self._logic: Any = None
