@@ -11,10 +11,6 @@ else
 BIN := $(VENV)/bin
 endif
 
-# Beside another busy process, threads that spin while they wait for each other take the processor
-# from it: five times the seconds.
-export OMP_WAIT_POLICY ?= PASSIVE
-
 .PHONY: demo app test clean
 
 demo: $(VENV)/ready-demo
@@ -27,6 +23,9 @@ app: $(VENV)/ready-app
 
 # Two processes; the tests of a file stay together, as they share servers and results, and the
 # files begin in the order of Testing/conftest.py.
+# Beside another busy process, threads that spin while they wait for each other take the processor
+# from it: five times the seconds.
+test: export OMP_WAIT_POLICY ?= PASSIVE
 test: $(VENV)/ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
