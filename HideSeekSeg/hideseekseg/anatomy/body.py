@@ -110,7 +110,7 @@ def _own_axes(body: Mask, grid: Grid, frame: Frame | None, reference: Axes) -> t
 
     The middles of the two are known to a fraction of a millimetre, so that the crop turns with the
     vertebra; superior is what the endplates face, as light through the canal leaves it uncertain.
-     ``reference`` and False where no canal was found.
+    ``reference`` and False where no canal was found.
     """
     if frame is None or frame.canal is None:
         return reference, False

@@ -230,7 +230,7 @@ def _lowest(ct: Volume) -> tuple[bool, float]:
     inside = sample[sample > max(lowest, -1e30)] if lowest < LOWEST_AIR else sample
     bottom = float(np.percentile(inside, 0.1)) if inside.size else lowest
     near_air = LOWEST_AIR < bottom < HIGHEST_AIR or LOWEST_AIR < lowest < HIGHEST_AIR
-    has_air = near_air and highest(ct) > 0
+    has_air = near_air and float(sample.max()) > 0
     return has_air, bottom if lowest < LOWEST_AIR else lowest
 
 

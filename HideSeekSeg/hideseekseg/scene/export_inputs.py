@@ -82,7 +82,7 @@ def levelRows(
     ``corrections`` are what the user says, by segment ID: a level ("L1"), also with what it is
     ("L1 body", "L1 vertebra"), "vertebral bodies" for all bodies in one, or "" for no vertebra.
     A level goes to one vertebra and one body, first to those the user set.  ``convention`` is that
-    of label values without names, as in ``anatomy.levels.assign``.
+    of label values without names, as in ``anatomy.labelling.assign``.
     """
     segments = tuple(_segments(segmentationNode))
     name = segmentationNode.GetName() or "segmentation"

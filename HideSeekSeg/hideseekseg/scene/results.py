@@ -157,7 +157,7 @@ class Results:
         Raises SceneError where the CT is not in a scene any more.
         """
         if ctNode is None or ctNode.GetScene() is None or ctNode.GetImageData() is None:
-            raise SceneError("The CT was removed from the scene: choose it again and start again.")
+            raise SceneError("The CT was removed from the scene: choose it and run again.")
         scene = ctNode.GetScene()
         name = scene.GenerateUniqueName(f"{ctNode.GetName()} metastases")
         node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)

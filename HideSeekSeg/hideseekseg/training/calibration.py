@@ -1,8 +1,8 @@
 """Fit the probabilities of a set of weights on vertebrae of patients who were not in training.
 
 What the method makes of vertebrae whose truth is known, before any probability is computed, is kept
-as plain numbers (``Observed``), so that probabilities are fitted, and figures computed, without a
-network.
+as plain numbers (``SeenVertebra``), so that probabilities are fitted, and figures computed, without
+a network.
 """
 
 from __future__ import annotations
