@@ -182,7 +182,8 @@ def edit(
         pairs = in_batches(work, inputs, calls, model.device, batch, report)
         reconstruction[ill], edited[ill] = pairs[:, :1], pairs[:, 1:]
     else:
-        noises = seeded_noises(ill.tolist(), schedule.draws, images.shape[-2:])
+        shape, opposite = images.shape[-2:], schedule.opposite_noise
+        noises = seeded_noises(ill.tolist(), schedule.draws, shape, opposite)
         net, device = model.autoencoder, model.device
         edited[ill] += mean_change(net, schedule, inputs, noises, device, batch, report)
     p_after[ill] = model.classifier.probability(z_healthy)

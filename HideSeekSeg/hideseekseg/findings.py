@@ -100,7 +100,7 @@ class Candidate:
 
     ``score`` is what the threshold is compared with: with calibrated weights the ``probability``
     that the candidate is a lesion, with others the ``attribution_score`` (step 4 of the method).
-    ``stability`` is the share of small changes of the input (other noise, mirrored, shifted) under
+    ``stability`` is the share of small changes of the input (mirrored, shifted, softened) under
     which the candidate is found again.  What was not computed is None.  Positions are LPS mm;
     ``box_lps`` is ``(x_min, y_min, z_min, x_max, y_max, z_max)``; ``slices`` are indices of
     sagittal slices of the crop; ``mean_hu`` is None where the CT is not in HU.

@@ -38,6 +38,7 @@ from .attribution import Attribution, Latents, attribute, encode
 from .confidence import (
     Encoded,
     VertebraInput,
+    doubts,
     encode_patient,
     sees_patient,
     with_probabilities,
@@ -314,16 +315,18 @@ def _analyse(job: _Job, ct: Volume, watch: ProgressReporter, model: Model) -> An
             sure, x, crop.body, reference, model, lambda *_: tell("scoring candidates", 1, 1)
         )
     found = measure(lesions, site.level, crop.grid, view, body, scale.is_hu)
+    distance = known.distance if known else None
+    doubted = doubts(distance, found, model.profile.confidence)
     finding = VertebraFinding(
         level=site.level,
         status=Status.NO_FINDING,
         p_malignant=known.p if known else p_of_vertebra(seen.p),
         body_source=site.source,
         body_mm3=float(body.sum() * ct.grid.voxel_mm3),
-        flags=(*flags, *remarks),
+        flags=(*flags, *remarks, *doubted),
         slice_p=tuple(float(p) for p in seen.p),
         suspicious=bool(known and known.p > model.profile.confidence.suspicious_p),
-        distance_from_training=known.distance if known else None,
+        distance_from_training=distance,
         candidates=tuple(_shifted(candidate, start) for candidate in found),
     )
     return finding.judged(job.threshold), make_evidence(crop, slices, seen, model.profile, scale)

@@ -9,7 +9,7 @@ import torch
 
 from helpers.models import CPU, TINY, filled, golden, manifest, needs_reference, tiny_images
 from hideseekseg.model.autoencoder import DiffusionAutoencoder, relative
-from hideseekseg.model.inference import mean_change
+from hideseekseg.model.inference import mean_change, seeded_noises
 from hideseekseg.model.layers import norm
 from hideseekseg.model.profile import Architecture, Schedule
 from hideseekseg.model.weights import Model
@@ -173,3 +173,11 @@ def test_mirrored_latents_and_edits_do_not_depend_on_the_way_round() -> None:
             for y, n in ((x, noises), (x.flip(-1), noises))
         ]
         torch.testing.assert_close(pair[0], pair[1].flip(-1), atol=1e-5, rtol=1e-5)
+
+
+def test_opposite_noise_comes_in_pairs_of_each_slice() -> None:
+    three = seeded_noises([4, 9], 3, (5, 6), opposite=True)
+    assert three.shape == (2, 3, 5, 6)
+    assert torch.equal(three[:, 1], -three[:, 0])
+    assert not torch.allclose(three[:, 2].abs(), three[:, 0].abs())
+    assert not torch.allclose(three[0], three[1])

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from hideseekseg.attribution import encode
 from hideseekseg.benchmark.rotations import (
     HEADER,
     RESAMPLED,
@@ -20,10 +22,12 @@ from hideseekseg.benchmark.rotations import (
     to_markdown,
     within_limits,
 )
+from hideseekseg.confidence import UNLIKE_TRAINING, UNSTABLE
 from hideseekseg.findings import LesionType, Result, Status
 from hideseekseg.imaging.reading import read_ct, read_segmentation
 from hideseekseg.imaging.volume import Volume
 from hideseekseg.inputs import Options, check_inputs
+from hideseekseg.model.inference import mean_change, seeded_noises
 from hideseekseg.model.weights import BUNDLE, Model, load_model
 from hideseekseg.pipeline import segment_spine
 from hideseekseg.simulation.example import write_example
@@ -71,6 +75,42 @@ def test_bundle_says_how_it_was_made() -> None:
     provenance = json.loads((BUNDLE / "profile.json").read_text(encoding="utf-8"))["provenance"]
     assert provenance["training"]["supervision"] in ("labels", "twins")
     assert provenance["patients"] and provenance["validation"]["vertebrae"] >= 100
+
+
+def test_far_vertebrae_and_unstable_findings_are_to_be_looked_at(
+    bundle: Model, example: tuple[Path, Path]
+) -> None:
+    """With limits that nothing meets both flags stand with the vertebra."""
+    confidence = replace(bundle.profile.confidence, distance_limit=1e-3, least_stability=1.0)
+    model = replace(bundle, profile=replace(bundle.profile, confidence=confidence))
+    options = Options("totalsegmentator", ("L1",), threshold=0.01)
+    inputs = check_inputs(read_ct(example[0]), read_segmentation(example[1]), options)
+    (finding,) = segment_spine(inputs, model).vertebrae
+    assert UNLIKE_TRAINING in finding.flags
+    weak = [c.id for c in finding.candidates if c.stability is not None and c.stability < 1]
+    assert weak, "else this tests nothing"
+    assert [f for f in finding.flags if UNSTABLE in f] == [f"{name} {UNSTABLE}" for name in weak]
+
+
+def test_opposite_noise_leaves_less_of_itself_in_the_edit(bundle: Model) -> None:
+    """Two opposite draws come nearer to the mean of many than two that know nothing of each."""
+    rows, columns = np.mgrid[:48, :48] - 24.0
+    shown = np.full((5, 48, 48), -1.0, np.float32)
+    for n, picture in enumerate(shown):
+        picture[np.maximum(abs(rows), abs(columns)) < 19] = -0.2
+        picture[np.hypot(rows - 2 * n, columns + n) < 4 + n] = 0.4 if n % 2 else -0.7
+    x = torch.from_numpy(shown)[:, None]
+    z = encode(x, bundle).z
+    told = [x, z, bundle.classifier.move_to(z, 1e-4)]
+
+    def change(draws: int, opposite: bool) -> torch.Tensor:
+        schedule = replace(bundle.profile.schedule, draws=draws, opposite_noise=opposite)
+        noises = seeded_noises(range(5), draws, (48, 48), opposite)
+        return mean_change(bundle.autoencoder, schedule, told, noises, bundle.device, 32, None)
+
+    many = change(64, opposite=False)
+    error = {way: float((change(2, way) - many).square().mean()) for way in (True, False)}
+    assert error[True] < 0.5 * error[False]
 
 
 @pytest.mark.slow

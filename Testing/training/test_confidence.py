@@ -22,7 +22,10 @@ from hideseekseg.benchmark.methods.method import HideAndSeek
 from hideseekseg.benchmark.probabilities import figures
 from hideseekseg.cli.main import main
 from hideseekseg.confidence import (
+    UNLIKE_TRAINING,
+    UNSTABLE,
     VertebraInput,
+    doubts,
     encode_patient,
     log_odds,
     marrow,
@@ -33,7 +36,7 @@ from hideseekseg.confidence import (
     with_probabilities,
     with_stability,
 )
-from hideseekseg.findings import LESION_TYPES, LesionType
+from hideseekseg.findings import LESION_TYPES, Candidate, LesionType
 from hideseekseg.lesions import FEATURES, join_slices
 from hideseekseg.model.classifier import LinearClassifier
 from hideseekseg.model.profile import Confidence, Decision
@@ -41,13 +44,16 @@ from hideseekseg.model.weights import BUNDLE, Model, load_model
 from hideseekseg.simulation.simulate import Recipe, simulate
 from hideseekseg.simulation.source_vertebrae import drawn_vertebrae
 from hideseekseg.training.calibration import (
+    LIKELY,
     SeenCandidate,
     SeenVertebra,
     choose,
     expected_calibration_error,
+    findings_by_stability,
     fit,
     judge,
     judge_apart,
+    least_stability,
     read_observations,
     tally,
     vertebra_probabilities,
@@ -199,6 +205,17 @@ def test_stability_is_the_share_of_changes_that_show_a_candidate_again(model: Mo
     assert with_stability([], one.x, one.body, lone, model) == []
 
 
+def test_at_its_limit_nothing_is_doubted() -> None:
+    one = Candidate(
+        "L1-lytic-1", "lytic", 0.9, 1.0, (0, 0, 0), (0,) * 6, 0.1, None, (3,), stability=0.5
+    )
+    limits = replace(CALIBRATED, least_stability=0.75)
+    assert doubts(1.01, [one], limits) == (UNLIKE_TRAINING, f"L1-lytic-1 {UNSTABLE}")
+    assert doubts(1.0, [one], replace(limits, least_stability=0.5)) == ()
+    assert doubts(None, [one], CALIBRATED) == (), "the limit is not known"
+    assert doubts(None, [replace(one, stability=None)], limits) == (), "it was not computed"
+
+
 # --- Fitting and choosing -------------------------------------------------------------------------
 
 
@@ -321,6 +338,32 @@ def test_threshold_leaves_real_healthy_vertebrae_in_peace() -> None:
     assert choice == choose(confidence, seen), "the same twice"
 
 
+@pytest.mark.parametrize(
+    ("true_of_ten", "least"),
+    [
+        ((2, 3, 6, 9, 9), 0.75),  # 11 of the 30 below 0.75 are true, 20 of the 40 below 1
+        ((2, 9, 9, 9, 9), 0.25),
+        ((9, 9, 9, 9, 9), 0.0),
+        ((0, 0, 0, 0, 0), 1.0),
+    ],
+)
+def test_least_stability_is_where_findings_come_to_be_true(
+    true_of_ten: tuple[int, ...], least: float
+) -> None:
+    seen = patients_drawn(1, 12)
+    stabilities = {n / 4: count for n, count in enumerate(true_of_ten)}
+    certain = tuple(9.0 if n == SCORE else 0.0 for n in range(len(FEATURES)))
+    for stability, count in stabilities.items():
+        for number in range(10):
+            ious = (0.5,) if number < count else ()
+            one = SeenCandidate("lytic", certain, 40, 20 if ious else 0, ious, stability)
+            seen.append(replace(one_of("lytic", 12.0, one), patient="A", logit=9.0))
+    judged = judge(replace(fit(seen), lytic=(1.0, *certain)), seen)
+    counts = findings_by_stability(judged, 0.5)
+    assert counts == {s: (count, 10) for s, count in stabilities.items()}
+    assert least_stability(judged, 0.5) == least
+
+
 def test_nobody_is_judged_by_what_is_known_of_him() -> None:
     seen = patients_drawn(1, 12)
     name = seen[0].patient
@@ -399,7 +442,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["benchmark", "observe", str(folder / "cases"), "--patients", "Ada,Ben"]
     words += ["--weights", str(WEIGHTS)]
     out = folder / "both-simulated.json"
-    assert main([*words, "--out", str(out), "--device", "cpu"]) == 0
+    assert main([*words, "--out", str(out), "--device", "cpu", "--stability"]) == 0
     for seed in (1, 2):
         write_observations(folder / f"{seed}-drawn.json", patients_drawn(seed, 8))
     return folder
@@ -419,6 +462,8 @@ def test_observations_hold_truth_and_candidates(observed: Path) -> None:
             assert len(candidate.features) == len(FEATURES)
             assert 0 <= candidate.right <= candidate.voxels
             assert len(candidate.ious) == len(one.lesions[candidate.type])
+            likely = candidate.features[SCORE] > LIKELY
+            assert (candidate.stability is not None) == likely, "of likely candidates alone"
     for kind in LESION_TYPES:
         assert any(c.true for one in ill for c in one.candidates if c.type == kind), kind
     healthy = [one.logit for one in seen if not one.diseased]

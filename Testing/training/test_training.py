@@ -296,6 +296,20 @@ def test_toy_set_is_learned(tmp_path: Path) -> None:
     assert trained.profile.provenance["slices"] == 64
 
 
+def test_bfloat16_learns_nearly_the_same_and_keeps_float32_weights(tmp_path: Path) -> None:
+    losses: dict[bool, list[float]] = {True: [], False: []}
+    for bfloat16, told in losses.items():
+        folder = tmp_path / str(bfloat16)
+        folder.mkdir()
+        settings = replace(QUICK, bfloat16=bfloat16)
+        said: list[TrainingProgress] = []
+        trained = train(toy_slices(), TOY, settings, folder, said.append)
+        told += [loss for now in said for loss in now.losses.values()]
+        assert all(p.dtype == torch.float32 for p in trained.autoencoder.parameters())
+    assert losses[True] != losses[False]
+    assert losses[True] == pytest.approx(losses[False], rel=0.03)
+
+
 def test_training_goes_on_from_weights_that_are_there(tmp_path: Path) -> None:
     """From the first step on P is what the first training had taught, not what chance gives."""
     slices = toy_slices()

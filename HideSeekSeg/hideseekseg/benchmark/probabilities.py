@@ -23,6 +23,7 @@ from ..training.calibration import (
     choose,
     expected_calibration_error,
     false_per_healthy,
+    findings_by_stability,
     fit,
     judge,
     missing,
@@ -48,11 +49,13 @@ def run_observe(
     patients: Sequence[str],
     device: str,
     say: Say,
+    stability: bool = False,
 ) -> Path:
     """Run weights on vertebrae whose truth is known, and write what they make of each.
 
     ``cases`` is the output of ``simulate --whole``, or of ``pack``: real vertebrae, of which no
-    lesion is known.  Only ``patients``, where named.  Raises InputError.
+    lesion is known.  Only ``patients``, where named; with the ``stability`` of likely candidates.
+    Raises InputError.
     """
     model = load_model(weights, device)
     profile = replace(
@@ -64,7 +67,8 @@ def run_observe(
     chosen = [one for one in _cases(cases, model) if not patients or one.patient in patients]
     if not chosen:
         raise InputError(cases, f"contains no vertebrae of {', '.join(patients)}")
-    seen = observe(model, chosen, tell=counter(say, "vertebra"))[0]
+    tell = counter(say, "vertebra")
+    seen = observe(model, chosen, tell=tell, stability=stability)[0]
     write_observations(out, [replace(one, real=not cases.is_dir()) for one in seen])
     return out
 
@@ -162,6 +166,8 @@ def figures(judged: Sequence[Judged], threshold: float, gate: float) -> Data:
             lambda some: false_per_healthy(some, threshold, gate)
         ),
     }
+    for stability, (true, number) in findings_by_stability(judged, threshold, gate).items():
+        result[f"true of the findings with stability {stability:g}"] = f"{true} of {number}"
     if result["diseased"]:
         result["calibration error of P"] = estimate(_calibration_error)
         for kind in LESION_TYPES:

@@ -68,6 +68,7 @@ def _observe_arguments(parser: argparse.ArgumentParser) -> None:
     add("--weights", type=Path, metavar="DIR", help=WEIGHTS_HELP)
     add("--out", type=Path, required=True, metavar="FILE.json")
     add("--patients", type=names, default=(), metavar="A,B", help="only these")
+    add("--stability", action="store_true", help="look for likely candidates again")
     add("--device", default="auto", choices=DEVICES)
     add_observed(parser)
     parser.set_defaults(measure=_observe)
@@ -78,7 +79,7 @@ def _observe(args: argparse.Namespace) -> int:
     from ..model.weights import BUNDLE
 
     work = (args.weights or BUNDLE, args.cases, args.out, observed(args), args.patients)
-    print(run_observe(*work, args.device, say))
+    print(run_observe(*work, args.device, say, args.stability))
     return OK
 
 

@@ -163,9 +163,7 @@ def _outcome(event: VertebraDone) -> str:
     finding = event.finding
     if finding["p_malignant"] is None:
         return str(finding["state"])
-    said = f"{finding['state']}, P(malignant) {finding['p_malignant']:.3f}"
-    distance = finding.get("distance_from_training")
-    return said if distance is None or distance <= 1 else f"{said}; unlike what was trained on"
+    return f"{finding['state']}, P(malignant) {finding['p_malignant']:.3f}"
 
 
 def _step(event: Progress) -> str:

@@ -125,6 +125,11 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--encoder-batch", type=count, default=32, metavar="N", help="slices of one step")
     add("--decoder-batch", type=count, default=32, metavar="N", help="slices of one step")
     add("--seconds", type=count, metavar="S", help="end encoder and decoder after so long each")
+    add(
+        "--bfloat16",
+        action="store_true",
+        help="compute in bfloat16 on the CPU too: faster where it has instructions for it",
+    )
     add("--no-context", action="store_true", help="judge each vertebra without the others")
     add("--untuned", action="store_true", help="measure on VALIDATION, but choose no thresholds")
     add("--seed", type=seed, default=1, metavar="N")
@@ -153,6 +158,7 @@ def _train(args: argparse.Namespace) -> int:
             decoder_rate=args.decoder_rate,
             seed=args.seed,
             seconds=args.seconds,
+            bfloat16=args.bfloat16,
         )
         job = Training(
             *(args.slices, args.validation, args.out, settings, args.name),
@@ -252,6 +258,12 @@ def add_observed(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--noise-level", type=share, metavar="X", help="noise of a single-shot edit (0 to 1)")
     add("--draws", type=whole(1, 32), metavar="N", help="draws of noise for one edit")
+    add(
+        "--opposite-noise",
+        action="store_true",
+        default=None,
+        help="every second draw is the one before with the other sign",
+    )
     add("--floor", type=share, metavar="X", help="least change of a pixel in a candidate")
     add("--slice-gate", type=share, metavar="P", help="least P(malignant) of an edited slice")
     add("--min-slices", type=whole(1, 9), metavar="N", help="least slices of a candidate")
@@ -259,7 +271,11 @@ def add_observed(parser: argparse.ArgumentParser) -> None:
 
 def observed(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Return those settings, as parts of a profile."""
-    schedule = {"noise_level": args.noise_level, "draws": args.draws}
+    schedule = {
+        "noise_level": args.noise_level,
+        "draws": args.draws,
+        "opposite_noise": args.opposite_noise,
+    }
     decision = {
         "lytic_floor": args.floor,
         "blastic_floor": args.floor,

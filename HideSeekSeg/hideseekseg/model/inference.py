@@ -108,10 +108,12 @@ def mean_change(
     """Return the mean change of x0-hat (N, 1, H, W) from z to z_healthy.
 
     Added to the image itself it makes the edit: so the detail stays that x0-hat at high noise has
-    lost.  Draws share batches with slices.
+    lost.  Draws share batches with slices.  ``noises`` (N, draws, H, W) as of ``seeded_noises``.
     """
     draws = noises.shape[1]
     turn = _turned if net.architecture.mirrored else torch.clone
+    if schedule.opposite_noise:  # opposite where they fall on the same tissue
+        noises = turn(noises)
     images, z, z_healthy = (part.repeat_interleave(draws, dim=0) for part in inputs)
     images = turn(images.view_as(noises)).view_as(images)
     single = [images, z, z_healthy, noises.reshape(images.shape)]
@@ -148,18 +150,25 @@ def _turned(images: Tensor) -> Tensor:
     return images
 
 
-def seeded_noises(slices: Iterable[int], draws: int, shape: tuple[int, ...]) -> Tensor:
+def seeded_noises(
+    slices: Iterable[int], draws: int, shape: tuple[int, ...], opposite: bool = False
+) -> Tensor:
     """Noise (N, draws, H, W) for the slices of these indices.
 
     Drawn on the CPU, so that all devices agree; each slice has its own seed, so that what noise
-    leaves behind does not line up from slice to slice.
+    leaves behind does not line up from slice to slice.  ``opposite``: every second draw is the one
+    before it with the other sign.
     """
-    return torch.stack(
+    drawn = (draws + 1) // 2 if opposite else draws
+    noises = torch.stack(
         [
-            torch.randn((draws, *shape), generator=torch.Generator().manual_seed(SEED + i))
+            torch.randn((drawn, *shape), generator=torch.Generator().manual_seed(SEED + i))
             for i in slices
         ]
     )
+    if opposite:
+        noises = torch.stack([noises, -noises], dim=2).flatten(1, 2)[:, :draws]
+    return noises
 
 
 # Their strides say where the paper's walks end and begin: the solver's do so, too.

@@ -130,9 +130,10 @@ class Schedule:
     "render": inversion with ``invert_steps`` then rendering with ``render_steps``, by ``solver``:
     "ddim" (the paper), or "multistep", which comes as far with few steps (``model.solver``).
     "single-shot": the mean of x0-hat over ``draws`` seeded noises at diffusion time ``noise_level``
-    (0..1 of T).  ``reconstruction``: rendered as the edit is (the paper), or the image itself.
-    ``condition``: the decoder is told z, or only its logit (weights that learned from labels
-    alone); ``guidance`` multiplies the change of a single-shot edit.
+    (0..1 of T); with ``opposite_noise`` every second draw is the one before it with the other sign,
+    so that what is odd in the noise cancels.  ``reconstruction``: rendered as the edit is (the
+    paper), or the image itself.  ``condition``: the decoder is told z, or only its logit (weights
+    that learned from labels alone); ``guidance`` multiplies the change of a single-shot edit.
     ``projection`` of the images in which candidates are hidden: by "render", or "none".
     """
 
@@ -144,6 +145,7 @@ class Schedule:
     render_steps: Count = 100
     noise_level: Share = 0.4
     draws: Count = 4
+    opposite_noise: bool = False
     solver: Literal["ddim", "multistep"] = "ddim"
     reconstruction: Literal["render", "image"] = "render"
     condition: Literal["latent", "logit"] = "latent"
@@ -198,7 +200,8 @@ class Confidence:
     ``lytic`` and ``blastic``: intercept and a slope for each of ``lesions.FEATURES``.  All empty:
     the weights are not calibrated.  Vertebrae with a probability below ``gate_p`` are not edited;
     above ``suspicious_p`` they are not called unremarkable.  ``distance_limit``: size of the mean
-    latent that one in a hundred vertebrae of training exceeds.
+    latent that one in a hundred vertebrae of training exceeds.  Findings less stable than
+    ``least_stability`` were more often false than true.
     """
 
     vertebra: tuple[float, ...] = ()
@@ -208,6 +211,7 @@ class Confidence:
     gate_p: Share = 0.0
     suspicious_p: Share = 1.0
     distance_limit: NotNegative = 0.0
+    least_stability: Share = 0.0
 
     @property
     def known(self) -> bool:

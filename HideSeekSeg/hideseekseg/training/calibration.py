@@ -24,6 +24,7 @@ from ..confidence import (
     reference_logit,
     sigmoid,
     vertebra_probability,
+    with_stability,
 )
 from ..errors import InputError
 from ..files import atomic, read_json
@@ -37,6 +38,7 @@ from ..simulation.random_fields import Field
 from .evaluation import LEAST_IOU, Case
 
 MOST_BYTES = 1 << 30  # of observations
+LIKELY = 0.2  # least attribution score of a candidate whose stability is worth knowing
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class SeenCandidate:
 
     It has its ``lesions.FEATURES`` (the vertebra's log odds not yet calibrated), its size in
     voxels, how many of them are truly of its type, and its IoU with each true lesion of it.
+    ``stability`` where it was asked for.
     """
 
     type: LesionType
@@ -52,6 +55,7 @@ class SeenCandidate:
     voxels: int
     right: int
     ious: tuple[float, ...]
+    stability: float | None = None
 
     @property
     def true(self) -> bool:
@@ -86,11 +90,13 @@ def observe(
     decisions: Sequence[Decision] = (),
     gate_logit: float = -np.inf,
     tell: Callable[[int, int], None] = lambda done, total: None,
+    stability: bool = False,
 ) -> list[list[SeenVertebra]]:
     """Run the method on every case, once for each decision (default: the weights' own).
 
     The slices of all are edited once: decisions differ in what they make of the edit.  Below
-    ``gate_logit`` a vertebra is encoded, but not edited.
+    ``gate_logit`` a vertebra is encoded, but not edited.  With ``stability`` candidates that may
+    become findings are looked for again under small changes.
     """
     tried = [_with(model, decision) for decision in decisions or [model.profile.decision]]
     seen: list[list[SeenVertebra]] = [[] for _ in tried]
@@ -99,7 +105,7 @@ def observe(
         vertebra = _encoded(case, latents)
         if vertebra.logit >= gate_logit:
             healthy = edit(case.x, latents, model)
-            found = [_candidates(case, latents, healthy, one) for one in tried]
+            found = [_candidates(case, latents, healthy, one, stability) for one in tried]
         else:
             found = [()] * len(tried)
         for own, candidates in zip(seen, found):
@@ -131,16 +137,18 @@ def _encoded(case: Case, latents: Latents) -> SeenVertebra:
 
 
 def _candidates(
-    case: Case, latents: Latents, healthy: Edit, model: Model
+    case: Case, latents: Latents, healthy: Edit, model: Model, stability: bool
 ) -> tuple[SeenCandidate, ...]:
     decision = model.profile.decision
     proposals = propose(healthy, case.body, decision)
     scored = hide_and_seek(latents, healthy, proposals, model)
     difference, x = healthy.difference, case.x[:, 0].numpy()
-    return tuple(
-        _candidate(case, lesion, x, difference)
-        for lesion in join_slices(scored, decision.min_slices)
-    )
+    lesions = join_slices(scored, decision.min_slices)
+    if stability:
+        likely = sum(lesion.attribution_score > LIKELY for lesion in lesions)
+        reference = latents.reference[:1]
+        lesions[:likely] = with_stability(lesions[:likely], case.x, case.body, reference, model)
+    return tuple(_candidate(case, lesion, x, difference) for lesion in lesions)
 
 
 def _candidate(case: Case, lesion: Lesion3D, x: Field, difference: Field) -> SeenCandidate:
@@ -154,6 +162,7 @@ def _candidate(case: Case, lesion: Lesion3D, x: Field, difference: Field) -> See
         size,
         int(case.truth[lesion.type][mask].sum()),
         tuple(both / (own + size - both) for both, own in shared),
+        lesion.stability,
     )
 
 
@@ -406,12 +415,13 @@ FALSE_COST = 1.0
 MOST_FALSE = 0.03  # false findings per real healthy vertebra
 MOST_PARTS = 20
 GATE_LOSS = 0.01  # share of diseased vertebrae that need not be edited
+LEAST_FINDINGS = 5  # from which something is said of findings of little stability
 SUSPICIOUS_SHARE = 0.05  # of healthy vertebrae that may be called suspicious
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Probabilities with their gate and suspicious P, the threshold, and what it was chosen by.
+    """Probabilities with their gates and limits, the threshold, and what it was chosen by.
 
     ``false_per_real`` are false findings per real healthy vertebra at the threshold, each patient
     judged by probabilities of the others; None where no real vertebra was observed.
@@ -424,7 +434,7 @@ class Choice:
 
 
 def choose(confidence: Confidence, seen: Sequence[SeenVertebra]) -> Choice:
-    """Choose the gate, the suspicious P, and the threshold of candidates.
+    """Choose the gate, the suspicious P, the threshold and the least stability of candidates.
 
     The threshold is the one worth most by the mean F1 of both types, less what false findings in
     healthy vertebrae cost, of those that leave at most ``MOST_FALSE`` false findings per real
@@ -444,9 +454,34 @@ def choose(confidence: Confidence, seen: Sequence[SeenVertebra]) -> Choice:
 
     quiet = [t for t in THRESHOLDS if false_per_healthy(real, t, gate) <= MOST_FALSE]
     threshold = max(quiet or THRESHOLDS[-1:], key=worth)
+    least = least_stability(judged, threshold, gate)
     return Choice(
-        replace(confidence, gate_p=gate, suspicious_p=suspicious),
+        replace(confidence, gate_p=gate, suspicious_p=suspicious, least_stability=least),
         threshold,
         len(real),
         false_per_healthy(real, threshold, gate) if real else None,
     )
+
+
+def findings_by_stability(
+    judged: Sequence[Judged], threshold: float, gate: float = 0.0
+) -> dict[float, tuple[int, int]]:
+    """Return how many accepted candidates of each stability are true, and how many there are."""
+    counts: dict[float, tuple[int, int]] = {}
+    for one in judged:
+        for candidate, p in zip(one.seen.candidates, one.candidates):
+            if candidate.stability is not None and p > threshold and one.p >= gate:
+                true, number = counts.get(candidate.stability, (0, 0))
+                counts[candidate.stability] = true + candidate.true, number + 1
+    return dict(sorted(counts.items()))
+
+
+def least_stability(judged: Sequence[Judged], threshold: float, gate: float = 0.0) -> float:
+    """Return the highest stability below which findings are more often false than true; or 0."""
+    least, true, number = 0.0, 0, 0
+    counts = findings_by_stability(judged, threshold, gate)
+    for stability, following in zip(counts, [*list(counts)[1:], 1.0]):
+        true, number = true + counts[stability][0], number + counts[stability][1]
+        if number >= LEAST_FINDINGS and true < number / 2 and stability < 1:
+            least = following
+    return least

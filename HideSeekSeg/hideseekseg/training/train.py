@@ -49,7 +49,14 @@ COMPACT = Profile(
     ),
     geometry=COMPACT_GEOMETRY,
     intensity=Intensity("asinh"),
-    schedule=Schedule("fast", edit="single-shot", projection="none", noise_level=0.1, draws=2),
+    schedule=Schedule(
+        "fast",
+        edit="single-shot",
+        projection="none",
+        noise_level=0.2,
+        draws=2,
+        opposite_noise=True,
+    ),
     decision=Decision(
         healthy_p=1e-4,
         candidate_quantile=0.0,
@@ -88,6 +95,7 @@ class TrainingSettings:
     seed: int = 1
     start: str | None = None  # hash of the weights that were gone on from
     seconds: float | None = None  # that end either stage even before its steps do
+    bfloat16: bool = False  # on the CPU too, where it is float32 otherwise
 
 
 @dataclass(frozen=True)
@@ -190,6 +198,7 @@ def _train_encoder(
         0.05,
         settings.seed,
         seconds=settings.seconds,
+        bfloat16=settings.bfloat16,
     )
     averaged = run(
         stage, module, module.parameters(), losses, measure=measure if validation else None
@@ -236,6 +245,7 @@ def _train_decoder(
         0.01,
         settings.seed + 1,
         seconds=settings.seconds,
+        bfloat16=settings.bfloat16,
     )
     averaged = run(stage, model, trained, losses, measure=measure if validation else None)
     assert isinstance(averaged, DiffusionAutoencoder)

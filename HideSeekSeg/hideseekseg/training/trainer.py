@@ -167,7 +167,9 @@ class TrainingStage:
     """How long and how fast to train.  ``average`` is the decay of the averaged weights.
 
     ``seconds``, where given, end the stage even before its steps do; the learning rate falls
-    accordingly, so that such a run is not repeatable to the last digit.
+    accordingly, so that such a run is not repeatable to the last digit.  ``bfloat16`` lets
+    convolutions and products compute in bfloat16, as CUDA always does: about a quarter faster on a
+    CPU that has instructions for it.
     """
 
     name: str
@@ -178,6 +180,7 @@ class TrainingStage:
     average: float = 0.999
     seconds: float | None = None
     checkpoint_seconds: float = 180.0
+    bfloat16: bool = False
 
 
 def share_done(stage: TrainingStage, step: int, spent: float) -> float:
@@ -230,13 +233,14 @@ def run_stage(
     began, saved, recent = time.monotonic(), time.monotonic(), []
     module.train()
     over = share_done(stage, first, spent) >= 1
+    reduced = stage.bfloat16 or team.device.type == "cuda"
     for step in range(first, first if over else stage.steps):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(stage, step, spent + time.monotonic() - began)
         rng = team.random(stage.seed, step)
         torch.manual_seed(int(rng.integers(2**62)))
         generator = torch.Generator(team.device).manual_seed(int(rng.integers(2**62)))
-        with torch.autocast(team.device.type, torch.bfloat16, team.device.type == "cuda"):
+        with torch.autocast(team.device.type, torch.bfloat16, reduced):
             losses = step_losses(step, rng, generator)
         optimiser.zero_grad(set_to_none=True)
         next(iter(losses.values())).backward()
