@@ -1,8 +1,9 @@
 """Events of a run: one JSON object per line, and back.
 
-The Slicer panel, the browser and any program that starts ``hideseekseg --json-lines`` read these.
-The first event is Started (unless the input was refused), the last is exactly one of Finished,
-Cancelled and Failed.  Fields may be added, never renamed: readers ignore fields they do not know.
+The Slicer panel, the browser and any program that starts ``hideseekseg segment --json-lines`` read
+these.  The first event is Started (unless the input was refused), the last is exactly one of
+Finished, Cancelled and Failed.  Fields may be added, never renamed: readers ignore fields they do
+not know.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ class Progress:
 class VertebraDone:
     """A vertebra is finished: ``finding`` is its entry in candidates.json.
 
-    ``file`` holds it with its voxels and evidence (``output.vertebrae``) where ``--each`` asked
-    for that.
+    ``file`` holds it with its voxels and evidence (see ``output.result_folder``) where ``--each``
+    asked for that.
     """
 
     level: str

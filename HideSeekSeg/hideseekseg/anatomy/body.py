@@ -1,8 +1,8 @@
 """The vertebral body, which is what the method looks at, from whatever segmentation there is.
 
-A whole vertebra is cut in its own frame (see ``frame``): the posterior wall of the body is followed
-where it is free and bridged by a plane where pedicles leave it; what then still sticks out behind
-(roots of pedicles and of transverse processes) is opened away.
+A whole vertebra is cut in its own frame (see ``vertebra_frame``): the posterior wall of the body is
+followed where it is free and bridged by a plane where pedicles leave it; what then still sticks out
+behind (roots of pedicles and of transverse processes) is removed by a morphological opening.
 """
 
 from __future__ import annotations
