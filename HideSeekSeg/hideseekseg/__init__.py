@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BUNDLE": "model.profile",
     "Candidate": "findings",
     "DeviceError": "errors",
     "DownloadError": "errors",
@@ -59,11 +60,13 @@ if TYPE_CHECKING:
     from .imaging.segmentation import Segmentation
     from .imaging.volume import Grid, Patch, Volume
     from .job import segment
+    from .model.profile import BUNDLE
     from .model.weights import Model, load_model
     from .output.seg_nrrd import write_segmentation
     from .output.tables import write_csv, write_json
 
 __all__ = [
+    "BUNDLE",
     "Candidate",
     "DeviceError",
     "DownloadError",

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 from .anatomy.alignment import Agreement, check_agreement
 from .anatomy.intensity import check_values
+from .anatomy.label_conventions import LEVELS
 from .anatomy.labelling import Assignment, assign
 from .anatomy.localization import levels_of
 from .anatomy.vertebra_checks import SpineChecks, check_vertebrae
-from .errors import SegmentationError
+from .errors import InputError, SegmentationError
 from .imaging.segmentation import Segmentation
 from .imaging.volume import Volume
 
@@ -26,6 +28,7 @@ class Options:
     some; ``threshold`` replaces that of the weights, ``schedule`` (see ``scheduled``) theirs;
     ``all_slices`` analyses all slices, also where the weights were trained on central ones;
     ``accept_orientation`` goes on where header, levels or outlines contradict the anatomy.
+    Raises InputError for a level or a threshold that does not exist.
     """
 
     labels: str | None = None
@@ -34,6 +37,15 @@ class Options:
     all_slices: bool = False
     schedule: str | None = None
     accept_orientation: bool = False
+
+    def __post_init__(self) -> None:
+        for level in self.levels:
+            if level not in LEVELS:
+                known = f"{LEVELS[0]} to {LEVELS[-1]}"
+                raise InputError("levels", f"{level!r} is not a vertebral level ({known})")
+        threshold = self.threshold
+        if threshold is not None and not (isinstance(threshold, Real) and 0 <= threshold <= 1):
+            raise InputError("threshold", f"{threshold!r} is not a number between 0 and 1")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import gc
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from .anatomy.alignment import settled
 from .anatomy.segment_names import may_be_vertebra
-from .errors import InputError
+from .errors import DeviceError, InputError
 from .events import Cancelled, Event, Finished
 from .files import locked, remove_abandoned, together
 from .findings import LESION_TYPES, Evidence, Result, VertebraFinding
@@ -81,7 +81,7 @@ def segment(
     bodies: Segmentation | str | os.PathLike[str] | None = None,
     weights: Model | str | os.PathLike[str] | None = None,
     device: str = "auto",
-    labels: str | None = None,
+    labels: str | os.PathLike[str] | None = None,
     levels: Sequence[str] = (),
     threshold: float | None = None,
     all_slices: bool = False,
@@ -95,7 +95,8 @@ def segment(
     ``ct`` and ``segmentation`` are paths, or what ``read_ct`` and ``read_segmentation`` return;
     ``bodies`` a segmentation of vertebral bodies where ``segmentation`` holds whole vertebrae.
     ``weights`` is a weights folder (default: the bundled weights) run on ``device`` ("auto", "cpu",
-    "cuda" or "mps"), or what ``load_model`` returns.  The other options are those of
+    "cuda" or "mps"), or what ``load_model`` returns, which stays on its own device.  ``labels`` is
+    a label convention by name or a JSON file.  The other options are those of
     ``hideseekseg segment``; see ``Options``.  DICOM is read in this process (see ``read_ct``).
     Positions in the result are LPS mm; its ``evidence`` holds the images of each analysed vertebra.
 
@@ -103,22 +104,35 @@ def segment(
     finished until then.  Exceptions raised by ``on_event`` abort the run.  Raises UserError, one
     line naming the file (or option) and the cause, and MemoryError.
     """
-    volume = ct if isinstance(ct, Volume) else read_ct(ct, undecided=True)
+    if isinstance(levels, str) or not isinstance(levels, Iterable):
+        raise InputError("levels", f"{levels!r} is not a list of levels such as ['T12', 'L1']")
+    named = None if labels is None else _path("labels", labels, "the name of a convention")
+    options = Options(named, tuple(levels), threshold, all_slices, schedule, accept_orientation)
+    volume = ct
+    if not isinstance(volume, Volume):
+        volume = read_ct(_path("ct", volume, "what read_ct returns"), undecided=True)
     vertebrae = _segmentation(segmentation)
-    marked = None if bodies is None else _segmentation(bodies)
+    marked = None if bodies is None else _segmentation(bodies, "bodies")
     scan = scan_identity(volume)
-    options = Options(labels, tuple(levels), threshold, all_slices, schedule, accept_orientation)
     inputs = _checked(volume, vertebrae, marked, options)
-    if weights is None or isinstance(weights, (str, os.PathLike)):
-        weights = _loaded(weights or BUNDLE, device)
-    result = _segment(inputs, weights, on_event, should_stop)
+    result = _segment(inputs, _loaded(weights, device), on_event, should_stop)
     return replace(result, run={"scan": scan, **result.run})
 
 
-def _segmentation(source: Segmentation | str | os.PathLike[str]) -> Segmentation:
+def _path(name: str, value: object, other: str) -> str:
+    """Return an argument that is a path; refuse anything else, and say what it may be instead."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise InputError(name, f"is of type {type(value).__name__}: give a path or {other}")
+    return os.fspath(value)
+
+
+def _segmentation(
+    source: Segmentation | str | os.PathLike[str], name: str = "segmentation"
+) -> Segmentation:
     if isinstance(source, Segmentation):
         return source
-    return read_segmentation(source, may_be_vertebra, undecided=True)
+    path = _path(name, source, "what read_segmentation returns")
+    return read_segmentation(path, may_be_vertebra, undecided=True)
 
 
 def _checked(
@@ -128,16 +142,23 @@ def _checked(
     return check_inputs(ct, segmentation, options, bodies)
 
 
-def _loaded(weights: str | os.PathLike[str], device: str) -> Model:
-    """Load torch and the weights."""
+def _loaded(weights: Model | str | os.PathLike[str] | None, device: str) -> Model:
+    """Load torch and the weights, the bundled ones for None; a model is returned as it is."""
     collects = gc.isenabled()
     gc.disable()  # torch makes half a million objects, among which it would look for garbage
     try:
-        from .model.weights import load_model
+        from .model import weights as models
     finally:
         if collects:
             gc.enable()
-    return load_model(weights, device)
+    if weights is None:
+        return models.load_model(BUNDLE, device)
+    if not isinstance(weights, models.Model):
+        return models.load_model(_path("weights", weights, "what load_model returns"), device)
+    if device not in ("auto", str(weights.device), weights.device.type):
+        cause = f"{device!r} was asked for, but the model was loaded on {weights.device}"
+        raise DeviceError("device", cause)
+    return weights
 
 
 def _segment(
@@ -182,7 +203,7 @@ def run(
         segmentation = _segmentation(job.segmentation)
         bodies = None if job.bodies is None else _segmentation(job.bodies)
         inputs = _checked(ct, segmentation, bodies, job.options)
-        model = ready or _loaded(job.weights or BUNDLE, job.device)
+        model = ready or _loaded(job.weights, job.device)
         if job.threads:
             import torch
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import hideseekseg
+from helpers.findings import make_grid, make_result
 from hideseekseg.events import Event, Started, VertebraDone
 from hideseekseg.model.weights import load_model as load
 
@@ -120,6 +121,63 @@ def test_what_a_user_can_mend_is_one_error_with_path_and_cause(
     expected = box_files[1].name if named == "labels.nii.gz" else named
     assert Path(caught.value.path).name == expected
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"threshold": 50}, "threshold: 50 is not a number between 0 and 1"),
+        ({"threshold": float("nan")}, "threshold: nan is not a number between 0 and 1"),
+        ({"threshold": "0.5"}, "threshold: '0.5' is not a number between 0 and 1"),
+        ({"levels": "T12"}, "levels: 'T12' is not a list of levels such as ['T12', 'L1']"),
+        ({"levels": 12}, "levels: 12 is not a list of levels such as ['T12', 'L1']"),
+        ({"levels": ["t12"]}, "levels: 't12' is not a vertebral level (C1 to S1)"),
+        ({"levels": [12]}, "levels: 12 is not a vertebral level (C1 to S1)"),
+        (
+            {"labels": {30: "T12"}},
+            "labels: is of type dict: give a path or the name of a",
+        ),
+        ({"ct": None}, "ct: is of type NoneType: give a path or what read_ct returns"),
+        ({"segmentation": "ct"}, "segmentation: is of type Volume: give a path or what"),
+        ({"bodies": "ct"}, "bodies: is of type Volume: give a path or what read_segmentation"),
+        ({"weights": 3}, "weights: is of type int: give a path or what load_model returns"),
+        ({"weights": ""}, "profile.json: cannot be read"),  # not the bundled ones in its place
+        ({"device": "mps"}, "device: 'mps' was asked for, but the model was loaded on cpu"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused_by_name(
+    options: dict[str, object], words: str, box_files: Files, tiny_weights: Path
+) -> None:
+    ct = hideseekseg.read_ct(box_files[0])
+    arguments: dict[str, object] = {
+        "ct": ct,
+        "segmentation": hideseekseg.read_segmentation(box_files[1]),
+        "weights": hideseekseg.load_model(tiny_weights, "cpu"),
+        "labels": "totalsegmentator",
+    }
+    arguments |= {name: ct if value == "ct" else value for name, value in options.items()}
+    with pytest.raises(hideseekseg.UserError) as caught:
+        hideseekseg.segment(**arguments)  # type: ignore[arg-type]
+    assert str(caught.value).startswith(words)
+
+
+def test_lesions_are_not_written_on_the_grid_of_another_scan(tmp_path: Path) -> None:
+    grid = make_grid((75, 60, 50), (1.2, 1.1, 2.0))
+    result, path = make_result(grid), tmp_path / "lesions.seg.nrrd"
+    moved = make_grid((75, 60, 50), (1.2, 1.1, 2.0), centre=(0.0, 20.0, 0.0))
+    thicker = make_grid((75, 60, 50), (1.2, 1.1, 3.0))
+    smaller = make_grid((40, 60, 50), (1.2, 1.1, 2.0))
+    for other in (moved, thicker, smaller):
+        with pytest.raises(hideseekseg.InputError, match="not the grid of the result's CT"):
+            hideseekseg.write_segmentation(path, other, result)
+    assert not path.exists()
+    hideseekseg.write_segmentation(path, grid, result)
+    assert path.exists()
+
+
+def test_a_volume_is_shown_in_a_line(box_files: Files) -> None:
+    """Not by thousands of voxels."""
+    assert "array" not in repr(hideseekseg.read_ct(box_files[0])).partition("Grid(")[0]
 
 
 def test_an_error_names_the_whole_path(box_files: Files, tiny_weights: Path) -> None:

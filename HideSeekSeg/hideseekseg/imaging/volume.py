@@ -91,7 +91,7 @@ class Volume:
     statements agree.  ``doubts`` are remarks on where the volume lies, for every position in it.
     """
 
-    array: Array
+    array: Array = field(repr=False)
     grid: Grid
     name: str = ""
     path: str = ""

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import InputError
 from ..files import atomic
-from ..findings import LesionType, Result
+from ..findings import Candidate, LesionType, Result
 from ..imaging.volume import Grid, Patch, Volume
 from .segment_description import SegmentDescription, describe_candidate, labels, plain, tags
 
@@ -42,7 +43,8 @@ class _Placed:
 def write_segmentation(path: str | Path, ct_grid: Grid, result: Result) -> None:
     """Write the candidates above ``result.threshold`` on the CT's grid, as nobody reviewed them.
 
-    Raises ValueError where one has no voxels, as in a result that was read back from JSON.
+    Raises ValueError where one has no voxels, as in a result that was read back from JSON, and
+    InputError where the voxels of one do not lie at its centroid: on the grid of another CT.
     """
     outlined = []
     for vertebra in result.vertebrae:
@@ -50,9 +52,21 @@ def write_segmentation(path: str | Path, ct_grid: Grid, result: Result) -> None:
         for candidate in vertebra.accepted(result.threshold):
             if candidate.patch is None:
                 raise ValueError(f"{candidate.id}: has no voxels to write")
+            if not _lies_on(ct_grid, candidate.patch, candidate):
+                cause = f"{candidate.id} lies elsewhere: this is not the grid of the result's CT"
+                raise InputError(path, cause)
             look = describe_candidate(vertebra, candidate, names[candidate.id])
             outlined.append(Outlined(candidate.id, look, candidate.patch))
     write_segments(path, ct_grid, outlined)
+
+
+def _lies_on(grid: Grid, patch: Patch, candidate: Candidate) -> bool:
+    """Tell whether a patch has the candidate's centroid (to a voxel) on this grid."""
+    if np.any(np.add(patch.start, patch.array.shape) > grid.shape):
+        return False
+    centre = np.argwhere(patch.array).mean(axis=0) + patch.start
+    apart = np.linalg.norm(grid.lps(centre[::-1]) - candidate.centroid_lps)
+    return bool(apart <= grid.spacing.max())
 
 
 def lesion_mask(ct: Volume, result: Result, kind: LesionType) -> Volume:
