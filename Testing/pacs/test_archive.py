@@ -640,6 +640,22 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+def test_a_host_that_nobody_knows_is_looked_up_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    look_up = socket.getaddrinfo
+
+    def counted(host: Any, *values: Any, **options: Any) -> Any:
+        asked.append(host)
+        return look_up(host, *values, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", counted)
+    config = write_config(tmp_path, {"url": "https://archive.invalid/dicom-web"})
+    assert "unknown host name" in refusal(capsys, "find", config, "--patient", "P-1")
+    assert asked == ["archive.invalid"]
+
+
 def test_what_goes_wrong_is_one_line_with_its_cause(
     archive: Orthanc, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:

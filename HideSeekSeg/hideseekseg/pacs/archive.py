@@ -339,6 +339,14 @@ def interruptible(
     return future.result()
 
 
+UNKNOWN_HOST = "has an unknown host name"
+REFUSED = "refuses the connection"
+BAD_CERTIFICATE = "its certificate is not trusted"
+NO_TLS = "cannot be reached by TLS"
+# What ``why_not_connected`` may begin with where another try would end in the same way.
+FINAL_CAUSES = (UNKNOWN_HOST, REFUSED, BAD_CERTIFICATE, NO_TLS)
+
+
 def why_not_connected(error: BaseException) -> str:
     """Return, as words that follow an address, why no connection came about."""
     chain: list[BaseException] = []
@@ -352,15 +360,15 @@ def why_not_connected(error: BaseException) -> str:
         todo += inner
     for one in chain:
         if isinstance(one, ssl.SSLCertVerificationError):
-            cause = f"its certificate is not trusted: {one.verify_message}"
+            cause = f"{BAD_CERTIFICATE}: {one.verify_message}"
             return f"{cause}; name the authority in the configuration's tls.ca"
         if isinstance(one, ConnectionRefusedError):
-            return "refuses the connection: is the archive running, are host and port right?"
+            return f"{REFUSED}: is the archive running, are host and port right?"
     for one in chain:
         if isinstance(one, ssl.SSLError):
-            return f"cannot be reached by TLS: {one.reason or first_line(one)}"
+            return f"{NO_TLS}: {one.reason or first_line(one)}"
         if type(one).__name__ in ("gaierror", "NameResolutionError"):
-            return "has an unknown host name"
+            return UNKNOWN_HOST
         if isinstance(one, TimeoutError) or "Timeout" in type(one).__name__:
             return "does not answer in time"
     said = next((x.strerror for x in chain if isinstance(x, OSError) and x.strerror), "")

@@ -18,6 +18,7 @@ from ..progress import Stopped
 from . import archive
 from .archive import (
     CONNECT_SECONDS,
+    FINAL_CAUSES,
     TRIES,
     ArchivedSeries,
     ArchivedStudy,
@@ -177,8 +178,7 @@ class DicomWebArchive:
             return ArchiveError(self.address, cause), False
         if isinstance(error, (requests.ConnectionError, requests.Timeout)):
             cause = why_not_connected(error)
-            final = ("refuses", "its certificate", "cannot be reached by TLS", "has a host")
-            return ArchiveError(self.address, cause), not cause.startswith(final)
+            return ArchiveError(self.address, cause), not cause.startswith(FINAL_CAUSES)
         if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
             return ArchiveError(self.address, f"cannot be asked: {first_line(error)}"), False
         if isinstance(error, requests.exceptions.ChunkedEncodingError):

@@ -14,6 +14,7 @@ from . import archive
 from .archive import (
     CONNECT_SECONDS,
     TRIES,
+    UNKNOWN_HOST,
     ArchivedSeries,
     ArchivedStudy,
     DimseConfig,
@@ -260,7 +261,7 @@ class DimseArchive:
         try:
             found = socket.getaddrinfo(self._config.host, None, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise ArchiveError(self.address, "has an unknown host name") from error
+            raise ArchiveError(self.address, UNKNOWN_HOST) from error
         first = sorted(found, key=lambda x: x[0] != socket.AF_INET)[0]
         return str(first[4][0])
 
