@@ -13,6 +13,7 @@ ACCURACY = ["benchmark", "accuracy", "cases"]
 SPEED = ["benchmark", "speed", "--out", "out"]
 APP = ["benchmark", "app", "--out", "out"]
 RANGE = ["benchmark", "range", "--sources", "s.csv", "--data", "data"]
+ROTATIONS = ["benchmark", "rotations", "--out", "out"]
 TRAIN = ["train", "slices", "--out", "out"]
 SIMULATE = ["simulate", "s.csv", "--data", "data", "--out", "out"]
 TUNE = ["tune", "weights", "validation", "--out", "out"]
@@ -42,6 +43,7 @@ WRONG = [
     *((SPEED, option, "0") for option in ("--crops", "--repeats", "--threads")),
     *((APP, option, "0") for option in ("--candidates", "--runs", "--rounds")),
     (RANGE, "--degraded", "-1"),
+    *((ROTATIONS, "--degrees", value) for value in ("0", "181")),
     (NETWORK, "--steps", "0"),
     (NETWORK, "--seed", "1.5"),
 ]
@@ -77,6 +79,13 @@ def test_a_value_out_of_range_is_refused_in_one_line(
         (["app", "ct.nii.gz"], "SEGMENTATION"),
         ([*ACCURACY, "--validation", "v"], "--out"),
         ([*ACCURACY, "--validation", "v", "--out", "o", "--data", "d"], "--sources"),
+        ([*ACCURACY, "--validation", "v", "--out", "o", "--boxes", "b.csv"], "--sources"),
+        ([*ACCURACY, "--baselines", "b"], "--validation"),
+        ([*ACCURACY, "--drawn", "5"], "--validation"),
+        (["app", "--reader", "Ada"], "cohort"),
+        (["app", "ct.nii.gz", "seg.nii.gz", "--reader", "Ada"], "cohort"),
+        (["cohort", "report", "results", "--out", "elsewhere"], "report"),
+        (["cohort", "evaluate", "results", "--discover", "scans"], "evaluate"),
         ([*SEGMENT, "--quiet", "--json-lines"], "not allowed"),
         ([*SEGMENT, "--nonsense"], "--nonsense"),
     ],

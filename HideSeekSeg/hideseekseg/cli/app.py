@@ -31,7 +31,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--reader",
         default="",
         metavar="NAME",
-        help="name of the reader; each reader has separate reviews",
+        help="name of the reader of a cohort; each reader has separate reviews",
     )
     add("--labels", default="names", metavar="NAME|FILE", help="as of `segment`")
     add(
@@ -72,6 +72,8 @@ def _run(args: argparse.Namespace) -> int:
             args.cohort, args.ct = args.cohort or args.ct, None
     if args.cohort is not None and (args.ct is not None or not args.reader):
         args.refuse("the cases of a cohort need --reader NAME, and no CT")
+    if args.cohort is None and args.reader:
+        args.refuse("--reader is for the cases of a cohort")
     if args.ct is not None and args.segmentation is None and args.ct.suffix.lower() != ".mrb":
         args.refuse("a CT needs its SEGMENTATION")
     if importlib.util.find_spec("trame_slicer") is None:

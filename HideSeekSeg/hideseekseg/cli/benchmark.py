@@ -18,6 +18,7 @@ from .arguments import (
     say,
     seed,
     threads,
+    whole,
 )
 from .training import add_observed, observed
 
@@ -143,6 +144,14 @@ def _accuracy_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(measure=_accuracy, refuse=parser.error)
 
 
+# Options of `accuracy` that mean nothing without --validation.
+_OF_COMPARISON = ("--compare-weights", "--baselines", "--sources", "--data", "--boxes", "--drawn")
+
+
+def _name_of(option: str) -> str:
+    return option.removeprefix("--").replace("-", "_")
+
+
 def _folds_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Cross-validation: each patient is judged by weights not trained on that patient, next to"
@@ -181,7 +190,13 @@ def _rotations_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, metavar="DIR", help="folder for table and JSON")
     add("--weights", type=Path, metavar="DIR", help=WEIGHTS_HELP)
     add("--turns", type=count, default=30, metavar="N", help="turns (default: %(default)s)")
-    add("--degrees", type=count, default=30, metavar="N", help="largest turn (%(default)s)")
+    add(
+        "--degrees",
+        type=whole(1, 180),
+        default=30,
+        metavar="N",
+        help="largest turn, at most 180 (default: %(default)s)",
+    )
     add("--seed", type=seed, default=1, metavar="N")
     parser.set_defaults(measure=_rotations)
 
@@ -259,11 +274,16 @@ def _accuracy(args: argparse.Namespace) -> int:
 
     weights = args.weights or BUNDLE
     if args.validation is None:
+        unused = [option for option in _OF_COMPARISON if getattr(args, _name_of(option))]
+        if unused:
+            args.refuse(f"{unused[0]} needs --validation")
         return _figures(args, weights)
     if args.out is None:
         args.refuse("--validation needs --out")
     if (args.sources is None) != (args.data is None):
         args.refuse("--sources and --data go together")
+    if args.boxes is not None and args.sources is None:
+        args.refuse("--boxes needs --sources")
     from ..benchmark.comparison import ComparisonPlan, compare
 
     plan = ComparisonPlan(

@@ -1,4 +1,4 @@
-"""The subcommand ``cohort``: many cases on one machine, their tables and their page."""
+"""The subcommand ``cohort``: many cases, their tables and their page, on one machine or many."""
 
 from __future__ import annotations
 
@@ -88,6 +88,8 @@ def _run(args: argparse.Namespace) -> int:
             else "a MANIFEST.csv or --discover FOLDER"
         )
         args.refuse(f"needs {what}")
+    if of_folder is not None and (args.out is not None or args.discover is not None):
+        args.refuse(f"{word} takes the DIR alone, and writes to it")
     if of_folder is not None:
         return of_folder(rest[0])
     if not word and args.out is None:

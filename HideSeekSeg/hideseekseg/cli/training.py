@@ -1,4 +1,4 @@
-"""The subcommands that make weights: simulate, pack, train, tune, check, prepare."""
+"""The subcommands that make weights: simulate, pack, check, prepare, train, tune, calibrate."""
 
 from __future__ import annotations
 

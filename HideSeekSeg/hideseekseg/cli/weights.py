@@ -80,7 +80,7 @@ def _agreed(folder: Path) -> bool:
 
 
 def _told(name: str) -> Callable[[int, int], None]:
-    """Says every five seconds how far it is."""
+    """Return what prints, every five seconds, how much of a file is downloaded."""
     last = time.monotonic()
 
     def tell(done: int, total: int) -> None:
