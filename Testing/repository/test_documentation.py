@@ -109,6 +109,12 @@ def test_the_check_of_commands_finds_what_is_wrong() -> None:
         check(["segment", "CT", "SEGMENTATION", "--out", "x", "--threshold", "7"])
 
 
+def test_the_guide_names_every_subcommand() -> None:
+    text = (ROOT / "Resources" / "Docs" / "command-line.md").read_text("utf-8")
+    named = set(re.findall(r"`(?:hideseekseg )?([a-z-]+)[^`]*`", text)) | {"segment"}
+    assert _subcommands(_parser()).keys() - named == set()
+
+
 @with_commands
 def test_targets_and_files_that_are_named_exist(path: Path) -> None:
     text = path.read_text("utf-8")
@@ -192,6 +198,8 @@ def flags_in_code() -> set[str]:
                 either = node.value
                 parts = [either.body, either.orelse] if isinstance(either, ast.IfExp) else [either]
                 found |= {template(part, module) for part in parts}
+            if isinstance(node, ast.keyword) and node.arg in NAMES_OF_FLAGS:
+                found.add(template(node.value, module))
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
                 owner = ast.unparse(node.func.value).partition("[")[0]
                 if node.func.attr == "append" and owner in LISTS_OF_FLAGS:
