@@ -60,7 +60,7 @@ class Limits:
     layers: int | None = None
 
 
-# ``learning.acquisition`` adds up to 50 HU to noise that is there already, and sharpens: of
+# ``simulation.acquisition`` adds up to 50 HU to noise that is there already, and sharpens: of
 # vertebrae drawn for training 99.5 % measure less than 80.  Slices reach 3 mm, bodies begin at 15.
 SIMULATED = Limits(noise_hu=80.0, slice_mm=3.0, layers=5)
 UNKNOWN = Limits()

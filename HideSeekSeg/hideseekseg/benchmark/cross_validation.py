@@ -129,7 +129,7 @@ def _over(outcomes: Sequence[Outcome], thresholds: Thresholds) -> list[Outcome]:
 
 
 def each_patient(outcomes: Sequence[Outcome]) -> Data:
-    """All metrics per patient, with intervals over his vertebrae."""
+    """All metrics per patient, with intervals over the patient's vertebrae."""
     result: Data = {}
     for patient in sorted({one.patient for one in outcomes}):
         own = [one for one in outcomes if one.patient == patient]

@@ -85,7 +85,7 @@ def draw_weights(
 
     Patients are drawn with replacement, then each drawn patient's vertebrae, then each drawn
     vertebra's cases (a simulation shows a vertebra many times): what is alike stays together.  One
-    patient stands for himself alone, and only his vertebrae are drawn.
+    patient stands alone, and only the vertebrae are drawn.
     """
     rng = np.random.default_rng(seed)
     tree: dict[str, dict[str, list[int]]] = {}

@@ -1,7 +1,7 @@
 """Readers of a cohort: a work list for each, what each said of every case, and their agreement.
 
-What a reader says of a case is kept in the case's folder, in a folder of his own: readers do not
-see each other's verdicts, and several may read one cohort at a time.
+What a reader says of a case is kept in the case's folder, in a folder for each reader: readers do
+not see each other's verdicts, and several may read one cohort at a time.
 """
 
 from __future__ import annotations
@@ -285,8 +285,8 @@ def agreements(folder: Path) -> list[ReaderAgreement]:
     """Compare every two readers on the cases that both have read to the end.
 
     Candidates are those to which both gave a verdict.  A vertebra has a metastasis where a reader
-    accepted a lesion in it, one of his own included.  Cases where both reviewed the findings of
-    different runs are left out, and counted, as are candidates with one verdict alone.
+    accepted a lesion in it, one that this reader drew included.  Cases where both reviewed the
+    findings of different runs are left out, and counted, as are candidates with one verdict alone.
     """
     readings = readers_of(folder)
     found = []

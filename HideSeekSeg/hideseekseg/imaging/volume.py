@@ -198,7 +198,7 @@ def resample(volume: Volume, grid: Grid, order: int = 1, fill: float = 0.0) -> V
     """Read the volume at the voxel centres of another grid.
 
     ``order`` 0 is nearest neighbour (labels), 1 linear (CT, and masks as float32).  Voxels outside
-    the volume get ``fill``.  Coarser grids are not smoothed first: see ``crops.take_crop``.
+    the volume get ``fill``.  Coarser grids are not smoothed first: see ``anatomy.crop.take_crop``.
     """
     import SimpleITK as sitk
 

@@ -1,7 +1,7 @@
 """Reviews on disk while they are at work, so that none is lost: not by kill -9, nor a power cut.
 
 A folder per review holds where its scan came from, each vertebra as the run left it, what the
-reader said, and the outlines that he drew.  It goes once the review is saved, or discarded.
+reader said, and the outlines that were drawn.  It goes once the review is saved, or discarded.
 The browser app opens its scan again; Slicer offers it where its scan is chosen (``Recovery``).
 """
 
@@ -151,7 +151,7 @@ class Autosave:
         self._held.enter_context(locked(self.folder))
 
     def holds(self, text: str) -> bool:
-        """Whether the reader need save nothing: a copy in his own folder has this review."""
+        """Whether the reader need save nothing: a copy that stays has this review."""
         return False
 
     def adopt(self, path: Path) -> Path:

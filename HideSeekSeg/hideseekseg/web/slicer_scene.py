@@ -141,8 +141,8 @@ class Patient:
     """Both nodes are None before anything is loaded.
 
     ``corrections`` are what the reader says of segments, by their ids, as
-    ``scene.levels.levelRows`` takes them; ``notes`` what is odd about the files; ``source`` where
-    both came from.
+    ``scene.export_inputs.levelRows`` takes them; ``notes`` what is odd about the files; ``source``
+    where both came from.
     """
 
     ct: Any = None

@@ -152,7 +152,6 @@ def load_network(path: Path, network: nn.Module) -> dict[str, Any]:
 
 
 Baseline = Literal["unet", "anomaly", "auditor"]
-BASELINES: tuple[Baseline, ...] = ("unet", "anomaly", "auditor")
 NOT_TRAINED = "not run: `benchmark train` has not made it"
 UNET, ANOMALY, AUDITOR = "unet.safetensors", "anomaly.safetensors", "auditor"
 STEPS: dict[Baseline, int] = {"unet": 4000, "anomaly": 8000, "auditor": 8000}
