@@ -1,17 +1,19 @@
 # make demo   installs what the command line needs and finds the lesions of the example (in demo/)
 # make app    adds the browser app and opens the review, with the example
 # make test   adds the test tools and runs every check
+# make test-slicer-5.12   adds the libraries of Slicer 5.12 and runs once more what they can change
 # make clean  removes what they made
-# All share one environment, .venv. Without make: python .ci/set_up.py demo (or app, or test).
+# All share one environment, .venv. Without make: python .ci/set_up.py demo (or app, test, slicer-5.12).
 PYTHON ?= python3
 VENV := .venv
 ifeq ($(OS),Windows_NT)
-BIN := $(VENV)/Scripts
+PROGRAMS := Scripts
 else
-BIN := $(VENV)/bin
+PROGRAMS := bin
 endif
+BIN := $(VENV)/$(PROGRAMS)
 
-.PHONY: demo app test clean
+.PHONY: demo app test test-slicer-5.12 clean
 
 demo: $(VENV)/ready-demo
 	$(BIN)/hideseekseg example --out demo/example
@@ -25,12 +27,21 @@ app: $(VENV)/ready-app
 # files begin in the order of Testing/conftest.py.
 # Beside another busy process, threads that spin while they wait for each other take the processor
 # from it: five times the seconds.
-test: export OMP_WAIT_POLICY ?= PASSIVE
+test test-slicer-5.12: export OMP_WAIT_POLICY ?= PASSIVE
 test: $(VENV)/ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# The app has slicer-core 5.11, Slicer's users 5.12. What that can change: the scene, how module and
+# review use it, and reading what the app has saved.
+test-slicer-5.12: $(VENV)/ready-slicer-5.12
+	PYTHONPATH=HideSeekSeg $(VENV)/slicer-5.12/$(PROGRAMS)/python -m pytest -m "not slow" \
+		Testing/scene Testing/panel/test_module.py Testing/panel/test_panel_review.py
+	$(BIN)/pytest Testing/web/test_app.py -k 5.12
+
+$(VENV)/ready-slicer-5.12: $(VENV)/ready-test
 
 $(VENV)/ready-%: pyproject.toml constraints.txt .ci/set_up.py
 	$(PYTHON) .ci/set_up.py $* $(VENV)

@@ -1,12 +1,13 @@
 """Make the virtual environment ``.venv``, or add to it what a purpose needs.
 
-    python3 .ci/set_up.py {demo,app,test} [VENV]
+    python3 .ci/set_up.py {demo,app,test,slicer-5.12} [VENV]
 
 ``demo`` installs the package and what it needs, ``app`` adds the browser app, ``test`` both and the
-test tools, pinned by constraints.txt.  ``test`` also puts Slicer's newer libraries beside it, in
-VENV/slicer-5.12, which takes everything else from VENV.  On a Linux machine without an NVIDIA card
-torch's CPU build is taken: the one that pip finds by itself would bring gigabytes of CUDA.  Touches
-VENV/ready-PURPOSE at the end, fails with one line; pip's own output goes to VENV/set_up.log.
+test tools, pinned by constraints.txt.  ``slicer-5.12`` puts Slicer's newer libraries beside what
+``test`` has made, in VENV/slicer-5.12, which takes everything else from VENV.  On a Linux machine
+without an NVIDIA card torch's CPU build is taken: the one that pip finds by itself would bring
+gigabytes of CUDA.  Touches VENV/ready-PURPOSE at the end, fails with one line; pip's own output
+goes to VENV/set_up.log.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import re
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 CONSTRAINTS = Path("constraints.txt")
@@ -25,7 +25,8 @@ EXTRAS = {"demo": "", "app": "[app]", "test": "[app,benchmark,cohort,dask,dicom,
 WITHOUT_SLICER = "[benchmark,cohort,dask,dicom,pacs,test]"
 # The app's trame-slicer is compiled for slicer-core 5.11; Slicer's users have 5.12.
 NEWER_SLICER = "slicer-core==5.12.4.0"
-NEWER_SLICER_FOLDER = "slicer-5.12"
+NEWER_SLICER_NAME = "slicer-5.12"
+PURPOSES = (*EXTRAS, NEWER_SLICER_NAME)
 OLDEST_PYTHON = (3, 10)
 
 
@@ -123,54 +124,54 @@ def install_package(environment: Environment, extras: str) -> None:
     environment.install("-e", f".{extras}")
 
 
-def install_newer_slicer(environment: Environment) -> Environment:
-    """Make an environment inside ``environment`` that has another slicer-core and nothing else."""
-    newer = Environment(environment.folder / NEWER_SLICER_FOLDER)
+def install_newer_slicer(environment: Environment) -> None:
+    """Make an environment inside ``environment`` with another slicer-core and the rest of its own.
+
+    Raises SetUpError where ``environment`` has not what the tests need.
+    """
+    first = f"{environment.folder} is without slicer-core: make test comes first"
+    if not environment.python.is_file():
+        raise SetUpError(first)
+    vtk = environment.packages().resolve() / "vtkmodules"
+    if not vtk.exists():
+        raise SetUpError(first)
+    newer = Environment(environment.folder / NEWER_SLICER_NAME)
+    say(f"installing {NEWER_SLICER} into {newer.folder}")
     newer.create()
     newer.install("--no-deps", NEWER_SLICER, pinned=False)
-    return newer
-
-
-def take_rest(newer: Environment, environment: Environment) -> None:
-    """Let ``newer`` take from ``environment`` what it has not itself."""
     # Its libraries look for VTK's beside themselves.
-    vtk = newer.packages() / "vtkmodules"
-    if not vtk.exists():
-        vtk.symlink_to(environment.packages().resolve() / vtk.name)
+    beside = newer.packages() / vtk.name
+    if not beside.exists():
+        beside.symlink_to(vtk)
     # Python follows no .pth file in a folder that a .pth file names, so the editable package is
     # not found by this: whoever runs this environment sets PYTHONPATH.
-    (newer.packages() / "rest.pth").write_text(f"{environment.packages().resolve()}\n", "utf-8")
+    (newer.packages() / "rest.pth").write_text(f"{vtk.parent}\n", "utf-8")
 
 
 def install_for_tests(environment: Environment) -> None:
     """Install what the tests need; without Slicer's libraries where there are none."""
-    with ThreadPoolExecutor(1) as beside:
-        # Both wait for the network and the disk: together they take little longer than one.
-        say(f"installing {NEWER_SLICER} beside it, for the tests")
-        making = beside.submit(install_newer_slicer, environment)
-        install_torch(environment)
-        try:
-            install_package(environment, EXTRAS["test"])
-        except SetUpError as error:
-            say(f"{error}: going on without the browser app and Slicer's libraries")
-            install_package(environment, WITHOUT_SLICER)
-            return
-        try:
-            take_rest(making.result(), environment)
-        except (SetUpError, OSError) as error:
-            say(f"{error}: the tests against it are skipped")
+    install_torch(environment)
+    try:
+        install_package(environment, EXTRAS["test"])
+    except SetUpError as error:
+        say(f"{error}: going on without the browser app and Slicer's libraries")
+        install_package(environment, WITHOUT_SLICER)
 
 
 def main(purpose: str, folder: str = ".venv") -> None:
-    """Make the environment for demo, app or test; raise SetUpError where that fails."""
+    """Make the environment for a purpose; raise SetUpError where that fails."""
     if sys.version_info < OLDEST_PYTHON:
         raise SetUpError(
             f"Python 3.10 or newer is needed, this is {platform.python_version()}"
             " (choose another: make PYTHON=python3.12)"
         )
-    if purpose not in EXTRAS:
-        raise SetUpError(f"{purpose!r} is none of {', '.join(EXTRAS)}")
+    if purpose not in PURPOSES:
+        raise SetUpError(f"{purpose!r} is none of {', '.join(PURPOSES)}")
     environment = Environment(Path(folder))
+    if purpose == NEWER_SLICER_NAME:
+        install_newer_slicer(environment)
+        (environment.folder / f"ready-{purpose}").touch()
+        return
     say(f"making {folder} with Python {platform.python_version()}")
     environment.create()
     if purpose == "test":
@@ -183,7 +184,7 @@ def main(purpose: str, folder: str = ".venv") -> None:
 
 if __name__ == "__main__":
     if not 2 <= len(sys.argv) <= 3:
-        sys.exit(f"usage: set_up.py {{{','.join(EXTRAS)}}} [VENV]")
+        sys.exit(f"usage: set_up.py {{{','.join(PURPOSES)}}} [VENV]")
     try:
         main(*sys.argv[1:])
     except SetUpError as error:

@@ -32,7 +32,7 @@ LONGEST = (
     *("cohort/test_cohort.py", "web/test_app_safety.py", "cli/test_cli.py", "web/test_app.py"),
     *("training/test_training_commands.py", "cli/test_scan_checks.py", "web/test_app_reviews.py"),
     *("method/test_attribution.py", "model/test_sampling.py", "panel/test_panel_run.py"),
-    *("benchmark/test_speed.py", "scene/test_newer_slicer.py", "training/test_manifest.py"),
+    *("benchmark/test_speed.py", "training/test_manifest.py"),
     *("repository/test_packages.py", "benchmark/test_app_benchmark.py", "model/test_bundle.py"),
     *("benchmark/test_benchmark_command.py", "ui/test_child_process.py", "cli/test_hostile.py"),
     *("benchmark/test_benchmark_methods.py", "training/test_confidence.py"),

@@ -18,7 +18,7 @@ def newer_slicer() -> str:
     """Return the path of that Python; skip the test where there is none."""
     python = next((one for one in (str(OWN), sys.executable) if _is_newer(one)), "")
     if not python:
-        pytest.skip("Slicer's libraries 5.12 are not installed: make .venv/ready-test")
+        pytest.skip("Slicer's libraries 5.12 are not installed: make test-slicer-5.12")
     return python
 
 

@@ -248,6 +248,25 @@ def test_make_test_runs_every_check_and_fails_with_each(failing: str, tmp_path: 
 
 
 @posix
+def test_make_tests_once_more_with_newer_libraries(tmp_path: Path) -> None:
+    """Both set-ups, then scene and panel with those libraries, then what the app has saved."""
+    log, venv = tmp_path / "log", tmp_path / "venv"
+    for path in (venv / "bin" / "pytest", venv / "slicer-5.12" / "bin" / "python"):
+        stand_in(path, log)
+    stand_in(tmp_path / "set-up", log)
+    words = ["make", "test-slicer-5.12", f"VENV={venv}", f"PYTHON={tmp_path / 'set-up'}"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    *set_ups, inside, outside = log.read_text().splitlines()
+    purposes = [line.split()[2] for line in set_ups]
+    assert purposes == ["test", "slicer-5.12"]
+    assert inside.startswith("python -m pytest ") and outside.startswith("pytest ")
+    assert outside.endswith(" -k 5.12")
+    chosen = re.findall(r"Testing/\S+", f"{inside} {outside}")
+    assert "Testing/scene" in chosen and all((ROOT / name).exists() for name in chosen)
+
+
+@posix
 @pytest.mark.parametrize("status", [0, 7])
 def test_ci_ends_as_make_test_does_wherever_it_is_called(status: int, tmp_path: Path) -> None:
     log = tmp_path / "log"
@@ -257,12 +276,14 @@ def test_ci_ends_as_make_test_does_wherever_it_is_called(status: int, tmp_path: 
     path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run([ROOT / ".ci" / "run"], cwd=tmp_path, env={**os.environ, "PATH": path})
     assert done.returncode == status
-    assert log.read_text() == "make test\n"
+    expected = ["make test", "make test-slicer-5.12"]
+    assert log.read_text().splitlines() == (expected[:1] if status else expected)
 
 
 def test_workflow_runs_make_test_on_every_python_that_is_supported() -> None:
     workflow = (ROOT / ".github" / "workflows" / "tests.yml").read_text("utf-8")
-    assert re.search(r"^ +- run: make test\b", workflow, re.MULTILINE)
+    for command in ("make test", "make test-slicer-5.12"):
+        assert re.search(rf"^ +- run: {command} ", workflow, re.MULTILINE)
     versions = re.search(r"python: \[(.*)\]", workflow)
     assert versions is not None
     listed = [tuple(int(n) for n in v.split(".")) for v in re.findall(r"[\d.]+", versions[1])]
@@ -326,6 +347,13 @@ def test_set_up_refuses_what_it_does_not_know(tmp_path: Path, words: tuple[str, 
     done = set_up(tmp_path, *words)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1 and "demo" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_newer_libraries_are_refused_without_the_others(tmp_path: Path) -> None:
+    done = set_up(tmp_path, "slicer-5.12", "venv")
+    assert done.returncode == 1
+    assert done.stderr == "set-up: venv is without slicer-core: make test comes first\n"
     assert not list(tmp_path.iterdir())
 
 
