@@ -37,22 +37,27 @@ def white_images(deviation: float) -> Tensor:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("steps", "images"), [(10, 2), (20, 1)])
+@pytest.mark.parametrize(("steps", "number"), [(10, 1), (20, 0)])
 def test_stochastic_codes_and_renderings_are_the_published_ones(
-    steps: int, images: int, published: Model
+    steps: int, number: int, published: Model
 ) -> None:
-    """Of the larger number of steps one image alone: a walk costs a network call for each step."""
-    expected, network = golden("golden_seed1"), published.autoencoder
+    """A walk costs a network call for each step, so it is one image of each number of steps.
+
+    The first image in 10 steps, there and back, is what ``test_attribution`` edits; that a code is
+    rendered under another latent is the same with either number of steps.
+    """
+    expected, network, one = golden("golden_seed1"), published.autoencoder, slice(number, number + 1)
     image, z, code = (torch.from_numpy(expected[n]) for n in ("image", "z", f"xT_T{steps}"))
-    other, image, z, code = z.flip(0)[:images], image[:images], z[:images], code[:images]
+    other, image, z, code = z.flip(0)[one], image[one], z[one], code[one]
     with torch.inference_mode():
         found = {
             "xT": ddim_invert(network, image, z, steps),
             "render": ddim_render(network, code, z, steps),
-            "render_flipcond": ddim_render(network, code, other, steps),
         }
+        if steps == 10:
+            found["render_flipcond"] = ddim_render(network, code, other, steps)
     for name, values in found.items():
-        error = (values - torch.from_numpy(expected[f"{name}_T{steps}"][:images])).abs().max()
+        error = (values - torch.from_numpy(expected[f"{name}_T{steps}"][one])).abs().max()
         assert error <= TOLERANCE, name
 
 
