@@ -25,7 +25,7 @@ from hideseekseg.simulation.simulate import Recipe, simulate
 LIBRARY = Path(__file__).resolve().parents[2] / "HideSeekSeg"
 STEPS = (
     *("--encoder-steps", "8", "--decoder-steps", "2", "--supervision", "twins"),
-    *("--encoder-batch", "12", "--decoder-batch", "12"),
+    *("--encoder-batch", "6", "--decoder-batch", "6"),
 )
 Words = tuple[str | Path, ...]
 
@@ -66,9 +66,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = "ct.nii.gz,bodies.nii.gz,levels.json,case 1,training\n"
     text = "ct,segmentation,labels,patient,split\n" + rows + rows.replace("training", "validation")
     (folder / "sources.csv").write_text(text, encoding="utf-8")
-    drawing = ("simulate", folder / "sources.csv", "--data", folder, "--vertebrae", "8")
+    drawing = ("simulate", folder / "sources.csv", "--data", folder, "--vertebrae", "4")
     status, out, err = finish(
-        start((*drawing, "--vertebrae", "24", "--out", folder / "slices", "--drawn", "1"))
+        start((*drawing, "--vertebrae", "16", "--out", folder / "slices", "--drawn", "1"))
     )
     assert status == 0, err
     shard = folder / "slices" / "shard-00001"
@@ -93,7 +93,7 @@ def test_training_leaves_weights_that_say_where_they_come_from(undisturbed: Path
     assert said["training"]["supervision"] == "twins"
     assert said["training"]["encoder_steps"] == 8
     assert said["patients"] == ["case 1", "drawn 0"]
-    assert said["validation"]["vertebrae"] == 8
+    assert said["validation"]["vertebrae"] == 4
     assert min(sitk.ReadImage(str(undisturbed / "losses.png")).GetSize()) > 100
 
 
@@ -179,7 +179,7 @@ def test_benchmark_writes_what_it_prints(
     assert run((*words, "--out", out)) == 0
     assert (out / "accuracy.md").read_text("utf-8") == capsys.readouterr().out
     written = json.loads((out / "accuracy.json").read_text("utf-8"))
-    assert written["figures"]["vertebrae"] == 8
+    assert written["figures"]["vertebrae"] == 4
     model = load_model(undisturbed / "weights", "cpu")
     assert written["weights"] == model.hash
     assert written["figures"] == model.profile.provenance["validation"]
