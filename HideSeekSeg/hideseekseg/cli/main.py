@@ -7,6 +7,8 @@ answers at once.
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import os
 import re
 import sys
@@ -17,6 +19,10 @@ from ..events import Failed, to_line
 from ..plain_data import first_line
 from . import app, benchmark, cohort, export, pacs, segment, training, weights
 from .arguments import BAD_INPUT, FAILED, OK, STOPPED, Command, HelpFormatter, Parser
+
+# Else Python would look for garbage among torch's half a million objects before it ends: half a
+# second of a processor.
+atexit.register(gc.freeze)
 
 SHELLS = ("bash", "zsh")
 # Bash completes what it is given; zsh takes the same script by its own emulation.
