@@ -63,13 +63,22 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def calm_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a gate that lets nothing pass: for what is told of a scan, not of lesions.
+
+    Most of the time with the others goes into pictures of what was found.
+    """
+    return _save_weights(tmp_path_factory.mktemp("calm"), FAST, gate=1.0)
+
+
+@pytest.fixture(scope="session")
 def slow_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with many steps: there is time to press Ctrl-C."""
     schedule = Schedule(invert_steps=50, render_steps=25)
     return _save_weights(tmp_path_factory.mktemp("slow"), schedule)
 
 
-def _save_weights(folder: Path, schedule: Schedule) -> Path:
+def _save_weights(folder: Path, schedule: Schedule, gate: float = 0.0) -> Path:
     latent = TINY.latent
     classifier = LinearClassifier(
         torch.linspace(-2, 2, latent), 0.5, torch.zeros(latent), torch.full((latent,), 0.2)
@@ -80,7 +89,7 @@ def _save_weights(folder: Path, schedule: Schedule) -> Path:
         Geometry("aligned", TINY.image_size, slice_mm=3.0, body_pixels=10.0),
         Intensity("asinh"),
         schedule,
-        Decision(candidate_quantile=0.8, min_pixels=3),
+        Decision(gate_p=gate, candidate_quantile=0.8, min_pixels=3),
     )
     save_model(folder, filled(TINY), classifier, profile)
     return folder

@@ -21,7 +21,7 @@ LEVELS = {"T11", "T12", "L1"}
 
 
 @pytest.fixture
-def run(tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+def run(calm_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
     """Run ``hideseekseg segment``; return its exit status, what it printed, and candidates.json."""
 
     outs = (tmp_path / f"out{n}" for n in count())
@@ -30,7 +30,7 @@ def run(tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         out = next(outs)
         files = (str(ct), str(segmentation), "--out", str(out))
         labels = () if "--labels" in more else ("--labels", "totalsegmentator")
-        status = main(["segment", *files, "--weights", str(tiny_weights), *labels, *more])
+        status = main(["segment", *files, "--weights", str(calm_weights), *labels, *more])
         printed = capsys.readouterr()
         result = out / "candidates.json"
         text = printed.err + printed.out

@@ -1,7 +1,7 @@
 """What every process of a team does in ``test_distributed``; started by torchrun.
 
-Arguments: the folder for what it learns, and what to do there, one after the other ("line", "train"
-or "stop").
+Arguments: the folder for what it learns, and what to do there, one after the other: "line",
+"train", and in a folder of their own "stop" and "resume".
 """
 
 from __future__ import annotations
@@ -89,6 +89,8 @@ def thread_names() -> list[str]:
 
 def main(folder: Path, tasks: list[str]) -> None:
     torch.set_num_threads(1)
+    stopped = folder / "stopped"
+    stopped.mkdir(exist_ok=True)
     seen: dict[str, dict[str, object]] = {}
     with open_team("cpu") as team:
         for task in tasks:
@@ -97,12 +99,13 @@ def main(folder: Path, tasks: list[str]) -> None:
                 values = torch.cat([p.detach().reshape(-1) for p in line.parameters()]).tolist()
                 seen[task] = {"weights": values, "losses": [t.losses for t in told]}
             elif task == "stop":
-                seen[task] = learn(folder, team, stop_in(1, team))
+                seen[task] = learn(stopped, team, stop_in(1, team))
                 distributed.barrier()  # the leader has written its checkpoint
-                stopped = folder / "decoder-checkpoint.pt"
-                seen[task]["step"] = torch.load(stopped, weights_only=True)["step"]
+                checkpoint = stopped / "decoder-checkpoint.pt"
+                seen[task]["step"] = torch.load(checkpoint, weights_only=True)["step"]
             else:
-                seen[task] = learn(folder, team, lambda: False)
+                where = stopped if task == "resume" else folder
+                seen[task] = learn(where, team, lambda: False)
             seen[task] |= {"size": team.size, "leads": team.is_main}
     threads = thread_names()
     for task in tasks:

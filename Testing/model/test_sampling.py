@@ -46,7 +46,11 @@ def test_stochastic_codes_and_renderings_are_the_published_ones(
     The first image in 10 steps, there and back, is what ``test_attribution`` edits; that a code is
     rendered under another latent is the same with either number of steps.
     """
-    expected, network, one = golden("golden_seed1"), published.autoencoder, slice(number, number + 1)
+    expected, network, one = (
+        golden("golden_seed1"),
+        published.autoencoder,
+        slice(number, number + 1),
+    )
     image, z, code = (torch.from_numpy(expected[n]) for n in ("image", "z", f"xT_T{steps}"))
     other, image, z, code = z.flip(0)[one], image[one], z[one], code[one]
     with torch.inference_mode():

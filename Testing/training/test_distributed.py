@@ -19,6 +19,7 @@ from hideseekseg.model.weights import DeviceError
 from hideseekseg.training.trainer import SINGLE, Losses, ProcessGroup, open_team, run_stage
 
 TESTING = Path(__file__).resolve().parents[1]
+Seen = list[dict[str, dict[str, Any]]]  # of each process, what it saw by task
 
 needs_gloo = pytest.mark.skipif(
     not (distributed.is_available() and distributed.is_gloo_available()),
@@ -26,7 +27,7 @@ needs_gloo = pytest.mark.skipif(
 )
 
 
-def launch(folder: Path, *tasks: str) -> list[dict[str, dict[str, Any]]]:
+def launch(folder: Path, *tasks: str) -> Seen:
     """Run the example on two processes; what each of them saw, by task."""
     words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     paths = os.pathsep.join([str(TESTING.parent / "HideSeekSeg"), str(TESTING)])
@@ -52,24 +53,15 @@ def launch(folder: Path, *tasks: str) -> list[dict[str, dict[str, Any]]]:
 
 
 @pytest.fixture(scope="module")
-def team(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, dict[str, Any]]]]:
-    """Both tasks that nothing disturbs, by one start of two processes."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    return folder, launch(folder, "line", "train")
-
-
-@pytest.fixture(scope="module")
-def undisturbed(
-    team: tuple[Path, list[dict[str, dict[str, Any]]]],
-) -> tuple[Path, list[dict[str, Any]]]:
-    return team[0], [seen["train"] for seen in team[1]]
+def team(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Seen]:
+    """All tasks, by one start of two processes."""
+    folder = tmp_path_factory.mktemp("team")
+    return folder, launch(folder, "line", "train", "stop", "resume")
 
 
 @pytest.mark.slow
 @needs_gloo
-def test_gradients_are_averaged(
-    tmp_path: Path, team: tuple[Path, list[dict[str, dict[str, Any]]]]
-) -> None:
+def test_gradients_are_averaged(tmp_path: Path, team: tuple[Path, Seen]) -> None:
     """Two processes end where one does that sees the batches of both at every step."""
     line = new_line()
 
@@ -105,9 +97,9 @@ def test_gradients_are_averaged(
 @pytest.mark.slow
 @needs_gloo
 def test_all_processes_end_with_the_same_weights(
-    undisturbed: tuple[Path, list[dict[str, Any]]],
+    team: tuple[Path, Seen],
 ) -> None:
-    folder, (first, second) = undisturbed
+    folder, (first, second) = team[0], [seen["train"] for seen in team[1]]
     assert first["size"] == second["size"] == 2
     assert first["weights"] == second["weights"]
     stages = {path.name for path in folder.glob("*-checkpoint.pt")} - {"line-checkpoint.pt"}
@@ -115,8 +107,8 @@ def test_all_processes_end_with_the_same_weights(
 
 
 @needs_gloo
-def test_leader_alone_speaks(undisturbed: tuple[Path, list[dict[str, Any]]]) -> None:
-    _, (first, second) = undisturbed
+def test_leader_alone_speaks(team: tuple[Path, Seen]) -> None:
+    first, second = (seen["train"] for seen in team[1])
     assert first["leads"] and not second["leads"]
     assert first["told"] == 2 and second["told"] == 0
 
@@ -124,14 +116,14 @@ def test_leader_alone_speaks(undisturbed: tuple[Path, list[dict[str, Any]]]) -> 
 @pytest.mark.slow
 @needs_gloo
 def test_stop_of_one_stops_all_and_resumes(
-    tmp_path: Path, undisturbed: tuple[Path, list[dict[str, Any]]]
+    team: tuple[Path, Seen],
 ) -> None:
     """A signal rarely reaches all processes in the same step: none may wait for another."""
-    both = launch(tmp_path, "stop", "train")
+    _, both = team
     assert [seen["stop"]["stopped"] for seen in both] == [True, True]
     assert [seen["stop"]["step"] for seen in both] == [2, 2]
-    expected = [seen["weights"] for seen in undisturbed[1]]
-    assert [seen["train"]["weights"] for seen in both] == expected
+    expected = [seen["train"]["weights"] for seen in both]
+    assert [seen["resume"]["weights"] for seen in both] == expected
 
 
 def test_leader_draws_what_one_process_alone_does() -> None:
