@@ -46,7 +46,7 @@ def relabel(box_files: tuple[Path, Path], tmp_path: Path) -> Any:
 @pytest.fixture
 def run(
     box_files: tuple[Path, Path],
-    tiny_weights: Path,
+    calm_weights: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> Any:
@@ -55,7 +55,7 @@ def run(
     def segment(segmentation: Path, *more: str) -> tuple[int, str, dict[str, Any]]:
         files = (str(box_files[0]), str(segmentation), "--out", str(tmp_path / "out"))
         labels = () if "--labels" in more else ("--labels", "totalsegmentator")
-        status = main(["segment", *files, "--weights", str(tiny_weights), *labels, *more])
+        status = main(["segment", *files, "--weights", str(calm_weights), *labels, *more])
         printed = capsys.readouterr()
         result = tmp_path / "out" / "candidates.json"
         return (
@@ -102,8 +102,8 @@ def test_reversed_levels_are_refused_in_one_line(relabel: Any, run: Any) -> None
     assert str(labels) in printed and "from foot to head" in printed
 
 
-def test_two_in_one_label_are_not_analysed(relabel: Any, run: Any) -> None:
-    status, printed, result = run(relabel({T12: L1}))
+def test_two_in_one_label_are_not_analysed(relabel: Any, run: Any, tiny_weights: Path) -> None:
+    status, printed, result = run(relabel({T12: L1}), "--weights", str(tiny_weights))
     found = {v["level"]: v for v in result["vertebrae"]}
     assert status == 0
     assert found["L1"]["status"] == found["T12"]["status"] == "not analysed"
