@@ -552,6 +552,25 @@ def draw(path: Path, result: Result, evidence: Mapping[str, Evidence] | None = N
     return picture
 
 
+def test_overview_says_what_its_scores_are(
+    tmp_path: Path, result: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    def read(path: Path, figure: Any, title: str = "") -> None:
+        said[:] = [text.get_text() for text in figure.texts]
+
+    monkeypatch.setattr("hideseekseg.output.figures.overview.save_figure", read)
+    ct = make_ct(GRID)
+    overview(tmp_path / "o.png", ct, result, make_evidence(ct, result))
+    assert any("with their attribution score" in text for text in said)
+    first = result.vertebrae[0]
+    judged = tuple(replace(c, probability=c.score) for c in first.candidates)
+    calibrated = Result((replace(first, candidates=judged),), result.threshold, {})
+    overview(tmp_path / "o.png", ct, calibrated, make_evidence(ct, calibrated))
+    assert any("with their probability of a lesion" in text for text in said)
+
+
 def test_overview_shows_both_types_beside_and_on_the_spine(tmp_path: Path, result: Result) -> None:
     picture = draw(tmp_path / "o.png", result)
     height, width = picture.shape[:2]

@@ -49,7 +49,7 @@ PICTURES_EXPLAINED = (
     "Pictures, on the sagittal slice with most of the finding, anterior to the left: the CT with "
     "the finding's outline; the same vertebra as the method draws it healthy; the difference of "
     "both (blue: density was added, as in a lytic lesion; orange: taken away, as in a blastic one);"
-    " the CT with this finding alone left as it is, which is what its score was computed from."
+    " the CT with this finding alone left as it is, from which its attribution score was computed."
 )
 
 
@@ -411,7 +411,7 @@ def _method(stored: StoredResult) -> list[Block]:
     facts = {
         "Method": "Hide-and-Seek Attribution (HideSeekSeg): a healthy version of each vertebra is"
         " drawn, its differences are candidates, and each is scored by how much of the suspicion"
-        " it explains alone",
+        " it explains alone; with calibrated weights the score is the probability of a lesion",
         "Weights": f"{run.get('weights', 'unknown')}, SHA-256 {run.get('weights_hash', 'unknown')}",
         "Schedule": str(schedule.get("name", "")) if isinstance(schedule, dict) else "",
         "Threshold": f"{stored.threshold:g}",

@@ -50,7 +50,7 @@ _LEAST_ROWS = 2.4  # of height, for the spine beside one or two
 _NOT_ANALYSED_LINES, _FLAG_LINES = 4, 8
 _NEARLY = 3  # vertebrae that are drawn where nothing is above the threshold
 _EXPLANATION = (
-    "Contours: candidates above the threshold, with their attribution score.  "
+    "Contours: candidates above the threshold, with their {score}.  "
     "Dotted: candidates below it, and the vertebral body.  "
     "Difference: healthy edit minus reconstruction."
 )
@@ -120,7 +120,10 @@ def _draw_findings(
     threshold: float,
     evidence: Mapping[str, Evidence],
 ) -> None:
-    write(figure, 0.2, figure.get_figheight() - 0.32, _EXPLANATION, DIM, 8)
+    calibrated = any(c.probability is not None for v in shown for c in v.candidates)
+    score = "probability of a lesion" if calibrated else "attribution score"
+    explained = _EXPLANATION.format(score=score)
+    write(figure, 0.2, figure.get_figheight() - 0.32, explained, DIM, 8)
     look = common_look([evidence[v.level] for v in shown])
     for n, vertebra in enumerate(shown):
         left, top = n // _ROWS * ROW_WIDTH, _HEAD + n % _ROWS * ROW_HEIGHT
