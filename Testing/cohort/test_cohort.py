@@ -761,6 +761,7 @@ def test_discovery_pairs_dicom_segmentations_with_the_series_they_name(tmp_path:
     save(seg, tree / "jane" / "seg" / "vertebrae.dcm")
     lost = dicom(SEG[0], 91, Modality="SEG", StudyInstanceUID=f"{ROOT}.77")
     save(lost, tree / "lost.dcm")
+    (tree / "damaged.dcm").write_bytes(bytes(128) + b"DICM" + b"\x02\x00\x00\x00XX" + bytes(9))
     told: list[str] = []
     path = discover(tree, tmp_path / "out", told.append)
     (case,) = read_cohort(path).cases
@@ -768,6 +769,7 @@ def test_discovery_pairs_dicom_segmentations_with_the_series_they_name(tmp_path:
     assert case.segmentation == tree / "jane" / "seg" / "vertebrae.dcm"
     assert case.patient == "patient-1" and "4711" not in path.read_text("utf-8")
     assert [line for line in told if "lost.dcm: left out" in line]
+    assert [line for line in told if "damaged.dcm: left out, it cannot be read" in line]
 
 
 @linux

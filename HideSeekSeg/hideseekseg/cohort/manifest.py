@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from ..imaging.image_file import is_dicom, is_folder
 from ..imaging.reading import check_ct, check_segmentation
 from ..imaging.segmentation import mask_files, structure_of
 from ..imaging.volume import Grid
+from ..plain_data import first_line
 from ..training.prepare import Problem, read_table
 
 T = TypeVar("T")
@@ -307,7 +309,7 @@ class _DicomSeries:
 
 def _dicom(folder: Path, tell: Callable[[str], None]) -> Iterator[Row]:
     """Find DICOM segmentations (SEG, RT structure sets) and the CT series that they name."""
-    series = list(_dicom_series(folder))
+    series = list(_dicom_series(folder, tell))
     ct = [one for one in series if one.modality == "CT"]
     crowded = {one.home for one in ct if sum(other.home == one.home for other in ct) > 1}
     patients: dict[str, str] = {}
@@ -329,7 +331,7 @@ def _dicom(folder: Path, tell: Callable[[str], None]) -> Iterator[Row]:
         yield {**row, "ct": str(chosen[0].home), "segmentation": str(one.file), **uid}
 
 
-def _dicom_series(folder: Path) -> Iterator[_DicomSeries]:
+def _dicom_series(folder: Path, tell: Callable[[str], None]) -> Iterator[_DicomSeries]:
     import pydicom
 
     seen: set[tuple[Path, str]] = set()
@@ -339,9 +341,12 @@ def _dicom_series(folder: Path) -> Iterator[_DicomSeries]:
         try:
             if not path.is_file() or not is_dicom(path):
                 continue
-            tags = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=wanted)
-        except Exception:
-            continue  # damaged: whoever reads the series will say so
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of files that break the standard a little
+                tags = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=wanted)
+        except Exception as error:  # pydicom raises of all kinds for files that break the standard
+            tell(f"{path}: left out, it cannot be read: {first_line(error)}")
+            continue
         uid = str(tags.get("SeriesInstanceUID", ""))
         kind = str(tags.get("SOPClassUID", ""))
         if (path.parent, uid) in seen and kind not in (*SEG, STRUCTURE_SET):
