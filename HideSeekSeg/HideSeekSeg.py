@@ -1,4 +1,4 @@
-"""The module "Segment metastases" of 3D Slicer: thin, the rest is in ``HideSeekSegLib``."""
+"""The module "Vertebral Metastases" of 3D Slicer: thin, the rest is in ``HideSeekSegLib``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from slicer.util import VTKObservationMixin
 
 SAMPLE, SAMPLE_TITLE = "SpineWithMetastases", "Spine with simulated metastases"
 SAMPLE_CATEGORY = "Vertebral metastases"
-LEAST = (5, 10)  # Slicer's version, from which a run is known to work
+LEAST = (5, 10)  # of Slicer: the first version with Python 3.12
 OWN = ("hideseekseg", "HideSeekSegLib")
 
 

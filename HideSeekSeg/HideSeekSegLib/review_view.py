@@ -31,17 +31,17 @@ from hideseekseg.ui.texts import (
     shown,
     vertebra_cells,
 )
-from hideseekseg.ui.texts import KEYS as DESK_KEYS
+from hideseekseg.ui.texts import KEYS as ACTION_KEYS
 
 from .review_actions import FaintVertebrae
 from .status_bar import StatusBar
 from .tables import CandidateTable, PlainTable
 
-# The widget that a key of the desk works.
+# The widget that the key of an action works.
 WIDGETS = {
-    action: f"{action}Edit" if action == "comment" else f"{action}Button" for action in DESK_KEYS
+    action: f"{action}Edit" if action == "comment" else f"{action}Button" for action in ACTION_KEYS
 }
-KEYS = {WIDGETS[action]: key for action, key in DESK_KEYS.items()}
+KEYS = {WIDGETS[action]: key for action, key in ACTION_KEYS.items()}
 
 
 class Shortcuts:

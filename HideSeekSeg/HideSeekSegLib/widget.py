@@ -33,7 +33,7 @@ LEAST_LIST = 170  # pixels of the review's lists
 class Panel:
     """All of the module's window; ``HideSeekSeg.py`` only forwards to it.
 
-    ``makeJob(words, onEvent, onEnd)`` makes the child process of a run, see ``job.Job``.
+    ``makeJob(words, onEvent, onEnd)`` makes the child process of a run, see ``ChildProcess``.
     """
 
     def __init__(
