@@ -28,6 +28,7 @@ from .anatomy.localization import (
     LocatedBody,
     all_bodies,
     close_up,
+    levels_of,
     locate_body,
     spine_axes,
 )
@@ -114,6 +115,10 @@ def _change(
 
 
 NEVER = 2.0  # a gate that no P reaches
+WITHOUT_OTHERS = (
+    "the chosen vertebrae were judged without the patient's others, which these weights compare"
+    " them with: scores differ from those of a whole run"
+)
 Analysed = tuple[VertebraFinding, Evidence | None]
 T = TypeVar("T")
 
@@ -142,6 +147,8 @@ def segment_spine(
     chosen = model.profile.decision.threshold if options.threshold is None else options.threshold
     facts = _facts(model, assignments)
     facts["notes"] = inputs.notes
+    if sees_patient(model.profile) and len(levels) < len(levels_of(assignments)):
+        facts["notes"].append(WITHOUT_OTHERS)
     left_out = () if options.levels else tuple(_without_level(assignments, checks))
     on_event(_started(facts, levels, left_out))
     for note in facts["notes"]:

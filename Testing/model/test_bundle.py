@@ -29,7 +29,7 @@ from hideseekseg.imaging.volume import Volume
 from hideseekseg.inputs import Options, check_inputs
 from hideseekseg.model.inference import mean_change, seeded_noises
 from hideseekseg.model.weights import BUNDLE, Model, load_model
-from hideseekseg.pipeline import segment_spine
+from hideseekseg.pipeline import WITHOUT_OTHERS, segment_spine
 from hideseekseg.simulation.example import write_example
 
 MIB = 1024**2
@@ -85,7 +85,9 @@ def test_far_vertebrae_and_unstable_findings_are_to_be_looked_at(
     model = replace(bundle, profile=replace(bundle.profile, confidence=confidence))
     options = Options("totalsegmentator", ("L1",), threshold=0.01)
     inputs = check_inputs(read_ct(example[0]), read_segmentation(example[1]), options)
-    (finding,) = segment_spine(inputs, model).vertebrae
+    result = segment_spine(inputs, model)
+    (finding,) = result.vertebrae
+    assert WITHOUT_OTHERS in result.run["notes"], "one vertebra of five is seen"
     assert UNLIKE_TRAINING in finding.flags
     weak = [c.id for c in finding.candidates if c.stability is not None and c.stability < 1]
     assert weak, "else this tests nothing"
@@ -136,6 +138,7 @@ def test_example_lesions_are_found_whatever_the_scale(
         ct = read_ct(example[0])
         scaled = replace(ct, array=np.asarray(ct.array * gain + shift, np.float32))
         result = run(scaled, example[1], bundle, "totalsegmentator", *levels)
+    assert (WITHOUT_OTHERS in result.run["notes"]) == bool(levels)
     assert len(result.vertebrae) == len(levels or EXAMPLE_LEVELS)
     assert all(v.status is not Status.NOT_ANALYSED for v in result.vertebrae)
     found = kinds(result)
