@@ -24,7 +24,7 @@ from ..errors import InputError, UserError
 from ..files import atomic
 from ..findings import LESION_TYPES, LesionType, Status, VertebraFinding
 from ..imaging.reading import check_segmentation, read_segmentation
-from ..imaging.volume import Grid, Patch, move_patch, patch_of
+from ..imaging.volume import Grid, Patch, move_patch, patch_of, shared_voxels
 from ..output.result_folder import FILES, read_result
 from ..output.tables import write_plain
 from ..training.evaluation import LEAST_TRUE_VOXELS, RULE, Match, match
@@ -177,7 +177,7 @@ def _truth(
     elsewhere = 0
     for kind, path in paths.items():
         for lesion in _lesions(path, grid):
-            shared = {level: _shared(lesion, patch) for level, patch in vertebrae.items()}
+            shared = {level: shared_voxels(lesion, patch) for level, patch in vertebrae.items()}
             level = max(shared, key=lambda name: shared[name])
             if shared[level] and level in analysed:
                 truth[kind].setdefault(level, []).append(lesion)
@@ -224,19 +224,6 @@ def _lesions(path: Path, grid: Grid) -> Iterator[Patch]:
         part = patch_of(parts == number, moved.start)
         if part is not None:
             yield part
-
-
-def _shared(a: Patch, b: Patch) -> int:
-    """Return how many voxels two patches of one grid have in common."""
-    low = np.maximum(a.start, b.start)
-    high = np.minimum(np.add(a.start, a.array.shape), np.add(b.start, b.array.shape))
-    if np.any(low >= high):
-        return 0
-    cut = [
-        p.array[tuple(slice(lo - s, hi - s) for lo, hi, s in zip(low, high, p.start))]
-        for p in (a, b)
-    ]
-    return int((cut[0] & cut[1]).sum())
 
 
 def _claims(folder: Path) -> dict[tuple[str, str], list[tuple[float, Patch]]]:

@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
 from ..anatomy.labelling import check_labels
 from ..anatomy.segment_names import may_be_vertebra
 from ..errors import InputError, UserError
@@ -26,7 +24,7 @@ from ..imaging.dicom_seg import SEG, STRUCTURE_SET
 from ..imaging.image_file import is_dicom, is_folder
 from ..imaging.reading import check_ct, check_segmentation
 from ..imaging.segmentation import mask_files, structure_of
-from ..imaging.volume import Grid
+from ..imaging.volume import overlap
 from ..plain_data import first_line
 from ..training.prepare import Problem, read_table
 
@@ -190,7 +188,7 @@ def check_case(case: CohortCase) -> list[str]:
         )
     for path, found in ((case.segmentation, own), (case.bodies, bodies)):
         grid = found[0] if found is not None else None
-        if ct is not None and grid is not None and not _overlap(ct, grid):
+        if ct is not None and grid is not None and not overlap(ct, grid):
             causes.append(f"{path}: lies outside of the CT {case.ct}: of another scan?")
     return causes
 
@@ -204,17 +202,6 @@ def _told(check: Callable[[], T], causes: list[str]) -> T | None:
     except (OSError, MemoryError) as error:
         causes.append(f"{type(error).__name__}: {error}")
     return None
-
-
-def _overlap(a: Grid, b: Grid) -> bool:
-    """Whether the boxes around two grids, in LPS mm, have a point in common."""
-    boxes = []
-    for grid in (a, b):
-        size = np.array(grid.shape[::-1])
-        corners = np.array(np.meshgrid(*[(-0.5, n - 0.5) for n in size])).reshape(3, -1).T
-        positions = grid.lps(corners)
-        boxes.append((positions.min(axis=0), positions.max(axis=0)))
-    return bool((boxes[0][0] <= boxes[1][1]).all() and (boxes[1][0] <= boxes[0][1]).all())
 
 
 Row = dict[str, str]

@@ -52,6 +52,12 @@ class Grid:
     def voxel_mm3(self) -> float:
         return float(np.prod(self.spacing))
 
+    @property
+    def corners(self) -> npt.NDArray[np.float64]:
+        """Positions (8, 3) in LPS mm of the centres of the corner voxels."""
+        ijk = np.meshgrid(*[(0, n - 1) for n in self.shape[::-1]])
+        return self.lps(np.array(ijk).reshape(3, -1).T)
+
     def lps(self, ijk: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Positions (..., 3) in LPS mm of indices (..., 3) in i, j, k order, fractions allowed."""
         return np.asarray(ijk, float) @ self.ijk_to_lps[:3, :3].T + self.ijk_to_lps[:3, 3]
@@ -67,9 +73,7 @@ class Grid:
 
     def distance(self, other: Grid) -> float:
         """Return how far apart (mm) another grid of this shape places a voxel at most."""
-        corners = np.array(np.meshgrid(*[(0, n - 1) for n in self.shape[::-1]])).reshape(3, -1).T
-        apart = np.linalg.norm(self.lps(corners) - other.lps(corners), axis=1)
-        return float(apart.max())
+        return float(np.linalg.norm(self.corners - other.corners, axis=1).max())
 
     def cut(self, start_kji: npt.ArrayLike, shape: tuple[int, int, int]) -> Grid:
         """Return the sub-grid that begins at voxel ``start_kji`` (k, j, i)."""
@@ -183,9 +187,7 @@ def _place(image: sitk.Image, grid: Grid) -> None:
 
 def bounds(grid: Grid) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Least and largest LPS coordinates (mm) of the voxel centres."""
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in grid.shape[::-1]])).reshape(3, -1).T
-    positions = grid.lps(corners)
-    return positions.min(axis=0), positions.max(axis=0)
+    return grid.corners.min(axis=0), grid.corners.max(axis=0)
 
 
 def overlap(a: Grid, b: Grid) -> bool:
@@ -237,6 +239,19 @@ class Patch:
     def grid(self, whole: Grid) -> Grid:
         """Return the patch's own part of the whole grid."""
         return whole.cut(self.start, triple(self.array.shape))
+
+
+def shared_voxels(a: Patch, b: Patch) -> int:
+    """Return how many voxels two patches of one grid have in common."""
+    low = np.maximum(a.start, b.start)
+    high = np.minimum(np.add(a.start, a.array.shape), np.add(b.start, b.array.shape))
+    if np.any(low >= high):
+        return 0
+    first, second = (
+        p.array[tuple(slice(lo - s, hi - s) for lo, hi, s in zip(low, high, p.start))]
+        for p in (a, b)
+    )
+    return int((first & second).sum())
 
 
 @dataclass(frozen=True)
@@ -338,8 +353,7 @@ def move_patch(patch: Patch, source: Grid, target: Grid) -> Patch | None:
 
 def reach(inner: Grid, outer: Grid) -> Box:
     """Return the voxels of ``outer`` that samples within ``inner`` can touch; may be empty."""
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in inner.shape[::-1]])).reshape(3, -1).T
-    kji = outer.ijk(inner.lps(corners))[:, ::-1]
+    kji = outer.ijk(inner.corners)[:, ::-1]
     low = np.clip(np.floor(kji.min(axis=0)), 0, outer.shape).astype(int)
     high = np.clip(np.ceil(kji.max(axis=0)) + 1, 0, outer.shape).astype(int)
     k, j, i = (slice(int(a), int(b)) for a, b in zip(low, high))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..errors import InputError
 from ..files import atomic
 from ..findings import Candidate, LesionType, Result
-from ..imaging.volume import Grid, Patch, Volume
+from ..imaging.volume import Grid, Patch, Volume, shared_voxels
 from .segment_description import SegmentDescription, describe_candidate, labels, plain, tags
 
 # Values of a layer are stored in one byte, and 0 is background.
@@ -115,15 +115,9 @@ def _placed(outlined: Iterable[Outlined]) -> list[_Placed]:
 
 
 def _fits(patch: Patch, taken: list[Patch]) -> bool:
-    return len(taken) < _SEGMENTS_PER_LAYER and not any(_overlap(patch, other) for other in taken)
-
-
-def _overlap(a: Patch, b: Patch) -> bool:
-    low = np.maximum(a.start, b.start)
-    high = np.minimum(np.add(a.start, a.array.shape), np.add(b.start, b.array.shape))
-    if np.any(low >= high):
-        return False
-    return bool(np.any(_part(a, low, high) & _part(b, low, high)))
+    return len(taken) < _SEGMENTS_PER_LAYER and not any(
+        shared_voxels(patch, other) for other in taken
+    )
 
 
 def _part(

@@ -418,12 +418,7 @@ def _emptyImage(grid: Grid) -> Any:
 def _commonGrid(grids: Sequence[Grid]) -> Grid:
     """Return the first grid's lattice, as large as all of them."""
     first = grids[0]
-    corners = [
-        first.ijk(
-            g.lps(np.array(np.meshgrid(*[(0, n - 1) for n in g.shape[::-1]])).reshape(3, -1).T)
-        )
-        for g in grids
-    ]
+    corners = [first.ijk(grid.corners) for grid in grids]
     low = np.floor(np.min([c.min(axis=0) for c in corners], axis=0) + 1e-3)[::-1]
     high = np.ceil(np.max([c.max(axis=0) for c in corners], axis=0) - 1e-3)[::-1]
     return first.cut(low, triple(high - low + 1))

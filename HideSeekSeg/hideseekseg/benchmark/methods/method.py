@@ -32,7 +32,7 @@ class Tuned:
 
 
 class Method(Protocol):
-    """``see`` does the costly part once; ``find`` the part that settings change.
+    """``prepare`` does the costly part once; ``detect`` the part that settings change.
 
     ``learnt_from`` says what the method was trained with, for the table.  ``fixed`` is None where
     ``settings`` are to be tried on validation vertebrae.
