@@ -166,7 +166,7 @@ def main(purpose: str, folder: str = ".venv") -> None:
             " (choose another: make PYTHON=python3.12)"
         )
     if purpose not in PURPOSES:
-        raise SetUpError(f"{purpose!r} is none of {', '.join(PURPOSES)}")
+        raise SetUpError(f"{purpose!r} is not one of {', '.join(PURPOSES)}")
     environment = Environment(Path(folder))
     if purpose == NEWER_SLICER_NAME:
         install_newer_slicer(environment)

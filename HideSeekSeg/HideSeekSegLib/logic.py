@@ -82,7 +82,7 @@ HOW_TO_GET = _(
 
 
 def hasTotalSegmentator() -> bool:
-    """Whether the extension TotalSegmentator is installed in this Slicer."""
+    """Return whether the extension TotalSegmentator is installed in this Slicer."""
     return hasattr(slicer.modules, "totalsegmentator")
 
 

@@ -48,7 +48,7 @@ class PyTorchCheck:
         self._told: Callable[[], None] = lambda: None
 
     def problem(self) -> str:
-        """Why nothing can be computed and what to do, one line; empty where all is there."""
+        """Return why nothing can be computed and what to do, one line; empty where all is there."""
         return missing() or self._broken
 
     def ready(self) -> bool:

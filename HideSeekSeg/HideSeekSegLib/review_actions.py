@@ -121,7 +121,7 @@ class ReviewActions:
             self.write(kind, Path(file))
 
     def _hasHighdicom(self) -> bool:
-        """Whether highdicom is there, which is installed once the user agrees."""
+        """Return whether highdicom is there, which is installed once the user agrees."""
         if importlib.util.find_spec("highdicom") is not None:
             return True
         text = _(

@@ -46,14 +46,14 @@ class Weights:
         return text.format(name=self.profile.name, hash=self.hash[:12]) + part
 
     def card(self) -> str:
-        """Where the weights come from: their own card, or what their profile tells."""
+        """Return where the weights come from: their own card, or what their profile tells."""
         try:
             return (self.folder / CARD).read_text("utf-8")
         except OSError:
             return "\n".join(_told(self))
 
     def estimate(self, vertebrae: int, device: str, all_slices: bool) -> str:
-        """How long a run will take, in words; ``device`` is torch's name or empty."""
+        """Return how long a run will take, in words; ``device`` is torch's name or empty."""
         measured = remembered(self.hash, device, all_slices)
         seconds = START_SECONDS + vertebrae * (measured or self._guess(device, all_slices))
         text = _("Takes about {time} for {count} vertebrae")

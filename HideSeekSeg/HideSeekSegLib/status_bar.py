@@ -62,7 +62,7 @@ class StatusBar:
 
     @property
     def text(self) -> str:
-        """What is shown now."""
+        """Return what is shown now."""
         return str(self._label.text)
 
     def show(self, text: str, kind: Kind = "info") -> None:

@@ -263,7 +263,7 @@ class Panel:
         self._check()
 
     def _check(self) -> None:
-        """Whether a run can start, what it needs, and how long it will take."""
+        """Show whether a run can start, what it needs, and how long it will take."""
         if not self._ready or self.running:
             return
         found, ready, choice = self._problems(), self._torch.ready(), self.settings.device
@@ -278,7 +278,7 @@ class Panel:
         self.ui.estimateLabel.text = "\n".join(found) or time
 
     def _problems(self) -> list[str]:
-        """Why no run can start with what is chosen."""
+        """Return why no run can start with what is chosen."""
         ct, segmentation = self._inputs()
         if segmentation is not None and Results.isOne(segmentation):
             text = _("“{name}” contains results: choose the vertebrae themselves.")

@@ -44,7 +44,7 @@ class Lesion3D:
 
     @property
     def score(self) -> float:
-        """What thresholds are compared with: the probability where there is one."""
+        """Return what thresholds are compared with: the probability where there is one."""
         return self.attribution_score if self.probability is None else self.probability
 
     @property

@@ -121,7 +121,7 @@ def _own_axes(body: Mask, grid: Grid, frame: Frame | None, reference: Axes) -> t
 
 
 def cut_flags(body: Mask) -> tuple[BodyFlag, ...]:
-    """Whether a body (K, J, I) ends at the border of its volume and not where the bone ends."""
+    """Return a flag where a body (K, J, I) ends at its volume's border and not where bone does."""
     if not body.any():
         return ()
     box = bounding_box(body)
@@ -268,7 +268,7 @@ def _without_roots(solid: Mask, room: npt.NDArray[np.float64]) -> Mask:
 
 
 def _nearer(core: Mask, rest: Mask, work: Grid, grid: Grid) -> Mask:
-    """Where (voxels of ``grid``) the core is nearer than the rest of the working solid."""
+    """Return where (voxels of ``grid``) the core is nearer than the rest of the working solid."""
     if not rest.any():
         return np.ones(grid.shape, bool)
     to_core, to_rest = (ndimage.distance_transform_edt(~part) for part in (core, rest))

@@ -132,7 +132,7 @@ def _without_metal(values: npt.NDArray[np.float32], at: SurfaceDistance) -> npt.
 
 
 def surely_hounsfield(ct: Volume, found: Sequence[Landmarks], total: int) -> bool:
-    """Whether ``calibrate`` will find HU whatever is still to come of ``total`` vertebrae.
+    """Return whether ``calibrate`` will find HU whatever is still to come of ``total`` vertebrae.
 
     The median lies where more than half of all lie.
     """
@@ -217,7 +217,7 @@ def _medians(rows: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
 
 
 def _lowest(ct: Volume) -> tuple[bool, float]:
-    """Whether air near -1000 is seen beside tissue, and the lowest value that is not padding.
+    """Tell whether air near -1000 is seen beside tissue, and the lowest value besides padding.
 
     Scanners fill what lies outside their field with one value far below air, such as -2000.  A
     volume without any value above water's is in no HU, wherever its values lie.
@@ -263,7 +263,7 @@ def check_values(ct: Volume) -> None:
 
 
 def _has_slipped(soft: float, dense: float, has_air: bool) -> bool:
-    """Whether the scale is HU, as air tells, but the segmentation lies off the bone.
+    """Return whether the scale is HU, as air tells, but the segmentation lies off the bone.
 
     Else muscle or lung would be stretched until it looks like bone.
     """

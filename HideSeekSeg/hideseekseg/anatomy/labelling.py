@@ -303,7 +303,7 @@ def _declared(labels: str | None) -> Convention | None:
 
 
 def _exists(path: Path) -> bool:
-    """Whether a file is there; a name that no file can have is not."""
+    """Return whether a file is there; a name that no file can have is not."""
     try:
         return path.exists()
     except (OSError, ValueError):

@@ -188,7 +188,7 @@ def _landmarks(segmentation: Segmentation, assignments: Sequence[Assignment]) ->
 
 
 def _bone_around(ct: Volume, found: Sequence[Landmark], superior: Floats) -> Floats | None:
-    """Where most bone lies around bodies: a vector (LPS) of 0 (all around) to 1 (on one side).
+    """Return where most bone lies around bodies: a vector (LPS), 0 (all around) to 1 (one side).
 
     None where the CT shows too little of it.
     """

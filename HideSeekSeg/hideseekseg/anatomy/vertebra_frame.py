@@ -154,7 +154,7 @@ def solid_on(work: Grid, mask: Mask, grid: Grid) -> Mask:
 
 
 def _positions(mask: Mask, grid: Grid) -> npt.NDArray[np.float64]:
-    """Where (n, 3: LPS mm) the voxels of a mask lie."""
+    """Return where (n, 3: LPS mm) the voxels of a mask lie."""
     return grid.lps(np.argwhere(mask)[:, ::-1])
 
 

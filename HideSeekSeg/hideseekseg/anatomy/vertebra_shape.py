@@ -225,7 +225,7 @@ def body_heights(body: Mask, grid: Grid) -> Triple | None:
 
 
 def _touches_border(body: Mask) -> bool:
-    """Whether a body ends at the upper, lower, front or rear border of its crop."""
+    """Return whether a body ends at the upper, lower, front or rear border of its crop."""
     return bool(body[:, [0, -1], :].any() or body[:, :, [0, -1]].any())
 
 

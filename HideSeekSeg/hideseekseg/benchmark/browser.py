@@ -44,7 +44,7 @@ def chromium() -> str:
 
 @cache
 def can_serve(python: str) -> bool:
-    """Whether this Python has trame-slicer."""
+    """Return whether this Python has trame-slicer."""
     words = [python, "-c", "import trame_slicer, slicer"]
     found = shutil.which(python) is not None
     return found and subprocess.run(words, capture_output=True).returncode == 0

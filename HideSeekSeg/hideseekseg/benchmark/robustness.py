@@ -159,7 +159,7 @@ def _positions(scene: DegradationScene) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def _voxel_axis(grid: Grid, axis: int) -> int:
-    """Which array axis runs nearest to an LPS axis."""
+    """Return which array axis runs nearest to an LPS axis."""
     return 2 - int(np.abs(grid.direction[axis]).argmax())
 
 

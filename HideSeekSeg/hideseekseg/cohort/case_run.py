@@ -307,7 +307,7 @@ def is_current(task: CaseTask, record: CaseRecord | None) -> bool:
 
 
 def _is_settled(task: CaseTask, record: CaseRecord) -> bool:
-    """Whether a case of unchanged inputs need not be run again."""
+    """Return whether a case of unchanged inputs need not be run again."""
     if record.status is CaseStatus.DONE:
         return all((task.folder / name).is_file() for name in FILES)
     return not task.retry

@@ -59,7 +59,7 @@ class Header:
 
 
 def is_nifti(path: Path) -> bool:
-    """Whether the name is that of a NIfTI file."""
+    """Return whether the name is that of a NIfTI file."""
     return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
@@ -170,7 +170,7 @@ def _sizes(numbers: Floats) -> str:
 
 
 def _corners(matrix: Floats, shape: npt.NDArray[np.int64]) -> Floats:
-    """Where (8, 3) the corners of a volume lie by a matrix (3, 4)."""
+    """Return where (8, 3) the corners of a volume lie by a matrix (3, 4)."""
     ijk = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(3, -1)
     return np.asarray((matrix[:, :3] @ ijk + matrix[:, 3:]).T)
 

@@ -88,7 +88,7 @@ class _Content:
 
 
 def is_text_header(path: Path) -> bool:
-    """Whether the name is that of a NRRD or MetaImage file."""
+    """Return whether the name is that of a NRRD or MetaImage file."""
     return path.name.lower().endswith(NRRD_SUFFIXES + META_SUFFIXES)
 
 
@@ -115,7 +115,7 @@ def check_text_header(path: Path) -> tuple[str, ...]:
 
 
 def _check_content(path: Path, content: _Content) -> None:
-    """Whether as much is there as the header promises; packed data have an upper bound only."""
+    """Refuse a file with less than its header promises; packed data have an upper bound only."""
     for name in content.files:
         _check_name(path, name)
     there = sum((path.parent / name).stat().st_size for name in content.files)

@@ -191,7 +191,7 @@ def bounds(grid: Grid) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]
 
 
 def overlap(a: Grid, b: Grid) -> bool:
-    """Whether the boxes around two grids, along the patient's axes, share a point."""
+    """Return whether the boxes around two grids, along the patient's axes, share a point."""
     (low_a, high_a), (low_b, high_b) = bounds(a), bounds(b)
     return bool(np.all(low_a <= high_b) and np.all(low_b <= high_a))
 
@@ -232,7 +232,7 @@ class Patch:
 
     @property
     def box(self) -> Box:
-        """Where the patch lies in an array of the whole grid."""
+        """Return where the patch lies in an array of the whole grid."""
         k, j, i = (slice(s, s + n) for s, n in zip(self.start, self.array.shape))
         return k, j, i
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import InputError
 from ..files import atomic
@@ -115,16 +114,8 @@ def _placed(outlined: Iterable[Outlined]) -> list[_Placed]:
 
 
 def _fits(patch: Patch, taken: list[Patch]) -> bool:
-    return len(taken) < _SEGMENTS_PER_LAYER and not any(
-        shared_voxels(patch, other) for other in taken
-    )
-
-
-def _part(
-    patch: Patch, low: npt.NDArray[np.intp], high: npt.NDArray[np.intp]
-) -> npt.NDArray[np.bool_]:
-    box = tuple(slice(int(lo - s), int(hi - s)) for lo, hi, s in zip(low, high, patch.start))
-    return patch.array[box]
+    room = len(taken) < _SEGMENTS_PER_LAYER
+    return room and not any(shared_voxels(patch, other) for other in taken)
 
 
 def _geometry(grid: Grid, layers: int) -> list[str]:

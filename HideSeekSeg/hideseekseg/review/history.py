@@ -83,7 +83,7 @@ Command = SetAssessment | SetThreshold | AddMissed
 
 
 def concerns(command: Command, identity: str) -> bool:
-    """Whether a command is about this lesion."""
+    """Return whether a command is about this lesion."""
     if isinstance(command, AddMissed):
         return command.lesion.id == identity
     return isinstance(command, SetAssessment) and command.id == identity

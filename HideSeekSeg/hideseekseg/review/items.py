@@ -146,7 +146,7 @@ class Filter:
         return sorted(items, key=key, reverse=self.backwards)
 
     def passes(self, item: Item) -> bool:
-        """Whether the item is of the level, the type and the verdict asked for."""
+        """Return whether the item is of the level, the type and the verdict asked for."""
         return (
             (not self.level or item.level == self.level)
             and (not self.type or item.type == self.type)

@@ -119,7 +119,7 @@ class Review:
         )
 
     def is_finding(self, item: Item) -> bool:
-        """Whether it counts as a lesion: accepted, or above the threshold and not rejected."""
+        """Tell whether it counts as a lesion: accepted, or above the threshold and not rejected."""
         if item.verdict == "unreviewed":
             return item.score > self.threshold
         return item.verdict in ("accepted", "uncertain")
@@ -302,7 +302,7 @@ class Review:
 
     @property
     def has_work(self) -> bool:
-        """Whether the reader said anything; a moved threshold alone is nothing to lose."""
+        """Return whether the reader said anything; a moved threshold alone is nothing to lose."""
         return any(not isinstance(step, SetThreshold) for step in self._history.done)
 
     @property

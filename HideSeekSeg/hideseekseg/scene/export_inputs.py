@@ -171,7 +171,7 @@ def problems(
     corrections: Mapping[str, str] | None = None,
     bodiesNode: Any = None,
 ) -> list[str]:
-    """Why a run cannot start, one line each, for the user; empty where it can."""
+    """Return why a run cannot start, one line each, for the user; empty where it can."""
     found = [*_problemsOfCt(ctNode), *_problemsOfSegmentation(segmentationNode, corrections or {})]
     if bodiesNode is not None and not any(r.kind == "body" for r in levelRows(bodiesNode)):
         found.append(

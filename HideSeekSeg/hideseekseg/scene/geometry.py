@@ -51,7 +51,7 @@ def moved(grid: Grid, toWorldRas: npt.NDArray[Any]) -> Grid:
 
 
 def isRectangular(grid: Grid) -> bool:
-    """Whether the axes are at right angles, as files and the method want them."""
+    """Return whether the axes are at right angles, as files and the method want them."""
     cosines = grid.direction.T @ grid.direction - np.eye(3)
     return bool(np.abs(cosines).max() < MAX_COSINE)
 
@@ -62,7 +62,7 @@ def asMatrix(grid: Grid) -> vtk.vtkMatrix4x4:
 
 
 def gridOfImage(image: Any) -> Grid:
-    """Where a segment's image (vtkOrientedImageData) lies; its first voxel is index 0."""
+    """Return where a segment's image (vtkOrientedImageData) lies; its first voxel is index 0."""
     matrix = vtk.vtkMatrix4x4()
     image.GetImageToWorldMatrix(matrix)
     extent = image.GetExtent()
@@ -113,7 +113,7 @@ def patchOfSegment(segment: Any, grid: Grid) -> Patch | None:
 
 
 def startOn(grid: Grid, part: Grid) -> tuple[int, int, int] | None:
-    """Which voxel (k, j, i) of ``grid`` is the first of ``part``; None for another lattice."""
+    """Return the voxel (k, j, i) of ``grid`` at which ``part`` begins; None for another lattice."""
     start = np.rint(grid.ijk(part.lps((0, 0, 0))))[::-1]
     if grid.cut(start, part.shape).matches(part):
         return triple(start)

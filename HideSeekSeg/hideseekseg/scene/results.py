@@ -194,17 +194,17 @@ class Results:
 
     @staticmethod
     def isOne(node: Any) -> bool:
-        """Whether a node holds the results of a run."""
+        """Return whether a node holds the results of a run."""
         return node.IsA("vtkMRMLSegmentationNode") and node.GetAttribute(_PLACE) is not None
 
     @staticmethod
     def isPicture(node: Any) -> bool:
-        """Whether a volume node is a healthy edit or a difference."""
+        """Return whether a volume node is a healthy edit or a difference."""
         return node.GetAttribute(_PICTURE) is not None
 
     @property
     def alive(self) -> bool:
-        """Whether the node is still in its scene."""
+        """Return whether the node is still in its scene."""
         scene = self.node.GetScene()
         return scene is not None and scene.IsNodePresent(self.node)
 
@@ -252,7 +252,7 @@ class Results:
 
     @property
     def run(self) -> dict[str, Any]:
-        """What ``create`` was given."""
+        """Return what ``create`` was given."""
         try:
             return as_type(dict[str, Any], json.loads(self.node.GetAttribute(_RUN) or "{}"))
         except (ValueError, RecursionError):  # of a damaged scene: the findings are what counts
@@ -260,7 +260,7 @@ class Results:
 
     @property
     def findings(self) -> Mapping[str, VertebraFinding]:
-        """What ``addVertebra`` was given, by level; empty for results of a loaded scene."""
+        """Return what ``addVertebra`` was given, by level; empty for results of a loaded scene."""
         return self._findings
 
     def tell(self, **facts: Any) -> None:
@@ -346,7 +346,7 @@ class Results:
 
     @property
     def canReturn(self) -> bool:
-        """Whether ``recreated`` has something to bring back: not after the scene was loaded."""
+        """Tell whether ``recreated`` can bring something back: not after the scene was loaded."""
         segmentation = self.node.GetSegmentation()
         segments = (
             segmentation.GetNthSegment(n) for n in range(segmentation.GetNumberOfSegments())
@@ -503,7 +503,7 @@ class Results:
         return edit, difference
 
     def here(self, lps: tuple[float, float, float]) -> tuple[float, float, float]:
-        """Where a position of the run (LPS mm) is now, should the CT have been moved since."""
+        """Return where a position of the run (LPS mm) is now: the CT may have been moved since."""
         now = toWorld(self.node) if self.alive else None
         if now is None:
             return lps

@@ -183,7 +183,7 @@ def _setLayers(view: Any, back: str, front: str | None, opacity: float) -> None:
 
 
 def _isPicture(view: Any) -> bool:
-    """Whether a view's foreground is a picture of the method."""
+    """Return whether a view's foreground is a picture of the method."""
     identity = view.GetForegroundVolumeID()
     node = view.GetScene().GetNodeByID(identity) if identity else None
     return node is not None and Results.isPicture(node)

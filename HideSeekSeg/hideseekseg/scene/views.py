@@ -97,7 +97,7 @@ def _isSagittal(sliceNode: Any) -> bool:
 
 
 def inHounsfield(ctNode: Any) -> bool:
-    """Whether a volume's values look like HU."""
+    """Return whether a volume's values look like HU."""
     return bool(is_hounsfield(_sample(ctNode)))
 
 
@@ -131,7 +131,7 @@ def showOverlay(segmentationNode: Any, shown: bool) -> None:
 
 
 def fillLesions(segmentationNode: Any, opacity: float) -> None:
-    """How much of a lesion's colour (0 to 1) lies over the slices; its outline stays."""
+    """Set how much of a lesion's colour (0 to 1) lies over the slices; its outline stays."""
     display = segmentationNode.GetDisplayNode()
     if display is not None:
         modifying = display.StartModify()

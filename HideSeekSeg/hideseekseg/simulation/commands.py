@@ -137,7 +137,7 @@ def _parts(recipe: Recipe) -> list[Recipe]:
 
 
 def _is_there(folder: Path, recipe: Recipe) -> bool:
-    """Whether a shard was written by this very recipe; InputError where by another one."""
+    """Return whether a shard was written by this very recipe; InputError where by another one."""
     path = folder / f"{recipe.name}.json"
     if not path.exists():
         return False

@@ -223,7 +223,7 @@ def choose_slices(rng: Rng, sample: Sample, diseased: bool, most: int | None) ->
 
 
 def broad_slices(body: Mask, least_share: float) -> Mask:
-    """Which slices (S,) of a body (S, P, I) show at least that share of what the broadest does."""
+    """Return which slices (S,) of a body (S, P, I) have so large a share of the broadest one's."""
     area = body.sum(axis=(1, 2))
     return np.asarray(area >= least_share * area.max())
 
@@ -312,12 +312,12 @@ def _patients(
 
 
 def _longest(own: Sequence[SourceVertebra]) -> int:
-    """How many vertebrae of a real patient a simulated one has; drawn ones stand alone."""
+    """Return how many vertebrae of a real patient a simulated one has; drawn ones stand alone."""
     return 1 if own[0].group == DRAWN else min(len(own), MOST_BODIES)
 
 
 def _share(own: Sequence[SourceVertebra]) -> float:
-    """How much of a set comes from one patient: more from a long scan, yet not in proportion."""
+    """Return the weight of a patient in a set: more for a long scan, yet not in proportion."""
     return 1.0 if own[0].group == DRAWN else min(np.sqrt(len(own)), MOST_SHARE)
 
 

@@ -164,7 +164,7 @@ def drawn_vertebrae(rng: Rng, count: int) -> list[SourceVertebra]:
 
 @lru_cache(maxsize=4096)
 def _crop_grid(vertebra: SourceVertebra, geometry: Geometry) -> Grid:
-    """Where the crop lies before it is turned: slow, and the same every time."""
+    """Return where the crop lies before it is turned: slow, and the same every time."""
     return crop_grid(vertebra.body, vertebra.ct.grid, geometry)
 
 

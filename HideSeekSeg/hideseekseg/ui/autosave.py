@@ -151,7 +151,7 @@ class Autosave:
         self._held.enter_context(locked(self.folder))
 
     def holds(self, text: str) -> bool:
-        """Whether the reader need save nothing: a copy that stays has this review."""
+        """Return whether the reader need save nothing: a copy that stays has this review."""
         return False
 
     def adopt(self, path: Path) -> Path:
@@ -356,7 +356,7 @@ class Recovery:
 
 
 def _has_all_of(one: Unfinished, ct: Any) -> bool:
-    """Whether the scene that was saved has all of a review, which then goes."""
+    """Return whether the scene that was saved has all of a review, which then goes."""
     there = _same(one.review, ct)
     if there is None or as_text(there.review) != as_text(one.review):
         return False

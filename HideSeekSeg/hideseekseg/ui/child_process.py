@@ -146,7 +146,7 @@ class ChildProcess(ABC):
 
     @property
     def running(self) -> bool:
-        """Whether the end of the process is still to come."""
+        """Return whether the end of the process is still to come."""
         return ChildProcess.current is self
 
     @property

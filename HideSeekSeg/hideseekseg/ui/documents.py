@@ -66,7 +66,7 @@ class ReviewDocuments:
 
     @property
     def writing(self) -> bool:
-        """Whether a document is being written."""
+        """Return whether a document is being written."""
         return self._document is not None
 
     def write(self, document: Document) -> None:

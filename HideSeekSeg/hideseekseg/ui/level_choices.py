@@ -17,7 +17,7 @@ TITLE = _("Vertebra levels")
 
 
 def choice_of(row: LevelRow) -> str:
-    """Which of ``CHOICES`` the row was understood as."""
+    """Return which of ``CHOICES`` the row was understood as."""
     return row.level or (ALL_BODIES if row.kind == "body" else NO_VERTEBRA)
 
 

@@ -138,7 +138,7 @@ class ReviewController:
 
     @property
     def entered(self) -> bool:
-        """Whether the window of the review is shown."""
+        """Return whether the window of the review is shown."""
         return self._entered
 
     @property

@@ -29,12 +29,12 @@ class ReviewSession:
 
     @property
     def alive(self) -> bool:
-        """Whether the results are still in their scene."""
+        """Return whether the results are still in their scene."""
         return self.results.alive
 
     @property
     def notes(self) -> list[str]:
-        """What the run remarked on the scan as a whole."""
+        """Return what the run remarked on the scan as a whole."""
         notes = self.results.run.get("notes", [])
         return [str(note) for note in notes] if isinstance(notes, list) else []
 
@@ -109,7 +109,7 @@ class ReviewSession:
 
     @property
     def scan(self) -> dict[str, str]:
-        """Which scan it is of, as ``scan_identity`` returns it; empty where nobody knows."""
+        """Return which scan it is of, as ``scan_identity`` returns it; empty where nobody knows."""
         known = self.results.run.get("scan")
         if known is None and self.results.ctNode is not None:  # a scene of version 0.1
             known = scanOf(self.results.ctNode)
@@ -159,6 +159,6 @@ def latest(complain: Callable[[str], None], ctNode: Any = None) -> ReviewSession
 
 
 def _moved(before: Item, now: Item, voxel_mm3: float) -> bool:
-    """Whether an outline is another one than before, beyond rounding."""
+    """Return whether an outline is another one than before, beyond rounding."""
     steps = (abs(a - b) for a, b in zip(before.centroid_lps, now.centroid_lps))
     return abs(before.volume_mm3 - now.volume_mm3) > voxel_mm3 / 2 or max(steps) > 0.01  # mm

@@ -182,7 +182,7 @@ def told(error: UserError) -> str:
 
 
 def not_kept(level: str) -> str:
-    """Why there is no healthy edit to show."""
+    """Return why there is no healthy edit to show."""
     text = _("The healthy edit of {level} was not kept: run “Segment metastases” again to see it.")
     return text.format(level=level)
 

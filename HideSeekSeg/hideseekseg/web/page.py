@@ -266,7 +266,7 @@ class ReviewPage:
 
     @property
     def actions(self) -> dict[str, Callable[..., Any]]:
-        """What the page may ask for, by name."""
+        """Return what the page may ask for, by name."""
         review = self.controller
         return {
             "choose": review.choose,
@@ -282,7 +282,7 @@ class ReviewPage:
             "threshold": review.set_threshold,
             "filter": review.filter,
             "overlay": review.toggle_outlines,
-            "flick": review.toggle_picture,
+            "togglePicture": review.toggle_picture,
         }
 
     def draw_review(self, shown: bool) -> None:

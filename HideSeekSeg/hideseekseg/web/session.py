@@ -208,7 +208,7 @@ class Session:
 
     @property
     def unsaved(self) -> bool:
-        """Whether the reader said something that no file of the reader has."""
+        """Return whether the reader said something that no file of the reader has."""
         work = self.review.session
         if work is None or not work.review.has_work:
             return False

@@ -276,7 +276,7 @@ class SliceViews:
 
     @property
     def centre(self) -> tuple[float, float, float] | None:
-        """Where the crosshair is, RAS mm."""
+        """Return where the crosshair is, RAS mm."""
         ras = [0.0, 0.0, 0.0]
         self._crosshair.GetCursorPositionRAS(ras)
         return ras[0], ras[1], ras[2]

@@ -157,7 +157,7 @@ class Patient:
         return ct.GetName() if ct else "", vertebrae.GetName() if vertebrae else ""
 
     def problems(self) -> list[str]:
-        """Why no run can start, one line each."""
+        """Return why no run can start, one line each."""
         return problems(self.ct, self.vertebrae, self.corrections)
 
     def rows(self) -> list[LevelRow]:
@@ -181,14 +181,14 @@ class Patient:
     def read_by(self, convention: str) -> None:
         """Read unnamed segments by a convention; "names" goes back to what the file says.
 
-        Corrections start anew.  Raises InputError for an unknown one, or a file that is none.
+        Corrections start anew.  Raises InputError for an unknown one, or a file without one.
         """
         self.corrections = {}
         if self.vertebrae is None or convention in ("", "names"):
             return
         if convention not in CONVENTIONS and not _is_file(convention):
             raise InputError(
-                shortened(convention), f"is none of {', '.join(CONVENTIONS)} and no file"
+                shortened(convention), f"is neither a file nor one of {', '.join(CONVENTIONS)}"
             )
         read = {row.segmentID: level_choices.as_read(row) for row in self._read()}
         for row in levelRows(self.vertebrae, {}, convention):

@@ -60,12 +60,12 @@ class CaseAutosave(Autosave):
 
     @property
     def begun(self) -> bool:
-        """Whether anything was written."""
+        """Return whether anything was written."""
         return self._begun
 
     @property
     def finished(self) -> bool:
-        """Whether the reader has read the case to its end."""
+        """Return whether the reader has read the case to its end."""
         return self._reading.finished
 
     def holds(self, text: str) -> bool:

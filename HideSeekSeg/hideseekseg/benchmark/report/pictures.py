@@ -270,7 +270,7 @@ class Hit:
 
 
 def try_boxes(method: Method, tuned: Tuned, subjects: Sequence[BenchmarkCase]) -> list[Hit]:
-    """How a method fares with each vertebra that a box reaches into, beside the scan's others."""
+    """Try a method on each vertebra that a box reaches into, beside the scan's others."""
     if isinstance(method, HideAndSeek):
         method = method.beside(subjects)
     boxed = [s for s in subjects if s.case.diseased]

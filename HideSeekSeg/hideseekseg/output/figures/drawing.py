@@ -27,7 +27,7 @@ DIFFERENCE_HU = 300.0
 
 
 def is_hounsfield(values: npt.NDArray[np.floating]) -> bool:
-    """Whether intensities around vertebrae look like HU: fat below 0, bone above 150."""
+    """Return whether intensities around vertebrae look like HU: fat below 0, bone above 150."""
     low, high = np.nanpercentile(values, [0.1, 99.5])
     return bool(low < 0 and high > 150)
 
@@ -43,7 +43,7 @@ def window(values: npt.NDArray[np.floating]) -> tuple[float, float]:
 def difference_limit(
     image: npt.NDArray[np.floating], differences: npt.NDArray[np.floating]
 ) -> float:
-    """How far the display of a difference goes to either side of zero.
+    """Return how far the display of a difference goes to either side of zero.
 
     In HU always as far, so that vertebrae and patients can be compared; else as ``reach``.
     """
@@ -51,7 +51,7 @@ def difference_limit(
 
 
 def reach(differences: npt.NDArray[np.floating]) -> float:
-    """How far a signed display goes to either side of zero."""
+    """Return how far a signed display goes to either side of zero."""
     sizes = np.abs(differences)
     return max(float(np.nanpercentile(sizes, 99.5)) if sizes.size else 1.0, 1e-6)
 

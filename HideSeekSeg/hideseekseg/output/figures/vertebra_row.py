@@ -162,7 +162,7 @@ def _write_findings(figure: Figure, x: float, y: float, row: VertebraRow) -> Non
 
 
 def _place(row: VertebraRow) -> str:
-    """Where the slice lies, as a sagittal picture cannot show left and right."""
+    """Return where the slice lies, as a sagittal picture cannot show left and right."""
     through = np.flatnonzero(row.evidence.body.any(axis=(1, 2)))
     middle = through.mean() if len(through) else (len(row.evidence.body) - 1) / 2
     off = (row.slice - middle) * row.evidence.grid.spacing[2]

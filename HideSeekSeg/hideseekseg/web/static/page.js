@@ -19,8 +19,8 @@
     redo: ["travel", true],
     switchType: ["switchType"],
     overlay: ["overlay"],
-    healthy: ["flick", "healthy"],
-    difference: ["flick", "difference"],
+    healthy: ["togglePicture", "healthy"],
+    difference: ["togglePicture", "difference"],
     nextCase: ["case", 1],
     previousCase: ["case", -1],
   };
