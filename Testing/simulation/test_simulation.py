@@ -78,6 +78,7 @@ from hideseekseg.simulation.source_vertebrae import (
 SMALL = Geometry("aligned", 32, slice_mm=2.4, body_pixels=26.0, margin_pixels=1.0)
 SPACING = (1.6, 0.8, 0.9)
 HEADER = "ct,segmentation,labels,patient,split\n"
+LEFT_OUT = HEADER.replace("split", "split,leave_out")
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -385,6 +386,15 @@ def test_whole_bodies_are_loaded_and_cut_ones_left_out(scan: Path) -> None:
     assert load_vertebrae(sources[1]) == []
 
 
+def test_a_segmentation_on_another_grid_than_its_ct_is_refused(scan: Path) -> None:
+    moved = sitk.ReadImage(str(scan / "bodies.nii.gz"))
+    moved.SetOrigin([moved.GetOrigin()[0] + 5.0, *moved.GetOrigin()[1:]])
+    sitk.WriteImage(moved, str(scan / "bodies.nii.gz"))
+    source = read_sources(scan / "sources.csv", scan)[0]
+    with pytest.raises(InputError, match=r"bodies\.nii\.gz: has another grid than ct\.nii\.gz"):
+        load_vertebrae(source)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -392,9 +402,10 @@ def test_whole_bodies_are_loaded_and_cut_ones_left_out(scan: Path) -> None:
         (b"", "needs the columns"),
         (b"ct,segmentation\na,b\n", "needs the columns"),
         (HEADER.encode() + b"ct.nii.gz,bodies.nii.gz\n", "line 2"),
+        (LEFT_OUT.encode() + b"ct,bodies,verse,1,training,T1 Th2\n", "unknown level 'Th2'"),
         (b"\xff\xfe\x00\x80 no text", "cannot be read"),
     ],
-    ids=["missing", "empty", "columns", "short row", "binary"],
+    ids=["missing", "empty", "columns", "short row", "unknown level", "binary"],
 )
 def test_broken_sources_file_is_one_clear_line(
     tmp_path: Path, content: bytes | None, words: str

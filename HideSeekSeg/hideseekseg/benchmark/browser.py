@@ -86,9 +86,8 @@ def serve(
     """Run ``hideseekseg app`` with these words until the block ends.
 
     ``library`` is the folder that ``hideseekseg`` is imported from, ``browser`` a program that the
-    server shall open itself in, ``state`` a folder where an earlier server left its reviews. Raises
-    RuntimeError where the
-    server does not start.
+    server shall open itself in, ``state`` a folder where an earlier server left its reviews.
+    Raises RuntimeError where the server does not start.
     """
     with tempfile.TemporaryDirectory() as private, tempfile.TemporaryDirectory() as empty:
         own = {"PYTHONPATH": str(library), "TMPDIR": private, "OMP_NUM_THREADS": "1"}

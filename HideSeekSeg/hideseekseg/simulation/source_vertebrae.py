@@ -16,12 +16,14 @@ import numpy as np
 from scipy import ndimage
 
 from ..anatomy.crop import Mask, crop_grid, oversampled, pooled
+from ..anatomy.label_conventions import LEVELS
 from ..errors import InputError
 from ..files import atomic, read_arrays, read_text
 from ..imaging.volume import Grid, Volume, bounding_box
 from ..model.profile import Geometry
 from .phantom.spine import draw_clean, label_value
-from .phantom.vertebra import LEVELS, random_settings
+from .phantom.vertebra import LEVELS as DRAWN_LEVELS
+from .phantom.vertebra import random_settings
 from .random_fields import Field, Rng, VertebraPatch, smooth_field
 
 # Vertebrae with less body than this are cut by the field of view and no use as canvas.
@@ -95,7 +97,7 @@ def read_sources(path: Path, data: Path) -> list[Source]:
 
     Paths are below ``data``; a label map in JSON stands beside the CSV.  A column ``leave_out`` may
     name levels that are not to be used, separated by spaces; other columns are for people.  Raises
-    InputError where the file cannot be read.
+    InputError where the file cannot be read or names a level that there is not.
     """
     sources = []
     for row in _rows(path):
@@ -103,6 +105,9 @@ def read_sources(path: Path, data: Path) -> list[Source]:
         labels = str(own_map) if own_map.suffix == ".json" else row["labels"]
         files = data / row["ct"], data / row["segmentation"]
         left_out = tuple((row.get("leave_out") or "").split())
+        if unknown := sorted(set(left_out) - set(LEVELS)):
+            cause = f"unknown level {unknown[0]!r} in its column leave_out: write C1 to S1"
+            raise InputError(path, cause)
         sources.append(Source(*files, labels, row["patient"], row["split"], left_out))
     return sources
 
@@ -123,7 +128,10 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def load_vertebrae(source: Source, margin_mm: float = 15.0) -> list[SourceVertebra]:
-    """Return the whole bodies of a source that are to be used, each with the CT around it."""
+    """Return the whole bodies of a source that are to be used, each with the CT around it.
+
+    Raises InputError where a file cannot be read or the two do not lie on one grid.
+    """
     # SimpleITK reads them: packed vertebrae do without, on machines that have none.
     from ..anatomy.body import CUT, find_body
     from ..anatomy.labelling import assign
@@ -131,11 +139,15 @@ def load_vertebrae(source: Source, margin_mm: float = 15.0) -> list[SourceVerteb
 
     ct = read_ct(source.ct)
     segmentation = read_segmentation(source.segmentation)
+    if not segmentation.grid.matches(ct.grid):
+        raise InputError(source.segmentation, f"has another grid than {source.ct.name}")
     vertebrae = []
     for found in assign(segmentation, source.labels):
         if found.level is None or found.kind == "other" or found.level in source.leave_out:
             continue
         mask = segmentation.mask(found.segment)
+        if not mask.any():
+            continue
         box = bounding_box(mask, margin=int(np.ceil(margin_mm / ct.grid.spacing.min())))
         grid = ct.grid.cut([s.start for s in box], mask[box].shape)
         body = find_body(mask[box], grid, kind=found.kind)
@@ -151,7 +163,7 @@ def drawn_vertebrae(rng: Rng, count: int) -> list[SourceVertebra]:
     """Vertebrae drawn from scratch, T1 to L5, before blur and noise; each is its own patient."""
     vertebrae = []
     for number in range(count):
-        level = str(rng.choice(LEVELS))
+        level = str(rng.choice(DRAWN_LEVELS))
         settings = random_settings(rng, (level,), SPACING_DRAWN_MM)
         settings = replace(settings, field=(90.0, 90.0), margin=20.0)
         clean = draw_clean(settings, rng)
