@@ -19,7 +19,7 @@ from helpers.app import PATIENCE, Served, Tab, open_tab
 from hideseekseg.imaging.reading import read_segmentation
 from hideseekseg.imaging.volume import Volume, to_sitk
 
-pytestmark = pytest.mark.slow  # three servers, and three runs
+pytestmark = pytest.mark.slow  # four servers, and five runs
 ACCEPTED = "([n]) => document.querySelectorAll('#candidates tr.accepted').length === n"
 
 
@@ -96,49 +96,6 @@ def first(
     out = tmp_path_factory.mktemp("first") / "out"
     with app.serve(*map(str, box_files), *words, "--out", str(out)) as served:
         yield First(served, open_tab(browser, served.url), out)
-
-
-def test_dicom_seg_of_a_dicom_series_is_downloaded(
-    browser: Any,
-    words: list[str],
-    box_spine: tuple[Volume, Volume],
-    box_files: tuple[Path, Path],
-    tmp_path: Path,
-) -> None:
-    """By upload: the server has no other copy of the series."""
-    pytest.importorskip("highdicom", reason="highdicom is not installed")
-    from helpers.dicom import pydicom, write_series
-
-    series = write_series(tmp_path / "series", box_spine[0])
-    with app.serve(*map(str, box_files), *words, "--out", str(tmp_path / "out")) as served:
-        tab = open_tab(browser, served.url)
-        tab.page.wait_for_selector("#segment:not([disabled])", timeout=PATIENCE)
-        before = tab.state("ct")
-        tab.page.click("text=Open…")
-        tab.page.set_input_files("#dicom-folder", str(series))
-        tab.page.set_input_files("#vertebrae-file", str(box_files[1]))
-        tab.page.select_option("#labels", "totalsegmentator")
-        tab.page.click("#open-load")
-        tab.until("([before]) => window.trame.state.get('ct') !== before", before)
-        segment(tab)
-        tab.page.click("#segment")  # once more: the upload goes from review to review
-        tab.until_state("running", True)
-        tab.until_state("running", False)
-        accept(tab)
-        tab.page.click("#dicom-seg")
-        ended = "document.querySelector('.links a') || document.querySelector('#message.error')"
-        tab.until(f"() => {ended}")
-        assert tab.text("#message span") == "Ready to download: lesions.dcm."
-        with tab.page.expect_download() as download:
-            tab.page.click(".links a:has-text('lesions.dcm')")
-        shutil.copy(download.value.path(), tmp_path / "lesions.dcm")
-        assert tab.complaints == []
-    segmentation = read_segmentation(tmp_path / "lesions.dcm")
-    (found,) = segmentation.segments
-    assert segmentation.mask(found).any() and "14799000" in found.terminology
-    (source,) = pydicom.dcmread(tmp_path / "lesions.dcm").ReferencedSeriesSequence
-    held = {str(pydicom.dcmread(x).SOPInstanceUID): x for x in series.iterdir()}
-    assert {x.ReferencedSOPInstanceUID for x in source.ReferencedInstanceSequence} <= {*held}
 
 
 def test_closing_the_tab_asks_only_where_verdicts_are_unsaved(first: First) -> None:
@@ -225,6 +182,47 @@ def test_refused_open_keeps_nothing_for_the_next_one(
         assert not list(first.served.private.rglob("uploads/*/*"))
 
 
+def test_dicom_seg_of_a_dicom_series_is_downloaded(
+    first: First,
+    box_spine: tuple[Volume, Volume],
+    box_files: tuple[Path, Path],
+    tmp_path: Path,
+) -> None:
+    """By upload: the server has no other copy of the series."""
+    pytest.importorskip("highdicom", reason="highdicom is not installed")
+    from helpers.dicom import pydicom, write_series
+
+    tab, series = first.tab, write_series(tmp_path / "series", box_spine[0])
+    title = tab.page.title()
+    tab.page.click("text=Open…")
+    tab.page.set_input_files("#ct-file", [])
+    tab.page.set_input_files("#dicom-folder", str(series))
+    tab.page.set_input_files("#vertebrae-file", str(box_files[1]))
+    tab.page.select_option("#labels", "totalsegmentator")
+    tab.page.click("#open-load")
+    tab.until("([old]) => document.title !== old && document.title.includes('[')", title)
+    segment(tab)
+    tab.page.click("#segment")  # once more: the upload goes from review to review
+    tab.until_state("running", True)
+    tab.until_state("running", False)
+    accept(tab)
+    tab.page.click("#dicom-seg")
+    ended = "document.querySelector('.links a') || document.querySelector('#message.error')"
+    tab.until(f"() => {ended}")
+    assert tab.text("#message span") == "Ready to download: lesions.dcm."
+    with tab.page.expect_download() as download:
+        tab.page.click(".links a:has-text('lesions.dcm')")
+    shutil.copy(download.value.path(), tmp_path / "lesions.dcm")
+    save(tab, tmp_path / "saved")
+    tab.until_state("unsaved", False)
+    segmentation = read_segmentation(tmp_path / "lesions.dcm")
+    (found,) = segmentation.segments
+    assert segmentation.mask(found).any() and "14799000" in found.terminology
+    (source,) = pydicom.dcmread(tmp_path / "lesions.dcm").ReferencedSeriesSequence
+    held = {str(pydicom.dcmread(x).SOPInstanceUID): x for x in series.iterdir()}
+    assert {x.ReferencedSOPInstanceUID for x in source.ReferencedInstanceSequence} <= {*held}
+
+
 def test_saved_review_is_not_offered_again(first: First, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even after kill -9: nothing of it is lost."""
     assert first.tab.complaints == []
@@ -264,15 +262,17 @@ def test_review_is_offered_again_after_the_server_was_killed(
     browser: Any,
     words: list[str],
     box_files: tuple[Path, Path],
+    other: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An uploaded scan, reviewed and never saved, when the power goes."""
-    state = tmp_path / "state"
-    with app.serve(*words, state=state) as served:
+    state, before = tmp_path / "state", (str(other), str(box_files[1]), *words)
+    with app.serve(*before, state=state) as served:
         tab = open_tab(browser, served.url)
+        title = tab.page.title()
         opened(tab, *box_files)
-        tab.until_state("ct", "ct")
+        tab.until("([old]) => document.title !== old && document.title.includes('[')", title)
         tab.page.wait_for_selector("#segment:not([disabled])", timeout=PATIENCE)
         segment(tab)
         accept(tab, "half of the body")
@@ -289,7 +289,7 @@ def test_review_is_offered_again_after_the_server_was_killed(
     about = json.loads((left / "about.json").read_text("utf-8"))
     about["source"] |= {"slicer": True}
     (left.with_name("slicer") / "about.json").write_text(json.dumps(about), "utf-8")
-    with app.serve(*words, state=state) as served:
+    with app.serve(*before, state=state) as served:
         tab = open_tab(browser, served.url)
         assert len(tab.page.query_selector_all(".offer")) == 1
         assert "1 accepted" in tab.text(".offer") and "ct [" in tab.text(".offer")
