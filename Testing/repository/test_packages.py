@@ -89,9 +89,14 @@ def test_wheel_has_the_library_with_all_its_files_and_not_the_panel(wheel: Path)
     assert (library / "web" / "static" / "icon.png").read_bytes() == icon.read_bytes()
 
 
+@pytest.fixture(scope="module")
+def fresh(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment with the wheel, beside what that of the tests has."""
+    return fresh_environment(tmp_path_factory.mktemp("environment"), sys.executable, wheel)
+
+
 @pytest.mark.slow
-def test_wheel_runs_in_a_fresh_environment(wheel: Path, tmp_path: Path) -> None:
-    fresh = fresh_environment(tmp_path, sys.executable, wheel)
+def test_wheel_runs_in_a_fresh_environment(fresh: Path, tmp_path: Path) -> None:
     command = fresh.with_name("hideseekseg" + fresh.suffix)
     run(tmp_path, command, "example", "--out", "example")
     printed = run(tmp_path, command, "segment", *EXAMPLE, "--levels", "T12", "--out", "result")
@@ -128,11 +133,12 @@ def review_in_the_browser(tab: Any, out: Path) -> None:
 
 @pytest.mark.slow
 def test_app_of_the_wheel_serves_its_page_and_finds_the_lesions(
-    wheel: Path, tmp_path: Path
+    wheel: Path, fresh: Path, tmp_path: Path
 ) -> None:
     if not app.app_python():
         pytest.skip("trame-slicer is not installed")
-    fresh = fresh_environment(tmp_path, app.app_python(), wheel)
+    if app.app_python() != sys.executable:
+        fresh = fresh_environment(tmp_path, app.app_python(), wheel)
     with app.serve_with(str(fresh), "--out", str(tmp_path / "out"), library=tmp_path) as served:
         visitor = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
         assert b"<html" in visitor.open(served.url, timeout=60).read()
