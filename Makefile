@@ -28,6 +28,7 @@ app: $(VENV)/ready-app
 # Beside another busy process, threads that spin while they wait for each other take the processor
 # from it: five times the seconds.
 test test-slicer-5.12: export OMP_WAIT_POLICY ?= PASSIVE
+test test-slicer-5.12: export OPENBLAS_NUM_THREADS ?= 1
 test: $(VENV)/ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

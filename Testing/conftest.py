@@ -29,15 +29,18 @@ LEVELS = ("T11", "T12", "L1")
 # The files that take longest, longest first: begun last, one of them would keep a process at work
 # while the others have nothing left to do.
 LONGEST = (
-    *("cohort/test_cohort.py", "web/test_app_safety.py", "cli/test_cli.py", "web/test_app.py"),
-    *("training/test_training_commands.py", "cli/test_scan_checks.py", "web/test_app_reviews.py"),
-    *("method/test_attribution.py", "model/test_sampling.py", "panel/test_panel_run.py"),
-    *("benchmark/test_speed.py", "training/test_manifest.py"),
-    *("repository/test_packages.py", "benchmark/test_app_benchmark.py", "model/test_bundle.py"),
-    *("benchmark/test_benchmark_command.py", "ui/test_child_process.py", "cli/test_hostile.py"),
-    *("benchmark/test_benchmark_methods.py", "training/test_confidence.py"),
-    *("method/test_pipeline.py", "simulation/test_simulation.py", "cli/test_result_folder.py"),
-    *("training/test_distributed.py", "training/test_training.py", "web/test_app_dicom.py"),
+    *("cohort/test_cohort.py", "web/test_app_safety.py", "web/test_app_reviews.py"),
+    *("web/test_app.py", "panel/test_panel_run.py", "benchmark/test_app_benchmark.py"),
+    *("pacs/test_archive.py", "cli/test_cli.py", "repository/test_packages.py"),
+    *("model/test_bundle.py", "benchmark/test_speed.py", "training/test_training_commands.py"),
+    *("method/test_attribution.py", "benchmark/test_benchmark_methods.py"),
+    *("ui/test_child_process.py", "web/test_app_views.py", "model/test_sampling.py"),
+    *("cli/test_scan_checks.py", "simulation/test_simulation.py", "training/test_training.py"),
+    *("panel/test_panel_review.py", "panel/test_module.py", "cli/test_hostile.py"),
+    *("cli/test_result_folder.py", "benchmark/test_benchmark_command.py", "method/test_each.py"),
+    *("panel/test_panel_pictures.py", "anatomy/test_body.py", "web/test_app_dicom.py"),
+    *("training/test_distributed.py", "training/test_confidence.py", "training/test_manifest.py"),
+    *("method/test_pipeline.py", "ui/test_review_controller.py"),
 )
 
 

@@ -148,6 +148,19 @@ def test_quiet_is_quiet(segment: Words, capfd: pytest.CaptureFixture[str]) -> No
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks into /proc")
+def test_one_thread_is_one_thread(segment: Words) -> None:
+    """No library keeps others, which would wait busily beside other work."""
+    code = "import os, sys; from hideseekseg.cli.main import main; main(sys.argv[1:])"
+    code += "; print(len(os.listdir('/proc/self/task')))"
+    free = {name: text for name, text in os.environ.items() if not name.endswith("NUM_THREADS")}
+    words = [sys.executable, "-c", code, *segment, "--threads", "1", "--device", "cpu", "--quiet"]
+    done = subprocess.run(
+        words, env={**free, "PYTHONPATH": str(LIBRARY)}, capture_output=True, text=True
+    )
+    assert done.stdout == "1\n", done.stderr
+
+
 def test_levels_and_threshold_are_honoured(
     segment: Words, tiny_weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -101,8 +101,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     args = _parser().parse_args(arguments)
-    # Threads that wait busily for each other are ten times slower on a machine with other work.
+    # Threads that wait busily for each other are ten times slower on a machine with other work, and
+    # those of numpy's linear algebra have too little to do to be worth it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         _check_address_space()
         return int(args.run(args))
