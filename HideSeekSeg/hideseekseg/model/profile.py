@@ -128,7 +128,7 @@ class Schedule:
     """How the diffusion is run.
 
     "render": inversion with ``invert_steps`` then rendering with ``render_steps``, by ``solver``:
-    "ddim" (the paper), or "multistep", which comes as far with few steps (``model.solver``).
+    "ddim" (the paper), or "multistep", which comes as far with few steps (``model.sampling``).
     "single-shot": the mean of x0-hat over ``draws`` seeded noises at diffusion time ``noise_level``
     (0..1 of T); with ``opposite_noise`` every second draw is the one before it with the other sign,
     so that what is odd in the noise cancels.  ``reconstruction``: rendered as the edit is (the

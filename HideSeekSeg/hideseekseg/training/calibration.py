@@ -59,7 +59,7 @@ class SeenCandidate:
 
     @property
     def true(self) -> bool:
-        """Whether it finds a true lesion."""
+        """Return whether it finds a true lesion."""
         return any(iou >= LEAST_IOU for iou in self.ious)
 
 
@@ -250,7 +250,7 @@ def vertebra_probabilities(confidence: Confidence, seen: Sequence[SeenVertebra])
 
 
 def judge(confidence: Confidence, seen: Sequence[SeenVertebra]) -> list[Judged]:
-    """All probabilities of vertebrae that were observed."""
+    """Compute all probabilities of vertebrae that were observed."""
     p = vertebra_probabilities(confidence, seen)
     return [
         Judged(one, float(own), tuple(_probability(confidence, c, own) for c in one.candidates))
@@ -439,7 +439,7 @@ def choose(confidence: Confidence, seen: Sequence[SeenVertebra]) -> Choice:
     The threshold is the one worth most by the mean F1 of both types, less what false findings in
     healthy vertebrae cost, of those that leave at most ``MOST_FALSE`` false findings per real
     healthy vertebra; the highest where none does.  F1 and findings are counted with each patient
-    judged by the others: nobody is a witness to his own fit.
+    judged by the others: no patient is judged by a fit to it.
     """
     p = vertebra_probabilities(confidence, seen)
     diseased = np.array([one.diseased for one in seen])

@@ -95,7 +95,7 @@ class Slices:
 
     @property
     def label_only(self) -> bool:
-        """Whether neither twins nor lesions are known."""
+        """Return whether neither twins nor lesions are known."""
         return len(self.twin) == 0
 
 
@@ -122,7 +122,7 @@ class Batch:
 
 
 def load_slices(folder: Path, profile: Profile, without: Sequence[str] = ()) -> Slices:
-    """All shards of a folder that ``simulate`` or ``prepare`` wrote, but not of both.
+    """Read all shards of a folder that ``simulate`` or ``prepare`` wrote, but not of both.
 
     Patients named by ``without`` are left out.  Where the profile wants central slices, only these.
     Raises InputError where there is no shard, or no patient is left.
@@ -156,7 +156,7 @@ def load_slices(folder: Path, profile: Profile, without: Sequence[str] = ()) -> 
 
 
 def patients_of(folder: Path) -> set[str]:
-    """All patients in the shards of a folder; raises InputError where there is no shard."""
+    """Return all patients in the shards of a folder; raise InputError where there is no shard."""
     patients: set[str] = set()
     for shard in _shards(folder):
         patients.update(read_shard(shard, {"patient"})["patient"].tolist())
@@ -340,7 +340,7 @@ def make_batch(
 
 
 def feathered_tensor(body: Tensor, margin: float) -> Tensor:
-    """As ``anatomy.crops.feathered``, for bodies (N, 1, H, W) of 0 and 1 on the tensor's device."""
+    """As ``anatomy.crop.feathered``, for bodies (N, 1, H, W) of 0 and 1 on the tensor's device."""
     reach = int(margin + 1.5)
     padded = functional.pad(body, [reach] * 4)
     height, width = body.shape[-2:]

@@ -43,7 +43,7 @@ class ProcessGroup:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Return whether this is the process that writes and reports."""
         return self.rank == 0
 
     def random(self, seed: int, step: int) -> np.random.Generator:
@@ -69,7 +69,7 @@ class ProcessGroup:
         return [float(value) for value in shared]
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process: all must stop at the same step, or none."""
+        """Return whether the flag is set in any process: all stop at the same step, or none."""
         return self.means([float(flag)])[0] > 0
 
     def from_leader(self, tensor: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ Say = Callable[[str], None]
 
 
 def counter(say: Say, what: str) -> Callable[[int, int], None]:
-    """Says a line at every tenth of the way, with the time left."""
+    """Return what reports each tenth of the way, with the time left."""
     began = time.monotonic()
 
     def count(done: int, total: int) -> None:
@@ -134,7 +134,7 @@ def counter(say: Say, what: str) -> Callable[[int, int], None]:
 
 
 def stage_teller(say: Say) -> Callable[[TrainingProgress], None]:
-    """Says a line at every 200th step of training, and at the last."""
+    """Return what reports every 200th step of training, and the last."""
 
     def tell(now: TrainingProgress) -> None:
         if now.step % 200 == 0 or now.step == now.steps or now.seconds_left <= 0:
@@ -184,7 +184,7 @@ class TrainingStage:
 
 
 def share_done(stage: TrainingStage, step: int, spent: float) -> float:
-    """How much of the stage is over after so many steps and seconds; 1 at its end."""
+    """Return how much of the stage is over after so many steps and seconds; 1 at its end."""
     timed = 0.0 if stage.seconds is None else spent / stage.seconds
     return max(step / stage.steps if stage.steps else 1.0, timed)
 

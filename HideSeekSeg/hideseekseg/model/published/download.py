@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from ... import __version__
 from ...errors import DownloadError
-from ...files import open_regular, read_json
+from ...files import atomic, open_regular, read_json
 
 CODE = "https://github.com/matanat/hide_and_seek"
 HUB = "https://huggingface.co/matanatad/dae_verts"
@@ -233,9 +233,8 @@ def _remembered(folder: Path, source: PublishedFile) -> dict[str, Any]:
 def _remember(folder: Path, source: PublishedFile, **facts: str | None) -> None:
     known = {"address": source.address, **_remembered(folder, source), **facts}
     text = json.dumps({**_memory(folder), source.name: known}, indent=2) + "\n"
-    temporary = folder / f".{MEMORY}"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(folder / MEMORY)
+    with atomic(folder / MEMORY) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _memory(folder: Path) -> dict[str, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 A pickle is a program: whoever loads it runs what it names.  Here its opcodes are read as data, on a
 small stack of our own.  Nothing is imported, and a name in the file does no more than choose one of
-the few meanings of ``pickle_values``; any other name, opcode or type is refused.  Understood are
+the few meanings that are known here; any other name, opcode or type is refused.  Understood are
 protocols 2 to 5 of the standard library and the uncompressed files of joblib, which writes the
 bytes of every array into the midst of the pickle.
 """
