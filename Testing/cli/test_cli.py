@@ -352,12 +352,12 @@ def test_stop_before_anything_is_finished_writes_nothing(
 
 
 def test_example_can_be_segmented(
-    tiny_weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    calm_weights: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The embedded example from end to end, its bodies derived from whole vertebrae."""
     assert main(["example", "--out", str(tmp_path)]) == 0
     ct, vertebrae = capfd.readouterr().out.split()
-    words = ["--labels", "totalsegmentator", "--weights", str(tiny_weights), "--quiet"]
+    words = ["--labels", "totalsegmentator", "--weights", str(calm_weights), "--quiet"]
     assert main(["segment", ct, vertebrae, "--out", str(tmp_path / "out"), *words]) == 0
     data = json.loads((tmp_path / "out" / "candidates.json").read_text("utf-8"))
     assert [v["level"] for v in data["vertebrae"]] == ["T10", "T11", "T12", "L1", "L2"]
