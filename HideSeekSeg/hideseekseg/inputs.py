@@ -25,9 +25,10 @@ class Options:
     """Options of the user.
 
     ``labels`` is a label convention as in ``labelling.assign``; ``levels`` restricts the run to
-    some; ``threshold`` replaces that of the weights, ``schedule`` (see ``scheduled``) theirs;
-    ``all_slices`` analyses all slices, also where the weights were trained on central ones;
-    ``accept_orientation`` goes on where header, levels or outlines contradict the anatomy.
+    some, whose findings are those of a run of all; ``threshold`` replaces that of the weights,
+    ``schedule`` (see ``scheduled``) theirs; ``all_slices`` analyses all slices, also where the
+    weights were trained on central ones; ``accept_orientation`` goes on where header, levels or
+    outlines contradict the anatomy.
     Raises InputError for a level or a threshold that does not exist.
     """
 
@@ -63,6 +64,11 @@ class CheckedInputs:
     levels: tuple[str, ...]
     checks: SpineChecks
     agreement: Agreement
+
+    @property
+    def segmented(self) -> tuple[str, ...]:
+        """Return all levels that are segmented, chosen or not, from the head down."""
+        return levels_of(self.assignments)
 
     @property
     def notes(self) -> list[str]:

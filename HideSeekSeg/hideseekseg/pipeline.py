@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,7 +28,6 @@ from .anatomy.localization import (
     LocatedBody,
     all_bodies,
     close_up,
-    levels_of,
     locate_body,
     spine_axes,
 )
@@ -115,10 +114,6 @@ def _change(
 
 
 NEVER = 2.0  # a gate that no P reaches
-WITHOUT_OTHERS = (
-    "the chosen vertebrae were judged without the patient's others, which these weights compare"
-    " them with: scores differ from those of a whole run"
-)
 Analysed = tuple[VertebraFinding, Evidence | None]
 T = TypeVar("T")
 
@@ -130,7 +125,10 @@ def segment_spine(
     should_stop: Callable[[], bool] = lambda: False,
     keep: Callable[[VertebraFinding, Evidence | None], str] | None = None,
 ) -> Result:
-    """Find the lesions of every segmented vertebra, from the head down.
+    """Find the lesions of every segmented vertebra, or of the chosen ones, from the head down.
+
+    Weights that judge a vertebra beside the patient's others see all of these, whichever are
+    chosen: so a vertebra's finding is the same alone and in a run of all.
 
     ``keep`` gets each vertebra once it is finished and returns the file it wrote, for the event.
     Every vertebra is in the result, "not analysed" where a stop left it out; ``run["stopped"]``
@@ -147,43 +145,37 @@ def segment_spine(
     chosen = model.profile.decision.threshold if options.threshold is None else options.threshold
     facts = _facts(model, assignments)
     facts["notes"] = inputs.notes
-    if sees_patient(model.profile) and len(levels) < len(levels_of(assignments)):
-        facts["notes"].append(WITHOUT_OTHERS)
     left_out = () if options.levels else tuple(_without_level(assignments, checks))
     on_event(_started(facts, levels, left_out))
     for note in facts["notes"]:
         on_event(Message("warning", note))
-    watch = ProgressReporter(on_event, should_stop, levels)
+    patient = inputs.segmented
+    beside = patient if sees_patient(model.profile) else ()
+    watch = ProgressReporter(on_event, should_stop, levels, beside)
     findings = {level: _not_analysed(level, STOPPED) for level in levels}
     evidence: dict[str, Evidence] = {}
     finished: list[str] = []
-    marked = all_bodies(segmentation, assignments, inputs.bodies)
-    axes = spine_axes(segmentation, assignments)
-
-    @cache
-    def prepared(level: str) -> Prepared:
-        if level in checks.obstacles:  # spares the search for a body that is none
-            site = LocatedBody(level, None, "given", ())
-        else:
-            site = locate_body(level, segmentation, assignments, ct.grid, marked, axes[level])
-        return prepare(checks.applied(site), ct, model.profile.geometry)
+    vertebrae = _Vertebrae(inputs, model.profile, watch)
 
     try:
-        scale, cut = _scale(ct, segmentation.source, levels, prepared, watch)
+        # Chosen vertebrae that surely show HU spare weights without context all others.
+        asked = (beside or levels, patient)
+        scale, cut = _scale(ct, segmentation.source, asked, vertebrae)
         if agreement.refusal:  # what is not a CT was recognised by its values
             raise SegmentationError(segmentation.source, agreement.refusal)
         facts["hounsfield"] = scale.is_hu
         flags = (*agreement.flags, *((cut,) if cut else ()))
         seen_by_networks: dict[str, VertebraInput] = {}
         encoded: dict[str, Encoded] = {}
-        if sees_patient(model.profile):
-            vertebrae = [prepared(level) for level in levels]
-            seen_by_networks = _inputs(vertebrae, scale, options.all_slices, model.profile)
+        if beside:
+            ready = vertebrae.all(beside)
+            seen_by_networks = _inputs(ready, scale, options.all_slices, model.profile)
             every = partial(_encode_all, seen_by_networks, watch)
             encoded, model = _where_it_fits(every, model, on_event)
+            _forget(set(beside).difference(levels), vertebrae.known, seen_by_networks, encoded)
         for level in levels:
-            known = seen_by_networks.get(level), encoded.get(level)
-            job = _Job(prepared(level), scale, chosen, options.all_slices, *known)
+            before = seen_by_networks.get(level), encoded.get(level)
+            job = _Job(vertebrae.one(level), scale, chosen, options.all_slices, *before)
             work = partial(_analyse, job, ct, watch)
             (finding, seen), model = _where_it_fits(work, model, on_event)
             findings[level] = replace(finding, flags=(*flags, *finding.flags))
@@ -200,35 +192,79 @@ def segment_spine(
     return Result((*findings.values(), *left_out), chosen, facts, evidence)
 
 
+class _Vertebrae:
+    """The vertebrae of a run, each made ready when it is first asked for."""
+
+    def __init__(self, inputs: CheckedInputs, profile: Profile, watch: ProgressReporter) -> None:
+        self.known: dict[str, Prepared] = {}
+        self._inputs, self._profile, self._watch = inputs, profile, watch
+        labels = inputs.segmentation, inputs.assignments
+        self._marked, self._axes = all_bodies(*labels, inputs.bodies), spine_axes(*labels)
+
+    def one(self, level: str) -> Prepared:
+        """Return a vertebra, ready for the method or with its obstacle."""
+        if level not in self.known:
+            self.known[level] = self._prepare(level)
+        return self.known[level]
+
+    def all(self, levels: Sequence[str]) -> Iterator[Prepared]:
+        """Yield some vertebrae; before each new one its progress is told, and a stop heard."""
+        for n, level in enumerate(levels):
+            if level not in self.known:
+                self._watch.preparation(level, n, len(levels))
+            yield self.one(level)
+
+    def _prepare(self, level: str) -> Prepared:
+        inputs, checks = self._inputs, self._inputs.checks
+        labels, grid = (inputs.segmentation, inputs.assignments), inputs.ct.grid
+        if level in checks.obstacles:  # spares the search for a body that is none
+            site = LocatedBody(level, None, "given", ())
+        else:
+            site = locate_body(level, *labels, grid, self._marked, self._axes[level])
+        return prepare(checks.applied(site), inputs.ct, self._profile.geometry)
+
+
 def _scale(
     ct: Volume,
     source: str,
-    levels: Sequence[str],
-    prepared: Callable[[str], Prepared],
-    watch: ProgressReporter,
+    asked: Sequence[tuple[str, ...]],
+    vertebrae: _Vertebrae,
 ) -> tuple[Calibration, str]:
     """Return the intensity scale, as soon as more than half of the vertebrae agree on HU.
 
     With it goes a flag, empty where the scale does not seem to be cut off.  So the first results
-    need not wait for the last bodies.
+    need not wait for the last bodies.  ``asked`` holds the levels to look at, and the scan's, which
+    are looked at where the first do not settle it: a scale that must be found by landmarks does not
+    depend on the vertebrae that were chosen.
 
     Raises SegmentationError or NotCTError where no vertebra can be analysed for one reason.
     """
-    known: list[Prepared] = []
+    seen: list[Prepared] = []
     usable: list[Landmarks] = []
-    for level in levels:
-        watch.preparation(level)
-        known.append(prepared(level))
-        usable = [v.landmarks for v in known if v.landmarks and not v.obstacle]
-        if surely_hounsfield(ct, usable, len(levels)):
-            return HOUNSFIELD, cut_off(ct, usable, HOUNSFIELD)
-    if all(v.site.body is None and not v.site.obstacle for v in known):
+    for levels in dict.fromkeys(asked):
+        seen = []
+        for vertebra in vertebrae.all(levels):
+            seen.append(vertebra)
+            usable = [v.landmarks for v in seen if v.landmarks and not v.obstacle]
+            if surely_hounsfield(ct, usable, len(levels)):
+                cut = cut_off(ct, usable, HOUNSFIELD)
+                if not cut or levels == asked[-1]:
+                    return HOUNSFIELD, cut
+                break
+    if all(v.site.body is None and not v.site.obstacle for v in seen):
         raise SegmentationError(source, f"does not overlap with the CT {ct.name}")
     if not usable:
-        reasons = sorted({v.obstacle for v in known})
+        reasons = sorted({v.obstacle for v in seen})
         raise NotCTError(ct.source, f"no vertebra can be analysed: {', '.join(reasons)}")
     scale = calibrate(ct, usable)
     return scale, cut_off(ct, usable, scale)
+
+
+def _forget(levels: Iterable[str], *held: dict[str, Any]) -> None:
+    """Let go of vertebrae that were looked at for the sake of others."""
+    for level in levels:
+        for one in held:
+            one.pop(level, None)
 
 
 def _where_it_fits(
@@ -261,7 +297,7 @@ class _Job:
 
 
 def _inputs(
-    vertebrae: Sequence[Prepared], scale: Calibration, all_slices: bool, profile: Profile
+    vertebrae: Iterable[Prepared], scale: Calibration, all_slices: bool, profile: Profile
 ) -> dict[str, VertebraInput]:
     """Return what the networks see of each vertebra that can be analysed, by its level."""
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from .events import Event, Progress
 
@@ -23,38 +24,44 @@ class Stopped(Exception):  # noqa: N818 - no error, the user's wish
 
 
 class ProgressReporter:
-    """Turn finished steps into Progress events; raise Stopped once a stop was requested."""
+    """Turn finished steps into Progress events; raise Stopped once a stop was requested.
+
+    ``levels`` are analysed; before that all of ``beside`` are encoded, none where weights see one
+    vertebra alone.  The fraction counts both, and never falls.
+    """
 
     def __init__(
         self,
         on_event: Callable[[Event], None],
         should_stop: Callable[[], bool],
         levels: Sequence[str],
+        beside: Sequence[str] = (),
     ) -> None:
         self._on_event, self._should_stop = on_event, should_stop
-        self._levels = levels
+        self._levels, self._beside = levels, beside
         self._began = time.monotonic()
         self._analysis_began = self._began
-        self._ready = PREPARATION
+        preparation, encoding = PREPARATION * len(beside or levels), BESIDE * len(beside)
+        analysis = (1 - PREPARATION - (BESIDE if beside else 0)) * len(levels)
+        whole = preparation + encoding + analysis
+        self._prepared, self._ready = preparation / whole, (preparation + encoding) / whole
+        self._fraction = 0.0
 
     @property
     def seconds(self) -> float:
         """Return the seconds since the run began."""
         return time.monotonic() - self._began
 
-    def preparation(self, level: str) -> None:
-        """Report that a body is about to be located."""
-        n = self._levels.index(level)
-        share = PREPARATION * n / len(self._levels)
-        self._tell(Progress(level, "body", n, len(self._levels), share))
+    def preparation(self, level: str, n: int, total: int) -> None:
+        """Report that a body is about to be located, after ``n`` of ``total``."""
+        self._tell(Progress(level, "body", n, total, self._prepared * n / total))
         self._analysis_began = time.monotonic()
 
     def beside(self, level: str) -> None:
         """Tell that a vertebra is about to be encoded, before the first of all is judged."""
-        n = self._levels.index(level)
-        share = PREPARATION + BESIDE * n / len(self._levels)
-        self._tell(Progress(level, "encode", n, len(self._levels), share))
-        self._ready = PREPARATION + BESIDE
+        n, total = self._beside.index(level), len(self._beside)
+        share = self._prepared + (self._ready - self._prepared) * n / total
+        self._tell(Progress(level, "encode", n, total, share))
         self._analysis_began = time.monotonic()
 
     def step(self, level: str, step: str, done: int, total: int) -> None:
@@ -70,7 +77,8 @@ class ProgressReporter:
     def _tell(self, progress: Progress) -> None:
         if self._should_stop():
             raise Stopped
-        self._on_event(progress)
+        self._fraction = max(self._fraction, progress.fraction)
+        self._on_event(replace(progress, fraction=self._fraction))
 
 
 def duration(seconds: float) -> str:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from itertools import permutations, product
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from helpers.models import CPU, FAST, filled, tiny_images
+from helpers.vertebrae import TOY
 from hideseekseg.anatomy.body import CUT
 from hideseekseg.anatomy.localization import move
 from hideseekseg.anatomy.quality import METAL_NEARBY
@@ -25,6 +27,8 @@ from hideseekseg.imaging.volume import Grid, Volume, resample
 from hideseekseg.inputs import Options, check_inputs
 from hideseekseg.lesions import p_of_vertebra
 from hideseekseg.model.autoencoder import DiffusionAutoencoder
+from hideseekseg.model.classifier import LinearClassifier
+from hideseekseg.model.profile import Confidence, Decision
 from hideseekseg.model.weights import Model, load_model
 from hideseekseg.pipeline import segment_spine
 
@@ -373,3 +377,188 @@ def test_p_of_vertebra_needs_neighbours() -> None:
     """One slice that stands out says less than three in a row."""
     assert p_of_vertebra(np.array([0, 0, 0.9, 0, 0])) == pytest.approx(0.3)
     assert p_of_vertebra(np.array([0, 0.6, 0.6, 0.6, 0])) == pytest.approx(0.6)
+
+
+# --- Some vertebrae alone, and all ----------------------------------------------------------------
+
+FIVE = {"T11": 33, "T12": 32, "L1": 31, "L2": 30, "L3": 29}
+
+
+@pytest.fixture(scope="module")
+def five() -> Spine:
+    """Five boxes of bone, each denser than the one above, two of them with a lesion."""
+    grid = Grid((102, 40, 44), np.array(np.diag([2.0, 2.0, 2.0, 1.0])))
+    rng = np.random.default_rng(7)
+    hu = rng.normal(40, 12, grid.shape)
+    hu[:, :4] = -1000
+    labels = np.zeros(grid.shape, np.uint8)
+    for n, value in enumerate(FIVE.values()):
+        top = 95 - 19 * n
+        body = (slice(top - 13, top), slice(14, 30), slice(12, 32))
+        labels[body] = value
+        hu[body] = 450
+        inner = tuple(slice(s.start + 1, s.stop - 1) for s in body)
+        hu[inner] = 150 + 20 * n + rng.normal(0, 30, hu[inner].shape)
+    hu[66:72, 18:25, 16:23] = 20
+    hu[28:34, 18:24, 20:26] = 800
+    return Volume(hu.astype(np.float32), grid, "ct"), Volume(labels, grid, "bodies")
+
+
+def own_weights(context: bool) -> Model:
+    """Untrained weights for HU, which see a patient's other vertebrae or one alone."""
+    architecture = replace(TOY.architecture, contrast=True, context=context)
+    confidence = Confidence(
+        (-1.0, 0.3, 0.5), -2.0, lytic=(0.0, 4.0, 0.5, *[0.0] * 4), blastic=(1.0, *[0.0] * 6)
+    )
+    profile = replace(
+        TOY,
+        architecture=architecture,
+        geometry=replace(TOY.geometry, slice_mm=8.0),
+        schedule=FAST,
+        decision=Decision(gate_p=0.0, healthy_p=0.01, min_pixels=3),
+        confidence=confidence if context else Confidence(),
+    )
+    network = filled(architecture)
+    z = network.encode(tiny_images(16)).double()
+    coef = torch.linspace(-1, 1, architecture.latent)
+    return Model(network, LinearClassifier(coef, 0.5, z.mean(0), z.std(0)), profile, CPU, "")
+
+
+Whole = tuple[Spine, Model, Result]
+
+
+def run_bodies(
+    scan: Spine, model: Model, *levels: str, names: Mapping[str, int] = FIVE, **watched: Any
+) -> Result:
+    """Run on bodies that are called by their levels."""
+    ct, labels = scan
+    there = [(name, value) for name, value in names.items() if (labels.array == value).any()]
+    segments = tuple(Segment("", f"{name} body", value, 0) for name, value in there)
+    bodies = Segmentation((labels,), segments, "bodies.seg.nrrd")
+    return segment_spine(check_inputs(ct, bodies, Options(levels=levels)), model, **watched)
+
+
+def relabelled(labels: Volume, level: str, value: int) -> Volume:
+    array = np.where(labels.array == FIVE[level], np.uint8(value), labels.array)
+    return replace(labels, array=array)
+
+
+@pytest.fixture(scope="module")
+def wholes(five: Spine) -> dict[tuple[str, bool], Whole]:
+    """Scans in HU or not, with metal in T12 or a label that is more than T12, and all findings.
+
+    The second key: whether the weights see the patient's other vertebrae.
+    """
+    ct, labels = five
+    rescaled = replace(ct, array=ct.array / np.float32(4000) + np.float32(0.5))
+    scans = {
+        "hu": five,
+        "rescaled": (rescaled, labels),
+        "metal": (changed(ct, lambda a: a[68:74, 16:33, 20:22].fill(8000)), labels),
+        "label": (ct, relabelled(labels, "L1", FIVE["T12"])),
+    }
+    models = {context: own_weights(context) for context in (True, False)}
+    return {
+        (name, context): (scan, models[context], run_bodies(scan, models[context]))
+        for name, scan in scans.items()
+        for context in ((True, False) if name in ("hu", "rescaled") else (True,))
+    }
+
+
+def test_the_whole_run_finds_what_it_should(wholes: dict[tuple[str, bool], Whole]) -> None:
+    """Else what follows compares little."""
+    for (name, _), (_, _, whole) in wholes.items():
+        assert whole.run["hounsfield"] == (name != "rescaled")
+        assert sum(bool(v.candidates) for v in whole.vertebrae) >= 3
+    assert vertebra(wholes["metal", True][2], "T12").reason.startswith("metal in ")
+    assert "more than one vertebra" in vertebra(wholes["label", True][2], "T12").reason
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    which=st.sampled_from(
+        [("hu", True), ("rescaled", True), ("metal", True), ("label", True), ("rescaled", False)]
+    ),
+    chosen=st.sets(st.sampled_from(["T11", "L2", "L3"]), min_size=1),
+)
+@example(which=("hu", True), chosen={"L2"})
+@example(which=("rescaled", True), chosen={"L3"})
+@example(which=("hu", False), chosen={"L3"})
+@example(which=("rescaled", False), chosen={"T11"})
+@example(which=("metal", True), chosen={"T12", "L2"})
+def test_a_vertebra_is_the_same_alone_and_among_all(
+    which: tuple[str, bool], chosen: set[str], wholes: dict[tuple[str, bool], Whole]
+) -> None:
+    scan, model, whole = wholes[which]
+    result = run_bodies(scan, model, *chosen)
+    assert {v.level for v in result.vertebrae} == chosen
+    assert result.run["hounsfield"] == whole.run["hounsfield"]
+    for found in result.vertebrae:
+        assert found == vertebra(whole, found.level)
+    for level, seen in result.evidence.items():
+        assert np.array_equal(seen.difference, whole.evidence[level].difference)
+
+
+def test_what_cannot_be_analysed_is_no_company_either(
+    wholes: dict[tuple[str, bool], Whole],
+) -> None:
+    """A vertebra with metal in it is as one that nobody outlined."""
+    (ct, labels), model, whole = wholes["metal", True]
+    (found,) = run_bodies((ct, relabelled(labels, "T12", 0)), model, "L2").vertebrae
+    assert found == vertebra(whole, "L2")
+    alone = labels
+    for level in set(FIVE) - {"L2"}:
+        alone = relabelled(alone, level, 0)
+    (lone,) = run_bodies((ct, alone), model).vertebrae
+    assert lone.p_malignant != pytest.approx(found.p_malignant, abs=1e-3)
+
+
+def test_a_corrected_level_is_among_its_others_once(
+    wholes: dict[tuple[str, bool], Whole],
+) -> None:
+    """L3 is called L4 and run again: the same bone in the same company."""
+    scan, model, whole = wholes["hu", True]
+    names = {"L4" if level == "L3" else level: value for level, value in FIVE.items()}
+    (found,) = run_bodies(scan, model, "L4", names=names).vertebrae
+    before = vertebra(whole, "L3")
+    assert (found.level, found.p_malignant) == ("L4", before.p_malignant)
+    assert [c.score for c in found.candidates] == [c.score for c in before.candidates] != []
+
+
+def test_what_is_made_ready_for_one_vertebra(
+    wholes: dict[tuple[str, bool], Whole],
+) -> None:
+    """All are for weights that compare, and for a scale that must be found; one is reported."""
+    for name, context, bodies in (
+        ("hu", True, [*FIVE]),
+        ("hu", False, ["L1"]),
+        ("rescaled", False, ["L1", "T11", "T12", "L2", "L3"]),
+    ):
+        scan, model, _ = wholes[name, context]
+        said: list[Event] = []
+        result = run_bodies(scan, model, "L1", on_event=said.append)
+        steps = [e for e in said if isinstance(e, Progress)]
+        assert [e.level for e in steps if e.step == "body"] == bodies
+        first = [e.level for e in steps if e.step == "encode" and e.seconds_left is None]
+        assert first == ([*FIVE] if context else [])
+        assert {e.level for e in steps if e.step == "edit"} == {"L1"}
+        fractions = [e.fraction for e in steps]
+        assert fractions == sorted(fractions) and fractions[-1] == pytest.approx(1)
+        assert [e.levels for e in said if isinstance(e, Started)] == [("L1",)]
+        assert [e.level for e in said if isinstance(e, VertebraDone)] == ["L1"]
+        assert result.run["finished"] == [*result.evidence] == ["L1"]
+
+
+@pytest.mark.parametrize("step", ["body", "encode"])
+def test_a_stop_is_heard_while_the_others_are_looked_at(
+    step: str, wholes: dict[tuple[str, bool], Whole]
+) -> None:
+    scan, model, _ = wholes["hu", True]
+    said: list[Event] = []
+
+    def enough() -> bool:
+        return any(isinstance(e, Progress) and (e.level, e.step) == ("L2", step) for e in said)
+
+    result = run_bodies(scan, model, "L1", on_event=said.append, should_stop=enough)
+    told = [e.level for e in said if isinstance(e, Progress)]
+    assert (result.run["finished"], result.run["stopped"], told[-1]) == ([], True, "L2")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ from hideseekseg.imaging.volume import Volume
 from hideseekseg.inputs import Options, check_inputs
 from hideseekseg.model.inference import mean_change, seeded_noises
 from hideseekseg.model.weights import BUNDLE, Model, load_model
-from hideseekseg.pipeline import WITHOUT_OTHERS, segment_spine
+from hideseekseg.pipeline import segment_spine
 from hideseekseg.simulation.example import write_example
 
 MIB = 1024**2
@@ -85,9 +86,12 @@ def test_far_vertebrae_and_unstable_findings_are_to_be_looked_at(
     model = replace(bundle, profile=replace(bundle.profile, confidence=confidence))
     options = Options("totalsegmentator", ("L1",), threshold=0.01)
     inputs = check_inputs(read_ct(example[0]), read_segmentation(example[1]), options)
-    result = segment_spine(inputs, model)
-    (finding,) = result.vertebrae
-    assert WITHOUT_OTHERS in result.run["notes"], "one vertebra of five is seen"
+    (finding,) = segment_spine(inputs, model).vertebrae
+    whole = kept_findings()["findings"]["example"]["L1"]
+    assert finding.p_malignant == pytest.approx(whole["p_malignant"], abs=1e-4)
+    scores = {c.id: c.score for c in finding.candidates}
+    before = {name: one["score"] for name, one in whole["candidates"].items()}
+    assert scores == pytest.approx(before, abs=1e-4), "alone as in a run of all"
     assert UNLIKE_TRAINING in finding.flags
     weak = [c.id for c in finding.candidates if c.stability is not None and c.stability < 1]
     assert weak, "else this tests nothing"
@@ -138,7 +142,6 @@ def test_example_lesions_are_found_whatever_the_scale(
         ct = read_ct(example[0])
         scaled = replace(ct, array=np.asarray(ct.array * gain + shift, np.float32))
         result = run(scaled, example[1], bundle, "totalsegmentator", *levels)
-    assert (WITHOUT_OTHERS in result.run["notes"]) == bool(levels)
     assert len(result.vertebrae) == len(levels or EXAMPLE_LEVELS)
     assert all(v.status is not Status.NOT_ANALYSED for v in result.vertebrae)
     found = kinds(result)
@@ -152,9 +155,15 @@ def test_example_lesions_are_found_whatever_the_scale(
         assert candidate.score == candidate.probability
 
 
+def kept_findings() -> dict[str, Any]:
+    """What runs of all vertebrae found with the weights of this hash."""
+    kept: dict[str, Any] = json.loads((DATA / "findings.json").read_text("utf-8"))
+    return kept
+
+
 def assert_findings_are_kept(result: Result, name: str) -> None:
     """They are those of an earlier commit, which was slower: what is faster finds the same."""
-    kept = json.loads((DATA / "findings.json").read_text("utf-8"))
+    kept = kept_findings()
     assert result.run["weights_hash"] == kept["weights_hash"], "with new weights, keep theirs"
     expected = kept["findings"][name]
     analysed = {v.level: v for v in result.vertebrae if v.status is not Status.NOT_ANALYSED}
@@ -175,8 +184,21 @@ def test_findings_of_the_example_are_kept(whole: Result) -> None:
 
 
 @pytest.mark.slow
+def test_a_vertebra_of_the_example_is_the_same_alone(
+    whole: Result, bundle: Model, example: tuple[Path, Path]
+) -> None:
+    """Its P, candidates, scores and stability to the last digit, and so the picture of its edit."""
+    alone = run(read_ct(example[0]), example[1], bundle, "totalsegmentator", "L1")
+    assert alone.vertebrae == tuple(v for v in whole.vertebrae if v.level == "L1")
+    assert [c.stability for v in alone.vertebrae for c in v.candidates if c.stability]
+    for name in ("difference", "lytic", "blastic"):
+        one, other = (getattr(seen.evidence["L1"], name) for seen in (alone, whole))
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.slow
 def test_findings_in_a_real_scan_are_kept(bundle: Model, shared: Path) -> None:
-    """Whole vertebrae of LIDC-IDRI-0001: two pairs, with candidates and without."""
+    """Four of eighteen vertebrae of LIDC-IDRI-0001, alone as in a run of all."""
     folder = shared / "data" / "lidc0001"
     files = read_ct(folder / "ct.nii.gz"), folder / "vertebrae.nii.gz"
     result = run(*files, bundle, "totalsegmentator", "C6", "C7", "L2", "L3")

@@ -155,7 +155,6 @@ FLAG_CONSTANTS = {
     "anatomy.preparation": ("LATERAL",),
     "review.review": ("OUTDATED",),
     "confidence": ("UNLIKE_TRAINING", "UNSTABLE"),
-    "pipeline": ("WITHOUT_OTHERS",),
 }
 # Functions whose strings are flags, beside what is appended to ``flags``, ``said`` or ``doubts``,
 # and what is called ``flag`` or ``doubt``.
