@@ -44,6 +44,7 @@ from hideseekseg.model.weights import BUNDLE, Model, load_model
 from hideseekseg.simulation.simulate import Recipe, simulate
 from hideseekseg.simulation.source_vertebrae import drawn_vertebrae
 from hideseekseg.training.calibration import (
+    DISEASED_SHARE,
     LIKELY,
     SeenCandidate,
     SeenVertebra,
@@ -55,6 +56,7 @@ from hideseekseg.training.calibration import (
     judge_apart,
     least_stability,
     read_observations,
+    real_weight,
     tally,
     vertebra_probabilities,
     write_observations,
@@ -362,6 +364,21 @@ def test_least_stability_is_where_findings_come_to_be_true(
     counts = findings_by_stability(judged, 0.5)
     assert counts == {s: (count, 10) for s, count in stabilities.items()}
     assert least_stability(judged, 0.5) == least
+
+
+def test_real_healthy_vertebrae_count_as_often_as_a_reader_meets_them() -> None:
+    drawn, real = patients_drawn(1, 15), real_patients(np.random.default_rng(3), 12)
+    ill = sum(one.diseased for one in drawn)
+    weight = real_weight(drawn + real)
+    assert ill / (len(drawn) + weight * len(real)) == pytest.approx(DISEASED_SHARE)
+    assert real_weight(drawn) == 1.0, "there is none to count"
+    assert real_weight(real) == 1.0, "enough are healthy"
+    with_real, without = (np.mean(judged_p(fit(some), real)) for some in (drawn + real, drawn))
+    assert with_real < without, "what healthy ones show is doubted"
+
+
+def judged_p(confidence: Confidence, seen: list[SeenVertebra]) -> list[float]:
+    return [p for one in judge(confidence, seen) for p in one.candidates]
 
 
 def test_nobody_is_judged_by_what_is_known_of_him() -> None:

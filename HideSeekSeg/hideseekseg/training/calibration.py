@@ -189,6 +189,7 @@ Floats = npt.NDArray[np.float64]
 
 PENALTY = 1e-2
 VERTEBRA_LOGIT = FEATURES.index("log odds of the vertebra")
+DISEASED_SHARE = 0.1  # of the vertebrae that candidates' probabilities are true for
 LONE_SHARE = 0.25  # weight of each vertebra judged alone, beside the same with its patient's others
 
 
@@ -205,7 +206,8 @@ def fit(seen: Sequence[SeenVertebra], distances: Sequence[float] = ()) -> Confid
     """Fit vertebra and candidate probabilities; ``distances`` are those of training vertebrae.
 
     The candidates of a type are fitted against what the truth says of them: one that finds a lesion
-    is true.  Where a type has no true candidate, or no false one, its coefficients stay empty.
+    is true, and real healthy vertebrae count as often as ``real_weight`` says.  Where a type has no
+    true candidate, or no false one, its coefficients stay empty.
     """
     vertebra, usual = _fit_vertebra(seen)
     start = Confidence(vertebra=vertebra, usual_logit=usual)
@@ -293,14 +295,28 @@ def _fit_vertebra(seen: Sequence[SeenVertebra]) -> tuple[tuple[float, ...], floa
 def _fit_candidates(seen: Sequence[SeenVertebra], p: Floats, kind: LesionType) -> tuple[float, ...]:
     rows: list[tuple[float, ...]] = []
     true: list[bool] = []
+    weight: list[float] = []
+    of_real = real_weight(seen)
     for one, own in zip(seen, p):
         for candidate in one.candidates:
             if candidate.type == kind:
                 rows.append(_features(candidate, own))
                 true.append(candidate.true)
+                weight.append(of_real if one.real else 1.0)
     if not any(true) or all(true):
         return ()
-    return logistic(np.array(rows), np.array(true), np.ones(len(rows)))
+    return logistic(np.array(rows), np.array(true), np.array(weight))
+
+
+def real_weight(seen: Sequence[SeenVertebra]) -> float:
+    """Return how often a real healthy vertebra counts, so that ``DISEASED_SHARE`` is diseased.
+
+    Simulated sets have many times as many diseased vertebrae as a reader sees, and none of the
+    degenerative changes that nobody thought of.
+    """
+    diseased, real = sum(one.diseased for one in seen), sum(one.real for one in seen)
+    healthy = diseased * (1 - DISEASED_SHARE) / DISEASED_SHARE
+    return max((healthy - (len(seen) - diseased - real)) / real, 1.0) if real else 1.0
 
 
 def logistic(
