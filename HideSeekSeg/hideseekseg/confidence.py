@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .anatomy.crop import Mask
 from .attribution import Latents, changed_pixels, edit, encode
-from .findings import Candidate
+from .findings import UNLIKE_TRAINING, Candidate, unstable
 from .lesions import Lesion3D, candidate_features, p_of_vertebra
 from .model.inference import BATCH
 from .model.profile import Confidence, Intensity, Profile
@@ -84,9 +84,6 @@ def sigmoid(value: float) -> float:
 
 Floats = npt.NDArray[np.float32]
 
-# Flags of a vertebra, the second after the name of a finding: look yourself.
-UNLIKE_TRAINING = "unlike what was trained on"
-UNSTABLE = "is hardly found again when the image changes a little"
 INNER = np.ones((1, 5, 5))  # marrow lies at least two pixels from the body's outline
 FOUND_AGAIN = 0.5  # share of a candidate's voxels that must change again
 
@@ -199,8 +196,8 @@ def doubts(
     """Return the flags of a vertebra that is far from training, and of findings without a hold."""
     far = (UNLIKE_TRAINING,) if distance is not None and distance > 1 else ()
     least = confidence.least_stability
-    weak = [c.id for c in candidates if c.stability is not None and c.stability < least]
-    return (*far, *(f"{name} {UNSTABLE}" for name in weak))
+    weak = [c for c in candidates if c.stability is not None and c.stability < least]
+    return (*far, *(unstable(c.id) for c in weak))
 
 
 def latent_size(latents: Latents) -> float:

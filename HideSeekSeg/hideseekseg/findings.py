@@ -94,6 +94,17 @@ class SliceCandidate:
     p_without: float = math.nan
 
 
+# Flags of a vertebra, the second after the name of one of its findings: look yourself.
+UNLIKE_TRAINING = "unlike what was trained on"
+UNSTABLE = "is hardly found again when the image changes a little"
+
+
+def unstable(candidate_id: str) -> str:
+    """Return the flag of a finding, L1-lytic-1 of L1: "lytic 1 is hardly found again ..."."""
+    kind, number = candidate_id.rsplit("-", 2)[-2:]
+    return f"{kind} {number} {UNSTABLE}"
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A lytic or blastic candidate in 3D.

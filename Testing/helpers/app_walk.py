@@ -147,7 +147,7 @@ def look(tab: Tab, walk: Walk) -> None:
     tab.page.locator("#threshold").fill("1")
     tab.until_rows(0)
     walk.seen["counts at 1"] = tab.text("#counts")
-    tab.page.locator("#threshold").fill("0.5")
+    tab.page.locator("#threshold").fill(str(walk.seen["threshold"]))
     tab.until_rows(len(walk.seen["rows"]))
 
 

@@ -23,8 +23,7 @@ from hideseekseg.benchmark.rotations import (
     to_markdown,
     within_limits,
 )
-from hideseekseg.confidence import UNLIKE_TRAINING, UNSTABLE
-from hideseekseg.findings import LesionType, Result, Status
+from hideseekseg.findings import UNLIKE_TRAINING, UNSTABLE, LesionType, Result, Status, unstable
 from hideseekseg.imaging.reading import read_ct, read_segmentation
 from hideseekseg.imaging.volume import Volume
 from hideseekseg.inputs import Options, check_inputs
@@ -95,7 +94,7 @@ def test_far_vertebrae_and_unstable_findings_are_to_be_looked_at(
     assert UNLIKE_TRAINING in finding.flags
     weak = [c.id for c in finding.candidates if c.stability is not None and c.stability < 1]
     assert weak, "else this tests nothing"
-    assert [f for f in finding.flags if UNSTABLE in f] == [f"{name} {UNSTABLE}" for name in weak]
+    assert [f for f in finding.flags if UNSTABLE in f] == [unstable(name) for name in weak]
 
 
 def test_opposite_noise_leaves_less_of_itself_in_the_edit(bundle: Model) -> None:

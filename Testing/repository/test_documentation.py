@@ -154,7 +154,7 @@ FLAG_CONSTANTS = {
     "anatomy.orientation": ("ACCEPTED",),
     "anatomy.preparation": ("LATERAL",),
     "review.review": ("OUTDATED",),
-    "confidence": ("UNLIKE_TRAINING", "UNSTABLE"),
+    "findings": ("UNLIKE_TRAINING", "UNSTABLE"),
 }
 # Functions whose strings are flags, beside what is appended to ``flags``, ``said`` or ``doubts``,
 # and what is called ``flag`` or ``doubt``.

@@ -22,8 +22,6 @@ from hideseekseg.benchmark.methods.method import HideAndSeek
 from hideseekseg.benchmark.probabilities import figures
 from hideseekseg.cli.main import main
 from hideseekseg.confidence import (
-    UNLIKE_TRAINING,
-    UNSTABLE,
     VertebraInput,
     doubts,
     encode_patient,
@@ -36,7 +34,13 @@ from hideseekseg.confidence import (
     with_probabilities,
     with_stability,
 )
-from hideseekseg.findings import LESION_TYPES, Candidate, LesionType
+from hideseekseg.findings import (
+    LESION_TYPES,
+    UNLIKE_TRAINING,
+    UNSTABLE,
+    Candidate,
+    LesionType,
+)
 from hideseekseg.lesions import FEATURES, join_slices
 from hideseekseg.model.classifier import LinearClassifier
 from hideseekseg.model.profile import Confidence, Decision
@@ -212,7 +216,7 @@ def test_at_its_limit_nothing_is_doubted() -> None:
         "L1-lytic-1", "lytic", 0.9, 1.0, (0, 0, 0), (0,) * 6, 0.1, None, (3,), stability=0.5
     )
     limits = replace(CALIBRATED, least_stability=0.75)
-    assert doubts(1.01, [one], limits) == (UNLIKE_TRAINING, f"L1-lytic-1 {UNSTABLE}")
+    assert doubts(1.01, [one], limits) == (UNLIKE_TRAINING, f"lytic 1 {UNSTABLE}")
     assert doubts(1.0, [one], replace(limits, least_stability=0.5)) == ()
     assert doubts(None, [one], CALIBRATED) == (), "the limit is not known"
     assert doubts(None, [replace(one, stability=None)], limits) == (), "it was not computed"

@@ -17,6 +17,7 @@ from helpers.findings import body_centre, make_ct, make_evidence, make_grid, mak
 from helpers.panel import add_review
 from helpers.reviews import open_review
 from helpers.scene import add_segmentation
+from hideseekseg.findings import unstable
 from hideseekseg.output.result_folder import EXPORTED
 
 LAYOUT = 7061  # of the review: a large sagittal view
@@ -541,3 +542,17 @@ def test_flags_of_every_vertebra_are_seen_whatever_is_chosen(window: str, deskto
         levels = ", ".join(v.level for v in flagged)
         assert f"⚠ {levels}: {shifted}" in said
         assert f"⚠ {flagged[-1].level}: its label is in 2 pieces" in said
+
+
+def test_what_is_said_of_one_finding_does_not_stand_with_another(
+    window: str, desktop: Desktop
+) -> None:
+    first, *others = RESULT.vertebrae
+    flagged = replace(first, flags=(*first.flags, unstable("T10-2")))
+    with open_review(window, desktop, add_review((flagged, *others), GRID)) as opened:
+        best = opened.words["detail"]
+        opened.click(1)
+        second = opened.words["detail"]
+        assert f"⚠ T10: {unstable('T10-2')}" in opened.words["quiet"].splitlines()
+    assert best.splitlines()[0] == "T10 blastic 1 (cut by the field of view)"
+    assert unstable("T10-2") in second and "cut by the field of view" in second

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..errors import UserError
 from ..events import Progress
-from ..findings import STOPPED, Status
+from ..findings import STOPPED, UNSTABLE, Status, unstable
 from ..output.segment_description import TYPE_COLOURS
 from ..progress import duration
 from ..review.burden import Burden
@@ -100,7 +100,11 @@ def details(review: Review, item: Item | None, level: str) -> str:
     if not level:
         return ""
     state = next((x for x in review.states() if x.level == level), None)
-    flags = f" ({', '.join(state.flags)})" if state is not None and state.flags else ""
+    said = [] if state is None else list(state.flags)
+    if item is not None:  # what is said of another finding stands with that one
+        own = "" if item.missed else unstable(item.id)
+        said = [flag for flag in said if not flag.endswith(UNSTABLE) or flag == own]
+    flags = f" ({', '.join(said)})" if said else ""
     if item is None:
         p = "" if state is None or state.p_malignant is None else state.p_malignant
         words = state.words if state is not None else ""
