@@ -144,8 +144,10 @@ def look(tab: Tab, walk: Walk) -> None:
     """Flicking, outlines, the crosshair, the slider."""
     flick(tab, walk)
     cross(tab, walk)
+    before = tab.text("#counts")
     tab.page.locator("#threshold").fill("1")
     tab.until_rows(0)
+    tab.until("([text]) => document.querySelector('#counts').innerText !== text", before)
     walk.seen["counts at 1"] = tab.text("#counts")
     tab.page.locator("#threshold").fill(str(walk.seen["threshold"]))
     tab.until_rows(len(walk.seen["rows"]))
