@@ -11,7 +11,7 @@ from numbers import Real
 
 from .anatomy.alignment import Agreement, check_agreement
 from .anatomy.intensity import check_values
-from .anatomy.label_conventions import LEVELS
+from .anatomy.label_conventions import unknown_level
 from .anatomy.labelling import Assignment, assign
 from .anatomy.localization import levels_of
 from .anatomy.vertebra_checks import SpineChecks, check_vertebrae
@@ -40,10 +40,8 @@ class Options:
     accept_orientation: bool = False
 
     def __post_init__(self) -> None:
-        for level in self.levels:
-            if level not in LEVELS:
-                known = f"{LEVELS[0]} to {LEVELS[-1]}"
-                raise InputError("levels", f"{level!r} is not a vertebral level ({known})")
+        if cause := unknown_level(self.levels):
+            raise InputError("levels", cause)
         threshold = self.threshold
         if threshold is not None and not (isinstance(threshold, Real) and 0 <= threshold <= 1):
             raise InputError("threshold", f"{threshold!r} is not a number between 0 and 1")

@@ -21,6 +21,15 @@ def _levels(letter: str, first: int, last: int) -> tuple[str, ...]:
 LEVELS = (*_levels("C", 1, 7), *_levels("T", 1, 13), *_levels("L", 1, 6), "S1")
 """From the head down; T13 and L6 are variants that most people do not have."""
 
+
+def unknown_level(names: Iterable[str]) -> str:
+    """Return, in words for the user, the first name that is not a level; empty where all are."""
+    for name in names:
+        if name not in LEVELS:
+            return f"{name!r} is not a vertebral level ({LEVELS[0]} to {LEVELS[-1]})"
+    return ""
+
+
 VERTEBRA_CODE = "51282000"
 BODY_CODE = "3572006"
 ALTERED_STRUCTURE_CODE = "49755003"

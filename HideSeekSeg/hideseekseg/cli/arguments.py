@@ -108,15 +108,13 @@ def names(text: str) -> tuple[str, ...]:
 
 def levels(text: str) -> tuple[str, ...]:
     """Parse vertebral levels between commas, at least one."""
-    from ..anatomy.label_conventions import LEVELS
+    from ..anatomy.label_conventions import unknown_level
 
     found = tuple(dict.fromkeys(word.strip().upper() for word in text.split(",") if word.strip()))
     if not found:
         raise argparse.ArgumentTypeError(f"{_shown(text)} contains no vertebral level")
-    for level in found:
-        if level not in LEVELS:
-            known = f"{LEVELS[0]} to {LEVELS[-1]}"
-            raise argparse.ArgumentTypeError(f"{level!r} is not a vertebral level ({known})")
+    if cause := unknown_level(found):
+        raise argparse.ArgumentTypeError(cause)
     return found
 
 

@@ -201,6 +201,12 @@ class Judged:
     p: float
     candidates: tuple[float, ...]
 
+    def accepted(self, threshold: float, gate: float = 0.0) -> list[SeenCandidate]:
+        """Return the candidates above a threshold; none where P is below the gate."""
+        if self.p < gate:
+            return []
+        return [c for c, p in zip(self.seen.candidates, self.candidates) if p > threshold]
+
 
 def fit(seen: Sequence[SeenVertebra], distances: Sequence[float] = ()) -> Confidence:
     """Fit vertebra and candidate probabilities; ``distances`` are those of training vertebrae.
@@ -384,11 +390,7 @@ def tally(
     found = missed = false = 0
     dice = []
     for one in judged:
-        accepted = [
-            c
-            for c, p in zip(one.seen.candidates, one.candidates)
-            if c.type == kind and p > threshold and one.p >= gate
-        ]
+        accepted = [c for c in one.accepted(threshold, gate) if c.type == kind]
         sizes = one.seen.lesions[kind]
         hit = [any(c.ious[n] >= 0.1 for c in accepted) for n in range(len(sizes))]
         asked = [least_mm <= size < most_mm for size in sizes]
@@ -404,8 +406,7 @@ def tally(
 def false_per_healthy(judged: Sequence[Judged], threshold: float, gate: float = 0.0) -> float:
     """Count accepted candidates per healthy vertebra."""
     healthy = [one for one in judged if not one.seen.diseased]
-    count = sum(p > threshold for one in healthy if one.p >= gate for p in one.candidates)
-    return count / max(len(healthy), 1)
+    return sum(len(one.accepted(threshold, gate)) for one in healthy) / max(len(healthy), 1)
 
 
 def judge_apart(confidence: Confidence, seen: Sequence[SeenVertebra]) -> list[Judged]:
@@ -485,8 +486,8 @@ def findings_by_stability(
     """Return how many accepted candidates of each stability are true, and how many there are."""
     counts: dict[float, tuple[int, int]] = {}
     for one in judged:
-        for candidate, p in zip(one.seen.candidates, one.candidates):
-            if candidate.stability is not None and p > threshold and one.p >= gate:
+        for candidate in one.accepted(threshold, gate):
+            if candidate.stability is not None:
                 true, number = counts.get(candidate.stability, (0, 0))
                 counts[candidate.stability] = true + candidate.true, number + 1
     return dict(sorted(counts.items()))
