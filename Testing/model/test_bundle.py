@@ -161,7 +161,7 @@ def kept_findings() -> dict[str, Any]:
 
 
 def assert_findings_are_kept(result: Result, name: str) -> None:
-    """They are those of an earlier commit, which was slower: what is faster finds the same."""
+    """They are those of an earlier commit: what is made faster finds the same."""
     kept = kept_findings()
     assert result.run["weights_hash"] == kept["weights_hash"], "with new weights, keep theirs"
     expected = kept["findings"][name]
