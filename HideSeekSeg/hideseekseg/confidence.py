@@ -9,7 +9,7 @@ Arrays of a vertebra are (S, P, I) as in ``anatomy.crop``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -156,23 +156,24 @@ def compressed_tensor(hounsfield: Tensor, scaling: Intensity) -> Tensor:
 
 def encode_patient(
     vertebrae: Mapping[str, VertebraInput],
-    encode_one: Callable[[str, Tensor, Tensor], Latents],
+    encode_each: Callable[[Mapping[str, tuple[Tensor, Tensor]]], Iterable[Latents]],
     profile: Profile,
 ) -> dict[str, Encoded]:
     """Encode all vertebrae of a patient, each beside the others.
 
-    ``encode_one(level, x, reference)`` is step 1 of the method.
+    ``encode_each`` runs step 1 of the method on x and reference of each level, in their order.
     """
     own = {
         level: marrow(v.hounsfield[v.slices], v.body[v.slices]) for level, v in vertebrae.items()
     }
-    latents = {}
+    shown = {}
     for level, vertebra in vertebrae.items():
         others = [own[other] for other in vertebrae if other != level]
         hounsfield = torch.tensor([reference_of(others)], dtype=torch.float32)
         reference = relative_reference(hounsfield, profile.intensity)
         x = vertebra.x[torch.from_numpy(vertebra.slices)]
-        latents[level] = encode_one(level, x, reference.expand(len(x), 2))
+        shown[level] = x, reference.expand(len(x), 2)
+    latents = dict(zip(shown, encode_each(shown)))
     p = {level: p_of_vertebra(one.p.numpy()) for level, one in latents.items()}
     confidence = profile.confidence
     if confidence.known:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -63,6 +64,7 @@ from .model.profile import Profile
 from .model.weights import Model, on_cpu, scheduled
 from .output.tables import to_json
 from .progress import ProgressReporter, Stopped
+from .side_by_side import Tell, at_once, side_by_side
 
 Floats = npt.NDArray[np.float32]
 
@@ -173,17 +175,29 @@ def segment_spine(
             every = partial(_encode_all, seen_by_networks, watch)
             encoded, model = _where_it_fits(every, model, on_event)
             _forget(set(beside).difference(levels), vertebrae.known, seen_by_networks, encoded)
-        for level in levels:
+
+        def analyse(level: str, tell: Tell) -> Analysed:
+            nonlocal model  # changes where a GPU has too little memory: it has one worker
             before = seen_by_networks.get(level), encoded.get(level)
             job = _Job(vertebrae.one(level), scale, chosen, options.all_slices, *before)
-            work = partial(_analyse, job, ct, watch)
-            (finding, seen), model = _where_it_fits(work, model, on_event)
+            work = partial(_analyse, job, ct, partial(tell, level))
+            result, model = _where_it_fits(work, model, on_event)
+            return result
+
+        def done(level: str, analysed: Analysed) -> None:
+            finding, seen = analysed
             findings[level] = replace(finding, flags=(*flags, *finding.flags))
             if seen is not None:
                 evidence[level] = seen
             finished.append(level)
+            watch.finished(level)
             file = keep(findings[level], seen) if keep else ""
             on_event(VertebraDone(level, _plain(findings[level], chosen), file))
+
+        workers = at_once(model.device, len(levels))
+        with closing(side_by_side(analyse, levels, workers, watch.step, done)) as results:
+            for level, result in zip(levels, results):
+                done(level, result)
     except Stopped:
         pass
     facts |= {"finished": finished, "stopped": len(finished) < len(levels)}
@@ -208,11 +222,16 @@ class _Vertebrae:
         return self.known[level]
 
     def all(self, levels: Sequence[str]) -> Iterator[Prepared]:
-        """Yield some vertebrae; before each new one its progress is told, and a stop heard."""
-        for n, level in enumerate(levels):
+        """Yield some vertebrae in order; before each new one its progress is told, a stop heard."""
+        numbers = {level: n for n, level in enumerate(levels)}
+
+        def make(level: str, tell: Tell) -> Prepared:
             if level not in self.known:
-                self._watch.preparation(level, n, len(levels))
-            yield self.one(level)
+                tell(level, numbers[level], len(levels))
+            return self.one(level)
+
+        workers = at_once(torch.device("cpu"), len(levels))
+        yield from side_by_side(make, levels, workers, self._watch.preparation)
 
     def _prepare(self, level: str) -> Prepared:
         inputs, checks = self._inputs, self._inputs.checks
@@ -312,11 +331,16 @@ def _encode_all(
 ) -> dict[str, Encoded]:
     """Run step 1 on all vertebrae, each beside the others."""
 
-    def encode_one(level: str, x: torch.Tensor, reference: torch.Tensor) -> Latents:
-        watch.beside(level)
-        return encode(x, model, reference=reference)
+    def encode_each(shown: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> Iterator[Latents]:
+        def encode_one(level: str, tell: Tell) -> Latents:
+            tell(level)
+            x, reference = shown[level]
+            return encode(x, model, reference=reference)
 
-    return encode_patient(inputs, encode_one, model.profile)
+        workers = at_once(model.device, len(shown))
+        return side_by_side(encode_one, list(shown), workers, watch.beside)
+
+    return encode_patient(inputs, encode_each, model.profile)
 
 
 def _input(crop: Crop, scale: Calibration, all_slices: bool, profile: Profile) -> VertebraInput:
@@ -325,7 +349,7 @@ def _input(crop: Crop, scale: Calibration, all_slices: bool, profile: Profile) -
     return VertebraInput(x, scale.hounsfield(crop.image), crop.body, slices)
 
 
-def _analyse(job: _Job, ct: Volume, watch: ProgressReporter, model: Model) -> Analysed:
+def _analyse(job: _Job, ct: Volume, tell: Tell, model: Model) -> Analysed:
     """Run the five steps on the sagittal slices through the body, joined to 3D lesions."""
     scale, site, crop = job.scale, job.vertebra.site, job.vertebra.crop
     flags = job.vertebra.flags_in(scale, limits_of(model.profile))
@@ -334,7 +358,6 @@ def _analyse(job: _Job, ct: Volume, watch: ProgressReporter, model: Model) -> An
         return replace(_not_analysed(site.level, obstacle), flags=flags), None
     slices, remarks = slices_of(crop, model.profile.geometry.central_slices, job.all_slices)
     x = (job.input or _input(crop, scale, job.all_slices, model.profile)).x
-    tell = partial(watch.step, site.level)
     known = job.encoded
     seen = attribute(
         x[torch.from_numpy(slices)],

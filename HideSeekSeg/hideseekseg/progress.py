@@ -46,6 +46,7 @@ class ProgressReporter:
         whole = preparation + encoding + analysis
         self._prepared, self._ready = preparation / whole, (preparation + encoding) / whole
         self._fraction = 0.0
+        self._within = dict.fromkeys(levels, 0.0)
 
     @property
     def seconds(self) -> float:
@@ -65,14 +66,21 @@ class ProgressReporter:
         self._analysis_began = time.monotonic()
 
     def step(self, level: str, step: str, done: int, total: int) -> None:
-        """Report that ``done`` of ``total`` network calls of a step are finished."""
+        """Report that ``done`` of ``total`` network calls of a step are finished.
+
+        Several vertebrae may be on their way at once.
+        """
         low, high = STEPS[step]
-        within = low + (high - low) * done / total
-        share = (self._levels.index(level) + within) / len(self._levels)
+        self._within[level] = low + (high - low) * done / total
+        share = sum(self._within.values()) / len(self._within)
         spent = time.monotonic() - self._analysis_began
         left = spent / share * (1 - share) if share > 0 else None
         fraction = self._ready + (1 - self._ready) * share
         self._tell(Progress(level, step, done, total, fraction, left))
+
+    def finished(self, level: str) -> None:
+        """Note that a vertebra needs no more steps."""
+        self._within[level] = 1.0
 
     def _tell(self, progress: Progress) -> None:
         if self._should_stop():

@@ -56,13 +56,14 @@ def golden(name: str) -> dict[str, Any]:
 
 
 @contextmanager
-def two_threads() -> Iterator[None]:
-    """Golden numbers were made with two threads, and another number sums in another order.
+def threads(number: int) -> Iterator[None]:
+    """Let torch compute with so many threads inside.
 
-    That alone moves x_T by 5e-5, which a rendering from it amplifies to 1e-3.
+    Golden numbers were made with two, and another number sums in another order.  That alone moves
+    x_T by 5e-5, which a rendering from it amplifies to 1e-3.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(number)
     try:
         yield
     finally:

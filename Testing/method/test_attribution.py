@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from helpers.models import FAST, golden, needs_reference, tiny_images, tiny_model, two_threads
+from helpers.models import FAST, golden, needs_reference, threads, tiny_images, tiny_model
 from hideseekseg.attribution import (
     Edit,
     Latents,
@@ -68,7 +68,7 @@ def edit_of(difference: npt.NDArray[np.float32]) -> Edit:
 def test_latents_and_edit_are_the_published_ones(ten_steps: Model) -> None:
     expected, model = golden("golden_pipeline_seed1"), ten_steps
     images = torch.from_numpy(expected["image"])
-    with two_threads():
+    with threads(2):
         latents = encode(images, model)
         healthy = edit(images, latents, model)
     assert float(latents.p[0]) == pytest.approx(float(expected["p_before"]), abs=1e-6)
@@ -312,7 +312,7 @@ def test_no_slice_is_made_more_malignant(way: str) -> None:
 def test_same_input_same_output_whatever_the_batch_and_the_neighbours(
     way: str, tolerance: float
 ) -> None:
-    """Batches of other sizes sum in other orders, which a rendering amplifies (see two_threads)."""
+    """Batches of other sizes sum in other orders, which a rendering amplifies (see threads)."""
     projection = "render" if way == "render" else "none"
     model = tiny_model(replace(FAST, edit=way, projection=projection))  # type: ignore[arg-type]
     images, bodies = tiny_images(5), np.ones((5, 16, 16), bool)

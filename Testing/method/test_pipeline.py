@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from itertools import permutations, product
@@ -14,7 +15,7 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from helpers.models import CPU, FAST, filled, tiny_images
+from helpers.models import CPU, FAST, filled, threads, tiny_images
 from helpers.vertebrae import TOY
 from hideseekseg.anatomy.body import CUT
 from hideseekseg.anatomy.localization import move
@@ -283,17 +284,47 @@ def test_missing_level_is_refused_by_name(box_spine: Spine, model: Model) -> Non
         run(*box_spine, model, replace(BY_VALUE, levels=("T5", "L1")))
 
 
-def test_stop_keeps_finished_vertebrae(box_spine: Spine, usual: Result, model: Model) -> None:
+@pytest.mark.parametrize("number", [1, 2])
+def test_stop_keeps_finished_vertebrae(
+    number: int, box_spine: Spine, usual: Result, model: Model
+) -> None:
+    """The second may be finished as well where two are analysed at once."""
     said: list[Event] = []
 
     def enough() -> bool:
         return any(isinstance(event, VertebraDone) for event in said)
 
-    result, evidence = run(*box_spine, model, on_event=said.append, should_stop=enough)
-    assert list(evidence) == ["T11"]
-    assert (result.run["finished"], result.run["stopped"]) == (["T11"], True)
-    assert vertebra(result, "T11") == vertebra(usual, "T11")
-    assert [v.reason for v in result.vertebrae[1:]] == ["stopped before its turn"] * 2
+    with threads(number):
+        result, evidence = run(*box_spine, model, on_event=said.append, should_stop=enough)
+    finished = result.run["finished"]
+    assert [*evidence] == finished == ["T11", "T12"][: len(finished)]
+    assert 1 <= len(finished) <= number and result.run["stopped"]
+    assert result.vertebrae[: len(finished)] == usual.vertebrae[: len(finished)]
+    assert {v.reason for v in result.vertebrae[len(finished) :]} == {"stopped before its turn"}
+
+
+def test_vertebrae_side_by_side_are_those_one_by_one(wholes: dict[tuple[str, bool], Whole]) -> None:
+    """All findings and pictures are the same, and the caller's thread alone hears of them."""
+    scan, model, _ = wholes["hu", True]
+    heard: list[tuple[Event, int]] = []
+
+    def hear(event: Event) -> None:
+        heard.append((event, threading.get_ident()))
+
+    with threads(1):
+        one_by_one = run_bodies(scan, model)
+    with threads(3):
+        at_once = run_bodies(scan, model, on_event=hear)
+        assert torch.get_num_threads() == 3
+    assert at_once.vertebrae == one_by_one.vertebrae
+    for level, evidence in one_by_one.evidence.items():
+        for name in ("image", "edit", "body", "lytic", "blastic", "changed"):
+            here, there = (getattr(one, name) for one in (evidence, at_once.evidence[level]))
+            np.testing.assert_array_equal(there, here, err_msg=f"{level} {name}")
+    assert {thread for _, thread in heard} == {threading.get_ident()}
+    fractions = [event.fraction for event, _ in heard if isinstance(event, Progress)]
+    assert fractions == sorted(fractions) and fractions[-1] == pytest.approx(1)
+    assert [event.level for event, _ in heard if isinstance(event, VertebraDone)] == [*FIVE]
 
 
 def test_stop_while_bodies_are_sought(box_spine: Spine, model: Model) -> None:

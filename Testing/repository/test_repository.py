@@ -28,7 +28,7 @@ FLOORS = (
     ("imaging", "model"),
     ("progress", "findings"),
     ("anatomy", "review", "attribution"),
-    ("inputs", "lesions"),
+    ("inputs", "lesions", "side_by_side"),
     ("output", "confidence"),
     ("simulation", "pipeline", "scene"),
     ("training", "job"),
@@ -42,7 +42,7 @@ FLOORS = (
 FLOOR = {room: n for n, rooms in enumerate(FLOORS) for room in rooms}
 TORCH_ROOMS = {
     *("model", "attribution", "confidence", "training"),
-    *("benchmark", "pipeline", "job", "cohort", "cli"),
+    *("benchmark", "pipeline", "side_by_side", "job", "cohort", "cli"),
 }
 # What only some rooms may know: the scene knows MRML, the panel (a package of its own) Qt as well.
 SLICER_ROOMS = {

@@ -7,16 +7,19 @@ on vertebrae that are drawn here.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from helpers.models import FAST, filled
 from helpers.vertebrae import TOY, toy_slices
-from hideseekseg.attribution import attribute, encode
+from hideseekseg.attribution import Latents, attribute, encode
 from hideseekseg.benchmark.cases import load_simulated
 from hideseekseg.benchmark.methods.method import HideAndSeek
 from hideseekseg.benchmark.probabilities import figures
@@ -140,29 +143,27 @@ def vertebrae(model: Model, shift: float = 0.0) -> dict[str, VertebraInput]:
     return found
 
 
+def encode_each(model: Model, shown: Mapping[str, tuple[Tensor, Tensor]]) -> list[Latents]:
+    return [encode(x, model, reference=reference) for x, reference in shown.values()]
+
+
 def test_vertebra_is_judged_beside_the_others(model: Model) -> None:
     def run(patient: dict[str, VertebraInput]) -> dict[str, float]:
-        seen = encode_patient(
-            patient, lambda level, x, ref: encode(x, model, reference=ref), model.profile
-        )
+        seen = encode_patient(patient, partial(encode_each, model), model.profile)
         assert all(one.calibrated and one.distance is None for one in seen.values())
         return {level: one.p for level, one in seen.items()}
 
     first, denser = run(vertebrae(model)), run(vertebrae(model, 150.0))
     assert first["T10"] != pytest.approx(denser["T10"], abs=1e-4), "the same bone, other company"
     lone = vertebrae(model)["T10"]
-    alone = encode_patient(
-        {"T10": lone}, lambda level, x, ref: encode(x, model, reference=ref), model.profile
-    )["T10"]
+    alone = encode_patient({"T10": lone}, partial(encode_each, model), model.profile)["T10"]
     assert alone.latents.reference.isnan().all()
     torch.testing.assert_close(alone.latents.z, encode(lone.x, model).z)
 
 
 def test_distance_counts_in_that_of_training(model: Model) -> None:
     profile = replace(model.profile, confidence=replace(CALIBRATED, distance_limit=0.5))
-    seen = encode_patient(
-        vertebrae(model), lambda level, x, ref: encode(x, model, reference=ref), profile
-    )
+    seen = encode_patient(vertebrae(model), partial(encode_each, model), profile)
     for one in seen.values():
         size = np.sqrt(np.mean(one.latents.z.numpy().mean(axis=0) ** 2))
         assert one.distance == pytest.approx(size / 0.5, rel=1e-5)

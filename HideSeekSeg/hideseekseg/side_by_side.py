@@ -1,0 +1,104 @@
+"""Work on several things at once, in threads, while the caller's thread alone reports and stops.
+
+torch, and much of numpy, compute without Python's lock, and the networks' layers are too small for
+many cores: so two vertebrae side by side take little more time than one.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+import torch
+
+from .progress import Stopped
+
+K = TypeVar("K")
+R = TypeVar("R")
+Tell = Callable[..., None]
+
+MOST_AT_ONCE = 4  # each holds its own pictures
+
+
+def at_once(device: torch.device, things: int) -> int:
+    """Return how many things to work on at once; a GPU is busy with one."""
+    return max(min(torch.get_num_threads(), things, MOST_AT_ONCE), 1) if device.type == "cpu" else 1
+
+
+def side_by_side(
+    work: Callable[[K, Tell], R],
+    keys: Sequence[K],
+    workers: int,
+    hear: Tell,
+    late: Callable[[K, R], None] = lambda key, result: None,
+) -> Generator[R, None, None]:
+    """Yield ``work(key, tell)`` for each key, in their order.
+
+    What work tells is heard in the caller's thread by ``hear``, and what that raises ends all work
+    at its next word.  After Stopped, results that are ready but not yielded are given to ``late``.
+    Whoever does not take all results closes the iterator.
+    """
+    if workers < 2:
+        yield from (work(key, hear) for key in keys)
+        return
+    with _shared_cores(workers), ThreadPoolExecutor(workers) as threads:
+        at_work = _AtWork(work, keys, threads)
+        try:
+            for key in keys:
+                yield at_work.result(key, hear)
+        except Stopped:
+            at_work.end()
+            for key, future in at_work.waiting.items():
+                if not future.cancelled() and future.exception() is None:
+                    late(key, future.result())
+            raise
+        finally:
+            at_work.end()
+
+
+class _AtWork(Generic[K, R]):
+    """What the threads are at: ``waiting`` holds what was not asked for yet."""
+
+    def __init__(
+        self, work: Callable[[K, Tell], R], keys: Sequence[K], threads: ThreadPoolExecutor
+    ) -> None:
+        self._told: queue.SimpleQueue[tuple[object, ...] | Future[R]] = queue.SimpleQueue()
+        self._threads, self._ending = threads, False
+        self._finished: set[Future[R]] = set()
+        self.waiting = {key: threads.submit(work, key, self._tell) for key in keys}
+        for future in self.waiting.values():
+            future.add_done_callback(self._told.put)  # after all that it told
+
+    def _tell(self, *words: object) -> None:
+        if self._ending:
+            raise Stopped
+        self._told.put(words)
+
+    def result(self, key: K, hear: Tell) -> R:
+        """Return a result, or raise what its work raised; meanwhile pass on what all tell."""
+        while self.waiting[key] not in self._finished:
+            told = self._told.get()
+            if isinstance(told, Future):
+                self._finished.add(told)
+            else:
+                hear(*told)
+        return self.waiting.pop(key).result()
+
+    def end(self) -> None:
+        """Start nothing more, and wait until all that was begun has noticed."""
+        self._ending = True
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _shared_cores(workers: int) -> Iterator[None]:
+    """Share torch's threads among threads that begin inside."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(threads // workers, 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
