@@ -23,17 +23,17 @@ demo: $(VENV)/ready-demo
 app: $(VENV)/ready-app
 	$(BIN)/hideseekseg app
 
-# Two processes; the tests of a file stay together, as they share servers and results, and the
-# files begin in the order of Testing/conftest.py.
-# Beside another busy process, threads that spin while they wait for each other take the processor
-# from it: five times the seconds.
+# Three processes for two cores, as browsers and children are often waited for, with one thread of
+# torch in each: more would only wait for each other.  The tests of a file stay together, as they
+# share servers and results, and the files begin in the order of Testing/conftest.py.
+test test-slicer-5.12: export OMP_NUM_THREADS ?= 1
 test test-slicer-5.12: export OMP_WAIT_POLICY ?= PASSIVE
 test test-slicer-5.12: export OPENBLAS_NUM_THREADS ?= 1
 test: $(VENV)/ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # The app has slicer-core 5.11, Slicer's users 5.12. What that can change: the scene, how module and
 # review use it, and reading what the app has saved.
