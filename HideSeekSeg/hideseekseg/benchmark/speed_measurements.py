@@ -227,7 +227,11 @@ def counts(out: Path) -> dict[str, int]:
 
 
 def split(job: SegmentProcess) -> dict[str, float]:
-    """Seconds of the processor by part of one process, under Python's profiler."""
+    """Seconds of the processor by part of one process, under Python's profiler.
+
+    With one thread, as the profiler sees no other.
+    """
+    job = replace(job, threads=1)
     job.out.mkdir(parents=True, exist_ok=True)
     profile = job.out / "split.profile"
     command = [sys.executable, "-c", PROFILED, str(profile), *job.words(), "--quiet"]
