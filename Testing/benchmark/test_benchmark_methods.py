@@ -44,14 +44,14 @@ from hideseekseg.benchmark.methods.trained import (
     unet_method,
 )
 from hideseekseg.benchmark.metrics import measure
-from hideseekseg.benchmark.report.pictures import SHOWN, draw_failures, failures
+from hideseekseg.benchmark.report.pictures import SHOWN, draw_examples, examples
 from hideseekseg.errors import InputError
 from hideseekseg.findings import LESION_TYPES, LesionType
 from hideseekseg.model.autoencoder import DiffusionAutoencoder
 from hideseekseg.model.profile import Decision, Schedule
 from hideseekseg.model.weights import Model
 from hideseekseg.simulation.random_fields import Mask
-from hideseekseg.training.evaluation import Edited, detect, edit_case
+from hideseekseg.training.evaluation import LEAST_IOU, Edited, detect, edit_case
 from hideseekseg.training.train import TrainingSettings, train
 from hideseekseg.training.trainer import TrainingProgress
 
@@ -364,26 +364,38 @@ def test_variants_leave_the_model_as_it_is(model: Model) -> None:
     assert model.profile.decision.threshold == 0.3 and model.profile.schedule.draws == 2
 
 
-# ---- failures
+# ---- examples
 
 
 def test_failures_are_the_missed_and_the_false(
     model: Model, unseen: list[BenchmarkCase], tmp_path: Path
 ) -> None:
     strict = HideAndSeek("own", with_profile(model, {"threshold": 1e9}, {}))
-    missed = failures(strict, unseen)
+    missed = examples(strict, unseen)
     ill = [s for s in unseen if s.case.diseased]
     assert len(missed) == min(len(ill), SHOWN)
-    assert all(f.what == "missed" and f.where[f.subject.case.truth[f.type]].any() for f in missed)
-    assert [f.weight for f in missed] == sorted((f.weight for f in missed), reverse=True)
+    assert all(e.what == "missed" and e.where[e.subject.case.truth[e.type]].any() for e in missed)
+    assert [e.weight for e in missed] == sorted((e.weight for e in missed), reverse=True)
     healthy = [replace(s, case=replace(s.case, truth=none_of(s), diseased=False)) for s in unseen]
     loose = HideAndSeek("own", with_profile(model, {"threshold": -1e9}, {}))
-    false = failures(loose, healthy)
-    assert false and all(f.what == "false" and f.where.any() for f in false)
-    path = draw_failures(tmp_path / "failures.png", loose, healthy)
+    false = examples(loose, healthy)
+    assert false and all(e.what == "false" and e.where.any() for e in false)
+    path = draw_examples(tmp_path / "examples.png", loose, healthy)
     assert path is not None and path.read_bytes().startswith(b"\x89PNG")
-    assert draw_failures(tmp_path / "none.png", strict, healthy) is None
+    assert draw_examples(tmp_path / "none.png", strict, healthy) is None
     assert not (tmp_path / "none.png").exists()
+
+
+def test_there_are_as_many_successes_as_failures(model: Model, unseen: list[BenchmarkCase]) -> None:
+    loose = HideAndSeek("own", with_profile(model, {"threshold": -1e9}, {}))
+    chosen = examples(loose, unseen)
+    found = [e for e in chosen if e.what == "found"]
+    assert found and len(found) <= len(chosen) - len(found)
+    assert [e.weight for e in found] == sorted((e.weight for e in found), reverse=True)
+    for one in found:
+        own = [le.mask(one.where.shape) for le in one.accepted if le.type == one.type]
+        assert max((m & one.where).sum() / (m | one.where).sum() for m in own) >= LEAST_IOU
+    assert len({id(e.subject) for e in found}) == len(found), "one of each vertebra"
 
 
 def none_of(subject: BenchmarkCase) -> dict[LesionType, Mask]:

@@ -60,7 +60,7 @@ from .report.pictures import (
     RULE,
     boxes_to_markdown,
     draw_boxes,
-    draw_failures,
+    draw_examples,
     draw_plots,
     try_boxes,
 )
@@ -243,7 +243,7 @@ def _simulated(
 ) -> Path:
     """Methods, realism of the edit, ablations."""
     data = _measured(contest, title, subjects, say)
-    draw_failures(plan.out / f"failures-{stem}.png", contest.own, subjects)
+    draw_examples(plan.out / f"examples-{stem}.png", contest.own, subjects)
     if plan.baselines is not None and (plan.baselines / AUDITOR / "profile.json").exists():
         auditor = load_auditor(plan.baselines)
         data["realism"] = {
@@ -305,7 +305,7 @@ def _real(
     if subjects:
         title = "Real vertebrae in which no lesion was noticed, as they are"
         tables.append(write_set(plan.out, "healthy", _measured(contest, title, subjects, say)))
-        draw_failures(plan.out / "failures-healthy.png", contest.own, subjects)
+        draw_examples(plan.out / "examples-healthy.png", contest.own, subjects)
     boxed = _boxed(sources, boxes, contest)
     if boxed:
         hits = [hit for m, tuned in contest.methods for hit in try_boxes(m, tuned, boxed)]

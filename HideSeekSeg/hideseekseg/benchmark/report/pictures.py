@@ -1,4 +1,4 @@
-"""Pictures of a benchmark: plots of a set's results, and cases missed or found falsely."""
+"""Pictures of a benchmark: plots of a set's results, and lesions found, missed and false."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from ...simulation.random_fields import Mask
 from ...training.evaluation import LEAST_IOU, Edited, match, true_lesions
 from ..cases import BenchmarkCase
 from ..methods.method import HideAndSeek, Method, Tuned
+from ..methods.trained import spread
 from ..metrics import IOUS
 
 if TYPE_CHECKING:
@@ -157,17 +158,17 @@ def _colours(count: int) -> list[Any]:
 
 
 TRUTH_COLOUR = (1.0, 1.0, 1.0)
-SHOWN = 5  # of either kind of failure
+SHOWN = 4  # of either kind of failure
 
 
 @dataclass(frozen=True, eq=False)
-class Failure:
-    """A missed lesion or a false finding: ``where`` (S, P, I).
+class Example:
+    """A lesion that was found or missed, or a false finding: ``where`` (S, P, I).
 
-    ``weight`` puts worse ones first: voxels of a missed lesion, score of a false finding.
+    ``weight`` is the voxels of a lesion, the score of a false finding.
     """
 
-    what: Literal["missed", "false"]
+    what: Literal["found", "missed", "false"]
     type: LesionType
     where: Mask
     weight: float
@@ -176,21 +177,29 @@ class Failure:
     accepted: tuple[Lesion3D, ...]
 
 
-def failures(method: HideAndSeek, subjects: Sequence[BenchmarkCase]) -> list[Failure]:
-    """Return the worst of a set, half missed and half false, at most one per vertebra."""
+def examples(method: HideAndSeek, subjects: Sequence[BenchmarkCase]) -> list[Example]:
+    """Return successes and failures of a set in equal number, at most one of a kind per vertebra.
+
+    The failures are the worst, half missed and half false; the successes are spread evenly from
+    the largest to the smallest lesion found.
+    """
     method = method.beside(subjects)
-    every = [failure for subject in subjects for failure in _of_vertebra(method, subject)]
-    worst: list[Failure] = []
-    for what in ("missed", "false"):
-        taken: set[int] = set()
-        for failure in sorted((f for f in every if f.what == what), key=lambda f: -f.weight):
-            if len(taken) < SHOWN and id(failure.subject) not in taken:
-                taken.add(id(failure.subject))
-                worst.append(failure)
-    return worst
+    every = [example for subject in subjects for example in _of_vertebra(method, subject)]
+    worst = [*_first_of_vertebrae(every, "missed")[:SHOWN]]
+    worst += _first_of_vertebrae(every, "false")[:SHOWN]
+    found = _first_of_vertebrae(every, "found")
+    return [*(found[n] for n in spread(len(found), len(worst))), *worst]
 
 
-def _of_vertebra(method: HideAndSeek, subject: BenchmarkCase) -> Iterator[Failure]:
+def _first_of_vertebrae(every: Sequence[Example], what: str) -> list[Example]:
+    """Return those of a kind by falling weight, the first of each vertebra."""
+    first: dict[int, Example] = {}
+    for example in sorted((e for e in every if e.what == what), key=lambda e: -e.weight):
+        first.setdefault(id(example.subject), example)
+    return list(first.values())
+
+
+def _of_vertebra(method: HideAndSeek, subject: BenchmarkCase) -> Iterator[Example]:
     seen = method.prepare(subject)
     lesions, _ = method.detect(seen, method.fixed.settings)
     thresholds = method.fixed.thresholds
@@ -201,37 +210,36 @@ def _of_vertebra(method: HideAndSeek, subject: BenchmarkCase) -> Iterator[Failur
         own = [le for le in accepted if le.type == kind]
         overlap = match(subject.case.truth[kind], own).iou >= LEAST_IOU
         for number, lesion in enumerate(true_lesions(subject.case.truth[kind])):
-            if not overlap[number].any():
-                size = float(lesion.sum())
-                yield Failure("missed", kind, lesion, size, subject, seen, accepted)
+            what: Literal["found", "missed"] = "found" if overlap[number].any() else "missed"
+            yield Example(what, kind, lesion, float(lesion.sum()), subject, seen, accepted)
         for number, found in enumerate(own):
             if not overlap[:, number].any():
                 mask = found.mask(shape)
-                yield Failure("false", kind, mask, found.score, subject, seen, accepted)
+                yield Example("false", kind, mask, found.score, subject, seen, accepted)
 
 
-def draw_failures(
+def draw_examples(
     path: Path, method: HideAndSeek, subjects: Sequence[BenchmarkCase]
 ) -> Path | None:
-    """Draw a row per failure, on the slice that shows most of it; None where nothing went wrong."""
-    worst = failures(method, subjects)
-    if not worst:
+    """Draw a row per example, on the slice that shows most of it; None where there is none."""
+    chosen = examples(method, subjects)
+    if not chosen:
         return None
-    titles = [f"{f.what}\n{f.type}\n{f.subject.vertebra}" for f in worst]
-    show_crops(path, [_tiles(failure) for failure in worst], titles)
+    titles = [f"{e.what}\n{e.type}\n{e.subject.vertebra}" for e in chosen]
+    show_crops(path, [_tiles(example) for example in chosen], titles)
     return path
 
 
-def _tiles(failure: Failure) -> list[Tile]:
-    subject, seen = failure.subject, failure.seen
-    shape = (failure.where.shape[0], failure.where.shape[1], failure.where.shape[2])
-    index = int(failure.where.sum(axis=(1, 2)).argmax())
+def _tiles(example: Example) -> list[Tile]:
+    subject, seen = example.subject, example.seen
+    shape = (example.where.shape[0], example.where.shape[1], example.where.shape[2])
+    index = int(example.where.sum(axis=(1, 2)).argmax())
     truth = [
         Outline(subject.case.truth[kind][index], TRUTH_COLOUR, dotted=True) for kind in LESION_TYPES
     ]
     found = [
         Outline(le.mask(shape)[index], TYPE_COLOURS[le.type], f"{le.score:.2f}")
-        for le in failure.accepted
+        for le in example.accepted
     ]
     p = float(seen.latents.p[index])
     tiles = [
