@@ -59,11 +59,11 @@ from hideseekseg.training.calibration import (
     expected_calibration_error,
     findings_by_stability,
     fit,
+    healthy_weights,
     judge,
     judge_apart,
     least_stability,
     read_observations,
-    real_weight,
     tally,
     vertebra_probabilities,
     write_observations,
@@ -326,7 +326,7 @@ def real_patients(rng: np.random.Generator, look_alikes: int) -> list[SeenVerteb
 
 
 def test_threshold_leaves_real_healthy_vertebrae_in_peace() -> None:
-    seen = patients_drawn(1, 15) + real_patients(np.random.default_rng(3), 12)
+    seen = patients_drawn(1, 15) + real_patients(np.random.default_rng(5), 20)
     confidence = fit(seen)
     choice, apart = choose(confidence, seen), judge_apart(confidence, seen)
 
@@ -371,13 +371,15 @@ def test_least_stability_is_where_findings_come_to_be_true(
     assert least_stability(judged, 0.5) == least
 
 
-def test_real_healthy_vertebrae_count_as_often_as_a_reader_meets_them() -> None:
+def test_healthy_vertebrae_count_as_often_as_a_reader_meets_them() -> None:
     drawn, real = patients_drawn(1, 15), real_patients(np.random.default_rng(3), 12)
     ill = sum(one.diseased for one in drawn)
-    weight = real_weight(drawn + real)
-    assert ill / (len(drawn) + weight * len(real)) == pytest.approx(DISEASED_SHARE)
-    assert real_weight(drawn) == 1.0, "there is none to count"
-    assert real_weight(real) == 1.0, "enough are healthy"
+    of_real, of_drawn = healthy_weights(drawn + real)
+    healthy = of_drawn * (len(drawn) - ill) + of_real * len(real)
+    assert ill / (ill + healthy) == pytest.approx(DISEASED_SHARE)
+    assert of_drawn < 0.1, "what was painted to teach is rare in patients"
+    assert healthy_weights(drawn) == (1.0, 1.0), "there is none to count"
+    assert healthy_weights(real)[0] == 1.0, "enough are healthy"
     with_real, without = (np.mean(judged_p(fit(some), real)) for some in (drawn + real, drawn))
     assert with_real < without, "what healthy ones show is doubted"
 

@@ -190,6 +190,11 @@ Floats = npt.NDArray[np.float64]
 PENALTY = 1e-2
 VERTEBRA_LOGIT = FEATURES.index("log odds of the vertebra")
 DISEASED_SHARE = 0.1  # of the vertebrae that candidates' probabilities are true for
+# Weight of a simulated healthy vertebra beside real ones: most have a look-alike painted, to teach.
+LOOK_ALIKES = 0.05
+# Neither attribution nor the vertebra's P speaks against a candidate, however few lesions are seen.
+LEAST_SLOPES = np.full(len(FEATURES), -np.inf)
+LEAST_SLOPES[[FEATURES.index("attribution score"), VERTEBRA_LOGIT]] = 0.0
 LONE_SHARE = 0.25  # weight of each vertebra judged alone, beside the same with its patient's others
 
 
@@ -212,7 +217,7 @@ def fit(seen: Sequence[SeenVertebra], distances: Sequence[float] = ()) -> Confid
     """Fit vertebra and candidate probabilities; ``distances`` are those of training vertebrae.
 
     The candidates of a type are fitted against what the truth says of them: one that finds a lesion
-    is true, and real healthy vertebrae count as often as ``real_weight`` says.  Where a type has no
+    is true, and healthy vertebrae count as often as ``healthy_weights`` says.  Where a type has no
     true candidate, or no false one, its coefficients stay empty.
     """
     vertebra, usual = _fit_vertebra(seen)
@@ -302,27 +307,33 @@ def _fit_candidates(seen: Sequence[SeenVertebra], p: Floats, kind: LesionType) -
     rows: list[tuple[float, ...]] = []
     true: list[bool] = []
     weight: list[float] = []
-    of_real = real_weight(seen)
+    of_real, of_simulated = healthy_weights(seen)
     for one, own in zip(seen, p):
+        counts = 1.0 if one.diseased else of_real if one.real else of_simulated
         for candidate in one.candidates:
             if candidate.type == kind:
                 rows.append(_features(candidate, own))
                 true.append(candidate.true)
-                weight.append(of_real if one.real else 1.0)
+                weight.append(counts)
     if not any(true) or all(true):
         return ()
-    return logistic(np.array(rows), np.array(true), np.array(weight))
+    return logistic(np.array(rows), np.array(true), np.array(weight), LEAST_SLOPES)
 
 
-def real_weight(seen: Sequence[SeenVertebra]) -> float:
-    """Return how often a real healthy vertebra counts, so that ``DISEASED_SHARE`` is diseased.
+def healthy_weights(seen: Sequence[SeenVertebra]) -> tuple[float, float]:
+    """Return how often a real and a simulated healthy vertebra count, a diseased one counting once.
 
-    Simulated sets have many times as many diseased vertebrae as a reader sees, and none of the
-    degenerative changes that nobody thought of.
+    So ``DISEASED_SHARE`` is diseased, and healthy bone mostly as patients have it: simulated sets
+    have many times as many diseased vertebrae as a reader sees, more look-alikes, as these are
+    painted to teach, and none of the degenerative changes that nobody thought of.  Without real
+    vertebrae all count alike.
     """
     diseased, real = sum(one.diseased for one in seen), sum(one.real for one in seen)
+    if not real:
+        return 1.0, 1.0
     healthy = diseased * (1 - DISEASED_SHARE) / DISEASED_SHARE
-    return max((healthy - (len(seen) - diseased - real)) / real, 1.0) if real else 1.0
+    simulated = LOOK_ALIKES * (len(seen) - diseased - real)
+    return max((healthy - simulated) / real, 1.0), LOOK_ALIKES
 
 
 def logistic(
