@@ -23,10 +23,9 @@ demo: $(VENV)/ready-demo
 app: $(VENV)/ready-app
 	$(BIN)/hideseekseg app
 
-# Three processes for two cores, as browsers and children are often waited for, with one thread of
-# torch in each: more would only wait for each other.  The tests of a file stay together, as they
-# share servers and results, and the files begin in the order of Testing/conftest.py.
-test test-slicer-5.12: export OMP_NUM_THREADS ?= 1
+# Three processes for two cores, as browsers and children are often waited for.  The tests of a file
+# stay together, as they share servers and results, and the files begin in the order of
+# Testing/conftest.py.
 test test-slicer-5.12: export OMP_WAIT_POLICY ?= PASSIVE
 test test-slicer-5.12: export OPENBLAS_NUM_THREADS ?= 1
 test: $(VENV)/ready-test

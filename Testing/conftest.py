@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +22,10 @@ from hideseekseg.model.classifier import LinearClassifier
 from hideseekseg.model.profile import Decision, Geometry, Intensity, Profile, Schedule
 from hideseekseg.model.weights import Model, load_model, save_model
 
-# Two threads that wait for each other beside a busy process are ten times slower than one.
+# Two threads that wait for each other beside a busy process are ten times slower than one: here,
+# and in the processes that tests start, unless they ask for more.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LEVELS = ("T11", "T12", "L1")

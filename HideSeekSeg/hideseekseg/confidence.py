@@ -161,7 +161,8 @@ def encode_patient(
 ) -> dict[str, Encoded]:
     """Encode all vertebrae of a patient, each beside the others.
 
-    ``encode_each`` runs step 1 of the method on x and reference of each level, in their order.
+    ``encode_each`` runs step 1 of the method: for each level x (N, 1, P, I) of the slices to
+    analyse and reference (N, 2); it returns one ``Latents`` for each, in their order.
     """
     own = {
         level: marrow(v.hounsfield[v.slices], v.body[v.slices]) for level, v in vertebrae.items()
@@ -173,7 +174,7 @@ def encode_patient(
         reference = relative_reference(hounsfield, profile.intensity)
         x = vertebra.x[torch.from_numpy(vertebra.slices)]
         shown[level] = x, reference.expand(len(x), 2)
-    latents = dict(zip(shown, encode_each(shown)))
+    latents = dict(zip(shown, encode_each(shown), strict=True))
     p = {level: p_of_vertebra(one.p.numpy()) for level, one in latents.items()}
     confidence = profile.confidence
     if confidence.known:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -64,7 +64,7 @@ from .model.profile import Profile
 from .model.weights import Model, on_cpu, scheduled
 from .output.tables import to_json
 from .progress import ProgressReporter, Stopped
-from .side_by_side import Tell, at_once, side_by_side
+from .side_by_side import Tell, shared_cores, side_by_side
 
 Floats = npt.NDArray[np.float32]
 
@@ -134,8 +134,9 @@ def segment_spine(
 
     ``keep`` gets each vertebra once it is finished and returns the file it wrote, for the event.
     Every vertebra is in the result, "not analysed" where a stop left it out; ``run["stopped"]``
-    says whether one did and ``run["finished"]`` how far it came.  The evidence of those that were
-    analysed is by level.
+    says whether one did and ``run["finished"]`` which were finished by then: where several are
+    analysed at once, not always the first ones.  The evidence of those that were analysed is by
+    level.  ``on_event``, ``should_stop`` and ``keep`` are called in the caller's thread alone.
 
     Raises SegmentationError where segmentation and CT do not go together, NotCTError where the
     volume is not a CT, ScheduleError where the weights have no such schedule.
@@ -157,9 +158,9 @@ def segment_spine(
     findings = {level: _not_analysed(level, STOPPED) for level in levels}
     evidence: dict[str, Evidence] = {}
     finished: list[str] = []
-    vertebrae = _Vertebrae(inputs, model.profile, watch)
 
-    try:
+    with suppress(Stopped), shared_cores(model) as at_once:
+        vertebrae = _Vertebrae(inputs, model.profile, watch, at_once)
         # Chosen vertebrae that surely show HU spare weights without context all others.
         asked = (beside or levels, patient)
         scale, cut = _scale(ct, segmentation.source, asked, vertebrae)
@@ -172,7 +173,7 @@ def segment_spine(
         if beside:
             ready = vertebrae.all(beside)
             seen_by_networks = _inputs(ready, scale, options.all_slices, model.profile)
-            every = partial(_encode_all, seen_by_networks, watch)
+            every = partial(_encode_all, seen_by_networks, watch, at_once)
             encoded, model = _where_it_fits(every, model, on_event)
             _forget(set(beside).difference(levels), vertebrae.known, seen_by_networks, encoded)
 
@@ -194,12 +195,9 @@ def segment_spine(
             file = keep(findings[level], seen) if keep else ""
             on_event(VertebraDone(level, _plain(findings[level], chosen), file))
 
-        workers = at_once(model.device, len(levels))
-        with closing(side_by_side(analyse, levels, workers, watch.step, done)) as results:
-            for level, result in zip(levels, results):
+        with closing(side_by_side(analyse, levels, at_once, watch.step, done)) as results:
+            for level, result in zip(levels, results, strict=True):
                 done(level, result)
-    except Stopped:
-        pass
     facts |= {"finished": finished, "stopped": len(finished) < len(levels)}
     facts |= {"device": str(model.device), "device_reason": model.device_reason}
     facts["seconds"] = round(watch.seconds, 1)
@@ -209,9 +207,12 @@ def segment_spine(
 class _Vertebrae:
     """The vertebrae of a run, each made ready when it is first asked for."""
 
-    def __init__(self, inputs: CheckedInputs, profile: Profile, watch: ProgressReporter) -> None:
+    def __init__(
+        self, inputs: CheckedInputs, profile: Profile, watch: ProgressReporter, at_once: int
+    ) -> None:
         self.known: dict[str, Prepared] = {}
         self._inputs, self._profile, self._watch = inputs, profile, watch
+        self._at_once = at_once
         labels = inputs.segmentation, inputs.assignments
         self._marked, self._axes = all_bodies(*labels, inputs.bodies), spine_axes(*labels)
 
@@ -221,8 +222,11 @@ class _Vertebrae:
             self.known[level] = self._prepare(level)
         return self.known[level]
 
-    def all(self, levels: Sequence[str]) -> Iterator[Prepared]:
-        """Yield some vertebrae in order; before each new one its progress is told, a stop heard."""
+    def all(self, levels: Sequence[str]) -> Generator[Prepared, None, None]:
+        """Yield some vertebrae in order; before each new one its progress is told, a stop heard.
+
+        Whoever does not take all of them closes the iterator.
+        """
         numbers = {level: n for n, level in enumerate(levels)}
 
         def make(level: str, tell: Tell) -> Prepared:
@@ -230,8 +234,7 @@ class _Vertebrae:
                 tell(level, numbers[level], len(levels))
             return self.one(level)
 
-        workers = at_once(torch.device("cpu"), len(levels))
-        yield from side_by_side(make, levels, workers, self._watch.preparation)
+        yield from side_by_side(make, levels, self._at_once, self._watch.preparation)
 
     def _prepare(self, level: str) -> Prepared:
         inputs, checks = self._inputs, self._inputs.checks
@@ -262,14 +265,15 @@ def _scale(
     usable: list[Landmarks] = []
     for levels in dict.fromkeys(asked):
         seen = []
-        for vertebra in vertebrae.all(levels):
-            seen.append(vertebra)
-            usable = [v.landmarks for v in seen if v.landmarks and not v.obstacle]
-            if surely_hounsfield(ct, usable, len(levels)):
-                cut = cut_off(ct, usable, HOUNSFIELD)
-                if not cut or levels == asked[-1]:
-                    return HOUNSFIELD, cut
-                break
+        with closing(vertebrae.all(levels)) as ready:
+            for vertebra in ready:
+                seen.append(vertebra)
+                usable = [v.landmarks for v in seen if v.landmarks and not v.obstacle]
+                if surely_hounsfield(ct, usable, len(levels)):
+                    cut = cut_off(ct, usable, HOUNSFIELD)
+                    if not cut or levels == asked[-1]:
+                        return HOUNSFIELD, cut
+                    break
     if all(v.site.body is None and not v.site.obstacle for v in seen):
         raise SegmentationError(source, f"does not overlap with the CT {ct.name}")
     if not usable:
@@ -327,7 +331,7 @@ def _inputs(
 
 
 def _encode_all(
-    inputs: dict[str, VertebraInput], watch: ProgressReporter, model: Model
+    inputs: dict[str, VertebraInput], watch: ProgressReporter, at_once: int, model: Model
 ) -> dict[str, Encoded]:
     """Run step 1 on all vertebrae, each beside the others."""
 
@@ -337,8 +341,7 @@ def _encode_all(
             x, reference = shown[level]
             return encode(x, model, reference=reference)
 
-        workers = at_once(model.device, len(shown))
-        return side_by_side(encode_one, list(shown), workers, watch.beside)
+        return side_by_side(encode_one, list(shown), at_once, watch.beside)
 
     return encode_patient(inputs, encode_each, model.profile)
 

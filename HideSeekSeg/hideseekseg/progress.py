@@ -71,7 +71,8 @@ class ProgressReporter:
         Several vertebrae may be on their way at once.
         """
         low, high = STEPS[step]
-        self._within[level] = low + (high - low) * done / total
+        within = low + (high - low) * done / total
+        self._within[level] = max(self._within[level], within)  # stability scores once more
         share = sum(self._within.values()) / len(self._within)
         spent = time.monotonic() - self._analysis_began
         left = spent / share * (1 - share) if share > 0 else None

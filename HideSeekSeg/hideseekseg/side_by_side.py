@@ -1,7 +1,7 @@
-"""Work on several things at once, in threads, while the caller's thread alone reports and stops.
+"""Work on several vertebrae at once, in threads; the caller's thread alone reports and stops.
 
-torch, and much of numpy, compute without Python's lock, and the networks' layers are too small for
-many cores: so two vertebrae side by side take little more time than one.
+torch, and much of numpy, compute without Python's lock, and the layers of a small network are too
+small for several cores: so two vertebrae side by side take little more time than one.
 """
 
 from __future__ import annotations
@@ -14,18 +14,33 @@ from typing import Generic, TypeVar
 
 import torch
 
+from .model.weights import Model
 from .progress import Stopped
 
 K = TypeVar("K")
 R = TypeVar("R")
-Tell = Callable[..., None]
+Tell = Callable[..., None]  # says how far a work has come, and raises Stopped where it is to end
 
 MOST_AT_ONCE = 4  # each holds its own pictures
+SMALL = 64  # pixels across: layers for larger images keep several cores busy
 
 
-def at_once(device: torch.device, things: int) -> int:
-    """Return how many things to work on at once; a GPU is busy with one."""
-    return max(min(torch.get_num_threads(), things, MOST_AT_ONCE), 1) if device.type == "cpu" else 1
+@contextmanager
+def shared_cores(model: Model) -> Iterator[int]:
+    """Yield how many vertebrae to work on at once; inside, torch computes each with one thread.
+
+    So a vertebra's numbers depend neither on how many are asked for nor on the number of threads.
+    One at a time, with all threads, on a GPU and with networks that are not small.
+    """
+    if model.device.type != "cpu" or model.profile.architecture.image_size > SMALL:
+        yield 1
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield min(threads, MOST_AT_ONCE)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def side_by_side(
@@ -35,16 +50,17 @@ def side_by_side(
     hear: Tell,
     late: Callable[[K, R], None] = lambda key, result: None,
 ) -> Generator[R, None, None]:
-    """Yield ``work(key, tell)`` for each key, in their order.
+    """Yield ``work(key, tell)`` for each of different keys, in their order.
 
     What work tells is heard in the caller's thread by ``hear``, and what that raises ends all work
-    at its next word.  After Stopped, results that are ready but not yielded are given to ``late``.
-    Whoever does not take all results closes the iterator.
+    at its next word.  What a work raises is raised at its turn.  After Stopped, results that are
+    ready but not yielded are given to ``late``.  Whoever does not take all results closes the
+    iterator.
     """
-    if workers < 2:
+    if min(workers, len(keys)) < 2:
         yield from (work(key, hear) for key in keys)
         return
-    with _shared_cores(workers), ThreadPoolExecutor(workers) as threads:
+    with ThreadPoolExecutor(workers) as threads:
         at_work = _AtWork(work, keys, threads)
         try:
             for key in keys:
@@ -91,14 +107,3 @@ class _AtWork(Generic[K, R]):
         """Start nothing more, and wait until all that was begun has noticed."""
         self._ending = True
         self._threads.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _shared_cores(workers: int) -> Iterator[None]:
-    """Share torch's threads among threads that begin inside."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(threads // workers, 1))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

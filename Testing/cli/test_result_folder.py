@@ -18,6 +18,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from helpers.models import threads
 from hideseekseg.cli.main import main
 from hideseekseg.imaging.reading import read_ct, read_segmentation
 from hideseekseg.imaging.volume import Volume, content_hash, scan_identity, to_sitk
@@ -223,7 +224,7 @@ def test_log_has_every_step_and_what_went_wrong(
     assert main([*words, "--log", str(log)]) == 0
     text = log.read_text("utf-8")
     assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d hideseekseg ", text)
-    assert re.search(r"T12 [a-z ]+: \d+\.\d s", text), "no step was timed"
+    assert re.search(r" +\d+\.\d s  T12 edit\n", text), "no step was timed"
     assert f"wrote {tmp_path / 'out' / 'candidates.json'}" in text
     assert capfd.readouterr() == ("", ""), "--quiet holds for the terminal"
     assert main([*words, "--levels", "T3", "--log", str(log)]) == 2
@@ -233,10 +234,16 @@ def test_log_has_every_step_and_what_went_wrong(
     assert "folder.log: cannot be written" in capfd.readouterr().err
 
 
-def test_verbose_prints_every_step(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("number", [1, 2])
+def test_verbose_prints_every_step(
+    number: int, words: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
     words.remove("--quiet")
-    assert main([*words, "--verbose"]) == 0
-    assert re.search(r"\n +T12 [a-z ]+: \d+\.\d s\n", capfd.readouterr().err)
+    with threads(number):
+        assert main([*words, "--verbose"]) == 0
+    began = re.findall(r"\n +(\d+\.\d) s  (T11|T12|L1) edit(?=\n)", capfd.readouterr().err)
+    assert sorted(level for _, level in began) == ["L1", "T11", "T12"], "each once"
+    assert [float(seconds) for seconds, _ in began] == sorted(float(s) for s, _ in began)
 
 
 def test_help_has_defaults_and_every_convention(capsys: pytest.CaptureFixture[str]) -> None:

@@ -288,7 +288,7 @@ def test_missing_level_is_refused_by_name(box_spine: Spine, model: Model) -> Non
 def test_stop_keeps_finished_vertebrae(
     number: int, box_spine: Spine, usual: Result, model: Model
 ) -> None:
-    """The second may be finished as well where two are analysed at once."""
+    """Others may be finished as well where two are analysed at once."""
     said: list[Event] = []
 
     def enough() -> bool:
@@ -297,13 +297,20 @@ def test_stop_keeps_finished_vertebrae(
     with threads(number):
         result, evidence = run(*box_spine, model, on_event=said.append, should_stop=enough)
     finished = result.run["finished"]
-    assert [*evidence] == finished == ["T11", "T12"][: len(finished)]
-    assert 1 <= len(finished) <= number and result.run["stopped"]
-    assert result.vertebrae[: len(finished)] == usual.vertebrae[: len(finished)]
-    assert {v.reason for v in result.vertebrae[len(finished) :]} == {"stopped before its turn"}
+    assert finished[0] == "T11" and [*evidence] == finished
+    assert finished == ["T11"] if number == 1 else set(finished) <= set(VALUES)
+    assert result.run["stopped"] == (len(finished) < len(VALUES))
+    for found, before in zip(result.vertebrae, usual.vertebrae, strict=True):
+        if found.level in finished:
+            assert found == before
+        else:
+            assert found.reason == "stopped before its turn"
 
 
-def test_vertebrae_side_by_side_are_those_one_by_one(wholes: dict[tuple[str, bool], Whole]) -> None:
+@pytest.mark.parametrize("number", [2, 3, 8])
+def test_vertebrae_side_by_side_are_those_one_by_one(
+    number: int, wholes: dict[tuple[str, bool], Whole]
+) -> None:
     """All findings and pictures are the same, and the caller's thread alone hears of them."""
     scan, model, _ = wholes["hu", True]
     heard: list[tuple[Event, int]] = []
@@ -313,17 +320,19 @@ def test_vertebrae_side_by_side_are_those_one_by_one(wholes: dict[tuple[str, boo
 
     with threads(1):
         one_by_one = run_bodies(scan, model)
-    with threads(3):
+    with threads(number):
         at_once = run_bodies(scan, model, on_event=hear)
-        assert torch.get_num_threads() == 3
+        alone = run_bodies(scan, model, "L1")
+        assert torch.get_num_threads() == number
     assert at_once.vertebrae == one_by_one.vertebrae
+    assert vertebra(alone, "L1") == vertebra(one_by_one, "L1")
     for level, evidence in one_by_one.evidence.items():
         for name in ("image", "edit", "body", "lytic", "blastic", "changed"):
             here, there = (getattr(one, name) for one in (evidence, at_once.evidence[level]))
             np.testing.assert_array_equal(there, here, err_msg=f"{level} {name}")
     assert {thread for _, thread in heard} == {threading.get_ident()}
     fractions = [event.fraction for event, _ in heard if isinstance(event, Progress)]
-    assert fractions == sorted(fractions) and fractions[-1] == pytest.approx(1)
+    assert fractions == sorted(fractions) and fractions[-1] <= 1
     assert [event.level for event, _ in heard if isinstance(event, VertebraDone)] == [*FIVE]
 
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 
+from helpers.models import threads
+from hideseekseg.model.profile import Profile
+from hideseekseg.model.weights import Model
 from hideseekseg.progress import Stopped
-from hideseekseg.side_by_side import MOST_AT_ONCE, Tell, at_once, side_by_side
+from hideseekseg.side_by_side import MOST_AT_ONCE, Tell, shared_cores, side_by_side
 
 LEVELS = ("T10", "T11", "T12", "L1")
 
@@ -99,15 +105,29 @@ def test_who_takes_no_more_results_leaves_no_thread_behind() -> None:
     assert threading.active_count() == before
 
 
-def test_cores_are_shared_and_given_back() -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(4)
-    try:
-        inside = list(side_by_side(lambda level, tell: torch.get_num_threads(), LEVELS, 2, print))
-        assert inside == [2] * 4
-        assert torch.get_num_threads() == 4
-        assert at_once(torch.device("cpu"), 3) == 3
-        assert at_once(torch.device("cpu"), 17) == MOST_AT_ONCE
-        assert at_once(torch.device("cuda"), 17) == 1
-    finally:
-        torch.set_num_threads(threads)
+def sized(pixels: int, device: str) -> Model:
+    """A model that says of itself what decides, without networks."""
+    architecture = replace(Profile().architecture, image_size=pixels)
+    profile = replace(Profile(), architecture=architecture)
+    return cast(Model, SimpleNamespace(device=torch.device(device), profile=profile))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "device", "have", "at_once", "inside"),
+    [
+        (48, "cpu", 1, 1, 1),
+        (48, "cpu", 2, 2, 1),
+        (48, "cpu", 16, MOST_AT_ONCE, 1),
+        (128, "cpu", 4, 1, 4),  # the published network's layers keep all cores busy
+        (48, "cuda", 4, 1, 4),
+    ],
+)
+def test_cores_are_shared_and_given_back(
+    pixels: int, device: str, have: int, at_once: int, inside: int
+) -> None:
+    with threads(have):
+        with shared_cores(sized(pixels, device)) as workers:
+            assert workers == at_once
+            each = side_by_side(lambda level, tell: torch.get_num_threads(), LEVELS, workers, print)
+            assert list(each) == [inside] * len(LEVELS)
+        assert torch.get_num_threads() == have

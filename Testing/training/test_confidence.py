@@ -384,6 +384,23 @@ def test_healthy_vertebrae_count_as_often_as_a_reader_meets_them() -> None:
     assert with_real < without, "what healthy ones show is doubted"
 
 
+def test_attribution_and_p_never_speak_against_a_candidate() -> None:
+    """Few lesions may say so by chance: here all true ones have the lowest scores of all."""
+    rng = np.random.default_rng(1)
+    seen = []
+    for one in patients_drawn(1, 15):
+        candidates = tuple(
+            replace(c, features=(-0.4 if c.true else rng.uniform(0.5, 1.0), *c.features[1:]))
+            for c in one.candidates
+        )
+        seen.append(replace(one, logit=-one.logit, candidates=candidates))
+    confidence = fit(seen)
+    for slopes in (confidence.lytic, confidence.blastic):
+        assert slopes[1 + SCORE] == 0.0, "no more than nothing"
+        assert slopes[1 + FEATURES.index("log odds of the vertebra")] >= 0.0
+        assert min(slopes[3:]) < 0.0, "others may"
+
+
 def judged_p(confidence: Confidence, seen: list[SeenVertebra]) -> list[float]:
     return [p for one in judge(confidence, seen) for p in one.candidates]
 

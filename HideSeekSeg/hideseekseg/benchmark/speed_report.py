@@ -344,8 +344,9 @@ def _split(data: Data) -> Iterator[str]:
     yield "## Where the time goes"
     yield ""
     yield (
-        "Seconds of the processor for the whole spine by part, under Python's profiler, which costs"
-        " some itself. Pictures bring matplotlib's import along."
+        "Seconds of the processor for the whole spine by part, with one thread and under Python's"
+        " profiler, which costs some itself. Pictures bring matplotlib's import along. Below the"
+        " parts: whole processes without profiler, with all threads."
     )
     yield ""
     yield f"| part | {' | '.join(versions)} |"

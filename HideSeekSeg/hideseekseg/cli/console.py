@@ -97,7 +97,7 @@ class _Stamped:
 class ForPeople:
     """Plain lines on ``out``, with a progress bar where ``out`` is a terminal.
 
-    ``verbose`` prints each step in a line of its own instead, with the seconds that it took.
+    ``verbose`` prints each step in a line of its own instead, with the seconds until it began.
     """
 
     def __init__(self, out: Any, verbose: bool = False) -> None:
@@ -124,19 +124,16 @@ class ForPeople:
 
 
 class _Steps:
-    """Which step of which vertebra took how long."""
+    """When each step of each vertebra began; several vertebrae may be on their way at once."""
 
     def __init__(self) -> None:
-        self._step, self._since = "", 0.0
+        self._began = time.monotonic()
+        self._step: dict[str, str] = {}
 
     def lines(self, event: Event) -> Iterator[str]:
-        step = f"{event.level} {event.step}" if isinstance(event, Progress) else ""
-        if step == self._step or not isinstance(event, (Progress, VertebraDone)):
-            return
-        now = time.monotonic()
-        if self._step:
-            yield f"       {self._step}: {now - self._since:.1f} s"
-        self._step, self._since = step, now
+        if isinstance(event, Progress) and self._step.get(event.level) != event.step:
+            self._step[event.level] = event.step
+            yield f"{time.monotonic() - self._began:10.1f} s  {event.level} {event.step}"
 
 
 def _words(event: Event, count: str) -> list[str]:

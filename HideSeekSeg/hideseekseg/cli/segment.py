@@ -30,7 +30,7 @@ def _segment_arguments(parser: argparse.ArgumentParser) -> None:
     add("--each", action="store_true", help="also write each vertebra at once, to DIR/vertebrae")
     add("--nifti", action="store_true", help="also write lytic.nii.gz and blastic.nii.gz (0, 1)")
     add("--log", type=Path, metavar="FILE", help="append all messages to a file")
-    add("--verbose", action="store_true", help="print every step, and the time it took")
+    add("--verbose", action="store_true", help="print every step, and when it began")
     printed = parser.add_mutually_exclusive_group()
     printed.add_argument("--json-lines", action="store_true", help="print events as JSON lines")
     printed.add_argument("--quiet", action="store_true", help="print errors only")

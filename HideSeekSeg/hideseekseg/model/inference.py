@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -73,15 +74,25 @@ def _ticker(done: int, images: int, total: int, report: Report | None) -> Tick:
 def _try(work: Callable[..., Tensor], chunks: list[Tensor], tick: Tick) -> Tensor | None:
     """None where memory ran out and fewer images may help; the failed tensors are free by then."""
     try:
-        # Same input, same output: no algorithm picked by timing, no shortened mantissas.
-        with torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-        ):
+        with _exact(chunks[0].device):
             return work(*chunks, tick)
     except RuntimeError as error:
         if len(chunks[0]) == 1 or not is_out_of_memory(error):
             raise
     return None
+
+
+def _exact(device: torch.device) -> AbstractContextManager[None]:
+    """Make the same input give the same output: no algorithm by timing, no shortened mantissas.
+
+    The flags are the whole process's, so threads on the CPU, which need none, leave them alone.
+    """
+    if device.type != "cuda":
+        return nullcontext()
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+    return flags
 
 
 def is_out_of_memory(error: BaseException) -> bool:

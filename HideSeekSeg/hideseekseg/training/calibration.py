@@ -191,7 +191,7 @@ PENALTY = 1e-2
 VERTEBRA_LOGIT = FEATURES.index("log odds of the vertebra")
 DISEASED_SHARE = 0.1  # of the vertebrae that candidates' probabilities are true for
 # Weight of a simulated healthy vertebra beside real ones: most have a look-alike painted, to teach.
-LOOK_ALIKES = 0.05
+SIMULATED_HEALTHY_WEIGHT = 0.05
 # Neither attribution nor the vertebra's P speaks against a candidate, however few lesions are seen.
 LEAST_SLOPES = np.full(len(FEATURES), -np.inf)
 LEAST_SLOPES[[FEATURES.index("attribution score"), VERTEBRA_LOGIT]] = 0.0
@@ -323,7 +323,8 @@ def _fit_candidates(seen: Sequence[SeenVertebra], p: Floats, kind: LesionType) -
 def healthy_weights(seen: Sequence[SeenVertebra]) -> tuple[float, float]:
     """Return how often a real and a simulated healthy vertebra count, a diseased one counting once.
 
-    So ``DISEASED_SHARE`` is diseased, and healthy bone mostly as patients have it: simulated sets
+    So ``DISEASED_SHARE`` is diseased (or more, if the healthy are fewer), and healthy bone mostly
+    as patients have it: simulated sets
     have many times as many diseased vertebrae as a reader sees, more look-alikes, as these are
     painted to teach, and none of the degenerative changes that nobody thought of.  Without real
     vertebrae all count alike.
@@ -332,8 +333,8 @@ def healthy_weights(seen: Sequence[SeenVertebra]) -> tuple[float, float]:
     if not real:
         return 1.0, 1.0
     healthy = diseased * (1 - DISEASED_SHARE) / DISEASED_SHARE
-    simulated = LOOK_ALIKES * (len(seen) - diseased - real)
-    return max((healthy - simulated) / real, 1.0), LOOK_ALIKES
+    simulated = SIMULATED_HEALTHY_WEIGHT * (len(seen) - diseased - real)
+    return max((healthy - simulated) / real, 1.0), SIMULATED_HEALTHY_WEIGHT
 
 
 def logistic(

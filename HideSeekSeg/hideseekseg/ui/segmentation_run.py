@@ -111,9 +111,9 @@ class SegmentationRun:
             self._drawn = earlier.results.patches(drawn) if drawn else {}
         self.began: Started | None = None
         self.running = False
-        self.seconds: dict[str, float] = {}
         self._folder: Path | None = None
         self._done: list[str] = []
+        self._began_at = self._done_at = 0.0  # the first word of the child, the last result
         self._job: Any = None
         self._last: Event | None = None
         self._reason = ""
@@ -141,7 +141,6 @@ class SegmentationRun:
             if row.kind == "vertebra" and not row.level
         ]
         self.running = True
-        self._clock = time.monotonic()
         words = self.choices.words(inputs, self._folder / "out")
         self._job = makeJob(words, self._heard, self._ended)
         try:
@@ -181,6 +180,7 @@ class SegmentationRun:
             return
         if isinstance(event, Started):
             self.began = event
+            self._began_at = time.monotonic()
             self._listener.started(event)
         elif isinstance(event, Progress):
             self._listener.progress(event)
@@ -212,9 +212,7 @@ class SegmentationRun:
         except SceneError as error:
             self.cancel(str(error))
             return
-        now = time.monotonic()
-        self.seconds[event.level] = now - self._clock
-        self._clock = now
+        self._done_at = time.monotonic()
         self._listener.vertebra(event.level)
 
     def _adoptDrawn(self, results: Results) -> None:
@@ -230,9 +228,13 @@ class SegmentationRun:
         return self._done
 
     def pace(self) -> tuple[Started, float] | None:
-        """Mean seconds per vertebra; the first one's time holds the start of the process."""
-        times, began = list(self.seconds.values())[1:], self.began
-        return (began, sum(times) / len(times)) if times and began is not None else None
+        """Mean seconds per vertebra, from when the inputs were checked to the last result.
+
+        None of chosen vertebrae: the patient's others take time as well.
+        """
+        if self.began is None or not self._done or self.choices.levels:
+            return None
+        return self.began, (self._done_at - self._began_at) / len(self._done)
 
     def facts(self) -> dict[str, Any]:
         """Return what is needed to repeat the run, for its results."""

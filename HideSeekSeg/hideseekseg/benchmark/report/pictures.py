@@ -178,17 +178,17 @@ class Example:
 
 
 def examples(method: HideAndSeek, subjects: Sequence[BenchmarkCase]) -> list[Example]:
-    """Return successes and failures of a set in equal number, at most one of a kind per vertebra.
+    """Return successes and failures of a set, at most one of a kind per vertebra.
 
-    The failures are the worst, half missed and half false; the successes are spread evenly from
-    the largest to the smallest lesion found.
+    The failures are the worst, half missed and half false.  The successes are as many, where so
+    many lesions were found, spread evenly from the largest to the smallest; they come first.
     """
     method = method.beside(subjects)
     every = [example for subject in subjects for example in _of_vertebra(method, subject)]
     worst = [*_first_of_vertebrae(every, "missed")[:SHOWN]]
     worst += _first_of_vertebrae(every, "false")[:SHOWN]
     found = _first_of_vertebrae(every, "found")
-    return [*(found[n] for n in spread(len(found), len(worst))), *worst]
+    return [*(found[n] for n in spread(len(found), len(worst) or 2 * SHOWN)), *worst]
 
 
 def _first_of_vertebrae(every: Sequence[Example], what: str) -> list[Example]:
