@@ -56,7 +56,7 @@ class Job:
     the folder ``EACH`` of ``out`` as soon as it is finished.  ``series`` chooses a DICOM series of
     the folder ``ct`` by its UID or number.  ``overwrite`` replaces the result of another scan in
     ``out``; ``patient_names`` writes the patient's name and number, where DICOM has them; ``nifti``
-    writes a mask of each type of lesion as well.
+    writes a mask of each type of lesion as well, ``picture`` the overview.
     """
 
     ct: Path
@@ -72,6 +72,13 @@ class Job:
     overwrite: bool = False
     patient_names: bool = False
     nifti: bool = False
+    picture: bool = True
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Return the names of the files that are written to ``out``."""
+        picture = FILES[3:] if self.picture else ()
+        return (*FILES[:3], *picture, *(MASK_FILES if self.nifti else ()))
 
 
 def segment(
@@ -188,7 +195,7 @@ def run(
     should_stop: Callable[[], bool],
     ready: Model | None = None,
 ) -> Result:
-    """Read, segment, write ``FILES`` to ``job.out``; the last event is Finished or Cancelled.
+    """Read, segment, write ``job.files`` to ``job.out``; the last event is Finished or Cancelled.
 
     ``ready`` is a model that was loaded before, in place of ``job.weights`` and ``job.device``: by
     a worker, which may crash.  Without it DICOM is read in a process of its own, in which a damaged
@@ -212,7 +219,7 @@ def run(
         result = _segment(inputs, model, on_event, should_stop, keep)
         kept, stopped = tuple(result.run["finished"]), result.run["stopped"]
         result = replace(result, run={"scan": scan, **result.run})
-        files = _write(claim, keep, inputs.ct, result, job.nifti) if kept or not stopped else ()
+        files = _write(claim, keep, inputs.ct, result, job) if kept or not stopped else ()
     seconds = time.monotonic() - began
     on_event(Cancelled(kept, files, seconds) if stopped else Finished(files, seconds))
     return result
@@ -275,23 +282,25 @@ def writable(folder: Path) -> Iterator[None]:
 
 
 def _write(
-    claim: Claim, keep: _Keeper | None, ct: Volume, result: Result, nifti: bool
+    claim: Claim, keep: _Keeper | None, ct: Volume, result: Result, job: Job
 ) -> tuple[str, ...]:
     """Write all files; all are complete before the first one replaces an older one.
 
-    Vertebrae that an earlier run wrote one by one go: they would contradict the new tables.
+    What an earlier run wrote beside goes: vertebrae one by one, and files that were not asked for
+    this time would contradict the new tables.
     """
     out = claim.folder
     with together(out) as folder:
         write_segmentation(folder / FILES[0], ct.grid, result)
         write_json(folder / FILES[1], result)
         write_csv(folder / FILES[2], result)
-        overview(folder / FILES[3], ct, result, result.evidence)
-        for name, kind in zip(MASK_FILES if nifti else (), LESION_TYPES):
+        if job.picture:
+            overview(folder / FILES[3], ct, result, result.evidence)
+        for name, kind in zip(MASK_FILES if job.nifti else (), LESION_TYPES):
             write_image(folder / name, to_sitk(lesion_mask(ct, result, kind)))
         if keep is None or not keep.began:
             claim.clear()
             remove_vertebrae(out)
-    for name in MASK_FILES if not nifti else ():  # of an earlier run
+    for name in {*FILES, *MASK_FILES}.difference(job.files):
         (out / name).unlink(missing_ok=True)
-    return tuple(str(out / file) for file in (*FILES, *(MASK_FILES if nifti else ())))
+    return tuple(str(out / name) for name in job.files)

@@ -213,8 +213,12 @@ def test_masks_on_request(words: list[str], tmp_path: Path) -> None:
                 expected |= whole.mask(segment)
         assert expected.any()
         np.testing.assert_array_equal(sitk.GetArrayFromImage(image), expected)
-    assert main(words) == 0
+    assert (out / "overview.png").exists()
+    assert main([*words, "--no-picture"]) == 0
     assert not list(out.glob("*.nii.gz")), "masks of the earlier run stayed beside the new tables"
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("candidates.csv", "candidates.json", "lesions.seg.nrrd")
+    ], "so did the picture"
 
 
 def test_log_has_every_step_and_what_went_wrong(

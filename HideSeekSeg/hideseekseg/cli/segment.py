@@ -29,6 +29,7 @@ def _segment_arguments(parser: argparse.ArgumentParser) -> None:
     add("--overwrite", action="store_true", help="replace the result of another scan in DIR")
     add("--each", action="store_true", help="also write each vertebra at once, to DIR/vertebrae")
     add("--nifti", action="store_true", help="also write lytic.nii.gz and blastic.nii.gz (0, 1)")
+    add("--no-picture", dest="picture", action="store_false", help="write no overview.png")
     add("--log", type=Path, metavar="FILE", help="append all messages to a file")
     add("--verbose", action="store_true", help="print every step, and when it began")
     printed = parser.add_mutually_exclusive_group()
@@ -100,7 +101,7 @@ def _segment(args: argparse.Namespace) -> int:
         job = Job(
             *(args.ct, args.segmentation, args.out, args.bodies, args.weights),
             *(args.device, args.threads, options, args.each, args.series),
-            *(args.overwrite, args.patient_names, args.nifti),
+            *(args.overwrite, args.patient_names, args.nifti, args.picture),
         )
         result = run(job, tell, should_stop)
     if result.run["finished"] and not (args.quiet or args.json_lines):

@@ -43,6 +43,7 @@ class Choices:
         words = ["segment", str(inputs.ct), str(inputs.segmentation), "--out", str(out)]
         words += self.options
         words += ["--labels", inputs.labels, "--device", self.device, "--json-lines", "--each"]
+        words += ["--no-picture"]  # the window's views show more
         words += ["--bodies", str(inputs.bodies)] if inputs.bodies else []
         words += ["--weights", str(self.weights)] if self.weights else []
         words += ["--levels", ",".join(self.levels)] if self.levels else []
