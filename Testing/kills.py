@@ -147,7 +147,7 @@ def left_behind(out: Path) -> list[str]:
 def prepare_segment(folder: Path) -> tuple[list[str], Check]:
     (ct,), bodies = write_scans(folder, 1)
     words = ["segment", str(ct), str(bodies), "--labels", "totalsegmentator", "--each", "--quiet"]
-    return [*words, "--weights", str(folder / "weights")], same_findings
+    return [*words, "--no-picture", "--weights", str(folder / "weights")], same_findings
 
 
 def prepare_cohort(folder: Path) -> tuple[list[str], Check]:

@@ -22,7 +22,7 @@ from hideseekseg.imaging.reading import read_segmentation
 from hideseekseg.output.result_folder import read_vertebra, write_vertebra
 from hideseekseg.output.tables import vertebra_to_json
 
-RESULTS = ["candidates.csv", "candidates.json", "lesions.seg.nrrd", "overview.png"]
+RESULTS = ["candidates.csv", "candidates.json", "lesions.seg.nrrd"]
 LEVELS = ["T11", "T12", "L1"]
 LIBRARY = Path(__file__).resolve().parents[2] / "HideSeekSeg"
 GRID = make_grid((75, 60, 50), (1.2, 1.1, 2.0))
@@ -33,7 +33,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits a
 def words(box_files: tuple[Path, Path], tiny_weights: Path, tmp_path: Path) -> list[str]:
     files = ["segment", *map(str, box_files), "--out", str(tmp_path / "out")]
     chosen = ["--labels", "totalsegmentator", "--weights", str(tiny_weights)]
-    return [*files, *chosen, "--json-lines", "--each"]
+    return [*files, *chosen, "--json-lines", "--no-picture", "--each"]
 
 
 def vertebrae(folder: Path) -> list[str]:

@@ -95,7 +95,16 @@ def make(loop: Any, told: Told, words: list[str], program: str = sys.executable)
 
 def segment(files: tuple[Path, Path], weights: Path, out: Path) -> list[str]:
     words = ["segment", *map(str, files), "--out", str(out), "--weights", str(weights)]
-    return [*words, "--labels", "totalsegmentator", "--json-lines", "--each", "--threads", "1"]
+    return [
+        *words,
+        "--labels",
+        "totalsegmentator",
+        "--json-lines",
+        "--each",
+        "--no-picture",
+        "--threads",
+        "1",
+    ]
 
 
 @pytest.fixture
