@@ -32,7 +32,7 @@ test: $(VENV)/ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 # The app has slicer-core 5.11, Slicer's users 5.12. What that can change: the scene, how module and
 # review use it, and reading what the app has saved.

@@ -105,6 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # those of numpy's linear algebra have too little to do to be worth it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Imports make half a million objects, among which Python would look for garbage all the time.
+    gc.set_threshold(50_000, 20, 50)
     try:
         _check_address_space()
         return int(args.run(args))
