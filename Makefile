@@ -23,7 +23,7 @@ demo: $(VENV)/ready-demo
 app: $(VENV)/ready-app
 	$(BIN)/hideseekseg app
 
-# Three processes for two cores, as browsers and children are often waited for.  The tests of a file
+# Four processes for two cores, as browsers and children are often waited for.  The tests of a file
 # stay together, as they share servers and results, and the files begin in the order of
 # Testing/conftest.py.
 test test-slicer-5.12: export OMP_WAIT_POLICY ?= PASSIVE
