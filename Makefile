@@ -23,7 +23,7 @@ demo: $(VENV)/ready-demo
 app: $(VENV)/ready-app
 	$(BIN)/hideseekseg app
 
-# Four processes for two cores, as browsers and children are often waited for.  The tests of a file
+# Three processes for two cores, as browsers and children are often waited for.  The tests of a file
 # stay together, as they share servers and results, and the files begin in the order of
 # Testing/conftest.py.
 test test-slicer-5.12: export OMP_WAIT_POLICY ?= PASSIVE
@@ -32,7 +32,7 @@ test: $(VENV)/ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # The app has slicer-core 5.11, Slicer's users 5.12. What that can change: the scene, how module and
 # review use it, and reading what the app has saved.

@@ -288,8 +288,9 @@ class DimseArchive:
         except OSError as error:
             cause = why_not_connected(error)
             return ArchiveError(self.address, cause), cause.startswith("the connection")
+        # On a busy machine pynetdicom may miss a rejection, as the archive hangs up behind it.
         cause = "takes the connection, but no association: does it speak DIMSE there, is TLS right?"
-        return ArchiveError(self.address, cause), False
+        return ArchiveError(self.address, cause), True
 
 
 class _Receiver:
