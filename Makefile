@@ -26,6 +26,8 @@ app: $(VENV)/ready-app
 # Three processes for two cores, as browsers and children are often waited for.  The tests of a file
 # stay together, as they share servers and results, and the files begin in the order of
 # Testing/conftest.py.
+# Beside another busy process, threads that spin while they wait for each other take the processor
+# from it: five times the seconds.
 test test-slicer-5.12: export OMP_WAIT_POLICY ?= PASSIVE
 test test-slicer-5.12: export OPENBLAS_NUM_THREADS ?= 1
 test: $(VENV)/ready-test

@@ -227,11 +227,10 @@ class _Vertebrae:
 
         Whoever does not take all of them closes the iterator.
         """
-        numbers = {level: n for n, level in enumerate(levels)}
 
         def make(level: str, tell: Tell) -> Prepared:
             if level not in self.known:
-                tell(level, numbers[level], len(levels))
+                tell(level, levels.index(level), len(levels))
             return self.one(level)
 
         yield from side_by_side(make, levels, self._at_once, self._watch.preparation)

@@ -38,7 +38,7 @@ class ProgressReporter:
         beside: Sequence[str] = (),
     ) -> None:
         self._on_event, self._should_stop = on_event, should_stop
-        self._levels, self._beside = levels, beside
+        self._beside = beside
         self._began = time.monotonic()
         self._analysis_began = self._began
         preparation, encoding = PREPARATION * len(beside or levels), BESIDE * len(beside)

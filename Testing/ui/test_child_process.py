@@ -95,16 +95,8 @@ def make(loop: Any, told: Told, words: list[str], program: str = sys.executable)
 
 def segment(files: tuple[Path, Path], weights: Path, out: Path) -> list[str]:
     words = ["segment", *map(str, files), "--out", str(out), "--weights", str(weights)]
-    return [
-        *words,
-        "--labels",
-        "totalsegmentator",
-        "--json-lines",
-        "--each",
-        "--no-picture",
-        "--threads",
-        "1",
-    ]
+    words += ["--labels", "totalsegmentator", "--json-lines", "--each", "--no-picture"]
+    return [*words, "--threads", "1"]
 
 
 @pytest.fixture

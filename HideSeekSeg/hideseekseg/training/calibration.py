@@ -324,10 +324,9 @@ def healthy_weights(seen: Sequence[SeenVertebra]) -> tuple[float, float]:
     """Return how often a real and a simulated healthy vertebra count, a diseased one counting once.
 
     So ``DISEASED_SHARE`` is diseased (or more, if the healthy are fewer), and healthy bone mostly
-    as patients have it: simulated sets
-    have many times as many diseased vertebrae as a reader sees, more look-alikes, as these are
-    painted to teach, and none of the degenerative changes that nobody thought of.  Without real
-    vertebrae all count alike.
+    as patients have it: simulated sets have many times as many diseased vertebrae as a reader sees,
+    more look-alikes, as these are painted to teach, and none of the degenerative changes that
+    nobody thought of.  Without real vertebrae all count alike.
     """
     diseased, real = sum(one.diseased for one in seen), sum(one.real for one in seen)
     if not real:

@@ -185,13 +185,12 @@ def examples(method: HideAndSeek, subjects: Sequence[BenchmarkCase]) -> list[Exa
     """
     method = method.beside(subjects)
     every = [example for subject in subjects for example in _of_vertebra(method, subject)]
-    worst = [*_first_of_vertebrae(every, "missed")[:SHOWN]]
-    worst += _first_of_vertebrae(every, "false")[:SHOWN]
-    found = _first_of_vertebrae(every, "found")
+    found, missed, false = (_of_kind(every, what) for what in ("found", "missed", "false"))
+    worst = [*missed[:SHOWN], *false[:SHOWN]]
     return [*(found[n] for n in spread(len(found), len(worst) or 2 * SHOWN)), *worst]
 
 
-def _first_of_vertebrae(every: Sequence[Example], what: str) -> list[Example]:
+def _of_kind(every: Sequence[Example], what: str) -> list[Example]:
     """Return those of a kind by falling weight, the first of each vertebra."""
     first: dict[int, Example] = {}
     for example in sorted((e for e in every if e.what == what), key=lambda e: -e.weight):
