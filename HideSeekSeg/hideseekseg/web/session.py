@@ -774,9 +774,9 @@ class Session:
 
     def _offer_documents(self, files: Sequence[Path]) -> None:
         self.saved |= {file.name: file for file in files}
-        self.page.show(saved=[{"name": name, "url": f"saved/{name}"} for name in self.saved])
         names = ", ".join(file.name for file in files)
-        self.page.say(f"Ready to download: {names}.")
+        self.page.say(f"Ready to download: {names}.")  # first: it belongs to the links
+        self.page.show(saved=[{"name": name, "url": f"saved/{name}"} for name in self.saved])
 
 
 def _is_dicom(path: str) -> bool:
