@@ -30,6 +30,8 @@ app: $(VENV)/ready-app
 # from it: five times the seconds.
 test test-slicer-5.12: export OMP_WAIT_POLICY ?= PASSIVE
 test test-slicer-5.12: export OPENBLAS_NUM_THREADS ?= 1
+# Tests start hundreds of processes: each would compile the library anew where this is set.
+test test-slicer-5.12: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -32,6 +32,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = "Scripts/python.exe" if os.name == "nt" else "bin/python"
 # Where `make app` installs it; the tests may run in another environment.
 APP_PYTHONS = [str(ROOT / ".venv" / PROGRAM)]
+# Milliseconds.  At every frame, as playwright looks by itself, the browser draws all the while.
+BETWEEN_LOOKS = 50
 
 Fits = Callable[[Any], Any]
 
@@ -71,7 +73,9 @@ class Tab:
 
     def until(self, condition: str, *values: Any) -> None:
         """Wait for a condition in JavaScript, a function of ``values``."""
-        self.page.wait_for_function(condition, arg=list(values), timeout=PATIENCE)
+        self.page.wait_for_function(
+            condition, arg=list(values), timeout=PATIENCE, polling=BETWEEN_LOOKS
+        )
 
     def until_state(self, name: str, value: Any) -> None:
         self.until(
@@ -128,6 +132,7 @@ class Tab:
         end = time.monotonic() + PATIENCE / 1000
         while not enough(count := int(fits(self.picture(selector)).sum())):
             assert time.monotonic() < end, f"{fits.__name__}: {count} pixels of {selector}"
+            self.page.wait_for_timeout(BETWEEN_LOOKS)
         return count
 
     def rest(self) -> None:
