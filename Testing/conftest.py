@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -26,6 +27,9 @@ from hideseekseg.model.weights import Model, load_model, save_model
 # and in the processes that tests start, unless they ask for more.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What all tests import is a million objects, among which Python would look for garbage again and
+# again.
+gc.set_threshold(20_000, 20, 50)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LEVELS = ("T11", "T12", "L1")
@@ -51,6 +55,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take longest come first; the tests of a file keep their order."""
     place = {REPOSITORY / "Testing" / name: n for n, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path, len(place)))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: no search for garbage looks at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -66,7 +66,7 @@ def _linear(confidence: Confidence, logit: float, reference: float) -> float:
 
 
 def candidate_probability(coefficients: Sequence[float], features: Sequence[float]) -> float:
-    """Return the probability that a candidate is a lesion, from its ``lesions.FEATURES``.
+    """Return the probability that a candidate is a lesion, from its ``model.profile.FEATURES``.
 
     0 without coefficients: of its type none was ever found to be true.
     """

@@ -19,14 +19,6 @@ from .findings import LESION_TYPES, Candidate, LesionType, SliceCandidate
 from .imaging.volume import Grid, Volume, measure_patch
 
 LEAST_OVERLAP = 1 / 3
-FEATURES = (
-    "attribution score",
-    "log odds of the vertebra",
-    "log of the share of the body",
-    "log of the slices",
-    "log of the change in contrasts of the bone",
-    "contrast to its surroundings in contrasts of the bone",
-)  # of a candidate, from which its probability is computed
 LEAST_CHANGE, LEAST_CONTRAST = 0.02, 0.1  # in units of x
 GAP, RING = np.ones((1, 3, 3)), np.ones((1, 7, 7))  # surroundings: two pixels, one away from it
 LESION_SLICES = 3  # neighbouring slices whose mean P stands for the vertebra
@@ -164,7 +156,7 @@ def candidate_features(
     body: Mask,
     vertebra_logit: float,
 ) -> tuple[float, ...]:
-    """Return the ``FEATURES`` of a candidate.
+    """Return the ``model.profile.FEATURES`` of a candidate.
 
     ``x`` is the network's input, ``difference`` edit minus reconstruction, both (S, P, I), with the
     slices that the candidate's parts count; ``vertebra_logit`` the log odds of its calibrated P.

@@ -55,7 +55,8 @@ def run(
     def segment(segmentation: Path, *more: str) -> tuple[int, str, dict[str, Any]]:
         files = (str(box_files[0]), str(segmentation), "--out", str(tmp_path / "out"))
         labels = () if "--labels" in more else ("--labels", "totalsegmentator")
-        status = main(["segment", *files, "--weights", str(calm_weights), *labels, *more])
+        words = ("--no-picture", "--weights", str(calm_weights), *labels, *more)
+        status = main(["segment", *files, *words])
         printed = capsys.readouterr()
         result = tmp_path / "out" / "candidates.json"
         return (

@@ -28,7 +28,7 @@ def run(calm_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
     def segment(ct: Path, segmentation: Path, *more: str) -> tuple[int, str, dict[str, Any]]:
         out = next(outs)
-        files = (str(ct), str(segmentation), "--out", str(out))
+        files = (str(ct), str(segmentation), "--out", str(out), "--no-picture")
         labels = () if "--labels" in more else ("--labels", "totalsegmentator")
         status = main(["segment", *files, "--weights", str(calm_weights), *labels, *more])
         printed = capsys.readouterr()

@@ -44,9 +44,9 @@ from hideseekseg.findings import (
     Candidate,
     LesionType,
 )
-from hideseekseg.lesions import FEATURES, join_slices
+from hideseekseg.lesions import join_slices
 from hideseekseg.model.classifier import LinearClassifier
-from hideseekseg.model.profile import Confidence, Decision
+from hideseekseg.model.profile import FEATURES, Confidence, Decision
 from hideseekseg.model.weights import BUNDLE, Model, load_model
 from hideseekseg.simulation.simulate import Recipe, simulate
 from hideseekseg.simulation.source_vertebrae import drawn_vertebrae

@@ -191,13 +191,23 @@ class Decision:
     threshold: Share = 0.5
 
 
+FEATURES = (
+    "attribution score",
+    "log odds of the vertebra",
+    "log of the share of the body",
+    "log of the slices",
+    "log of the change in contrasts of the bone",
+    "contrast to its surroundings in contrasts of the bone",
+)  # of a candidate, from which its probability is computed
+
+
 @dataclass(frozen=True)
 class Confidence:
     """How the networks' numbers become probabilities, fitted on patients who were not in training.
 
     ``vertebra``: intercept, slope of a vertebra's log odds, and slope of what they exceed the
     patient's own reference by; ``usual_logit`` stands for the reference of a lone vertebra.
-    ``lytic`` and ``blastic``: intercept and a slope for each of ``lesions.FEATURES``.  All empty:
+    ``lytic`` and ``blastic``: intercept and a slope for each of ``FEATURES``.  All empty:
     the weights are not calibrated.  Vertebrae with a probability below ``gate_p`` are not edited;
     above ``suspicious_p`` they are not called unremarkable.  ``distance_limit``: size of the mean
     latent that one in a hundred vertebrae of training exceeds.  Findings less stable than
@@ -297,6 +307,14 @@ def _check(profile: Profile) -> None:
             f"profile: geometry size {geometry.size} is not architecture image_size"
             f" {architecture.image_size}, as evidence pooling needs"
         )
+    slopes = {"vertebra": 2, "lytic": len(FEATURES), "blastic": len(FEATURES)}
+    for name, count in slopes.items():
+        found = len(getattr(profile.confidence, name))
+        if found not in (0, 1 + count):
+            raise ValueError(
+                f"profile: confidence {name} has {found} numbers, not an intercept and {count}"
+                " slopes: calibrate the weights anew"
+            )
     if profile.intensity.lower >= profile.intensity.upper:
         raise ValueError("profile: intensity lower is not below upper")
     try:

@@ -29,8 +29,8 @@ from ..confidence import (
 from ..errors import InputError
 from ..files import atomic, read_json
 from ..findings import LESION_TYPES, LesionType
-from ..lesions import FEATURES, Lesion3D, candidate_features, join_slices, p_of_vertebra
-from ..model.profile import Confidence, Decision
+from ..lesions import Lesion3D, candidate_features, join_slices, p_of_vertebra
+from ..model.profile import FEATURES, Confidence, Decision
 from ..model.weights import Model
 from ..plain_data import as_type
 from ..simulation.metastases import diameters
@@ -45,7 +45,7 @@ LIKELY = 0.2  # least attribution score of a candidate whose stability is worth 
 class SeenCandidate:
     """A candidate and how it lies to the true lesions of its type.
 
-    It has its ``lesions.FEATURES`` (the vertebra's log odds not yet calibrated), its size in
+    It has its ``FEATURES`` (the vertebra's log odds not yet calibrated), its size in
     voxels, how many of them are truly of its type, and its IoU with each true lesion of it.
     ``stability`` where it was asked for.
     """
