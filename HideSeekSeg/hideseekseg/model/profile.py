@@ -313,7 +313,7 @@ def _check(profile: Profile) -> None:
         if found not in (0, 1 + count):
             raise ValueError(
                 f"profile: confidence {name} has {found} numbers, not an intercept and {count}"
-                " slopes: calibrate the weights anew"
+                " slopes: calibrate the weights again"
             )
     if profile.intensity.lower >= profile.intensity.upper:
         raise ValueError("profile: intensity lower is not below upper")
