@@ -7,6 +7,7 @@ small for several cores: so two vertebrae side by side take little more time tha
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,6 +26,32 @@ MOST_AT_ONCE = 4  # each holds its own pictures
 SMALL = 64  # pixels across: layers for larger images keep several cores busy
 
 
+class _OneThreadEach:
+    """One thread of torch for each caller's, until the last of several runs at once has ended."""
+
+    def __init__(self) -> None:
+        self._lock, self._runs, self._threads = threading.Lock(), 0, 1
+
+    @contextmanager
+    def entered(self) -> Iterator[int]:
+        """Yield how many threads torch has outside."""
+        with self._lock:
+            if self._runs == 0:
+                self._threads = torch.get_num_threads()
+                torch.set_num_threads(1)
+            self._runs += 1
+        try:
+            yield self._threads
+        finally:
+            with self._lock:
+                self._runs -= 1
+                if self._runs == 0:
+                    torch.set_num_threads(self._threads)
+
+
+_one_each = _OneThreadEach()
+
+
 @contextmanager
 def shared_cores(model: Model) -> Iterator[int]:
     """Yield how many vertebrae to work on at once; inside, torch computes each with one thread.
@@ -35,12 +62,8 @@ def shared_cores(model: Model) -> Iterator[int]:
     if model.device.type != "cpu" or model.profile.architecture.image_size > SMALL:
         yield 1
         return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with _one_each.entered() as threads:
         yield min(threads, MOST_AT_ONCE)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def side_by_side(

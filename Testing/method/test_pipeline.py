@@ -30,7 +30,7 @@ from hideseekseg.lesions import p_of_vertebra
 from hideseekseg.model.autoencoder import DiffusionAutoencoder
 from hideseekseg.model.classifier import LinearClassifier
 from hideseekseg.model.profile import Confidence, Decision
-from hideseekseg.model.weights import Model, load_model
+from hideseekseg.model.weights import Model, load_model, on_cpu
 from hideseekseg.pipeline import segment_spine
 
 Spine = tuple[Volume, Volume]
@@ -382,6 +382,19 @@ def test_a_device_that_is_too_small_is_left_for_the_processor(
     (message,) = [e for e in said if isinstance(e, Message)]
     assert "too little memory" in message.text
     assert result.run["device"] == "cpu"
+
+
+def test_the_model_stays_on_its_device_for_the_next_scan(model: Model) -> None:
+    """Only a copy of it goes to the CPU, every parameter an own one."""
+    moved = on_cpu(replace(model, device=torch.device("meta")))
+    assert moved.device.type == "cpu" and moved.hash == model.hash
+    assert not moved.autoencoder.training
+    own = {id(one) for one in (*model.autoencoder.parameters(), *model.autoencoder.buffers())}
+    copied = moved.autoencoder.state_dict(keep_vars=True)
+    assert own.isdisjoint(map(id, copied.values()))
+    for name, tensor in model.autoencoder.state_dict(keep_vars=True).items():
+        assert torch.equal(copied[name], tensor)
+        assert copied[name].requires_grad == tensor.requires_grad
 
 
 def test_first_result_comes_before_the_last_body(box_spine: Spine, model: Model) -> None:

@@ -131,3 +131,13 @@ def test_cores_are_shared_and_given_back(
             each = side_by_side(lambda level, tell: torch.get_num_threads(), LEVELS, workers, print)
             assert list(each) == [inside] * len(LEVELS)
         assert torch.get_num_threads() == have
+
+
+def test_runs_at_once_give_all_cores_back_after_the_last() -> None:
+    first, second = shared_cores(sized(48, "cpu")), shared_cores(sized(48, "cpu"))
+    with threads(3):
+        assert (first.__enter__(), second.__enter__()) == (3, 3), "not what the other left"
+        first.__exit__(None, None, None)
+        assert torch.get_num_threads() == 1, "the other is still at work"
+        second.__exit__(None, None, None)
+        assert torch.get_num_threads() == 3

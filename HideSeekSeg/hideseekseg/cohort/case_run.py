@@ -193,9 +193,7 @@ class CaseTask:
 
     def run(self, ready: Model) -> CaseRecord:
         """Run the case with the weights that ``settings.start`` returned."""
-        record = run_case(self, ready)
-        restore_device(ready)
-        return record
+        return run_case(self, ready)
 
     def lost(self, status: CaseStatus, reason: str, seconds: float) -> CaseRecord:
         """Write, and return, the record of a case whose process could not; raises InputError."""
@@ -396,12 +394,6 @@ def ready_model(weights: Path | None, device: str) -> Model:
     from ..model.weights import load_model
 
     return load_model(weights or BUNDLE, device)
-
-
-def restore_device(model: Model) -> None:
-    """Bring the networks back to their device where a large case drove them to the CPU."""
-    if next(model.autoencoder.parameters()).device.type != model.device.type:
-        model.autoencoder.to(model.device)
 
 
 def _inputs(case: CohortCase) -> dict[str, Path]:

@@ -32,7 +32,6 @@ from .case_run import (
     is_current,
     read_record,
     ready_model,
-    restore_device,
     run_case,
     write_record,
 )
@@ -157,7 +156,6 @@ def run_task(task: Task, case_timeout: float) -> CaseRecord:
                 record = _attempt(task, model)
         finally:
             timer.cancel()
-        restore_device(model)
         return record
 
 

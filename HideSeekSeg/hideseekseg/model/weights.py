@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -150,10 +151,21 @@ def choose_device(name: str = "auto") -> tuple[torch.device, str]:
 
 
 def on_cpu(model: Model) -> Model:
-    """Return the same model on the CPU, because its device has too little memory."""
+    """Return a copy of the model on the CPU, because its device has too little memory.
+
+    The model stays on its device: whoever has it may go on with the next scan.
+    """
     reason = f"{model.device} has too little memory"
-    network = model.autoencoder.to("cpu")
+    tensors = (*model.autoencoder.parameters(), *model.autoencoder.buffers())
+    # Copied by way of the CPU alone: the device has no room for another.
+    network = deepcopy(model.autoencoder, {id(one): _to_cpu(one) for one in tensors})
     return replace(model, autoencoder=network, device=torch.device("cpu"), device_reason=reason)
+
+
+def _to_cpu(tensor: torch.Tensor) -> torch.Tensor:
+    moved = tensor.detach().to("cpu")
+    is_parameter = isinstance(tensor, torch.nn.Parameter)
+    return torch.nn.Parameter(moved, tensor.requires_grad) if is_parameter else moved
 
 
 def scheduled(model: Model, name: str) -> Model:
