@@ -159,7 +159,7 @@ def store_result(folder: Path, ct: Volume, result: Result | None = None) -> Resu
     return result
 
 
-def accepted_review(folder: Path, ct: Volume, result: Result) -> Review:
+def accepted_review(folder: Path, ct: Volume, result: Result, reviewer: str = "R. Ader") -> Review:
     """Accept T10-1, reject T10-2, leave L1 open, add a lesion in T11 of the reader's own."""
     review = Review(result.threshold)
     for vertebra in result.vertebrae:
@@ -171,5 +171,5 @@ def accepted_review(folder: Path, ct: Volume, result: Result) -> Review:
     patches = {c.id: c.patch for v in result.vertebrae for c in v.candidates if c.patch}
     patches[added] = patches["L1-1"]
     when = datetime(2026, 3, 4, 5, 6, 7)
-    export_accepted(folder, review, patches, ct.grid, result.run, "R. Ader", when)
+    export_accepted(folder, review, patches, ct.grid, result.run, reviewer, when)
     return review

@@ -17,6 +17,8 @@ import SimpleITK as sitk
 from hideseekseg.cli.main import main
 from hideseekseg.imaging.reading import read_ct, read_segmentation
 from hideseekseg.imaging.volume import Grid, Volume, to_sitk
+from hideseekseg.output.dicom_sr_export import dicom_report
+from hideseekseg.output.result_folder import read_result, title_of
 from hideseekseg.output.seg_nrrd import write_segmentation
 
 pydicom: Any = pytest.importorskip("pydicom", reason="pydicom is not installed")
@@ -387,6 +389,39 @@ def test_an_sr_says_per_lesion_and_level_what_was_measured(
         for image in one.ReferencedSOPSequence
     }
     assert seg.SOPInstanceUID in cited and len(cited) == 1 + ct.grid.shape[0]
+
+
+def test_a_review_without_a_name_is_a_review_in_every_object(
+    made: dict[str, Any], tmp_path: Path
+) -> None:
+    ct = made["ct"]
+    accepted_review(tmp_path, ct, store_result(tmp_path, ct), reviewer="")
+    assert read_result(tmp_path).is_reviewed
+    sr_file, seg_file = tmp_path / "sr.dcm", tmp_path / "seg.dcm"
+    assert export(tmp_path, made["folder"] / "ct", seg_file, "--dicom-sr", str(sr_file)) == 0
+    seg, sr = hd.seg.segread(seg_file), hd.sr.srread(sr_file)
+    assert seg.SeriesDescription == "HideSeekSeg lesions, reviewed"
+    assert seg.ContentLabel == "METASTASES" and "ContentCreatorName" not in seg
+    kinds = [segment.SegmentAlgorithmType for segment in seg.SegmentSequence]
+    assert kinds == ["SEMIAUTOMATIC", "MANUAL"]
+    assert [x.observer_type.meaning for x in sr.content.get_observer_contexts()] == ["Device"]
+    assert export(tmp_path, made["folder"] / "ct", seg_file, "--unreviewed") == 0
+    assert hd.seg.segread(seg_file).SeriesDescription == "HideSeekSeg lesions, not reviewed"
+
+
+@pytest.mark.parametrize(
+    ("said", "burned"),
+    [({"patient_name": "Doe^Jane"}, "YES"), ({"patient_id": "4711"}, "YES"), ({}, "NO")],
+)
+def test_a_report_that_names_the_patient_says_so_in_its_header(
+    made: dict[str, Any], said: dict[str, str], burned: str
+) -> None:
+    stored = read_result(made["folder"] / "result")
+    stored = replace(stored, run={**stored.run, "scan": {**stored.scan, **said}})
+    instances = [pydicom.dcmread(made["ct"].planes[0][0], stop_before_pixels=True)]
+    written = dicom_report(stored, instances, b"%PDF", title_of(stored))
+    assert all(word in written.DocumentTitle for word in said.values())
+    assert written.BurnedInAnnotation == burned
 
 
 def test_an_sr_alone_says_that_nothing_was_found(

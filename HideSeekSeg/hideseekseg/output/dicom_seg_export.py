@@ -159,7 +159,7 @@ def dicom_seg(stored: StoredResult, ct: Volume, instances: Sequence[Any]) -> Any
             software_versions=__version__,
             device_serial_number=str(stored.run.get("weights_hash", ""))[:64] or "unknown",
             pixel_measures=measures,
-            content_label="METASTASES" if stored.reviewer else "LESIONS",
+            content_label="METASTASES" if stored.is_reviewed else "LESIONS",
             content_description="Vertebral lesions, research use only",
             content_creator_name=person_name(stored.reviewer) or None,
             series_description=_series_description(stored),
@@ -173,7 +173,7 @@ def dicom_seg(stored: StoredResult, ct: Volume, instances: Sequence[Any]) -> Any
 
 
 def _series_description(stored: StoredResult) -> str:
-    return f"HideSeekSeg lesions, {'reviewed' if stored.reviewer else 'not reviewed'}"
+    return f"HideSeekSeg lesions, {'reviewed' if stored.is_reviewed else 'not reviewed'}"
 
 
 def declare_scheme(dataset: Any) -> None:
@@ -243,7 +243,7 @@ def _segment(number: int, lesion: Item, stored: StoredResult, uid: str) -> Any:
     hd = highdicom()
     coded = hd.sr.CodedConcept
     drawn = lesion.missed
-    kind = "MANUAL" if drawn else "SEMIAUTOMATIC" if stored.reviewer else "AUTOMATIC"
+    kind = "MANUAL" if drawn else "SEMIAUTOMATIC" if stored.is_reviewed else "AUTOMATIC"
     colour = [round(255 * c) for c in shade(TYPE_COLOURS[lesion.type], lesion.number)]
     segment = hd.seg.SegmentDescription(
         segment_number=number,

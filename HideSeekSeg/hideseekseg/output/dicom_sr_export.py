@@ -136,7 +136,8 @@ def dicom_report(stored: StoredResult, instances: Sequence[Any], pdf: bytes, tit
     made.SoftwareVersions, made.ConversionType = __version__, "WSD"
     made.ContentDate, made.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
     made.AcquisitionDateTime = None
-    made.BurnedInAnnotation = "YES" if stored.scan.get("patient_name") else "NO"
+    named = stored.scan.get("patient_name") or stored.scan.get("patient_id")
+    made.BurnedInAnnotation = "YES" if named else "NO"
     made.DocumentTitle = title[:1024]
     made.ConceptNameCodeSequence = [_coded(("18748-4", "LN", "Diagnostic imaging report"))]
     made.SourceInstanceSequence = [_reference(instance) for instance in instances]

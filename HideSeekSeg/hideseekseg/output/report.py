@@ -176,7 +176,7 @@ def _summary(stored: StoredResult) -> str:
 
 def _review(stored: StoredResult) -> list[str]:
     """Return who judged the lesions, and what was left open."""
-    if not stored.reviewer and not stored.reviewed:
+    if not stored.is_reviewed:
         return ["Not reviewed: these are the findings of the method."]
     by = f" by {stored.reviewer}" if stored.reviewer else ""
     lines = [f"Reviewed{by}, {stored.reviewed.replace('T', ' ')}: the accepted lesions count."]

@@ -224,8 +224,8 @@ class StoredResult:
     has reviewed them.  ``patches`` are their voxels by id on ``grid``, that of the CT, which is
     None where there is no lesion.  ``states`` are those of all vertebrae, ``bodies`` the volumes of
     the vertebral bodies (mm3) that were analysed, by level.  ``reviewer`` and ``reviewed`` (when,
-    ISO 8601) are empty without a review; ``others`` are all candidates that do not count;
-    ``run`` is ``Result.run``.
+    ISO 8601) are empty without a review, and ``reviewer`` where a review names nobody; ``others``
+    are all candidates that do not count; ``run`` is ``Result.run``.
     """
 
     folder: Path
@@ -245,6 +245,11 @@ class StoredResult:
         """Return which scan it is of, as ``scan_identity`` does; empty where that is not known."""
         found = self.run.get("scan", {})
         return {str(key): str(value) for key, value in found.items()}
+
+    @property
+    def is_reviewed(self) -> bool:
+        """Return whether somebody reviewed it, whose name may not be known."""
+        return bool(self.reviewer or self.reviewed)
 
     def evidence(self, level: str) -> Evidence | None:
         """Return the images of a vertebra; None where the run did not keep them (``--each``).
