@@ -215,13 +215,15 @@ def test_a_comment_is_typed_without_pressing_keys_of_the_review(
     assert tag(opened, "T10-1", "HideSeekSeg.Comment") == "anx"
 
 
-@pytest.mark.parametrize("then", ["A", "slider", "row", "vertebra", "undo"])
+@pytest.mark.parametrize("then", ["A", "slider", "row", "vertebra", "undo", "end", "new"])
 def test_a_half_typed_comment_is_kept(opened: Opened, then: str) -> None:
     """Also where the field keeps the focus, as on a Mac, where buttons do not take it."""
     import qt
 
-    edit = opened.ui.commentEdit
+    edit, controller = opened.ui.commentEdit, opened.panel.review
+    review = controller.review
     opened.ui.acceptButton.setFocusPolicy(qt.Qt.NoFocus)
+    controller.begin()
     opened.key("C")
     for letter in "bone":
         opened.desktop.key(edit, letter)
@@ -233,11 +235,16 @@ def test_a_half_typed_comment_is_kept(opened: Opened, then: str) -> None:
         opened.ui.candidatesTable.selectRow(1)
     elif then == "undo":
         opened.ui.undoButton.click()
+    elif then == "end":
+        controller.settle()
+        assert edit.text == "bone" and opened.row() == 0
+    elif then == "new":
+        controller.clear()
     else:
-        opened.panel.review.renew()
+        controller.renew()
         assert edit.text == "bone", "the field was overwritten while it was typed in"
         return
-    first = opened.panel.review.review.item("T10-1")
+    first = review.item("T10-1")
     assert first.comment == ("" if then == "undo" else "bone")
 
 

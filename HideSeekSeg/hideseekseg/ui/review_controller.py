@@ -180,6 +180,7 @@ class ReviewController:
 
     def clear(self) -> None:
         """Close the review: the scene was closed, or a new run begins."""
+        self.commit_comment()
         if self._cancel_settling is not None:
             self.flush()
         if self.session is not None:
@@ -223,6 +224,7 @@ class ReviewController:
 
     def settle(self) -> None:
         """End of a run: choose the best candidate, unless the reader is at work already."""
+        self.commit_comment()
         if not self._at_work and self.shown:
             self._choose(self.shown[0])
         self.flush()
