@@ -376,6 +376,19 @@ def test_twin_training_reads_twins_but_no_masks(tmp_path: Path) -> None:
     assert learned(poisoned(slices), settings, tmp_path / "c") != expected
 
 
+def test_twins_are_trained_beside_validation_whose_labels_alone_are_known(tmp_path: Path) -> None:
+    """P is measured on it; a decoder's error is not, as that needs the twins."""
+    known = toy_slices(16)
+    none = known.twin[:0]
+    prepared = replace(known, twin=none, lytic=known.lytic[:0], blastic=known.blastic[:0])
+    told: list[TrainingProgress] = []
+    settings = replace(QUICK, supervision="twins")
+    train(known, TOY, settings, tmp_path, told.append, validation=prepared)
+    encoder, decoder = ({*now.losses} for now in told)
+    assert "validation slice AUC" in encoder
+    assert "edit" in decoder and "validation error" not in decoder
+
+
 @pytest.mark.parametrize(
     "architecture",
     [TINY, EVIDENCE, replace(EVIDENCE, change_map=True)],

@@ -121,7 +121,8 @@ def train(
     """Train on ``slices``; checkpoints and losses go to ``folder`` and are resumed from.
 
     ``start`` are weights of the profile's architecture to go on from; ``validation`` are slices of
-    other patients, measured on the way and not learned from.  Every process of the
+    other patients, measured on the way and not learned from; without twins they measure no decoder
+    that learns from twins.  Every process of the
     ``team`` calls this with the same arguments; the sizes of batches are those of each.  All get
     the same weights, on the CPU.
     """
@@ -247,7 +248,10 @@ def _train_decoder(
         seconds=settings.seconds,
         bfloat16=settings.bfloat16,
     )
-    averaged = run(stage, model, trained, losses, measure=measure if validation else None)
+    # The error of an edit is known where its twin is.
+    unknown = settings.supervision == "twins" and validation is not None and validation.label_only
+    look = measure if validation and not unknown else None
+    averaged = run(stage, model, trained, losses, measure=look)
     assert isinstance(averaged, DiffusionAutoencoder)
     return averaged
 
