@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,14 +11,17 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import SimpleITK as sitk
+import torch
 
 from hideseekseg.anatomy.crop import crop_grid, take_crop
 from hideseekseg.anatomy.preparation import central_slices
+from hideseekseg.attribution import Latents
 from hideseekseg.cli.main import main
+from hideseekseg.confidence import VertebraInput, encode_patient
 from hideseekseg.errors import InputError
 from hideseekseg.imaging.volume import Grid, Volume, to_sitk
 from hideseekseg.simulation.simulate import BODY, COMPACT_GEOMETRY
-from hideseekseg.training.dataset import load_slices, make_batch
+from hideseekseg.training.dataset import Slices, load_slices, make_batch
 from hideseekseg.training.evaluation import load_cases
 from hideseekseg.training.prepare import (
     PreparedRow,
@@ -287,6 +290,50 @@ def test_slices_carry_the_label_of_their_vertebra(ward: Ward) -> None:
     assert slices.image.dtype == np.int16 and area.min() >= 0.35 * area.max()
     batch = make_batch(slices, np.arange(4), COMPACT, np.random.default_rng(1))
     assert batch.x.shape == (4, 1, 48, 48) and len(batch.twin) == 0
+
+
+def test_vertebrae_are_learned_beside_the_others_of_their_image(ward: Ward) -> None:
+    """The context of training and of its AUC is that of the pipeline; a lone vertebra has none."""
+    ward.image("other.nii.gz", ward.ct.array + 5)
+    three = [GOOD.replace("T11", level) for level in ("T11", "T12", "L1")]
+    second = [row.replace("ct.nii", "other.nii") for row in three[:2]]
+    out = ward.folder / "out"
+    write_shards(read_manifest(ward.table(*three, *second)), COMPACT_GEOMETRY, out, silent)
+    slices = load_slices(out, COMPACT)
+    batch = make_batch(slices, np.arange(len(slices)), COMPACT, None)
+    images: dict[str, dict[str, npt.NDArray[np.intp]]] = {}
+    for vertebra in np.unique(slices.vertebra).tolist():
+        own = images.setdefault(vertebra.rsplit("-", 1)[0], {})
+        own[vertebra] = np.flatnonzero(slices.vertebra == vertebra)
+    assert sorted(len(own) for own in images.values()) == [2, 3]
+    for own in images.values():
+        for vertebra, reference in _shown_by_the_pipeline(slices, own).items():
+            torch.testing.assert_close(batch.reference[own[vertebra]], reference, equal_nan=True)
+            assert bool(reference.isfinite().all()) == (len(own) == 3)
+
+
+def _shown_by_the_pipeline(
+    slices: Slices, rows: dict[str, npt.NDArray[np.intp]]
+) -> dict[str, torch.Tensor]:
+    """Return the references that the vertebrae of one image come to the network with."""
+    shown: dict[str, torch.Tensor] = {}
+    vertebrae = {
+        name: VertebraInput(
+            torch.zeros(len(own), 1, 48, 48),
+            slices.image[own].astype(np.float32),
+            slices.body[own],
+            np.arange(len(own)),
+        )
+        for name, own in rows.items()
+    }
+
+    def encode_each(inputs: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> Iterator[Latents]:
+        for name, (x, reference) in inputs.items():
+            shown[name] = reference
+            yield Latents(torch.zeros(len(x), 8), torch.zeros(len(x)), reference)
+
+    encode_patient(vertebrae, encode_each, COMPACT)
+    return shown
 
 
 def test_shard_says_that_lesions_are_unknown(ward: Ward) -> None:

@@ -34,10 +34,7 @@ Bools = npt.NDArray[np.bool_]
 KNOTS = 5  # of the smooth fields that bend a slice and vary its density, along either axis
 LONE_SHARE = 0.25  # of training slices whose patient's other vertebrae are kept from the network
 
-COLUMNS = {
-    *("image", "twin", "masks", "label", "patient", "slice"),
-    *("simulated_patient", "spacing"),
-}
+COLUMNS = {"image", "twin", "masks", "label", "patient", "slice", "spacing"}
 # Kind of the values (as numpy's ``dtype.kind``) and dimensions of a shard's columns.
 _KINDS = {
     **dict.fromkeys(("image", "twin"), ("i", 3)),
@@ -56,7 +53,8 @@ class Slices:
     hold no slice, which is not the same as no lesion.  ``crossed`` tells the slices with enough of
     a lesion to see.  ``reference`` (N, 2) is the marrow of the patient's other vertebrae in HU,
     median and deviation, NaN where there are too few; ``patient_group`` names those vertebrae that
-    belong together, ``spacing`` (N, 3) is mm along (S, P, I), where known.
+    belong together (of a simulated patient, of one image), ``spacing`` (N, 3) is mm along
+    (S, P, I), where known.
     """
 
     image: npt.NDArray[np.int16]
@@ -207,9 +205,11 @@ def _joined(folder: Path) -> dict[str, np.ndarray]:
             parts.setdefault(key, []).append(data[key])
         number = data["vertebra"].astype(str)
         parts.setdefault("vertebra", []).append(np.char.add(f"{shard.stem}-", number))
-        if "simulated_patient" in parts:
-            own = parts["simulated_patient"]
-            own[-1] = np.char.add(f"{shard.stem}-", own[-1].astype(str))
+        # A shard without twins is one image of one patient, as `prepare` and the pipeline see it.
+        whose = data.get("simulated_patient", None if "twin" in data else np.full(len(number), ""))
+        if whose is not None:
+            names = np.char.add(f"{shard.stem}-", whose.astype(str))
+            parts.setdefault("simulated_patient", []).append(names)
     if len({column.shape[1:] for column in parts["image"]}) > 1:
         raise InputError(folder, "contains shards whose images differ in size")
     if len(parts.get("twin", shards)) < len(shards):
