@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from dataclasses import replace
@@ -31,12 +32,15 @@ from hideseekseg.anatomy.vertebra_shape import (
     reaches_posterior_wall,
 )
 from hideseekseg.cli.main import main
-from hideseekseg.findings import Evidence, Result
+from hideseekseg.findings import Evidence, Result, Status, VertebraFinding
 from hideseekseg.imaging.volume import Grid
 from hideseekseg.output.report import make_report, measured
 from hideseekseg.output.report_files import write_html, write_pdf
-from hideseekseg.output.result_folder import read_result
+from hideseekseg.output.result_folder import read_result, write_vertebra
+from hideseekseg.output.seg_nrrd import write_segmentation
+from hideseekseg.output.tables import write_json
 from hideseekseg.review.burden import lesion_burden
+from hideseekseg.review.review import Review
 
 
 class WrittenReport(HTMLParser):
@@ -134,6 +138,63 @@ def test_elements_of_stability_are_named_and_no_total_is_claimed(run: Path) -> N
     assert bodies[1] == "height not compared: no neighbour was analysed"
     assert all(row[1] == "not assessable on images" for row in page.rows if row[0] == "Pain")
     assert page.rows.count(["Pain", "not assessable on images"]) == 2
+
+
+def test_neighbours_are_those_of_anatomy_in_whatever_order_vertebrae_were_analysed(
+    tmp_path: Path,
+) -> None:
+    """Runs of single levels, merged in a window, bring them in any order."""
+    made = make_result(GRID)
+    x, y, z = body_centre(1)
+    lesion = make_candidate("T11-1", "lytic", 0.9, ball(GRID, (x, y, z), 5.0), GRID)
+    found = replace(made.vertebrae[1], status=Status.FINDINGS, candidates=(lesion,))
+    other = VertebraFinding("T12", Status.NO_FINDING, p_malignant=0.02)
+    vertebrae = (made.vertebrae[0], found, other, made.vertebrae[3])
+    result = store_result(tmp_path, make_ct(GRID), replace(made, vertebrae=vertebrae))
+    for n, lean in ((0, 12.0), (2, -8.0)):
+        vertebra, seen = vertebrae[n], result.evidence[vertebrae[n].level]
+        axes = crop(lean).direction
+        turned = make_grid(seen.grid.shape, (0.8, 0.8, 1.0), axes, body_centre(n))
+        leaning = replace(seen, grid=turned)
+        file = tmp_path / "vertebrae" / f"{vertebra.level}.npz"
+        write_vertebra(file, vertebra, leaning, result.run["scan"])
+    in_order = report(tmp_path)
+    said = dict(in_order.rows[in_order.rows.index(["Location", "junctional"]) :][:7])
+    assert said["Alignment"].startswith("20° kyphosis and 0° tilt to the side between T10 and T12")
+    assert "against T10 and T12" in said["Vertebral body"]
+
+    for order in ((2, 3, 1, 0), (3, 2, 1, 0), (1, 0, 3, 2)):
+        scrambled = replace(result, vertebrae=tuple(vertebrae[n] for n in order))
+        write_json(tmp_path / "candidates.json", scrambled)
+        page = report(tmp_path)
+        assert page.rows == in_order.rows
+
+    without = replace(result, vertebrae=(vertebrae[0], other, vertebrae[3]))
+    write_json(tmp_path / "candidates.json", without)
+    write_segmentation(tmp_path / "lesions.seg.nrrd", GRID, without)
+    bodies = [row[1] for row in report(tmp_path).rows if row[0] == "Vertebral body"]
+    assert bodies[0].startswith("height not compared: no neighbour"), "T11 lies between"
+
+
+def test_a_review_keeps_vertebrae_from_the_head_down(tmp_path: Path) -> None:
+    made = store_result(tmp_path, make_ct(GRID))
+    accepted_review(tmp_path, make_ct(GRID), made)
+    in_order = report(tmp_path)
+    levels = [row[0] for row in in_order.rows[1:5]]
+    assert levels == ["T10", "T11", "T12", "L1"]
+    scrambled = replace(made, vertebrae=tuple(made.vertebrae[n] for n in (3, 1, 0, 2)))
+    review = accepted_review(tmp_path, make_ct(GRID), scrambled)
+    table = (tmp_path / "burden.csv").read_text("utf-8").splitlines()
+    assert [row.split(",")[1] for row in table[1:3]] == ["T10", "T11"]
+    assert report(tmp_path).rows == in_order.rows
+    saved = review.to_json()
+    kept = Review.from_json({**saved, "vertebrae": saved["vertebrae"][::-1]})
+    for one in (review, kept):
+        assert [state.level for state in one.states()] == levels
+    exported = json.loads((tmp_path / "review.json").read_text("utf-8"))
+    exported["vertebrae"].reverse()  # as version 0.1 may have written it
+    (tmp_path / "review.json").write_text(json.dumps(exported))
+    assert report(tmp_path).rows == in_order.rows
 
 
 def test_a_review_says_who_accepted_and_what_was_left_open(run: Path, tmp_path: Path) -> None:
@@ -282,9 +343,6 @@ def test_a_report_of_seventeen_vertebrae_takes_less_than_three_seconds(
     for level in levels:
         if level != "T10":
             (tmp_path / "vertebrae" / f"{level}.npz").write_bytes(evidence.read_bytes())
-    from hideseekseg.output.seg_nrrd import write_segmentation
-    from hideseekseg.output.tables import write_json
-
     whole = replace(result, vertebrae=tuple(found))
     write_json(tmp_path / "candidates.json", whole)
     write_segmentation(tmp_path / "lesions.seg.nrrd", GRID, whole)

@@ -146,7 +146,7 @@ def _spacing(
     if not pairs:
         return None, (), []
     gaps = np.linalg.norm(np.diff(points, axis=0), axis=1)
-    between = [_between(a, b, levels) for a, b in pairs]
+    between = [levels_between(a, b, levels) for a, b in pairs]
     steps = [(a, *between[n]) for n, (a, _) in enumerate(pairs)]
     expected = np.array([sum(PITCH_MM[level] for level in step) for step in steps])
     near = [n for n in range(len(pairs)) if not between[n]]
@@ -182,7 +182,7 @@ def _spacing(
     return scale, tuple(missing), doubts
 
 
-def _between(above: str, below: str, present: Sequence[str]) -> tuple[str, ...]:
+def levels_between(above: str, below: str, present: Sequence[str]) -> tuple[str, ...]:
     """Return the levels between two; variants count only where the spine has them."""
     span = LEVELS[LEVELS.index(above) + 1 : LEVELS.index(below)]
     return tuple(level for level in span if level not in VARIANTS or level in present)

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import __version__
+from ..anatomy.label_conventions import LEVELS
+from ..anatomy.level_order import levels_between
 from ..anatomy.vertebra_shape import (
     CLEAR_LOSS,
     WALL_MM,
@@ -306,10 +308,17 @@ def _quality(lesions: Sequence[Item]) -> str:
 
 
 def _neighbours(stored: StoredResult, level: str) -> list[str]:
-    """Return the levels above and below, empty where there is none."""
-    levels = [state.level for state in stored.states]
+    """Return the levels next above and below, empty where one is not known.
+
+    Of T10 and T12 alone neither is the other's neighbour.
+    """
+    levels = [state.level for state in stored.states if state.level in LEVELS]
+    if level not in levels:
+        return ["", ""]
     at = levels.index(level)
-    return [levels[n] if 0 <= n < len(levels) else "" for n in (at - 1, at + 1)]
+    above = [x for x in levels[:at][-1:] if not levels_between(x, level, levels)]
+    below = [x for x in levels[at + 1 :][:1] if not levels_between(level, x, levels)]
+    return [*(above or [""]), *(below or [""])]
 
 
 def _alignment(stored: StoredResult, images: dict[str, Evidence], level: str) -> str:

@@ -23,7 +23,7 @@ from ..findings import Evidence, Status, VertebraFinding
 from ..imaging.reading import read_segmentation
 from ..imaging.volume import Grid, Patch, case_name, patch_of, triple
 from ..plain_data import as_type, first_line, from_plain
-from ..review.items import Item, VertebraState
+from ..review.items import Item, VertebraState, from_head_down
 from ..review.review import Review
 from .tables import result_from_json, vertebra_from_json, vertebra_to_json
 
@@ -222,10 +222,11 @@ class StoredResult:
 
     ``lesions`` are those that count: accepted in the review, or above the threshold where nobody
     has reviewed them.  ``patches`` are their voxels by id on ``grid``, that of the CT, which is
-    None where there is no lesion.  ``states`` are those of all vertebrae, ``bodies`` the volumes of
-    the vertebral bodies (mm3) that were analysed, by level.  ``reviewer`` and ``reviewed`` (when,
-    ISO 8601) are empty without a review, and ``reviewer`` where a review names nobody; ``others``
-    are all candidates that do not count; ``run`` is ``Result.run``.
+    None where there is no lesion.  ``states`` are those of all vertebrae, from the head down,
+    ``bodies`` the volumes of the vertebral bodies (mm3) that were analysed, by level.
+    ``reviewer`` and ``reviewed`` (when, ISO 8601) are empty without a review, and ``reviewer``
+    where a review names nobody; ``others`` are all candidates that do not count; ``run`` is
+    ``Result.run``.
     """
 
     folder: Path
@@ -330,7 +331,7 @@ def _of_review(data: dict[str, Any]) -> dict[str, Any]:
     return {
         "run": as_type(dict[str, Any], data["run"]),
         "threshold": as_type(float, data["threshold"]),
-        "states": tuple(states),
+        "states": tuple(sorted(states, key=lambda state: from_head_down(state.level))),
         "bodies": bodies,
         "lesions": tuple(x for x in items if x.verdict == "accepted"),
         "others": tuple(x for x in items if x.verdict != "accepted"),

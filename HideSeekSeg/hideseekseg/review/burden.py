@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..findings import LESION_TYPES
-from .items import Item, Triple
+from .items import Item, Triple, from_head_down
 
 BURDEN_COLUMNS = (
     *("level", "type", "number", "volume_mm3", "share_of_body"),
@@ -40,12 +40,14 @@ class Burden:
 def lesion_burden(items: Iterable[Item], body_mm3: Mapping[str, float | None]) -> list[Burden]:
     """Return a row for each level and type that has lesions, then three for all levels together.
 
-    ``body_mm3`` are the volumes of all vertebral bodies that were analysed, by level from the head
-    down, None where one is not known.  Without lesions only the row of ``ALL`` is left.
+    Levels run from the head down.  ``body_mm3`` are the volumes of all vertebral bodies that were
+    analysed, by level, None where one is not known.  Without lesions only the row of ``ALL`` is
+    left.
     """
     lesions = list(items)
     rows = []
-    for level in (*body_mm3, *sorted({x.level for x in lesions} - body_mm3.keys())):
+    levels = dict.fromkeys([*body_mm3, *sorted(x.level for x in lesions)])
+    for level in sorted(levels, key=from_head_down):
         for kind in LESION_TYPES:
             of_kind = [x for x in lesions if x.level == level and x.type == kind]
             if of_kind:

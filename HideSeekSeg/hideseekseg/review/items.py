@@ -154,9 +154,15 @@ class Filter:
         )
 
 
+def from_head_down(level: str) -> tuple[int, str]:
+    """Return a key that sorts levels from the head down; what is no level (a label) comes last."""
+    part = "CTLS".find(level[:1] or " ")
+    return (part, level[1:].zfill(2)) if part >= 0 and level[1:].isdecimal() else (4, "")
+
+
 # Orders of the list by column: from the head down, by the alphabet, highest first.
 ORDERS: dict[str, Callable[[Item], Any]] = {
-    "level": lambda x: ("CTLS".find(x.level[:1]), x.level[1:].zfill(2)),
+    "level": lambda x: from_head_down(x.level),
     "type": lambda x: x.type,
     "score": lambda x: (x.missed, -x.score),
     "p_malignant": lambda x: -1.0 if x.p_malignant is None else -x.p_malignant,

@@ -37,6 +37,7 @@ from .items import (
     Triple,
     Verdict,
     VertebraState,
+    from_head_down,
     item_of,
     lesions_of,
     matched,
@@ -89,12 +90,12 @@ class Review:
 
     @cached_property
     def vertebrae(self) -> dict[str, ReviewedVertebra]:
-        """By level, with the status that threshold and verdicts give them now."""
+        """By level from the head down, with the status that threshold and verdicts give them."""
         found = Counter(item.level for item in self.items if self.is_finding(item))
         return {level: v.judged(found[level]) for level, v in self._vertebrae.items()}
 
     def states(self) -> list[VertebraState]:
-        """Return the state of each vertebra now, in the order in which they were added."""
+        """Return the state of each vertebra now, from the head down."""
         return list(self._states)
 
     @cached_property
@@ -213,7 +214,7 @@ class Review:
             self._state.lesions.pop(lesion.id, None)
         self._state.lesions |= new
         self._state.opinions |= {x: said for x, said in kept.items() if said != Assessment()}
-        self._vertebrae[finding.level] = vertebra_of(finding)
+        self._set_vertebrae([*self._vertebrae.values(), vertebra_of(finding)])
         self._refresh()
 
     def adopt(self, earlier: Review, identity: str) -> None:
@@ -344,10 +345,15 @@ class Review:
         review = cls()
         review._state = state_from_json(data)
         vertebrae = (vertebra_from_json(said) for said in data["vertebrae"])
-        review._vertebrae = {vertebra.level: vertebra for vertebra in vertebrae}
+        review._set_vertebrae(vertebrae)
         review._history = history_from_json(data)
         review._history.check(review._state)
         return review
+
+    def _set_vertebrae(self, vertebrae: Iterable[ReviewedVertebra]) -> None:
+        """Keep them from the head down; runs of single levels bring them in any order."""
+        of_level = {vertebra.level: vertebra for vertebra in vertebrae}
+        self._vertebrae = dict(sorted(of_level.items(), key=lambda pair: from_head_down(pair[0])))
 
     def _item(self, lesion: Lesion) -> Item:
         p = getattr(self._vertebrae.get(lesion.level), "p_malignant", None)
