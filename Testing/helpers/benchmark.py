@@ -21,7 +21,7 @@ SMALL = replace(
     name="useless",
     architecture=replace(COMPACT.architecture, channels=8, latent=16, embedding=16),
     geometry=replace(COMPACT.geometry, slice_mm=8.0),
-    decision=replace(COMPACT.decision, candidate_quantile=0.9),
+    decision=replace(COMPACT.decision, candidate_quantile=0.9, lytic_floor=0.0, blastic_floor=0.0),
 )
 
 

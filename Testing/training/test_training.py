@@ -17,16 +17,20 @@ from helpers.models import TINY
 from helpers.vertebrae import EVIDENCE, TOY, plain_vertebra, toy_slices
 from hideseekseg.anatomy.crop import Crop
 from hideseekseg.anatomy.intensity import Calibration, network_input
+from hideseekseg.attribution import changed_pixels
 from hideseekseg.errors import InputError
+from hideseekseg.findings import LESION_TYPES
 from hideseekseg.imaging.volume import Grid
 from hideseekseg.model.autoencoder import DiffusionAutoencoder
 from hideseekseg.model.classifier import LinearClassifier
-from hideseekseg.model.profile import Architecture
+from hideseekseg.model.profile import Architecture, Decision
 from hideseekseg.model.weights import load_model, save_model
 from hideseekseg.simulation.simulate import Recipe, draw_sample, simulate
 from hideseekseg.training.dataset import Slices, bent, encode_all, load_slices, make_batch
 from hideseekseg.training.losses import EDITING_TIMES, Supervision, decoder_loss, draw_times
 from hideseekseg.training.train import (
+    COMPACT,
+    LABELS_DECISION,
     TrainingSettings,
     fit_classifier,
     standardise,
@@ -417,6 +421,23 @@ def test_classifier_separates_and_finds_the_direction() -> None:
     assert ((p > 0.5) == (labels > 0)).double().mean() > 0.95
     assert classifier.coef.abs().argmax() == 2
     assert p.mean() == pytest.approx(0.5, abs=0.01), "the intercept makes the mean right"
+
+
+@pytest.mark.parametrize("decision", [COMPACT.decision, LABELS_DECISION], ids=["twins", "labels"])
+def test_untuned_weights_take_what_stands_out_and_no_grain(decision: Decision) -> None:
+    """Half of all pixels are darker in any edit: without a lesion none of them is a candidate."""
+    grain = np.random.default_rng(1).normal(0, 0.05, (48, 48)).astype(np.float32)
+    body = np.zeros((48, 48), bool)
+    body[8:40, 8:40] = True
+    found = changed_pixels(grain, body, decision)
+    assert not found["lytic"].any() and not found["blastic"].any()
+    spot = np.zeros_like(body)
+    spot[16:24, 16:24] = True
+    for kind, change in zip(LESION_TYPES, (0.5, -0.5)):
+        found = changed_pixels((grain + change * spot).astype(np.float32), body, decision)
+        marked = found.pop(kind)
+        assert marked[spot].mean() > 0.9 and marked.sum() < 2 * spot.sum()
+        assert not any(other.any() for other in found.values())
 
 
 def test_training_times_lie_where_lesions_are_seen() -> None:

@@ -59,7 +59,10 @@ COMPACT = Profile(
     ),
     decision=Decision(
         healthy_p=1e-4,
+        # Pixels of any edit differ by a little; floors are what tuning replaces.
         candidate_quantile=0.0,
+        lytic_floor=0.1,
+        blastic_floor=0.1,
         smooth_pixels=1.0,
         min_pixels=8,
         baseline="hidden",
