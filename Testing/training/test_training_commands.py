@@ -19,8 +19,10 @@ from helpers.models import tiny_model
 from helpers.vertebrae import plain_vertebra, scanned
 from hideseekseg.cli.main import main
 from hideseekseg.imaging.volume import Volume, to_sitk
+from hideseekseg.model.profile import Confidence
 from hideseekseg.model.weights import load_model, save_model
 from hideseekseg.simulation.simulate import Recipe, simulate
+from hideseekseg.training.train import COMPACT
 
 LIBRARY = Path(__file__).resolve().parents[2] / "HideSeekSeg"
 STEPS = (
@@ -140,6 +142,31 @@ def test_training_goes_on_from_weights_with_their_thresholds(
     assert said["training"]["start"] == before.hash
     assert said["start"]["training"] == before.profile.provenance["training"]
     assert "went on from" in said["thresholds"]
+
+
+@pytest.mark.parametrize("differs", ["confidence", "schedule"])
+def test_thresholds_of_a_start_that_mean_something_else_are_not_kept(
+    folder: Path, undisturbed: Path, tmp_path: Path, differs: str
+) -> None:
+    """One of a calibrated probability, or of another edit, says nothing of what is trained."""
+    model = load_model(undisturbed / "weights", "cpu")
+    profile = model.profile
+    changed = replace(
+        profile,
+        decision=replace(profile.decision, threshold=0.35, gate_p=0.125, lytic_floor=0.07),
+        confidence=Confidence(vertebra=(0.0, 1.0, 0.0))
+        if differs == "confidence"
+        else Confidence(),
+        schedule=replace(profile.schedule, draws=4 if differs == "schedule" else 2),
+    )
+    save_model(tmp_path / "start", model.autoencoder, model.classifier, changed)
+    steps = ("--supervision", "twins", "--encoder-steps", "0", "--decoder-steps", "1")
+    words = ("train", folder / "slices", "--out", tmp_path / "on", "--decoder-batch", "2", *steps)
+    assert run((*words, "--start", tmp_path / "start")) == 0
+    after = load_model(tmp_path / "on" / "weights", "cpu").profile
+    assert after.decision == COMPACT.decision and after.schedule == COMPACT.schedule
+    assert after.provenance["thresholds"] == "not tuned"
+    assert after.provenance["start"]["training"] == profile.provenance["training"]
 
 
 def test_patients_kept_for_a_test_are_not_learnt_from(

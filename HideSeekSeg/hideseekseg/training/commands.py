@@ -182,23 +182,14 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
     several processes that torchrun started the leader does all but the training alone, and the
     others give None.
     """
-    geometry = replace(COMPACT.geometry, central_slices=job.central_slices)
-    architecture = replace(COMPACT.architecture, context=job.context)
-    profile = replace(COMPACT, name=job.name, geometry=geometry, architecture=architecture)
-    if job.settings.supervision == "labels":
-        profile = replace(profile, schedule=LABELS_SCHEDULE, decision=LABELS_DECISION)
+    profile = _profile(job)
     _require_patients(job.slices, job.without)
     slices = load_slices(job.slices, profile, job.without)
     _require(slices, job)
     start, settings = _start(job, profile)
-    profile = profile if start is None else replace(profile, decision=start.profile.decision)
-    validation = None
-    if job.validation is not None:
-        validation = load_slices(job.validation, profile, job.without)
+    profile, facts = _with_start(start, profile, _facts(slices))
+    validation = _validation_slices(job, profile)
     tunable = job.tuned and validation is not None and not validation.label_only
-    if job.validation is not None and tunable:
-        # what is wrong with it is better known before
-        _validation(job.validation, profile, job.without)
     weights = job.out / "weights"
     with open_team(job.device) as team:
         if team.is_main:
@@ -218,9 +209,7 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
         )
     if not team.is_main:
         return None
-    facts = {**_facts(slices), "seconds": round(seconds_spent(job.out))}
-    if start is not None:
-        facts |= {"thresholds": THRESHOLDS_OF_START, "start": start.profile.provenance}
+    facts |= {"seconds": round(seconds_spent(job.out))}
     profile = replace(trained.profile, provenance={**trained.profile.provenance, **facts})
     save_model(weights, trained.autoencoder, trained.classifier, profile, half=True)
     loss_curves(job.out, job.out / "losses.png")
@@ -231,6 +220,27 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
     elif job.tuned:
         run_measure(weights, job.validation, say, job.without)
     return weights
+
+
+def _profile(job: Training) -> Profile:
+    """Return the profile of what is to be trained, with the defaults of its supervision."""
+    geometry = replace(COMPACT.geometry, central_slices=job.central_slices)
+    architecture = replace(COMPACT.architecture, context=job.context)
+    profile = replace(COMPACT, name=job.name, geometry=geometry, architecture=architecture)
+    if job.settings.supervision == "labels":
+        return replace(profile, schedule=LABELS_SCHEDULE, decision=LABELS_DECISION)
+    return profile
+
+
+def _validation_slices(job: Training, profile: Profile) -> Slices | None:
+    """Return what is measured on the way; raise InputError where no threshold can be chosen."""
+    if job.validation is None:
+        return None
+    validation = load_slices(job.validation, profile, job.without)
+    if job.tuned and not validation.label_only:
+        # what is wrong with it is better known before
+        _validation(job.validation, profile, job.without)
+    return validation
 
 
 def _require_patients(slices: Path, without: Sequence[str]) -> None:
@@ -261,6 +271,25 @@ def _start(job: Training, profile: Profile) -> tuple[Model | None, TrainingSetti
     if model.profile.architecture != profile.architecture:
         raise InputError(job.start, "has another architecture than what is to be trained")
     return model, replace(job.settings, start=model.hash)
+
+
+def _with_start(
+    start: Model | None, profile: Profile, facts: dict[str, Any]
+) -> tuple[Profile, dict[str, Any]]:
+    """Return profile and provenance with what comes of the start.
+
+    Its thresholds are kept where they mean the same, with the same edit: those of calibrated
+    weights are of probabilities, which the new weights do not have.
+    """
+    if start is None:
+        return profile, facts
+    facts = {**facts, "start": start.profile.provenance}
+    if start.profile.schedule != profile.schedule or start.profile.confidence.known:
+        return profile, facts
+    return replace(profile, decision=start.profile.decision), {
+        **facts,
+        "thresholds": THRESHOLDS_OF_START,
+    }
 
 
 def _described(slices: Slices, team: ProcessGroup) -> str:
