@@ -14,7 +14,7 @@ from hideseekseg.events import Progress, Started
 from hideseekseg.scene.export_inputs import problems
 from hideseekseg.scene.results import Results
 from hideseekseg.ui.autosave import Recovery
-from hideseekseg.ui.review_session import ReviewSession, latest
+from hideseekseg.ui.review_session import latest
 from hideseekseg.ui.segmentation_run import Choices, MakeJob, Outcome, SegmentationRun
 from hideseekseg.ui.texts import done, told
 
@@ -194,14 +194,14 @@ class Panel:
 
     def vertebra(self, level: str) -> None:
         run = self._run
-        if run is None or run.results is None:
+        if run is None or run.session is None:
             return
         if self.review.review is None:
-            self.review.show(ReviewSession(run.review, run.results))
+            self.review.show(run.session)
         else:
             self.review.renew()
             self.review.begin()
-            self.recovery.keep()
+            self.recovery.keep(run.session)
 
     def said(self, text: str) -> None:
         self.messages.show(text, "warning")
@@ -216,7 +216,8 @@ class Panel:
             self.review.settle()
             self.ui.inputsButton.collapsed = True  # room for the review
         elif run.results is not None:
-            self.review.clear()
+            if self.review.session is run.session:
+                self.review.clear()
             self.review.keep_removed(run.review, run.results)
         else:
             self._restore(run.ctNode)  # that of an earlier run, where there was one

@@ -253,6 +253,30 @@ def test_each_result_of_a_scene_has_its_copy(desktop: Desktop, state: Path) -> N
         assert not list(state.iterdir()), "the scene was closed: its reviews were given up"
 
 
+def test_results_that_are_opened_again_keep_their_copy(desktop: Desktop, state: Path) -> None:
+    """With the vertebrae of their run: after a crash they come back, also without the scene."""
+    from hideseekseg.ui import autosave
+
+    with open_panel(desktop) as opened:
+        first = add_scan(opened)
+        begin_run(opened, first)
+        opened.key("A")
+        opened.rest()
+        [copy] = state.iterdir()
+        begin_run(opened, add_scan(opened, "CT of the week after"))
+        opened.ui.ctSelector.setCurrentNode(first)
+        opened.key("X")
+        opened.rest()
+        kept, said = autosave.read(copy), verdicts(opened)
+        assert {x.id: x.verdict for x in kept.review.items} == said
+        assert said["T10-1"] == "rejected"
+        levels = [finding.level for finding, _evidence in kept.vertebrae]
+        assert levels == [vertebra.level for vertebra in RESULT.vertebrae]
+        desktop.mrml.scene.RemoveNode(results_of(first))
+        opened.ui.putBackButton.click()
+        assert verdicts(opened) == said
+
+
 def test_a_copy_that_cannot_be_written_is_said_once(desktop: Desktop, state: Path) -> None:
     state.parent.mkdir(parents=True)
     state.write_text("no folder")

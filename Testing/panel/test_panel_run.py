@@ -265,6 +265,83 @@ def test_a_vertebra_that_is_finished_after_cancel_is_kept(
         assert "Stopped before: T11" in opened.ui.quietLabel.text
 
 
+def found_in(level: str, spine: Spine, k: int) -> VertebraFinding:
+    """A vertebra with one finding about this slice."""
+    grid = spine[0].grid
+    x, y, z = (float(v) for v in grid.lps((22, 20, k)))
+    lesion = make_candidate(f"{level}-1", "blastic", 0.9, ball(grid, (x, y, z), 6.0), grid)
+    return VertebraFinding(level, Status.FINDINGS, candidates=(lesion,))
+
+
+def two_in_turn(spine: Spine, folder: Path) -> str:
+    """A child that finishes T10, T11 once the file "go" is there, and ends once that has gone."""
+    done = []
+    for level, k in (("T10", 32), ("T11", 50)):
+        file = folder / f"{level}.npz"
+        write_vertebra(file, found_in(level, spine, k), None)
+        done.append(to_line(VertebraDone(level, {}, str(file))))
+    go, end = str(folder / "go"), to_line(Finished((), 1.0))
+    lines = (
+        "import os\n"
+        f"print({to_line(STARTED)!r}); print({done[0]!r}, flush=True)\n"
+        f"while not os.path.exists({go!r}): time.sleep(0.02)\n"
+        f"print({done[1]!r}, flush=True)\n"
+        f"while os.path.exists({go!r}): time.sleep(0.02)\n"
+        f"print({end!r}, flush=True)"
+    )
+    return scripted(folder, lines)
+
+
+def stored() -> dict[str, str]:
+    """Candidates of the first results with their verdicts, as the scene would be saved now."""
+    from hideseekseg.scene.review_storage import restore
+
+    review = restore(results_in_scene()[0])
+    return {item.id: item.verdict for item in review.items} if review is not None else {}
+
+
+def test_a_scene_that_is_saved_in_mid_run_has_all_that_is_finished(
+    desktop: Desktop, box_spine: Spine, tmp_path: Path
+) -> None:
+    """Also where the reader says nothing, looks at other results, and comes back."""
+    from hideseekseg.ui import autosave
+
+    with run_scripted(desktop, box_spine, two_in_turn(box_spine, tmp_path)) as opened:
+        go, review = tmp_path / "go", opened.panel.review
+        desktop.wait(lambda: len(opened.rows()) == 1, 20)
+        older = (found_in("L1", box_spine, 14),)
+        add_review(older, box_spine[0].grid, "Older", ct=opened.ui.ctSelector.currentNode())
+        review.choose_results(1)
+        assert [row[0] for row in opened.rows()] == ["L1"]
+        review.choose_results(0)
+        opened.key("A")
+        opened.rest()
+        review.choose_results(1)
+        go.touch()
+        desktop.wait(lambda: len(opened.panel._run.done) == 2, 20)
+        assert [row[0] for row in opened.rows()] == ["L1"]
+        assert stored() == {"T10-1": "accepted", "T11-1": "unreviewed"}
+        [copy] = [x for x in autosave.place().iterdir() if len(list(x.glob("run/*"))) == 2]
+        assert {x.id: x.verdict for x in autosave.read(copy).review.items} == stored()
+        review.choose_results(0)
+        assert [row[5] for row in opened.rows()] == ["✓ accepted", "to review"]
+        review.choose_results(1)
+        go.unlink()
+        opened.wait_for_end(20)
+        assert stored() == {"T10-1": "accepted", "T11-1": "unreviewed"}
+        review.choose_results(0)
+        assert [row[5] for row in opened.rows()] == ["✓ accepted", "to review"]
+
+
+def test_findings_of_a_run_are_stored_without_a_word_of_the_reader(
+    desktop: Desktop, box_spine: Spine, tmp_path: Path
+) -> None:
+    with run_scripted(desktop, box_spine, two_in_turn(box_spine, tmp_path)) as opened:
+        (tmp_path / "go").touch()
+        desktop.wait(lambda: len(opened.rows()) == 2, 20)
+        assert stored() == {"T10-1": "unreviewed", "T11-1": "unreviewed"}
+
+
 def run_t10(folder: Path, spine: Spine, name: str, found: VertebraFinding) -> str:
     """A child that finishes T10 with these candidates, and nothing else."""
     file = folder / f"{name}.npz"

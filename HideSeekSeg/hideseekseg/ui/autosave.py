@@ -168,7 +168,7 @@ class Autosave:
         """
         if (text, saved) == self._kept or not work.alive:
             return
-        for level in self._done.keys() - work.results.findings.keys():
+        for level in self._done.keys() - work.review.vertebrae.keys():
             for file in (self.folder / VERTEBRAE).glob(f"*-{level}.npz"):
                 file.unlink()
             del self._done[level]
@@ -249,9 +249,12 @@ class Recovery:
         self._problem = ""
         review.flushed = self.keep
 
-    def keep(self) -> None:
-        """Write what has changed in the review that is open; says once why where it cannot."""
-        work = self._review.session
+    def keep(self, work: ReviewSession | None = None) -> None:
+        """Write what has changed in a review, else in the one that is open.
+
+        Says once why where it cannot.
+        """
+        work = work or self._review.session
         if work is None or not work.alive:
             return
         text = as_text(work.review)

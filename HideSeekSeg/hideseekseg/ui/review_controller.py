@@ -29,7 +29,7 @@ from ..review.review import (
 )
 from ..scene.results import Results
 from . import texts
-from .review_session import ReviewSession, sessions
+from .review_session import ReviewSession, remember, sessions
 from .texts import _
 
 Kind = Literal["info", "warning", "error"]
@@ -168,6 +168,7 @@ class ReviewController:
         """Open a review with its best candidate."""
         self.clear()
         self.session = session
+        remember(session)
         session.sync_verdicts_from_scene()
         session.measure()
         if self._entered:

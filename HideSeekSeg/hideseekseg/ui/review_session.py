@@ -126,14 +126,34 @@ class ReviewSession:
         return export_accepted(*files, reviewer, when, results.hounsfield(), overwrite)
 
 
+_opened: dict[Any, ReviewSession] = {}  # by the node of the results
+
+
+def remember(session: ReviewSession) -> None:
+    """Make it the one that ``sessions`` returns for its node, as long as that is in the scene.
+
+    Read from the scene anew, a review would lack the findings of its run, and what a run still
+    adds to it.
+    """
+    for node in [node for node, work in _opened.items() if not work.alive]:
+        del _opened[node]
+    _opened[session.results.node] = session
+
+
 def sessions(complain: Callable[[str], None], ctNode: Any = None) -> list[ReviewSession]:
     """Return all reviews in the scene, of a CT if one is given, the latest last.
 
+    One that was opened before is the same again, others are read from the scene.
     ``complain`` is told of each review that cannot be read.
     """
     found = []
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         if not Results.isOne(node):
+            continue
+        known = _opened.get(node)
+        if known is not None:
+            if ctNode is None or known.results.ctNode is ctNode:
+                found.append(known)
             continue
         try:
             results = Results.of(node)

@@ -19,6 +19,7 @@ from ..review.review import Review
 from ..scene.export_inputs import Inputs, levelRows, writeInputs
 from ..scene.import_data import scanOf
 from ..scene.results import Results, SceneError
+from ..scene.review_storage import store
 from . import level_choices
 from .review_session import ReviewSession
 from .texts import _
@@ -99,14 +100,14 @@ class SegmentationRun:
         self.ctNode, self.segmentationNode, self.choices = ctNode, segmentationNode, choices
         self.names = ctNode.GetName(), segmentationNode.GetName()
         self._makeFolder, self._bodiesNode = makeFolder, bodiesNode
-        self.results: Results | None = None
+        self.session: ReviewSession | None = None
         self.review = Review(choices.openingThreshold())
         known = earlier is not None and earlier.alive and earlier.results.ctNode is ctNode
         self.merged = known and bool(choices.levels)
         self._earlier = earlier.review if known and earlier is not None else None
         self._drawn: dict[str, Patch] = {}
         if earlier is not None and self.merged:
-            self.review, self.results, self._earlier = earlier.review, earlier.results, None
+            self.session, self.review, self._earlier = earlier, earlier.review, None
         elif earlier is not None and self._earlier is not None:
             drawn = [item.id for item in earlier.review.items if item.missed]
             self._drawn = earlier.results.patches(drawn) if drawn else {}
@@ -205,16 +206,23 @@ class SegmentationRun:
         self.review.add_vertebra(finding, self._earlier)
         self._done.append(event.level)
         try:
-            if self.results is None:
-                self.results = Results.create(self.ctNode, self.segmentationNode, self.facts())
-                self._adoptDrawn(self.results)
-            self.results.addVertebra(finding, evidence)
-            self.results.apply(self.review)  # the verdicts of an earlier review
+            results = self.results
+            if results is None:
+                results = Results.create(self.ctNode, self.segmentationNode, self.facts())
+                self.session = ReviewSession(self.review, results)
+                self._adoptDrawn(results)
+            results.addVertebra(finding, evidence)
+            self._store(results)
         except SceneError as error:
             self.cancel(str(error))
             return
         self._done_at = time.monotonic()
         self._listener.vertebra(event.level)
+
+    def _store(self, results: Results) -> None:
+        """Bring the scene up to date, which may be saved now, or show other results."""
+        results.apply(self.review)  # also the verdicts of an earlier review
+        store(results.node, self.review)
 
     def _adoptDrawn(self, results: Results) -> None:
         """Take over the lesions that the reader drew in the earlier results."""
@@ -222,6 +230,11 @@ class SegmentationRun:
             if self._earlier is not None:
                 self.review.adopt(self._earlier, identity)
                 results.addDrawn(self.review.item(identity), patch)
+
+    @property
+    def results(self) -> Results | None:
+        """What the run adds to, None before its first vertebra."""
+        return self.session.results if self.session is not None else None
 
     @property
     def done(self) -> Sequence[str]:
@@ -267,6 +280,8 @@ class SegmentationRun:
                 self._add(VertebraFinding(level, Status.NOT_ANALYSED, STOPPED))
             for name, reason in self._left_out() if not left else ():
                 self._add(VertebraFinding(name, Status.NOT_ANALYSED, reason))
+            if self.results.alive:
+                self._store(self.results)
         self.discard()
         self._listener.ended(*self._outcome(code, crashed, tail))
 

@@ -217,14 +217,14 @@ class RunView:
 
     def vertebra(self, level: str) -> None:
         run = self._run
-        if run is None or run.results is None:
+        if run is None or run.session is None:
             return
         if self._review.session is None:
-            removeResults(keep=run.results.node)
+            removeResults(keep=run.session.results.node)
             earlier, self._earlier = self._earlier, None
             if earlier is not None:
                 self._review.keep_removed(earlier.review, earlier.results)
-            self._review.show(ReviewSession(run.review, run.results))
+            self._review.show(run.session)
         else:
             self._review.renew()
             self._review.begin()
