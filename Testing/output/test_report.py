@@ -6,7 +6,9 @@ import json
 import re
 import time
 from dataclasses import replace
+from datetime import datetime
 from html.parser import HTMLParser
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +35,11 @@ from hideseekseg.anatomy.vertebra_shape import (
 )
 from hideseekseg.cli.main import main
 from hideseekseg.findings import Evidence, Result, Status, VertebraFinding
-from hideseekseg.imaging.volume import Grid
+from hideseekseg.imaging.volume import Grid, Volume
 from hideseekseg.output.report import make_report, measured
 from hideseekseg.output.report_files import write_html, write_pdf
 from hideseekseg.output.result_folder import read_result, write_vertebra
+from hideseekseg.output.review_export import export_accepted
 from hideseekseg.output.seg_nrrd import write_segmentation
 from hideseekseg.output.tables import write_json
 from hideseekseg.review.burden import lesion_burden
@@ -256,12 +259,23 @@ def changed(result: Result) -> Result:
     return replace(result, vertebrae=(replace(first, candidates=(grown,)), *others[:-1], last))
 
 
+def later_ct() -> Volume:
+    """The same patient at another time."""
+    ct = make_ct(GRID)
+    return replace(ct, array=ct.array + 1)
+
+
+def follow_up(page: WrittenReport) -> dict[tuple[str, str], list[str]]:
+    """What is said of each lesion, by its name now and before."""
+    first = page.rows.index(page.row("Lesion", "Earlier", "State")) + 1
+    rows = iter(page.rows[first:])
+    return {(row[0], row[1]): row[2:] for row in takewhile(lambda row: len(row) == 7, rows)}
+
+
 def test_follow_up_tells_grown_new_and_gone(run: Path, tmp_path: Path) -> None:
-    store_result(tmp_path, make_ct(GRID), changed(make_result(GRID)))
+    store_result(tmp_path, later_ct(), changed(make_result(GRID)))
     page = report(tmp_path, "--earlier", str(run))
-    head = ["Lesion", "Earlier", "State"]
-    table = page.rows[page.rows.index(page.row(*head)) + 1 :][:4]
-    states = {(row[0], row[1]): row[2:] for row in table}
+    states = follow_up(page)
     assert set(states) == {
         ("T10 blastic 1", "T10 blastic 1"),
         ("L1 lytic 1", "L1 lytic 1"),
@@ -275,6 +289,82 @@ def test_follow_up_tells_grown_new_and_gone(run: Path, tmp_path: Path) -> None:
     assert states["L1 blastic 1", ""][0] == "new"
     assert states["", "T10 lytic 1"][0] == "gone"
     assert "That both are of one patient is not known to this report." in page.text
+
+
+def test_what_was_merely_not_compared_is_neither_new_nor_gone(run: Path, tmp_path: Path) -> None:
+    result = make_result(GRID)
+    ten, *others = result.vertebrae
+    skipped = VertebraFinding("T10", Status.NOT_ANALYSED, reason="metal")
+    store_result(tmp_path / "a", later_ct(), replace(result, vertebrae=(skipped, *others)))
+    why = "not compared: T10 not analysed in"
+    said = follow_up(report(tmp_path / "a", "--earlier", str(run)))
+    for name in ("T10 blastic 1", "T10 lytic 1"):
+        state, before, *changes = said["", name]
+        assert state == f"{why} this result: metal" and before.endswith(" mL")
+        assert not "".join(changes).strip(), "no change where nothing is compared"
+    said = follow_up(report(run, "--earlier", str(tmp_path / "a")))
+    assert said["T10 lytic 1", ""][0] == f"{why} the earlier result: metal"
+    assert said["L1 lytic 1", "L1 lytic 1"][0] == "there before"
+
+    store_result(tmp_path / "b", later_ct(), replace(result, vertebrae=(ten, *others[:2])))
+    said = follow_up(report(tmp_path / "b", "--earlier", str(run)))
+    assert said["", "L1 lytic 1"][0] == "not compared: L1 not analysed in this result"
+
+    store_result(tmp_path / "c", later_ct())
+    (tmp_path / "c" / "vertebrae" / "L1.npz").unlink()
+    for now, old, name in ((tmp_path / "c", run, "this"), (run, tmp_path / "c", "the earlier")):
+        said = follow_up(report(now, "--earlier", str(old)))
+        for names in (("L1 lytic 1", ""), ("", "L1 lytic 1")):
+            state, *_, growth, density = said[names]
+            assert state == f"not compared: no image of L1 in {name} result"
+            assert not growth and not density.strip()
+
+
+def test_findings_that_a_reader_left_open_are_neither_new_nor_gone(
+    run: Path, tmp_path: Path
+) -> None:
+    """T10 blastic 1 is uncertain, T10 lytic 1 rejected, L1 lytic 1 open, T11 has a drawn one."""
+    result = store_result(tmp_path, later_ct())
+    review = accepted_review(tmp_path, later_ct(), result)
+    review.judge("T10-1", "uncertain")
+    patches = {"T11-added-1": ball(GRID, body_centre(1), 4.0)}
+    when = datetime(2026, 3, 4)
+    export_accepted(tmp_path, review, patches, GRID, result.run, "", when)
+    alone = "not compared: accepted by the reader alone, and"
+    said = follow_up(report(tmp_path, "--earlier", str(run)))
+    assert {names: row[0] for names, row in said.items()} == {
+        ("T11 lytic added 1", ""): f"{alone} the earlier result is not reviewed",
+        ("", "T10 blastic 1"): "not compared: uncertain in this result",
+        ("", "T10 lytic 1"): "gone",
+        ("", "L1 lytic 1"): "not compared: not reviewed in this result",
+    }
+    for name in ("T10 blastic 1", "L1 lytic 1"):
+        assert not "".join(said["", name][2:]).strip()
+    (tmp_path / "vertebrae" / "L1.npz").unlink()
+    said = follow_up(report(run, "--earlier", str(tmp_path)))
+    assert said["L1 lytic 1", ""][0] == "not compared: no image of L1 in the earlier result"
+    assert said["T10 blastic 1", ""][0] == "not compared: uncertain in the earlier result"
+    assert said["T10 lytic 1", ""][0] == "new"
+    assert said["", "T11 lytic added 1"][0] == f"{alone} this result is not reviewed"
+
+
+def test_an_earlier_result_of_the_same_scan_or_a_later_study_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(now: Path, before: Path) -> str:
+        words = ["report", str(now), "--out", str(tmp_path / "r.html"), "--earlier", str(before)]
+        assert main(words) == 2 and not (tmp_path / "r.html").exists()
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    assert "is of the same scan: a follow-up needs an earlier one" in refused(run, run)
+    for name, date in (("old", "20240102"), ("new", "20250102")):
+        ct = replace(later_ct(), array=later_ct().array + int(date), identity={"study_date": date})
+        store_result(tmp_path / name, ct)
+    line = refused(tmp_path / "old", tmp_path / "new")
+    assert "is of a later study than old (20250102, 20240102)" in line
+    report(tmp_path / "new", "--earlier", str(tmp_path / "old"))
+    report(run, "--earlier", str(tmp_path / "new"))  # whose own date is not known
 
 
 def test_printed_page_is_a4_with_a_finding_in_one_row(run: Path) -> None:

@@ -28,8 +28,15 @@ from ..anatomy.vertebra_shape import (
 from ..errors import InputError
 from ..findings import LESION_TYPES, Evidence, Status
 from ..imaging.volume import measure_patch, move_patch
-from ..review.burden import ALL, LocatedLesion, lesion_burden, match_lesions
-from ..review.items import Item, VertebraState
+from ..review.burden import (
+    ALL,
+    ComparedResult,
+    LesionChange,
+    LocatedLesion,
+    compare_results,
+    lesion_burden,
+)
+from ..review.items import Item, VertebraState, from_head_down
 from .figures.drawing import Mask
 from .figures.vertebra_row import make_strip
 from .result_folder import StoredResult, title_of
@@ -110,8 +117,11 @@ class _Seen:
 def make_report(stored: StoredResult, earlier: StoredResult | None = None) -> Report:
     """Return the report of a result; with an ``earlier`` one of the same patient, the change.
 
-    Raises InputError where a stored vertebra is damaged, and where both name different patients.
+    Raises InputError where a stored vertebra is damaged, where both name different patients, and
+    where the "earlier" one is of the same scan, or of a later study.
     """
+    if earlier is not None:
+        _check_earlier(stored, earlier)
     lesions = tuple(measured(stored, lesion) for lesion in stored.lesions)
     stored = replace(stored, lesions=lesions)
     images = _images(stored)
@@ -121,7 +131,7 @@ def make_report(stored: StoredResult, earlier: StoredResult | None = None) -> Re
     blocks += _analysed(stored)
     blocks += _burden(stored)
     if earlier is not None:
-        blocks += _follow_up(stored, earlier, seen)
+        blocks += _follow_up(stored, earlier, images, seen)
     blocks += _findings(stored, seen)
     blocks += _stability(stored, images, seen)
     blocks += _method(stored)
@@ -188,14 +198,15 @@ def _review(stored: StoredResult) -> list[str]:
     unsure = [_remark(x) for x in stored.others if x.verdict == "uncertain"]
     if unsure:
         lines.append(f"Uncertain, not counted: {'; '.join(unsure)}.")
-    open_ = [
-        x.name
-        for x in stored.others
-        if x.verdict == "unreviewed" and x.score > stored.threshold and not x.missed
-    ]
+    open_ = [x.name for x in stored.others if _is_open(stored, x)]
     if open_:
         lines.append(f"Above the threshold but not reviewed, not counted: {', '.join(open_)}.")
     return lines
+
+
+def _is_open(stored: StoredResult, item: Item) -> bool:
+    """Return whether it is above the threshold, and its reader gave it no verdict."""
+    return item.verdict == "unreviewed" and item.score > stored.threshold and not item.missed
 
 
 def _remark(lesion: Item) -> str:
@@ -361,15 +372,32 @@ def _wall(seen: Sequence[_Seen]) -> str:
     return "not reached by an outlined lesion"
 
 
-def _follow_up(stored: StoredResult, earlier: StoredResult, seen: dict[str, _Seen]) -> list[Block]:
-    patients = [x.scan.get("patient_id", "") for x in (stored, earlier)]
+def _check_earlier(stored: StoredResult, earlier: StoredResult) -> None:
+    """Raise InputError where an "earlier" result is of another patient, or is not earlier."""
+    first, second = stored.scan, earlier.scan
+    patients = [x.get("patient_id", "") for x in (first, second)]
     if all(patients) and patients[0] != patients[1]:
         raise InputError(earlier.folder, "is of another patient: their numbers differ")
+    if first.get("sha256") and first["sha256"] == second.get("sha256"):
+        raise InputError(earlier.folder, "is of the same scan: a follow-up needs an earlier one")
+    dates = [x.get("study_date", "") for x in (first, second)]
+    if all(len(x) == 8 and x.isdecimal() for x in dates) and dates[1] > dates[0]:
+        cause = f"is of a later study than {stored.folder.name} ({dates[1]}, {dates[0]})"
+        raise InputError(earlier.folder, f"{cause}: exchange the two")
+
+
+def _follow_up(
+    stored: StoredResult,
+    earlier: StoredResult,
+    images: dict[str, Evidence],
+    seen: dict[str, _Seen],
+) -> list[Block]:
     earlier = replace(earlier, lesions=tuple(measured(earlier, x) for x in earlier.lesions))
-    before = {x.lesion.id: x for x in _seen(earlier, _images(earlier))}
+    old_images = _images(earlier)
+    before = {x.lesion.id: x for x in _seen(earlier, old_images)}
     blocks: list[Block] = [ReportHeading("Follow-up")]
     text = f"Against {title_of(earlier)}."
-    if not all(patients):
+    if not all(x.scan.get("patient_id") for x in (stored, earlier)):
         text += " That both are of one patient is not known to this report."
     blocks.append(ReportText(text))
     missing = [x.name for x in stored.lesions if x.id not in seen]
@@ -377,35 +405,75 @@ def _follow_up(stored: StoredResult, earlier: StoredResult, seen: dict[str, _See
     if missing:
         cause = "Without images of their vertebrae (--each), these are not compared: "
         blocks.append(ReportText(f"{cause}{', '.join(missing)}.", warning=True))
-    rows = []
-    for change in match_lesions(_located(seen), _located(before)):
-        now, old = change.now, change.before
-        state = "gone" if now is None else "new" if old is None else "there before"
-        if now and old and now.type != old.type:
-            state = f"there before as {old.type}"
-        sizes = [_millilitres(x.volume_mm3) if x else "" for x in (old, now)]
-        grown = f"{change.volume_mm3 / 1000:+.2f} mL"
-        if now and old and old.volume_mm3:
-            grown += f" ({100 * change.volume_mm3 / old.volume_mm3:+.0f} %)"
-        density = "" if change.hu is None else f"{change.hu:+.0f} HU"
-        names = [x.name if x else "" for x in (now, old)]
-        rows.append((*names, state, *sizes, grown, density))
+    both = (
+        _compared("this result", stored, images, seen),
+        _compared("the earlier result", earlier, old_images, before),
+    )
     head = ("Lesion", "Earlier", "State", "Volume before", "Volume now", "Change", "Density")
-    analysed = {s.level for s in _analysed_states(stored)} ^ {
-        s.level for s in _analysed_states(earlier)
-    }
-    blocks.append(ReportTable(head, tuple(rows)))
-    if analysed:
-        levels = ", ".join(
-            s.level for s in (*stored.states, *earlier.states) if s.level in analysed
-        )
-        blocks.append(ReportText(f"Analysed in one of both only: {levels}.", warning=True))
+    rows = tuple(_change(change) for change in compare_results(*both))
+    blocks.append(ReportTable(head, rows))
+    once = {*both[0].analysed} ^ {*both[1].analysed}
+    if once:
+        levels = dict.fromkeys(s.level for s in (*stored.states, *earlier.states))
+        said = ", ".join(level for level in sorted(levels, key=from_head_down) if level in once)
+        blocks.append(ReportText(f"Analysed in one of both only: {said}.", warning=True))
     return blocks
 
 
-def _located(seen: dict[str, _Seen]) -> list[LocatedLesion]:
+def _compared(
+    name: str, stored: StoredResult, images: dict[str, Evidence], seen: dict[str, _Seen]
+) -> ComparedResult:
+    unseen = [x for x in stored.lesions if x.id not in seen]
+    others = [x for x in stored.others if x.verdict != "unreviewed" or _is_open(stored, x)]
+    not_counted = [
+        _Seen(item, images[item.level], mask)
+        for item in others
+        if item.level in images and (mask := _point(item, images[item.level])) is not None
+    ]
+    maybe = [x for x in others if x.verdict != "rejected" and x.level not in images]
+    return ComparedResult(
+        name,
+        _located(seen.values()),
+        unseen,
+        _located(not_counted),
+        {x.level for x in (*unseen, *maybe)},
+        [s.level for s in _analysed_states(stored)],
+        {s.level: s.reason for s in stored.states},
+        stored.is_reviewed,
+        stored.threshold,
+    )
+
+
+def _point(item: Item, evidence: Evidence) -> Mask | None:
+    """Return the middle of a candidate, whose voxels no folder keeps, on a crop; None outside."""
+    at = np.rint(evidence.grid.ijk(item.centroid_lps)).astype(int)[::-1]
+    if (at < 0).any() or (at >= evidence.grid.shape).any() or not evidence.body.any():
+        return None
+    mask = np.zeros(evidence.grid.shape, bool)
+    mask[tuple(at)] = True
+    return mask
+
+
+def _change(change: LesionChange) -> tuple[str, ...]:
+    """Return a row of the follow-up's table; what is not compared has no change."""
+    now, old = change.now, change.before
+    state = "gone" if now is None else "new" if old is None else "there before"
+    if now and old and now.type != old.type:
+        state = f"there before as {old.type}"
+    names = [x.name if x else "" for x in (now, old)]
+    sizes = [_millilitres(x.volume_mm3) if x else "" for x in (old, now)]
+    if change.not_compared:
+        return (*names, f"not compared: {change.not_compared}", *sizes, "", "")
+    grown = f"{change.volume_mm3 / 1000:+.2f} mL"
+    if now and old and old.volume_mm3:
+        grown += f" ({100 * change.volume_mm3 / old.volume_mm3:+.0f} %)"
+    density = "" if change.hu is None else f"{change.hu:+.0f} HU"
+    return (*names, state, *sizes, grown, density)
+
+
+def _located(seen: Iterable[_Seen]) -> list[LocatedLesion]:
     found = []
-    for one in seen.values():
+    for one in seen:
         inside = np.argwhere(one.evidence.body)
         size = (np.ptp(inside, axis=0) + 1) * one.evidence.grid.spacing[::-1]
         place = (np.array(place_in_body(one.mask, one.evidence.body)) - 0.5) * size

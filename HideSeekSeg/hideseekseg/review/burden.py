@@ -5,8 +5,8 @@ Nothing here knows voxels: sizes are those of the review's items.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -84,10 +84,14 @@ class LocatedLesion:
 
 @dataclass(frozen=True)
 class LesionChange:
-    """A lesion now and before; None now where it is gone, None before where it is new."""
+    """A lesion now and before; None now where it is gone, None before where it is new.
+
+    ``not_compared`` says why a lesion that one result alone has is neither; empty where it is.
+    """
 
     now: Item | None
     before: Item | None
+    not_compared: str = ""
 
     @property
     def volume_mm3(self) -> float:
@@ -103,6 +107,74 @@ class LesionChange:
         if self.now.mean_hu is None or self.before.mean_hu is None:
             return None
         return self.now.mean_hu - self.before.mean_hu
+
+
+@dataclass(frozen=True)
+class ComparedResult:
+    """What one of two compared results says; ``name`` is said of it, as "this result".
+
+    ``located`` are the lesions that count, ``unseen`` those of vertebrae without an image;
+    ``not_counted`` are candidates that were rejected, or that may be lesions: uncertain, or not
+    reviewed; ``no_image`` are levels where one of either has no place for want of an image;
+    ``analysed`` are the levels, ``why_not`` the reasons of the others, where known.
+    """
+
+    name: str
+    located: Sequence[LocatedLesion]
+    unseen: Sequence[Item]
+    not_counted: Sequence[LocatedLesion]
+    no_image: Collection[str]
+    analysed: Collection[str]
+    why_not: Mapping[str, str]
+    reviewed: bool
+    threshold: float
+
+
+def compare_results(now: ComparedResult, before: ComparedResult) -> list[LesionChange]:
+    """Return each lesion of now with the one before that it is, then those of before alone.
+
+    As ``match_lesions``; new or gone is only what the other result would have shown.
+    """
+    changes = match_lesions(now.located, before.located)
+    new = {id(x.now) for x in changes if x.before is None}
+    gone = {id(x.before) for x in changes if x.now is None}
+    why = {
+        **_not_compared([x for x in now.located if id(x.lesion) in new], now, before),
+        **_not_compared([x for x in before.located if id(x.lesion) in gone], before, now),
+    }
+    found = [replace(x, not_compared=why.get(id(x.now or x.before), "")) for x in changes]
+    found += [LesionChange(x, None, _no_image(x, now)) for x in now.unseen]
+    found += [LesionChange(None, x, _no_image(x, before)) for x in before.unseen]
+    return found
+
+
+def _not_compared(
+    lesions: Sequence[LocatedLesion], own: ComparedResult, other: ComparedResult
+) -> dict[int, str]:
+    """Return why the other result cannot say whether it has each of these, by the lesion's id()."""
+    found = {}
+    for change in match_lesions(lesions, other.not_counted):
+        lesion, candidate = change.now, change.before
+        if lesion is None:
+            continue
+        reader_alone = lesion.missed or lesion.score <= own.threshold
+        why = ""
+        if lesion.level not in other.analysed:
+            reason = other.why_not.get(lesion.level, "")
+            why = f"{lesion.level} not analysed in {other.name}" + (f": {reason}" if reason else "")
+        elif lesion.level in other.no_image:
+            why = _no_image(lesion, other)
+        elif candidate is not None and candidate.verdict != "rejected":
+            said = "uncertain" if candidate.verdict == "uncertain" else "not reviewed"
+            why = f"{said} in {other.name}"
+        elif own.reviewed and not other.reviewed and reader_alone:
+            why = f"accepted by the reader alone, and {other.name} is not reviewed"
+        found[id(lesion)] = why
+    return found
+
+
+def _no_image(lesion: Item, result: ComparedResult) -> str:
+    return f"no image of {lesion.level} in {result.name}"
 
 
 def match_lesions(
