@@ -191,9 +191,6 @@ class ReviewPanel:
         for name in OF_CHOSEN:
             getattr(self._ui, name).setEnabled(item is not None)
         self._ui.reasonBox.setCurrentIndex(REASONS.index(item.reason) if item is not None else 0)
-        if item is not None and item.level != self._level:
-            self._level = item.level
-            _choose(self._ui.missedLevel, item.level)
 
     def draw_vertebrae(self, states: Sequence[VertebraState]) -> None:
         self._vertebrae.fill([state.level for state in states], map(vertebra_cells, states))
@@ -201,6 +198,10 @@ class ReviewPanel:
     def draw_level(self, level: str) -> None:
         self._vertebrae.select(level)
         self._ui.rerunButton.setEnabled(bool(level))
+        if level != self._level:  # another choice of the reader stays with the same vertebra
+            self._level = level
+            if level:
+                _choose(self._ui.missedLevel, level)
 
     def draw_burden(self, rows: Sequence[Burden], heading: str) -> None:
         self._burden.fill([f"{row.level} {row.type}" for row in rows], map(burden_cells, rows))

@@ -122,6 +122,16 @@ def test_level_of_a_missed_lesion_stays_as_chosen(opened: Opened) -> None:
     assert box.currentText == "T11"
 
 
+def test_missed_lesion_is_in_the_chosen_vertebra_with_findings_or_without(opened: Opened) -> None:
+    box = opened.ui.missedLevel
+    assert box.currentText == "T10"
+    opened.key("Shift+N")
+    assert opened.ui.detailLabel.text.startswith("T11: unremarkable")
+    assert box.currentText == "T11"
+    opened.key("M")
+    assert node_of(opened).GetSegmentation().GetSegment("T11-added-1") is not None
+
+
 def test_keys_judge_and_move_on(opened: Opened) -> None:
     opened.key("A")
     assert opened.row() == 1

@@ -165,6 +165,35 @@ def test_missed_lesion_is_drawn_with_the_brush(tab: Tab) -> None:
     tab.until_rows(count)
 
 
+def test_missed_lesion_is_offered_for_the_chosen_vertebra(tab: Tab) -> None:
+    """Also for one that nothing is listed of; what the reader picks there stays."""
+    offered = "() => document.querySelector('#missed-level').value"
+
+    def close() -> None:
+        tab.press("Escape")
+        tab.page.wait_for_selector("#missed-dialog", state="hidden", timeout=PATIENCE)
+
+    tab.choose_first()
+    tab.page.select_option("#filter-verdict", "accepted")
+    tab.until_rows(0)
+    tab.page.evaluate("document.activeElement.blur()")
+    for level in ("T11", "T12", "L1"):
+        tab.press("Shift+N")
+        tab.until_state("level", level)
+        tab.press("m")
+        tab.until(f"([level]) => ({offered})() === level", level)
+        close()
+    tab.press("m")
+    tab.page.select_option("#missed-level", "T11")
+    close()
+    tab.press("m")
+    assert tab.page.evaluate(offered) == "T11"
+    close()
+    tab.page.select_option("#filter-verdict", "")
+    tab.page.evaluate("document.activeElement.blur()")
+    tab.page.wait_for_selector("#candidates tbody tr", timeout=PATIENCE)
+
+
 def test_rows_are_reached_and_chosen_by_keys(tab: Tab) -> None:
     row = tab.page.locator("#candidates tbody tr").nth(1)
     identity = row.get_attribute("data-id")

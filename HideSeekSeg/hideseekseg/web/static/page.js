@@ -102,7 +102,16 @@
     if (place.top < seen.top + head) list.scrollTop -= seen.top + head - place.top;
     else if (place.bottom > seen.bottom) list.scrollTop += place.bottom - seen.bottom;
   }
+  // A missed lesion is in the chosen vertebra, until the reader says another.
+  let meant = "";
+  function mean() {
+    const level = state("level"), field = $("missed-level"), chosen = `${state("opened")} ${level}`;
+    if (!field || chosen === meant) return;
+    if (level) field.value = level;
+    if (!level || field.value === level) meant = chosen;
+  }
   function follow() {
+    mean();
     if (!slider.held && slider.newest === null) {
       const field = $("threshold");
       if (field) field.value = state("threshold");
@@ -181,8 +190,6 @@
     complain("");
     fill("save-folder", state("folder"));
     if (!$("reviewer").value) fill("reviewer", state("reviewer"));
-    const level = (state("rows")[state("current")] || { cells: [""] }).cells[0];
-    if (id === "missed-dialog" && (state("analysed") || []).includes(level)) $("missed-level").value = level;
     $(id).showModal();
   }
 
