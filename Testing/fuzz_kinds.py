@@ -45,10 +45,9 @@ from hideseekseg.training.calibration import (
     read_observations,
     write_observations,
 )
-from hideseekseg.training.commands import _claim
 from hideseekseg.training.dataset import load_slices
 from hideseekseg.training.prepare import read_manifest
-from hideseekseg.training.trainer import TrainingStage, run_stage
+from hideseekseg.training.trainer import TrainingStage, claim, run_stage
 
 GRID = Grid((6, 8, 10), np.diag([0.8, 0.8, 1.5, 1.0]))
 RESULT = make_result(make_grid((75, 60, 50), (1.2, 1.1, 2.0)))
@@ -280,7 +279,7 @@ MANIFEST = "image,mask,label,patient,level\na.nii,b.nii,1,p1,L1\na.nii,b.nii,hea
 SOURCES = "ct,segmentation,labels,patient,split\na.nii,b.nii,verse,p1,train\n"
 BOXES = "patient,x,y,z,width,depth,height\np1,1,2,3,4,5,6\n"
 MAPPING = '{"28": "L4", "29": "L3 body", "7": "other"}'
-SETTINGS = '{"steps": 3, "seed": 1}'
+SETTINGS = '{"slices": "", "steps": 3, "seed": 1}'
 
 
 def _decompress(path: Path) -> object:
@@ -331,7 +330,7 @@ KINDS = [
     Kind(
         "settings",
         text("settings.json", SETTINGS),
-        lambda path: _claim(path, json.loads(SETTINGS)),
+        lambda path: claim(path, "", json.loads(SETTINGS)),
         "settings.json",
     ),
 ]

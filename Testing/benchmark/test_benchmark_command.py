@@ -31,6 +31,7 @@ from hideseekseg.errors import InputError
 from hideseekseg.model.autoencoder import DiffusionAutoencoder
 from hideseekseg.model.weights import load_model, save_model
 from hideseekseg.simulation.source_vertebrae import read_sources
+from hideseekseg.training.dataset import patients_of
 
 LIBRARY = Path(__file__).resolve().parents[2] / "HideSeekSeg"
 BOX = "T12"  # of the box-shaped vertebrae: a dark block lies in it
@@ -70,6 +71,22 @@ def baselines(cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     save_network(out / ANOMALY, DiffusionAutoencoder(anomaly_architecture(SMALL)), {})
     return out
+
+
+def test_baseline_is_trained_on_what_was_asked_for_or_not_at_all(
+    cases: Path, baselines: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["benchmark", "train", "unet", str(cases), "--out", str(baselines), "--steps", "1"]
+    assert main([*words, "--without", "nobody"]) == 2
+    assert "has no patient nobody to leave out" in capsys.readouterr().err
+    patient = sorted(patients_of(cases))[0]
+    assert main([*words, "--without", patient]) == 2
+    said = capsys.readouterr().err
+    assert "begun with other settings: slices of other content, without" in said
+    assert patient in said and said.count("\n") == 1
+    assert main([*words, "--batch", "2"]) == 2
+    assert "batch 32 (now 2)" in capsys.readouterr().err
+    assert main(words) == 0
 
 
 @pytest.fixture(scope="module")

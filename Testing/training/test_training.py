@@ -48,6 +48,9 @@ from hideseekseg.training.trainer import (
 QUICK = TrainingSettings(encoder_steps=6, decoder_steps=6, encoder_batch=8, decoder_batch=8)
 
 
+Measure = Callable[[nn.Module], dict[str, float]] | None
+
+
 def silent(now: TrainingProgress) -> None:
     pass
 
@@ -90,6 +93,25 @@ def test_shards_are_joined_and_vertebrae_keep_apart(folder: Path) -> None:
     assert not (slices.lytic | slices.blastic)[~ill].any()
     assert not ((slices.lytic | slices.blastic) & ~slices.body).any()
     assert len(slices.patient_group) == len(slices.reference) == len(slices)
+
+
+def test_content_is_told_apart_whatever_of_it_changes() -> None:
+    slices, same = toy_slices(16), toy_slices(16)
+    assert slices.content == same.content
+    image, label = slices.image.copy(), slices.label.copy()
+    image[3, 8, 8] += 1
+    label[:4] = 1 - label[:4]
+    one = np.arange(16) < 4
+    others = [
+        replace(slices, image=image),
+        replace(slices, label=label),
+        replace(slices, twin=image),
+        replace(slices, twin=slices.twin[:0], lytic=slices.lytic[:0], blastic=slices.blastic[:0]),
+        replace(slices, patient=np.where(one, "B", slices.patient)),
+        replace(slices, vertebra=np.where(one, "toy-9", slices.vertebra)),
+        replace(slices, reference=np.zeros((16, 2), np.float32)),
+    ]
+    assert len({slices.content, *(other.content for other in others)}) == 1 + len(others)
 
 
 def test_folder_without_shards_is_named(tmp_path: Path) -> None:
@@ -263,6 +285,26 @@ def test_stopped_and_resumed_is_undisturbed(tmp_path: Path, stops: tuple[int, ..
     resumed = fit(LINE, tmp_path / "stopped")
     assert 0 < before <= seconds_spent(tmp_path / "stopped"), "sessions add up"
     assert [weights_of(module) for module in resumed] == expected
+
+
+def test_resumed_with_another_look_at_validation_keeps_all_figures(tmp_path: Path) -> None:
+    line = new_line()
+
+    def resume(should_stop: Callable[[], bool], measure: Measure) -> None:
+        run_stage(
+            *(LINE, line, line.parameters(), line_losses(line), tmp_path, silent, should_stop),
+            measure=measure,
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        resume(stop_after(60), None)
+    with pytest.raises(KeyboardInterrupt):
+        resume(stop_after(40), lambda averaged: {"of others": 0.5})
+    resume(lambda: False, None)
+    with (tmp_path / "line-losses.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["of others"] for row in rows] == ["", "0.5", ""]
+    assert all(float(row["error"]) > 0 for row in rows)
 
 
 def test_finished_stage_is_not_repeated(tmp_path: Path) -> None:

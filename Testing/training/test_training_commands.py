@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
@@ -122,12 +123,47 @@ def test_ctrl_c_and_resuming_give_the_undisturbed_weights(folder: Path, undistur
     assert first.profile.decision == second.profile.decision
 
 
+@pytest.mark.parametrize(
+    ("words", "differs"),
+    [
+        (("--seed", "5"), "seed 1 (now 5)"),
+        (("--central-slices", "3"), "slices of other content, central_slices null (now 3)"),
+        (("--no-context",), "context true (now false)"),
+    ],
+    ids=["seed", "central slices", "context"],
+)
 def test_begun_training_is_not_resumed_with_other_settings(
-    folder: Path, undisturbed: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    undisturbed: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: Words,
+    differs: str,
 ) -> None:
-    assert run((*training(folder, undisturbed), "--seed", "5")) == 2
-    line = f"{undisturbed}: contains a training that was begun with other settings"
+    alone = ("train", folder / "slices", "--out", undisturbed, *STEPS)
+    assert run((*alone, *words)) == 2
+    line = f"{undisturbed}: contains a training that was begun with other settings: {differs}"
     assert capsys.readouterr().err == f"hideseekseg: {line}\n"
+
+
+def test_begun_training_is_not_resumed_with_other_patients(
+    folder: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One more shard, or a patient who is another: the weights would not say what they learned."""
+    shard = folder / "slices" / "shard-00001.npz"
+    with np.load(shard) as file:
+        columns = dict(file)
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    patient = np.where(columns["patient"] == "drawn 0", "case 2", columns["patient"])
+    np.savez(moved / shard.name, **{**columns, "patient": patient})
+    added = tmp_path / "added"
+    added.mkdir()
+    for name in ("shard-00001.npz", "shard-00002.npz"):
+        np.savez(added / name, **columns)
+    for other in (moved, added):
+        words = training(folder, undisturbed)
+        assert run(("train", other, *words[2:])) == 2
+        assert capsys.readouterr().err.endswith("other settings: slices of other content\n")
 
 
 def test_training_goes_on_from_weights_with_their_thresholds(

@@ -13,13 +13,13 @@ import numpy as np
 
 from .. import __version__
 from ..errors import InputError
-from ..files import atomic, make_folder, read_json, read_text
+from ..files import atomic, make_folder, read_text
 from ..findings import LESION_TYPES
 from ..model.profile import Geometry, Profile
 from ..model.weights import Model, load_model, save_model
 from ..output.figures.drawing import save_figure
 from .calibration import MOST_FALSE, choose, fit, missing, read_observations
-from .dataset import Slices, load_slices, patients_of
+from .dataset import Slices, load_slices, require_patients
 from .evaluation import (
     Case,
     Figures,
@@ -31,7 +31,7 @@ from .evaluation import (
 )
 from .prepare import Manifest, PreparedRow, balance, cut_out, overlap, read_manifest, write_shards
 from .train import COMPACT, LABELS_DECISION, LABELS_SCHEDULE, TrainingSettings, train
-from .trainer import ProcessGroup, Say, counter, open_team, seconds_spent, stage_teller
+from .trainer import ProcessGroup, Say, claim, counter, open_team, seconds_spent, stage_teller
 
 SHOWN_PATIENTS = 50
 
@@ -183,7 +183,7 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
     others give None.
     """
     profile = _profile(job)
-    _require_patients(job.slices, job.without)
+    require_patients(job.slices, job.without)
     slices = load_slices(job.slices, profile, job.without)
     _require(slices, job)
     start, settings = _start(job, profile)
@@ -194,7 +194,9 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
     with open_team(job.device) as team:
         if team.is_main:
             make_folder(job.out)
-            _claim(job.out, {**asdict(settings), "without": sorted(job.without)})
+            own = {"central_slices": job.central_slices, "context": job.context}
+            without = sorted(job.without)
+            claim(job.out, slices.content, {**asdict(settings), "without": without, **own})
             say(_described(slices, team))
         trained = train(
             slices,
@@ -241,13 +243,6 @@ def _validation_slices(job: Training, profile: Profile) -> Slices | None:
         # what is wrong with it is better known before
         _validation(job.validation, profile, job.without)
     return validation
-
-
-def _require_patients(slices: Path, without: Sequence[str]) -> None:
-    """Raise InputError where one who is to be left out is not there: a name may be misspelt."""
-    unknown = sorted({*without} - patients_of(slices)) if without else []
-    if unknown:
-        raise InputError(slices, f"has no patient {', '.join(unknown)} to leave out")
 
 
 def _require(slices: Slices, job: Training) -> None:
@@ -361,16 +356,6 @@ def _validation(folder: Path, profile: Profile, without: Sequence[str]) -> list[
     return cases
 
 
-def _claim(folder: Path, asked: dict[str, Any]) -> None:
-    """Write down what a training was begun with, or refuse to go on with something else."""
-    path = folder / "settings.json"
-    if not path.exists():
-        with atomic(path) as temporary:
-            temporary.write_text(json.dumps(asked, indent=1), encoding="utf-8")
-    elif read_json(path) != json.loads(json.dumps(asked)):
-        raise InputError(folder, "contains a training that was begun with other settings")
-
-
 def run_benchmark(folder: Path, weights: Path, out: Path | None, say: Say) -> None:
     """Measure weights on a folder of whole simulated vertebrae; JSON and Markdown to ``out``."""
     model = load_model(weights)
@@ -473,7 +458,8 @@ def loss_curves(folder: Path, path: Path) -> Path:
         rows = list(csv.DictReader(read_text(table).splitlines()))
         axes = figure.add_subplot(1, len(tables), number + 1)
         for name in [key for key in rows[0] if key != "step"] if rows else []:
-            axes.plot([int(r["step"]) for r in rows], [float(r[name]) for r in rows], label=name)
+            known = [row for row in rows if row[name]]
+            axes.plot([int(r["step"]) for r in known], [float(r[name]) for r in known], label=name)
         axes.set(title=table.stem.replace("-losses", ""), xlabel="step", yscale="log")
         axes.legend(frameon=False)
     save_figure(path, figure)

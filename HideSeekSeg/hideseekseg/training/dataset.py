@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,16 @@ class Slices:
         """Rows of healthy vertebrae."""
         return np.flatnonzero(self.label == 0)
 
+    @cached_property
+    def content(self) -> str:
+        """Return a hash of all that can be learned from these slices, and of whose they are."""
+        digest = sha256()
+        for column in fields(self):
+            values = np.ascontiguousarray(getattr(self, column.name))
+            digest.update(f"{column.name} {values.dtype} {values.shape}\n".encode())
+            digest.update(values.view(np.uint8).data if values.size else b"")
+        return digest.hexdigest()
+
     @property
     def label_only(self) -> bool:
         """Return whether neither twins nor lesions are known."""
@@ -159,6 +170,13 @@ def patients_of(folder: Path) -> set[str]:
     for shard in _shards(folder):
         patients.update(read_shard(shard, {"patient"})["patient"].tolist())
     return patients
+
+
+def require_patients(folder: Path, patients: Sequence[str]) -> None:
+    """Raise InputError where one who is to be left out is not there: a name may be misspelt."""
+    unknown = sorted({*patients} - patients_of(folder)) if patients else []
+    if unknown:
+        raise InputError(folder, f"has no patient {', '.join(unknown)} to leave out")
 
 
 def read_shard(shard: Path, names: set[str] | None = None) -> dict[str, np.ndarray]:

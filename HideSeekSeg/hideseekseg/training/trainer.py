@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import copy
 import csv
+import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -22,9 +23,9 @@ import torch
 from torch import Tensor, distributed, nn
 
 from ..errors import DeviceError, InputError
-from ..files import atomic, open_regular
+from ..files import atomic, open_regular, read_object
 from ..model.weights import choose_device
-from ..plain_data import as_type, first_line
+from ..plain_data import as_type, first_line, shown
 
 CPU = torch.device("cpu")
 
@@ -143,6 +144,34 @@ def stage_teller(say: Say) -> Callable[[TrainingProgress], None]:
             say(f"{now.stage} step {now.step} of {now.steps}: {losses}; {left}")
 
     return tell
+
+
+def claim(folder: Path, content: str, settings: Mapping[str, Any]) -> None:
+    """Write down what a training was begun with, or refuse to go on with something else.
+
+    ``content`` is a hash of the slices.  Raises InputError naming what differs.
+    """
+    path = folder / "settings.json"
+    asked: dict[str, Any] = json.loads(json.dumps({"slices": content, **settings}))
+    if not path.exists():
+        with atomic(path) as temporary:
+            temporary.write_text(json.dumps(asked, indent=1), encoding="utf-8")
+        return
+    begun = read_object(path)
+    differ = [
+        _differing(name, begun.get(name), asked.get(name))
+        for name in dict.fromkeys((*asked, *begun))
+        if begun.get(name) != asked.get(name)
+    ]
+    if differ:
+        cause = "contains a training that was begun with other settings"
+        raise InputError(folder, f"{cause}: {', '.join(differ)}")
+
+
+def _differing(name: str, before: Any, now: Any) -> str:
+    if name == "slices":
+        return "slices of other content"
+    return f"{name} {shown(before)} (now {shown(now)})"
 
 
 # Losses of one step by name; the first is minimised.
@@ -373,6 +402,8 @@ def _save(
         torch.save(state, temporary)
     table = checkpoint.with_name(checkpoint.name.replace("checkpoint.pt", "losses.csv"))
     with atomic(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["step", *(k for k in (history or [{}])[0] if k != "step")])
+        # A run that was resumed with another validation has other figures from there on.
+        names = dict.fromkeys(name for row in history for name in row)
+        writer = csv.DictWriter(file, ["step", *(name for name in names if name != "step")])
         writer.writeheader()
         writer.writerows(history)

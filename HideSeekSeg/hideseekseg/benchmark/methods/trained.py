@@ -29,7 +29,7 @@ from ...model.profile import Architecture, Profile
 from ...model.weights import Model, load_model, save_model
 from ...plain_data import as_type
 from ...simulation.random_fields import Field
-from ...training.dataset import Slices, load_slices, make_batch
+from ...training.dataset import Slices, load_slices, make_batch, require_patients
 from ...training.train import COMPACT, TrainingSettings, train
 from ...training.trainer import (
     SINGLE,
@@ -37,6 +37,7 @@ from ...training.trainer import (
     ProcessGroup,
     TrainingProgress,
     TrainingStage,
+    claim,
     run_stage,
 )
 from ..cases import BenchmarkCase
@@ -186,11 +187,16 @@ def train_baseline(
 ) -> Path:
     """Train one network on the simulated slices of ``folder``; checkpoints in ``out/BASELINE``.
 
-    ``size`` slices make a batch; patients named by ``without`` are left out.
+    ``size`` slices make a batch; patients named by ``without`` are left out.  Raises InputError
+    where one of them is not there, or ``out`` holds a training of other slices or settings.
     """
+    require_patients(folder, without)
     slices = load_slices(folder, COMPACT, without)
     work = out / baseline
-    make_folder(work)
+    if team.is_main:
+        make_folder(work)
+        own = {"steps": steps, "seed": seed, "batch": size, "without": sorted(without)}
+        claim(work, slices.content, own)
     if baseline == "auditor":
         return train_auditor(slices, COMPACT, steps, seed, work, on_progress, should_stop, team)
     way = train_unet if baseline == "unet" else train_anomaly
