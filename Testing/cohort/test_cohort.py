@@ -21,6 +21,7 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
+from helpers.findings import make_grid, make_result
 from hideseekseg.cli.main import main
 from hideseekseg.cohort.case_run import CaseRecord, read_record
 from hideseekseg.cohort.manifest import case_folder, discover, read_cohort
@@ -29,6 +30,7 @@ from hideseekseg.cohort.readings import (
     Reading,
     ReadStatus,
     WorkList,
+    _bones,
     cohens_kappa,
     read_findings,
     read_reading,
@@ -210,6 +212,19 @@ def say(
 def test_kappa_is_cohens(pairs: str, kappa: float | None) -> None:
     found = cohens_kappa([(pair[0], pair[1]) for pair in pairs.split()])
     assert found == (kappa if kappa is None else pytest.approx(kappa))
+
+
+def test_a_lesion_drawn_in_a_vertebra_that_was_not_analysed_is_no_comparison() -> None:
+    """Whoever of both readers drew it."""
+    drawn, silent = Review(0.5), Review(0.5)
+    for review in (drawn, silent):
+        for vertebra in make_result(make_grid((60, 50, 60), (2.0, 2.0, 2.5))).vertebrae:
+            review.add_vertebra(vertebra)
+    drawn.add_missed("T12", "lytic")
+    drawn.add_missed("T11", "lytic")
+    both = [("none", "none"), ("metastasis", "none"), ("none", "none")]  # T10, T11, L1
+    assert list(_bones(drawn, silent)) == both
+    assert list(_bones(silent, drawn)) == [(b, a) for a, b in both]
 
 
 def test_readers_are_kept_apart_and_compared(

@@ -218,6 +218,30 @@ def test_a_review_says_who_accepted_and_what_was_left_open(run: Path, tmp_path: 
     )
 
 
+def test_a_lesion_drawn_where_nothing_was_analysed_stands_apart(tmp_path: Path) -> None:
+    result = store_result(tmp_path, make_ct(GRID))
+    review = accepted_review(tmp_path, make_ct(GRID), result)
+    drawn = review.add_missed("T12", "lytic")
+    review.judge("T11-added-1", "rejected")
+    whole = ball(GRID, body_centre(2), 5.0)
+    x, y, z = body_centre(0)
+    patches = {"T10-1": ball(GRID, (x, y, z), 6.0), drawn: whole}
+    when = datetime(2026, 3, 4)
+    export_accepted(tmp_path, review, patches, GRID, result.run, "R. Ader", when)
+    pages = [report(tmp_path)]
+    exported = json.loads((tmp_path / "review.json").read_text("utf-8"))
+    assert "1 not analysed" in exported["summary"]
+    for vertebra in exported["vertebrae"]:
+        del vertebra["analysed"]  # as version 0.1 wrote it
+    (tmp_path / "review.json").write_text(json.dumps(exported))
+    pages.append(report(tmp_path))
+    for page in pages:
+        said = "in 1 of 3 vertebrae analysed: T10, and in 1 not analysed: T12. Not analysed: T12."
+        assert said in page.text
+        assert page.row("T12", "Lesion outlined; not analysed: metal")
+        assert page.row("T12", "lytic")[4] == page.row("All levels", "both")[4] == "not known"
+
+
 def test_without_stored_images_it_says_so(run: Path, tmp_path: Path) -> None:
     store_result(tmp_path, make_ct(GRID))
     (tmp_path / "vertebrae" / "L1.npz").unlink()

@@ -132,8 +132,15 @@ def test_summary_and_quiet_vertebrae_follow_threshold_and_verdicts(review: Revie
     assert states(review)[1:] == [
         ("T11", "unremarkable"),
         rejected,
-        ("L2", "lesion outlined"),
+        ("L2", "lesion outlined; not analysed: cut by the field of view"),
     ]
+    assert review.summary().endswith("2 accepted, 0 to review, 1 not analysed")
+    for accepted in (True, False):
+        assert review.burden(accepted)[-1].share_of_body is None
+    again = Review.from_json(json.loads(json.dumps(review.to_json())))
+    assert states(again) == states(review) and not again.vertebrae["L2"].analysed
+    review.undo()
+    assert states(review)[-1] == silent
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import atomic, read_object
-from ..findings import Evidence, Status, VertebraFinding
+from ..findings import Evidence, VertebraFinding
 from ..imaging.volume import Grid
 from ..output.result_folder import EACH, FILES, read_result, read_vertebra
 from ..output.tables import result_from_json, write_plain
@@ -316,7 +316,7 @@ def _verdicts(a: Review, b: Review) -> list[tuple[str, str]]:
 def _bones(a: Review, b: Review) -> Iterator[tuple[str, str]]:
     accepted = [{x.level for x in r.items if x.verdict == "accepted"} for r in (a, b)]
     for level, vertebra in a.vertebrae.items():
-        if vertebra.status is not Status.NOT_ANALYSED and level in b.vertebrae:
+        if vertebra.analysed and level in b.vertebrae:
             first, second = (BONES[level not in levels] for levels in accepted)
             yield first, second
 

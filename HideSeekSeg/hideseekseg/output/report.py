@@ -163,24 +163,28 @@ def _seen(stored: StoredResult, images: dict[str, Evidence]) -> Iterable[_Seen]:
 
 
 def _analysed_states(stored: StoredResult) -> list[VertebraState]:
-    return [s for s in stored.states if s.status is not Status.NOT_ANALYSED]
+    return [s for s in stored.states if s.analysed]
 
 
 def _summary(stored: StoredResult) -> str:
     analysed = _analysed_states(stored)
-    affected = list(dict.fromkeys(s.level for s in stored.states if _of(stored, s.level)))
+    affected = [s.level for s in analysed if _of(stored, s.level)]
     kinds = [(sum(x.type == kind for x in stored.lesions), kind) for kind in LESION_TYPES]
     of = f"{_count(len(analysed), 'vertebra', 'vertebrae')} analysed"
     if stored.lesions:
         parts = " and ".join(f"{count} {kind}" for count, kind in kinds if count)
-        where = f"in {len(affected)} of {of}: {', '.join(affected)}"
+        said = f": {', '.join(affected)}" if affected else ""
+        where = f"in {len(affected)} of {of}{said}"
+        others = [s.level for s in stored.states if not s.analysed and _of(stored, s.level)]
+        if others:
+            where += f", and in {len(others)} not analysed: {', '.join(others)}"
         text = f"{_count(len(stored.lesions), 'lesion')} ({parts}) {where}."
     else:
         text = f"No lesion outlined in {of}. This does not exclude one."
     suspicious = [s.level for s in analysed if s.status is Status.SUSPICIOUS]
     if suspicious:
         text += f" Suspicious without an outline: {', '.join(suspicious)}."
-    left_out = [s.level for s in stored.states if s.status is Status.NOT_ANALYSED]
+    left_out = [s.level for s in stored.states if not s.analysed]
     if left_out:
         text += f" Not analysed: {', '.join(left_out)}."
     return text

@@ -324,8 +324,11 @@ def _of_review(data: dict[str, Any]) -> dict[str, Any]:
         known = {f.name: said[f.name] for f in fields(VertebraState) if f.name in said}
         words = said["state"] if "state" in said else _words_0_1(said)
         state = from_plain(VertebraState, {**known, "words": words})
+        if "analysed" not in said:  # of an earlier version: a reason says why it was not
+            analysed = state.status is not Status.NOT_ANALYSED and not state.reason
+            state = replace(state, analysed=analysed)
         states.append(state)
-        if state.status is not Status.NOT_ANALYSED:
+        if state.analysed:
             bodies[state.level] = as_type(float | None, said.get("body_mm3"))
     items = [_item(row) for row in as_type(list[dict[str, Any]], data["lesions"])]
     return {

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from ..errors import NoVoxelsError
 from ..files import locked, make_folder, together
-from ..findings import Status
 from ..imaging.volume import Grid, Patch, case_name, measure_patch
 from ..review.burden import BURDEN_COLUMNS, Burden, lesion_burden
 from ..review.review import Item, Review
@@ -78,11 +77,7 @@ def export_accepted(
 
 def burden_of(review: Review, accepted: Sequence[Item]) -> list[Burden]:
     """Return the burden of the accepted lesions as they were measured."""
-    bodies = {
-        v.level: v.body_mm3
-        for v in review.vertebrae.values()
-        if v.status is not Status.NOT_ANALYSED
-    }
+    bodies = {v.level: v.body_mm3 for v in review.vertebrae.values() if v.analysed}
     return lesion_burden(accepted, bodies)
 
 

@@ -52,7 +52,8 @@ def lesion_burden(items: Iterable[Item], body_mm3: Mapping[str, float | None]) -
             of_kind = [x for x in lesions if x.level == level and x.type == kind]
             if of_kind:
                 rows.append(_row(level, kind, of_kind, [body_mm3.get(level)]))
-    bodies = list(body_mm3.values())
+    # A lesion drawn in a vertebra that was not analysed lies in no body that is known.
+    bodies = [*body_mm3.values(), *(None for x in lesions if x.level not in body_mm3)]
     for kind in LESION_TYPES if lesions else ():
         rows.append(_row(ALL, kind, [x for x in lesions if x.type == kind], bodies))
     return [*rows, _row(ALL, ALL, lesions, bodies)]

@@ -92,7 +92,10 @@ class Item:
 
 @dataclass(frozen=True)
 class ReviewedVertebra:
-    """What is said of a vertebra; ``flags`` are remarks for the reader."""
+    """What is said of a vertebra; ``flags`` are remarks for the reader.
+
+    ``analysed`` says whether the run did, also where the reader drew lesions in it since.
+    """
 
     level: str
     status: Status
@@ -101,10 +104,11 @@ class ReviewedVertebra:
     flags: tuple[str, ...]
     suspicious: bool = False
     body_mm3: float | None = None
+    analysed: bool = True
 
     def judged(self, outlined: int) -> ReviewedVertebra:
         """Return the same vertebra, now that so many lesions are outlined in it."""
-        if self.status is Status.NOT_ANALYSED and not outlined:
+        if not self.analysed and not outlined:
             return self
         return replace(self, status=status_of(outlined, self.suspicious, self.p_malignant))
 
@@ -113,7 +117,8 @@ class ReviewedVertebra:
 class VertebraState:
     """A vertebra as its reader sees it now; ``words`` say its status, see ``describe_status``.
 
-    ``rejected``: there were findings, and the reader rejected all of them.
+    ``rejected``: there were findings, and the reader rejected all of them.  ``analysed`` as in
+    ``ReviewedVertebra``.
     """
 
     level: str
@@ -123,6 +128,7 @@ class VertebraState:
     flags: tuple[str, ...]
     reason: str = ""
     rejected: bool = False
+    analysed: bool = True
 
 
 @dataclass(frozen=True)
@@ -213,7 +219,8 @@ def item_of(lesion: Lesion, opinion: Assessment, p_malignant: float | None) -> I
 def vertebra_of(finding: VertebraFinding) -> ReviewedVertebra:
     """Return the run's result for a vertebra, without its candidates."""
     said = (finding.status, finding.reason, finding.p_malignant, finding.flags, finding.suspicious)
-    return ReviewedVertebra(finding.level, *said, finding.body_mm3)
+    analysed = finding.status is not Status.NOT_ANALYSED
+    return ReviewedVertebra(finding.level, *said, finding.body_mm3, analysed)
 
 
 def matched(old: Sequence[Lesion], new: Sequence[Lesion]) -> dict[str, str]:
@@ -245,13 +252,16 @@ def shared_box(a: Box, b: Box) -> float:
 
 
 def vertebra_to_json(vertebra: ReviewedVertebra) -> dict[str, Any]:
-    """Return plain data for JSON."""
-    return {**asdict(vertebra), "status": vertebra.status.value, "flags": list(vertebra.flags)}
+    """Return plain data for JSON, of a vertebra as the run left it."""
+    data = {**asdict(vertebra), "status": vertebra.status.value, "flags": list(vertebra.flags)}
+    del data["analysed"]  # its status says it
+    return data
 
 
 def vertebra_from_json(data: Mapping[str, Any]) -> ReviewedVertebra:
     """Read what ``vertebra_to_json`` wrote."""
-    return from_plain(ReviewedVertebra, data)
+    vertebra = from_plain(ReviewedVertebra, data, ("analysed",))
+    return replace(vertebra, analysed=vertebra.status is not Status.NOT_ANALYSED)
 
 
 def opinion_from_json(data: Mapping[str, Any]) -> Assessment:

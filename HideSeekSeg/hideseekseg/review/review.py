@@ -111,12 +111,14 @@ class Review:
         outlined = sum(map(self.is_finding, items))
         best = next(((x.type, x.score) for x in items if not x.missed), None)
         words = describe_status(vertebra.status, outlined, vertebra.reason, best)
+        if outlined and not vertebra.analysed:
+            words += f"; {describe_status(Status.NOT_ANALYSED, reason=vertebra.reason)}"
         rejected = not outlined and any(x.verdict == "rejected" for x in items)
         if rejected:
             words += ", findings rejected"
         return VertebraState(
             *(vertebra.level, vertebra.status, words, vertebra.p_malignant, vertebra.flags),
-            *(vertebra.reason, rejected),
+            *(vertebra.reason, rejected, vertebra.analysed),
         )
 
     def is_finding(self, item: Item) -> bool:
@@ -142,8 +144,8 @@ class Review:
         counted = [
             x for x in self.items if (x.verdict == "accepted" if accepted else self.is_finding(x))
         ]
-        analysed = (v for v in self._vertebrae.values() if v.status is not Status.NOT_ANALYSED)
-        return lesion_burden(counted, {v.level: v.body_mm3 for v in analysed})
+        bodies = {v.level: v.body_mm3 for v in self._vertebrae.values() if v.analysed}
+        return lesion_burden(counted, bodies)
 
     def counts(self, wanted: Filter = ALL) -> str:
         """Such as "3 of 11 shown"."""
@@ -154,7 +156,7 @@ class Review:
         vertebrae = self.vertebrae.values()
         found = sum(v.status is Status.FINDINGS for v in vertebrae)
         suspicious = sum(v.status is Status.SUSPICIOUS for v in vertebrae)
-        skipped = sum(v.status is Status.NOT_ANALYSED for v in vertebrae)
+        skipped = sum(not v.analysed for v in vertebrae)
         accepted = sum(item.verdict == "accepted" for item in self.items)
         uncertain = sum(item.verdict == "uncertain" for item in self.items)
         open_ = sum(x.verdict == "unreviewed" and self.is_finding(x) for x in self.items)
