@@ -582,6 +582,45 @@ def test_a_status_set_in_slicers_own_table_is_a_verdict(opened: Opened) -> None:
     assert tag(opened, "T10-2", "Segmentation.Status") == "notstarted"
 
 
+@pytest.mark.parametrize("ends", ["drawn", "taken back", "saved scene"])
+def test_a_corrected_outline_is_no_verdict(opened: Opened, ends: str) -> None:
+    """Slicer's editor says "in progress" of a segment that it changes, and nobody has judged."""
+    import slicer
+
+    from hideseekseg.scene.results import Results
+    from hideseekseg.scene.review_storage import restore
+    from hideseekseg.ui.review_session import ReviewSession
+
+    node, editor = node_of(opened), slicer.modules.segmenteditor.editor
+    ct = opened.ui.ctSelector.currentNode()
+    opened.key("A")
+    opened.panel.exit()
+    before = {name: voxels(node, name, ct) for name in ("T10-1", "T10-2")}
+    for name in before:
+        editor.setSegmentationNode(node)
+        editor.setCurrentSegmentID(name)
+        editor.setActiveEffectByName("Paint")
+        editor.mrmlSegmentEditorNode().SetOverwriteMode(
+            editor.mrmlSegmentEditorNode().OverwriteNone
+        )
+        stroke = np.zeros(GRID.shape, bool)
+        stroke[30:33, 20:23, 20:23] = ends != "taken back"
+        editor.paint(image_of(stroke, GRID.ijk_to_lps))
+        if ends != "taken back":
+            assert voxels(node, name, ct) > before[name]
+    node.GetSegmentation().GetSegment("L1-1").SetTag("Segmentation.Status", "inprogress")
+    assert tag(opened, "T10-2", "Segmentation.Status") == "inprogress"
+    if ends == "saved scene":
+        stored = restore(node)
+        assert stored is not None
+        opened.panel.review.show(ReviewSession(stored, Results.of(node)))
+    opened.panel.enter()
+    assert [row[5] for row in opened.rows()] == ["✓ accepted", "to review", "? uncertain"]
+    assert tag(opened, "T10-2", "Segmentation.Status") == "notstarted"
+    wanted = voxels(node, "T10-2", ct) * GRID.voxel_mm3 / 1000
+    assert float(opened.rows()[1][4]) == pytest.approx(wanted, abs=0.006)
+
+
 def test_each_ct_has_its_own_review(opened: Opened) -> None:
     opened.key("A")
     first = opened.ui.ctSelector.currentNode()

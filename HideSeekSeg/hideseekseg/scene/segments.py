@@ -84,6 +84,17 @@ def tag(segment: Any, name: str) -> str | None:
     return str(value) if segment.GetTag(name, value) else None
 
 
+def notJudged(segmentation: Any, items: Iterable[Item]) -> None:
+    """Take back that nobody's verdict on edited lesions is "in progress".
+
+    Slicer's editor says that of every segment that it changes where nothing was said of it.
+    """
+    for item in items:
+        segment = segmentation.GetSegment(item.id) if item.verdict == "unreviewed" else None
+        if segment is not None and tag(segment, STATUS) == STATUSES["uncertain"]:
+            segment.SetTag(STATUS, STATUSES["unreviewed"])
+
+
 def judgedElsewhere(segmentation: Any, items: Iterable[Item]) -> dict[str, Verdict]:
     """Return verdicts that were given in Slicer's own table of segments, by lesion id."""
     meanings: dict[str | None, Verdict] = {status: verdict for verdict, status in STATUSES.items()}

@@ -169,8 +169,7 @@ class ReviewController:
         self.clear()
         self.session = session
         remember(session)
-        session.sync_verdicts_from_scene()
-        session.measure()
+        session.sync_from_scene()
         if self._entered:
             session.views.take()
         self.renew()
@@ -239,8 +238,7 @@ class ReviewController:
         if session is None:
             return
         session.views.take()
-        synced = session.sync_verdicts_from_scene()
-        if session.measure() or synced:
+        if session.sync_from_scene():
             self.renew()
         self.flush()
 

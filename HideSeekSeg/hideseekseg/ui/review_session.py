@@ -16,7 +16,7 @@ from ..scene.import_data import scanOf
 from ..scene.results import Results
 from ..scene.review_storage import restore, store
 from ..scene.review_views import ReviewViews
-from ..scene.segments import isolate, judgedElsewhere
+from ..scene.segments import isolate, judgedElsewhere, notJudged
 
 
 class ReviewSession:
@@ -38,14 +38,18 @@ class ReviewSession:
         notes = self.results.run.get("notes", [])
         return [str(note) for note in notes] if isinstance(notes, list) else []
 
-    def sync_verdicts_from_scene(self) -> bool:
-        """Take over verdicts that were given in Slicer's own table of segments."""
+    def sync_from_scene(self) -> bool:
+        """Take over outlines that were edited, and verdicts of Slicer's own table of segments.
+
+        False: there was nothing new.
+        """
         if not self.alive:
             return False
+        measured = self.measure()  # first: editing an outline is no verdict
         said = judgedElsewhere(self.results.node.GetSegmentation(), self.review.items)
         for identity, verdict in said.items():
             self.review.judge(identity, verdict)
-        return bool(said)
+        return measured or bool(said)
 
     def judge(
         self, identity: str, verdict: Verdict, wanted: Filter, reason: Reason = ""
@@ -92,19 +96,23 @@ class ReviewSession:
         """Take over size and place of lesions whose outlines were edited; False: none was."""
         if not self.alive:
             return False
-        now = self.results.outlineTimes()
-        edited = {x for x, time in now.items() if self._measured.get(x) != time}
+        now, before = self.results.outlineTimes(), self._measured
+        edited = {x for x, time in now.items() if before.get(x) != time}
         self._measured = now
         known = {item.id: item for item in self.review.items if item.id in edited}
         patches = self.results.patches(known) if known else {}
         hounsfield = self.results.hounsfield() if known else None
-        changed = False
+        touched, changed = edited & before.keys(), False
         for identity, patch in patches.items():
             item = known[identity]
             new = measured_item(item, patch, self.results.grid, hounsfield)
-            if item.diameter_mm is None or _moved(item, new, self.results.grid.voxel_mm3):
+            moved = _moved(item, new, self.results.grid.voxel_mm3)
+            touched |= {identity} if moved else set()
+            if item.diameter_mm is None or moved:
                 self.review.measure(identity, new)
                 changed = True
+        segmentation = self.results.node.GetSegmentation()
+        notJudged(segmentation, [known[x] for x in touched if x in known])
         return changed
 
     @property
