@@ -215,9 +215,9 @@ def prepare_train(folder: Path) -> tuple[list[str], Check]:
     from hideseekseg.simulation.simulate import Recipe, simulate
     from hideseekseg.training.train import COMPACT
 
-    vertebrae = [plain_vertebra()]
     # Whole vertebrae are few, as thresholds are chosen on them; these have lesions of both types.
     for name, seed, count, slices in (("slices", 1, 24, 4), ("whole", 2, 8, None)):
+        vertebrae = [plain_vertebra(patient=name)]
         (folder / name).mkdir()
         recipe = Recipe(seed, count, slices=slices, geometry=COMPACT.geometry)
         simulate(recipe, vertebrae, folder / name, lambda *_: None)

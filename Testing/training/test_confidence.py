@@ -47,7 +47,7 @@ from hideseekseg.findings import (
 from hideseekseg.lesions import join_slices
 from hideseekseg.model.classifier import LinearClassifier
 from hideseekseg.model.profile import FEATURES, Confidence, Decision
-from hideseekseg.model.weights import BUNDLE, Model, load_model
+from hideseekseg.model.weights import BUNDLE, Model, load_model, save_model
 from hideseekseg.simulation.simulate import Recipe, simulate
 from hideseekseg.simulation.source_vertebrae import drawn_vertebrae
 from hideseekseg.training.calibration import (
@@ -521,7 +521,7 @@ def test_calibrated_weights_give_the_probabilities_that_were_fitted(
     said = capsys.readouterr().out
     model, before = load_model(out, "cpu"), load_model(WEIGHTS, "cpu")
     profile = model.profile
-    assert f"threshold {profile.decision.threshold:g}" in said
+    assert f"threshold {profile.decision.threshold:g}" in said and "trained on" not in said
     assert profile.confidence.known and len(profile.confidence.lytic) == 1 + len(FEATURES)
     assert (profile.decision.lytic_floor, profile.schedule.draws) == (0.11, 3)
     assert profile.decision.min_slices == before.profile.decision.min_slices, "as it was"
@@ -529,6 +529,10 @@ def test_calibrated_weights_give_the_probabilities_that_were_fitted(
     assert torch.equal(model.classifier.coef, before.classifier.coef)
     sizes = [one.distance for one in read_observations(seen)]
     assert profile.confidence.distance_limit == pytest.approx(np.quantile(sizes, 0.99))
+    learned = replace(profile, provenance={"patients": ["Ada", "Cyn", "drawn 0"]})
+    save_model(tmp_path / "learned", model.autoencoder, model.classifier, learned)
+    assert main(["calibrate", str(tmp_path / "learned"), str(seen), "--out", str(out) + "2"]) == 0
+    assert "trained on by these weights: Ada; right only where" in capsys.readouterr().out
 
     report = ["benchmark", "probabilities", str(seen), "--weights", str(out)]
     folds = [word for n in (1, 2) for word in ("--fold", f"{observed}/{n}-drawn.json")]

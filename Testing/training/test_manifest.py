@@ -466,7 +466,12 @@ def test_own_patients_are_learned_from_by_their_labels(
     words += ["--encoder-steps", "1", "--decoder-steps", "1", "--central-slices", "3"]
     assert main([*words, "--supervision", "twins"]) == 2
     assert "has no healthy twins" in capsys.readouterr().err
-    assert main([*words, "--validation", str(out)]) == 0
+    assert main([*words, "--validation", str(out)]) == 2
+    assert "out: shows patients who are trained on: A, B" in capsys.readouterr().err
+    others = full_table(ward).read_text("utf-8").replace(",A,", ",C,").replace(",B,", ",D,")
+    table, validation = ward.table(*others.splitlines()[1:]), ward.folder / "others"
+    assert main(["prepare", str(table), "--out", str(validation)]) == 0
+    assert main([*words, "--validation", str(validation)]) == 0
     said = capsys.readouterr().out
     assert "| vertebra AUC |" in said and "not tuned" in said
     profile = (weights / "weights" / "profile.json").read_text("utf-8")

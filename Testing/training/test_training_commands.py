@@ -23,6 +23,7 @@ from hideseekseg.imaging.volume import Volume, to_sitk
 from hideseekseg.model.profile import Confidence
 from hideseekseg.model.weights import load_model, save_model
 from hideseekseg.simulation.simulate import Recipe, simulate
+from hideseekseg.simulation.source_vertebrae import unpack
 from hideseekseg.training.train import COMPACT
 
 LIBRARY = Path(__file__).resolve().parents[2] / "HideSeekSeg"
@@ -67,7 +68,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sitk.WriteImage(to_sitk(labels), str(folder / "bodies.nii.gz"))
     (folder / "levels.json").write_text('{"1": "T10"}', encoding="utf-8")
     rows = "ct.nii.gz,bodies.nii.gz,levels.json,case 1,training\n"
-    text = "ct,segmentation,labels,patient,split\n" + rows + rows.replace("training", "validation")
+    others = rows.replace("training", "validation").replace("case 1", "case 2")
+    text = "ct,segmentation,labels,patient,split\n" + rows + others
     (folder / "sources.csv").write_text(text, encoding="utf-8")
     drawing = ("simulate", folder / "sources.csv", "--data", folder, "--vertebrae", "4")
     status, out, err = finish(
@@ -79,6 +81,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     whole = ("--split", "validation", "--whole", "--seed", "3", "--out", folder / "whole")
     assert run((*drawing, *whole)) == 0
     return folder
+
+
+def test_vertebrae_of_one_split_are_packed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed = folder / "bodies.npz"
+    words = ("pack", folder / "sources.csv", "--data", folder, "--out", packed, "--split")
+    assert run((*words, "test")) == 2
+    assert "has no row with the split test" in capsys.readouterr().err and not packed.exists()
+    assert run((*words, "validation")) == 0
+    assert {vertebra.patient for vertebra in unpack(packed)} == {"case 2"}
 
 
 @pytest.fixture(scope="module")
@@ -161,8 +174,7 @@ def test_begun_training_is_not_resumed_with_other_patients(
     for name in ("shard-00001.npz", "shard-00002.npz"):
         np.savez(added / name, **columns)
     for other in (moved, added):
-        words = training(folder, undisturbed)
-        assert run(("train", other, *words[2:])) == 2
+        assert run(("train", other, "--out", undisturbed, *STEPS)) == 2
         assert capsys.readouterr().err.endswith("other settings: slices of other content\n")
 
 
@@ -256,6 +268,10 @@ def test_benchmark_writes_what_it_prints(
         (("train", "missing", "--validation", "whole"), "missing: no shard-*.npz here"),
         (("train", "slices", "--validation", "missing"), "missing: no shard-*.npz here"),
         (("train", "slices", "--validation", "healthy"), "healthy: shows no lytic lesion"),
+        (
+            ("train", "slices", "--validation", "slices", "--untuned"),
+            "slices: shows patients who are trained on: case 1\n",
+        ),
         (("train", "slices", "--start", "missing"), "cannot be read"),
         (("train", "slices", "--start", "tiny"), "tiny: has another architecture"),
         (("tune", "tiny", "whole", "--draws", "2"), "tiny: edits by rendering"),
@@ -266,6 +282,7 @@ def test_benchmark_writes_what_it_prints(
         "train",
         "validation",
         "healthy",
+        "shared",
         "no start",
         "other start",
         "draws",

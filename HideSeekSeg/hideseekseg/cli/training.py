@@ -81,13 +81,14 @@ def _pack_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("sources", type=Path, metavar="SOURCES.csv", help="as `simulate` wants it")
     add("--data", type=Path, required=True, metavar="DIR", help="folder the paths start from")
+    add("--split", type=names, default=(), help="which rows of the sources file (default: all)")
     add("--out", type=Path, required=True, metavar="FILE.npz")
 
 
 def _pack(args: argparse.Namespace) -> int:
     from ..simulation.commands import run_pack
 
-    print(run_pack(args.sources, args.data, args.out, say))
+    print(run_pack(args.sources, args.data, args.out, say, args.split))
     return OK
 
 

@@ -92,9 +92,16 @@ def run_simulate(
     return [*shards, contact_sheet(shards[0], shards[0].with_suffix(".png"))]
 
 
-def run_pack(sources: Path, data: Path, out: Path, say: Say) -> Path:
-    """Pack all vertebrae of a sources file, to simulate where the scans are not."""
-    vertebrae = _loaded(read_sources(sources, data), say)
+def run_pack(sources: Path, data: Path, out: Path, say: Say, splits: Sequence[str] = ()) -> Path:
+    """Pack the vertebrae of a sources file, all or those of some splits.
+
+    To simulate where the scans are not, or to observe them as they are.  Raises InputError.
+    """
+    known = read_sources(sources, data)
+    chosen = [source for source in known if not splits or source.split in splits]
+    if not chosen:
+        raise InputError(sources, f"has no row with the split {' or '.join(splits)}")
+    vertebrae = _loaded(chosen, say)
     pack(vertebrae, out)
     say(f"{len(vertebrae)} vertebrae in {out.stat().st_size / 2**20:.1f} MiB")
     return out

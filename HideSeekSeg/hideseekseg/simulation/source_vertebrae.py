@@ -6,7 +6,7 @@ They are loaded from scans, or from one small file that stands for them on anoth
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -247,6 +247,11 @@ def _redrawn(rng: Rng, canvas: VertebraPatch) -> Mask:
     wobble = rng.normal(0.0, 0.4) + 0.35 * smooth_field(rng, canvas, 6.0)
     redrawn = np.asarray(inside - outside > wobble * pixel)
     return redrawn if redrawn.any() else canvas.body
+
+
+def shared_patients(patients: Iterable[str], others: Iterable[str]) -> list[str]:
+    """Return those in both; vertebrae drawn from scratch are numbered anew in every set."""
+    return sorted(p for p in {*patients} & {*others} if not p.startswith(f"{DRAWN} "))
 
 
 MARGIN_MM = 9.0

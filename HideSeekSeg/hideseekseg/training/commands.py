@@ -18,6 +18,7 @@ from ..findings import LESION_TYPES
 from ..model.profile import Geometry, Profile
 from ..model.weights import Model, load_model, save_model
 from ..output.figures.drawing import save_figure
+from ..simulation.source_vertebrae import shared_patients
 from .calibration import MOST_FALSE, choose, fit, missing, read_observations
 from .dataset import Slices, load_slices, require_patients
 from .evaluation import (
@@ -188,7 +189,7 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
     _require(slices, job)
     start, settings = _start(job, profile)
     profile, facts = _with_start(start, profile, _facts(slices))
-    validation = _validation_slices(job, profile)
+    validation = _validation_slices(job, profile, slices)
     tunable = job.tuned and validation is not None and not validation.label_only
     weights = job.out / "weights"
     with open_team(job.device) as team:
@@ -234,11 +235,17 @@ def _profile(job: Training) -> Profile:
     return profile
 
 
-def _validation_slices(job: Training, profile: Profile) -> Slices | None:
-    """Return what is measured on the way; raise InputError where no threshold can be chosen."""
+def _validation_slices(job: Training, profile: Profile, trained: Slices) -> Slices | None:
+    """Return what is measured on the way.
+
+    Raises InputError where it shows patients who are trained on, or no threshold can be chosen.
+    """
     if job.validation is None:
         return None
     validation = load_slices(job.validation, profile, job.without)
+    both = shared_patients(trained.patient.tolist(), validation.patient.tolist())
+    if both:
+        raise InputError(job.validation, f"shows patients who are trained on: {', '.join(both)}")
     if job.tuned and not validation.label_only:
         # what is wrong with it is better known before
         _validation(job.validation, profile, job.without)
@@ -412,6 +419,10 @@ def run_calibrate(
     ]
     if lack := missing(seen):
         raise InputError(observations[0], f"{lack}: nothing to fit on")
+    learned = model.profile.provenance.get("patients")
+    if isinstance(learned, list) and (both := shared_patients(learned, [s.patient for s in seen])):
+        names = ", ".join(both)
+        say(f"trained on by these weights: {names}; right only where other folds observed them")
     known = [one.distance for path in training for one in read_observations(path)]
     choice = choose(fit(seen, known), seen)
     confidence = choice.confidence

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ...findings import LESION_TYPES
-from ...simulation.source_vertebrae import DRAWN
+from ...simulation.source_vertebrae import shared_patients
 from ...training.evaluation import RULE
 from ..methods.method import Tuned
 from ..metrics import (
@@ -76,7 +76,7 @@ def describe(about: About, rows: Sequence[MethodResult], weights: Weights) -> Da
         },
         "patients": patients,
         "thresholds chosen on": list(about.tuned_on),
-        "patients also used for thresholds": _shared(patients, about.tuned_on),
+        "patients also used for thresholds": shared_patients(patients, about.tuned_on),
         "matching": RULE,
         "intervals": explain_intervals(len(patients)),
         "methods": [_row_data(row, weights) for row in rows],
@@ -84,11 +84,6 @@ def describe(about: About, rows: Sequence[MethodResult], weights: Weights) -> Da
         "over the best baseline": over_best(rows, weights),
         "not run": {**about.not_run, **NOT_RUN},
     }
-
-
-def _shared(patients: Sequence[str], others: Sequence[str]) -> list[str]:
-    """Those in both; vertebrae that are drawn from scratch are numbered anew in every set."""
-    return sorted(p for p in {*patients} & {*others} if not p.startswith(f"{DRAWN} "))
 
 
 def per_patient(rows: Sequence[MethodResult]) -> Data:
