@@ -43,7 +43,7 @@ from hideseekseg.output.review_export import export_accepted
 from hideseekseg.output.seg_nrrd import write_segmentation
 from hideseekseg.output.tables import write_json
 from hideseekseg.review.burden import lesion_burden
-from hideseekseg.review.review import Review
+from hideseekseg.review.review import Review, Verdict
 
 
 class WrittenReport(HTMLParser):
@@ -215,6 +215,45 @@ def test_a_review_says_who_accepted_and_what_was_left_open(run: Path, tmp_path: 
     assert (
         "Not reviewed: these are the findings of the method." in again.text
         and "3 lesions" in again.text
+    )
+
+
+def test_states_count_accepted_lesions_and_say_what_is_left_open(tmp_path: Path) -> None:
+    made = make_result(GRID)
+    *others, last = made.vertebrae
+    made = replace(made, vertebrae=(*others, replace(last, p_malignant=0.97)))
+    result = store_result(tmp_path, make_ct(GRID), made)
+    review = accepted_review(tmp_path, make_ct(GRID), result)
+
+    def said(**verdicts: Verdict) -> tuple[list[str], str]:
+        for name, verdict in verdicts.items():
+            review.judge(name.replace("_", "-"), verdict)
+        patches = {c.id: c.patch for v in result.vertebrae for c in v.candidates if c.patch}
+        patches["T11-added-1"] = ball(GRID, body_centre(1), 5.0)
+        when = datetime(2026, 3, 4)
+        export_accepted(tmp_path, review, patches, GRID, result.run, "", when)
+        page = report(tmp_path)
+        first = page.rows.index(["Level", "State", "P(malignant)", "Remarks"])
+        return [row[1] for row in page.rows[first + 1 : first + 5]], page.text
+
+    uncertain = "Lesion outlined, uncertain and not counted"
+    states, text = said(T10_2="uncertain", L1_1="uncertain")
+    assert states == [
+        "Lesion outlined; not counted: 1 uncertain",
+        "Lesion outlined",
+        "Not analysed: metal",
+        uncertain,
+    ]
+    assert "2 lesions (1 lytic and 1 blastic) in 2 of 3 vertebrae analysed: T10, T11." in text
+    assert "Suspicious without an outline: L1." in text
+    states, text = said(T10_1="uncertain", T10_2="unreviewed", T11_added_1="uncertain")
+    open_ = "2 lesions outlined, 1 uncertain and 1 not reviewed, not counted"
+    assert states[:2] == [open_, uncertain]
+    assert "No lesion outlined in 3" in text and "Suspicious without an outline: T10, L1." in text
+    states, text = said(L1_1="rejected", T10_1="accepted", T10_2="accepted", T10_3="uncertain")
+    assert states[0] == "2 lesions outlined; not counted: 1 uncertain"
+    assert (
+        states[3] == "Suspicious, nothing outlined (best candidate lytic, 0.66), findings rejected"
     )
 
 

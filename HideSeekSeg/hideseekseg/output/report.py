@@ -36,7 +36,7 @@ from ..review.burden import (
     compare_results,
     lesion_burden,
 )
-from ..review.items import Item, VertebraState, from_head_down
+from ..review.items import Item, VertebraState, from_head_down, is_open
 from .figures.drawing import Mask
 from .figures.vertebra_row import make_strip
 from .result_folder import StoredResult, title_of
@@ -202,15 +202,10 @@ def _review(stored: StoredResult) -> list[str]:
     unsure = [_remark(x) for x in stored.others if x.verdict == "uncertain"]
     if unsure:
         lines.append(f"Uncertain, not counted: {'; '.join(unsure)}.")
-    open_ = [x.name for x in stored.others if _is_open(stored, x)]
+    open_ = [x.name for x in stored.others if is_open(x, stored.threshold)]
     if open_:
         lines.append(f"Above the threshold but not reviewed, not counted: {', '.join(open_)}.")
     return lines
-
-
-def _is_open(stored: StoredResult, item: Item) -> bool:
-    """Return whether it is above the threshold, and its reader gave it no verdict."""
-    return item.verdict == "unreviewed" and item.score > stored.threshold and not item.missed
 
 
 def _remark(lesion: Item) -> str:
@@ -221,10 +216,7 @@ def _analysed(stored: StoredResult) -> list[Block]:
     rows = []
     for state in stored.states:
         p = "" if state.p_malignant is None else f"{state.p_malignant:.2f}"
-        words = state.words
-        if state.status is Status.FINDINGS and not _of(stored, state.level):
-            words += ", not reviewed and not counted"  # in a review that was not finished
-        rows.append((state.level, _capital(words), p, "; ".join(state.flags)))
+        rows.append((state.level, _capital(state.words), p, "; ".join(state.flags)))
     head = ("Level", "State", "P(malignant)", "Remarks")
     notes = [ReportText(f"{_capital(note)}.") for note in _texts(stored.run.get("notes"))]
     return [ReportHeading("What was analysed"), ReportTable(head, tuple(rows)), *notes]
@@ -428,7 +420,7 @@ def _compared(
     name: str, stored: StoredResult, images: dict[str, Evidence], seen: dict[str, _Seen]
 ) -> ComparedResult:
     unseen = [x for x in stored.lesions if x.id not in seen]
-    others = [x for x in stored.others if x.verdict != "unreviewed" or _is_open(stored, x)]
+    others = [x for x in stored.others if x.verdict != "unreviewed" or is_open(x, stored.threshold)]
     not_counted = [
         _Seen(item, images[item.level], mask)
         for item in others

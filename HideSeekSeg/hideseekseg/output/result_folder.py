@@ -19,11 +19,11 @@ import numpy as np
 from ..anatomy.labelling import LEVELS
 from ..errors import InputError
 from ..files import atomic, read_arrays, read_object
-from ..findings import Evidence, Status, VertebraFinding
+from ..findings import Evidence, Status, VertebraFinding, describe_status, status_of
 from ..imaging.reading import read_segmentation
 from ..imaging.volume import Grid, Patch, case_name, patch_of, triple
 from ..plain_data import as_type, first_line, from_plain
-from ..review.items import Item, VertebraState, from_head_down
+from ..review.items import Item, VertebraState, from_head_down, is_open
 from ..review.review import Review
 from .tables import result_from_json, vertebra_from_json, vertebra_to_json
 
@@ -331,9 +331,11 @@ def _of_review(data: dict[str, Any]) -> dict[str, Any]:
         if state.analysed:
             bodies[state.level] = as_type(float | None, said.get("body_mm3"))
     items = [_item(row) for row in as_type(list[dict[str, Any]], data["lesions"])]
+    threshold = as_type(float, data["threshold"])
+    states = [_accepted_state(state, items, threshold) for state in states]
     return {
         "run": as_type(dict[str, Any], data["run"]),
-        "threshold": as_type(float, data["threshold"]),
+        "threshold": threshold,
         "states": tuple(sorted(states, key=lambda state: from_head_down(state.level))),
         "bodies": bodies,
         "lesions": tuple(x for x in items if x.verdict == "accepted"),
@@ -341,6 +343,34 @@ def _of_review(data: dict[str, Any]) -> dict[str, Any]:
         "reviewer": as_type(str, data["reviewer"]),
         "reviewed": as_type(str, data["reviewed"]),
     }
+
+
+def _accepted_state(state: VertebraState, items: list[Item], threshold: float) -> VertebraState:
+    """Return the state of a vertebra by its accepted lesions, as they alone count in a result.
+
+    To the reader of a review, what is uncertain or not reviewed yet is outlined as well.
+    """
+    if state.status is not Status.FINDINGS:
+        return state
+    there = [x for x in items if x.level == state.level]
+    accepted = sum(x.verdict == "accepted" for x in there)
+    uncertain = sum(x.verdict == "uncertain" for x in there)
+    left = sum(is_open(x, threshold) for x in there)
+    status = status_of(accepted, state.suspicious, state.p_malignant)
+    kinds = [(uncertain, "uncertain"), (left, "not reviewed")]
+    said = [(count, kind) for count, kind in kinds if count]
+    outlined = accepted or uncertain + left
+    words = describe_status(Status.FINDINGS if outlined else status, outlined)
+    if accepted and said:
+        words += f"; not counted: {', '.join(f'{count} {kind}' for count, kind in said)}"
+    elif len(said) == 1:
+        words += f", {said[0][1]} and not counted"
+    elif said:
+        words += f", {uncertain} uncertain and {left} not reviewed, not counted"
+    if not state.analysed:
+        words += f"; {describe_status(Status.NOT_ANALYSED, reason=state.reason)}"
+        status = status if accepted else Status.NOT_ANALYSED
+    return replace(state, status=status, words=words)
 
 
 def _words_0_1(said: Mapping[str, Any]) -> str:

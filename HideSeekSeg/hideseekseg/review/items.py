@@ -117,8 +117,8 @@ class ReviewedVertebra:
 class VertebraState:
     """A vertebra as its reader sees it now; ``words`` say its status, see ``describe_status``.
 
-    ``rejected``: there were findings, and the reader rejected all of them.  ``analysed`` as in
-    ``ReviewedVertebra``.
+    ``rejected``: there were findings, and the reader rejected all of them.  ``analysed`` and
+    ``suspicious`` as in ``ReviewedVertebra``.
     """
 
     level: str
@@ -129,6 +129,7 @@ class VertebraState:
     reason: str = ""
     rejected: bool = False
     analysed: bool = True
+    suspicious: bool = False
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,11 @@ ORDERS: dict[str, Callable[[Item], Any]] = {
     "volume": lambda x: -x.volume_mm3,
     "verdict": lambda x: VERDICTS.index(x.verdict),
 }
+
+
+def is_open(item: Item, threshold: float) -> bool:
+    """Return whether a candidate is above the threshold, and its reader gave it no verdict."""
+    return item.verdict == "unreviewed" and item.score > threshold and not item.missed
 
 
 def lesions_of(finding: VertebraFinding) -> Iterator[Lesion]:

@@ -118,7 +118,7 @@ class Review:
             words += ", findings rejected"
         return VertebraState(
             *(vertebra.level, vertebra.status, words, vertebra.p_malignant, vertebra.flags),
-            *(vertebra.reason, rejected, vertebra.analysed),
+            *(vertebra.reason, rejected, vertebra.analysed, vertebra.suspicious),
         )
 
     def is_finding(self, item: Item) -> bool:
