@@ -277,6 +277,32 @@ def test_results_that_are_opened_again_keep_their_copy(desktop: Desktop, state: 
         assert verdicts(opened) == said
 
 
+@pytest.mark.parametrize("how", ["undone", "erased"])
+def test_an_outline_that_is_gone_does_not_come_back(
+    desktop: Desktop, state: Path, how: str
+) -> None:
+    from hideseekseg.imaging.volume import Patch
+    from hideseekseg.ui import autosave
+
+    with open_panel(desktop) as opened:
+        results, review = begin_run(opened, add_scan(opened)), opened.panel.review
+        review.add_missed("T11", "blastic")
+        results.draw(MISSED, patch := ball(GRID, body_centre(1), 5.0))
+        review.take_over_outlines()
+        [copy] = state.iterdir()
+        assert list(autosave.read_outlines(copy)) == [MISSED]
+        if how == "undone":
+            opened.key("U")
+            opened.rest()
+            review.add_missed("T11", "blastic")
+        else:
+            results.draw(MISSED, Patch(np.zeros_like(patch.array), patch.start))
+            review.take_over_outlines()
+            review.comment("erased", MISSED)
+            opened.rest()
+        assert autosave.read_outlines(copy) == {}
+
+
 def test_a_copy_that_cannot_be_written_is_said_once(desktop: Desktop, state: Path) -> None:
     state.parent.mkdir(parents=True)
     state.write_text("no folder")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from desktop import Desktop
-from helpers.findings import body_centre, make_ct, make_evidence, make_grid, make_result
+from helpers.findings import ball, body_centre, make_ct, make_evidence, make_grid, make_result
 from helpers.panel import add_review
 from helpers.reviews import open_review
 from helpers.scene import add_segmentation
@@ -187,6 +187,26 @@ def test_a_missed_lesion_is_accepted_and_can_be_undone(review: Any) -> None:
     review.press("undo")
     assert len(review.rows) == 3
     assert review.controller.add_missed("C1", "lytic") == "", "a level that was not analysed"
+
+
+@pytest.mark.parametrize("rests", [True, False])
+def test_a_lesion_that_is_added_again_is_drawn_anew(review: Any, rests: bool) -> None:
+    """Nothing is left of the one that was undone; until then it can be redone as it was drawn."""
+    controller = review.controller
+    results = controller.results
+    identity = controller.add_missed("T11", "blastic")
+    draw(results.node, identity, 5)
+    controller.take_over_outlines()
+    for action in ("undo", "redo", "undo"):
+        review.press(action)
+        if rests:
+            review.rest()
+    assert controller.add_missed("T11", "lytic") == identity
+    assert results.patches([identity]) == {}
+    assert [cells[4] for cells in review.rows if cells[2] == "added"] == [""]
+    results.draw(identity, ball(GRID, body_centre(1), 4.0))
+    controller.take_over_outlines()
+    assert results.patches()[identity].array.sum() == ball(GRID, body_centre(1), 4.0).array.sum()
 
 
 def draw(node: Any, identity: str, edge: int) -> None:

@@ -305,6 +305,13 @@ class Results:
         self._mustBeThere()
         self._add(item.id, describe_item(item), patch)
 
+    def forget(self, identity: str) -> None:
+        """Remove what is left of a lesion whose addition was undone; its id is free again."""
+        self._mustBeThere()
+        self._applied.pop(identity, None)
+        if self.node.GetSegmentation().GetSegment(identity) is not None:
+            self.node.GetSegmentation().RemoveSegment(identity)
+
     def removeLevel(self, level: str) -> None:
         """Forget what the run found in a vertebra; raises SceneError as ``addVertebra`` does."""
         self._mustBeThere()

@@ -208,7 +208,10 @@ class Autosave:
         self._times = now
         if edited:
             (self.folder / OUTLINES).mkdir(exist_ok=True)
-        for identity, patch in (work.results.patches(edited) if edited else {}).items():
+        patches = work.results.patches(edited) if edited else {}
+        for identity in (before.keys() - now.keys()) | (edited - patches.keys()):
+            (self.folder / OUTLINES / f"{identity}.npz").unlink(missing_ok=True)
+        for identity, patch in patches.items():
             with atomic(self.folder / OUTLINES / f"{identity}.npz") as part, part.open("wb") as f:
                 np.savez_compressed(f, voxels=patch.array, start=np.array(patch.start, np.int64))
 

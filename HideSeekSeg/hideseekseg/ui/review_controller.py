@@ -448,6 +448,8 @@ class ReviewController:
             return ""
         self._begin_action()
         identity = self.review.add_missed(level, type)
+        if self.results is not None:
+            self.results.forget(identity)  # that was undone, and cannot be done again any more
         self.renew()
         self.flush()
         self._choose(identity)
