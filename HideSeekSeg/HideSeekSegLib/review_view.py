@@ -32,6 +32,7 @@ from hideseekseg.ui.texts import (
     vertebra_cells,
 )
 from hideseekseg.ui.texts import KEYS as ACTION_KEYS
+from hideseekseg.ui.texts import ONCE as ACTIONS_ONCE
 
 from .review_actions import FaintVertebrae
 from .status_bar import StatusBar
@@ -42,6 +43,7 @@ WIDGETS = {
     action: f"{action}Edit" if action == "comment" else f"{action}Button" for action in ACTION_KEYS
 }
 KEYS = {WIDGETS[action]: key for action, key in ACTION_KEYS.items()}
+ONCE = {WIDGETS[action] for action in ACTIONS_ONCE if action in WIDGETS}
 
 
 class Shortcuts:
@@ -67,6 +69,7 @@ class Shortcuts:
             return
         for name, key in KEYS.items():
             shortcut = qt.QShortcut(qt.QKeySequence(key), window)
+            shortcut.autoRepeat = name not in ONCE
             shortcut.connect("activated()", self._action(name))
             self._shortcuts.append(shortcut)
 

@@ -143,6 +143,16 @@ def test_keys_judge_and_move_on(opened: Opened) -> None:
     assert "1 accepted, 1 to review" in opened.ui.summaryLabel.text
 
 
+def test_held_key_judges_one_finding(opened: Opened) -> None:
+    """The next one was not looked at yet; to step through findings, a key may be held."""
+    from PySide6.QtGui import QShortcut
+
+    keys = opened.desktop.window.findChildren(QShortcut)
+    found = {each.key.toString(): each.property("autoRepeat") for each in keys}
+    assert not any(found[key] for key in "AXKLME")
+    assert found["N"] and found["Shift+N"] and found["U"]
+
+
 def test_undo_and_redo_go_back_to_the_finding(opened: Opened) -> None:
     opened.key("A")
     opened.key("X")

@@ -194,6 +194,69 @@ def test_missed_lesion_is_offered_for_the_chosen_vertebra(tab: Tab) -> None:
     tab.page.wait_for_selector("#candidates tbody tr", timeout=PATIENCE)
 
 
+def verdicts(tab: Tab) -> list[str]:
+    """What is said of the findings, from the top."""
+    return [cells[5] for cells in tab.rows()]
+
+
+def test_reason_is_chosen_by_intent_and_gives_the_keys_back(tab: Tab) -> None:
+    """Arrows and letters in the list only look; what was chosen leaves the keys to the review."""
+    tab.choose_first()
+    waiting = verdicts(tab)
+    reason = tab.page.locator("#reason")
+    reason.focus()
+    tab.press("ArrowDown")
+    tab.press("ArrowDown")
+    tab.press("a")
+    assert reason.input_value() == "artefact"
+    tab.page.wait_for_timeout(400)
+    assert verdicts(tab) == waiting, "nothing was said yet"
+    tab.press("Escape")
+    assert reason.input_value() == "", "nothing was chosen"
+    reason.focus()
+    tab.press("ArrowDown")
+    tab.press("Enter")
+    tab.until("() => document.querySelectorAll('#candidates tr.rejected').length === 1")
+    assert verdicts(tab)[0] == "✗ rejected (haemangioma)"
+    assert reason.input_value() == "", "that of the next finding"
+    reason.select_option("artefact")
+    tab.until("() => document.querySelectorAll('#candidates tr.rejected').length === 2")
+    assert tab.page.evaluate("document.activeElement.tagName") == "BODY"
+    tab.press("a")
+    tab.page.wait_for_selector("#candidates tr.accepted", timeout=PATIENCE)
+    assert verdicts(tab)[1:3] == ["✗ rejected (artefact)", "✓ accepted"]
+    for _ in range(3):
+        tab.press("u")
+    tab.until_state("can_undo", False)
+    assert verdicts(tab) == waiting
+
+
+def test_filter_gives_the_keys_back(tab: Tab) -> None:
+    tab.choose_first()
+    tab.page.select_option("#filter-type", "lytic")
+    tab.until("() => window.trame.state.get('wanted').type === 'lytic'")
+    tab.press("b")  # the letter of another entry of that list, and no key of the review
+    tab.page.wait_for_timeout(300)
+    assert tab.state("wanted")["type"] == "lytic"
+    tab.page.select_option("#filter-type", "")
+    tab.until("() => window.trame.state.get('wanted').type === ''")
+
+
+@pytest.mark.parametrize("key", ["a", "x", "k", "l"])
+def test_held_key_judges_one_finding(tab: Tab, key: str) -> None:
+    tab.choose_first()
+    before = tab.rows()
+    for _ in range(4):
+        tab.page.keyboard.down(key)
+    tab.page.keyboard.up(key)
+    tab.until_state("can_undo", True)
+    tab.page.wait_for_timeout(300)
+    assert sum(now != then for now, then in zip(tab.rows(), before)) == 1
+    tab.press("u")
+    tab.until_state("can_undo", False)
+    assert tab.rows() == before
+
+
 def test_rows_are_reached_and_chosen_by_keys(tab: Tab) -> None:
     row = tab.page.locator("#candidates tbody tr").nth(1)
     identity = row.get_attribute("data-id")

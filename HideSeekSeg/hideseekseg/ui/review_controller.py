@@ -283,6 +283,8 @@ class ReviewController:
         self._changed([item.id])
         if following is not None:
             self._choose(following)
+        else:
+            self._view.draw_chosen(self.current)
 
     def switch_type(self) -> None:
         """Make a lytic candidate blastic, or a blastic one lytic."""

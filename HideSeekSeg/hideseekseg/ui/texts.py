@@ -48,6 +48,9 @@ KEYS = {
 # Of a cohort's work list, which the browser alone has.
 CASE_KEYS = {"nextCase": "J", "previousCase": "Shift+J"}
 
+# A key that is held down does these once: the next finding or case was not looked at yet.
+ONCE = ("accept", "reject", "uncertain", "switchType", "missed", "export", *CASE_KEYS)
+
 
 def shown(key: str) -> str:
     """As it stands on a button."""

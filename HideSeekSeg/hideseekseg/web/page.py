@@ -26,7 +26,7 @@ from ..ui.child_process import AsyncioProcess
 from ..ui.review_controller import Kind, Picture, ReviewController, ReviewTexts
 from ..ui.review_session import ReviewSession
 from ..ui.segmentation_run import Choices, Outcome, SegmentationRun
-from ..ui.texts import CASE_KEYS, KEYS, shown
+from ..ui.texts import CASE_KEYS, KEYS, ONCE, shown
 from .slice_views import PRESETS
 from .slicer_scene import Patient
 
@@ -60,6 +60,7 @@ class PageState:
                 "trame__title": "HideSeekSeg",
                 "trame__favicon": _icon(),
                 "keys": {a: shown(k) for a, k in {**KEYS, **CASE_KEYS}.items()},
+                "once": list(ONCE),
                 "cases": {"current": "", "text": "", "listed": []},
                 "columns": list(texts.COLUMNS),
                 "colours": texts.COLOURS,

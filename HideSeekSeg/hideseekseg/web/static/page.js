@@ -34,6 +34,16 @@
     if (name) pointedAt = name;
   });
 
+  // Arrows and letters change a list by themselves, before anything is chosen: then the list keeps
+  // the focus, and "Reject as" waits for Enter. What was chosen gives the keys back to the review.
+  let browsing = false;
+  function rejectAs(list) {
+    if (typedIn !== list) return;
+    const reason = list.value;
+    list.blur();
+    act("judge", "rejected", reason);
+  }
+
   // Keys belong to the button that shows them; a dialog and a field that is typed in keep theirs.
   // The session decides what can be done, not the button: the page is later than the session, and a
   // key that waited for its button to be enabled would be lost.
@@ -41,7 +51,11 @@
     if (event.ctrlKey || event.altKey || event.metaKey || document.querySelector("dialog[open]")) return;
     const typed = event.target.closest("input:not([type=range]), textarea, select");
     if (typed) {
-      if (event.key === "Enter" || event.key === "Escape") typed.blur();
+      const opensOrEnds = ["Enter", " ", "Escape"].includes(event.key);
+      browsing = typed.matches("select") && !opensOrEnds;
+      // Some browsers choose after this key, and choose nothing else then.
+      if (event.key === "Enter" && typed.id === "reason") setTimeout(rejectAs, 0, typed);
+      else if (event.key === "Enter" || event.key === "Escape") typed.blur();
       return;
     }
     if (ARROWS[event.key] && !event.target.closest("aside, header, .tools")) {
@@ -66,7 +80,7 @@
     if (!button) return;
     event.preventDefault();
     event.stopPropagation();
-    if (event.repeat && ["accept", "reject", "nextCase", "previousCase"].includes(action)) return;
+    if (event.repeat && (state("once") || []).includes(action)) return;
     if (action in ASKS) act(...ASKS[action]);
     else if (action === "comment") button.focus();
     else if (action === "missed") openDialog("missed-dialog");
@@ -117,6 +131,7 @@
       if (field) field.value = state("threshold");
     }
     fill("comment", state("comment"));
+    fill("reason", state("reason"));
     const question = $("question-dialog"), series = $("series-dialog");
     if (!question || !series) return; // the session has ended
     const asked = (state("question") || {}).text;
@@ -245,9 +260,15 @@
     $("threshold-value").textContent = slider.newest.toFixed(2);
     slide();
   });
-  document.addEventListener("pointerdown", (event) => (slider.held = event.target.id === "threshold"));
+  document.addEventListener("pointerdown", (event) => {
+    slider.held = event.target.id === "threshold";
+    browsing = false;
+  });
   document.addEventListener("pointerup", () => (slider.held = false));
-  document.addEventListener("focusout", () => (typedIn = null));
+  document.addEventListener("focusout", (event) => {
+    typedIn = null;
+    if (event.target.id === "reason") fill("reason", state("reason")); // looked at, not chosen
+  });
   // Another tab may choose another finding while a comment is typed here.
   let commented = "";
   document.addEventListener("focusin", (event) => {
@@ -255,6 +276,9 @@
   });
   document.addEventListener("change", (event) => {
     if (event.target.id === "comment") act("comment", event.target.value, commented);
+    if (browsing || !event.target.matches("select") || event.target.closest("dialog")) return;
+    if (event.target.id === "reason") rejectAs(event.target);
+    else event.target.blur();
   });
   // Escape is a no.
   document.addEventListener("cancel", (event) => {
