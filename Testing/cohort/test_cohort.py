@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -400,6 +401,49 @@ def test_evaluation_matches_lesions_as_the_benchmark_does(
     sitk.WriteImage(image, str(home / "lytic.nii.gz"))
     assert main(["cohort", "evaluate", str(finished)]) == 0
     assert "1 lesions that lie in no analysed vertebra" in capsys.readouterr().out
+
+
+def test_a_type_without_a_mask_is_unknown_not_absent(
+    finished: Path, box_spine: tuple[Volume, Volume], tmp_path: Path
+) -> None:
+    """Of a case with one mask the other type has no figures, and no vertebra is called healthy."""
+    stored = read_result(finished / "cases" / "A")
+    found = max(stored.lesions, key=lambda x: (x.type == "lytic", stored.patches[x.id].array.sum()))
+    claimed = np.zeros(box_spine[0].array.shape, bool)
+    stored.patches[found.id].paint(claimed)
+    mask = ndimage.binary_dilation(claimed, np.ones((3, 3, 3))).astype(np.uint8)
+    for name, array in (("some", mask), ("none", mask * 0)):
+        path = tmp_path / f"{name}.nii.gz"
+        sitk.WriteImage(to_sitk(replace(box_spine[0], array=array)), str(path))
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    index = json.loads((out / "cohort.json").read_text("utf-8"))
+
+    def evaluated(a: dict[str, str], b: dict[str, str]) -> dict[str, Any]:
+        for case, further in zip(index["cases"], (a, b)):
+            case["further"] = further
+        (out / "cohort.json").write_text(json.dumps(index), encoding="utf-8")
+        assert main(["cohort", "evaluate", str(out)]) == 0
+        data: dict[str, Any] = json.loads((out / "evaluation.json").read_text("utf-8"))
+        return data
+
+    some, none = str(tmp_path / "some.nii.gz"), str(tmp_path / "none.nii.gz")
+    unknown = "vertebrae of unknown state"
+    data = evaluated({"lytic": some}, {"affected": "none"})
+    assert (data["cases"], data["vertebrae"], data["diseased"], data[unknown]) == (2, 4, 1, 2)
+    assert data["lesions"] == 1 and data["metrics"]["lytic recall (IoU >= 0.1)"]["value"] == 1
+    assert not any(name.startswith("blastic") for name in data["metrics"])
+    assert "2 of unknown state" in (out / "evaluation.md").read_text("utf-8")
+
+    data = evaluated({"lytic": none}, {})
+    assert (data["cases"], data["patients"], data["vertebrae"], data[unknown]) == (1, 1, 0, 3)
+    assert "vertebra AUC" not in data["metrics"] and "lytic Dice" in data["metrics"]
+
+    data = evaluated({"lytic": none, "affected": found.level}, {"lytic": none, "blastic": none})
+    assert (data["vertebrae"], data["diseased"], data[unknown]) == (6, 1, 0)
+    both = {"lytic": none, "blastic": none, "affected": found.level}
+    assert evaluated(both, {"affected": "none"})["cases"] == 1, "masks and levels disagree"
+    assert evaluated({"lytic": some, "affected": "none"}, {"affected": "none"})["cases"] == 1
 
 
 @pytest.mark.parametrize(

@@ -55,10 +55,17 @@ class _Claimed:
 
 @dataclass
 class _Known:
-    """What is compared: vertebrae of known state, those of known lesions, and what was left out."""
+    """What is compared: vertebrae of known state, those of known lesions, and what was left out.
+
+    ``outlined`` has those of either type whose mask is given; ``unknown`` counts vertebrae without
+    a lesion in the one mask that is given: nobody said whether they have one of the other type.
+    """
 
     judged: list[Outcome] = field(default_factory=list)
-    outlined: list[Outcome] = field(default_factory=list)
+    outlined: dict[LesionType, list[Outcome]] = field(
+        default_factory=lambda: {kind: [] for kind in LESION_TYPES}
+    )
+    unknown: int = 0
     thresholds: set[float] = field(default_factory=set)
     weights: set[str] = field(default_factory=set)
     cases: int = 0
@@ -85,7 +92,7 @@ def evaluate_cohort(folder: Path, tell: Callable[[str], None]) -> tuple[Path, ..
             _add(known, index, found)
         except (UserError, ValueError) as error:
             tell(f"{found.case.name}: left out: {error}")
-    if not known.judged:
+    if not known.cases:
         raise InputError(folder, "contains no result of a case whose lesions or levels are known")
     if len(known.thresholds) > 1 or len(known.weights) > 1:
         raise InputError(folder, "contains results of several weights or thresholds: run it again")
@@ -111,16 +118,14 @@ def _add(known: _Known, index: CohortIndex, found: CaseResult) -> None:
     if paths:
         truth, elsewhere = _truth(found, paths)
         claims = _claims(found.case.folder)
-    judged, outlined, skipped = [], [], 0
+    judged, seen, skipped = [], [], 0
     for vertebra in result.vertebrae:
         if vertebra.status is Status.NOT_ANALYSED:
             skipped += 1
             continue
         level = vertebra.level
         drawn = truth is not None and any(truth[kind].get(level) for kind in LESION_TYPES)
-        if affected is not None and truth is not None and drawn != (level in affected):
-            raise ValueError(f"its lesions and its column {AFFECTED} disagree on {level}")
-        ill = drawn if affected is None else level in affected
+        ill = _state(drawn, len(paths) == len(LESION_TYPES), affected, level)
         matches = {
             kind: _match(truth[kind].get(level, []) if truth else [], claims.get((level, kind), []))
             for kind in LESION_TYPES
@@ -128,18 +133,34 @@ def _add(known: _Known, index: CohortIndex, found: CaseResult) -> None:
         if truth is None:  # how many there are is known, where they should be is not
             matches = {kind: _unplaced(vertebra, kind) for kind in LESION_TYPES}
         p = math.nan if vertebra.p_malignant is None else vertebra.p_malignant
-        one = Outcome(found.case.patient, f"{found.case.name} {level}", ill, p, matches)
-        judged.append(one)
-        if truth is not None:
-            outlined.append(one)
+        one = Outcome(found.case.patient, f"{found.case.name} {level}", bool(ill), p, matches)
+        seen.append(one)
+        if ill is not None:
+            judged.append(one)
     known.judged += judged
-    known.outlined += outlined
+    known.unknown += len(seen) - len(judged)
+    for kind in paths:
+        known.outlined[kind] += seen
+        known.lesions += sum(len(one.matches[kind].iou) for one in seen)
     known.not_analysed += skipped
     known.elsewhere += elsewhere
-    known.lesions += sum(len(one.matches[kind].iou) for one in outlined for kind in LESION_TYPES)
     known.cases += 1
     known.thresholds.add(result.threshold)
     known.weights.add(str(result.run.get("weights_hash", "")))
+
+
+def _state(drawn: bool, both: bool, affected: set[str] | None, level: str) -> bool | None:
+    """Return whether a vertebra is diseased, None where nobody says so.
+
+    ``drawn``: it has a lesion in a mask; ``both``: of either type there is one.  Raises ValueError
+    where masks and the levels that are ``affected`` disagree.
+    """
+    if affected is None:
+        return drawn if drawn or both else None
+    ill = level in affected
+    if (drawn and not ill) or (both and ill and not drawn):
+        raise ValueError(f"its lesions and its column {AFFECTED} disagree on {level}")
+    return ill
 
 
 def _unplaced(vertebra: VertebraFinding, kind: LesionType) -> Match:
@@ -252,20 +273,23 @@ def _match(truth: Sequence[Patch], claims: Sequence[tuple[float, Patch]]) -> Mat
 def _figures(known: _Known) -> dict[str, Any]:
     threshold = next(iter(known.thresholds))
     figures = _estimates(known.judged, threshold)
-    lesion_figures = _estimates(known.outlined, threshold)
     of_vertebrae = ("vertebra AUC", "Brier score", "false findings per healthy vertebra")
     chosen = {name: figures[name] for name in of_vertebrae if name in figures}
-    chosen |= {n: e for n, e in lesion_figures.items() if n not in of_vertebrae}
+    for kind, outcomes in known.outlined.items():
+        own = _estimates(outcomes, threshold)
+        chosen |= {name: one for name, one in own.items() if name.startswith(f"{kind} ")}
+    compared = [*known.judged, *(one for own in known.outlined.values() for one in own)]
     return {
         "weights_hash": next(iter(known.weights)),
         "threshold": threshold,
         "cases": known.cases,
-        "patients": len({one.patient for one in known.judged}),
+        "patients": len({one.patient for one in compared}),
         "vertebrae": len(known.judged),
         "diseased": sum(one.diseased for one in known.judged),
         "lesions": known.lesions,
         "lesions in no analysed vertebra": known.elsewhere,
         "vertebrae not analysed": known.not_analysed,
+        "vertebrae of unknown state": known.unknown,
         "metrics": {
             name: {key: _number(value) for key, value in asdict(one).items()}
             for name, one in chosen.items()
@@ -301,8 +325,10 @@ def _table(data: Mapping[str, Any]) -> str:
         f" {data['diseased']} of them diseased, {data['lesions']} lesions that are outlined;"
         f" threshold {data['threshold']:g}.",
         "",
-        f"Left out: {data['vertebrae not analysed']} vertebrae that were not analysed, and"
-        f" {data['lesions in no analysed vertebra']} lesions that lie in no analysed vertebra.",
+        f"Left out: {data['vertebrae not analysed']} vertebrae that were not analysed,"
+        f" {data['vertebrae of unknown state']} of unknown state (no lesion in the one mask that is"
+        f" given), and {data['lesions in no analysed vertebra']} lesions that lie in no analysed"
+        " vertebra.",
         "",
         "| metric | value | 95 % interval, patients resampled |",
         "|---|---|---|",
