@@ -147,6 +147,50 @@ def test_readme_is_short_and_names_every_guide() -> None:
     assert guides - beside <= linked
 
 
+def cells_of(page: str, section: str, row: str) -> list[str]:
+    """Return the cells of the row that begins with a name, in a section of a benchmark's page."""
+    text = (ROOT / "Resources" / "Benchmark" / page).read_text("utf-8")
+    part = next(part for part in text.split("\n## ") if part.startswith(section))
+    [found] = [line for line in part.splitlines() if line.startswith(f"| {row} |")]
+    return [cell.strip() for cell in found.strip("|").split("|")]
+
+
+def over_all_splits(section: str, row: str) -> str:
+    """Return "COUNT of TOTAL" over all splits of a row of ``range.md``."""
+    parts = [re.match(r"(\d+) of (\d+) \(", cell) for cell in cells_of("range.md", section, row)]
+    pairs = [(int(part[1]), int(part[2])) for part in parts if part]
+    assert len(pairs) == 4
+    return f"{sum(a for a, _ in pairs)} of {sum(b for _, b in pairs)}"
+
+
+def test_figures_of_alarms_are_those_of_the_tables() -> None:
+    guide = " ".join((ROOT / "Resources/Docs/command-line.md").read_text("utf-8").split())
+    real, painted, degraded = "Real vertebrae", "With simulated metastases", "The same vertebrae"
+    for said, section, row in (
+        ("an alarm: {} for thick slices", real, "thick slices"),
+        (", {} for a body cut by the end of the scan", real, "cut"),
+        (", {} for an outline that follows no edge", real, "no edge"),
+        ("flag also came to {} vertebrae with simulated", painted, "no edge"),
+        ("only {} were noticed", degraded, "outline half a vertebra too high"),
+        ("stored as thin ones, {}.", degraded, "slices of 5 mm stored as thin ones"),
+    ):
+        assert said.format(over_all_splits(section, row)) in guide
+    page = (ROOT / "Resources/Benchmark/range.md").read_text("utf-8")
+    alarms = len(re.findall(r"^- \S+ \w+: ", page, re.MULTILINE))
+    every = over_all_splits(real, "cut").split()[-1]
+    assert f"Of {every} real vertebrae, {alarms} raised an alarm" in guide
+
+
+def test_figures_of_turned_patients_are_those_of_the_table() -> None:
+    guide = " ".join((ROOT / "Resources/Docs/command-line.md").read_text("utf-8").split())
+    page = (ROOT / "Resources/Benchmark/rotations.md").read_text("utf-8")
+    rows = [line.strip("|").split("|") for line in page.splitlines() if line.startswith("| CT ")]
+    found = {row[2].strip() for row in rows}
+    changes = " and ".join(row[3].split()[0] for row in rows)
+    assert f"both lesions are found in {', '.join(found)}, their scores change" in guide
+    assert f"change by at most {changes}." in guide
+
+
 # Flags that stand as constants, by the module that says them.
 FLAG_CONSTANTS = {
     "anatomy.body": ("CUT", "NO_CANAL"),
