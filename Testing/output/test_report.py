@@ -34,6 +34,7 @@ from hideseekseg.anatomy.vertebra_shape import (
     reaches_posterior_wall,
 )
 from hideseekseg.cli.main import main
+from hideseekseg.errors import InputError
 from hideseekseg.findings import Evidence, Result, Status, VertebraFinding
 from hideseekseg.imaging.volume import Grid, Volume
 from hideseekseg.output.report import make_report, measured
@@ -42,6 +43,7 @@ from hideseekseg.output.result_folder import read_result, write_vertebra
 from hideseekseg.output.review_export import export_accepted
 from hideseekseg.output.seg_nrrd import write_segmentation
 from hideseekseg.output.tables import write_json
+from hideseekseg.pacs.transfer import make_objects
 from hideseekseg.review.burden import lesion_burden
 from hideseekseg.review.review import Review, Verdict
 
@@ -281,6 +283,52 @@ def test_a_lesion_drawn_where_nothing_was_analysed_stands_apart(tmp_path: Path) 
         assert page.row("T12", "lytic")[4] == page.row("All levels", "both")[4] == "not known"
 
 
+def test_a_review_of_another_run_is_not_the_review_of_this_one(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A new run went into a folder that holds an exported review."""
+    ct = make_ct(GRID)
+    result = store_result(tmp_path, ct)
+    accepted_review(tmp_path, ct, result)
+    ten, *others = result.vertebrae
+    rescored = replace(
+        ten, candidates=(replace(ten.candidates[0], score=0.92), *ten.candidates[1:])
+    )
+    words = ["report", str(tmp_path), "--out", str(tmp_path / "r.html")]
+    fewer, more = result.vertebrae[:3], changed(result).vertebrae
+    runs = {"L1-1": fewer, "L1-2": more, "T10-1": (rescored, *others)}
+    for differs, vertebrae in runs.items():
+        store_result(tmp_path, ct, replace(result, vertebrae=vertebrae))
+        assert main(words) == 2 and not (tmp_path / "r.html").exists()
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"contains a review of another run than candidates.json ({differs} differs)" in line
+        assert "or take --unreviewed" in line
+        with pytest.raises(InputError, match="review of another run"):
+            make_objects(tmp_path, tmp_path / "ct")
+        assert not (tmp_path / "dicom").exists(), "nothing that could be sent"
+    assert main([*words, "--unreviewed"]) == 0
+    store_result(tmp_path, ct, replace(result, threshold=0.3))
+    assert "Reviewed by R. Ader" in report(tmp_path).text, "the same findings, run again"
+
+
+def test_images_of_another_run_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second run with --each ended midway; a window keeps images without findings."""
+    result = store_result(tmp_path, make_ct(GRID))
+    ten, eleven = result.vertebrae[:2]
+    scan, file = result.run["scan"], tmp_path / "vertebrae" / "T10.npz"
+    for candidates in (ten.candidates[:2], ()):
+        write_vertebra(file, replace(ten, candidates=candidates), result.evidence["T10"], scan)
+        assert main(["report", str(tmp_path), "--out", str(tmp_path / "r.html")]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "T10.npz: is of another run than the result beside it" in line
+    write_vertebra(file, VertebraFinding("T10", Status.FINDINGS), result.evidence["T10"], scan)
+    assert len(report(tmp_path).asked) == 3 * 4
+    write_vertebra(file, eleven, result.evidence["T11"], scan)
+    assert main(["report", str(tmp_path), "--out", str(tmp_path / "r.html")]) == 2
+
+
 def test_without_stored_images_it_says_so(run: Path, tmp_path: Path) -> None:
     store_result(tmp_path, make_ct(GRID))
     (tmp_path / "vertebrae" / "L1.npz").unlink()
@@ -491,11 +539,10 @@ def test_a_report_of_seventeen_vertebrae_takes_less_than_three_seconds(
         ).judged(0.5)
         for n, level in enumerate(levels)
     ]
-    store_result(tmp_path, make_ct(GRID))
-    evidence = tmp_path / "vertebrae" / "T10.npz"
-    for level in levels:
-        if level != "T10":
-            (tmp_path / "vertebrae" / f"{level}.npz").write_bytes(evidence.read_bytes())
+    stored_run = store_result(tmp_path, make_ct(GRID))
+    for vertebra in found:
+        file = tmp_path / "vertebrae" / f"{vertebra.level}.npz"
+        write_vertebra(file, vertebra, stored_run.evidence["T10"], stored_run.run["scan"])
     whole = replace(result, vertebrae=tuple(found))
     write_json(tmp_path / "candidates.json", whole)
     write_segmentation(tmp_path / "lesions.seg.nrrd", GRID, whole)

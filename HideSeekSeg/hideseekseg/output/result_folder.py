@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 from ..anatomy.labelling import LEVELS
 from ..errors import InputError
 from ..files import atomic, read_arrays, read_object
-from ..findings import Evidence, Status, VertebraFinding, describe_status, status_of
+from ..findings import Candidate, Evidence, Status, VertebraFinding, describe_status, status_of
 from ..imaging.reading import read_segmentation
 from ..imaging.volume import Grid, Patch, case_name, patch_of, triple
 from ..plain_data import as_type, first_line, from_plain
@@ -133,6 +133,7 @@ def _scan_of(file: Path) -> Mapping[str, str] | None:
 
 ARRAYS = tuple(f.name for f in fields(Evidence) if f.name != "grid")
 MASKS = ("body", "lytic", "blastic", "changed")
+_SAME = 1e-6  # of two scores
 MOST_BYTES = 4 << 30  # of the arrays of one vertebra
 _UNREADABLE = (OSError, KeyError, TypeError, ValueError, IndexError, RecursionError)
 
@@ -255,25 +256,64 @@ class StoredResult:
     def evidence(self, level: str) -> Evidence | None:
         """Return the images of a vertebra; None where the run did not keep them (``--each``).
 
-        Raises InputError for a damaged file.
+        Raises InputError for a damaged file, and for one of another run.
         """
         file = self.folder / EACH / f"{level}.npz"
-        return read_vertebra(file)[1] if file.is_file() else None
+        if not file.is_file():
+            return None
+        finding, evidence = read_vertebra(file)
+        # A window writes the images alone: what was found stands in its review.
+        if finding.candidates or finding.p_malignant is not None:
+            items = [x for x in (*self.lesions, *self.others) if x.level == level]
+            if finding.level != level or _difference(_scores(items), _scores(finding.candidates)):
+                cause = "is of another run than the result beside it: run it again, with --each"
+                raise InputError(file, cause)
+        return evidence
 
 
 def read_result(folder: Path, unreviewed: bool = False) -> StoredResult:
     """Return the review that a folder holds, else the run's result.
 
     ``unreviewed`` takes what the run found, whatever a review says of it.  Raises InputError where
-    the folder holds neither, where a file is damaged, and where two files contradict each other.
+    the folder holds neither, where a file is damaged, and where two files contradict each other, as
+    the review of another run does.
     """
     found, review = folder / FILES[1], folder / EXPORTED[2]
     if review.is_file() and not unreviewed:
-        return _read(folder, review, _of_review, folder / EXPORTED[0])
+        stored = _read(folder, review, _of_review, folder / EXPORTED[0])
+        if found.is_file():
+            _check_same_run(stored, found)
+        return stored
     if found.is_file():
         return _read(folder, found, _of_run, folder / FILES[0])
     what = FILES[1] if unreviewed else f"{FILES[1]} and no {EXPORTED[2]}"
     raise InputError(folder, f"is not a results folder: it contains no {what}")
+
+
+def _check_same_run(reviewed: StoredResult, found: Path) -> None:
+    """Raise InputError where a review is of another run than the one that wrote ``found``."""
+    try:
+        result = result_from_json(read_object(found))
+    except ValueError as error:
+        raise InputError(found, f"is damaged: {first_line(error)}") from error
+    of_run = _scores([c for v in result.vertebrae for c in v.candidates])
+    differs = _difference(_scores([*reviewed.lesions, *reviewed.others]), of_run)
+    if differs:
+        cause = f"contains a review of another run than {FILES[1]} ({differs} differs)"
+        raise InputError(
+            reviewed.folder, f"{cause}: export the review of this run, or take --unreviewed"
+        )
+
+
+def _scores(found: Iterable[Item | Candidate]) -> dict[str, float]:
+    """Return the scores of what the method found, by id."""
+    return {x.id: x.score for x in found if not (isinstance(x, Item) and x.missed)}
+
+
+def _difference(a: Mapping[str, float], b: Mapping[str, float]) -> str:
+    """Return the first id whose score differs, or that one of both lacks; empty where none does."""
+    odd = (x for x in sorted({*a, *b}) if x not in a or x not in b or abs(a[x] - b[x]) > _SAME)
+    return next(odd, "")
 
 
 def _read(folder: Path, file: Path, parse: Any, outlines: Path) -> StoredResult:
