@@ -101,6 +101,30 @@ def test_words_that_do_not_fit_are_refused_in_one_line(
 
 
 @pytest.mark.parametrize(
+    ("words", "first", "second"),
+    [
+        (["export", "result", "--ct", "ct"], "--dicom-seg", "--dicom-sr"),
+        (["report", "result"], "--out", "--pdf"),
+    ],
+)
+def test_two_files_to_write_are_not_one(
+    words: list[str],
+    first: str,
+    second: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    for other in ("x", "there/../x", str(tmp_path / "x")):
+        assert main([*words, first, "x", second, other]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{second}: names the same file as {first}: {other}" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+@pytest.mark.parametrize(
     ("old", "new"), [("--rivals", "--baselines"), ("--beside", "--compare-weights")]
 )
 def test_old_spellings_are_accepted_and_not_shown(

@@ -31,6 +31,7 @@ def _export(args: argparse.Namespace) -> int:
 
     if not args.dicom_seg and not args.dicom_sr:
         raise InputError("", "nothing to write: give --dicom-seg, and perhaps --dicom-sr")
+    _apart("--dicom-seg", args.dicom_seg, "--dicom-sr", args.dicom_sr)
     stored = read_result(args.result, args.unreviewed)
     if stored.lesions and not args.dicom_seg:
         cause = "a DICOM SR refers to the segments of a DICOM SEG: give --dicom-seg as well"
@@ -49,6 +50,14 @@ def _export(args: argparse.Namespace) -> int:
     return OK
 
 
+def _apart(option: str, file: Path | None, other: str, second: Path | None) -> None:
+    """Raise InputError where two files to write are one: the second would replace the first."""
+    from ..errors import InputError
+
+    if file is not None and second is not None and file.resolve() == second.resolve():
+        raise InputError(other, f"names the same file as {option}: {second}")
+
+
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("result", type=Path, metavar="RESULT", help="folder of results, reviewed or not")
@@ -63,6 +72,7 @@ def _report(args: argparse.Namespace) -> int:
     from ..output.report_files import write_html, write_pdf
     from ..output.result_folder import read_result
 
+    _apart("--out", args.out, "--pdf", args.pdf)
     stored = read_result(args.result, args.unreviewed)
     earlier = read_result(args.earlier, args.unreviewed) if args.earlier else None
     report = make_report(stored, earlier)
