@@ -89,8 +89,15 @@ class ReviewActions:
         self._editing = None
 
     def export(self, folder: Path) -> bool:
-        """Write the accepted findings to a folder; False, with a message, where none is."""
-        return bool(self._review.export(folder, self._ui.reviewerEdit.text.strip()))
+        """Write the accepted findings to a folder, after asking before others are replaced.
+
+        False, with a message unless the answer was no, where nothing was written.
+        """
+        question, foreign = self._review.replaced_by_export(folder)
+        if question and not slicer.util.confirmOkCancelDisplay(question):
+            return False
+        reviewer = self._ui.reviewerEdit.text.strip()
+        return bool(self._review.export(folder, reviewer, foreign))
 
     def _chooseAndExport(self) -> None:
         title = _("Folder for {files}").format(files=", ".join(EXPORTED))

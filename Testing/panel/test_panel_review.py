@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -505,6 +506,41 @@ def test_export_by_its_key(opened: Opened, tmp_path: Path) -> None:
     segments = read_segmentation(folder / "accepted.seg.nrrd").segments
     assert [segment.name for segment in segments] == ["T10 blastic 1"]
     assert "14799000" in segments[0].terminology
+
+
+def test_export_asks_before_it_replaces_a_review(opened: Opened, tmp_path: Path) -> None:
+    """That of another reader, not the one that was exported here before."""
+    desktop, ui = opened.desktop, opened.ui
+    desktop.paths.extend([str(tmp_path)] * 5)
+
+    def reader() -> str:
+        return str(json.loads((tmp_path / "review.json").read_text("utf-8"))["reviewer"])
+
+    ui.reviewerEdit.text = "Ada Löwe"
+    opened.key("A")
+    for _ in range(2):
+        opened.key("E")
+    assert desktop.messages == [] and reader() == "Ada Löwe"
+    said = json.loads((tmp_path / "review.json").read_text("utf-8"))
+    said["reviewer"] = "Bea Katz"
+    before = tmp_path.with_name("before")
+    (tmp_path / "review.json").write_text(json.dumps(said), "utf-8")
+    shutil.copytree(tmp_path, before)
+    desktop.answers.append(False)
+    opened.key("E")
+    [question] = desktop.messages
+    assert "contains the review by Bea Katz of 20" in question and "Replace it?" in question
+    assert {x.name: x.read_bytes() for x in tmp_path.iterdir()} == {
+        x.name: x.read_bytes() for x in before.iterdir()
+    }
+    opened.key("E")
+    assert len(desktop.messages) == 2 and reader() == "Ada Löwe"
+    said["run"]["scan"] = {"name": "other", "sha256": "f" * 64}
+    (tmp_path / "review.json").write_text(json.dumps(said), "utf-8")
+    desktop.answers.append(False)
+    opened.key("E")
+    assert "contains the result of another scan (other [ffffffff])" in desktop.messages[-1]
+    assert reader() == "Bea Katz"
 
 
 def test_nothing_is_lost_where_the_export_cannot_be_written(opened: Opened, tmp_path: Path) -> None:

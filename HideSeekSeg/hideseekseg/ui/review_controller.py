@@ -15,6 +15,7 @@ from ..anatomy.label_conventions import LEVELS
 from ..errors import SceneError, UserError
 from ..findings import Evidence, LesionType
 from ..output.figures.drawing import difference_limit, is_hounsfield
+from ..output.result_folder import EXPORTED, held_by_another
 from ..review.burden import Burden
 from ..review.items import ORDERS
 from ..review.review import (
@@ -130,6 +131,7 @@ class ReviewController:
         self._at_work = False
         self._outlines = True
         self._lost: tuple[Review, Results] | None = None
+        self._exported: tuple[Any, bytes] = (None, b"")  # its CT, and the review as it was written
         self._evidence: tuple[str, Evidence | None] = ("", None)
         self._cancel_settling: Callable[[], None] | None = None
         self.flushed: Callable[[], None] = lambda: None  # hears when the scene is up to date
@@ -465,8 +467,28 @@ class ReviewController:
             self.renew()
         self.flush()
 
-    def export(self, folder: Path, reviewer: str) -> tuple[Path, ...]:
-        """Write the accepted findings; return the files, empty (with a message) where none is."""
+    def replaced_by_export(self, folder: Path) -> tuple[str, bool]:
+        """Return a question that names what an export replaces; whether that is of another scan.
+
+        The question is empty where that is nothing, or what was exported from here last.
+        """
+        session, file = self.session, folder / EXPORTED[2]
+        if session is None:
+            return "", False
+        why = held_by_another(folder, session.scan)
+        if why:
+            return _("{folder} {why}. Replace all of it?").format(folder=folder, why=why), True
+        ct, written = self._exported
+        if not file.is_file() or (ct is session.results.ctNode and _read(file) == written):
+            return "", False
+        text = _("{folder} contains {review} of this scan. Replace it?")
+        return text.format(folder=folder, review=texts.earlier(file)), False
+
+    def export(self, folder: Path, reviewer: str, overwrite: bool = False) -> tuple[Path, ...]:
+        """Write the accepted findings; return the files, empty (with a message) where none is.
+
+        ``overwrite`` replaces the result of another scan.
+        """
         if self.session is None or not self._alive:
             return ()
         self.commit_comment()
@@ -474,7 +496,7 @@ class ReviewController:
             self.renew()
         self.flush()
         try:
-            files = self.session.export(folder, reviewer)
+            files = self.session.export(folder, reviewer, overwrite)
         except UserError as error:
             self._view.say(_("Nothing was exported: {error}.").format(error=error), "error")
             return ()
@@ -491,7 +513,8 @@ class ReviewController:
 
     def say_exported(self, folder: Path, files: Sequence[Path]) -> None:
         """Say what was written where."""
-        assert self.review is not None
+        assert self.review is not None and self.results is not None
+        self._exported = (self.results.ctNode, _read(folder / EXPORTED[2]))
         accepted = sum(item.verdict == "accepted" for item in self.review.items)
         names = ", ".join(file.name for file in files)
         self._view.say(texts.exported(accepted, str(folder), names))
@@ -630,3 +653,11 @@ class ReviewController:
         if self._cancel_settling is not None:
             self._cancel_settling()
         self._cancel_settling = None
+
+
+def _read(file: Path) -> bytes:
+    """Return what a file holds, nothing where it cannot be read."""
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""

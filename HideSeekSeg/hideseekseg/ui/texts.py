@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from ..errors import UserError
+from ..errors import InputError, UserError
 from ..events import Progress
+from ..files import read_object
 from ..findings import STOPPED, UNSTABLE, Status, unstable
 from ..output.segment_description import TYPE_COLOURS
 from ..progress import duration
@@ -260,3 +262,14 @@ def _heading(state: VertebraState) -> str:
     if state.reason:
         return _("Not analysed ({reason})").format(reason=state.reason)
     return state.words[:1].upper() + state.words[1:]
+
+
+def earlier(file: Path) -> str:
+    """Return what a review that was exported earlier is, by whom and when."""
+    try:
+        said = read_object(file)
+    except InputError:
+        return _("an earlier review")
+    who = str(said.get("reviewer") or _("somebody"))
+    when = str(said.get("reviewed", ""))[:16].replace("T", " ")
+    return _("the review by {reader} of {when}").format(reader=who, when=when)

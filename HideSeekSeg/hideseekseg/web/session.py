@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, NoVoxelsError, SceneError, UserError
-from ..files import read_object
 from ..findings import LESION_TYPES
 from ..imaging.dicom import list_series
 from ..imaging.image_file import is_dicom
 from ..imaging.segmentation import Segmentation
 from ..imaging.volume import Patch, Volume, case_name
-from ..output.result_folder import EXPORTED, folder_name, held_by_another
+from ..output.result_folder import folder_name
 from ..scene.import_data import removeData, scanOf
 from ..scene.results import Results
 from ..scene.review_storage import as_text
@@ -81,7 +80,7 @@ class Session:
         self._choose_from = ("", "", "")
         self._autosave: Autosave | None = None
         self._autosaved: Results | None = None
-        self._saved_as, self._saved_to = "", Path()
+        self._saved_as = ""
         self._opened = self._busy = False
         self.page = PageState(server, self.do)
         self.windows = SliceViews(server, slicer_app, lambda places: self.page.show(places=places))
@@ -504,7 +503,7 @@ class Session:
         if self._desk is not None:
             self._desk.current = ""
             self._desk.show()
-        self._saved_as, self._saved_to, self.saved = "", Path(), {}
+        self._saved_as, self.saved = "", {}
         scan = scanOf(self.patient.ct)
         out = self._start.out
         if self._opened or out is None:
@@ -724,17 +723,13 @@ class Session:
             raise InputError("", "there is nothing to save yet: segment metastases first")
         if not folder.strip():
             raise InputError("", "choose a folder to save to")
-        place = Path(folder.strip()).expanduser().resolve()
-        self.page.show(folder=folder.strip(), reviewer=reviewer.strip())
-        why = held_by_another(place, work.scan)
-        if why:
-            asked = f"{place} {why}. Replace all of it?"
-        elif place != self._saved_to and (place / EXPORTED[2]).is_file():
-            asked = f"{place} contains {_earlier(place)} of this scan. Replace it?"
+        place, who = Path(folder.strip()).expanduser().resolve(), reviewer.strip()
+        self.page.show(folder=folder.strip(), reviewer=who)
+        question, foreign = self.review.replaced_by_export(place)
+        if question:
+            self._ask(question, "Replace", lambda: self._save(work, place, who, foreign))
         else:
-            await self._save(work, place, reviewer.strip(), False)
-            return
-        self._ask(asked, "Replace", lambda: self._save(work, place, reviewer.strip(), bool(why)))
+            await self._save(work, place, who, False)
 
     async def _save(self, work: ReviewSession, place: Path, reviewer: str, over: bool) -> None:
         """Write all files; the page gets a link to each."""
@@ -746,7 +741,7 @@ class Session:
         finally:
             self.page.show(busy="")
         self.saved = {file.name: file for file in files}
-        self._saved_as, self._saved_to = as_text(work.review), place
+        self._saved_as = as_text(work.review)
         self._keep()
         self.review.say_exported(place, files)
         self.page.show(saved=[{"name": name, "url": f"saved/{name}"} for name in self.saved])
@@ -783,13 +778,3 @@ def _is_dicom(path: str) -> bool:
     """Return whether a CT was read from DICOM: from its folder, or one of its files."""
     place = Path(path) if path else None
     return place is not None and (place.is_dir() or (place.is_file() and is_dicom(place)))
-
-
-def _earlier(place: Path) -> str:
-    """Return what a folder's earlier review is, by whom and when."""
-    try:
-        said = read_object(place / EXPORTED[2])
-    except InputError:
-        return "an earlier review"
-    who = str(said.get("reviewer") or "somebody")
-    return f"the review by {who} of {str(said.get('reviewed', ''))[:16].replace('T', ' ')}"
