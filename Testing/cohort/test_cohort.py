@@ -65,7 +65,8 @@ class Files:
 
     def words(self, out: Path, *more: str) -> list[str]:
         manifest = str(self.folder / "manifest.csv")
-        options = ["--weights", str(self.weights), "--device", "cpu", "--threads", "1"]
+        options = ["--weights", str(self.weights), "--device", "cpu"]
+        options += [] if "--scheduler" in more else ["--threads", "1"]
         return ["cohort", manifest, "--out", str(out), *options, *more]
 
 

@@ -73,7 +73,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add_run_options(parser)
     add("--each", action="store_true", help="keep images of each vertebra, which a review shows")
     add("--overwrite", action="store_true", help="replace reviewed results whose inputs changed")
-    parser.set_defaults(refuse=parser.error)
+    parser.set_defaults(refuse=parser.error, defaults=vars(parser.parse_args([])))
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -90,6 +90,7 @@ def _run(args: argparse.Namespace) -> int:
         args.refuse(f"needs {what}")
     if of_folder is not None and (args.out is not None or args.discover is not None):
         args.refuse(f"{word} takes the DIR alone, and writes to it")
+    _refuse_ignored(args, word)
     if of_folder is not None:
         return of_folder(rest[0])
     if not word and args.out is None:
@@ -104,6 +105,19 @@ def _run(args: argparse.Namespace) -> int:
         if word == "check":
             return _check(cohort, args, should_stop)
         return _segment(cohort, args, should_stop)
+
+
+def _refuse_ignored(args: argparse.Namespace, word: str) -> None:
+    """Refuse an option that would change nothing: it may be meant for the run."""
+    used = {"workers", "case_timeout"} | ({"discover", "out"} if args.discover else set())
+    for name, default in args.defaults.items():
+        if name == "words" or getattr(args, name) == default:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if word and (word != "check" or name not in used):
+            args.refuse(f"{option} has no meaning for {word}")
+        if args.scheduler and name in ("workers", "threads"):
+            args.refuse(f"{option} has no meaning with --scheduler, whose workers run already")
 
 
 def _check(cohort: Cohort, args: argparse.Namespace, should_stop: Callable[[], bool]) -> int:

@@ -199,9 +199,12 @@ def _prepare_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, metavar="DIR", help="folder for the shards; resumed")
     add("--workers", type=count, metavar="N", help="processes (default: by cores and memory)")
     add("--scheduler", default="", metavar="ADDRESS|FILE", help="as of `cohort`")
+    parser.set_defaults(refuse=parser.error)
 
 
 def _prepare(args: argparse.Namespace) -> int:
+    if args.scheduler and args.workers is not None:
+        args.refuse("--workers has no meaning with --scheduler, whose workers run already")
     from .console import stop_on_signal
 
     with stop_on_signal() as should_stop:
