@@ -24,9 +24,18 @@ from scipy import ndimage
 
 from helpers.findings import make_grid, make_result
 from hideseekseg.cli.main import main
-from hideseekseg.cohort.case_run import CaseRecord, read_record
+from hideseekseg.cohort.case_run import CaseRecord, CaseStatus, _states, read_record
 from hideseekseg.cohort.manifest import case_folder, discover, read_cohort
-from hideseekseg.cohort.pool import Machine, Plan, PoolLimits, choose_plan
+from hideseekseg.cohort.pool import (
+    CaseEnded,
+    CohortEvent,
+    Machine,
+    Plan,
+    PoolLimits,
+    RunControl,
+    choose_plan,
+    run_tasks,
+)
 from hideseekseg.cohort.readings import (
     Reading,
     ReadStatus,
@@ -334,6 +343,89 @@ def test_browser_reads_a_cohort_case_by_case(finished: Path, tmp_path: Path) -> 
     assert begun is not None and not begun.finished
     [kept] = [r for r in readers_of(out)["Bo"].values()]
     assert [x.verdict for x in kept.review.items] == [x.verdict for x in other.items]
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """Settings whose worker knows its number."""
+
+    device: str = "cpu"
+
+    def start(self, number: int) -> tuple[int, tuple[int, str, str]]:
+        return number, (0, "cpu", "nothing is computed")
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """A task that tells its worker's number; "b" lasts until "c", for which "a" makes room."""
+
+    name: str
+    place: Path
+    folder: Path | None = None
+    settings: Numbered = Numbered()
+
+    def with_threads(self, threads: int) -> Meeting:
+        return self
+
+    def absolute(self) -> Meeting:
+        return self
+
+    def run(self, ready: int) -> CaseRecord:
+        (self.place / self.name).touch()
+        patience = time.monotonic() + 60
+        while self.name != "c" and time.monotonic() < patience:
+            if (self.place / ("b" if self.name == "a" else "c")).exists():
+                break
+            time.sleep(0.01)
+        trace = "as of an error that nobody foresaw" if self.name == "a" else ""
+        return CaseRecord(self.name, CaseStatus.DONE, str(ready), traceback=trace)
+
+    def lost(self, status: CaseStatus, reason: str, seconds: float) -> CaseRecord:
+        return CaseRecord(self.name, status, reason)
+
+
+def test_a_worker_that_replaces_another_has_its_number(tmp_path: Path) -> None:
+    """And so its GPU: no two that live share one while another has nothing to do."""
+    told: dict[str, str] = {}
+
+    def hear(event: CohortEvent) -> None:
+        if isinstance(event, CaseEnded):
+            told[event.record.case] = event.record.reason
+
+    control = RunControl(PoolLimits(workers=2), hear)
+    assert run_tasks([Meeting(name, tmp_path) for name in "abc"], control).failed == 0
+    assert told["c"] == told["a"] and {told["a"], told["b"]} == {"0", "1"}
+
+
+@pytest.mark.parametrize("changed", ["nothing", "a sibling", "the file"])
+def test_one_dicom_segmentation_is_an_input_without_its_siblings(
+    tmp_path: Path, changed: str
+) -> None:
+    """A folder with the SEG of every case: one that comes runs no other case again."""
+    from helpers.dicom import dicom, save, series
+
+    ct = series(tmp_path / "ct", [0, 2.5, 5]) / "000.dcm"
+    seg = save(dicom(SEG[0], 90, Modality="SEG"), tmp_path / "segs" / "a.dcm")
+    (tmp_path / "ct.nii").write_bytes(b"any")
+    head = f"case,ct,segmentation,bodies\nA,{tmp_path / 'ct.nii'},{seg},{seg}\n"
+    (tmp_path / "m.csv").write_text(head + f"B,{ct},{seg},\n", "utf-8")
+    a, b = read_cohort(tmp_path / "m.csv").cases
+    before = [_states(case, content=True) for case in (a, b)]
+    if changed == "a sibling":
+        shutil.copy(seg, seg.with_name("b.dcm"))
+        shutil.copy(ct, ct.with_name("more.dcm"))
+    elif changed == "the file":
+        seg.write_bytes(seg.read_bytes() + b"\0\0")
+    after = [_states(case, content=True) for case in (a, b)]
+    differ = [{n for n, state in old.items() if new[n] != state} for old, new in zip(before, after)]
+    assert (
+        differ
+        == {
+            "nothing": [set(), set()],
+            "a sibling": [set(), {"ct"}],
+            "the file": [{"segmentation", "bodies"}, {"segmentation"}],
+        }[changed]
+    )
 
 
 def test_parquet_holds_what_the_csv_does(finished: Path) -> None:

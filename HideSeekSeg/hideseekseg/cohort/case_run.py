@@ -299,7 +299,7 @@ def is_current(task: CaseTask, record: CaseRecord | None) -> bool:
     """
     if record is None or record.key != task.key:
         return False
-    stats = {name: _state(path).stat for name, path in _inputs(task.case).items()}
+    stats = {name: state.stat for name, state in _states(task.case).items()}
     same = {name: state.stat for name, state in record.inputs.items()} == stats
     return same and _is_settled(task, record)
 
@@ -313,7 +313,7 @@ def _is_settled(task: CaseTask, record: CaseRecord) -> bool:
 
 def ended(task: CaseTask, status: CaseStatus, reason: str, seconds: float) -> CaseRecord:
     """Return the record of a case whose process ended before it could write one."""
-    states = {name: _state(path) for name, path in _inputs(task.case).items()}
+    states = _states(task.case)
     return CaseRecord(
         *(task.case.name, status, reason, task.key, states, round(seconds, 2)), finished=_now()
     )
@@ -323,16 +323,18 @@ def run_case(task: CaseTask, model: Model) -> CaseRecord:
     """Run a case and write its result and its record; whatever goes wrong is told in the record."""
     began = time.monotonic()
     try:
-        inputs = _inputs(task.case)
-        states = {name: _state(path, content=True) for name, path in inputs.items()}
+        states = _states(task.case, content=True)
         before = read_record(task.folder)
         if before is not None and _is_made_from(task, before, states):
             record = replace(before, inputs=states)
         else:
             record = _attempt(task, model, before)
-            changed = [n for n, path in inputs.items() if _state(path).stat != states[n].stat]
+            now = _states(task.case)
+            changed = [name for name, state in now.items() if state.stat != states[name].stat]
             if changed:
-                reason = f"{inputs[changed[0]]}: has changed while it was read: run again"
+                reason = (
+                    f"{_inputs(task.case)[changed[0]]}: has changed while it was read: run again"
+                )
                 record = replace(record, status=CaseStatus.FAILED, reason=reason)
             seconds = round(time.monotonic() - began, 2)
             record = replace(record, inputs=states, seconds=seconds, finished=_now())
@@ -401,26 +403,38 @@ def _inputs(case: CohortCase) -> dict[str, Path]:
     return {name: path for name, path in found.items() if path is not None}
 
 
-def _files(path: Path) -> Iterator[Path]:
-    """Yield all files that reading a path may read, in order."""
+def _files(path: Path, series: bool) -> Iterator[Path]:
+    """Yield all files that reading a path may read, in order.
+
+    ``series``: with one file of a DICOM series, all in its folder are read.
+    """
     found: Iterable[Path] = [path]
     if path.is_dir():
         found = path.rglob("*")
     elif path.suffix.lower() in _DETACHED:
         found = (file for file in path.parent.iterdir() if file.stem == path.stem)
-    elif path.is_file() and is_dicom(path):
+    elif series and path.is_file() and is_dicom(path):
         found = path.parent.iterdir()
     yield from sorted(file for file in found if file.is_file())
 
 
-def _state(path: Path, content: bool = False) -> InputState:
+def _states(case: CohortCase, content: bool = False) -> dict[str, InputState]:
+    """Return the state of each input of a case; ``content`` reads them.
+
+    A segmentation that is one DICOM file (SEG, structure set) is read without those beside it.
+    """
+    inputs = _inputs(case).items()
+    return {name: _state(path, content, series=name == "ct") for name, path in inputs}
+
+
+def _state(path: Path, content: bool = False, series: bool = False) -> InputState:
     """Return the state of an input; ``content`` reads it.  What cannot be read is as missing.
 
     A file that was written to has another change time (ctime), whatever was done to its times.
     """
     stats, digest = hashlib.sha256(), hashlib.sha256()
     try:
-        files = list(_files(path))
+        files = list(_files(path, series))
         for file in files:
             said = file.stat()
             name = file.relative_to(path if path.is_dir() else path.parent).as_posix()

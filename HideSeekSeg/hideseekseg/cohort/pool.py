@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import count
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -276,8 +277,12 @@ class _Counts:
 
 @dataclass
 class _Worker:
-    """A process, our end of its pipe, and the case it has since ``began``."""
+    """A process, our end of its pipe, and the case it has since ``began``.
 
+    ``number`` tells it from the others that live, and which GPU is its own.
+    """
+
+    number: int
     process: BaseProcess
     connection: Connection
     ready: bool = False
@@ -292,7 +297,7 @@ class _Pool:
         self._todo, self._counts, self._control = todo, counts, control
         self._settings = todo[0].settings
         self._workers: list[_Worker] = []
-        self._started = self._lost = 0
+        self._lost = 0
         self._is_told = False
         # Else the first worker tells what devices there are, and so how many more are wanted.
         known = self._settings.device == "cpu" or control.limits.workers is not None
@@ -326,13 +331,14 @@ class _Pool:
         while len(self._workers) < wanted:
             context = get_context("spawn")
             ours, theirs = context.Pipe()
-            words = (theirs, self._settings, self._started)
+            taken = {worker.number for worker in self._workers}
+            number = next(n for n in count() if n not in taken)
+            words = (theirs, self._settings, number)
             process = context.Process(target=serve, args=words, daemon=True)
             with _signals_held():
                 process.start()
             theirs.close()
-            self._started += 1
-            self._workers.append(_Worker(process, ours))
+            self._workers.append(_Worker(number, process, ours))
 
     def _hand_out(self) -> None:
         for worker in self._workers:
