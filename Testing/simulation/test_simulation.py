@@ -739,6 +739,29 @@ def test_shards_of_another_recipe_stand_in_the_way(scan: Path) -> None:
         run_simulate(job(scan, vertebrae=2), lambda line: None)
 
 
+def test_a_seed_gives_the_same_set_by_any_number_of_workers(scan: Path) -> None:
+    made = [
+        run_simulate(job(scan, out, vertebrae=2, workers=workers), lambda line: None)[:-1]
+        for out, workers in (("by one", 1), ("by two", 2))
+    ]
+    assert [[path.name for path in paths] for paths in made] == [["shard-00005.npz"]] * 2
+    assert made[0][0].read_bytes() == made[1][0].read_bytes()
+
+
+def test_shards_of_the_same_seed_that_a_recipe_does_not_make_stand_in_its_way(scan: Path) -> None:
+    """Both would be trained on as one set."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commands, "IN_PART", 1)
+        patch.setattr(commands, "MOST_IN_SHARD", 1)
+        run_simulate(job(scan, vertebrae=3), lambda line: None)
+        with pytest.raises(InputError, match=r"shard-00005-002\.npz, which is of another recipe"):
+            run_simulate(job(scan, vertebrae=2), lambda line: None)
+        with pytest.raises(InputError, match=r"shard-00005-000\.npz, which is of another recipe"):
+            run_simulate(job(scan, vertebrae=1), lambda line: None)
+        run_simulate(replace(job(scan, vertebrae=1), seed=6), lambda line: None)
+    assert len(list((scan / "out").glob("*.npz"))) == 4
+
+
 def test_simulation_needs_no_simpleitk(tmp_path: Path) -> None:
     """Machines that train may have none: what is packed is simulated without."""
     pack([plain_vertebra("case 1")], tmp_path / "bodies.npz")
@@ -790,5 +813,6 @@ def test_what_goes_wrong_in_a_worker_is_one_clear_line(scan: Path) -> None:
     (scan / "out" / "shard-00005-001.npz").mkdir()  # stands where a shard is to be written
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(commands, "IN_PART", 2)
+        patch.setattr(commands, "MOST_IN_SHARD", 2)
         with pytest.raises(InputError, match=r"shard-00005-001\.npz: cannot be written"):
             run_simulate(job(scan, vertebrae=4, workers=2), lambda line: None)

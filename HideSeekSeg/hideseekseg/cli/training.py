@@ -58,7 +58,7 @@ def _simulate_arguments(parser: argparse.ArgumentParser) -> None:
         help="of patients whose real vertebrae stay as they are, healthy (default: 0.07)",
     )
     add("--without", type=names, default=(), metavar="A,B", help="patients to leave out")
-    add("--workers", type=count, default=1, metavar="N", help="processes that draw")
+    add("--workers", type=count, default=1, metavar="N", help="processes, for over 4000 vertebrae")
 
 
 def _simulate(args: argparse.Namespace) -> int:

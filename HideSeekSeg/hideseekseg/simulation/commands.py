@@ -31,8 +31,8 @@ from .source_vertebrae import (
 
 Say = Callable[[str], None]
 
-MOST_IN_SHARD = 4000  # vertebrae of a set that one process draws
-IN_PART = 250  # vertebrae in each shard that several processes draw
+MOST_IN_SHARD = 4000  # vertebrae of a set in one shard, which one process draws
+IN_PART = 250  # vertebrae in each shard of a larger set
 POLL_SECONDS = 0.2
 
 
@@ -41,7 +41,8 @@ class Simulation:
     """What to draw: patients of some ``splits`` of a sources file, and some drawn from scratch.
 
     ``data`` is the folder of the scans, or a file of packed vertebrae.  ``without`` names patients
-    to leave out.  With more than one of ``workers`` the set comes in several shards.
+    to leave out.  A set of more than ``MOST_IN_SHARD`` comes in several shards, which so many
+    ``workers`` draw side by side.
     """
 
     sources: Path
@@ -82,7 +83,11 @@ def run_simulate(
         drawn=job.drawn,
         unmodified=job.unmodified,
     )
-    recipes = [whole] if job.workers == 1 and job.vertebrae <= MOST_IN_SHARD else _parts(whole)
+    # By the size alone: a seed stands for one set, whoever draws it.
+    recipes = [whole] if job.vertebrae <= MOST_IN_SHARD else _parts(whole)
+    _refuse_others(job.out, recipes)
+    if len(recipes) == 1 < job.workers:
+        say(f"up to {MOST_IN_SHARD} vertebrae are one shard, which one process draws")
     kept = [recipe for recipe in recipes if _is_there(job.out, recipe)]
     if kept:
         say(f"{len(kept)} of {len(recipes)} shards are there already")
@@ -141,6 +146,17 @@ def _parts(recipe: Recipe) -> list[Recipe]:
         replace(recipe, part=n, vertebrae=min(IN_PART, recipe.vertebrae - start))
         for n, start in enumerate(starts)
     ]
+
+
+def _refuse_others(folder: Path, recipes: Sequence[Recipe]) -> None:
+    """Raise InputError where shards of the same seed are there that these recipes do not make."""
+    whole = replace(recipes[0], part=None).name
+    made = {f"{recipe.name}.npz" for recipe in recipes}
+    there = {path.name for path in (folder / f"{whole}.npz", *folder.glob(f"{whole}-*.npz"))}
+    for name in sorted(there - made):
+        if (folder / name).exists():
+            cause = f"contains {name}, which is of another recipe with the same seed"
+            raise InputError(folder, f"{cause}: choose another seed or folder")
 
 
 def _is_there(folder: Path, recipe: Recipe) -> bool:
