@@ -314,7 +314,10 @@ def test_browser_reads_a_cohort_case_by_case(finished: Path, tmp_path: Path) -> 
         tab.page.wait_for_selector("#case:not([disabled])", timeout=app.PATIENCE)
         tab.page.wait_for_selector("#candidates tbody tr", timeout=app.PATIENCE)
         assert {cells[5] for cells in tab.rows()} == {"to review"}
+        # As of an impatient second press, before the second case was drawn.
+        tab.page.evaluate("window.trame.trigger('do', ['case', 1, 'A'])")
         tab.choose_first()
+        assert tab.page.query_selector("#message") is None, "the second case was not left"
         tab.press("x")
         second = reading_folder(out / "cases" / "B", "Ada")
         wait_for(lambda: (second / "about.json").is_file())
@@ -331,6 +334,7 @@ def test_browser_reads_a_cohort_case_by_case(finished: Path, tmp_path: Path) -> 
         tab.press("x")
         tab.until_state("unsaved", False)
         tab.press("Shift+J")
+        tab.press("k")  # of no case: the one is left, the other not seen yet
         tab.page.wait_for_selector("#candidates tr.accepted", timeout=app.PATIENCE)
         assert {cells[5] for cells in tab.rows()} == {"✓ accepted", "✗ rejected"}
         assert tab.complaints == []
@@ -341,6 +345,8 @@ def test_browser_reads_a_cohort_case_by_case(finished: Path, tmp_path: Path) -> 
     assert reading.review.items[0].verdict == "accepted"
     begun = read_reading(second)
     assert begun is not None and not begun.finished
+    given = [item.verdict for item in begun.review.items]
+    assert (given.count("uncertain"), given.count("rejected")) == (1, 2)
     [kept] = [r for r in readers_of(out)["Bo"].values()]
     assert [x.verdict for x in kept.review.items] == [x.verdict for x in other.items]
 

@@ -42,6 +42,8 @@ ENDS = {
     "segment": "A new run",
     "restore": "Restoring another review",
 }
+# What is said of findings: of those alone that the page shows, and not while another scan is read.
+SAYS = ("judge", "switchType", "missed", "travel")
 UNSAVED = "{doing} discards the verdicts of this review, which are not saved: {summary}."
 RUN_UNSAVED = (
     "A new run replaces this review, which is not saved: verdicts stay with findings of the same"
@@ -150,10 +152,14 @@ class Session:
             "hush": lambda: self.page.say(""),
         }
 
-    async def do(self, name: str, *values: Any) -> None:
-        """Carry out what was pressed in the page; what cannot be done is said in one line."""
-        action = self._actions.get(name)
-        if action is None:
+    async def do(self, name: str, *values: Any, opened: int | None = None) -> None:
+        """Carry out what was pressed in the page; what cannot be done is said in one line.
+
+        ``opened`` is the number of the review that the page showed.
+        """
+        action, shown = self._actions.get(name), self.page.get("opened")
+        elsewhere = self.page.get("loading") or opened not in (None, shown)
+        if action is None or (name in SAYS and elsewhere):
             return
         if name in ENDS and self.unsaved:
             summary = self.review.session.review.summary() if self.review.session else ""
@@ -328,10 +334,13 @@ class Session:
 
     # Loading.
 
-    async def next_case(self, way: int) -> None:
-        """Go to the next case (1) or the one before (-1); this one is read if nothing is open."""
+    async def next_case(self, way: int, leaving: str) -> None:
+        """Go to the next case (1) or the one before (-1); this one is read if nothing is open.
+
+        ``leaving`` is the case that the page showed; another one, not drawn there yet, stays open.
+        """
         desk = self._desk
-        if desk is None or not desk.current or way not in (1, -1):
+        if desk is None or not desk.current or desk.current != leaving or way not in (1, -1):
             return
         name = desk.work.neighbour(desk.current, way)
         if name is not None:

@@ -4,7 +4,8 @@
 
   const $ = (id) => document.getElementById(id);
   const state = (name) => window.trame.state.get(name);
-  const act = (...words) => window.trame.trigger("do", words);
+  // Each comes with the review that is drawn here: a verdict is of no other.
+  const act = (...words) => window.trame.trigger("do", words, { opened: state("opened") });
 
   // What the review's buttons ask the session for, clicked or by key.
   const ASKS = {
@@ -24,6 +25,13 @@
     nextCase: ["case", 1],
     previousCase: ["case", -1],
   };
+
+  // A case is left by its name: a second press, made before the next one was drawn, is not of that.
+  function ask(action) {
+    const [name, ...values] = ASKS[action];
+    if (name === "case") values.push((state("cases") || {}).current);
+    return act(name, ...values);
+  }
 
   // Arrows step through the slices of the view that the mouse was over last.
   const ARROWS = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1 };
@@ -81,7 +89,7 @@
     event.preventDefault();
     event.stopPropagation();
     if (event.repeat && (state("once") || []).includes(action)) return;
-    if (action in ASKS) act(...ASKS[action]);
+    if (action in ASKS) ask(action);
     else if (action === "comment") button.focus();
     else if (action === "missed") openDialog("missed-dialog");
     else button.click();
@@ -234,7 +242,7 @@
     }
     const asked = event.target.closest("[data-action]");
     if (asked && asked.dataset.action in ASKS) {
-      if (!asked.disabled) act(...ASKS[asked.dataset.action]);
+      if (!asked.disabled) ask(asked.dataset.action);
       return;
     }
     const closer = event.target.closest("[data-close]");
