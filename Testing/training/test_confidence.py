@@ -22,7 +22,7 @@ from helpers.vertebrae import TOY, toy_slices
 from hideseekseg.attribution import Latents, attribute, encode
 from hideseekseg.benchmark.cases import load_simulated
 from hideseekseg.benchmark.methods.method import HideAndSeek
-from hideseekseg.benchmark.probabilities import figures
+from hideseekseg.benchmark.probabilities import BINNED, figures
 from hideseekseg.cli.main import main
 from hideseekseg.confidence import (
     VertebraInput,
@@ -511,6 +511,18 @@ def test_observations_hold_truth_and_candidates(observed: Path) -> None:
     assert np.mean([one.logit for one in ill]) > np.mean(healthy)
 
 
+def test_pages_say_what_the_interval_of_a_binned_error_is_not() -> None:
+    """Of probabilities that are right, the redrawn error is larger than the error itself."""
+    rng = np.random.default_rng(1)
+    p = rng.beta(0.6, 1.4, 240)
+    true = rng.random(240) < p
+    rows = rng.integers(0, 240, (200, 240))
+    redrawn = [expected_calibration_error(p[own], true[own]) for own in rows]
+    assert np.mean(redrawn) > 1.2 * expected_calibration_error(p, true)
+    pages = sorted((REPOSITORY / "Resources" / "Benchmark").glob("probabilities*.md"))
+    assert len(pages) == 2 and all(BINNED in page.read_text("utf-8") for page in pages)
+
+
 @pytest.mark.slow
 def test_calibrated_weights_give_the_probabilities_that_were_fitted(
     observed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -565,7 +577,7 @@ def test_calibrated_weights_give_the_probabilities_that_were_fitted(
     assert told == pytest.approx(np.mean(own), abs=1e-3), "as these weights have it"
     table = (tmp_path / "probabilities.md").read_text("utf-8")
     assert f"{profile.name}, {model.hash[:12]}" in table
-    assert "## both-simulated, by patient" in table
+    assert "## both-simulated, by patient" in table and BINNED in table
 
 
 @pytest.mark.slow

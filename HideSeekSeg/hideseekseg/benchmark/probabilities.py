@@ -39,6 +39,11 @@ from .cases import real_subjects
 REPLICATES = 500
 SIZES_MM = ((0.0, 6.0), (6.0, 10.0), (10.0, np.inf))
 Data = dict[str, Any]
+# Of probabilities that are right, too, whose true error is 0: no lower end may be read as a limit.
+BINNED = (
+    "The calibration error is binned: chance alone makes it larger than 0, and redrawing adds to"
+    " that chance, so that its interval lies too high."
+)
 
 
 def run_observe(
@@ -225,7 +230,8 @@ def _page(model: Model, rows: dict[str, Data]) -> str:
         " Cross-validated: networks and probabilities of patients that neither has seen. Other sets"
         " may be of patients that the probabilities were fitted on: see the model card. Real"
         " vertebrae are those in which nobody noticed a lesion. A lesion is found by an accepted"
-        " candidate of its type with an IoU of at least 0.1; diameters are the longest axial ones.",
+        " candidate of its type with an IoU of at least 0.1; diameters are the longest axial ones."
+        f" {BINNED}",
         "",
         f"| what | {' | '.join(rows)} |",
         f"|---|{'---|' * len(rows)}",
