@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,12 @@ def body_centre(number: int) -> tuple[float, float, float]:
 
 def make_ct(grid: Grid) -> Volume:
     """Bony boxes for bodies with a cortex, in soft tissue with a noisy texture, in HU."""
+    return Volume(_hounsfield(grid.shape, grid.ijk_to_lps.tobytes()).copy(), grid, "ct.nii.gz")
+
+
+@lru_cache(maxsize=16)
+def _hounsfield(shape: tuple[int, int, int], matrix: bytes) -> npt.NDArray[np.float32]:
+    grid = Grid(shape, np.frombuffer(matrix).reshape(4, 4))
     where = positions(grid)
     noise = np.random.default_rng(1).normal(0, 20, grid.shape)
     hu = 40.0 + noise
@@ -91,7 +98,7 @@ def make_ct(grid: Grid) -> Volume:
         inside = (distance < 0).all(axis=-1)
         hu[inside] = 220.0 + noise[inside]
         hu[inside & (distance > -1.5).any(axis=-1)] = 700.0
-    return Volume(hu.astype(np.float32), grid, "ct.nii.gz")
+    return hu.astype(np.float32)
 
 
 def make_result(grid: Grid) -> Result:
@@ -132,12 +139,12 @@ def make_evidence(ct: Volume, result: Result) -> dict[str, Evidence]:
         if vertebra.status is Status.NOT_ANALYSED:
             continue
         grid = make_grid((40, 64, 64), (0.8, 0.8, 1.0), CROP_AXES, body_centre(n))
-        image = make_ct(grid).array.astype(np.float32)
+        image, where = make_ct(grid).array.astype(np.float32), positions(grid)
         difference = np.zeros(grid.shape, np.float32)
         for candidate in vertebra.candidates:
-            near = np.linalg.norm(positions(grid) - candidate.centroid_lps, axis=-1) < 5
+            near = np.linalg.norm(where - candidate.centroid_lps, axis=-1) < 5
             difference[near] += 150.0 if candidate.type == "lytic" else -150.0
-        body = np.all(np.abs(positions(grid) - body_centre(n)) < (20.0, 15.0, 12.0), axis=-1)
+        body = np.all(np.abs(where - body_centre(n)) < (20.0, 15.0, 12.0), axis=-1)
         images = (image, image + difference, difference)
         masks = (difference > 0, difference < 0, difference != 0)
         evidence[vertebra.level] = Evidence(*images, body, grid, *masks)

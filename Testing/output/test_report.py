@@ -168,7 +168,7 @@ def test_neighbours_are_those_of_anatomy_in_whatever_order_vertebrae_were_analys
     assert said["Alignment"].startswith("20° kyphosis and 0° tilt to the side between T10 and T12")
     assert "against T10 and T12" in said["Vertebral body"]
 
-    for order in ((2, 3, 1, 0), (3, 2, 1, 0), (1, 0, 3, 2)):
+    for order in ((3, 2, 1, 0), (1, 0, 3, 2)):
         scrambled = replace(result, vertebrae=tuple(vertebrae[n] for n in order))
         write_json(tmp_path / "candidates.json", scrambled)
         page = report(tmp_path)
@@ -298,7 +298,9 @@ def test_a_review_of_another_run_is_not_the_review_of_this_one(
     fewer, more = result.vertebrae[:3], changed(result).vertebrae
     runs = {"L1-1": fewer, "L1-2": more, "T10-1": (rescored, *others)}
     for differs, vertebrae in runs.items():
-        store_result(tmp_path, ct, replace(result, vertebrae=vertebrae))
+        again = replace(result, vertebrae=vertebrae)
+        write_json(tmp_path / "candidates.json", again)
+        write_segmentation(tmp_path / "lesions.seg.nrrd", GRID, again)
         assert main(words) == 2 and not (tmp_path / "r.html").exists()
         (line,) = capsys.readouterr().err.splitlines()
         assert f"contains a review of another run than candidates.json ({differs} differs)" in line
@@ -306,6 +308,7 @@ def test_a_review_of_another_run_is_not_the_review_of_this_one(
         with pytest.raises(InputError, match="review of another run"):
             make_objects(tmp_path, tmp_path / "ct")
         assert not (tmp_path / "dicom").exists(), "nothing that could be sent"
+    store_result(tmp_path, ct, again)
     assert main([*words, "--unreviewed"]) == 0
     store_result(tmp_path, ct, replace(result, threshold=0.3))
     assert "Reviewed by R. Ader" in report(tmp_path).text, "the same findings, run again"
