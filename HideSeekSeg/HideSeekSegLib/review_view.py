@@ -6,7 +6,7 @@ key; each belongs to a button, and the button shows it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import ctk
@@ -120,6 +120,7 @@ class ReviewPanel:
         self._ui, self._messages = ui, messages
         self._drawing = False
         self._level = ""
+        self._results: list[str] = []  # IDs of those that are offered
         self._table = CandidateTable(ui.candidatesTable, lambda x: self.controller.choose(x))
         ui.typeFilter.addItems([ALL_TYPES, *(TYPE_NAMES[kind] for kind in LESION_TYPES)])
         ui.verdictFilter.addItems([ALL_VERDICTS, *VERDICTS.values()])
@@ -157,7 +158,9 @@ class ReviewPanel:
         ui.commentEdit.connect("editingFinished()", review.commit_comment)
         ui.thresholdSlider.connect("valueChanged(double)", self._slid)
         ui.reasonBox.connect("activated(int)", lambda n: review.judge("rejected", REASONS[n]))
-        ui.resultsSelector.connect("activated(int)", review.choose_results)
+        ui.resultsSelector.connect(
+            "activated(int)", lambda n: review.choose_results(self._results[n])
+        )
         header = ui.candidatesTable.horizontalHeader()
         header.connect("sectionClicked(int)", lambda n: review.sort(ORDER_OF_COLUMN[n]))
         ui.levelFilter.connect("currentIndexChanged(int)", self._filtered)
@@ -210,11 +213,11 @@ class ReviewPanel:
         self._burden.fill([f"{row.level} {row.type}" for row in rows], map(burden_cells, rows))
         self._ui.burdenLabel.text = heading
 
-    def draw_results(self, names: Sequence[str], chosen: int) -> None:
-        box = self._ui.resultsSelector
+    def draw_results(self, names: Mapping[str, str], chosen: str) -> None:
+        box, self._results = self._ui.resultsSelector, list(names)
         box.clear()
-        box.addItems(list(names))
-        box.setCurrentIndex(chosen)
+        box.addItems(list(names.values()))
+        box.setCurrentIndex(self._results.index(chosen) if chosen in names else -1)
         box.setVisible(len(names) > 1)
 
     def draw_texts(self, said: ReviewTexts) -> None:

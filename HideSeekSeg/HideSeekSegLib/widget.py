@@ -231,8 +231,15 @@ class Panel:
 
     def _runAgain(self) -> None:
         """Analyse the chosen vertebra anew, into the results that are open."""
-        if self.review.level:
+        results = self.review.results
+        if not self.review.level or results is None:
+            return
+        own, (ct, _segmentation) = results.ctNode, self._inputs()
+        if own is ct or own is None:
             self.segment((self.review.level,))
+            return
+        text = _("This review is of “{name}”: choose that as the CT to run its vertebrae again.")
+        self.messages.show(text.format(name=own.GetName()), "warning")
 
     def _pressed(self) -> None:
         if self.running:

@@ -210,7 +210,7 @@ class PageReview:
         self.do("judge", "rejected", reason)
 
     def choose_results(self, number: int) -> None:
-        self.do("results", number)
+        self.do("results", self.page.state["results"][number]["id"])
 
     @property
     def vertebrae(self) -> list[list[str]]:
@@ -222,7 +222,7 @@ class PageReview:
 
     @property
     def results(self) -> list[str]:
-        return list(self.page.state["results"])
+        return [one["name"] for one in self.page.state["results"]]
 
     def put_back(self) -> None:
         async def inside() -> None:

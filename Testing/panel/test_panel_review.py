@@ -133,6 +133,14 @@ def test_missed_lesion_is_in_the_chosen_vertebra_with_findings_or_without(opened
     assert node_of(opened).GetSegmentation().GetSegment("T11-added-1") is not None
 
 
+def test_vertebra_of_a_review_is_not_run_again_on_another_ct(opened: Opened) -> None:
+    opened.ui.ctSelector.setCurrentNode(add_ct(make_ct(GRID).array, GRID.ijk_to_lps, "Other"))
+    assert [row[:3] for row in opened.rows()] == ROWS, "the review of the first CT stays open"
+    opened.ui.rerunButton.click()
+    assert opened.message.startswith("This review is of “CT”: choose that as the CT")
+    assert not opened.panel.running
+
+
 def test_keys_judge_and_move_on(opened: Opened) -> None:
     opened.key("A")
     assert opened.row() == 1

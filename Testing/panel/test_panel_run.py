@@ -311,25 +311,25 @@ def test_a_scene_that_is_saved_in_mid_run_has_all_that_is_finished(
         desktop.wait(lambda: len(opened.rows()) == 1, 20)
         older = (found_in("L1", box_spine, 14),)
         add_review(older, box_spine[0].grid, "Older", ct=opened.ui.ctSelector.currentNode())
-        review.choose_results(1)
+        review.choose_results(results_in_scene()[1].GetID())
         assert [row[0] for row in opened.rows()] == ["L1"]
-        review.choose_results(0)
+        review.choose_results(results_in_scene()[0].GetID())
         opened.key("A")
         opened.rest()
-        review.choose_results(1)
+        review.choose_results(results_in_scene()[1].GetID())
         go.touch()
         desktop.wait(lambda: len(opened.panel._run.done) == 2, 20)
         assert [row[0] for row in opened.rows()] == ["L1"]
         assert stored() == {"T10-1": "accepted", "T11-1": "unreviewed"}
         [copy] = [x for x in autosave.place().iterdir() if len(list(x.glob("run/*"))) == 2]
         assert {x.id: x.verdict for x in autosave.read(copy).review.items} == stored()
-        review.choose_results(0)
+        review.choose_results(results_in_scene()[0].GetID())
         assert [row[5] for row in opened.rows()] == ["✓ accepted", "to review"]
-        review.choose_results(1)
+        review.choose_results(results_in_scene()[1].GetID())
         go.unlink()
         opened.wait_for_end(20)
         assert stored() == {"T10-1": "accepted", "T11-1": "unreviewed"}
-        review.choose_results(0)
+        review.choose_results(results_in_scene()[0].GetID())
         assert [row[5] for row in opened.rows()] == ["✓ accepted", "to review"]
 
 

@@ -522,10 +522,13 @@ def test_evidence_in_words(window: str, desktop: Desktop) -> None:
 
 
 def test_results_of_a_scene_can_be_chosen(window: str, desktop: Desktop) -> None:
-    add_review(RESULT.vertebrae[:1], GRID, "First")
-    ct = add_review(RESULT.vertebrae[3:], GRID, "Second")
+    """Those of the CT that is open: with another one, the next run would be of the wrong scan."""
+    add_review(RESULT.vertebrae[:2], GRID, "Another CT")
+    ct = add_review(RESULT.vertebrae[:1], GRID)
+    add_review(RESULT.vertebrae[3:], GRID, ct=ct)
     with open_review(window, desktop, ct) as review:
-        assert review.results == ["First metastases", "Second metastases"]
+        assert len(review.results) == 2, "not those of the other CT"
+        assert all(name.startswith("CT metastases") for name in review.results)
         assert [cells[0] for cells in review.rows] == ["L1"]
         review.press("accept")
         review.choose_results(0)

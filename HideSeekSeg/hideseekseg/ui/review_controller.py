@@ -6,7 +6,7 @@ The panel and the browser draw what they are told (``ReviewView``) and forward w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -78,8 +78,8 @@ class ReviewView(Protocol):
     def draw_burden(self, rows: Sequence[Burden], heading: str) -> None:
         """Show the lesion burden by level and in total."""
 
-    def draw_results(self, names: Sequence[str], chosen: int) -> None:
-        """Offer the results of a scene, the latest last; ``chosen`` is the number of one."""
+    def draw_results(self, names: Mapping[str, str], chosen: str) -> None:
+        """Offer the results of a CT, name by node ID, the latest last; ``chosen`` is an ID."""
 
     def draw_texts(self, said: ReviewTexts) -> None:
         """Write all labels and enable the buttons that can be pressed."""
@@ -200,7 +200,7 @@ class ReviewController:
         view.draw_vertebrae(())
         view.draw_level("")
         view.draw_burden((), "")
-        view.draw_results((), -1)
+        view.draw_results({}, "")
         view.draw_texts(ReviewTexts())
 
     def renew(self) -> None:
@@ -352,12 +352,12 @@ class ReviewController:
         text = _("“{name}” contains the accepted findings. Later verdicts do not change it.")
         self._view.say(text.format(name=node.GetName()))
 
-    def choose_results(self, number: int) -> None:
-        """Open the review of other results of the scene, by their number in ``draw_results``."""
-        every = sessions(lambda text: self._view.say(text, "error"))
-        if 0 <= number < len(every) and every[number].results.node is not self._node:
+    def choose_results(self, identity: str) -> None:
+        """Open the review of other results of the same CT, by the ID of their node."""
+        every = self._of_this_ct(lambda text: self._view.say(text, "error"))
+        if identity in every and every[identity].results.node is not self._node:
             self._begin_action()
-            self.show(every[number])
+            self.show(every[identity])
 
     def travel(self, forward: bool) -> None:
         """Undo, or redo, and choose the candidate concerned: the reader sees what happened."""
@@ -581,10 +581,16 @@ class ReviewController:
             self._view.draw_level(self._level)
 
     def _draw_results(self) -> None:
-        every = sessions(lambda text: None)
-        nodes = [session.results.node for session in every]
-        chosen = nodes.index(self._node) if self._node in nodes else -1
-        self._view.draw_results([node.GetName() for node in nodes], chosen)
+        every = self._of_this_ct(lambda text: None)
+        names = {each: session.results.node.GetName() for each, session in every.items()}
+        chosen = next((x for x in every if every[x].results.node is self._node), "")
+        self._view.draw_results(names, chosen)
+
+    def _of_this_ct(self, complain: Callable[[str], None]) -> dict[str, ReviewSession]:
+        """Return the reviews of the CT at hand, by node ID: that CT is the window's input, too."""
+        ct = self.results.ctNode if self.results is not None else None
+        found = sessions(complain, ct) if ct is not None else []
+        return {str(session.results.node.GetID()): session for session in found}
 
     def _choose(self, identity: str, level: str = "") -> None:
         before, item = self.current, self._item(identity)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -333,8 +333,9 @@ class ReviewPage:
         cells = [list(texts.burden_cells(row)) for row in rows]
         self._page.show(burden=cells, burden_heading=heading)
 
-    def draw_results(self, names: Sequence[str], chosen: int) -> None:
-        self._page.show(results=list(names), results_chosen=chosen)
+    def draw_results(self, names: Mapping[str, str], chosen: str) -> None:
+        offered = [{"id": identity, "name": name} for identity, name in names.items()]
+        self._page.show(results=offered, results_chosen=chosen)
 
     def draw_texts(self, said: ReviewTexts) -> None:
         self._page.show(**vars(said))
