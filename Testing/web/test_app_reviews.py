@@ -16,11 +16,14 @@ import SimpleITK as sitk
 
 from helpers import app
 from helpers.app import PATIENCE, Served, Tab, open_tab
+from helpers.findings import make_candidate
+from hideseekseg.findings import Status, VertebraFinding
 from hideseekseg.imaging.reading import read_segmentation
 from hideseekseg.imaging.volume import Volume, to_sitk
 
 pytestmark = pytest.mark.slow  # four servers, and five runs
 ACCEPTED = "([n]) => document.querySelectorAll('#candidates tr.accepted').length === n"
+REJECTED = ACCEPTED.replace("accepted", "rejected")
 
 
 @pytest.fixture(scope="module")
@@ -234,19 +237,84 @@ def test_saved_review_is_not_offered_again(first: First, monkeypatch: pytest.Mon
 
 
 def test_saved_scene_comes_back_with_levels_and_evidence(
-    first: First, browser: Any, words: list[str], tmp_path: Path
+    first: First,
+    browser: Any,
+    words: list[str],
+    mrml: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Also where its name is in capitals, as old discs and mail programs make it."""
-    scene = tmp_path / "REVIEW.MRB"
-    shutil.copy(first.out / "review.mrb", scene)
-    with app.serve(str(scene), *words) as served:
-        tab = open_tab(browser, served.url, "#candidates tr.accepted")
+    """Also where its name is in capitals, as old discs and mail programs make it.
+
+    Each of its results has a copy of its own; one that a crash left goes to the results that it is
+    of, though the newer ones have the same ids.
+    """
+    scene, state = tmp_path / "REVIEW.MRB", tmp_path / "state"
+    write_two_results(first.out / "review.mrb", scene, state, monkeypatch)
+    with app.serve(str(scene), *words, state=state) as served:
+        tab = open_tab(browser, served.url, "#candidates tbody tr")
+        assert len(tab.rows()) == 1 and tab.state("results_chosen") == 1
+        tab.page.select_option("#results", "0")
+        tab.page.wait_for_selector("#candidates tr.accepted", timeout=PATIENCE)
         assert "T11 to L1" in tab.text(".levels summary")
         assert tab.page.query_selector("#outdated") is None
         tab.choose_first()
         tab.page.wait_for_selector("#strip img", timeout=PATIENCE)
         tab.until_state("unsaved", False)
+        tab.page.click(".offer button:has-text('Restore')")
+        tab.until(REJECTED, 1)
+        tab.until(ACCEPTED, 1)
+        assert tab.state("results_chosen") == 0
+        tab.until_state("unsaved", True)
+        tab.page.select_option("#results", "1")
+        tab.until(REJECTED, 0)
+        for key, rejected in (("x", 1), ("u", 0), ("x", 1)):
+            tab.choose_first()
+            tab.press(key)
+            tab.until(REJECTED, rejected)
+            tab.page.wait_for_timeout(300)
+            assert tab.state("unsaved"), "the other results have a verdict that no file has"
         assert tab.complaints == []
+        served.process.kill()
+        served.process.wait(30)
+    left = sorted(text.partition(": ")[2] for text in offers(state, monkeypatch))
+    assert len(left) == 2 and sum("1 accepted" in text for text in left) == 1
+
+
+def write_two_results(
+    before: Path, scene: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Add newer results to a scene, and leave a review of its older ones as a crash does."""
+    from hideseekseg.review.review import Review
+    from hideseekseg.scene.import_data import read_scene, removeData
+    from hideseekseg.scene.results import Results
+    from hideseekseg.scene.review_storage import as_text, store
+    from hideseekseg.ui.autosave import Autosave, ScanSource
+    from hideseekseg.ui.review_session import latest
+    from hideseekseg.web.slicer_scene import save_scene
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(state))
+    monkeypatch.setenv("LOCALAPPDATA", str(state))
+    removeData()
+    read_scene(before)
+    work = latest(lambda text: None)
+    assert work is not None
+    ct, vertebrae = work.results.ctNode, work.results.segmentationNode
+    item, other = work.review.items[:2]
+    patch = work.results.patches([item.id])[item.id]
+    lesion = make_candidate(item.id, item.type, 0.9, patch, work.results.grid)
+    results, review = Results.create(ct, vertebrae, work.results.run), Review(0.0)
+    finding = VertebraFinding(item.level, Status.FINDINGS, candidates=(lesion,))
+    results.addVertebra(finding)
+    review.add_vertebra(finding)
+    results.apply(review)
+    store(results.node, review)
+    save_scene(scene)
+    work.review.judge(other.id, "rejected")
+    copy = Autosave()
+    copy.keep(work, ScanSource(str(scene)), as_text(work.review), False)
+    copy.close(False)
+    removeData()
 
 
 def offers(state: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -142,7 +142,7 @@ class Autosave:
         self._times: dict[str, int] | None = {} if folder is None else None
         self._done: dict[str, VertebraFinding] = {}
         self._scan: dict[str, str] = {}
-        self._kept = ("", False)
+        self._kept: tuple[str, bool, ScanSource | None] = ("", False, None)
         try:
             parent.mkdir(parents=True, exist_ok=True)
             self.folder.mkdir(mode=0o700, exist_ok=folder is not None)
@@ -166,7 +166,7 @@ class Autosave:
         ``text`` is the review as JSON; ``saved`` tells that the reader has saved it as it is.
         Raises InputError where it cannot be written.
         """
-        if (text, saved) == self._kept or not work.alive:
+        if (text, saved, source) == self._kept or not work.alive:
             return
         for level in self._done.keys() - work.review.vertebrae.keys():
             for file in (self.folder / VERTEBRAE).glob(f"*-{level}.npz"):
@@ -181,7 +181,7 @@ class Autosave:
         about = {"source": vars(source), "facts": facts, "scan": self._scan, "saved": saved}
         _write(self.folder / REVIEW, text)
         _write(self.folder / ABOUT, json.dumps(about, default=dict))
-        self._kept = (text, saved)
+        self._kept = (text, saved, source)
 
     def close(self, remove: bool) -> None:
         """End it; what nobody needs any more is removed."""
@@ -230,6 +230,20 @@ def restored(kept: Kept, ct: Any, vertebrae: Any, results: Results | None = None
         if identity in known:  # adding a lesion can be undone once it is drawn
             results.draw(identity, patch)
     return ReviewSession(kept.review, results)
+
+
+def matching(kept: Kept, ct: Any) -> ReviewSession | None:
+    """Return the scene's review of the results of a CT that were kept, None where it has none.
+
+    Raises InputError where the copy alone does not have all of them: it was taken of a scene.
+    """
+    again = {finding.level for finding, _evidence in kept.vertebrae}
+    whole = {item.level for item in kept.review.items if not item.missed} <= again
+    found = _same(kept.review, ct, set() if whole else again)
+    if found is None and not whole:
+        cause = _("this review is of a saved scene: open that scene, then restore it")
+        raise InputError("", cause)
+    return found
 
 
 class Recovery:
@@ -291,12 +305,7 @@ class Recovery:
         self._review.flush()  # the scene then says whether it has verdicts of its own
         try:
             kept = read(offered.folder)
-            again = {finding.level for finding, _evidence in kept.vertebrae}
-            whole = {item.level for item in kept.review.items if not item.missed} <= again
-            open_ = _same(kept.review, ct, set() if whole else again)
-            if open_ is None and not whole:
-                cause = _("this review is of a saved scene: open that scene, then restore it")
-                raise InputError("", cause)
+            open_ = matching(kept, ct)
             if open_ is not None and open_.review.has_work:
                 text = _("Restoring replaces the verdicts of the same results in the scene: {old}.")
                 if not self._ask(text.format(old=open_.review.summary())):

@@ -148,6 +148,11 @@ def remember(session: ReviewSession) -> None:
     _opened[session.results.node] = session
 
 
+def opened() -> list[ReviewSession]:
+    """Return the reviews of the scene that were opened."""
+    return [work for work in _opened.values() if work.alive]
+
+
 def sessions(complain: Callable[[str], None], ctNode: Any = None) -> list[ReviewSession]:
     """Return all reviews in the scene, of a CT if one is given, the latest last.
 

@@ -206,6 +206,7 @@ class RunView:
             if newer is not None:
                 self._review.keep_removed(newer.review, newer.results)
             removeResults(keep=now.results.node)
+            self._review.flushed()
 
     # What the run tells.
 
@@ -229,6 +230,7 @@ class RunView:
         else:
             self._review.renew()
             self._review.begin()
+            self._review.flushed()  # a crash loses no vertebra that is finished
 
     def said(self, text: str) -> None:
         self._page.say(text, "warning")

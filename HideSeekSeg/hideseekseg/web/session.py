@@ -19,13 +19,12 @@ from ..imaging.segmentation import Segmentation
 from ..imaging.volume import Patch, Volume, case_name
 from ..output.result_folder import folder_name
 from ..scene.import_data import removeData, scanOf
-from ..scene.results import Results
 from ..scene.review_storage import as_text
 from ..ui import autosave, level_choices, texts
 from ..ui.autosave import Autosave
 from ..ui.child_process import AsyncioProcess, read_apart
 from ..ui.documents import Document, DocumentKind, ReviewDocuments
-from ..ui.review_session import ReviewSession, latest
+from ..ui.review_session import ReviewSession, latest, opened, sessions
 from .page import PageState, ReviewPage, RunSettings, RunView
 from .slice_views import TOOLS, Brush, SliceViews
 from .slicer_scene import Patient, load_example, load_files, load_scene, resumed, save_all
@@ -80,9 +79,8 @@ class Session:
         self.saved: dict[str, Path] = {}
         self._pending: Callable[[], Any] | None = None
         self._choose_from = ("", "", "")
-        self._autosave: Autosave | None = None
-        self._autosaved: Results | None = None
-        self._saved_as = ""
+        self._copies: dict[Any, Autosave] = {}  # by the node of the results
+        self._saved_as: dict[Any, str] = {}  # each review as a file of the reader has it
         self._opened = self._busy = False
         self.page = PageState(server, self.do)
         self.windows = SliceViews(server, slicer_app, lambda places: self.page.show(places=places))
@@ -162,7 +160,7 @@ class Session:
         if action is None or (name in SAYS and elsewhere):
             return
         if name in ENDS and self.unsaved:
-            summary = self.review.session.review.summary() if self.review.session else ""
+            summary = "; ".join(work.review.summary() for work in self._unsaved())
             text = RUN_UNSAVED if name == "segment" else UNSAVED
             text = text.format(doing=ENDS[name], summary=summary)
             self._ask(text, "Discard and go on", lambda: action(*values))
@@ -214,54 +212,68 @@ class Session:
     @property
     def unsaved(self) -> bool:
         """Return whether the reader said something that no file of the reader has."""
-        work = self.review.session
-        if work is None or not work.review.has_work:
-            return False
-        text = as_text(work.review)
-        kept = self._autosave is not None and self._autosave.holds(text)
-        return text != self._saved_as and not kept
+        return bool(self._unsaved())
+
+    def _unsaved(self) -> list[ReviewSession]:
+        """Return the reviews of the scene that no file of the reader has as they are."""
+        return [work for work in opened() if work.review.has_work and not self._has(work)]
+
+    def _has(self, work: ReviewSession) -> bool:
+        """Return whether a file of the reader has a review as it is."""
+        node, text = work.results.node, as_text(work.review)
+        copy = self._copies.get(node)
+        return text == self._saved_as.get(node) or (copy is not None and copy.holds(text))
 
     def _keep(self) -> None:
-        """Save the review at work automatically; what ends it removes that again."""
-        work = self.review.session
-        if work is None or not work.alive:
-            return
-        text, unsaved = as_text(work.review), self.unsaved
+        """Save the reviews at work automatically; what ends one removes that again."""
         try:
-            if self._autosave is None or self._autosaved is not work.results:
-                before = self._autosave
-                self._autosave, self._autosaved = Autosave(), work.results
-                self._adopt(before)
-                if before is not None:
-                    before.close(True)
-            source = replace(self.patient.source, corrections=dict(self.patient.corrections))
-            self._autosave.keep(work, source, text, not unsaved and work.review.has_work)
-            if self._desk is not None and isinstance(self._autosave, CaseAutosave):
-                self._desk.update(self._autosave)
+            for work in opened():
+                if work.results.node not in self._copies:
+                    self._copies[work.results.node] = Autosave()
+            self._drop_replaced()
+            for work in opened():
+                copy = self._copies[work.results.node]
+                saved = work.review.has_work and self._has(work)
+                source = replace(self.patient.source, corrections=dict(self.patient.corrections))
+                copy.keep(work, source, as_text(work.review), saved)
+                if self._desk is not None and isinstance(copy, CaseAutosave):
+                    self._desk.update(copy)
         except (UserError, OSError) as error:
             self.page.say(f"This review is not saved automatically: {error}.", "warning")
-        if self.unsaved != self.page.get("unsaved"):
-            self.page.show(unsaved=self.unsaved)
+        unsaved = self.unsaved
+        if unsaved != self.page.get("unsaved"):
+            self.page.show(unsaved=unsaved)
 
-    def _adopt(self, before: Autosave | None) -> None:
-        """Move uploaded files, which are nowhere else, to the review; also from that ``before``."""
-        source, places = self.patient.source, [self._uploads.folder.parent]
-        places += [before.folder] if before is not None else []
-        assert self._autosave is not None
-        keep = self._autosave.adopt
+    def _drop_replaced(self) -> None:
+        """Remove copies of results that others have replaced; the one that is shown inherits."""
+        heir = self._copies.get(self.review.results.node) if self.review.results else None
+        if heir is None:
+            return
+        gone = [node for node in self._copies if node.GetScene() is None]
+        before = [self._copies.pop(node) for node in gone]
+        self._adopt(heir, before)
+        for copy in before:
+            copy.close(True)
+
+    def _adopt(self, copy: Autosave, before: Sequence[Autosave]) -> None:
+        """Move uploaded files, which are nowhere else, to a copy; also from those ``before``."""
+        source = self.patient.source
+        places = [self._uploads.folder.parent, *(older.folder for older in before)]
 
         def moved(path: str) -> str:
             ours = any(Path(path).is_relative_to(place) for place in places)
-            return str(keep(Path(path))) if path and ours and Path(path).exists() else path
+            return str(copy.adopt(Path(path))) if path and ours and Path(path).exists() else path
 
         self.patient.source = replace(
             source, ct=moved(source.ct), vertebrae=moved(source.vertebrae)
         )
 
-    def _end_autosave(self, remove: bool) -> None:
-        if self._autosave is not None:
-            self._autosave.close(remove)
-        self._autosave = self._autosaved = None
+    def _end_copies(self, but: Sequence[ReviewSession] = ()) -> None:
+        """Remove all copies ``but`` those of some reviews, which are offered at the next start."""
+        stay = [work.results.node for work in but]
+        for node, copy in self._copies.items():
+            copy.close(remove=node not in stay)
+        self._copies = {}
 
     def _offer(self) -> None:
         found = [one for one in autosave.unfinished() if not one.slicer]
@@ -280,9 +292,12 @@ class Session:
                 patient = await load_files(*(ct, Path(source.vertebrae), source.series, adopted))
             elif source.ct:
                 await load_scene(Path(source.ct))
-                work = latest(lambda text: self.page.say(text, "error"))
-                if work is None or work.results.ctNode is None:
+                every = sessions(lambda text: self.page.say(text, "error"))
+                every = [work for work in every if work.results.ctNode is not None]
+                if not every:
                     raise InputError(source.ct, "contains no review of HideSeekSeg")
+                scan = kept.scan.get("sha256")
+                work = next((x for x in every if x.scan.get("sha256") == scan), every[-1])
                 nodes = work.results.ctNode, work.results.segmentationNode
                 patient = resumed(*nodes, Path(source.ct))
             else:
@@ -294,10 +309,10 @@ class Session:
         await self._load("Restoring the review…", read, "names")
         self.patient.corrections = dict(source.corrections)
         self._show_patient()
-        work = latest(lambda text: self.page.say(text, "error"), self.patient.ct)
-        results = None if work is None else work.results
+        known = autosave.matching(kept, self.patient.ct)
+        results = None if known is None else known.results
         work = autosave.restored(kept, self.patient.ct, self.patient.vertebrae, results)
-        self._autosave, self._autosaved = Autosave(folder), work.results
+        self._copies[work.results.node] = Autosave(folder)
         self.review.show(work)
         self._keep()
         self._offer()
@@ -327,7 +342,7 @@ class Session:
         self._documents.cancel()
         if self.review.session is not None:
             self.review.flush()
-        self._end_autosave(not self.unsaved)
+        self._end_copies(self._unsaved())
         if self._desk is not None:
             self._desk.close()
         self.running.forget()
@@ -371,12 +386,12 @@ class Session:
             try:
                 await self._load(f"Opening {name}…", read, case.labels or "names")
                 desk.current = name
-                work, self._autosave, remark = desk.results(self.patient, *found)
+                work, copy, remark = desk.results(self.patient, *found)
             except UserError:
                 self._close_patient()
                 desk.current = name
                 raise
-            self._autosaved = work.results
+            self._copies[work.results.node] = copy
             self.page.show(folder=str(desk.work.folder(name) / "saved"))
             self._show_patient()
             self.review.show(work)
@@ -398,14 +413,15 @@ class Session:
         if name and self.unsaved:
             cause = "cannot be written: your review of this case exists only in this page"
             raise InputError(self._desk.work.folder(name), cause)
-        waiting = self._desk.leave(self._autosave, self.review.session, seen)
+        copy = self._copies.get(self.review.results.node) if self.review.results else None
+        waiting = self._desk.leave(copy, self.review.session, seen)
         noun = "finding waits" if waiting == 1 else "findings wait"
         return f"{name}: {waiting} {noun} for a verdict." if waiting and seen else ""
 
     def _close_patient(self) -> None:
         """Show nobody: no case may be taken for another one that could not be opened."""
-        self._end_autosave(True)
         self.review.clear()
+        self._end_copies()
         removeData()
         self.patient = Patient()
         self.page.show(scan="", trame__title=TITLE)
@@ -508,11 +524,11 @@ class Session:
         self.windows.show(self.patient.ct)
         self.page.say("\n".join(self.patient.notes), "warning")
         self.patient.read_by(labels)
-        self._end_autosave(True)
+        self._end_copies()
         if self._desk is not None:
             self._desk.current = ""
             self._desk.show()
-        self._saved_as, self.saved = "", {}
+        self._saved_as, self.saved = {}, {}
         scan = scanOf(self.patient.ct)
         out = self._start.out
         if self._opened or out is None:
@@ -539,7 +555,8 @@ class Session:
         await self._load("Opening the scene…", read, "names")
         work = latest(lambda text: self.page.say(text, "error"), self.patient.ct)
         if work is not None:
-            self._saved_as = as_text(work.review)
+            every = sessions(lambda text: None)
+            self._saved_as = {x.results.node: as_text(x.review) for x in every}
             self.patient.take_over(dict(work.results.run.get("levels") or {}))
             self._show_patient()
             self.review.show(work)
@@ -584,8 +601,9 @@ class Session:
 
     def _took_over(self) -> None:
         """Take over the levels of a run of some vertebrae that is over."""
-        work, run = self.review.session, self.running.run
-        if work is not None and run is not None and run.choices.levels:
+        run = self.running.run
+        work = run.session if run is not None else None  # others may be shown meanwhile
+        if work is not None and run is not None and run.choices.levels and work.alive:
             rows = self.patient.rows()
             ran = dict(work.results.run.get("levels", {}))
             flagged, again = level_choices.changed_since(ran, rows)
@@ -750,7 +768,8 @@ class Session:
         finally:
             self.page.show(busy="")
         self.saved = {file.name: file for file in files}
-        self._saved_as = as_text(work.review)
+        for one in opened():  # the scene that was saved has all of them
+            self._saved_as[one.results.node] = as_text(one.review)
         self._keep()
         self.review.say_exported(place, files)
         self.page.show(saved=[{"name": name, "url": f"saved/{name}"} for name in self.saved])

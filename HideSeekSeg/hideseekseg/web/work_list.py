@@ -55,7 +55,7 @@ class CaseAutosave(Autosave):
         self._held = ExitStack()
         self._times = None if begun else {}
         self._done = {}
-        self._kept = ("", False)
+        self._kept = ("", False, None)
         self._held.enter_context(locked(folder))
 
     @property
@@ -79,7 +79,7 @@ class CaseAutosave(Autosave):
             self._begun = True
             self._keep_outlines(work)
             write_reading(self.folder, self._reading, text)
-        self._kept = (text, saved)
+        self._kept = (text, saved, source)
 
     def finish(self, finished: bool, text: str) -> None:
         """Write that the reader has read the case, or has left something open."""
