@@ -95,7 +95,7 @@ class Shortcuts:
 
 
 OF_CHOSEN = (
-    *("acceptButton", "uncertainButton", "rejectButton", "reasonBox"),
+    *("acceptButton", "uncertainButton", "rejectButton", "reasonButton"),
     *("switchTypeButton", "commentEdit", "healthyButton", "differenceButton"),
 )
 # Buttons that wrap in a narrow panel, by the widget that holds them.
@@ -125,7 +125,6 @@ class ReviewPanel:
         ui.typeFilter.addItems([ALL_TYPES, *(TYPE_NAMES[kind] for kind in LESION_TYPES)])
         ui.verdictFilter.addItems([ALL_VERDICTS, *VERDICTS.values()])
         ui.missedType.addItems([TYPE_NAMES[kind] for kind in LESION_TYPES])
-        ui.reasonBox.addItems(list(REASON_NAMES.values()))
         self._vertebrae = PlainTable(ui.vertebraeTable, VERTEBRA_COLUMNS, self._vertebra)
         self._burden = PlainTable(ui.burdenTable, BURDEN_COLUMNS)
         for area, names in WRAPPED.items():
@@ -157,7 +156,12 @@ class ReviewPanel:
             getattr(ui, name).connect("clicked()", slot)
         ui.commentEdit.connect("editingFinished()", review.commit_comment)
         ui.thresholdSlider.connect("valueChanged(double)", self._slid)
-        ui.reasonBox.connect("activated(int)", lambda n: review.judge("rejected", REASONS[n]))
+        # A menu: a list would reject one finding with each turn of the wheel, and with each arrow.
+        reasons = qt.QMenu(ui.reasonButton)
+        for reason in REASONS:
+            action = reasons.addAction(REASON_NAMES[reason])
+            action.connect("triggered()", lambda why=reason: review.judge("rejected", why))
+        ui.reasonButton.setMenu(reasons)
         ui.resultsSelector.connect(
             "activated(int)", lambda n: review.choose_results(self._results[n])
         )
@@ -196,7 +200,6 @@ class ReviewPanel:
         self._table.select(item.id if item is not None else "")
         for name in OF_CHOSEN:
             getattr(self._ui, name).setEnabled(item is not None)
-        self._ui.reasonBox.setCurrentIndex(REASONS.index(item.reason) if item is not None else 0)
 
     def draw_vertebrae(self, states: Sequence[VertebraState]) -> None:
         self._vertebrae.fill([state.level for state in states], map(vertebra_cells, states))

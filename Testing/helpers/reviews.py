@@ -61,9 +61,8 @@ class PanelReview:
         self.ui.vertebraeTable.selectRow(row)
 
     def reject_as(self, reason: str) -> None:
-        box = self.ui.reasonBox
-        box.setCurrentIndex(box.findText(reason))
-        box.activated.emit(box.currentIndex)
+        [action] = [one for one in self.ui.reasonButton.menu().actions() if one.text == reason]
+        action.trigger()
         self.opened.desktop.settle()
 
     def choose_results(self, number: int) -> None:

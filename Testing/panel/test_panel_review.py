@@ -162,6 +162,24 @@ def test_held_key_judges_one_finding(opened: Opened) -> None:
     assert found["N"] and found["Shift+N"] and found["U"]
 
 
+def test_wheel_and_arrows_over_the_reasons_reject_nothing(opened: Opened) -> None:
+    from PySide6.QtCore import QPoint, QPointF, Qt
+    from PySide6.QtGui import QWheelEvent
+    from PySide6.QtWidgets import QApplication
+
+    button, turn, none = opened.ui.reasonButton, QPoint(0, -120), Qt.MouseButton.NoButton
+    rest = (Qt.KeyboardModifier.NoModifier, Qt.ScrollPhase.NoScrollPhase, False)
+    QApplication.sendEvent(
+        button, QWheelEvent(QPointF(5, 5), QPointF(5, 5), turn, turn, none, *rest)
+    )
+    button.setFocus()
+    for key in ("Down", "H"):
+        opened.desktop.key(button, key)
+    assert {row[5] for row in opened.rows()} == {"to review"}
+    button.menu().actions()[1].trigger()
+    assert opened.rows()[0][5] == "✗ rejected (haemangioma)"
+
+
 def test_undo_and_redo_go_back_to_the_finding(opened: Opened) -> None:
     opened.key("A")
     opened.key("X")

@@ -387,7 +387,7 @@ def test_one_vertebra_is_run_again_and_verdicts_that_still_apply_stay(
         opened.wait_for_end(20)
         assert opened.ui.inputsButton.collapsed, "room for the review"
         opened.key("A")
-        opened.ui.reasonBox.activated.emit(1)
+        opened.ui.reasonButton.menu().actions()[1].trigger()
         assert [r[5] for r in opened.rows()] == ["✓ accepted", "✗ rejected (haemangioma)"]
         (node,) = results_in_scene()
         opened.panel.review.choose_vertebra("T10")
