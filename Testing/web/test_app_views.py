@@ -170,7 +170,7 @@ def test_missed_lesion_is_offered_for_the_chosen_vertebra(tab: Tab) -> None:
     offered = "() => document.querySelector('#missed-level').value"
 
     def close() -> None:
-        tab.press("Escape")
+        tab.page.click("#missed-dialog [data-close]")
         tab.page.wait_for_selector("#missed-dialog", state="hidden", timeout=PATIENCE)
 
     tab.choose_first()
