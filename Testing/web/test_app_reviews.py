@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
 
@@ -19,7 +20,7 @@ from helpers.app import PATIENCE, Served, Tab, open_tab
 from helpers.findings import make_candidate
 from hideseekseg.findings import Status, VertebraFinding
 from hideseekseg.imaging.reading import read_segmentation
-from hideseekseg.imaging.volume import Volume, to_sitk
+from hideseekseg.imaging.volume import Grid, Volume, to_sitk
 
 pytestmark = pytest.mark.slow  # four servers, and five runs
 ACCEPTED = "([n]) => document.querySelectorAll('#candidates tr.accepted').length === n"
@@ -253,6 +254,7 @@ def test_saved_scene_comes_back_with_levels_and_evidence(
     write_two_results(first.out / "review.mrb", scene, state, monkeypatch)
     with app.serve(str(scene), *words, state=state) as served:
         tab = open_tab(browser, served.url, "#candidates tbody tr")
+        assert "reviews of other CTs (another CT)" in tab.text("#message span")
         older, newer = (one["id"] for one in tab.state("results"))
         assert len(tab.rows()) == 1 and tab.state("results_chosen") == newer
         tab.page.select_option("#results", older)
@@ -287,7 +289,7 @@ def write_two_results(
 ) -> None:
     """Add newer results to a scene, and leave a review of its older ones as a crash does."""
     from hideseekseg.review.review import Review
-    from hideseekseg.scene.import_data import read_scene, removeData
+    from hideseekseg.scene.import_data import addCt, read_scene, removeData
     from hideseekseg.scene.results import Results
     from hideseekseg.scene.review_storage import as_text, store
     from hideseekseg.ui.autosave import Autosave, ScanSource
@@ -304,6 +306,8 @@ def write_two_results(
     item, other = work.review.items[:2]
     patch = work.results.patches([item.id])[item.id]
     lesion = make_candidate(item.id, item.type, 0.9, patch, work.results.grid)
+    small = Volume(np.zeros((4, 4, 4), np.int16), Grid((4, 4, 4), np.eye(4)), "small")
+    store(Results.create(addCt(small, "another CT"), None, {}).node, Review(0.0))
     results, review = Results.create(ct, vertebrae, work.results.run), Review(0.0)
     finding = VertebraFinding(item.level, Status.FINDINGS, candidates=(lesion,))
     results.addVertebra(finding)

@@ -43,6 +43,10 @@ ENDS = {
 }
 # What is said of findings: of those alone that the page shows, and not while another scan is read.
 SAYS = ("judge", "switchType", "missed", "travel")
+OTHER_CTS = (
+    "This scene also has reviews of other CTs ({names}): the app shows the latest one's CT alone,"
+    " Slicer's panel all of them."
+)
 UNSAVED = "{doing} discards the verdicts of this review, which are not saved: {summary}."
 RUN_UNSAVED = (
     "A new run replaces this review, which is not saved: verdicts stay with findings of the same"
@@ -561,6 +565,10 @@ class Session:
             self._show_patient()
             self.review.show(work)
             self._check_levels()
+            cts = {x.results.ctNode for x in every} - {work.results.ctNode, None}
+            others = sorted(ct.GetName() for ct in cts)
+            if others:
+                self.page.say(OTHER_CTS.format(names=", ".join(others)), "warning")
 
     def _named(self, path: str) -> str:
         """Return the file's name alone where it lies in the private folder."""
