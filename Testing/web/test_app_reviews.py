@@ -254,7 +254,7 @@ def test_saved_scene_comes_back_with_levels_and_evidence(
     write_two_results(first.out / "review.mrb", scene, state, monkeypatch)
     with app.serve(str(scene), *words, state=state) as served:
         tab = open_tab(browser, served.url, "#candidates tbody tr")
-        assert "reviews of other CTs (another CT)" in tab.text("#message span")
+        tab.page.wait_for_selector("#message:has-text('other CTs (another CT)')", timeout=PATIENCE)
         older, newer = (one["id"] for one in tab.state("results"))
         assert len(tab.rows()) == 1 and tab.state("results_chosen") == newer
         tab.page.select_option("#results", older)
