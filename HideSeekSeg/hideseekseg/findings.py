@@ -23,6 +23,12 @@ LESION_TYPES: tuple[LesionType, ...] = get_args(LesionType)
 BodySource = Literal["given", "intersected", "derived"]
 
 
+def from_head_down(level: str) -> tuple[int, str]:
+    """Return a key that sorts levels from the head down; what is no level (a label) comes last."""
+    part = "CTLS".find(level[:1] or " ")
+    return (part, level[1:].zfill(2)) if part >= 0 and level[1:].isdecimal() else (4, "")
+
+
 class Status(str, Enum):
     """What can be said of a vertebra; every vertebra has a status.
 

@@ -287,7 +287,7 @@ def test_saved_scene_comes_back_with_levels_and_evidence(
 def write_two_results(
     before: Path, scene: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Add newer results to a scene, and leave a review of its older ones as a crash does."""
+    """Add newer results, and those of another CT; leave a review of the older as a crash does."""
     from hideseekseg.review.review import Review
     from hideseekseg.scene.import_data import addCt, read_scene, removeData
     from hideseekseg.scene.results import Results

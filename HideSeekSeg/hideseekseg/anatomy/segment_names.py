@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from ..findings import from_head_down
 from .label_conventions import (
     ALL_BODIES,
     ALTERED_STRUCTURE_CODE,
@@ -360,7 +361,7 @@ def _starts(word: str, stems: tuple[str, ...]) -> bool:
 
 
 def _listed(levels: set[str]) -> str:
-    return ", ".join(sorted(levels, key=lambda x: ("CTLS".index(x[0]), int(x[1:]))))
+    return ", ".join(sorted(levels, key=from_head_down))
 
 
 def _code(triplet: str) -> str:

@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..files import atomic, read_object
 from ..findings import Evidence, VertebraFinding
 from ..imaging.volume import Grid
-from ..output.result_folder import EACH, FILES, read_result, read_vertebra
+from ..output.result_folder import EACH, FILES, read_result, read_vertebra, scores_of
 from ..output.tables import result_from_json, write_plain
 from ..plain_data import as_type, first_line
 from ..review.review import Review
@@ -109,7 +109,7 @@ def read_findings(folder: Path) -> CaseFindings:
         file = folder / EACH / f"{vertebra.level}.npz"
         if file.is_file():
             single, evidence = read_vertebra(file)
-            if _scores(single) != _scores(vertebra):
+            if scores_of(single.candidates) != scores_of(vertebra.candidates):
                 raise InputError(file, f"is of another run than {FILES[1]}: run the cohort again")
             vertebra = replace(vertebra, candidates=single.candidates)
         else:
@@ -122,10 +122,6 @@ def read_findings(folder: Path) -> CaseFindings:
     return CaseFindings(
         dict(result.run), result.threshold, tuple(found), digest, stored.grid, complete
     )
-
-
-def _scores(vertebra: VertebraFinding) -> dict[str, float]:
-    return {candidate.id: candidate.score for candidate in vertebra.candidates}
 
 
 def reading_folder(case: Path, reader: str) -> Path:

@@ -26,7 +26,7 @@ from ..anatomy.vertebra_shape import (
     reaches_posterior_wall,
 )
 from ..errors import InputError
-from ..findings import LESION_TYPES, Evidence, Status
+from ..findings import LESION_TYPES, Evidence, Status, from_head_down
 from ..imaging.volume import measure_patch, move_patch
 from ..review.burden import (
     ALL,
@@ -36,7 +36,7 @@ from ..review.burden import (
     compare_results,
     lesion_burden,
 )
-from ..review.items import Item, VertebraState, from_head_down, is_open
+from ..review.items import Item, VertebraState, is_open
 from .figures.drawing import Mask
 from .figures.vertebra_row import make_strip
 from .result_folder import StoredResult, title_of

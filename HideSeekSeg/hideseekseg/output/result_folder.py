@@ -19,11 +19,19 @@ import numpy as np
 from ..anatomy.labelling import LEVELS
 from ..errors import InputError
 from ..files import atomic, read_arrays, read_object
-from ..findings import Candidate, Evidence, Status, VertebraFinding, describe_status, status_of
+from ..findings import (
+    Candidate,
+    Evidence,
+    Status,
+    VertebraFinding,
+    describe_status,
+    from_head_down,
+    status_of,
+)
 from ..imaging.reading import read_segmentation
 from ..imaging.volume import Grid, Patch, case_name, patch_of, triple
 from ..plain_data import as_type, first_line, from_plain
-from ..review.items import Item, VertebraState, from_head_down, is_open
+from ..review.items import Item, VertebraState, is_open
 from ..review.review import Review
 from .tables import result_from_json, vertebra_from_json, vertebra_to_json
 
@@ -265,7 +273,8 @@ class StoredResult:
         # A window writes the images alone: what was found stands in its review.
         if finding.candidates or finding.p_malignant is not None:
             items = [x for x in (*self.lesions, *self.others) if x.level == level]
-            if finding.level != level or _difference(_scores(items), _scores(finding.candidates)):
+            odd = _difference(scores_of(items), scores_of(finding.candidates))
+            if finding.level != level or odd:
                 cause = "is of another run than the result beside it: run it again, with --each"
                 raise InputError(file, cause)
         return evidence
@@ -296,8 +305,8 @@ def _check_same_run(reviewed: StoredResult, found: Path) -> None:
         result = result_from_json(read_object(found))
     except ValueError as error:
         raise InputError(found, f"is damaged: {first_line(error)}") from error
-    of_run = _scores([c for v in result.vertebrae for c in v.candidates])
-    differs = _difference(_scores([*reviewed.lesions, *reviewed.others]), of_run)
+    of_run = scores_of([c for v in result.vertebrae for c in v.candidates])
+    differs = _difference(scores_of([*reviewed.lesions, *reviewed.others]), of_run)
     if differs:
         cause = f"contains a review of another run than {FILES[1]} ({differs} differs)"
         raise InputError(
@@ -305,7 +314,7 @@ def _check_same_run(reviewed: StoredResult, found: Path) -> None:
         )
 
 
-def _scores(found: Iterable[Item | Candidate]) -> dict[str, float]:
+def scores_of(found: Iterable[Item | Candidate]) -> dict[str, float]:
     """Return the scores of what the method found, by id."""
     return {x.id: x.score for x in found if not (isinstance(x, Item) and x.missed)}
 

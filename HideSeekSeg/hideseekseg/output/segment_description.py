@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..anatomy.labelling import LEVELS, SNOMED, order
-from ..findings import LESION_TYPES, Candidate, LesionType, VertebraFinding
+from ..anatomy.labelling import SNOMED
+from ..findings import LESION_TYPES, Candidate, LesionType, VertebraFinding, from_head_down
 from ..review.items import Item, Verdict
 
 Colour = tuple[float, float, float]
@@ -51,7 +51,7 @@ def labels(vertebra: VertebraFinding) -> dict[str, Label]:
 
 def head_to_tail(vertebrae: Iterable[VertebraFinding]) -> list[VertebraFinding]:
     """Sorted from the head down; what is not a level (an unknown label) comes last."""
-    return sorted(vertebrae, key=lambda v: order(v.level) if v.level in LEVELS else len(LEVELS))
+    return sorted(vertebrae, key=lambda v: from_head_down(v.level))
 
 
 def shade(colour: Colour, number: int) -> Colour:

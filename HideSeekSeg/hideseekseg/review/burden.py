@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..findings import LESION_TYPES
-from .items import Item, Triple, from_head_down
+from ..findings import LESION_TYPES, from_head_down
+from .items import Item, Triple
 
 BURDEN_COLUMNS = (
     *("level", "type", "number", "volume_mm3", "share_of_body"),

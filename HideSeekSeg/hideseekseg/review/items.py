@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
-from ..findings import LesionType, Status, VertebraFinding, status_of
+from ..findings import LesionType, Status, VertebraFinding, from_head_down, status_of
 from ..plain_data import from_plain
 
 Verdict = Literal["unreviewed", "accepted", "uncertain", "rejected"]
@@ -159,12 +159,6 @@ class Filter:
             and (not self.type or item.type == self.type)
             and (not self.verdict or item.verdict == self.verdict)
         )
-
-
-def from_head_down(level: str) -> tuple[int, str]:
-    """Return a key that sorts levels from the head down; what is no level (a label) comes last."""
-    part = "CTLS".find(level[:1] or " ")
-    return (part, level[1:].zfill(2)) if part >= 0 and level[1:].isdecimal() else (4, "")
 
 
 # Orders of the list by column: from the head down, by the alphabet, highest first.

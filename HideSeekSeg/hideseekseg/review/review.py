@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from ..findings import LesionType, Status, VertebraFinding, describe_status
+from ..findings import LesionType, Status, VertebraFinding, describe_status, from_head_down
 from ..plain_data import first_line, shown
 from .burden import Burden, lesion_burden
 from .history import (
@@ -37,7 +37,6 @@ from .items import (
     Triple,
     Verdict,
     VertebraState,
-    from_head_down,
     item_of,
     lesions_of,
     matched,
