@@ -259,7 +259,7 @@ def _import(path: Path) -> object:
 
 
 def _observations(folder: Path) -> None:
-    candidate = SeenCandidate("lytic", (0.5,) * 6, 9, 5, (0.4,))
+    candidate = SeenCandidate("lytic", 0.5, (0.5,) * 6, 9, 5, (0.4,))
     sizes: dict[LesionType, tuple[float, ...]] = {"lytic": (5.0,), "blastic": ()}
     voxels: dict[LesionType, int] = {"lytic": 9, "blastic": 0}
     seen = SeenVertebra("a", "a", True, 0.3, 1.0, sizes, voxels, (candidate,))

@@ -22,19 +22,12 @@ from torch import Tensor
 from .anatomy.crop import Mask
 from .attribution import Latents, changed_pixels, edit, encode
 from .findings import UNLIKE_TRAINING, Candidate, unstable
-from .lesions import Lesion3D, candidate_features, p_of_vertebra
+from .lesions import Lesion3D, candidate_features, log_odds, p_of_vertebra
 from .model.inference import BATCH
 from .model.profile import Confidence, Intensity, Profile
 from .model.weights import Model
 
 LEAST_OTHERS = 2  # vertebrae that make a patient's reference
-LEAST_P = 1e-6
-
-
-def log_odds(p: float, least: float = LEAST_P) -> float:
-    """Return the logit of a probability, finite at 0 and 1."""
-    p = min(max(p, least), 1 - least)
-    return math.log(p / (1 - p))
 
 
 def reference_logit(others: Sequence[float], usual: float) -> float:

@@ -315,9 +315,11 @@ def read_json(
         raise error(path, f"is not valid JSON: {first_line(cause)}") from cause
 
 
-def read_object(path: Path, error: type[UserError] = InputError) -> dict[str, Any]:
+def read_object(
+    path: Path, error: type[UserError] = InputError, most_bytes: int = MOST_TEXT
+) -> dict[str, Any]:
     """Return what a JSON file that holds an object holds; raises ``error``."""
-    data = read_json(path, error=error)
+    data = read_json(path, most_bytes, error)
     if not isinstance(data, dict):
         raise error(path, "is not a JSON object")
     return data

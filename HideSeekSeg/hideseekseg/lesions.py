@@ -7,6 +7,7 @@ areas, so that the slices that show most of it say most about it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ from .imaging.volume import Grid, Volume, measure_patch
 LEAST_OVERLAP = 1 / 3
 LEAST_CHANGE, LEAST_CONTRAST = 0.02, 0.1  # in units of x
 GAP, RING = np.ones((1, 3, 3)), np.ones((1, 7, 7))  # surroundings: two pixels, one away from it
+SURFACE, SURFACE_PIXELS = np.ones((1, 3, 3)), 2  # what lies so near to it is at the surface
+MOST_LOGIT, LEAST_P = 7.0, 1e-6
 LESION_SLICES = 3  # neighbouring slices whose mean P stands for the vertebra
 
 
@@ -161,7 +164,8 @@ def candidate_features(
     ``x`` is the network's input, ``difference`` edit minus reconstruction, both (S, P, I), with the
     slices that the candidate's parts count; ``vertebra_logit`` the log odds of its calibrated P.
     Changes and contrasts are told in that of the vertebra's own dense bone to its median, so that
-    they stay the same where a scan's scale of HU is only known by and large.
+    they stay the same where a scan's scale of HU is only known by and large.  What lies at the
+    surface of the body is often degeneration of a disc or joint.
     """
     mask = lesion.mask((body.shape[0], body.shape[1], body.shape[2]))
     sign = 1.0 if lesion.type == "lytic" else -1.0
@@ -170,11 +174,23 @@ def candidate_features(
     change = max(sign * float(difference[mask].mean()), LEAST_CHANGE)
     around = ndimage.binary_dilation(mask, RING) & ~ndimage.binary_dilation(mask, GAP) & body
     beside = float(x[around].mean()) if around.any() else float(middle)
+    slices = slice(lesion.slices[0], lesion.slices[-1] + 1)
+    inner = ndimage.binary_erosion(body[slices], SURFACE, SURFACE_PIXELS)
     return (
-        float(np.clip(lesion.attribution_score, -0.5, 1.5)),
-        float(np.clip(vertebra_logit, -7.0, 7.0)),
+        _bounded(log_odds(lesion.mean_p("p") or 0.0)),
+        _bounded(vertebra_logit),
         float(np.log(mask.sum() / body.sum())),
-        float(np.log(len(lesion.slices))),
         float(np.log(change / bone)),
         sign * (beside - float(x[mask].mean())) / bone,
+        float((~inner[mask[slices]]).mean()),
     )
+
+
+def log_odds(p: float, least: float = LEAST_P) -> float:
+    """Return the logit of a probability, finite at 0 and 1."""
+    p = min(max(p, least), 1 - least)
+    return math.log(p / (1 - p))
+
+
+def _bounded(logit: float) -> float:
+    return float(np.clip(logit, -MOST_LOGIT, MOST_LOGIT))

@@ -78,6 +78,8 @@ def test_a_setting_of_another_type_is_refused_by_name(part: str, name: str, tmp_
         ("confidence", "vertebra", [0.1], "has 1 numbers, not an intercept and 2 slopes"),
         ("confidence", "lytic", [0.1] * 8, "has 8 numbers, not an intercept and 6 slopes"),
         ("confidence", "blastic", [0.1] * 6, "calibrate the weights again"),
+        ("confidence", "features", ["attribution score"] * 6, "on other features than those of"),
+        ("confidence", "features", [], "calibrate the weights again"),
         ("geometry", "pixel_mm", [0.8], "does not have 2 values"),
         ("geometry", "size", 47, "is not a multiple of"),
         ("geometry", "size", 96, "is not architecture image_size 48"),

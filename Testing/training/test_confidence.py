@@ -43,8 +43,9 @@ from hideseekseg.findings import (
     UNSTABLE,
     Candidate,
     LesionType,
+    SliceCandidate,
 )
-from hideseekseg.lesions import join_slices
+from hideseekseg.lesions import Lesion3D, candidate_features, join_slices
 from hideseekseg.model.classifier import LinearClassifier
 from hideseekseg.model.profile import FEATURES, Confidence, Decision
 from hideseekseg.model.weights import BUNDLE, Model, load_model, save_model
@@ -79,7 +80,7 @@ CALIBRATED = Confidence(
     lytic=(-2.0, 4.0, 0.5, 0.0, 0.0, 0.0, 0.0),
     blastic=(1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
 )
-SCORE = FEATURES.index("attribution score")
+ALONE = FEATURES.index("log odds of P with it alone revealed")
 
 
 # --- What the neighbours tell ---------------------------------------------------------------------
@@ -189,12 +190,42 @@ def test_candidates_are_judged_by_the_slopes_of_their_type(model: Model) -> None
     judged = with_probabilities(lesions, *given)
     assert [c.score for c in judged] == sorted((c.score for c in judged), reverse=True)
     for lesion in judged:
-        own = min(max(lesion.attribution_score, -0.5), 1.5)
+        areas = [int(part.mask.sum()) for part in lesion.parts]
+        alone = float(np.average([part.p for part in lesion.parts], weights=areas))
+        own = np.clip(np.log(alone / (1 - alone)), -7.0, 7.0)
         expected = sigmoid(4 * own - 2) if lesion.type == "lytic" else sigmoid(1.0)
         assert lesion.score == lesion.probability == pytest.approx(expected)
     unfitted = replace(model.profile, confidence=replace(CALIBRATED, lytic=()))
     again = with_probabilities(lesions, *given[:-1], unfitted)
     assert {c.probability for c in again if c.type == "lytic"} == {0.0}
+
+
+def test_candidates_are_described_by_where_they_lie_and_what_they_say_alone() -> None:
+    """A rim along an endplate is at the surface, a focus in the middle is not."""
+    body = np.zeros((4, 24, 24), bool)
+    body[:, 2:22, 2:22] = True
+    x = np.where(body, 0.1, -1.0).astype(np.float32)
+    x[1:3, 2:22, 18:22] = x[1:3, 8:14, 8:14] = 0.6
+
+    def described(p: float, rows: slice, columns: slice, *numbers: int) -> dict[str, float]:
+        mask = np.zeros(body.shape[1:], bool)
+        mask[rows, columns] = True
+        parts = tuple(SliceCandidate(n, "blastic", mask, 1.0, p, -0.5) for n in numbers)
+        difference = np.where(x > 0.5, -0.5, 0.0).astype(np.float32)
+        found = candidate_features(Lesion3D("blastic", parts), x, difference, body, 0.4)
+        return dict(zip(FEATURES, found))
+
+    rim = described(0.5, slice(2, 22), slice(20, 22), 1, 2)
+    focus = described(0.9, slice(8, 14), slice(8, 14), 1, 2)
+    sure = described(1.0, slice(8, 14), slice(8, 14), 1, 2)
+    surface, alone = "share at the surface of the body", "log odds of P with it alone revealed"
+    assert (rim[surface], focus[surface]) == (1.0, 0.0)
+    assert rim[alone] == 0.0 and focus[alone] == pytest.approx(np.log(9)) and sure[alone] == 7.0
+    assert focus["log odds of the vertebra"] == 0.4
+    assert np.exp(focus["log of the share of the body"]) == pytest.approx(2 * 36 / body.sum())
+    darker = described(0.9, slice(8, 14), slice(15, 17), 1, 2)
+    contrast = "contrast to its surroundings in contrasts of the bone"
+    assert focus[contrast] > 0.5 > 0.0 > darker[contrast]
 
 
 def test_stability_is_the_share_of_changes_that_show_a_candidate_again(model: Model) -> None:
@@ -228,8 +259,9 @@ def test_at_its_limit_nothing_is_doubted() -> None:
 
 def drawn_candidate(rng: np.random.Generator, kind: LesionType, true: bool) -> SeenCandidate:
     score = float(np.clip(rng.normal(0.8 if true else 0.3, 0.2), -0.5, 1.5))
-    features = [score, 0.0, *rng.normal(0, 1, len(FEATURES) - 2)]
-    return SeenCandidate(kind, tuple(features), 40, 30 if true else 0, (0.5,) if true else (0.0,))
+    features = (score, 0.0, *rng.normal(0, 1, len(FEATURES) - 2))
+    ious = (0.5,) if true else (0.0,)
+    return SeenCandidate(kind, score, features, 40, 30 if true else 0, ious)
 
 
 def patients_drawn(seed: int, patients: int = 90) -> list[SeenVertebra]:
@@ -359,11 +391,11 @@ def test_least_stability_is_where_findings_come_to_be_true(
 ) -> None:
     seen = patients_drawn(1, 12)
     stabilities = {n / 4: count for n, count in enumerate(true_of_ten)}
-    certain = tuple(9.0 if n == SCORE else 0.0 for n in range(len(FEATURES)))
+    certain = tuple(9.0 if n == ALONE else 0.0 for n in range(len(FEATURES)))
     for stability, count in stabilities.items():
         for number in range(10):
             ious = (0.5,) if number < count else ()
-            one = SeenCandidate("lytic", certain, 40, 20 if ious else 0, ious, stability)
+            one = SeenCandidate("lytic", 1.0, certain, 40, 20 if ious else 0, ious, stability)
             seen.append(replace(one_of("lytic", 12.0, one), patient="A", logit=9.0))
     judged = judge(replace(fit(seen), lytic=(1.0, *certain)), seen)
     counts = findings_by_stability(judged, 0.5)
@@ -396,7 +428,7 @@ def test_attribution_and_p_never_speak_against_a_candidate() -> None:
         seen.append(replace(one, logit=-one.logit, candidates=candidates))
     confidence = fit(seen)
     for slopes in (confidence.lytic, confidence.blastic):
-        assert slopes[1 + SCORE] == 0.0, "no more than nothing"
+        assert slopes[1 + ALONE] == 0.0, "no more than nothing"
         assert slopes[1 + FEATURES.index("log odds of the vertebra")] >= 0.0
         assert min(slopes[3:]) < 0.0, "others may"
 
@@ -435,8 +467,8 @@ def one_of(kind: LesionType, size: float, *candidates: SeenCandidate) -> SeenVer
 
 
 def seen_candidate(kind: LesionType, score: float, *ious: float) -> SeenCandidate:
-    features = tuple(score if n == SCORE else 0.0 for n in range(len(FEATURES)))
-    return SeenCandidate(kind, features, 40, 20 if any(ious) else 0, ious)
+    features = tuple(score if n == ALONE else 0.0 for n in range(len(FEATURES)))
+    return SeenCandidate(kind, score, features, 40, 20 if any(ious) else 0, ious)
 
 
 def known_set() -> list[SeenVertebra]:
@@ -503,7 +535,7 @@ def test_observations_hold_truth_and_candidates(observed: Path) -> None:
             assert len(candidate.features) == len(FEATURES)
             assert 0 <= candidate.right <= candidate.voxels
             assert len(candidate.ious) == len(one.lesions[candidate.type])
-            likely = candidate.features[SCORE] > LIKELY
+            likely = candidate.score > LIKELY
             assert (candidate.stability is not None) == likely, "of likely candidates alone"
     for kind in LESION_TYPES:
         assert any(c.true for one in ill for c in one.candidates if c.type == kind), kind

@@ -356,6 +356,30 @@ def test_bfloat16_learns_nearly_the_same_and_keeps_float32_weights(tmp_path: Pat
     assert losses[True] == pytest.approx(losses[False], rel=0.03)
 
 
+def test_compiled_networks_learn_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced as for a GPU; machine code, which takes minutes, is not made of it here."""
+    make_code, traced = nn.Module.compile, []
+
+    def trace(module: nn.Module) -> None:
+        traced.append(type(module).__name__)
+        make_code(module, backend="eager")
+
+    monkeypatch.setattr(nn.Module, "compile", trace)
+    losses: dict[bool, list[float]] = {False: [], True: []}
+    for compiled, told in losses.items():
+        folder = tmp_path / str(compiled)
+        folder.mkdir()
+        settings = replace(QUICK, supervision="twins", compiled=compiled)
+        said: list[TrainingProgress] = []
+        trained = train(toy_slices(), TOY, settings, folder, said.append)
+        told += [loss for now in said for loss in now.losses.values()]
+        save_model(folder / "weights", trained.autoencoder, trained.classifier, trained.profile)
+    assert traced == ["DiffusionAutoencoder", "SemanticEncoder"]
+    assert losses[True] == pytest.approx(losses[False], rel=1e-4)
+    one, other = (load_model(tmp_path / name / "weights", "cpu") for name in ("True", "False"))
+    assert [*one.autoencoder.state_dict()] == [*other.autoencoder.state_dict()]
+
+
 def test_training_goes_on_from_weights_that_are_there(tmp_path: Path) -> None:
     """From the first step on P is what the first training had taught, not what chance gives."""
     slices = toy_slices()

@@ -260,6 +260,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=count, metavar="N", help="training steps (default: by network)")
     add("--seed", type=seed, default=101, metavar="N", help="not that of the weights under test")
     add("--batch", type=count, default=32, metavar="N", help="slices of one step")
+    add("--seconds", type=count, metavar="S", help="end after so long (not for the auditor)")
     add("--without", type=names, default=(), metavar="A,B", help="patients kept for a test")
     add("--device", default="auto", choices=DEVICES)
     parser.set_defaults(measure=_train)
@@ -324,7 +325,8 @@ def _train(args: argparse.Namespace) -> int:
         tell = stage_teller(say)
         work = (args.network, args.slices, args.out, steps, args.seed)
         with open_team(args.device) as team:
-            print(train_baseline(*work, tell, should_stop, team, args.batch, args.without))
+            own = args.batch, args.without, args.seconds
+            print(train_baseline(*work, tell, should_stop, team, *own))
     return OK
 
 

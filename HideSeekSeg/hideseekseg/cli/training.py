@@ -131,6 +131,11 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compute in bfloat16 on the CPU too: faster where it has instructions for it",
     )
+    add(
+        "--compile",
+        action="store_true",
+        help="compile the networks for a minute or two: then a GPU has half the work",
+    )
     add("--no-context", action="store_true", help="judge each vertebra without the others")
     add("--untuned", action="store_true", help="measure on VALIDATION, but choose no thresholds")
     add("--seed", type=seed, default=1, metavar="N")
@@ -160,6 +165,7 @@ def _train(args: argparse.Namespace) -> int:
             seed=args.seed,
             seconds=args.seconds,
             bfloat16=args.bfloat16,
+            compiled=args.compile,
         )
         job = Training(
             *(args.slices, args.validation, args.out, settings, args.name),

@@ -59,9 +59,9 @@ class DiffusionAutoencoder(nn.Module):
         # While it learns, the encoder sees both ways round by chance, and one is half the work.
         if self.architecture.mirrored and not self.encoder.training:
             both = None if reference is None else torch.cat([reference, reference])
-            one, other = self.encoder(torch.cat([x, x.flip(-1)]), both).chunk(2)
-            return (one + other) / 2
-        z: Tensor = self.encoder(x, reference)
+            one, other = self.encoder(torch.cat([x, x.flip(-1)]), both)[0].chunk(2)
+            return torch.as_tensor((one + other) / 2)
+        z: Tensor = self.encoder(x, reference)[0]
         return z
 
     def forward(self, x_t: Tensor, t: Tensor, z: Tensor) -> Tensor:
@@ -107,10 +107,11 @@ class SemanticEncoder(nn.Module):
                 nn.Flatten(),
             )
 
-    def forward(self, x: Tensor, reference: Tensor | None = None) -> Tensor:
-        """Images x (N, 1, H, W) to latents z (N, latent)."""
+    def forward(self, x: Tensor, reference: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Images x (N, 1, H, W) to latents z (N, latent), and the change seen, as below."""
         maps, coarse = self.features(x, reference)
-        return self.pooled(maps, coarse, self.change_seen(maps))
+        change = self.change_seen(maps)
+        return self.pooled(maps, coarse, change), change
 
     def features(self, x: Tensor, reference: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
         """Return the last map of each level, finest first, and the middle block's (N, C, h, w)."""
@@ -177,7 +178,8 @@ def relative(x: Tensor, reference: Tensor | None) -> Tensor:
     else:
         middle, spread = reference[:, 0], reference[:, 1]
         known = reference.isfinite().all(dim=1)
-        if not bool(known.all()):  # else the medians are spared
+        # On a GPU the medians cost less than to wait for the answer whether they can be spared.
+        if x.device.type != "cpu" or not bool(known.all()):
             own_middle, own_spread = _own_marrow(x, inside)
             middle = torch.where(known, middle, own_middle)
             spread = torch.where(known, spread, own_spread)

@@ -192,12 +192,12 @@ class Decision:
 
 
 FEATURES = (
-    "attribution score",
+    "log odds of P with it alone revealed",
     "log odds of the vertebra",
     "log of the share of the body",
-    "log of the slices",
     "log of the change in contrasts of the bone",
     "contrast to its surroundings in contrasts of the bone",
+    "share at the surface of the body",
 )  # of a candidate, from which its probability is computed
 
 
@@ -207,8 +207,9 @@ class Confidence:
 
     ``vertebra``: intercept, slope of a vertebra's log odds, and slope of what they exceed the
     patient's own reference by; ``usual_logit`` stands for the reference of a lone vertebra.
-    ``lytic`` and ``blastic``: intercept and a slope for each of ``FEATURES``.  All empty:
-    the weights are not calibrated.  Vertebrae with a probability below ``gate_p`` are not edited;
+    ``lytic`` and ``blastic``: intercept and a slope for each of ``features``, which are
+    ``FEATURES``, written down as other versions had others.  All empty: the weights are not
+    calibrated.  Vertebrae with a probability below ``gate_p`` are not edited;
     above ``suspicious_p`` they are not called unremarkable.  ``distance_limit``: size of the mean
     latent that one in a hundred vertebrae of training exceeds.  Findings less stable than
     ``least_stability`` were more often false than true.
@@ -218,6 +219,7 @@ class Confidence:
     usual_logit: float = 0.0
     lytic: tuple[float, ...] = ()
     blastic: tuple[float, ...] = ()
+    features: tuple[str, ...] = ()
     gate_p: Share = 0.0
     suspicious_p: Share = 1.0
     distance_limit: NotNegative = 0.0
@@ -315,6 +317,12 @@ def _check(profile: Profile) -> None:
                 f"profile: confidence {name} has {found} numbers, not an intercept and {count}"
                 " slopes: calibrate the weights again"
             )
+    confidence = profile.confidence
+    if (confidence.lytic or confidence.blastic) and confidence.features != FEATURES:
+        raise ValueError(
+            "profile: the probabilities of candidates were fitted on other features than those of"
+            " this version: calibrate the weights again"
+        )
     if profile.intensity.lower >= profile.intensity.upper:
         raise ValueError("profile: intensity lower is not below upper")
     try:

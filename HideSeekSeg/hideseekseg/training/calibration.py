@@ -20,16 +20,15 @@ from ..attribution import Edit, Latents, edit, encode, hide_and_seek, propose
 from ..confidence import (
     candidate_probability,
     latent_size,
-    log_odds,
     reference_logit,
     sigmoid,
     vertebra_probability,
     with_stability,
 )
 from ..errors import InputError
-from ..files import atomic, read_json
+from ..files import atomic, read_object
 from ..findings import LESION_TYPES, LesionType
-from ..lesions import Lesion3D, candidate_features, join_slices, p_of_vertebra
+from ..lesions import Lesion3D, candidate_features, join_slices, log_odds, p_of_vertebra
 from ..model.profile import FEATURES, Confidence, Decision
 from ..model.weights import Model
 from ..plain_data import as_type
@@ -45,12 +44,13 @@ LIKELY = 0.2  # least attribution score of a candidate whose stability is worth 
 class SeenCandidate:
     """A candidate and how it lies to the true lesions of its type.
 
-    It has its ``FEATURES`` (the vertebra's log odds not yet calibrated), its size in
+    It has its attribution score, its ``FEATURES`` (the vertebra's log odds open), its size in
     voxels, how many of them are truly of its type, and its IoU with each true lesion of it.
     ``stability`` where it was asked for.
     """
 
     type: LesionType
+    score: float
     features: tuple[float, ...]
     voxels: int
     right: int
@@ -158,6 +158,7 @@ def _candidate(case: Case, lesion: Lesion3D, x: Field, difference: Field) -> See
     shared = [(int(part[mask].sum()), int(part.sum())) for part in case.lesions(lesion.type)]
     return SeenCandidate(
         lesion.type,
+        lesion.attribution_score,
         candidate_features(lesion, x, difference, case.body, 0.0),
         size,
         int(case.truth[lesion.type][mask].sum()),
@@ -169,19 +170,21 @@ def _candidate(case: Case, lesion: Lesion3D, x: Field, difference: Field) -> See
 def write_observations(path: Path, seen: Sequence[SeenVertebra]) -> None:
     """As JSON, whole or not at all."""
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps([asdict(one) for one in seen]), encoding="utf-8")
+        content = {"features": FEATURES, "vertebrae": [asdict(one) for one in seen]}
+        temporary.write_text(json.dumps(content), encoding="utf-8")
 
 
 def read_observations(path: Path) -> list[SeenVertebra]:
     """Return what ``write_observations`` wrote; raise InputError on anything else."""
-    data = read_json(path, most_bytes=MOST_BYTES)
+    data = read_object(path, most_bytes=MOST_BYTES)
     try:
-        seen = as_type(list[SeenVertebra], data)
+        features = as_type(tuple[str, ...], data.get("features"))
+        seen = as_type(list[SeenVertebra], data.get("vertebrae"))
     except ValueError as error:
         raise InputError(path, f"contains no observations: {error}") from error
-    for one in seen:
-        if any(len(c.features) != len(FEATURES) for c in one.candidates):
-            raise InputError(path, f"contains observations of other than {len(FEATURES)} features")
+    counts = {len(c.features) for one in seen for c in one.candidates}
+    if features != FEATURES or not counts <= {len(FEATURES)}:
+        raise InputError(path, "contains candidates by other features: observe them again")
     return list(seen)
 
 
@@ -192,9 +195,9 @@ VERTEBRA_LOGIT = FEATURES.index("log odds of the vertebra")
 DISEASED_SHARE = 0.1  # of the vertebrae that candidates' probabilities are true for
 # Weight of a simulated healthy vertebra beside real ones: most have a look-alike painted, to teach.
 SIMULATED_HEALTHY_WEIGHT = 0.05
-# Neither attribution nor the vertebra's P speaks against a candidate, however few lesions are seen.
+# Neither P of a candidate alone nor of the vertebra speaks against it, however few are seen.
 LEAST_SLOPES = np.full(len(FEATURES), -np.inf)
-LEAST_SLOPES[[FEATURES.index("attribution score"), VERTEBRA_LOGIT]] = 0.0
+LEAST_SLOPES[[FEATURES.index("log odds of P with it alone revealed"), VERTEBRA_LOGIT]] = 0.0
 LONE_SHARE = 0.25  # weight of each vertebra judged alone, beside the same with its patient's others
 
 
@@ -228,6 +231,7 @@ def fit(seen: Sequence[SeenVertebra], distances: Sequence[float] = ()) -> Confid
         start,
         lytic=_fit_candidates(seen, p, "lytic"),
         blastic=_fit_candidates(seen, p, "blastic"),
+        features=FEATURES,
         distance_limit=limit,
     )
 
@@ -273,11 +277,7 @@ def judge(confidence: Confidence, seen: Sequence[SeenVertebra]) -> list[Judged]:
 
 def as_they_are(seen: Sequence[SeenVertebra]) -> list[Judged]:
     """Judge by what weights without probabilities go by: their own P and attribution scores."""
-    score = FEATURES.index("attribution score")
-    return [
-        Judged(one, sigmoid(one.logit), tuple(c.features[score] for c in one.candidates))
-        for one in seen
-    ]
+    return [Judged(one, sigmoid(one.logit), tuple(c.score for c in one.candidates)) for one in seen]
 
 
 def _probability(confidence: Confidence, candidate: SeenCandidate, vertebra_p: float) -> float:
@@ -436,7 +436,7 @@ def judge_apart(confidence: Confidence, seen: Sequence[SeenVertebra]) -> list[Ju
     return [judged[number] for number in range(len(seen))]
 
 
-THRESHOLDS = tuple(round(0.05 * n, 2) for n in range(4, 20))
+THRESHOLDS = tuple(round(0.01 * n, 2) for n in range(20, 96))
 # What a false finding in every healthy vertebra takes from the mean F1: a reader has to reject each
 # of them, and most of a spine is healthy.
 FALSE_COST = 1.0

@@ -32,7 +32,16 @@ from .evaluation import (
 )
 from .prepare import Manifest, PreparedRow, balance, cut_out, overlap, read_manifest, write_shards
 from .train import COMPACT, LABELS_DECISION, LABELS_SCHEDULE, TrainingSettings, train
-from .trainer import ProcessGroup, Say, claim, counter, open_team, seconds_spent, stage_teller
+from .trainer import (
+    ProcessGroup,
+    Say,
+    claim,
+    counter,
+    open_team,
+    seconds_spent,
+    stage_teller,
+    steps_done,
+)
 
 SHOWN_PATIENTS = 50
 
@@ -385,14 +394,8 @@ def run_benchmark(folder: Path, weights: Path, out: Path | None, say: Say) -> No
 
 def _steps_done(provenance: dict[str, Any], weights: Path) -> dict[str, int]:
     """Return how many steps each stage took, by its losses, where training left them beside."""
-    steps = {}
-    for stage in ("encoder", "decoder"):
-        table = weights.parent / f"{stage}-losses.csv"
-        if table.exists():
-            try:
-                steps[stage] = int(read_text(table).splitlines()[-1].split(",")[0])
-            except (IndexError, ValueError) as error:
-                raise InputError(table, "is not a table of losses") from error
+    done = {stage: steps_done(weights.parent, stage) for stage in ("encoder", "decoder")}
+    steps = {stage: count for stage, count in done.items() if count is not None}
     known: dict[str, int] = steps or provenance.get("steps done", {})
     return known
 

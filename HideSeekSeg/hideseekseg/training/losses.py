@@ -58,9 +58,8 @@ def twin_encoder_loss(
     reference = torch.cat([batch.reference, batch.reference[ill]])
     label = torch.cat([batch.label, torch.zeros_like(batch.label[ill])])
     change = torch.cat([batch.x - batch.twin, torch.zeros_like(batch.x[ill])])
-    maps, coarse = model.encoder.features(x, reference)
-    seen = model.encoder.change_seen(maps)
-    loss = _label_loss(model.encoder.pooled(maps, coarse, seen), head, label)
+    z, seen = model.encoder(x, reference)
+    loss = _label_loss(z, head, label)
     if seen is None:
         return loss, torch.zeros_like(loss)
     error = (seen.float() - change).square() * (1 + 10 * _visible(change))

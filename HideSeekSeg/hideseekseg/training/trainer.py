@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from ..errors import DeviceError, InputError
-from ..files import atomic, open_regular, read_object
+from ..files import atomic, open_regular, read_object, read_text
 from ..model.weights import choose_device
 from ..plain_data import as_type, first_line, shown
 
@@ -374,6 +374,20 @@ def seconds_spent(folder: Path) -> float:
     """Seconds of all sessions that trained the stages in a folder, up to their checkpoints."""
     paths = folder.glob("*-checkpoint.pt")
     return sum(_seconds_of(path) for path in paths)
+
+
+def steps_done(folder: Path, stage: str) -> int | None:
+    """Return how many steps a stage took, by its losses; None where it left none.
+
+    Raises InputError where they are damaged.
+    """
+    table = folder / f"{stage}-losses.csv"
+    if not table.exists():
+        return None
+    try:
+        return int(read_text(table).splitlines()[-1].split(",")[0])
+    except (IndexError, ValueError) as error:
+        raise InputError(table, "is not a table of losses") from error
 
 
 def _seconds_of(checkpoint: Path) -> float:

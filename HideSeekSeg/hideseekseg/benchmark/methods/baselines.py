@@ -166,7 +166,7 @@ class Logit(nn.Module):
         self.intercept = nn.Parameter(torch.tensor(offset))
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self.encoder(x) @ self.coef + self.intercept)[:, None]
+        return (self.encoder(x)[0] @ self.coef + self.intercept)[:, None]
 
 
 def cams(model: Model) -> list[ByMaps]:
@@ -307,6 +307,7 @@ def train_anomaly(
     should_stop: Callable[[], bool] = lambda: False,
     team: ProcessGroup = SINGLE,
     size: int = BATCH,
+    seconds: float | None = None,
 ) -> nn.Module:
     """Train a diffusion autoencoder on slices of healthy vertebrae only."""
     torch.manual_seed(seed)
@@ -321,7 +322,7 @@ def train_anomaly(
         error = network(noised(x, t, noise, TIMESTEPS), t, network.encode(x)) - noise
         return {"error": error.square().mean()}
 
-    stage = TrainingStage("anomaly", steps, 8e-4, 0.01, seed)
+    stage = TrainingStage("anomaly", steps, 8e-4, 0.01, seed, seconds=seconds)
     return run_stage(
         stage, network, network.parameters(), losses, folder, on_progress, should_stop, team
     )

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 from scipy import ndimage
 
 from ...attribution import Latents, encode, propose
-from ...confidence import log_odds, vertebra_probability, with_probabilities
+from ...confidence import vertebra_probability, with_probabilities
 from ...findings import LESION_TYPES, LesionType
-from ...lesions import Lesion3D, SliceCandidate, join_slices, p_of_vertebra
+from ...lesions import Lesion3D, SliceCandidate, join_slices, log_odds, p_of_vertebra
 from ...model.weights import Model
 from ...simulation.random_fields import Field, Mask
 from ...training.evaluation import MIN_SLICES, Case, Edited, edit_case, scored_parts

@@ -39,6 +39,7 @@ from ...training.trainer import (
     TrainingStage,
     claim,
     run_stage,
+    steps_done,
 )
 from ..cases import BenchmarkCase
 from .baselines import NAME as ANOMALY_NAME
@@ -89,6 +90,7 @@ def train_unet(
     should_stop: Callable[[], bool] = lambda: False,
     team: ProcessGroup = SINGLE,
     size: int = BATCH,
+    seconds: float | None = None,
 ) -> nn.Module:
     """Cross entropy and soft Dice against the masks; resumable like all training."""
     torch.manual_seed(seed)
@@ -100,7 +102,7 @@ def train_unet(
         batch = make_batch(slices, rows, profile, rng)
         return {"error": _loss(network(batch.x).float(), batch.lesions.float())}
 
-    stage = TrainingStage("unet", steps, 2e-3, 0.01, seed)
+    stage = TrainingStage("unet", steps, 2e-3, 0.01, seed, seconds=seconds)
     return run_stage(
         stage, network, network.parameters(), losses, folder, on_progress, should_stop, team
     )
@@ -184,25 +186,29 @@ def train_baseline(
     team: ProcessGroup = SINGLE,
     size: int = BATCH,
     without: Sequence[str] = (),
+    seconds: float | None = None,
 ) -> Path:
     """Train one network on the simulated slices of ``folder``; checkpoints in ``out/BASELINE``.
 
-    ``size`` slices make a batch; patients named by ``without`` are left out.  Raises InputError
-    where one of them is not there, or ``out`` holds a training of other slices or settings.
+    ``size`` slices make a batch; patients named by ``without`` are left out; ``seconds`` end the
+    training even before its steps do, but not that of the auditor.  Raises InputError where one of
+    those patients is not there, or ``out`` holds a training of other slices or settings.
     """
     require_patients(folder, without)
     slices = load_slices(folder, COMPACT, without)
     work = out / baseline
     if team.is_main:
         make_folder(work)
-        own = {"steps": steps, "seed": seed, "batch": size, "without": sorted(without)}
+        own: dict[str, Any] = {"steps": steps, "seconds": seconds, "seed": seed, "batch": size}
+        own |= {"without": sorted(without)}
         claim(work, slices.content, own)
     if baseline == "auditor":
         return train_auditor(slices, COMPACT, steps, seed, work, on_progress, should_stop, team)
     way = train_unet if baseline == "unet" else train_anomaly
-    network = way(slices, COMPACT, steps, seed, work, on_progress, should_stop, team, size)
+    network = way(slices, COMPACT, steps, seed, work, on_progress, should_stop, team, size, seconds)
     patients = sorted(set(slices.patient.tolist()))
-    facts = {"steps": steps, "seed": seed, "patients": patients, "version": __version__}
+    taken = steps_done(work, baseline) or steps
+    facts = {"steps": taken, "seed": seed, "patients": patients, "version": __version__}
     path = out / (UNET if baseline == "unet" else ANOMALY)
     save_network(path, network, facts)
     return path
