@@ -212,7 +212,7 @@ class Confidence:
     calibrated.  Vertebrae with a probability below ``gate_p`` are not edited;
     above ``suspicious_p`` they are not called unremarkable.  ``distance_limit``: size of the mean
     latent that one in a hundred vertebrae of training exceeds.  Findings less stable than
-    ``least_stability`` were more often false than true.
+    ``least_stability`` were false more often than one in three.
     """
 
     vertebra: tuple[float, ...] = ()

@@ -444,6 +444,7 @@ MOST_FALSE = 0.03  # false findings per real healthy vertebra
 MOST_PARTS = 20
 GATE_LOSS = 0.01  # share of diseased vertebrae that need not be edited
 LEAST_FINDINGS = 5  # from which something is said of findings of little stability
+LEAST_TRUE = 2 / 3  # of them, else a reader is told to look
 SUSPICIOUS_SHARE = 0.05  # of healthy vertebrae that may be called suspicious
 
 
@@ -505,11 +506,11 @@ def findings_by_stability(
 
 
 def least_stability(judged: Sequence[Judged], threshold: float, gate: float = 0.0) -> float:
-    """Return the highest stability below which findings are more often false than true; or 0."""
+    """Return the highest stability below which more than one finding in three is false; or 0."""
     least, true, number = 0.0, 0, 0
     counts = findings_by_stability(judged, threshold, gate)
     for stability, following in zip(counts, [*list(counts)[1:], 1.0]):
         true, number = true + counts[stability][0], number + counts[stability][1]
-        if number >= LEAST_FINDINGS and true < number / 2 and stability < 1:
+        if number >= LEAST_FINDINGS and true < LEAST_TRUE * number and stability < 1:
             least = following
     return least

@@ -463,18 +463,29 @@ def run_calibrate(
 
 
 def loss_curves(folder: Path, path: Path) -> Path:
-    """Draw the losses of all stages in a training folder, one panel each."""
+    """Draw the losses of all stages in a training folder, one panel each, in their order.
+
+    What was measured on validation has points where that was done, and an AUC an axis of its own.
+    """
     from matplotlib.figure import Figure
 
-    tables = sorted(folder.glob("*-losses.csv"))
-    figure = Figure(figsize=(5 * max(len(tables), 1), 3.5), layout="constrained")
+    tables = sorted(folder.glob("*-losses.csv"), key=lambda table: table.name, reverse=True)
+    figure = Figure(figsize=(5.5 * max(len(tables), 1), 3.5), layout="constrained")
     for number, table in enumerate(tables):
         rows = list(csv.DictReader(read_text(table).splitlines()))
         axes = figure.add_subplot(1, len(tables), number + 1)
+        axes.set(title=table.stem.replace("-losses", ""), xlabel="step", ylabel="loss")
+        axes.set_yscale("log")
+        lines = []
         for name in [key for key in rows[0] if key != "step"] if rows else []:
-            known = [row for row in rows if row[name]]
-            axes.plot([int(r["step"]) for r in known], [float(r[name]) for r in known], label=name)
-        axes.set(title=table.stem.replace("-losses", ""), xlabel="step", yscale="log")
-        axes.legend(frameon=False)
+            known = [(int(row["step"]), float(row[name])) for row in rows if row[name]]
+            if not name.startswith("validation"):
+                lines += axes.plot(*zip(*known), label=name)
+                continue
+            looks = [two for one, two in zip([(0, 0.0), *known], known) if one[1] != two[1]]
+            beside = axes.twinx() if name.endswith("AUC") else axes
+            lines += beside.plot(*zip(*looks), "k.--", label=name)
+            beside.set_ylabel("AUC" if beside is not axes else "loss")
+        axes.legend(handles=lines, frameon=False, loc="center right")
     save_figure(path, figure)
     return path
