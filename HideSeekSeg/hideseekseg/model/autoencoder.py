@@ -60,7 +60,8 @@ class DiffusionAutoencoder(nn.Module):
         if self.architecture.mirrored and not self.encoder.training:
             both = None if reference is None else torch.cat([reference, reference])
             one, other = self.encoder(torch.cat([x, x.flip(-1)]), both)[0].chunk(2)
-            return torch.as_tensor((one + other) / 2)
+            mean: Tensor = (one + other) / 2
+            return mean
         z: Tensor = self.encoder(x, reference)[0]
         return z
 
