@@ -33,8 +33,7 @@ from hideseekseg.pipeline import segment_spine
 from hideseekseg.simulation.example import write_example
 
 MIB = 1024**2
-REPOSITORY = Path(__file__).resolve().parents[2]
-DATA = REPOSITORY / "Testing" / "data"
+DATA = Path(__file__).resolve().parents[1] / "data"
 EXAMPLE_LEVELS = ("T10", "T11", "T12", "L1", "L2")
 
 
@@ -205,17 +204,6 @@ def test_findings_in_a_real_scan_are_kept(bundle: Model, shared: Path) -> None:
     assert_findings_are_kept(result, "lidc0001")
 
 
-def stated_change(finding: str) -> float:
-    """By how much its score changes at most, where the CT is resampled, as the guide says."""
-    page = REPOSITORY / "Resources" / "Benchmark" / "rotations.json"
-    comparisons = json.loads(page.read_text("utf-8"))["comparisons"]
-    return max(
-        abs(one["score"])
-        for one in comparisons
-        if one["how"] == RESAMPLED and one["finding"] == finding
-    )
-
-
 @pytest.mark.slow
 def test_findings_turn_with_the_patient(bundle: Model, example: tuple[Path, Path]) -> None:
     """One vertebra and few turns; `hideseekseg benchmark rotations` compares all with thirty."""
@@ -228,7 +216,7 @@ def test_findings_turn_with_the_patient(bundle: Model, example: tuple[Path, Path
     assert turned and within_limits(turned)
     assert max(one.moved_mm or 0.0 for one in turned) < 0.1
     lesion = next(one for one in seen if one.how == RESAMPLED and "lytic" in one.finding)
-    assert lesion.score is not None and abs(lesion.score) < 1.1 * stated_change(lesion.finding)
+    assert lesion.score is not None and abs(lesion.score) < 0.31
     assert lesion.volume is not None and abs(lesion.volume) < 0.1
 
 

@@ -199,9 +199,9 @@ def train_baseline(
     work = out / baseline
     if team.is_main:
         make_folder(work)
-        own: dict[str, Any] = {"steps": steps, "seconds": seconds, "seed": seed, "batch": size}
-        own |= {"without": sorted(without)}
-        claim(work, slices.content, own)
+        limits = {"steps": steps, "seconds": seconds}
+        own = {"seed": seed, "batch": size, "without": sorted(without)}
+        claim(work, slices.content, {**limits, **own})
     if baseline == "auditor":
         return train_auditor(slices, COMPACT, steps, seed, work, on_progress, should_stop, team)
     way = train_unet if baseline == "unet" else train_anomaly
