@@ -21,7 +21,7 @@ from slicer.i18n import tr as _
 
 from hideseekseg.errors import InputError
 
-from .qt_process import environment, findPython
+from .qt_process import findPython, makeProcess
 
 LEAST = "2.2"
 LEAST_NUMPY_2 = "2.3"  # the first that works with NumPy 2, which Slicer has
@@ -54,6 +54,11 @@ class PyTorchCheck:
     def ready(self) -> bool:
         return not self.problem()
 
+    @property
+    def looking(self) -> bool:
+        """Return whether torch is being tried."""
+        return self._process is not None
+
     def device(self, choice: str) -> str:
         """Return torch's name of the device that a choice means; empty while that is not known."""
         return choice if choice != "auto" else self._found[0] if self._found else ""
@@ -76,8 +81,7 @@ class PyTorchCheck:
             program = self._program or findPython()
         except InputError:
             return  # said when a run is started
-        self._told, self._process = told, qt.QProcess(slicer.app)  # a parent: see QtProcess
-        self._process.setProcessEnvironment(environment())
+        self._told, self._process = told, makeProcess()
         self._process.connect("finished(int,QProcess::ExitStatus)", self._looked)
         self._process.connect("errorOccurred(QProcess::ProcessError)", self._failed)
         self._process.start(program, ["-c", TRY])

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import qt
 import slicer
 from slicer.i18n import tr as _
 
 from hideseekseg.errors import InputError
-from hideseekseg.ui.child_process import LAUNCHER, ChildProcess, library_environment
+from hideseekseg.ui.child_process import (
+    LAUNCHER,
+    STAND_BY,
+    ChildProcess,
+    arguments,
+    kill,
+    library_environment,
+)
 
 
 def findPython() -> str:
@@ -27,6 +34,46 @@ class QtProcess(ChildProcess):
 
     _process: Any = None
     _timer: Any = None
+    _standing_by: ClassVar[tuple[str, Any] | None] = None  # the program, and its process
+
+    @classmethod
+    def standBy(cls, program: str = "") -> None:
+        """Have a process ready for the next run, unless there is one.
+
+        Nothing is said where it cannot be started: the run that needs it will say so.
+        """
+        if cls._standing_by is not None:
+            return
+        try:
+            program = program or findPython()
+        except InputError:
+            return
+        cls._standing_by = program, makeProcess()
+        cls._standing_by[1].start(program, arguments(STAND_BY))
+
+    @classmethod
+    def dismiss(cls) -> None:
+        """End the process that stands by, where there is one."""
+        if cls._standing_by is None:
+            return
+        (_program, process), cls._standing_by = cls._standing_by, None
+        pid = int(process.processId())
+        if pid:
+            kill(pid)
+            process.waitForFinished(2000)
+        process.deleteLater()
+
+    @classmethod
+    def _ready(cls, program: str) -> Any:
+        """Return the process of a program that stands by, for the caller; None where none does."""
+        if cls._standing_by is None or cls._standing_by[0] != program:
+            return None
+        (_program, process), cls._standing_by = cls._standing_by, None
+        process.waitForFinished(0)  # Qt notices now where it has ended just before
+        if process.state() == qt.QProcess.NotRunning:
+            process.deleteLater()
+            return None
+        return process
 
     @property
     def pid(self) -> int:
@@ -34,16 +81,17 @@ class QtProcess(ChildProcess):
 
     def _start(self) -> None:
         self._program = self._program or findPython()
-        # With a parent: PythonQt deletes an object without one as soon as Python forgets it, which
-        # here may happen inside one of the object's own signals.
-        process = qt.QProcess(slicer.app)
-        process.setProcessEnvironment(environment())
+        ready = self._ready(self._program) if self._gains else None
+        self._process = process = ready or makeProcess()
         process.connect("readyReadStandardOutput()", self._read)
         process.connect("readyReadStandardError()", self._read)
         process.connect("finished(int,QProcess::ExitStatus)", self._finished)
         process.connect("errorOccurred(QProcess::ProcessError)", self._failed)
-        self._process = process
-        process.start(self._program, self._arguments())
+        if ready is None:
+            process.start(self._program, self._arguments())
+        else:
+            process.write(self._order())
+            process.closeWriteChannel()
 
     def kill(self) -> None:
         """End the process with all that it started, without any further call-back."""
@@ -84,6 +132,15 @@ class QtProcess(ChildProcess):
             if thing is not None:
                 thing.deleteLater()
         self._process = self._timer = None
+
+
+def makeProcess() -> Any:
+    """Return a process of Slicer that is not started yet, whose Python finds the library."""
+    # With a parent: PythonQt deletes an object without one as soon as Python forgets it, which here
+    # may happen inside one of the object's own signals.
+    process = qt.QProcess(slicer.app)
+    process.setProcessEnvironment(environment())
+    return process
 
 
 def environment() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import qt
@@ -33,14 +34,20 @@ LEAST_LIST = 170  # pixels of the review's lists
 class Panel:
     """All of the module's window; ``HideSeekSeg.py`` only forwards to it.
 
-    ``makeJob(words, onEvent, onEnd)`` makes the child process of a run, see ``ChildProcess``.
+    ``makeJob(words, onEvent, onEnd)`` makes the child process of a run, see ``ChildProcess``;
+    ``standBy()`` has one ready before the reader asks for it.
     """
 
     def __init__(
-        self, uiWidget: Any, makeJob: MakeJob = QtProcess, torch: PyTorchCheck | None = None
+        self,
+        uiWidget: Any,
+        makeJob: MakeJob = QtProcess,
+        torch: PyTorchCheck | None = None,
+        standBy: Callable[[], None] = QtProcess.standBy,
     ) -> None:
         self.ui = slicer.util.childWidgetVariables(uiWidget)
-        self._makeJob = makeJob
+        self._makeJob, self._standBy = makeJob, standBy
+        self._shown = False
         self._torch = torch or PyTorchCheck()
         self._run: SegmentationRun | None = None
         self._ready = False
@@ -80,6 +87,7 @@ class Panel:
 
     def enter(self) -> None:
         """Install the keys and take up the review of the scene again."""
+        self._shown = True
         window = slicer.util.mainWindow()
         self.keys.install(window)
         if window is not None:  # the buttons below the lists stay in sight on a small screen
@@ -95,12 +103,15 @@ class Panel:
 
     def exit(self) -> None:
         """Another module is shown: keys and views are the user's again; a run goes on."""
+        self._shown = False
+        QtProcess.dismiss()
         self.keys.remove()
         self.review.leave()
         self.context.hide()
 
     def cleanup(self) -> None:
         """Slicer closes or the module is reloaded."""
+        QtProcess.dismiss()
         self.keys.remove()
         self._torch.stop()
         self.weightsImport.cancel()
@@ -284,6 +295,9 @@ class Panel:
         weights = self.settings.weights
         time = "" if found else weights.estimate(count, device, self.settings.allSlices)
         self.ui.estimateLabel.text = "\n".join(found) or time
+        able = self._shown and not found and ready and not self._torch.looking
+        if able and self.review.review is None:  # else the next run is seldom near
+            self._standBy()
 
     def _problems(self) -> list[str]:
         """Return why no run can start with what is chosen."""

@@ -149,15 +149,22 @@ def _checked(
     return check_inputs(ct, segmentation, options, bodies)
 
 
-def _loaded(weights: Model | str | os.PathLike[str] | None, device: str) -> Model:
-    """Load torch and the weights, the bundled ones for None; a model is returned as it is."""
+def load_libraries() -> None:
+    """Import torch and all that needs it, which takes longer than to read the inputs."""
     collects = gc.isenabled()
     gc.disable()  # torch makes half a million objects, among which it would look for garbage
     try:
-        from .model import weights as models
+        from . import pipeline  # noqa: F401
     finally:
         if collects:
             gc.enable()
+
+
+def _loaded(weights: Model | str | os.PathLike[str] | None, device: str) -> Model:
+    """Load torch and the weights, the bundled ones for None; a model is returned as it is."""
+    load_libraries()
+    from .model import weights as models
+
     if weights is None:
         return models.load_model(BUNDLE, device)
     if not isinstance(weights, models.Model):

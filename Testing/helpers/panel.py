@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -88,11 +88,16 @@ class Opened:
 
 @contextmanager
 def open_panel(
-    desktop: Desktop, weights: Path | None = None, program: str = "", fresh: bool = True
+    desktop: Desktop,
+    weights: Path | None = None,
+    program: str = "",
+    fresh: bool = True,
+    stand_by: Callable[[], None] | None = None,
 ) -> Iterator[Opened]:
     """The panel as the module opens it; ``program`` is the Python of its child processes.
 
-    ``fresh``: nothing is remembered of earlier tests.
+    ``fresh``: nothing is remembered of earlier tests.  ``stand_by``: as of ``Panel``; without it no
+    process is made ready, as most tests start no run.
     """
     import slicer
 
@@ -108,7 +113,8 @@ def open_panel(
         getattr(ui, name).setMRMLScene(slicer.mrmlScene)
     desktop.window.setCentralWidget(widget)
     desktop.show(desktop.window, WIDTH + 20, 900)
-    panel = Panel(widget, partial(QtProcess, program=program), torch_of(program))
+    job = partial(QtProcess, program=program)
+    panel = Panel(widget, job, torch_of(program), stand_by or (lambda: None))
     scene, events = slicer.mrmlScene, slicer.vtkMRMLScene
     tags = [
         scene.AddObserver(event, lambda *_, f=forward: f())

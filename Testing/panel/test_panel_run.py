@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 
 from desktop import Desktop
+from helpers.child_processes import needs_proc, standing_by
 from helpers.findings import ball, make_candidate, make_grid, make_result
 from helpers.panel import Opened, add_boxes, add_review, open_panel
 from helpers.scene import add_ct, add_segmentation, add_transform, everything_of
@@ -95,6 +97,31 @@ def test_one_click_brings_findings_to_the_scene(opened: Opened, box_spine: Spine
     )
     opened.key("H")
     assert opened.ui.healthyButton.checked, opened.message
+
+
+@needs_proc
+def test_process_stands_by_for_a_first_run_while_the_panel_is_shown(
+    desktop: Desktop, tiny_weights: Path, box_spine: Spine
+) -> None:
+    from HideSeekSegLib.qt_process import QtProcess
+
+    stand_by = partial(QtProcess.standBy, sys.executable)
+    with open_panel(desktop, tiny_weights, sys.executable, stand_by=stand_by) as panel:
+        desktop.wait(lambda: not panel.panel._torch.looking, 60)
+        assert not standing_by(), "nothing is chosen yet"
+        panel.choose(*add_boxes(box_spine))
+        desktop.wait(standing_by, 20)
+        panel.panel.exit()
+        desktop.wait(lambda: not standing_by(), 20)
+        panel.panel.enter()
+        desktop.wait(standing_by, 20)
+        [ready] = standing_by()
+        panel.ui.segmentButton.click()
+        assert child(panel) == ready
+        panel.wait_for_end()
+        assert panel.message.startswith("Done: 3 vertebrae")
+        desktop.settle()
+        assert not standing_by(), "a review is open: the next run is not near"
 
 
 def test_far_away_folder_and_moved_segmentation_that_is_removed_meanwhile(

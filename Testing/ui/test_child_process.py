@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from desktop import Desktop
+from helpers.child_processes import gone, needs_proc, standing_by
 from hideseekseg.errors import InputError, UserError, WeightsError
 from hideseekseg.events import Cancelled, Event, Failed, Finished, Started, VertebraDone
 from hideseekseg.ui import child_process
@@ -36,6 +38,16 @@ class QtLoop:
     def call(self, action: Callable[[], None]) -> None:
         action()
 
+    def stand_by(self) -> None:
+        from HideSeekSegLib.qt_process import QtProcess
+
+        QtProcess.standBy(sys.executable)
+
+    def dismiss(self) -> None:
+        from HideSeekSegLib.qt_process import QtProcess
+
+        QtProcess.dismiss()
+
 
 class PythonLoop:
     """Child processes of the browser's server, in an event loop of Python."""
@@ -54,6 +66,16 @@ class PythonLoop:
 
         self.loop.run_until_complete(inside())
 
+    def stand_by(self) -> None:
+        from hideseekseg.ui.child_process import AsyncioProcess
+
+        self.call(AsyncioProcess.stand_by)
+
+    def dismiss(self) -> None:
+        from hideseekseg.ui.child_process import AsyncioProcess
+
+        self.loop.run_until_complete(AsyncioProcess.dismiss())
+
     def wait(self, until: Callable[[], Any], seconds: float = 10.0) -> None:
         async def inside() -> None:
             end = time.monotonic() + seconds
@@ -67,10 +89,13 @@ class PythonLoop:
 @pytest.fixture(params=["panel", "browser"])
 def loop(request: pytest.FixtureRequest) -> Iterator[Any]:
     if request.param == "panel":
-        yield QtLoop(request.getfixturevalue("desktop"))
+        panel = QtLoop(request.getfixturevalue("desktop"))
+        yield panel
+        panel.dismiss()
         return
     made = PythonLoop()
     yield made
+    made.dismiss()
     made.loop.close()
 
 
@@ -154,12 +179,6 @@ def test_what_is_read_elsewhere_comes_back(tmp_path: Path) -> None:
     assert (name, number) == ("ct.nii", 7) and pid != os.getpid()
 
 
-def gone(pid: int) -> bool:
-    from hideseekseg.ui.child_process import tree
-
-    return not tree(pid)
-
-
 def test_run_tells_every_vertebra(
     loop: Any, box_files: tuple[Path, Path], tiny_weights: Path, tmp_path: Path
 ) -> None:
@@ -175,6 +194,80 @@ def test_run_tells_every_vertebra(
     assert [event.level for event in done] == ["T11", "T12", "L1"]
     assert all(Path(event.file).parent == out / "vertebrae" for event in done)
     assert not job.running
+
+
+@needs_proc
+def test_run_is_done_by_the_process_that_stands_by(
+    loop: Any, box_files: tuple[Path, Path], tiny_weights: Path, tmp_path: Path
+) -> None:
+    loop.stand_by()
+    loop.stand_by()
+    loop.wait(standing_by)
+    [ready] = standing_by()
+    told, other = Told(), Told()
+    job = make(loop, told, segment(box_files, tiny_weights, tmp_path / "ready"))
+    loop.call(job.start)
+    loop.wait(lambda: told.kinds(Started), 60)
+    assert job.pid == ready
+    loop.wait(lambda: told.ended, 60)
+    assert told.ended[0][:2] == (0, False) and isinstance(told.events[-1], Finished)
+    loop.call(make(loop, other, segment(box_files, tiny_weights, tmp_path / "new")).start)
+    loop.wait(lambda: other.ended, 60)
+    findings = [[event.finding for event in one.kinds(VertebraDone)] for one in (told, other)]
+    assert findings[0] == findings[1] and len(findings[0]) == 3
+    loop.wait(lambda: not standing_by())
+
+
+@needs_proc
+def test_process_that_ended_while_it_stood_by_costs_no_run(
+    loop: Any, box_files: tuple[Path, Path], tiny_weights: Path, tmp_path: Path
+) -> None:
+    loop.stand_by()
+    loop.wait(standing_by)
+    [ready] = standing_by()
+    os.kill(ready, signal.SIGKILL)
+    loop.wait(lambda: gone(ready))
+    told = Told()
+    loop.call(make(loop, told, segment(box_files, tiny_weights, tmp_path / "out")).start)
+    loop.wait(lambda: told.ended, 60)
+    assert told.ended[0][:2] == (0, False) and isinstance(told.events[-1], Finished)
+
+
+@needs_proc
+@pytest.mark.parametrize("when", ["at once", "when it waits"])
+def test_process_that_stands_by_ends_when_it_is_dismissed(loop: Any, when: str) -> None:
+    loop.stand_by()
+    loop.wait(standing_by)
+    [ready] = standing_by()
+    if when == "when it waits":
+        loop.wait(lambda: b"torch" in Path(f"/proc/{ready}/maps").read_bytes(), 30)
+    loop.dismiss()
+    loop.wait(lambda: gone(ready))
+
+
+@needs_proc
+def test_run_stops_also_in_a_process_that_stood_by(
+    loop: Any, box_files: tuple[Path, Path], slow_weights: Path, tmp_path: Path, patient: None
+) -> None:
+    loop.stand_by()
+    told = Told()
+    job = make(loop, told, segment(box_files, slow_weights, tmp_path / "out"))
+    loop.call(job.start)
+    loop.wait(lambda: told.kinds(VertebraDone), 60)
+    loop.call(job.cancel)
+    loop.wait(lambda: told.ended, 60)
+    assert told.ended[0][:2] == (130, False) and isinstance(told.events[-1], Cancelled)
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"\n", b"segment\n", b'["segment", 1]\n', b"[" * 100_000, b'["none"]\n']
+)
+def test_process_that_stands_by_is_told_nothing_useful(line: bytes) -> None:
+    words = [sys.executable, "-m", "hideseekseg", "stand-by"]
+    ended = subprocess.run(words, input=line, capture_output=True, timeout=60, check=False)
+    said = ended.stderr.decode()
+    assert ended.returncode == (2 if line.strip() else 0)
+    assert "Traceback" not in said and ("hideseekseg" in said) == bool(line.strip())
 
 
 @posix

@@ -21,6 +21,7 @@ import pytest
 
 from helpers import app
 from helpers.app import PATIENCE, Served, Tab, open_tab
+from helpers.child_processes import gone, needs_proc, standing_by
 from hideseekseg.imaging.volume import Volume
 from hideseekseg.web.uploads import PATIENCE_SECONDS
 
@@ -148,6 +149,26 @@ def test_uploads_at_the_same_time_share_the_limit(opened: Opened) -> None:
     assert b"400" in answers and answers.count(b"200") <= 1
     stored = opened.served.private.rglob("uploads/*/*")
     assert sum(path.stat().st_size for path in stored) <= 2 * 2**20
+
+
+@needs_proc
+@pytest.mark.parametrize("end", ["Ctrl-C", "kill -9"])
+def test_process_that_stands_by_ends_with_the_server(
+    box_files: tuple[Path, Path], end: str
+) -> None:
+    app.need_all()
+    with app.serve(*map(str, box_files), "--labels", "totalsegmentator") as served:
+        limit = time.monotonic() + 60
+        while not (ready := standing_by(served.process.pid)):
+            assert time.monotonic() < limit, "no process stands by"
+            time.sleep(0.05)
+        if end == "Ctrl-C":
+            served.stop()
+        else:
+            served.process.kill()
+        while not all(gone(pid) for pid in ready):
+            assert time.monotonic() < limit, "it outlived the server"
+            time.sleep(0.05)
 
 
 def test_name_of_5000_letters_is_no_trouble(opened: Opened) -> None:

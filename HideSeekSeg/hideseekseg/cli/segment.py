@@ -1,8 +1,9 @@
-"""The subcommands ``segment`` and ``example``."""
+"""The subcommands ``segment``, ``example`` and ``stand-by``."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         "--schedule",
         choices=SCHEDULES,
         help="diffusion schedule (default: that of the weights): exact has the paper's 250 and 100"
-        " steps, multistep approximates it in 12, fast needs weights trained for it",
+        " steps, multistep approximates it in 14, fast needs weights trained for it",
     )
     add("--all-slices", action="store_true", help="also slices unlike those of the training")
     add(
@@ -121,6 +122,32 @@ def _example(args: argparse.Namespace) -> int:
     return OK
 
 
+LONGEST = 1 << 20  # bytes of a command
+
+
+def _stand_by_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = """the line is a JSON array of words, such as ["segment", "ct.nii.gz", ...];
+    without a line nothing is done.  For programs that start a run when someone asks for it."""
+
+
+def _stand_by(args: argparse.Namespace) -> int:
+    from ..job import load_libraries
+
+    load_libraries()
+    line = sys.stdin.buffer.readline(LONGEST + 1)
+    if not line.strip():  # whoever was to ask for something has ended
+        return OK
+    from ..errors import InputError
+    from ..plain_data import as_type
+    from .main import main
+
+    try:
+        words = as_type(list[str], json.loads(line[:LONGEST]))
+    except (ValueError, RecursionError) as error:
+        raise InputError("standard input", "is not a JSON array of words") from error
+    return main(words)
+
+
 COMMANDS = (
     Command(
         "segment",
@@ -133,5 +160,11 @@ COMMANDS = (
         "write the embedded example: a drawn CT with lesions, and its vertebrae",
         _example_arguments,
         _example,
+    ),
+    Command(
+        "stand-by",
+        "load what `segment` needs, then run the command that comes as a line on standard input",
+        _stand_by_arguments,
+        _stand_by,
     ),
 )

@@ -4,6 +4,9 @@
 process and pass on what it writes.  Slicer's Python is a launcher that starts the real Python: who
 ends only the process it started leaves the real one computing, so all of them are ended.
 
+To load torch takes longer than to read the inputs: both can have a process stand by that has done
+so before the reader asks for a run (``stand_by``).
+
 A file that crashes the library that reads it ends the process that does so (``read_apart``): not
 the browser app's server, with its review that is not saved yet.
 """
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -111,6 +115,8 @@ LAUNCHER = "PythonSlicer"  # starts the real Python as a child of its own
 # Between a request to stop, which still writes the files, and the end by force.
 GRACE_SECONDS = 15.0
 LAST_LINES = 20
+STAND_BY = "stand-by"  # the subcommand that waits for another one
+GAIN = frozenset({"segment"})  # subcommands that need what it has loaded
 
 OnEvent = Callable[[Event], None]
 OnEnded = Callable[[int, bool, str], None]
@@ -196,7 +202,16 @@ class ChildProcess(ABC):
 
     def _arguments(self) -> list[str]:
         """Return what follows the name of the program."""
-        return ["-m", LIBRARY.name, *self._words]
+        return arguments(*self._words)
+
+    @property
+    def _gains(self) -> bool:
+        """Return whether a process that stands by would be quicker."""
+        return not GAIN.isdisjoint(self._words[:1])
+
+    def _order(self) -> bytes:
+        """Return the line that tells a process that stands by what to do."""
+        return json.dumps(self._words).encode() + b"\n"
 
     def _force(self) -> None:
         if self.pid:
@@ -241,6 +256,11 @@ class ChildProcess(ABC):
             self._on_ended(code, crashed, "\n".join(self._last))
 
 
+def arguments(*words: str) -> list[str]:
+    """Return what follows the name of Python to run a command of this library."""
+    return ["-m", LIBRARY.name, *words]
+
+
 class _Lines:
     """Bytes as they come, cut into lines of text; bytes that are not UTF-8 are replaced."""
 
@@ -283,6 +303,32 @@ class AsyncioProcess(ChildProcess):
 
     _process: asyncio.subprocess.Process | None = None
     _task: asyncio.Task[None] | None = None
+    _standing_by: ClassVar[asyncio.Task[asyncio.subprocess.Process] | None] = None
+
+    @classmethod
+    def stand_by(cls) -> None:
+        """Have a process ready for the next run, unless there is one; to be called in the loop."""
+        if cls._standing_by is None:
+            made = _python(sys.executable, arguments(STAND_BY))
+            cls._standing_by = asyncio.get_running_loop().create_task(made)
+
+    @classmethod
+    async def dismiss(cls) -> None:
+        """End the process that stands by, where there is one."""
+        process = await cls._ready()
+        if process is not None:
+            kill(process.pid)
+            await process.communicate()
+
+    @classmethod
+    async def _ready(cls) -> asyncio.subprocess.Process | None:
+        """Return the process that stands by, for the caller; None where none does, or it ended."""
+        made, cls._standing_by = cls._standing_by, None
+        try:
+            process = await made if made is not None else None
+        except OSError:
+            return None
+        return process if process is not None and process.returncode is None else None
 
     @property
     def pid(self) -> int:
@@ -297,19 +343,22 @@ class AsyncioProcess(ChildProcess):
 
     async def _run(self) -> None:
         program = self._program or sys.executable
+        own = self._gains and program == sys.executable
         try:
-            self._process = process = await asyncio.create_subprocess_exec(
-                *(program, *self._arguments()),
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env={**os.environ, **library_environment(os.environ.get("PYTHONPATH", ""))},
-            )
+            process = await self._ready() if own else None
+            if process is None:
+                process = await _python(program, self._arguments())
+            elif process.stdin is not None:
+                process.stdin.write(self._order())
         except OSError as error:
             self._cannot_start(program, error.strerror or str(error))
             return
+        self._process = process
         if self.cancelled:  # before there was a process
             self._force()
+        assert process.stdin is not None
         assert process.stdout is not None and process.stderr is not None
+        process.stdin.close()
         await asyncio.gather(
             self._read(process.stdout, self._take_output),
             self._read(process.stderr, self._take_errors),
@@ -321,3 +370,14 @@ class AsyncioProcess(ChildProcess):
     async def _read(stream: asyncio.StreamReader, take: Callable[[bytes], None]) -> None:
         while data := await stream.read(_CHUNK):
             take(data)
+
+
+async def _python(program: str, words: Sequence[str]) -> asyncio.subprocess.Process:
+    """Start a Python that finds this library; raises OSError where it cannot be started."""
+    return await asyncio.create_subprocess_exec(
+        *(program, *words),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **library_environment(os.environ.get("PYTHONPATH", ""))},
+    )

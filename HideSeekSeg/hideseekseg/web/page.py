@@ -183,6 +183,11 @@ class RunView:
             self._earlier.views.show_outlines(False)
         showBackground(patient.ct)
 
+    def stand_by(self) -> None:
+        """Have a process ready, as a run is likely to be asked for next."""
+        if not self.on and self._review.session is None:
+            AsyncioProcess.stand_by()
+
     def cancel(self) -> None:
         """Stop the run; what is finished stays.  A second time: at once."""
         if self._run is not None and self._run.running:

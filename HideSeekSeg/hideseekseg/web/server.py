@@ -23,6 +23,7 @@ from trame_server import Server
 
 from ..errors import InputError
 from ..files import temporary_folder
+from ..ui.child_process import AsyncioProcess
 from .page import RunSettings, start_page
 from .session import Session, Start
 from .slicer_scene import divert_vtk, open_scene
@@ -211,6 +212,7 @@ def _bind(server: Any, session: Session, uploads: Uploads, authentication: Authe
         logging.getLogger("aiohttp.server").addFilter(_is_ours)
 
     server.controller.on_server_bind.add(bind)
+    server.controller.on_server_exited.add(lambda **_: AsyncioProcess.dismiss())
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

@@ -655,7 +655,7 @@ class Session:
             self.windows.centre_on(bounds)
 
     def _draw_surfaces(self) -> None:
-        """One vertebra at a time, so that the page stays awake."""
+        """One vertebra at a time, so that the page stays awake; a run can be near after that."""
 
         async def draw() -> None:
             for _ in self.patient.surfaces():
@@ -663,6 +663,8 @@ class Session:
             bounds = self.patient.bounds()
             if bounds is not None and self.review.session is None:
                 self.windows.look_around(bounds)
+            if self._desk is None and not self.patient.problems():
+                self.running.stand_by()
 
         if self._drawing is not None:
             self._drawing.cancel()
