@@ -63,6 +63,9 @@ def test_table_json_and_plots_of_a_drawn_vertebra(tmp_path: Path) -> None:
         str(n) for n in (1, 2, 4, 8) if n <= (os.cpu_count() or 1)
     ]
     assert 100 < timing["peak_mib"] < 2048
+    stood = data["standing by"]
+    assert 0 < stood["first"] < stood["seconds"]
+    assert stood["processor"] > 0, "what it loaded before is not of the run"
     assert all(seconds >= 0 for seconds in split.values())
     assert min(split[name] for name in PARTS if name != "other files") > 0
     exact, own = data["agreement"]["rows"][:2]

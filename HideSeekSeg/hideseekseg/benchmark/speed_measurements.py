@@ -6,6 +6,7 @@ cost beside the published schedule's, and whether both agree.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import pstats
@@ -43,7 +44,7 @@ from ..simulation.phantom.spine import draw_spine
 from ..simulation.phantom.vertebra import LEVELS, SpineSettings
 from ..simulation.random_fields import Mask
 from ..training.evaluation import Case
-from ..ui.child_process import LIBRARY
+from ..ui.child_process import LIBRARY, STAND_BY
 from .methods.trained import spread
 
 
@@ -135,6 +136,7 @@ PARTS = {
         ("output/tables.py", "write_json"),
     ),
 }
+REST_SECONDS = 1.0
 WHOLE = ("job.py", "run")
 LOADING = ("job.py", "_loaded")  # imports torch, then loads the weights
 # As `python -m cProfile`, but by the processor's time.
@@ -182,12 +184,28 @@ class Timing:
     peak_mib: float
 
 
-def run(job: SegmentProcess) -> Timing:
-    """One process; raises RuntimeError where it fails."""
-    command = [sys.executable, "-m", "hideseekseg", *job.words(), "--json-lines"]
-    began = time.monotonic()
-    process = subprocess.Popen(command, env=job.environment(), stdout=subprocess.PIPE, text=True)
+def run(job: SegmentProcess, ready: bool = False) -> Timing:
+    """One process; raises RuntimeError where it fails.
+
+    ``ready``: it stands by before the time begins, as in the panel and the browser, which ask for
+    no picture.
+    """
+    words = [*job.words(), "--json-lines", *(["--no-picture"] if ready else [])]
+    command = [sys.executable, "-m", "hideseekseg", *([STAND_BY] if ready else words)]
+    began, before = time.monotonic(), 0.0
+    process = subprocess.Popen(
+        command,
+        env=job.environment(),
+        stdin=subprocess.PIPE if ready else None,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
+    if ready and process.stdin is not None:
+        before = _at_rest(process.pid)
+        began = time.monotonic()
+        process.stdin.write(json.dumps(words) + "\n")
+        process.stdin.close()
     first, high_water = float("nan"), 0.0
     for line in process.stdout:
         # While it runs: afterwards our own memory would be in what is told of its.
@@ -196,7 +214,21 @@ def run(job: SegmentProcess) -> Timing:
             first = time.monotonic() - began
     usage = _ended_well(process)
     seconds = time.monotonic() - began
-    return Timing(seconds, first, usage.processor, high_water or usage.peak_mib)
+    return Timing(seconds, first, usage.processor - before, high_water or usage.peak_mib)
+
+
+def _at_rest(pid: int) -> float:
+    """Wait until a process computes no more; return its seconds of the processor until then."""
+    before = -1.0
+    while (spent := _processor_seconds(pid)) != before:
+        before = spent
+        time.sleep(REST_SECONDS)
+    return spent
+
+
+def _processor_seconds(pid: int) -> float:
+    words = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _ended_well(process: subprocess.Popen[Any]) -> Usage:

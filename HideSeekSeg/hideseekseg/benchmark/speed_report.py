@@ -162,6 +162,10 @@ def _spine(plan: SpeedPlan, say: Say) -> Data:
         name: {"timing": asdict(best(timings[name])), "split": split(version)}
         for name, version in versions.items()
     }
+    if Path("/proc/self/stat").exists():
+        stood = best([run(job, ready=True) for _ in range(plan.repeats)])
+        say(f"whole spine, by a process that stood by: {stood.seconds:.1f} s")
+        data["standing by"] = asdict(stood)
     if plan.before is not None:
         run(job)  # its result is in the folder again
     found = counts(job.out)
@@ -199,7 +203,8 @@ def _schedule_agreement(plan: SpeedPlan, model: Model, crops: Crops, say: Say) -
 
 
 NO_GPU = "not measured on a GPU"
-LESS_TIME, SPINE_SECONDS, FIRST_SECONDS, PEAK_MIB = 10_000, 15, 3, 2048
+LESS_TIME, SPINE_SECONDS, PEAK_MIB = 10_000, 15, 2048
+FIRST_SECONDS, PROCESSOR_SECONDS = 2, 6
 IDENTICAL, SCORE_DIFFERENCE, DICE_LOSS = 0.98, 0.03, 0.01
 
 
@@ -242,16 +247,16 @@ def _targets(data: Data) -> Iterator[str]:
         f"whole spine in 3D: {counts['vertebrae']} vertebrae, {counts['slices']} slices,"
         f" {counts['with findings']} with findings; process and start included"
     )
-    measured = f"{spine['seconds']:.1f} s by the clock, {spine['processor']:.1f} s of the processor"
+    measured = f"{spine['seconds']:.1f} s by the clock"
     yield _row(what, f"{SPINE_SECONDS} s", measured, spine["seconds"] <= SPINE_SECONDS)
+    yield _processor_row("the same", spine)
     yield f"| the same on one NVIDIA GPU | 1 s | {NO_GPU} | |"
-    first = spine["first"]
-    yield _row(
-        "first vertebra's result after the start of the process",
-        f"{FIRST_SECONDS} s",
-        f"{first:.1f} s by the clock",
-        first <= FIRST_SECONDS,
-    )
+    yield _first_row("first vertebra's result after the start of the process", spine)
+    if stood := data.get("standing by"):
+        yield _first_row(
+            "the same after the click, where a process stands by (both windows)", stood
+        )
+        yield _processor_row(f"that run, {stood['seconds']:.1f} s by the clock", stood)
     peak = spine["peak_mib"]
     yield _row(
         "peak memory of that run", f"{PEAK_MIB / 1024:.0f} GiB", f"{peak:.0f} MiB", peak <= PEAK_MIB
@@ -275,6 +280,21 @@ def _targets(data: Data) -> Iterator[str]:
         f"not lower by more than {DICE_LOSS}",
         f"{own['dice']:.3f} against {exact['dice']:.3f}",
         own["dice"] >= exact["dice"] - DICE_LOSS,
+    )
+
+
+def _first_row(what: str, timing: Data) -> str:
+    first = timing["first"]
+    return _row(what, f"{FIRST_SECONDS} s", f"{first:.1f} s by the clock", first <= FIRST_SECONDS)
+
+
+def _processor_row(what: str, timing: Data) -> str:
+    spent = timing["processor"]
+    return _row(
+        what,
+        f"{PROCESSOR_SECONDS} s of the processor",
+        f"{spent:.1f} s of the processor",
+        spent <= PROCESSOR_SECONDS,
     )
 
 
