@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from hideseekseg.model.classifier import LinearClassifier
 from hideseekseg.model.profile import Architecture, Decision
 from hideseekseg.model.weights import load_model, save_model
 from hideseekseg.simulation.simulate import Recipe, draw_sample, simulate
+from hideseekseg.training import trainer
 from hideseekseg.training.dataset import Slices, bent, encode_all, load_slices, make_batch
 from hideseekseg.training.losses import EDITING_TIMES, Supervision, decoder_loss, draw_times
 from hideseekseg.training.train import (
@@ -40,9 +41,11 @@ from hideseekseg.training.trainer import (
     Losses,
     TrainingProgress,
     TrainingStage,
+    claim,
     learning_rate,
     run_stage,
     seconds_spent,
+    step_kept,
 )
 
 QUICK = TrainingSettings(encoder_steps=6, decoder_steps=6, encoder_batch=8, decoder_batch=8)
@@ -305,6 +308,71 @@ def test_resumed_with_another_look_at_validation_keeps_all_figures(tmp_path: Pat
         rows = list(csv.DictReader(file))
     assert [row["of others"] for row in rows] == ["", "0.5", ""]
     assert all(float(row["error"]) > 0 for row in rows)
+
+
+PATIENT = replace(LINE, steps=1000, learning_rate=0.004, average=0.5, patience=150, gain=-1)
+
+
+def off(averaged: nn.Module) -> dict[str, float]:
+    """Least on the way of the line's first weight from where it begins to 1, and not at its end."""
+    assert isinstance(averaged, Line)
+    return {"error of others": abs(float(averaged.linear.weight[0, 0]) - 0.8)}
+
+
+def fit_patiently(
+    stage: TrainingStage, folder: Path, should_stop: Callable[[], bool] = lambda: False
+) -> tuple[float, list[int]]:
+    """Return the error of what was kept, and the steps at which something was told."""
+    folder.mkdir(exist_ok=True)
+    line, told = new_line(), []
+    kept = run_stage(
+        *(stage, line, line.parameters(), line_losses(line), folder),
+        lambda now: told.append(now.step),
+        should_stop,
+        measure=off,
+    )
+    return off(kept)["error of others"], told
+
+
+def test_stage_ends_when_validation_gains_no_more_and_keeps_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "MEASURE_EVERY", 50)
+    least, told = fit_patiently(PATIENT, tmp_path)
+    with (tmp_path / "line-losses.csv").open(encoding="utf-8") as file:
+        errors = [float(row["error of others"]) for row in csv.DictReader(file)]
+    best = int(np.argmin(errors))
+    assert 0 < best < len(errors) - 1, "the best is on the way"
+    assert least == pytest.approx(errors[best])
+    assert told[-1] == told[best] + 150 < PATIENT.steps
+    assert step_kept(tmp_path, "line") == told[best]
+    assert fit_patiently(PATIENT, tmp_path) == (least, []), "it is over"
+    last, told = fit_patiently(replace(PATIENT, patience=None), tmp_path / "impatient")
+    assert told[-1] == PATIENT.steps and last > 2 * least
+    assert step_kept(tmp_path / "impatient", "line") is None
+
+
+@pytest.mark.parametrize("steps", [1000, 270])
+def test_best_weights_outlive_a_stop_and_are_kept_at_any_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    monkeypatch.setattr(trainer, "MEASURE_EVERY", 50)
+    stage = replace(PATIENT, steps=steps)
+    expected, _ = fit_patiently(stage, tmp_path / "undisturbed")
+    for calls in (120, 60, 30):
+        with pytest.raises(KeyboardInterrupt):
+            fit_patiently(stage, tmp_path / "stopped", stop_after(calls))
+    assert fit_patiently(stage, tmp_path / "stopped")[0] == expected
+    kept = [step_kept(tmp_path / name, "line") for name in ("undisturbed", "stopped")]
+    assert kept[0] == kept[1] is not None
+
+
+def test_training_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    settings = asdict(TrainingSettings())
+    claim(tmp_path, "slices", {k: v for k, v in settings.items() if k not in trainer.LATER})
+    claim(tmp_path, "slices", settings)
+    with pytest.raises(InputError, match=r"compiled false \(now true\)"):
+        claim(tmp_path, "slices", {**settings, "compiled": True})
 
 
 def test_finished_stage_is_not_repeated(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from helpers.models import tiny_model
 from helpers.vertebrae import plain_vertebra, scanned
 from hideseekseg.cli.main import main
 from hideseekseg.imaging.volume import Volume, to_sitk
+from hideseekseg.model.autoencoder import DiffusionAutoencoder
+from hideseekseg.model.classifier import LinearClassifier
 from hideseekseg.model.profile import Confidence
 from hideseekseg.model.weights import load_model, save_model
 from hideseekseg.simulation.simulate import Recipe, simulate
@@ -274,6 +276,11 @@ def test_benchmark_writes_what_it_prints(
         ),
         (("train", "slices", "--start", "missing"), "cannot be read"),
         (("train", "slices", "--start", "tiny"), "tiny: has another architecture"),
+        (
+            ("train", "slices", "--start", "other", "--supervision", "twins"),
+            "other: has another crop, another scale of intensities than what is to be trained",
+        ),
+        (("train", "slices", "--patience", "500"), "--patience: needs --validation"),
         (("tune", "tiny", "whole", "--draws", "2"), "tiny: edits by rendering"),
         (("benchmark", "accuracy", "whole", "--weights", "missing"), "cannot be read"),
     ],
@@ -285,6 +292,8 @@ def test_benchmark_writes_what_it_prints(
         "shared",
         "no start",
         "other start",
+        "start of other pictures",
+        "patience",
         "draws",
         "benchmark",
     ],
@@ -305,6 +314,15 @@ def test_bad_input_is_one_line_before_anything_is_computed(
     rendering = replace(tiny.profile.schedule, edit="render")
     profile = replace(tiny.profile, schedule=rendering)
     save_model("tiny", tiny.autoencoder, tiny.classifier, profile)
+    if "other" in command:
+        compact = DiffusionAutoencoder(COMPACT.architecture)
+        latent = COMPACT.architecture.latent
+        classifier = LinearClassifier(
+            torch.ones(latent), 0.0, torch.zeros(latent), torch.ones(latent)
+        )
+        crop = replace(COMPACT.geometry, pixel_mm=(1.0, 1.0))
+        scale = replace(COMPACT.intensity, width=100.0)
+        save_model("other", compact, classifier, replace(COMPACT, geometry=crop, intensity=scale))
     assert run((*command, "--out", "nothing")) == 2
     said = capsys.readouterr()
     assert said.err.count("\n") == 1 and said.err.startswith("hideseekseg: ")

@@ -132,6 +132,13 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
         help="compute in bfloat16 on the CPU too: faster where it has instructions for it",
     )
     add(
+        "--patience",
+        type=count,
+        metavar="N",
+        help="end encoder and decoder N steps after their best look at VALIDATION (one in 500"
+        " steps), and keep the best weights (default: the last ones)",
+    )
+    add(
         "--compile",
         action="store_true",
         help="compile the networks for a minute or two: then a GPU has half the work",
@@ -165,6 +172,7 @@ def _train(args: argparse.Namespace) -> int:
             seed=args.seed,
             seconds=args.seconds,
             bfloat16=args.bfloat16,
+            patience=args.patience,
             compiled=args.compile,
         )
         job = Training(

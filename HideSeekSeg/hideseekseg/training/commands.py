@@ -40,6 +40,7 @@ from .trainer import (
     open_team,
     seconds_spent,
     stage_teller,
+    step_kept,
     steps_done,
 )
 
@@ -222,6 +223,8 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
     if not team.is_main:
         return None
     facts |= {"seconds": round(seconds_spent(job.out))}
+    kept = {stage: step_kept(job.out, stage) for stage in ("encoder", "decoder")}
+    facts |= {f"{stage} kept after": step for stage, step in kept.items() if step is not None}
     profile = replace(trained.profile, provenance={**trained.profile.provenance, **facts})
     save_model(weights, trained.autoencoder, trained.classifier, profile, half=True)
     loss_curves(job.out, job.out / "losses.png")
@@ -272,6 +275,8 @@ def _require(slices: Slices, job: Training) -> None:
         )
     if job.start is None and not job.settings.encoder_steps:
         raise InputError("--encoder-steps 0", "needs --start: there is no encoder to keep")
+    if job.settings.patience is not None and job.validation is None:
+        raise InputError("--patience", "needs --validation: what is to gain there?")
 
 
 def _start(job: Training, profile: Profile) -> tuple[Model | None, TrainingSettings]:
@@ -279,8 +284,16 @@ def _start(job: Training, profile: Profile) -> tuple[Model | None, TrainingSetti
     if job.start is None:
         return None, job.settings
     model = load_model(job.start)
-    if model.profile.architecture != profile.architecture:
-        raise InputError(job.start, "has another architecture than what is to be trained")
+    own = model.profile
+    known = replace(own.geometry, central_slices=profile.geometry.central_slices)
+    parts = {
+        "another architecture": own.architecture == profile.architecture,
+        "another crop": known == profile.geometry,
+        "another scale of intensities": own.intensity == profile.intensity,
+        "other timesteps": own.schedule.timesteps == profile.schedule.timesteps,
+    }
+    if differ := [name for name, same in parts.items() if not same]:
+        raise InputError(job.start, f"has {', '.join(differ)} than what is to be trained")
     return model, replace(job.settings, start=model.hash)
 
 
@@ -465,7 +478,8 @@ def run_calibrate(
 def loss_curves(folder: Path, path: Path) -> Path:
     """Draw the losses of all stages in a training folder, one panel each, in their order.
 
-    What was measured on validation has points where that was done, and an AUC an axis of its own.
+    What was measured on validation has points where that was done, and an AUC an axis of its own; a
+    line stands where the weights that were kept were best.
     """
     from matplotlib.figure import Figure
 
@@ -486,6 +500,9 @@ def loss_curves(folder: Path, path: Path) -> Path:
             beside = axes.twinx() if name.endswith("AUC") else axes
             lines += beside.plot(*zip(*looks), "k.--", label=name)
             beside.set_ylabel("AUC" if beside is not axes else "loss")
+        kept = step_kept(folder, table.stem.replace("-losses", ""))
+        if kept is not None:
+            lines.append(axes.axvline(kept, color="k", linewidth=0.8, label="kept"))
         axes.legend(handles=lines, frameon=False, loc="center right")
     save_figure(path, figure)
     return path

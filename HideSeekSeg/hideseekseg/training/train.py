@@ -100,6 +100,7 @@ class TrainingSettings:
     start: str | None = None  # hash of the weights that were gone on from
     seconds: float | None = None  # that end either stage even before its steps do
     bfloat16: bool = False  # on the CPU too, where it is float32 otherwise
+    patience: int | None = None  # steps without gain on validation after which a stage ends
     compiled: bool = False  # networks compiled for the device: minutes to begin with, then faster
 
 
@@ -209,6 +210,7 @@ def _train_encoder(
         settings.seed,
         seconds=settings.seconds,
         bfloat16=settings.bfloat16,
+        patience=settings.patience,
     )
     averaged = run(
         stage, module, module.parameters(), losses, measure=measure if validation else None
@@ -256,6 +258,8 @@ def _train_decoder(
         settings.seed + 1,
         seconds=settings.seconds,
         bfloat16=settings.bfloat16,
+        patience=settings.patience,
+        gain=-1,
     )
     # The error of an edit is known where its twin is.
     unknown = settings.supervision == "twins" and validation is not None and validation.label_only

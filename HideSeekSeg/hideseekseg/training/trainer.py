@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,10 @@ def stage_teller(say: Say) -> Callable[[TrainingProgress], None]:
     return tell
 
 
+# Settings that earlier versions did not write down, and what their trainings had.
+LATER: dict[str, Any] = {"compiled": False, "patience": None}
+
+
 def claim(folder: Path, content: str, settings: Mapping[str, Any]) -> None:
     """Write down what a training was begun with, or refuse to go on with something else.
 
@@ -157,7 +161,7 @@ def claim(folder: Path, content: str, settings: Mapping[str, Any]) -> None:
         with atomic(path) as temporary:
             temporary.write_text(json.dumps(asked, indent=1), encoding="utf-8")
         return
-    begun = read_object(path)
+    begun = {**LATER, **read_object(path)}
     differ = [
         _differing(name, begun.get(name), asked.get(name))
         for name in dict.fromkeys((*asked, *begun))
@@ -198,7 +202,8 @@ class TrainingStage:
     ``seconds``, where given, end the stage even before its steps do; the learning rate falls
     accordingly, so that such a run is not repeatable to the last digit.  ``bfloat16`` lets
     convolutions and products compute in bfloat16, as CUDA always does: about a quarter faster on a
-    CPU that has instructions for it.
+    CPU that has instructions for it.  ``patience``, where given, ends the stage so many steps after
+    its best look at the validation set; ``gain`` is 1 where more is better there, else -1.
     """
 
     name: str
@@ -210,6 +215,20 @@ class TrainingStage:
     seconds: float | None = None
     checkpoint_seconds: float = 180.0
     bfloat16: bool = False
+    patience: int | None = None
+    gain: int = 1
+
+
+@dataclass(frozen=True)
+class Best:
+    """The averaged weights that were best on the validation set so far.
+
+    ``value`` is the first figure that was measured, times the stage's ``gain``.
+    """
+
+    value: float
+    step: int
+    weights: dict[str, Tensor]
 
 
 def share_done(stage: TrainingStage, step: int, spent: float) -> float:
@@ -244,10 +263,10 @@ def run_stage(
     ``STAGE-checkpoint.pt``, the losses ``STAGE-losses.csv``.  Stops early (checkpoint written,
     KeyboardInterrupt raised) when ``should_stop`` says so in any process of the ``team``, whose
     leader alone writes and tells of progress.  ``measure`` gives figures of the
-    averaged weights on other data, told and kept beside the losses.
+    averaged weights on other data, told and kept beside the losses.  With the stage's ``patience``
+    the weights are those that were best by the first of them, whatever ended the stage.
     """
     parameters = list(trained)
-    measured: dict[str, float] = {}
     optimiser = torch.optim.AdamW(
         parameters,
         stage.learning_rate,
@@ -258,10 +277,11 @@ def run_stage(
     averaged = copy.deepcopy(module).eval().requires_grad_(False)
     checkpoint = folder / f"{stage.name}-checkpoint.pt"
     history: list[dict[str, float]] = []
-    first, spent = _resume(checkpoint, module, averaged, optimiser, history)
+    first, spent, best = _resume(checkpoint, module, averaged, optimiser, history)
     began, saved, recent = time.monotonic(), time.monotonic(), []
     module.train()
-    over = share_done(stage, first, spent) >= 1
+    looks = _Looks(stage, measure, best)
+    over = share_done(stage, first, spent) >= 1 or looks.gain_no_more(first)
     reduced = stage.bfloat16 or team.device.type == "cuda"
     for step in range(first, first if over else stage.steps):
         for group in optimiser.param_groups:
@@ -282,9 +302,8 @@ def run_stage(
         last = _is_last(stage, step, spent + now, team)
         if (step + 1) % 50 == 0 or last:
             mean = _means(recent, team)
-            if measure and (not measured or (step + 1) % MEASURE_EVERY == 0 or last):
-                measured = measure(averaged)
-            mean |= measured
+            last = team.any(looks.look(averaged, step + 1, last)) or last
+            mean |= looks.figures
             history.append({"step": step + 1, **mean})
             recent = []
             left = _seconds_left(stage, step + 1, step + 1 - first, now, spent)
@@ -296,12 +315,45 @@ def run_stage(
         ):
             saved = time.monotonic()
             done = {"step": step + 1, "seconds": spent + saved - began}
-            _save(checkpoint, done, module, averaged, optimiser, history)
+            _save(checkpoint, done, module, averaged, optimiser, history, looks.best)
         if stopping:
             raise KeyboardInterrupt
         if last:
             break
+    if looks.best is not None:
+        averaged.load_state_dict(looks.best.weights)
     return averaged
+
+
+@dataclass
+class _Looks:
+    """The looks at the validation set: the ``figures`` of the last one, and the ``best`` weights.
+
+    The best ones are kept where the stage has ``patience``, none else.
+    """
+
+    stage: TrainingStage
+    measure: Callable[[nn.Module], dict[str, float]] | None
+    best: Best | None
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def look(self, averaged: nn.Module, step: int, last: bool) -> bool:
+        """Measure the weights, if it is time, and return whether they have gained long enough."""
+        regular = step % MEASURE_EVERY == 0 or last
+        if self.measure is None or not (regular or not self.figures):
+            return False
+        self.figures = self.measure(averaged)
+        if self.stage.patience is None or not regular:  # else a run that was resumed has more looks
+            return False
+        value = self.stage.gain * next(iter(self.figures.values()))
+        if self.best is None or value > self.best.value:
+            weights = {name: t.cpu().clone() for name, t in averaged.state_dict().items()}
+            self.best = Best(value, step, weights)
+        return self.gain_no_more(step)
+
+    def gain_no_more(self, step: int) -> bool:
+        patience, best = self.stage.patience, self.best
+        return patience is not None and best is not None and step - best.step >= patience
 
 
 def _is_last(stage: TrainingStage, step: int, spent: float, team: ProcessGroup) -> bool:
@@ -336,17 +388,22 @@ def _resume(
     averaged: nn.Module,
     optimiser: torch.optim.Optimizer,
     history: list[dict[str, float]],
-) -> tuple[int, float]:
-    """Load the checkpoint where there is one; gives the first step to do, and seconds spent."""
+) -> tuple[int, float, Best | None]:
+    """Load the checkpoint where there is one.
+
+    Gives the first step to do, seconds spent, and the best weights where these are kept.
+    """
     if not checkpoint.exists():
-        return 0, 0.0
+        return 0, 0.0, None
     state = _load(checkpoint)
     try:
         module.load_state_dict(state["module"])
         averaged.load_state_dict(state["averaged"])
         optimiser.load_state_dict(state["optimiser"])
         history += as_type(list[dict[str, float]], state["history"])
-        return as_type(int, state["step"]), as_type(float, state["seconds"])
+        kept = state.get("best")
+        best = Best(**kept) if kept is not None else None
+        return as_type(int, state["step"]), as_type(float, state["seconds"]), best
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(checkpoint, f"{_FOREIGN}: {first_line(error)}") from error
 
@@ -390,6 +447,16 @@ def steps_done(folder: Path, stage: str) -> int | None:
         raise InputError(table, "is not a table of losses") from error
 
 
+def step_kept(folder: Path, stage: str) -> int | None:
+    """Return after which step the weights that a stage kept were best on validation, if it knows.
+
+    Raises InputError where its checkpoint is damaged.
+    """
+    checkpoint = folder / f"{stage}-checkpoint.pt"
+    best = _load(checkpoint).get("best") if checkpoint.exists() else None
+    return int(best["step"]) if isinstance(best, dict) else None
+
+
 def _seconds_of(checkpoint: Path) -> float:
     seconds = _load(checkpoint).get("seconds")
     if not isinstance(seconds, float):
@@ -404,6 +471,7 @@ def _save(
     averaged: nn.Module,
     optimiser: torch.optim.Optimizer,
     history: list[dict[str, float]],
+    best: Best | None,
 ) -> None:
     state = {
         **done,
@@ -411,6 +479,7 @@ def _save(
         "averaged": averaged.state_dict(),
         "optimiser": optimiser.state_dict(),
         "history": history,
+        "best": None if best is None else vars(best),
     }
     with atomic(checkpoint) as temporary:
         torch.save(state, temporary)
