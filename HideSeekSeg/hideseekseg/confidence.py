@@ -251,7 +251,7 @@ def with_stability(
     stable = []
     for lesion in lesions:
         again = found[0] if lesion.type == "lytic" else found[1]
-        shares = again[:, lesion.mask(shape)].mean(axis=1)
+        shares = again[:, lesion.whole(shape)].mean(axis=1)
         stable.append(replace(lesion, stability=float((shares >= FOUND_AGAIN).mean())))
     return stable
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,24 +18,30 @@ from scipy import ndimage
 from .anatomy.crop import Mask, to_ct
 from .findings import LESION_TYPES, Candidate, LesionType, SliceCandidate
 from .imaging.volume import Grid, Volume, measure_patch
+from .model.profile import Decision
 
 LEAST_OVERLAP = 1 / 3
 LEAST_CHANGE, LEAST_CONTRAST = 0.02, 0.1  # in units of x
 GAP, RING = np.ones((1, 3, 3)), np.ones((1, 7, 7))  # surroundings: two pixels, one away from it
 SURFACE, SURFACE_PIXELS = np.ones((1, 3, 3)), 2  # what lies so near to it is at the surface
 MOST_LOGIT, LEAST_P = 7.0, 1e-6
+STRONG = 90  # percentile of the change in a candidate that stands for it, whatever its size
 LESION_SLICES = 3  # neighbouring slices whose mean P stands for the vertebra
 
 
 @dataclass(frozen=True)
 class Lesion3D:
-    """Candidates of one type that continue each other from slice to slice."""
+    """Candidates of one type that continue each other from slice to slice.
+
+    ``outline`` (S, P, I) is what of them is drawn; None where that is all of them.
+    """
 
     type: LesionType
     parts: tuple[SliceCandidate, ...]
 
     probability: float | None = None
     stability: float | None = None
+    outline: Mask | None = None
 
     @property
     def score(self) -> float:
@@ -61,7 +67,11 @@ class Lesion3D:
         return tuple(sorted({p.slice for p in self.parts}))
 
     def mask(self, shape: tuple[int, int, int]) -> Mask:
-        """All parts in one array (S, P, I)."""
+        """Return the lesion as it is drawn (S, P, I)."""
+        return self.whole(shape) if self.outline is None else self.outline
+
+    def whole(self, shape: tuple[int, int, int]) -> Mask:
+        """All parts in one array (S, P, I): what hide and seek reveals."""
         whole = np.zeros(shape, bool)
         for part in self.parts:
             whole[part.slice] |= part.mask
@@ -91,6 +101,42 @@ def join_slices(parts: Sequence[SliceCandidate], min_slices: int = 1) -> list[Le
     return sorted(kept, key=lambda lesion: -lesion.score)
 
 
+def lesions_of(
+    parts: Sequence[SliceCandidate], difference: npt.NDArray[np.float32], decision: Decision
+) -> list[Lesion3D]:
+    """Group the scored candidates of one vertebra's slices into lesions, and outline each.
+
+    ``difference`` (S, P, I) is edit minus reconstruction, with the slices that the parts count.
+    """
+    return outlined(join_slices(parts, decision.min_slices), difference, decision)
+
+
+def outlined(
+    lesions: Sequence[Lesion3D], difference: npt.NDArray[np.float32], decision: Decision
+) -> list[Lesion3D]:
+    """Draw each lesion where it changed by at least ``outline_share`` of its strong change.
+
+    Candidates reach as far as anything changes, so that hide and seek hides all of a lesion: a
+    faint rim of bone around it is shown and hidden with it, but is not part of it.  Pieces of fewer
+    than ``min_pixels`` voxels that this cuts off are not drawn.
+    """
+    if decision.outline_share == 0:
+        return list(lesions)
+    smooth = (0, decision.smooth_pixels, decision.smooth_pixels)
+    change = ndimage.gaussian_filter(difference, smooth) if any(smooth) else difference
+    drawn = []
+    for lesion in lesions:
+        whole = lesion.whole((change.shape[0], change.shape[1], change.shape[2]))
+        own = change if lesion.type == "lytic" else -change
+        strong = float(np.percentile(own[whole], STRONG))
+        pieces, count = ndimage.label(whole & (own >= decision.outline_share * strong))
+        sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+        sizes[0] = 0
+        kept = sizes >= min(decision.min_pixels, sizes.max())
+        drawn.append(replace(lesion, outline=np.asarray(kept[pieces] & (pieces > 0))))
+    return drawn
+
+
 def _overlap(a: SliceCandidate, b: SliceCandidate) -> bool:
     shared = int((a.mask & b.mask).sum())
     return shared > 0 and shared >= LEAST_OVERLAP * min(int(a.mask.sum()), int(b.mask.sum()))
@@ -113,7 +159,8 @@ def measure(
     counts = dict.fromkeys(LESION_TYPES, 0)
     body_voxels = int(body.sum())
     for lesion in lesions:
-        patch = to_ct(lesion.mask(crop_grid.shape), crop_grid, ct.grid, body)
+        mask = lesion.mask(crop_grid.shape)
+        patch = to_ct(mask, crop_grid, ct.grid, body)
         if patch is None:
             continue
         counts[lesion.type] += 1
@@ -131,7 +178,7 @@ def measure(
                 box_lps=size.box_lps,
                 share_of_body=int(patch.array.sum()) / body_voxels,
                 mean_hu=float(ct.array[patch.box][patch.array].mean()) if hounsfield else None,
-                slices=lesion.slices,
+                slices=tuple(int(s) for s in np.flatnonzero(mask.any(axis=(1, 2)))),
                 diameter_mm=size.diameter_mm,
                 p_all=lesion.mean_p("p_all"),
                 p_hidden=lesion.mean_p("p_hidden"),
@@ -167,7 +214,7 @@ def candidate_features(
     they stay the same where a scan's scale of HU is only known by and large.  What lies at the
     surface of the body is often degeneration of a disc or joint.
     """
-    mask = lesion.mask((body.shape[0], body.shape[1], body.shape[2]))
+    mask = lesion.whole((body.shape[0], body.shape[1], body.shape[2]))
     sign = 1.0 if lesion.type == "lytic" else -1.0
     middle, dense = np.percentile(x[body], [50, 95])
     bone = max(float(dense - middle), LEAST_CONTRAST)

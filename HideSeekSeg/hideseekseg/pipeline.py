@@ -58,7 +58,7 @@ from .findings import (
 )
 from .imaging.volume import Volume
 from .inputs import CheckedInputs
-from .lesions import join_slices, measure, p_of_vertebra
+from .lesions import lesions_of, measure, p_of_vertebra
 from .model.inference import is_out_of_memory
 from .model.profile import Profile
 from .model.weights import Model, on_cpu, scheduled
@@ -369,10 +369,10 @@ def _analyse(job: _Job, ct: Volume, tell: Tell, model: Model) -> Analysed:
         latents=known.latents if known else None,
     )
     view, body, start = close_up(ct, site.body)
-    lesions = join_slices(_parts(seen, slices), model.profile.decision.min_slices)
+    difference = np.zeros(crop.image.shape, np.float32)
+    difference[slices] = seen.difference
+    lesions = lesions_of(_parts(seen, slices), difference, model.profile.decision)
     if known and known.calibrated:
-        difference = np.zeros(crop.image.shape, np.float32)
-        difference[slices] = seen.difference
         lesions = with_probabilities(
             lesions, x[:, 0].numpy(), difference, crop.body, known.p, model.profile
         )

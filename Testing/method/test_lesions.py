@@ -14,8 +14,8 @@ from helpers.vertebrae import cylinder, grid_around, tilted
 from hideseekseg.anatomy.crop import crop_grid
 from hideseekseg.findings import Candidate, LesionType
 from hideseekseg.imaging.volume import Grid, Volume
-from hideseekseg.lesions import SliceCandidate, join_slices, measure
-from hideseekseg.model.profile import Geometry
+from hideseekseg.lesions import SliceCandidate, join_slices, lesions_of, measure
+from hideseekseg.model.profile import Decision, Geometry
 
 ALIGNED = Geometry("aligned", 48, slice_mm=1.6, body_pixels=40.0)
 GRID = grid_around((0.9, 0.9, 1.5), Rotation.from_rotvec([0.2, 0.1, -0.1]).as_matrix())
@@ -74,6 +74,55 @@ def test_order_of_the_parts_does_not_matter(order: list[int]) -> None:
         return [(j.type, round(j.score, 12), j.mask((8, 48, 48)).tobytes()) for j in joined]
 
     assert outcome([parts[n] for n in order]) == outcome(parts)
+
+
+SHAPE = (20, 48, 48)
+
+
+def bump(type: LesionType, top: float) -> np.ndarray:
+    """A change that falls from its middle to the sides of ``part(n, (14, 26))``, with no grain."""
+    rows, columns = np.mgrid[:48, :48]
+    falls = np.exp(-(((rows - 19.5) / 5.0) ** 2) - ((columns - 24.5) / 4.0) ** 2)
+    plain = np.broadcast_to(np.asarray(top * falls, np.float32), SHAPE)
+    return plain if type == "lytic" else -plain
+
+
+@pytest.mark.parametrize("type", ["lytic", "blastic"])
+@given(st.floats(0.15, 1.5), st.sampled_from([0.0, 1.0]))
+def test_outline_is_where_most_changed_whatever_the_strength(
+    type: LesionType, top: float, smooth: float
+) -> None:
+    parts = [part(n, (14, 26), 0.1 * n, type) for n in range(8, 12)]
+    decision = Decision(outline_share=0.4, smooth_pixels=smooth)
+    change = bump(type, top)
+    [lesion], [plain] = lesions_of(parts, change, decision), join_slices(parts)
+    drawn, whole = lesion.mask(SHAPE), plain.mask(SHAPE)
+    assert 0.2 * whole.sum() < drawn.sum() < 0.9 * whole.sum()
+    assert not (drawn & ~whole).any()
+    assert np.abs(change[drawn]).min() >= 0.99 * np.abs(change[whole & ~drawn]).max()
+    np.testing.assert_array_equal(lesion.whole(SHAPE), whole)
+    assert (lesion.score, lesion.slices) == (plain.score, plain.slices)
+    [other] = lesions_of(parts, bump(type, 2 * top), decision)
+    np.testing.assert_array_equal(other.mask(SHAPE), drawn)
+
+
+def test_outline_has_no_specks_and_leaves_slices_where_little_changed() -> None:
+    change = bump("lytic", 1.0).copy()
+    change[8], change[10, 14, 29] = 0.01, 1.0
+    parts = [part(n, (14, 26)) for n in range(8, 12)]
+    [lesion] = lesions_of(parts, change, Decision(outline_share=0.4, min_pixels=5))
+    assert not lesion.mask(SHAPE)[8].any() and not lesion.mask(SHAPE)[10, 14, 29]
+    [candidate] = measure([lesion], "T10", WHERE, CT, BODY, hounsfield=True)
+    assert candidate.slices == (9, 10, 11)
+    assert candidate.volume_mm3 == pytest.approx(
+        lesion.mask(SHAPE).sum() * WHERE.voxel_mm3, rel=0.15
+    )
+
+
+def test_without_a_share_all_that_was_revealed_is_drawn() -> None:
+    parts = [part(n, (14, 26)) for n in range(8, 12)]
+    [lesion] = lesions_of(parts, bump("lytic", 1.0), Decision(outline_share=0.0))
+    np.testing.assert_array_equal(lesion.mask(SHAPE), lesion.whole(SHAPE))
 
 
 def measured() -> tuple[Candidate, ...]:

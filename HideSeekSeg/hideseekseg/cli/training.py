@@ -285,6 +285,12 @@ def add_observed(parser: argparse.ArgumentParser) -> None:
     add("--floor", type=share, metavar="X", help="least change of a pixel in a candidate")
     add("--slice-gate", type=share, metavar="P", help="least P(malignant) of an edited slice")
     add("--min-slices", type=whole(1, 9), metavar="N", help="least slices of a candidate")
+    add(
+        "--outline",
+        type=share,
+        metavar="X",
+        help="outline a lesion where it changed by this share of its strong change",
+    )
 
 
 def observed(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -299,6 +305,7 @@ def observed(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
         "blastic_floor": args.floor,
         "gate_p": args.slice_gate,
         "min_slices": args.min_slices,
+        "outline_share": args.outline,
     }
     parts = {"schedule": schedule, "decision": decision}
     return {

@@ -175,6 +175,8 @@ class Decision:
     ``min_pixels``.  ``baseline``: the score's zero is P of the healthy edit ("edit", the paper) or
     P with every candidate hidden ("hidden").  ``least_span``: the smallest difference of P that
     counts as a whole in the score.  Lesions on fewer than ``min_slices`` slices are dropped.
+    ``outline_share``: a lesion is outlined where its change is at least so much of its own strong
+    change (``lesions.outlined``); 0 outlines all of its candidates' pixels (the paper).
     ``threshold``: scores above it are kept.
     """
 
@@ -188,6 +190,7 @@ class Decision:
     baseline: Literal["edit", "hidden"] = "edit"
     least_span: Share = 1e-6
     min_slices: Count = 1
+    outline_share: Share = 0.0
     threshold: Share = 0.5
 
 

@@ -28,7 +28,7 @@ from ..confidence import (
 from ..errors import InputError
 from ..files import atomic, read_object
 from ..findings import LESION_TYPES, LesionType
-from ..lesions import Lesion3D, candidate_features, join_slices, log_odds, p_of_vertebra
+from ..lesions import Lesion3D, candidate_features, lesions_of, log_odds, p_of_vertebra
 from ..model.profile import FEATURES, Confidence, Decision
 from ..model.weights import Model
 from ..plain_data import as_type
@@ -44,9 +44,9 @@ LIKELY = 0.2  # least attribution score of a candidate whose stability is worth 
 class SeenCandidate:
     """A candidate and how it lies to the true lesions of its type.
 
-    It has its attribution score, its ``FEATURES`` (the vertebra's log odds open), its size in
-    voxels, how many of them are truly of its type, and its IoU with each true lesion of it.
-    ``stability`` where it was asked for.
+    It has its attribution score, its ``FEATURES`` (the vertebra's log odds open), the size of its
+    outline in voxels, how many of them are truly of its type, and its IoU with each true lesion of
+    it.  ``stability`` where it was asked for.
     """
 
     type: LesionType
@@ -143,7 +143,7 @@ def _candidates(
     proposals = propose(healthy, case.body, decision)
     scored = hide_and_seek(latents, healthy, proposals, model)
     difference, x = healthy.difference, case.x[:, 0].numpy()
-    lesions = join_slices(scored, decision.min_slices)
+    lesions = lesions_of(scored, difference, decision)
     if stability:
         likely = sum(lesion.attribution_score > LIKELY for lesion in lesions)
         reference = latents.reference[:1]

@@ -21,7 +21,7 @@ from scipy import ndimage, stats
 from ..attribution import Edit, Latents, edit, encode, hide_and_seek, propose
 from ..errors import InputError
 from ..findings import LESION_TYPES, LesionType
-from ..lesions import Lesion3D, SliceCandidate, join_slices, p_of_vertebra
+from ..lesions import Lesion3D, SliceCandidate, lesions_of, p_of_vertebra
 from ..model.profile import Decision, Profile
 from ..model.weights import Model
 from ..simulation.random_fields import Mask
@@ -295,12 +295,12 @@ def edit_case(case: Case, model: Model) -> Edited:
 
 def detect(seen: Edited, model: Model) -> Detections:
     """Take steps 3 and 4, and join; ``model.profile.decision`` is what is being tried."""
-    return join(seen, scored_parts(seen, model), model.profile.decision.min_slices)
+    return join(seen, scored_parts(seen, model), model.profile.decision)
 
 
-def join(seen: Edited, parts: Sequence[SliceCandidate], min_slices: int) -> Detections:
-    """Join alone."""
-    lesions = join_slices(parts, min_slices)
+def join(seen: Edited, parts: Sequence[SliceCandidate], decision: Decision) -> Detections:
+    """Join and outline alone."""
+    lesions = lesions_of(parts, seen.healthy.difference, decision)
     return Detections(seen.case, tuple(lesions), p_of_vertebra(seen.latents.p.numpy()))
 
 
@@ -393,10 +393,9 @@ def tune(
             scored[floor] = [scored_parts(one, _with(model, decision)) for one in gated]
             progress(number * (len(FLOORS) + 1) + len(scored), total)
         for min_slices in MIN_SLICES:
-            lytic, blastic = (_best_floor(gated, scored, kind, min_slices) for kind in LESION_TYPES)
-            decision = replace(
-                start, lytic_floor=lytic, blastic_floor=blastic, min_slices=min_slices
-            )
+            tried = replace(start, min_slices=min_slices)
+            lytic, blastic = (_best_floor(gated, scored, kind, tried) for kind in LESION_TYPES)
+            decision = replace(tried, lytic_floor=lytic, blastic_floor=blastic)
             parts = scored[lytic]
             if lytic != blastic:
                 parts = [scored_parts(one, _with(model, decision)) for one in gated]
@@ -406,12 +405,12 @@ def tune(
 
 
 def _best_floor(
-    seen: Sequence[Edited], scored: dict[float, Scored], kind: LesionType, min_slices: int
+    seen: Sequence[Edited], scored: dict[float, Scored], kind: LesionType, decision: Decision
 ) -> float:
     """Return the floor that serves a type best, each with the threshold that suits it."""
     values = {}
     for floor, parts in scored.items():
-        found = [join(one, own, min_slices) for one, own in zip(seen, parts)]
+        found = [join(one, own, decision) for one, own in zip(seen, parts)]
         values[floor] = max(_worth(found, kind, threshold) for threshold in THRESHOLDS)
     return max(values, key=lambda floor: values[floor])
 
@@ -419,7 +418,7 @@ def _best_floor(
 def _best_threshold(
     seen: Sequence[Edited], parts: Scored, decision: Decision
 ) -> tuple[float, Decision]:
-    found = [join(one, own, decision.min_slices) for one, own in zip(seen, parts)]
+    found = [join(one, own, decision) for one, own in zip(seen, parts)]
     values = [
         sum(_worth(found, kind, threshold) for kind in LESION_TYPES) for threshold in THRESHOLDS
     ]

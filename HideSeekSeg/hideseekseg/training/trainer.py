@@ -161,7 +161,8 @@ def claim(folder: Path, content: str, settings: Mapping[str, Any]) -> None:
         with atomic(path) as temporary:
             temporary.write_text(json.dumps(asked, indent=1), encoding="utf-8")
         return
-    begun = {**LATER, **read_object(path)}
+    later = {name: value for name, value in LATER.items() if name in asked}
+    begun = {**later, **read_object(path)}
     differ = [
         _differing(name, begun.get(name), asked.get(name))
         for name in dict.fromkeys((*asked, *begun))

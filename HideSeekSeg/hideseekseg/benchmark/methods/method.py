@@ -12,7 +12,7 @@ from scipy import ndimage
 from ...attribution import Latents, encode, propose
 from ...confidence import vertebra_probability, with_probabilities
 from ...findings import LESION_TYPES, LesionType
-from ...lesions import Lesion3D, SliceCandidate, join_slices, log_odds, p_of_vertebra
+from ...lesions import Lesion3D, SliceCandidate, join_slices, lesions_of, log_odds, p_of_vertebra
 from ...model.weights import Model
 from ...simulation.random_fields import Field, Mask
 from ...training.evaluation import MIN_SLICES, Case, Edited, edit_case, scored_parts
@@ -130,7 +130,7 @@ class HideAndSeek:
             parts = [SliceCandidate(c.slice, c.type, c.mask, 1.0) for c in proposals.candidates]
         if not self.pooled:
             parts = [part for part in parts if part.score > decision.threshold]
-        lesions = join_slices(parts, decision.min_slices)
+        lesions = lesions_of(parts, seen.healthy.difference, decision)
         confidence = self.model.profile.confidence
         if not confidence.known:
             return lesions, p_of_vertebra(seen.latents.p.numpy())
