@@ -219,6 +219,22 @@ def draw(node: Any, identity: str, edge: int) -> None:
     slicer.util.updateSegmentBinaryLabelmapFromArray(array, node, identity, ct)
 
 
+def test_lesion_that_was_erased_has_no_size_until_it_is_drawn_again(review: Any) -> None:
+    controller = review.controller
+    node, wanted = controller.results.node, 125 * GRID.voxel_mm3
+    [before] = [item for item in controller.review.items if item.id == "T10-1"]
+    for edge, volume in ((0, 0.0), (5, wanted)):
+        controller.leave()
+        draw(node, "T10-1", edge)
+        controller.enter()
+        [item] = [item for item in controller.review.items if item.id == "T10-1"]
+        assert item.volume_mm3 == pytest.approx(volume)
+        assert (item.diameter_mm is None) == (edge == 0)
+        if edge == 0:
+            assert item.centroid_lps == before.centroid_lps and item.mean_hu is None
+            assert review.rows[0][4] == "", "no size is shown"
+
+
 def test_edited_outlines_reach_list_and_table(review: Any) -> None:
     controller = review.controller
     node, table = controller.results.node, controller.results.tableNode

@@ -82,13 +82,16 @@ def burden_of(review: Review, accepted: Sequence[Item]) -> list[Burden]:
 
 
 def measured_item(
-    item: Item, patch: Patch, ct_grid: Grid, hounsfield: npt.NDArray[Any] | None = None
+    item: Item, patch: Patch | None, ct_grid: Grid, hounsfield: npt.NDArray[Any] | None = None
 ) -> Item:
-    """Return the item with volume, place, diameter and HU of its voxels (at least one).
+    """Return the item with volume, place, diameter and HU of its voxels.
 
+    Without a voxel it has no size, and stays where it was.
     ``hounsfield`` (K, J, I) is the CT, None where it is not at hand: the mean then stays that of
     the run, and is not known where the outline is another one.
     """
+    if patch is None:
+        return replace(item, volume_mm3=0.0, diameter_mm=None, mean_hu=None)
     size = measure_patch(patch, ct_grid)
     mean = item.mean_hu
     if abs(size.volume_mm3 - item.volume_mm3) > ct_grid.voxel_mm3 / 2:

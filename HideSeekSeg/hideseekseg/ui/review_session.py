@@ -103,8 +103,8 @@ class ReviewSession:
         patches = self.results.patches(known) if known else {}
         hounsfield = self.results.hounsfield() if known else None
         touched, changed = edited & before.keys(), False
-        for identity, patch in patches.items():
-            item = known[identity]
+        for identity, item in known.items():
+            patch = patches.get(identity)  # None: nothing is drawn any more
             new = measured_item(item, patch, self.results.grid, hounsfield)
             moved = _moved(item, new, self.results.grid.voxel_mm3)
             touched |= {identity} if moved else set()
