@@ -120,10 +120,10 @@ def outlined(
     faint rim of bone around it is shown and hidden with it, but is not part of it.  Pieces of fewer
     than ``min_pixels`` voxels that this cuts off are not drawn.
     """
-    if decision.outline_share == 0:
+    if not lesions or decision.outline_share == 0:
         return list(lesions)
-    smooth = (0, decision.smooth_pixels, decision.smooth_pixels)
-    change = ndimage.gaussian_filter(difference, smooth) if any(smooth) else difference
+    smooth = decision.smooth_pixels
+    change = ndimage.gaussian_filter(difference, (0, smooth, smooth))
     drawn = []
     for lesion in lesions:
         whole = lesion.whole((change.shape[0], change.shape[1], change.shape[2]))
@@ -133,7 +133,7 @@ def outlined(
         sizes = np.bincount(pieces.ravel(), minlength=count + 1)
         sizes[0] = 0
         kept = sizes >= min(decision.min_pixels, sizes.max())
-        drawn.append(replace(lesion, outline=np.asarray(kept[pieces] & (pieces > 0))))
+        drawn.append(replace(lesion, outline=np.asarray(kept[pieces])))
     return drawn
 
 

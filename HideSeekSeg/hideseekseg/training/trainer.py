@@ -341,7 +341,7 @@ class _Looks:
     def look(self, averaged: nn.Module, step: int, last: bool) -> bool:
         """Measure the weights, if it is time, and return whether they have gained long enough."""
         regular = step % MEASURE_EVERY == 0 or last
-        if self.measure is None or not (regular or not self.figures):
+        if self.measure is None or (self.figures and not regular):
             return False
         self.figures = self.measure(averaged)
         if self.stage.patience is None or not regular:  # else a run that was resumed has more looks
