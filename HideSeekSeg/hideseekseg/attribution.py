@@ -21,6 +21,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from .findings import LesionType, SliceCandidate
+from .lesions import continued
 from .model.inference import (
     BATCH,
     encoded,
@@ -92,8 +93,8 @@ class Attribution:
     """The results of all five steps on N slices, free of tensors.
 
     ``p`` and ``p_after`` (N,) before and after the edit; ``edited``, ``difference`` and ``changed``
-    (N, H, W), the last as in ``Proposals``; ``scored`` holds every candidate, ``selected`` those
-    above the profile's threshold.
+    (N, H, W), the last as in ``Proposals``; ``scored`` holds the candidates that were revealed,
+    ``selected`` those above the profile's threshold.
     """
 
     p: npt.NDArray[np.float64]
@@ -112,15 +113,19 @@ def attribute(
     batch: int = BATCH,
     on_progress: OnProgress | None = None,
     latents: Latents | None = None,
+    min_slices: int = 1,
 ) -> Attribution:
     """Run the five steps on N >= 1 slices of one vertebra or of many.
 
-    ``latents`` of step 1 where they are known already.
+    ``latents`` of step 1 where they are known already.  Candidates that do not continue over
+    ``min_slices`` slices are hidden with the others, but not scored: no lesion will be made of
+    them.
     """
     if latents is None:
         latents = encode(images, model, batch, on_progress)
     healthy = edit(images, latents, model, batch, on_progress)
     proposals = propose(healthy, bodies, model.profile.decision)
+    proposals = _continuing(proposals, min_slices)
     scored = hide_and_seek(latents, healthy, proposals, model, batch, on_progress)
     scored = with_hidden(scored, latents, healthy, model, batch, on_progress)
     return Attribution(
@@ -204,6 +209,12 @@ def propose(healthy: Edit, bodies: Mask, decision: Decision) -> Proposals:
             for mask in _components(pixels, decision.min_pixels):
                 candidates.append(Proposal(i, kind, mask, float(difference[mask].mean())))
     return Proposals(tuple(candidates), changed)
+
+
+def _continuing(proposals: Proposals, min_slices: int) -> Proposals:
+    """Return the candidates that continue over enough slices; all changed pixels stay."""
+    kept = {id(c) for group in continued(proposals.candidates, min_slices) for c in group}
+    return replace(proposals, candidates=tuple(c for c in proposals.candidates if id(c) in kept))
 
 
 def hide_and_seek(
@@ -295,7 +306,7 @@ def changed_pixels(
     difference: npt.NDArray[np.float32], body: Mask, decision: Decision
 ) -> dict[LesionType, Mask]:
     """Return the changed pixels (H, W) of each type in one slice's edit minus reconstruction."""
-    if decision.smooth_pixels > 0:
+    if decision.smooth_pixels > 0 and difference.any():
         difference = ndimage.gaussian_filter(difference, decision.smooth_pixels)
     return {
         "lytic": _standing_out(difference, body, decision.candidate_quantile, decision.lytic_floor),

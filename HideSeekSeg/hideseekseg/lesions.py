@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,20 @@ SURFACE, SURFACE_PIXELS = np.ones((1, 3, 3)), 2  # what lies so near to it is at
 MOST_LOGIT, LEAST_P = 7.0, 1e-6
 STRONG = 90  # percentile of the change in a candidate that stands for it, whatever its size
 LESION_SLICES = 3  # neighbouring slices whose mean P stands for the vertebra
+
+
+class OnSlice(Protocol):
+    """What stands on one slice: of one type, with a mask (P, I)."""
+
+    @property
+    def slice(self) -> int: ...
+    @property
+    def type(self) -> LesionType: ...
+    @property
+    def mask(self) -> Mask: ...
+
+
+Part = TypeVar("Part", bound=OnSlice)
 
 
 @dataclass(frozen=True)
@@ -83,22 +98,24 @@ def join_slices(parts: Sequence[SliceCandidate], min_slices: int = 1) -> list[Le
 
     Those that stand on fewer than ``min_slices`` slices are noise and dropped.
     """
+    lesions = [Lesion3D(own[0].type, tuple(own)) for own in continued(parts, min_slices)]
+    return sorted(lesions, key=lambda lesion: -lesion.score)
+
+
+def continued(parts: Sequence[Part], min_slices: int = 1) -> list[list[Part]]:
+    """Group what continues each other from slice to slice, and stands on so many at least."""
     group = list(range(len(parts)))
     for a, first in enumerate(parts):
         for b, second in enumerate(parts):
             if (
                 second.slice == first.slice + 1
                 and second.type == first.type
-                and _overlap(first, second)
+                and _overlap(first.mask, second.mask)
             ):
                 old, new = group[b], group[a]
                 group = [new if g == old else g for g in group]
-    joined = [
-        Lesion3D(parts[g].type, tuple(p for p, own in zip(parts, group) if own == g))
-        for g in dict.fromkeys(group)
-    ]
-    kept = [lesion for lesion in joined if len(lesion.slices) >= min_slices]
-    return sorted(kept, key=lambda lesion: -lesion.score)
+    joined = [[part for part, own in zip(parts, group) if own == g] for g in dict.fromkeys(group)]
+    return [own for own in joined if len({part.slice for part in own}) >= min_slices]
 
 
 def lesions_of(
@@ -137,9 +154,9 @@ def outlined(
     return drawn
 
 
-def _overlap(a: SliceCandidate, b: SliceCandidate) -> bool:
-    shared = int((a.mask & b.mask).sum())
-    return shared > 0 and shared >= LEAST_OVERLAP * min(int(a.mask.sum()), int(b.mask.sum()))
+def _overlap(a: Mask, b: Mask) -> bool:
+    shared = int((a & b).sum())
+    return shared > 0 and shared >= LEAST_OVERLAP * min(int(a.sum()), int(b.sum()))
 
 
 def measure(

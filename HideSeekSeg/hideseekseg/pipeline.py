@@ -367,6 +367,7 @@ def _analyse(job: _Job, ct: Volume, tell: Tell, model: Model) -> Analysed:
         _gated(model, known),
         on_progress=tell,
         latents=known.latents if known else None,
+        min_slices=model.profile.decision.min_slices,
     )
     view, body, start = close_up(ct, site.body)
     difference = np.zeros(crop.image.shape, np.float32)

@@ -29,6 +29,7 @@ from hideseekseg.attribution import (
     with_hidden,
 )
 from hideseekseg.findings import SliceCandidate
+from hideseekseg.lesions import join_slices
 from hideseekseg.model.profile import Decision
 from hideseekseg.model.sampling import ddim_invert, ddim_render
 from hideseekseg.model.weights import Model
@@ -326,6 +327,24 @@ def test_same_input_same_output_whatever_the_batch_and_the_neighbours(
     np.testing.assert_allclose(small.edited, whole.edited, atol=tolerance)
     np.testing.assert_allclose(first.edited, whole.edited[:2], atol=tolerance)
     assert whole.selected == select(whole.scored, model.profile.decision.threshold)
+
+
+@pytest.mark.parametrize("min_slices", [1, 2, 3])
+def test_what_no_slice_continues_is_not_scored_and_the_lesions_stay(min_slices: int) -> None:
+    """Hidden it is, as before: so the others' scores are the same."""
+    model, images = tiny_model(), tiny_images(6)
+    bodies = np.ones((6, 16, 16), bool)
+    every = attribute(images, bodies, model)
+    kept = attribute(images, bodies, model, min_slices=min_slices)
+    before = join_slices(every.scored, min_slices)
+    after = join_slices(kept.scored, min_slices)
+    assert (len(kept.scored) < len(every.scored)) == (min_slices > 1)
+    assert len(kept.scored) == sum(len(lesion.parts) for lesion in after)
+    assert np.array_equal(kept.changed, every.changed)
+    assert [lesion.slices for lesion in after] == [lesion.slices for lesion in before]
+    for one, other in zip(after, before, strict=True):
+        assert np.array_equal(one.whole((6, 16, 16)), other.whole((6, 16, 16)))
+        assert one.score == pytest.approx(other.score, abs=1e-5)
 
 
 def test_the_edit_brings_p_down() -> None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ..findings import BodySource
-from ..imaging.volume import Grid, Volume, bounding_box, resample
+from ..imaging.volume import Grid, Volume, bounding_box, resample, triple
 from .crop import as_crop_axes, body_axes
 from .vertebra_frame import (
     PATIENT_AXES,
@@ -51,6 +51,7 @@ OPENING = 0.4  # radius of the opening, as a share of the body's largest inscrib
 ROOT_MM = 2.5  # what may stand out beyond the opening at the wall, where processes begin
 OSTEOPHYTE_SLOPE = 0.5  # and how much more for each mm before it, where only osteophytes do
 BODY_ONLY_SHARE = 0.97  # a mask of which less than 3 % would be cut off is a body
+AROUND_CORE = 6  # voxels of the working grid
 SPECK_SHARE = 0.05
 SMALLEST_OVERLAP = 0.1
 CUT_SHARE = 0.05
@@ -268,9 +269,15 @@ def _without_roots(solid: Mask, room: npt.NDArray[np.float64]) -> Mask:
 
 
 def _nearer(core: Mask, rest: Mask, work: Grid, grid: Grid) -> Mask:
-    """Return where (voxels of ``grid``) the core is nearer than the rest of the working solid."""
+    """Return where (voxels of ``grid``) the core is nearer than the rest of the working solid.
+
+    Nothing beyond ``AROUND_CORE`` is: distances in the whole solid would take several times longer.
+    """
+    box = bounding_box(core, margin=AROUND_CORE)
+    core, rest = core[box], rest[box]
     if not rest.any():
         return np.ones(grid.shape, bool)
     to_core, to_rest = (ndimage.distance_transform_edt(~part) for part in (core, rest))
-    nearer = Volume((to_rest - to_core).astype(np.float32), work)
+    near_core = work.cut([s.start for s in box], triple(core.shape))
+    nearer = Volume((to_rest - to_core).astype(np.float32), near_core)
     return np.asarray(resample(nearer, grid, fill=-1.0).array > np.float32(0))

@@ -131,9 +131,10 @@ def _middle_surface_slope(local: Floats, bin_mm: float = 2.5) -> Floats | None:
     """
     bins = np.floor((local[:, 1:] - local[:, 1:].min(axis=0)) / bin_mm).astype(int)
     column = bins[:, 0] * (bins[:, 1].max() + 1) + bins[:, 1]
-    order = np.lexsort((local[:, 0], column))
-    _, first, count = np.unique(column[order], return_index=True, return_counts=True)
-    top, bottom = local[order[first], 0], local[order[first + count - 1], 0]
+    order = np.argsort(column, kind="stable")
+    _, first = np.unique(column[order], return_index=True)
+    heights = local[order, 0]
+    top, bottom = np.minimum.reduceat(heights, first), np.maximum.reduceat(heights, first)
     full = bottom - top >= 0.8 * np.percentile(bottom - top, 75)
     if full.sum() < 6:
         return None

@@ -7,8 +7,7 @@ patient lies.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,6 +32,9 @@ RECONSIDERED = 12
 # The coarse look may miss a hole as small as this: then every tilt is looked at in full.
 CLEAR_CANAL_MM2 = 150.0
 SMALLEST_CANAL_MM2 = 60.0
+# Neighbours of a pixel in a stack of pictures that have nothing to do with each other.
+WITHIN_A_VIEW = np.zeros((3, 3, 3), bool)
+WITHIN_A_VIEW[1] = ndimage.generate_binary_structure(2, 1)
 # The walls beside the canal: so far before and behind its middle, so far to the left and right.
 WALL_MM, BESIDE_MM = 4.0, 16.0
 PATIENT_AXES = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
@@ -85,20 +87,20 @@ def find_frame(
     points = _positions(solid, work) - centre
     coarse = _thinned(points)
     superior, area = _search(
-        lambda axes: _hole(points, axes)[0],
+        lambda axes: _hole_areas(points, axes),
         reference,
-        glance=lambda axes: _hole(coarse, axes, COARSE * STEP_MM)[0],
+        glance=lambda axes: _hole_areas(coarse, axes, COARSE * STEP_MM),
     )
     if area >= SMALLEST_CANAL_MM2:
         seen_along = axes_of(superior, reference[1])
-        behind = _hole(points, seen_along)[1]
+        behind = _middle_of_hole(points, seen_along)
         height = _height_of_canal(points, seen_along, behind)
         return Frame(centre, axes_of(superior, behind), centre + behind + height * superior)
     normals, areas = _normals(solid, work)
 
-    def facing(axes: npt.NDArray[np.float64]) -> float:
+    def facing(axes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         # The power lets a surface count within some 20 degrees of the axis.
-        return float(areas @ (((((normals @ axes[0]) ** 2) ** 2) ** 2) ** 2))
+        return np.array([areas @ (((((normals @ one[0]) ** 2) ** 2) ** 2) ** 2) for one in axes])
 
     superior, _ = _search(facing, reference)
     return Frame(centre, axes_of(superior, reference[1]), None)
@@ -137,7 +139,7 @@ def working_grid(mask: Mask, grid: Grid, frame: Frame) -> Grid:
 
     Index k grows superior, j posterior, i left; the frame's centre is a voxel centre.
     """
-    extent = frame.coordinates(_positions(mask, grid)) / STEP_MM
+    extent = frame.coordinates(grid.lps(_ends_of_rows(mask)[:, ::-1])) / STEP_MM
     low = np.floor(extent.min(axis=0) - MARGIN_MM / STEP_MM)
     high = np.ceil(extent.max(axis=0) + MARGIN_MM / STEP_MM)
     matrix = np.eye(4)
@@ -145,6 +147,14 @@ def working_grid(mask: Mask, grid: Grid, frame: Frame) -> Grid:
     matrix[:3, 3] = frame.lps(low * STEP_MM)
     k, j, i = (int(n) for n in high - low + 1)
     return Grid((k, j, i), matrix)
+
+
+def _ends_of_rows(mask: Mask) -> npt.NDArray[np.intp]:
+    """Return the first and last voxel (n, 3: k, j, i) of each row: the rest lies between them."""
+    k, j = np.nonzero(mask.any(axis=2))
+    rows = mask[k, j]
+    first, last = rows.argmax(axis=1), mask.shape[2] - 1 - rows[:, ::-1].argmax(axis=1)
+    return np.concatenate([np.stack([k, j, i], axis=1) for i in (first, last)])
 
 
 def solid_on(work: Grid, mask: Mask, grid: Grid) -> Mask:
@@ -166,7 +176,8 @@ def _thickest(depth: npt.NDArray[np.float64], grid: Grid) -> Vector:
     return grid.lps(nearest[::-1])
 
 
-Score = Callable[[npt.NDArray[np.float64]], float]
+# How well each of several views does; axes (n, 3, 3) as of ``Frame.axes``.
+Score = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
 
 
 def _search(
@@ -177,19 +188,22 @@ def _search(
     With ``glance``, a cheap stand-in, only the coarse tilts that do best by it are looked at,
     unless none of them shows a clear canal.
     """
-    axes = functools.partial(axes_of, behind=reference[1])
+
+    def views(tilts: Sequence[Vector]) -> npt.NDArray[np.float64]:
+        return np.array([axes_of(tilt, reference[1]) for tilt in tilts])
+
     coarse = [_tilted(reference[0], reference, f, s) for f in FORWARD for s in SIDEWAYS]
     chosen = coarse
     if glance is not None:
-        order = np.argsort([-glance(axes(tilt)) for tilt in coarse], kind="stable")
+        order = np.argsort(-glance(views(coarse)), kind="stable")
         chosen = [coarse[n] for n in np.sort(order[:RECONSIDERED])]
-    scores = [look(axes(tilt)) for tilt in chosen]
-    if chosen is not coarse and max(scores) < CLEAR_CANAL_MM2:
-        chosen, scores = coarse, [look(axes(tilt)) for tilt in coarse]
+    scores = look(views(chosen))
+    if chosen is not coarse and scores.max() < CLEAR_CANAL_MM2:
+        chosen, scores = coarse, look(views(coarse))
     best = chosen[int(np.argmax(scores))]
     fine = [best, *(_tilted(best, reference, f, s) for f in FINE for s in FINE)]
-    scores = [max(scores), *(look(axes(tilt)) for tilt in fine[1:])]
-    return fine[int(np.argmax(scores))], max(scores)
+    scores = np.append(scores.max(), look(views(fine[1:])))
+    return fine[int(np.argmax(scores))], float(scores.max())
 
 
 def _tilted(
@@ -199,36 +213,67 @@ def _tilted(
     return np.asarray(tilted / np.linalg.norm(tilted))
 
 
-def _shadow(
+def _shadows(
     points: npt.NDArray[np.float64], axes: npt.NDArray[np.float64], step: float
-) -> tuple[Mask, int]:
-    """Return what points (n, 3, mm) cover, seen along the superior axis, and the origin's index.
+) -> tuple[Mask, tuple[int, int]]:
+    """Return what points (n, 3, mm) cover, seen along superior axes, and where the origin is.
 
-    The picture's axes are posterior and left, its pixels ``step`` mm wide, with a free rim.
+    ``axes`` (v, 3, 3) are those of each view.  The pictures (v, H, W) run along posterior and left,
+    their pixels are ``step`` mm wide, with a free rim; the origin is one of their pixels.
     """
-    pixels = np.rint(points @ (axes[1:].T / step)).astype(np.intp)
-    origin = int(np.abs(pixels).max()) + 1
-    width = 2 * origin + 1
-    covered = np.zeros(width * width, bool)
-    covered[(pixels[:, 0] + origin) * width + (pixels[:, 1] + origin)] = True
-    return covered.reshape(width, width), origin
+    row, column = (np.rint((axes[:, a] / step) @ points.T).astype(np.intp) for a in (1, 2))
+    origin = 1 - int(row.min()), 1 - int(column.min())
+    height, width = int(row.max()) + origin[0] + 2, int(column.max()) + origin[1] + 2
+    covered = np.zeros((len(axes), height * width), bool)
+    pixels = (row + origin[0]) * width + (column + origin[1])
+    covered[np.arange(len(axes))[:, None], pixels] = True
+    return covered.reshape(-1, height, width), origin
 
 
-def _hole(
+@dataclass(frozen=True)
+class _Holes:
+    """The largest hole behind the origin in each of several shadows (v, H, W).
+
+    ``labels`` are those of all that is not covered; ``largest`` (v,) is the hole's, ``pixels`` (v,)
+    its size, 0 where there is none; ``origin`` is a pixel.
+    """
+
+    labels: npt.NDArray[np.int32]
+    largest: npt.NDArray[np.intp]
+    pixels: npt.NDArray[np.intp]
+    origin: tuple[int, int]
+
+
+def _holes(points: npt.NDArray[np.float64], axes: npt.NDArray[np.float64], step: float) -> _Holes:
+    """Find the holes in the shadows of points (n, 3, mm), as of ``_shadows``."""
+    covered, origin = _shadows(points, axes, step)
+    labels, count = ndimage.label(~covered, WITHIN_A_VIEW)
+    flat = labels.ravel()
+    sizes = np.bincount(flat, minlength=count + 1)
+    rows = np.broadcast_to(np.arange(covered.shape[1])[:, None], covered.shape).ravel()
+    behind = np.bincount(flat, rows, count + 1) > origin[0] * sizes
+    sizes = np.where(behind, sizes, 0)
+    sizes[labels[:, 0, 0]] = 0  # what lies around the vertebra
+    sizes[0] = 0
+    # Labels are counted from view to view, and each view has one: its rim is free.
+    last = labels.max(axis=(1, 2))
+    first = np.append(0, last[:-1]) + 1
+    largest = np.array([a + int(np.argmax(sizes[a : b + 1])) for a, b in zip(first, last)])
+    return _Holes(labels, largest, sizes[largest], origin)
+
+
+def _hole_areas(
     points: npt.NDArray[np.float64], axes: npt.NDArray[np.float64], step: float = STEP_MM
-) -> tuple[float, Vector]:
-    """Return area (mm2) and middle (mm) of the largest hole behind the origin in the shadow."""
-    covered, origin = _shadow(points, axes, step)
-    labels, n = ndimage.label(~covered)
-    sizes = np.bincount(labels.ravel(), minlength=n + 1)
-    sizes[[0, labels[0, 0]]] = 0
-    for label in np.argsort(-sizes, kind="stable"):
-        if sizes[label] == 0:
-            break
-        middle = np.argwhere(labels == label).mean(axis=0) - origin
-        if middle[0] > 0:
-            return float(sizes[label]) * step**2, step * middle @ axes[1:]
-    return 0.0, axes[1]
+) -> npt.NDArray[np.float64]:
+    """Return the area (mm2) of the largest hole behind the origin in each shadow, 0 for none."""
+    return np.asarray(_holes(points, axes, step).pixels * step**2, np.float64)
+
+
+def _middle_of_hole(points: npt.NDArray[np.float64], axes: npt.NDArray[np.float64]) -> Vector:
+    """Return the middle (mm) of the largest hole behind the origin in one shadow, which has one."""
+    holes = _holes(points, axes[None], STEP_MM)
+    middle = np.argwhere(holes.labels[0] == holes.largest[0]).mean(axis=0) - holes.origin
+    return np.asarray(STEP_MM * middle @ axes[1:])
 
 
 def _height_of_canal(

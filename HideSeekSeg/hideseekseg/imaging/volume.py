@@ -309,10 +309,11 @@ def _span(points: npt.NDArray[np.float64]) -> float:
 
 def bounding_box(mask: Mask, margin: int = 0) -> Box:
     """Return the smallest box around the mask, grown by ``margin`` voxels inside the array."""
-    box = []
-    for axis in range(3):
-        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        stop = min(int(hit[-1]) + 1 + margin, mask.shape[axis])
+    section = np.asarray(mask.any(axis=0))
+    box: list[slice] = []
+    for hits in (mask.any(axis=(1, 2)), section.any(axis=1), section.any(axis=0)):
+        hit = np.flatnonzero(hits)
+        stop = min(int(hit[-1]) + 1 + margin, mask.shape[len(box)])
         box.append(slice(max(int(hit[0]) - margin, 0), stop))
     return box[0], box[1], box[2]
 

@@ -57,12 +57,11 @@ class DiffusionAutoencoder(nn.Module):
     def encode(self, x: Tensor, reference: Tensor | None = None) -> Tensor:
         """Images x (N, 1, H, W) to latents z (N, latent); ``reference`` as in ``relative``."""
         # While it learns, the encoder sees both ways round by chance, and one is half the work.
-        if self.architecture.mirrored and not self.encoder.training:
-            both = None if reference is None else torch.cat([reference, reference])
-            one, other = self.encoder(torch.cat([x, x.flip(-1)]), both)[0].chunk(2)
-            mean: Tensor = (one + other) / 2
-            return mean
-        z: Tensor = self.encoder(x, reference)[0]
+        both = self.architecture.mirrored and not self.encoder.training
+        z: Tensor = self.encoder(x, reference, both)[0]
+        if both:
+            one, other = z.chunk(2)
+            z = (one + other) / 2
         return z
 
     def forward(self, x_t: Tensor, t: Tensor, z: Tensor) -> Tensor:
@@ -108,13 +107,20 @@ class SemanticEncoder(nn.Module):
                 nn.Flatten(),
             )
 
-    def forward(self, x: Tensor, reference: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Images x (N, 1, H, W) to latents z (N, latent), and the change seen, as below."""
-        maps, coarse = self.features(x, reference)
+    def forward(
+        self, x: Tensor, reference: Tensor | None = None, both: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Images x (N, 1, H, W) to latents z (N, latent), and the change seen, as below.
+
+        ``both``: of the images, and then of the same turned upside down (2 N).
+        """
+        maps, coarse = self.features(x, reference, both)
         change = self.change_seen(maps)
         return self.pooled(maps, coarse, change), change
 
-    def features(self, x: Tensor, reference: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
+    def features(
+        self, x: Tensor, reference: Tensor | None = None, both: bool = False
+    ) -> tuple[list[Tensor], Tensor]:
         """Return the last map of each level, finest first, and the middle block's (N, C, h, w)."""
         channels = [x]
         if self.architecture.contrast:
@@ -122,6 +128,8 @@ class SemanticEncoder(nn.Module):
         if self.architecture.context:
             channels.append(relative(x, reference))
         x = torch.cat(channels, dim=1)
+        # Turned here, as medians of a picture do not depend on which way up it is.
+        x = torch.cat([x, x.flip(-1)]) if both else x
         h = functional.pixel_unshuffle(x, self.architecture.patch)
         maps = []
         for stage in self.input_blocks:
