@@ -21,7 +21,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from .findings import LesionType, SliceCandidate
-from .lesions import continued
+from .lesions import continued, smoothed
 from .model.inference import (
     BATCH,
     encoded,
@@ -306,8 +306,7 @@ def changed_pixels(
     difference: npt.NDArray[np.float32], body: Mask, decision: Decision
 ) -> dict[LesionType, Mask]:
     """Return the changed pixels (H, W) of each type in one slice's edit minus reconstruction."""
-    if decision.smooth_pixels > 0 and difference.any():
-        difference = ndimage.gaussian_filter(difference, decision.smooth_pixels)
+    difference = smoothed(difference, decision)
     return {
         "lytic": _standing_out(difference, body, decision.candidate_quantile, decision.lytic_floor),
         "blastic": _standing_out(

@@ -197,7 +197,7 @@ class Evidence:
     inferior.  ``difference`` is edit minus reconstruction in the units of ``image``: positive where
     the method added density (lytic), negative where it took density away (blastic).  ``lytic`` and
     ``blastic`` hold all candidates; ``changed`` holds all pixels that were hidden while a candidate
-    was scored, which include specks too small to be candidates.
+    was scored: also specks too small to be candidates, and what no neighbouring slice continues.
     """
 
     image: npt.NDArray[np.float32]

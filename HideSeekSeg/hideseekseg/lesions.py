@@ -139,8 +139,7 @@ def outlined(
     """
     if not lesions or decision.outline_share == 0:
         return list(lesions)
-    smooth = decision.smooth_pixels
-    change = ndimage.gaussian_filter(difference, (0, smooth, smooth))
+    change = smoothed(difference, decision)
     drawn = []
     for lesion in lesions:
         whole = lesion.whole((change.shape[0], change.shape[1], change.shape[2]))
@@ -152,6 +151,14 @@ def outlined(
         kept = sizes >= min(decision.min_pixels, sizes.max())
         drawn.append(replace(lesion, outline=np.asarray(kept[pieces])))
     return drawn
+
+
+def smoothed(difference: npt.NDArray[np.float32], decision: Decision) -> npt.NDArray[np.float32]:
+    """Return edit minus reconstruction (..., P, I) without its noise, each slice by itself."""
+    if decision.smooth_pixels == 0 or not difference.any():
+        return difference
+    within = (decision.smooth_pixels,) * 2
+    return np.asarray(ndimage.gaussian_filter(difference, (0,) * (difference.ndim - 2) + within))
 
 
 def _overlap(a: Mask, b: Mask) -> bool:
