@@ -45,7 +45,7 @@ from hideseekseg.output.seg_nrrd import write_segmentation
 from hideseekseg.output.tables import write_json
 from hideseekseg.pacs.transfer import make_objects
 from hideseekseg.review.burden import lesion_burden
-from hideseekseg.review.review import Review, Verdict
+from hideseekseg.review.review import Reason, Review, Verdict
 
 
 class WrittenReport(HTMLParser):
@@ -81,6 +81,7 @@ class WrittenReport(HTMLParser):
 
 
 GRID = make_grid((60, 50, 60), (2.0, 2.0, 2.5))
+Verdicts = dict[str, tuple[Verdict, Reason]]
 
 
 def report(folder: Path, *more: str) -> WrittenReport:
@@ -449,7 +450,7 @@ def test_findings_that_a_reader_left_open_are_neither_new_nor_gone(
     assert {names: row[0] for names, row in said.items()} == {
         ("T11 lytic added 1", ""): f"{alone} the earlier result is not reviewed",
         ("", "T10 blastic 1"): "not compared: uncertain in this result",
-        ("", "T10 lytic 1"): "gone",
+        ("", "T10 lytic 1"): "rejected now",
         ("", "L1 lytic 1"): "not compared: not reviewed in this result",
     }
     for name in ("T10 blastic 1", "L1 lytic 1"):
@@ -458,8 +459,85 @@ def test_findings_that_a_reader_left_open_are_neither_new_nor_gone(
     said = follow_up(report(run, "--earlier", str(tmp_path)))
     assert said["L1 lytic 1", ""][0] == "not compared: no image of L1 in the earlier result"
     assert said["T10 blastic 1", ""][0] == "not compared: uncertain in the earlier result"
-    assert said["T10 lytic 1", ""][0] == "new"
+    assert said["T10 lytic 1", ""][0] == "rejected before"
     assert said["", "T11 lytic added 1"][0] == f"{alone} this result is not reviewed"
+
+
+def judged_result(folder: Path, result: Result, verdicts: Verdicts) -> None:
+    """Store a review of the patient's later scan; what is not named is accepted."""
+    result = store_result(folder, later_ct(), result)
+    review = Review(result.threshold)
+    for vertebra in result.vertebrae:
+        review.add_vertebra(vertebra)
+    for item in review.items:
+        review.judge(item.id, *verdicts.get(item.id, ("accepted", "")))
+    patches = {c.id: c.patch for v in result.vertebrae for c in v.candidates if c.patch}
+    export_accepted(folder, review, patches, GRID, result.run, "", datetime(2026, 3, 4))
+
+
+def test_what_a_reader_rejected_at_its_place_is_neither_gone_nor_new(
+    run: Path, tmp_path: Path
+) -> None:
+    """Two lesions that joined one that was rejected are both "rejected now"; no burden counts it.
+
+    One that is rejected beside one that is accepted says nothing of the lesion that this is.
+    """
+    result = make_result(GRID)
+    first, *others = result.vertebrae
+    x, y, z = body_centre(0)
+    joined = make_candidate("T10-1", "blastic", 0.95, ball(GRID, (x, y, z), 14.0), GRID)
+    x, y, z = body_centre(3)
+    beside = make_candidate("L1-2", "lytic", 0.51, ball(GRID, (x + 6, y, z), 3.0), GRID)
+    last = replace(others[-1], candidates=(*others[-1].candidates, beside))
+    later = (replace(first, candidates=(joined,)), *others[:-1], last)
+    result = replace(result, vertebrae=later)
+    no: Verdicts = {"T10-1": ("rejected", "haemangioma"), "L1-2": ("rejected", "")}
+    judged_result(tmp_path, result, no)
+    page = report(tmp_path, "--earlier", str(run))
+    said = follow_up(page)
+    for name in ("T10 blastic 1", "T10 lytic 1"):
+        state, before, *changes = said["", name]
+        assert state == "rejected now: haemangioma" and before.endswith(" mL")
+        assert not "".join(changes).strip(), "nothing became smaller"
+    assert said["L1 lytic 1", "L1 lytic 1"][0] == "there before"
+    assert len(said) == 3
+    assert "its reader rejected it" in page.text and "1 lesion (" in page.text
+    assert not [row for row in page.rows if row[:1] == ["T10"] and "blastic" in row]
+    said = follow_up(report(run, "--earlier", str(tmp_path)))
+    assert said["T10 blastic 1", ""][0] == "rejected before: haemangioma"
+
+    (tmp_path / "vertebrae" / "T10.npz").unlink()
+    said = follow_up(report(tmp_path, "--earlier", str(run)))
+    for name in ("T10 blastic 1", "T10 lytic 1"):
+        assert said["", name][0] == "not compared: no image of T10 in this result"
+
+
+def test_a_lesion_is_gone_where_another_place_was_rejected(run: Path, tmp_path: Path) -> None:
+    result = make_result(GRID)
+    *others, last = result.vertebrae
+    x, y, z = body_centre(3)
+    away = make_candidate("L1-1", "lytic", 0.8, ball(GRID, (x - 15, y, z + 8), 3.0), GRID)
+    later = (*others, replace(last, candidates=(away,)))
+    judged_result(tmp_path, replace(result, vertebrae=later), {"L1-1": ("rejected", "")})
+    page = report(tmp_path, "--earlier", str(run))
+    assert follow_up(page)["", "L1 lytic 1"][0] == "gone"
+    assert "its reader rejected it" not in page.text
+
+
+def test_one_that_may_be_the_lesion_counts_more_than_one_that_was_rejected(
+    run: Path, tmp_path: Path
+) -> None:
+    """The rejected one lies nearer, and the uncertain one within reach."""
+    result = make_result(GRID)
+    *others, last = result.vertebrae
+    x, y, z = body_centre(3)
+    near = make_candidate("L1-1", "lytic", 0.8, ball(GRID, (x, y, z), 3.0), GRID)
+    unsure = make_candidate("L1-2", "lytic", 0.7, ball(GRID, (x + 6, y, z), 3.0), GRID)
+    later = (*others, replace(last, candidates=(near, unsure)))
+    verdicts: Verdicts = {"L1-1": ("rejected", ""), "L1-2": ("uncertain", "")}
+    judged_result(tmp_path, replace(result, vertebrae=later), verdicts)
+    said = follow_up(report(tmp_path, "--earlier", str(run)))
+    assert said["", "L1 lytic 1"][0] == "not compared: uncertain in this result"
 
 
 def test_an_earlier_result_of_the_same_scan_or_a_later_study_is_refused(

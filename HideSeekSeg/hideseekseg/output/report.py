@@ -61,6 +61,11 @@ PICTURES_EXPLAINED = (
     " the CT with this finding alone left as it is, from which its attribution score was computed."
 )
 
+REJECTED_EXPLAINED = (
+    "Rejected now, or before: something was found at the lesion's place in that result as well, and"
+    " its reader rejected it. It counts in no burden, and the lesion is neither gone nor new."
+)
+
 
 @dataclass(frozen=True)
 class ReportHeading:
@@ -406,8 +411,10 @@ def _follow_up(
         _compared("the earlier result", earlier, old_images, before),
     )
     head = ("Lesion", "Earlier", "State", "Volume before", "Volume now", "Change", "Density")
-    rows = tuple(_change(change) for change in compare_results(*both))
-    blocks.append(ReportTable(head, rows))
+    changes = compare_results(*both)
+    blocks.append(ReportTable(head, tuple(_change(change) for change in changes)))
+    if any(change.rejected for change in changes):
+        blocks.append(ReportText(REJECTED_EXPLAINED))
     once = {*both[0].analysed} ^ {*both[1].analysed}
     if once:
         levels = dict.fromkeys(s.level for s in (*stored.states, *earlier.states))
@@ -426,13 +433,12 @@ def _compared(
         for item in others
         if item.level in images and (mask := _point(item, images[item.level])) is not None
     ]
-    maybe = [x for x in others if x.verdict != "rejected" and x.level not in images]
     return ComparedResult(
         name,
         _located(seen.values()),
         unseen,
         _located(not_counted),
-        {x.level for x in (*unseen, *maybe)},
+        {x.level for x in (*unseen, *(x for x in others if x.level not in images))},
         [s.level for s in _analysed_states(stored)],
         {s.level: s.reason for s in stored.states},
         stored.is_reviewed,
@@ -451,7 +457,7 @@ def _point(item: Item, evidence: Evidence) -> Mask | None:
 
 
 def _change(change: LesionChange) -> tuple[str, ...]:
-    """Return a row of the follow-up's table; what is not compared has no change."""
+    """Return a row of the follow-up's table; what is not compared, or rejected, has no change."""
     now, old = change.now, change.before
     state = "gone" if now is None else "new" if old is None else "there before"
     if now and old and now.type != old.type:
@@ -460,6 +466,10 @@ def _change(change: LesionChange) -> tuple[str, ...]:
     sizes = [_millilitres(x.volume_mm3) if x else "" for x in (old, now)]
     if change.not_compared:
         return (*names, f"not compared: {change.not_compared}", *sizes, "", "")
+    if change.rejected:
+        state = "rejected now" if now is None else "rejected before"
+        state += f": {change.rejected.reason}" if change.rejected.reason else ""
+        return (*names, state, *sizes, "", "")
     grown = f"{change.volume_mm3 / 1000:+.2f} mL"
     if now and old and old.volume_mm3:
         grown += f" ({100 * change.volume_mm3 / old.volume_mm3:+.0f} %)"

@@ -87,12 +87,14 @@ class LocatedLesion:
 class LesionChange:
     """A lesion now and before; None now where it is gone, None before where it is new.
 
-    ``not_compared`` says why a lesion that one result alone has is neither; empty where it is.
+    A lesion that one result alone has is neither where ``not_compared`` says why, and where a
+    reader ``rejected`` this candidate at its place in the other result.
     """
 
     now: Item | None
     before: Item | None
     not_compared: str = ""
+    rejected: Item | None = None
 
     @property
     def volume_mm3(self) -> float:
@@ -134,16 +136,22 @@ class ComparedResult:
 def compare_results(now: ComparedResult, before: ComparedResult) -> list[LesionChange]:
     """Return each lesion of now with the one before that it is, then those of before alone.
 
-    As ``match_lesions``; new or gone is only what the other result would have shown.
+    As ``match_lesions``; new or gone is only what the other result would have shown, and where no
+    reader rejected anything in its place.
     """
     changes = match_lesions(now.located, before.located)
     new = {id(x.now) for x in changes if x.before is None}
     gone = {id(x.before) for x in changes if x.now is None}
-    why = {
-        **_not_compared([x for x in now.located if id(x.lesion) in new], now, before),
-        **_not_compared([x for x in before.located if id(x.lesion) in gone], before, now),
-    }
-    found = [replace(x, not_compared=why.get(id(x.now or x.before), "")) for x in changes]
+    only_now = [x for x in now.located if id(x.lesion) in new]
+    only_before = [x for x in before.located if id(x.lesion) in gone]
+    why = {**_not_compared(only_now, now, before), **_not_compared(only_before, before, now)}
+    rejected = {**_rejected(only_now, before), **_rejected(only_before, now)}
+    found = []
+    for change in changes:
+        lesion = id(change.now or change.before)
+        reason = why.get(lesion, "")
+        candidate = None if reason else rejected.get(lesion)
+        found.append(replace(change, not_compared=reason, rejected=candidate))
     found += [LesionChange(x, None, _no_image(x, now)) for x in now.unseen]
     found += [LesionChange(None, x, _no_image(x, before)) for x in before.unseen]
     return found
@@ -154,7 +162,9 @@ def _not_compared(
 ) -> dict[int, str]:
     """Return why the other result cannot say whether it has each of these, by the lesion's id()."""
     found = {}
-    for change in match_lesions(lesions, other.not_counted):
+    # Those that were rejected are left out: they would take the place of one that may be a lesion.
+    maybe = [x for x in other.not_counted if x.lesion.verdict != "rejected"]
+    for change in match_lesions(lesions, maybe):
         lesion, candidate = change.now, change.before
         if lesion is None:
             continue
@@ -165,12 +175,26 @@ def _not_compared(
             why = f"{lesion.level} not analysed in {other.name}" + (f": {reason}" if reason else "")
         elif lesion.level in other.no_image:
             why = _no_image(lesion, other)
-        elif candidate is not None and candidate.verdict != "rejected":
+        elif candidate is not None:
             said = "uncertain" if candidate.verdict == "uncertain" else "not reviewed"
             why = f"{said} in {other.name}"
         elif own.reviewed and not other.reviewed and reader_alone:
             why = f"accepted by the reader alone, and {other.name} is not reviewed"
         found[id(lesion)] = why
+    return found
+
+
+def _rejected(lesions: Sequence[LocatedLesion], other: ComparedResult) -> dict[int, Item]:
+    """Return what a reader of the other result rejected at the place of these, by their id().
+
+    The nearest; one that was rejected may lie at the place of several lesions, which it joined.
+    """
+    rejected = [x for x in other.not_counted if x.lesion.verdict == "rejected"]
+    found = {}
+    for one in lesions:
+        apart = [(_apart(one, x), n) for n, x in enumerate(rejected) if _same_place(one, x)]
+        if apart:
+            found[id(one.lesion)] = rejected[min(apart)[1]].lesion
     return found
 
 
@@ -190,10 +214,8 @@ def match_lesions(
     pairs = []
     for n, new in enumerate(now):
         for m, old in enumerate(before):
-            apart = float(np.linalg.norm(np.subtract(new.place_mm, old.place_mm)))
-            sizes = [x.lesion.diameter_mm or 0.0 for x in (new, old)]
-            if new.lesion.level == old.lesion.level and apart <= max(MATCH_MM, max(sizes) / 2):
-                pairs.append((apart, n, m))
+            if _same_place(new, old):
+                pairs.append((_apart(new, old), n, m))
     known: dict[int, int] = {}
     for _, n, m in sorted(pairs):
         if n not in known and m not in known.values():
@@ -204,3 +226,13 @@ def match_lesions(
     ]
     gone = (old for m, old in enumerate(before) if m not in known.values())
     return [*changes, *(LesionChange(None, old.lesion) for old in gone)]
+
+
+def _same_place(one: LocatedLesion, other: LocatedLesion) -> bool:
+    sizes = [x.lesion.diameter_mm or 0.0 for x in (one, other)]
+    near = _apart(one, other) <= max(MATCH_MM, max(sizes) / 2)
+    return one.lesion.level == other.lesion.level and near
+
+
+def _apart(one: LocatedLesion, other: LocatedLesion) -> float:
+    return float(np.linalg.norm(np.subtract(one.place_mm, other.place_mm)))
