@@ -269,8 +269,16 @@ def test_saved_scene_comes_back_with_levels_and_evidence(
         tab.until(ACCEPTED, 1)
         tab.until_state("results_chosen", older)  # the rows come a moment before the menu
         tab.until_state("unsaved", True)
+        tab.choose_first()
+        tab.until_state("comment", "")
+        other = open_tab(browser, served.url, "#candidates tbody tr")
+        other.until_state("current", tab.state("current"))
+        other.press("c")
+        other.page.keyboard.type("of the older")  # and not left before the other ones are opened
         tab.page.select_option("#results", newer)
         tab.until(REJECTED, 0)
+        tab.page.wait_for_selector("#message:has-text('is kept with')", timeout=PATIENCE)
+        other.page.context.close()
         for key, rejected in (("x", 1), ("u", 0), ("x", 1)):
             tab.choose_first()
             tab.press(key)
@@ -280,6 +288,9 @@ def test_saved_scene_comes_back_with_levels_and_evidence(
         assert tab.complaints == []
         served.process.kill()
         served.process.wait(30)
+    kept = [json.loads(file.read_text("utf-8")) for file in state.rglob("review.json")]
+    [commented] = [one for one in kept if "of the older" in json.dumps(one)]
+    assert len(commented["lesions"]) > 1, "the newer results have one finding"
     left = sorted(text.partition(": ")[2] for text in offers(state, monkeypatch))
     assert len(left) == 2 and sum("1 accepted" in text for text in left) == 1
 

@@ -267,6 +267,7 @@ class ReviewPage:
         self._page, self._windows = page, windows
         self._close = False
         self._opened = 0
+        self._reviews: dict[int, ReviewSession] = {}
         self._rows: dict[str, dict[str, Any]] = {}
         page.show(threshold=0.5, levels_found=[], analysed=[], put_back=False)
         self.controller = ReviewController(self, entered=True)
@@ -293,10 +294,18 @@ class ReviewPage:
             "togglePicture": review.toggle_picture,
         }
 
+    def of_number(self, opened: int) -> ReviewSession | None:
+        """Return the review that the page showed under this number, None if it is not there now."""
+        review = self._reviews.get(opened)
+        return review if review is not None and review.alive else None
+
     def draw_review(self, shown: bool) -> None:
         self._close = self._close and shown
         # The page keeps the rows that it drew: not beyond a time when the list was away.
         self._opened += shown
+        if shown and self.controller.session is not None:
+            alive = {n: review for n, review in self._reviews.items() if review.alive}
+            self._reviews = {**alive, self._opened: self.controller.session}
         self._page.show(reviewing=shown, opened=self._opened)
 
     def draw_rows(self, items: Sequence[Item], shown: Sequence[str]) -> None:

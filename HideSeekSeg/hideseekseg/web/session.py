@@ -25,6 +25,7 @@ from ..ui.autosave import Autosave
 from ..ui.child_process import AsyncioProcess, read_apart
 from ..ui.documents import Document, DocumentKind, ReviewDocuments
 from ..ui.review_session import ReviewSession, latest, opened, sessions
+from .comments import Comments
 from .page import PageState, ReviewPage, RunSettings, RunView
 from .slice_views import TOOLS, Brush, SliceViews
 from .slicer_scene import Patient, load_example, load_files, load_scene, resumed, save_all
@@ -122,6 +123,7 @@ class Session:
             limit_mb=uploads.limit // 2**20,
         )
         self._desk = None if start.work is None else CaseDesk(start.work, self.page)
+        self._comments = Comments(self.page, reviewing, self._desk, self._keep)
         self._show_patient()
         running = self.running
         self._actions: dict[str, Callable[..., Any]] = {
@@ -146,6 +148,7 @@ class Session:
             "missed": self.add_missed,
             "cancel": running.cancel,
             **reviewing.actions,
+            "comment": self._comments.take,
             "putBack": running.put_back,
             "fit": self.windows.fit,
             "save": self.save,
@@ -250,7 +253,8 @@ class Session:
 
     def _drop_replaced(self) -> None:
         """Remove copies of results that others have replaced; the one that is shown inherits."""
-        heir = self._copies.get(self.review.results.node) if self.review.results else None
+        results = self.review.results
+        heir = self._copies.get(results.node) if results is not None and results.alive else None
         if heir is None:
             return
         gone = [node for node in self._copies if node.GetScene() is None]
@@ -399,6 +403,7 @@ class Session:
             self.page.show(folder=str(desk.work.folder(name) / "saved"))
             self._show_patient()
             self.review.show(work)
+            self._comments.show_case(name)
             self._check_levels()
             told = [left, remark, *self.patient.notes]
             self.page.say("\n".join(filter(None, told)), "warning" if any(told) else "info")
@@ -514,6 +519,7 @@ class Session:
         if self.running.on:
             raise InputError("", "a run is going on: cancel it first")
         self.page.say("")
+        self._comments.while_loading = []
         self.page.show(busy=text, loading=True)
         await asyncio.sleep(0)
         try:
@@ -528,7 +534,10 @@ class Session:
         self.windows.show(self.patient.ct)
         self.page.say("\n".join(self.patient.notes), "warning")
         self.patient.read_by(labels)
-        self._end_copies()
+        late = self._comments.while_loading
+        self._end_copies(but=late)
+        if late:
+            self._offer()  # nobody was asked whether these words may go
         if self._desk is not None:
             self._desk.current = ""
             self._desk.show()

@@ -138,6 +138,29 @@ class CaseDesk:
             self.work.set_status(self.current, status)
             self.show()
 
+    def comment(self, name: str, text: str, identity: str) -> str:
+        """Keep a comment on a finding of a case that was left; return the finding's name.
+
+        Raises InputError where the case has no such finding, another window has the case open, or
+        it cannot be written.
+        """
+        folder = self.work.folder(name)
+        found = read_findings(self.work.case(name).folder)
+        make_folder(folder)
+        with locked(folder):
+            kept = read_reading(folder)
+            review = found.review(kept)
+            if identity not in {item.id for item in review.items}:
+                raise InputError("", f"{name} has no such finding any more")
+            review.comment(identity, text)
+            finished = kept is not None and kept.finished
+            reading = Reading(self.work.reader, found.digest, found.scan, finished, review)
+            write_reading(folder, reading, as_text(review))
+        if self.work.status(name) is ReadStatus.NEW:
+            self.work.set_status(name, ReadStatus.BEGUN)
+            self.show()
+        return review.item(identity).name
+
     async def read(self, name: str) -> Ahead:
         """Return the files of a case, that may have been read ahead; raises InputError."""
         ahead, self._ahead = self._ahead, None

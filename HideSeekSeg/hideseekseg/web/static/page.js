@@ -57,6 +57,13 @@
   // key that waited for its button to be enabled would be lost.
   function onKey(event) {
     if (event.ctrlKey || event.altKey || event.metaKey || document.querySelector("dialog[open]")) return;
+    if (entered !== null && event.target.id !== "comment") {
+      // The field went while words were typed in it: the rest of them are no verdicts.
+      if (["Enter", "Escape"].includes(event.key)) entered = null;
+      event.preventDefault();
+      event.stopPropagation();
+      return;
+    }
     const typed = event.target.closest("input:not([type=range]), textarea, select");
     if (typed) {
       const opensOrEnds = ["Enter", " ", "Escape"].includes(event.key);
@@ -117,6 +124,38 @@
     const field = $(id);
     if (field && field !== typedIn) field.value = value === undefined ? "" : value;
   }
+  // What is typed as a comment is of the finding and the review that the page showed when it was
+  // begun: another tab may choose another finding meanwhile, or open another case.
+  let draft = null;
+  function commit() {
+    if (!draft) return;
+    const { text, id, opened } = draft;
+    draft = null;
+    act("comment", text, id, opened);
+  }
+  // The number of the review in which the field was entered, until it is left.  Nothing can be typed
+  // in it while another scan is read, nor in another review before it was left.
+  let entered = null;
+  const shut = () => state("loading") || (entered !== null && entered !== state("opened"));
+  function guard() {
+    const closed = shut(), field = $("comment"), elsewhere = entered !== null && entered !== state("opened");
+    if (draft && (closed || draft.opened !== state("opened"))) commit();
+    if (!field) return;
+    if (elsewhere && typedIn === field) typedIn = null;
+    if (elsewhere && document.activeElement !== field && !document.querySelector("dialog[open]")) {
+      field.focus({ preventScroll: true }); // it was drawn anew: the rest of the words stays in it
+    }
+    field.readOnly = closed;
+    field.placeholder = !closed ? "Comment" : state("loading") ? "No comment while a scan is opened"
+      : "Another review: Enter, then C to comment";
+  }
+  function typeComment(field) {
+    if (!draft && shut()) { // a letter that came before the field was shut
+      field.value = state("comment") || "";
+      return;
+    }
+    draft = { id: state("current"), opened: state("opened"), ...draft, text: field.value };
+  }
   // Bring a row into sight in its list alone: on a small screen the views stay where they are.
   function bring(row) {
     const list = row.closest(".rows"), place = row.getBoundingClientRect(), seen = list.getBoundingClientRect();
@@ -138,6 +177,7 @@
       const field = $("threshold");
       if (field) field.value = state("threshold");
     }
+    guard();
     fill("comment", state("comment"));
     fill("reason", state("reason"));
     const question = $("question-dialog"), series = $("series-dialog");
@@ -262,6 +302,7 @@
   document.addEventListener("input", (event) => {
     if (event.target.id !== "threshold") {
       typedIn = event.target;
+      if (event.target.id === "comment") typeComment(event.target);
       return;
     }
     slider.newest = Number(event.target.value);
@@ -271,19 +312,25 @@
   document.addEventListener("pointerdown", (event) => {
     slider.held = event.target.id === "threshold";
     browsing = false;
+    const field = $("comment");
+    entered = field && [event.target, document.activeElement].includes(field) ? state("opened") : null;
+    guard();
   });
   document.addEventListener("pointerup", () => (slider.held = false));
   document.addEventListener("focusout", (event) => {
     typedIn = null;
+    // A field that goes with its review, as another one is drawn, was not left by the reader.
+    if (event.target.id === "comment" && state("reviewing")) {
+      entered = null;
+      setTimeout(guard); // once what was typed is sent
+    }
     if (event.target.id === "reason") fill("reason", state("reason")); // looked at, not chosen
   });
-  // Another tab may choose another finding while a comment is typed here.
-  let commented = "";
   document.addEventListener("focusin", (event) => {
-    if (event.target.id === "comment") commented = state("current");
+    if (event.target.id === "comment" && entered === null) entered = state("opened");
   });
   document.addEventListener("change", (event) => {
-    if (event.target.id === "comment") act("comment", event.target.value, commented);
+    if (event.target.id === "comment") commit();
     if (browsing || !event.target.matches("select") || event.target.closest("dialog")) return;
     if (event.target.id === "reason") rejectAs(event.target);
     else event.target.blur();
