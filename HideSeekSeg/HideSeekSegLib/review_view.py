@@ -262,10 +262,18 @@ class ReviewPanel:
     def draw_put_back(self, offered: bool) -> None:
         self._ui.putBackButton.setVisible(offered)
 
-    def draw_offer(self, text: str) -> None:
-        """Offer a review that a crash left; an empty text: there is none."""
-        self._ui.offerArea.setVisible(bool(text))
-        self._ui.offerLabel.text = _("A review was not saved: {text}").format(text=text)
+    def draw_offers(self, lines: Sequence[str], chosen: int) -> None:
+        """Offer the reviews that a crash left, one of them to restore or discard; or none."""
+        ui, text = self._ui, lines[chosen] if lines else ""
+        said = _("A review was not saved: {text}")
+        if len(lines) > 1:
+            said = _("{count} reviews of this CT were not saved, each for itself. Chosen: {text}")
+        ui.offerLabel.text = said.format(count=len(lines), text=text)
+        ui.offerSelector.clear()
+        ui.offerSelector.addItems(list(lines))
+        ui.offerSelector.setCurrentIndex(chosen)
+        ui.offerSelector.setVisible(len(lines) > 1)
+        ui.offerArea.setVisible(bool(lines))
 
     def take_comment(self) -> str | None:
         edit = self._ui.commentEdit

@@ -60,7 +60,7 @@ class Panel:
         view = ReviewPanel(self.ui, self.messages)
         self.review, self.context = view.controller, view.context
         ask = slicer.util.confirmOkCancelDisplay
-        self.recovery = Recovery(self.review, view.draw_offer, lambda text: bool(ask(text)))
+        self.recovery = Recovery(self.review, view.draw_offers, lambda text: bool(ask(text)))
         self.handover = ReviewActions(self.ui, self.review, makeJob)
         self.weightsImport = WeightsImport(self.ui, self.settings, self.messages, makeJob)
         self.keys = Shortcuts(self.ui)
@@ -73,6 +73,7 @@ class Panel:
         self.ui.rerunButton.connect("clicked()", self._runAgain)
         self.ui.restoreButton.connect("clicked()", self.recovery.restore)
         self.ui.discardButton.connect("clicked()", self.recovery.discard)
+        self.ui.offerSelector.connect("activated(int)", self.recovery.choose)
         removed = slicer.vtkMRMLScene.NodeRemovedEvent
         self._scene = slicer.mrmlScene
         self._tags.append(self._scene.AddObserver(removed, self._removed))

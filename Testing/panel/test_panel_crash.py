@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,96 @@ def test_what_is_offered_is_discarded_after_asking(desktop: Desktop, left: Path)
         opened.ui.discardButton.click()
         assert desktop.messages[-1].startswith("Discard this review for good? CT [")
         assert not left.exists() and offer(opened) == ""
+
+
+def add_older(left: Path, rejects: bool = True) -> Path:
+    """Leave another review of the same results, an hour older; it says another thing, or not."""
+    from hideseekseg.review.review import Review
+    from hideseekseg.scene.review_storage import as_text
+
+    older = left.with_name("older")
+    shutil.copytree(left, older)
+    if rejects:
+        review = Review.from_json(json.loads((older / "review.json").read_text("utf-8")))
+        review.judge("T10-1", "rejected")
+        (older / "review.json").write_text(as_text(review), "utf-8")
+        (older / "drawn" / f"{EDITED}.npz").unlink()
+    for folder, hour in ((left, 12), (older, 11)):
+        at = datetime(2026, 3, 4, hour, 30, 5).timestamp()
+        os.utime(folder / "review.json", (at, at))
+    return older
+
+
+def choose_offer(opened: Opened, number: int) -> None:
+    """Choose one of the reviews that are offered, as a click in the list does."""
+    selector = opened.ui.offerSelector
+    assert selector.isVisibleTo(opened.widget)
+    selector.setCurrentIndex(number)
+    selector.activated.emit(number)
+
+
+def test_two_reviews_of_a_scan_are_offered_and_discarding_one_leaves_the_other(
+    desktop: Desktop, left: Path
+) -> None:
+    older = add_older(left)
+    with open_panel(desktop) as opened:
+        add_scan(opened)
+        selector = opened.ui.offerSelector
+        first, second = (str(selector.itemText(n)) for n in range(selector.count))
+        assert "2026-03-04 12:30:05 (1 of 2, the newest): " in first and "2 accepted" in first
+        assert "2026-03-04 11:30:05 (2 of 2, the oldest): " in second and "1 accepted" in second
+        assert offer(opened).startswith("2 reviews of this CT were not saved")
+        assert offer(opened).endswith(first)
+        choose_offer(opened, 1)
+        assert offer(opened).endswith(second)
+        opened.panel.enter()
+        assert offer(opened).endswith(second), "what was chosen stays chosen"
+        desktop.answers.append(False)
+        opened.ui.discardButton.click()
+        assert desktop.messages[-1].endswith(second)
+        assert left.is_dir() and older.is_dir() and offer(opened).endswith(second)
+        opened.ui.discardButton.click()
+        assert left.is_dir() and not older.exists()
+        assert offer(opened).startswith("A review was not saved: CT [")
+        assert offer(opened).endswith(OFFER)
+        assert not selector.isVisibleTo(opened.widget)
+
+
+def test_restoring_one_of_two_reviews_of_a_scan_loses_neither(desktop: Desktop, left: Path) -> None:
+    older = add_older(left)
+    with open_panel(desktop) as opened:
+        ct = add_scan(opened)
+        choose_offer(opened, 1)
+        opened.ui.restoreButton.click()
+        assert verdicts(opened)["T10-1"] == "rejected"
+        assert offer(opened).endswith(OFFER), "the newer one, alone"
+        desktop.answers.append(False)
+        opened.ui.restoreButton.click()
+        assert desktop.messages[-1].endswith("They stay offered.")
+        assert verdicts(opened)["T10-1"] == "rejected"
+        opened.ui.restoreButton.click()
+        assert verdicts(opened).items() >= VERDICTS.items()
+        drawn = ball(GRID, body_centre(3), 3.0)
+        patches = opened.panel.review.results.patches()
+        assert np.array_equal(patches[EDITED].array, drawn.array)
+        assert "1 accepted" in offer(opened) and older.is_dir() and left.is_dir()
+        opened.ui.restoreButton.click()
+        assert verdicts(opened)["T10-1"] == "rejected" and offer(opened).endswith(OFFER)
+        patches = opened.panel.review.results.patches()
+        assert patches[EDITED].array.sum() > drawn.array.sum(), "its own outline, of the run"
+        assert results_of(ct) is opened.panel.review.results.node
+    assert left.is_dir() and not older.exists(), "the one that was not open stays"
+
+
+def test_two_copies_that_say_the_same_are_both_offered(desktop: Desktop, left: Path) -> None:
+    """Also after one of both was restored, in a scene that nobody saved."""
+    older = add_older(left, rejects=False)
+    with open_panel(desktop) as opened:
+        add_scan(opened)
+        assert opened.ui.offerSelector.count == 2
+        opened.ui.restoreButton.click()
+        assert "11:30" in offer(opened) and older.is_dir()
+    assert older.is_dir() and not left.exists()
 
 
 def test_scene_that_has_the_review_needs_no_copy(desktop: Desktop, left: Path) -> None:

@@ -399,6 +399,20 @@ def test_review_is_offered_again_after_the_server_was_killed(
     shutil.rmtree(left.with_name("slicer"))
     [again] = offers(state, monkeypatch)
     assert "1 accepted" in again
+    twin = left.with_name("twin")  # as a second crash, or another window, leaves one of this scan
+    shutil.copytree(left, twin)
+    at = (left / "review.json").stat().st_mtime - 5
+    os.utime(twin / "review.json", (at, at))
+    with app.serve(*before, state=state) as served:
+        tab = open_tab(browser, served.url)
+        first, second = (one.inner_text() for one in tab.page.query_selector_all(".offer"))
+        assert "(1 of 2, the newest)" in first and "(2 of 2, the oldest)" in second
+        tab.page.click(".offer:last-of-type button:has-text('Discard')")
+        tab.page.wait_for_selector("#question-dialog:has-text('oldest')", timeout=PATIENCE)
+        tab.page.click("#answer-yes")
+        tab.until("() => document.querySelectorAll('.offer').length === 1")
+        assert "of 2" not in tab.text(".offer")
+    assert left.is_dir() and not twin.exists()
 
 
 def scan_of(folder: Path) -> str:

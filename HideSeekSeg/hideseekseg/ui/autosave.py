@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,17 +56,23 @@ class ScanSource:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """A review that a session left behind; ``text`` says in one line which it is.
+    """A review that a session left behind, of the scan of this ``name``; last written ``at``.
 
     ``sha256`` is that of its scan's voxels and place (``scan_identity``), empty where nobody knows;
     ``slicer`` as of ``ScanSource``.
     """
 
     folder: Path
-    text: str
+    name: str
+    at: datetime.datetime
     review: Review
     sha256: str
     slicer: bool
+
+    @property
+    def text(self) -> str:
+        """Say in one line which it is."""
+        return f"{self.name}, {self.at:%Y-%m-%d %H:%M}: {self.review.summary()}"
 
 
 @dataclass(frozen=True)
@@ -106,9 +112,25 @@ def unfinished() -> list[Unfinished]:
             continue  # somebody is at work on it, or nothing is in it yet
         at = datetime.datetime.fromtimestamp((folder / REVIEW).stat().st_mtime)
         scan, slicer = about.get("scan") or {}, bool(about["source"].get("slicer"))
-        text = f"{case_name(scan)}, {at:%Y-%m-%d %H:%M}: {kept.summary()}"
-        found.append((at, Unfinished(folder, text, kept, str(scan.get("sha256") or ""), slicer)))
-    return [one for _, one in sorted(found, key=lambda pair: pair[0], reverse=True)]
+        known = str(scan.get("sha256") or "")
+        found.append(Unfinished(folder, case_name(scan), at, kept, known, slicer))
+    return sorted(found, key=lambda one: one.at, reverse=True)
+
+
+def told_apart(found: Sequence[Unfinished]) -> list[str]:
+    """Return a line for each of these, the latest first: of several of a scan, which is newer."""
+    scans = [one.sha256 or one.name for one in found]
+    lines = []
+    for n, (one, scan) in enumerate(zip(found, scans)):
+        number, before = scans.count(scan), scans[:n].count(scan)
+        if number == 1:
+            lines.append(one.text)
+            continue
+        rank = _("{n} of {number}").format(n=before + 1, number=number)
+        rank += _(", the newest") if not before else ""
+        rank += _(", the oldest") if before + 1 == number else ""
+        lines.append(f"{one.name}, {one.at:%Y-%m-%d %H:%M:%S} ({rank}): {one.review.summary()}")
+    return lines
 
 
 def discard(folder: Path) -> None:
@@ -250,17 +272,23 @@ class Recovery:
     """Keeps the reviews of Slicer's scene on disk, and offers those that a crash left.
 
     Each review has a copy, brought up to date when the scene is, and removed at a clean end: then
-    it is in the scene, or was given up.  ``draw`` shows what is offered, empty for nothing; ``ask``
-    asks before something is lost.
+    it is in the scene, or was given up.  ``draw`` shows a line for each review of the CT that is
+    offered, the latest first, and the number of the chosen one; ``ask`` asks before something is
+    lost.
     """
 
     def __init__(
-        self, review: ReviewController, draw: Callable[[str], None], ask: Callable[[str], bool]
+        self,
+        review: ReviewController,
+        draw: Callable[[Sequence[str], int], None],
+        ask: Callable[[str], bool],
     ) -> None:
         self._review, self._draw, self._ask = review, draw, ask
         self._copies: list[tuple[Any, Autosave]] = []  # by the node of the results
         self._first: list[tuple[Any, str]] = []  # reviews that a scene brought, as they were
-        self._offered: Unfinished | None = None
+        self._recovered: set[Path] = set()  # copies of a crash that were opened again
+        self._offers: list[Unfinished] = []
+        self._chosen: Path | None = None
         self._scan: tuple[Any, Any] = (None, None)
         self._hash: tuple[Any, int, str] = (None, 0, "")
         self._problem = ""
@@ -287,14 +315,31 @@ class Recovery:
             self._problem = str(error)
 
     def look(self, ct: Any, vertebrae: Any) -> None:
-        """Offer the latest review of a CT that a crash left, where there is one."""
-        self._scan, self._offered = (ct, vertebrae), None
+        """Offer the reviews of a CT that a crash left; the latest is chosen, or the same again."""
+        self._scan, self._offers = (ct, vertebrae), []
         for one in unfinished() if ct is not None and ct.GetImageData() is not None else ():
             known = one.sha256 and one.sha256 == self._hash_of(ct)
-            if known and not _has_all_of(one, ct):
-                self._offered = one
-                break
-        self._draw(self._offered.text if self._offered is not None else "")
+            if known and not self._scene_has(one, ct):
+                self._offers.append(one)
+        if self._offered is None:
+            self._chosen = self._offers[0].folder if self._offers else None
+        self._draw_offers()
+
+    def choose(self, number: int) -> None:
+        """Choose one of the reviews that are offered, by its place in the list."""
+        if 0 <= number < len(self._offers):
+            self._chosen = self._offers[number].folder
+            self._draw_offers()
+
+    @property
+    def _offered(self) -> Unfinished | None:
+        """The review that is chosen of those offered."""
+        return next((one for one in self._offers if one.folder == self._chosen), None)
+
+    def _draw_offers(self) -> None:
+        offered = self._offered
+        number = self._offers.index(offered) if offered is not None else -1
+        self._draw(told_apart(self._offers), number)
 
     def restore(self) -> None:
         """Open the review that is offered, with its verdicts, comments, outlines and threshold."""
@@ -308,11 +353,14 @@ class Recovery:
             open_ = matching(kept, ct)
             if open_ is not None and open_.review.has_work:
                 text = _("Restoring replaces the verdicts of the same results in the scene: {old}.")
+                if self._is_recovered(open_.results.node):
+                    text += _(" They stay offered.")
                 if not self._ask(text.format(old=open_.review.summary())):
                     return
             session = restored(kept, ct, vertebrae, open_.results if open_ is not None else None)
             self._end(session.results.node)
             self._copies.append((session.results.node, Autosave(offered.folder)))
+            self._recovered.add(offered.folder)
         except UserError as error:
             self._review.say(f"{told(error)}.", "error")
             return
@@ -323,8 +371,10 @@ class Recovery:
     def discard(self) -> None:
         """Remove the review that is offered, after asking."""
         offered = self._offered
-        text = _("Discard this review for good? {review}")
-        if offered is None or not self._ask(text.format(review=offered.text)):
+        if offered is None:
+            return
+        line = told_apart(self._offers)[self._offers.index(offered)]
+        if not self._ask(_("Discard this review for good? {review}").format(review=line)):
             return
         try:
             discard(offered.folder)
@@ -339,12 +389,33 @@ class Recovery:
         self._copies, self._first = [], []
 
     def _end(self, node: Any = None) -> None:
-        """Remove the copy of these results, and of those that are not in a scene any more."""
+        """Remove the copy of these results, and of those that are not in a scene any more.
+
+        Where another copy takes the place of one that a crash left, both are there again.
+        """
         for pair in [*self._copies]:
             if pair[0] is node or pair[0].GetScene() is None:
-                pair[1].close(remove=True)
+                pair[1].close(remove=pair[0] is not node or not self._is_recovered(node))
                 self._copies.remove(pair)
         self._first = [pair for pair in self._first if pair[0].GetScene() is not None]
+
+    def _is_recovered(self, node: Any) -> bool:
+        """Return whether the copy of these results is one that a crash left."""
+        return any(known is node and copy.folder in self._recovered for known, copy in self._copies)
+
+    def _scene_has(self, one: Unfinished, ct: Any) -> bool:
+        """Return whether the scene that was saved has all of a review, which then goes.
+
+        A review of the scene that has a copy of its own is not known to be saved.
+        """
+        there = _same(one.review, ct)
+        if there is None or as_text(there.review) != as_text(one.review):
+            return False
+        if any(node is there.results.node for node, _copy in self._copies):
+            return False
+        with suppress(UserError):  # another Slicer has it
+            discard(one.folder)
+        return True
 
     def _copy(self, work: ReviewSession, text: str) -> Autosave | None:
         """Return the copy of a review; None while a scene that was loaded has all of it."""
@@ -368,16 +439,6 @@ class Recovery:
         if self._hash[:2] != (ct, time):
             self._hash = (ct, time, str(scanOf(ct).get("sha256") or ""))
         return self._hash[2]
-
-
-def _has_all_of(one: Unfinished, ct: Any) -> bool:
-    """Return whether the scene that was saved has all of a review, which then goes."""
-    there = _same(one.review, ct)
-    if there is None or as_text(there.review) != as_text(one.review):
-        return False
-    with suppress(UserError):  # another Slicer has it
-        discard(one.folder)
-    return True
 
 
 def _same(review: Review, ct: Any, but: Collection[str] = ()) -> ReviewSession | None:

@@ -285,7 +285,8 @@ class Session:
 
     def _offer(self) -> None:
         found = [one for one in autosave.unfinished() if not one.slicer]
-        self.page.show(offers=[{"id": one.folder.name, "text": one.text} for one in found])
+        offers = zip(found, autosave.told_apart(found))
+        self.page.show(offers=[{"id": one.folder.name, "text": line} for one, line in offers])
 
     async def restore(self, name: str) -> None:
         """Take up a review that an earlier session left."""
