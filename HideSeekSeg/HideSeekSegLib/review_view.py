@@ -267,7 +267,7 @@ class ReviewPanel:
         ui, text = self._ui, lines[chosen] if lines else ""
         said = _("A review was not saved: {text}")
         if len(lines) > 1:
-            said = _("{count} reviews of this CT were not saved, each for itself. Chosen: {text}")
+            said = _("{count} reviews of this CT were not saved. Chosen: {text}")
         ui.offerLabel.text = said.format(count=len(lines), text=text)
         ui.offerSelector.clear()
         ui.offerSelector.addItems(list(lines))

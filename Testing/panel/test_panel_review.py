@@ -295,6 +295,22 @@ def test_a_half_typed_comment_is_kept(opened: Opened, then: str) -> None:
     assert first.comment == ("" if then == "undo" else "bone")
 
 
+def test_a_half_typed_comment_stays_with_its_ct_where_another_is_chosen(opened: Opened) -> None:
+    """Findings of the other one have the same ids."""
+    first, ui = opened.panel.review.review, opened.ui
+    opened.panel.review.begin()
+    opened.key("C")
+    for letter in "bone":
+        opened.desktop.key(ui.commentEdit, letter)
+    before = ui.ctSelector.currentNode()
+    ui.ctSelector.setCurrentNode(add_review(RESULT.vertebrae, GRID, "the next one"))
+    second = opened.panel.review.review
+    assert second is not first and ui.commentEdit.text == ""
+    assert not any(item.comment for item in second.items)
+    ui.ctSelector.setCurrentNode(before)
+    assert tag(opened, "T10-1", "HideSeekSeg.Comment") == ui.commentEdit.text == "bone"
+
+
 @pytest.mark.parametrize("key", ["Return", "Enter", "Escape"])
 @pytest.mark.parametrize("field", ["commentEdit", "thresholdSlider"])
 def test_keys_are_the_reviews_again_after_typing(opened: Opened, field: str, key: str) -> None:

@@ -58,7 +58,7 @@
   function onKey(event) {
     if (event.ctrlKey || event.altKey || event.metaKey || document.querySelector("dialog[open]")) return;
     if (entered !== null && event.target.id !== "comment") {
-      // The field went while words were typed in it: the rest of them are no verdicts.
+      // The field went while words were typed in it: the rest of them must not judge anything.
       if (["Enter", "Escape"].includes(event.key)) entered = null;
       event.preventDefault();
       event.stopPropagation();
@@ -143,7 +143,7 @@
     if (!field) return;
     if (elsewhere && typedIn === field) typedIn = null;
     if (elsewhere && document.activeElement !== field && !document.querySelector("dialog[open]")) {
-      field.focus({ preventScroll: true }); // it was drawn anew: the rest of the words stays in it
+      field.focus({ preventScroll: true }); // it was drawn again: the rest of the words stays in it
     }
     field.readOnly = closed;
     field.placeholder = !closed ? "Comment" : state("loading") ? "No comment while a scan is opened"
