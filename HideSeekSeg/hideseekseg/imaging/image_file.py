@@ -7,7 +7,8 @@ import re
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,9 @@ SUFFIXES = {
     "a MetaImage file": (".mha", ".mhd"),
 }
 _USUAL = {"a NIfTI file": ".nii", "a NRRD file": ".nrrd", "a MetaImage file": ".mha"}
+
+
+MOST_PACKED = 16  # times smaller than its voxels is hardly any CT, but damaged or a label map
 
 
 def first_bytes(path: Path, count: int) -> bytes:
@@ -198,27 +202,55 @@ def read_image(path: Path) -> ReadImage:
     """
     _check_not_empty(path)
     check_content(path)
-    check = nifti.check(path) if nifti.is_nifti(path) else nifti.Check()
-    if check.fault:
-        raise InputError(path, check.fault)
-    notes = check.notes
+    notes: tuple[str, ...] = ()
     if is_text_header(path):
         notes = check_text_header(path)
     elif path.name.lower().endswith(NO_ORIENTATION):
         notes = (UNSTATED,)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
-    try:
-        with captured() as printed:
-            image = reader.Execute()
-    except MemoryError as error:
-        raise InputError(path, "does not fit into memory") from error
-    except RuntimeError as error:
-        raise InputError(path, _cause(path, str(error))) from error
+    with _checked_meanwhile(path) as checked:
+        try:
+            with captured() as printed:
+                image = reader.Execute()
+        except MemoryError as error:
+            checked()
+            raise InputError(path, "does not fit into memory") from error
+        except RuntimeError as error:
+            checked()
+            raise InputError(path, _cause(path, str(error))) from error
+        check = checked()
+    notes = (*notes, *check.notes)
     _check_geometry(path, image)
     image = _with_odd_values(image, check) if check.odd.size else image
     warned = (f"its reader warns: {warning}" for warning in printed.warnings())
     return ReadImage(image, (*notes, *warned), check.places)
+
+
+@contextmanager
+def _checked_meanwhile(path: Path) -> Iterator[Callable[[], nifti.Check]]:
+    """Check what ITK reads in the block; the yielded function waits for that, and raises a fault.
+
+    A NIfTI is read to its end for that, which takes as long as ITK's own reading: side by side,
+    where the file is as long as its header lets expect.  Else ITK would take memory for voxels that
+    are not there, and the check goes first.
+    """
+    if not nifti.is_nifti(path):
+        yield nifti.Check
+        return
+    header, size = nifti.check_header(path), path.stat().st_size
+    with ThreadPoolExecutor(1) as beside:
+        reading = beside.submit(nifti.check, path)
+
+        def checked() -> nifti.Check:
+            check = reading.result()
+            if check.fault:
+                raise InputError(path, check.fault)
+            return check
+
+        if header.fault or header.promised > MOST_PACKED * size:
+            checked()
+        yield checked
 
 
 def read_header(path: Path) -> sitk.ImageFileReader:

@@ -70,7 +70,8 @@ class Check:
     ``fault`` says what is wrong, in words that follow the file's name; None: nothing is.
     ``odd_at`` are flat indices (i fastest) of the voxels that are NaN or infinite, ``odd`` what
     they are; ``notes`` are remarks for the reader.  ``places`` are the two matrices (4, 4: indices
-    i, j, k to LPS mm) of sform and qform where these disagree, else none.
+    i, j, k to LPS mm) of sform and qform where these disagree, else none.  ``promised`` is how many
+    bytes the unpacked file has by its header, 0 where that is not known.
     """
 
     fault: str | None = None
@@ -78,6 +79,7 @@ class Check:
     odd_at: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     odd: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     places: tuple[Floats, ...] = ()
+    promised: int = 0
 
 
 def check(path: Path) -> Check:
@@ -124,7 +126,7 @@ def check_header(path: Path) -> Check:
     size = path.stat().st_size
     if not packed and size < header.data_end:
         return Check(f"is truncated: {size} bytes where its header promises {header.data_end}")
-    return Check(_geometry_fault(header), places=_places(header))
+    return Check(_geometry_fault(header), places=_places(header), promised=header.data_end)
 
 
 def _geometry_fault(header: Header) -> str | None:
