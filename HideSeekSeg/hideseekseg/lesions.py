@@ -238,22 +238,24 @@ def candidate_features(
     they stay the same where a scan's scale of HU is only known by and large.  What lies at the
     surface of the body is often degeneration of a disc or joint.
     """
-    mask = lesion.whole((body.shape[0], body.shape[1], body.shape[2]))
-    sign = 1.0 if lesion.type == "lytic" else -1.0
     middle, dense = np.percentile(x[body], [50, 95])
     bone = max(float(dense - middle), LEAST_CONTRAST)
-    change = max(sign * float(difference[mask].mean()), LEAST_CHANGE)
-    around = ndimage.binary_dilation(mask, RING) & ~ndimage.binary_dilation(mask, GAP) & body
-    beside = float(x[around].mean()) if around.any() else float(middle)
-    slices = slice(lesion.slices[0], lesion.slices[-1] + 1)
-    inner = ndimage.binary_erosion(body[slices], SURFACE, SURFACE_PIXELS)
+    # On its slices alone: nothing here looks at those beside them.
+    own = slice(lesion.slices[0], lesion.slices[-1] + 1)
+    mask = lesion.whole((body.shape[0], body.shape[1], body.shape[2]))[own]
+    x_of_it, change, body_of_it = x[own], difference[own], body[own]
+    sign = 1.0 if lesion.type == "lytic" else -1.0
+    mean_change = max(sign * float(change[mask].mean()), LEAST_CHANGE)
+    ring = ndimage.binary_dilation(mask, RING) & ~ndimage.binary_dilation(mask, GAP) & body_of_it
+    beside = float(x_of_it[ring].mean()) if ring.any() else float(middle)
+    inner = ndimage.binary_erosion(body_of_it, SURFACE, SURFACE_PIXELS)
     return (
         _bounded(log_odds(lesion.mean_p("p") or 0.0)),
         _bounded(vertebra_logit),
         float(np.log(mask.sum() / body.sum())),
-        float(np.log(change / bone)),
-        sign * (beside - float(x[mask].mean())) / bone,
-        float((~inner[mask[slices]]).mean()),
+        float(np.log(mean_change / bone)),
+        sign * (beside - float(x_of_it[mask].mean())) / bone,
+        float((~inner[mask]).mean()),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import accumulate
 from typing import Any, TypeVar
 
 import numpy as np
@@ -59,7 +60,7 @@ from .findings import (
 from .imaging.volume import Volume
 from .inputs import CheckedInputs
 from .lesions import lesions_of, measure, p_of_vertebra
-from .model.inference import is_out_of_memory
+from .model.inference import BATCH, is_out_of_memory
 from .model.profile import Profile
 from .model.weights import Model, on_cpu, scheduled
 from .output.tables import to_json
@@ -332,15 +333,29 @@ def _inputs(
 def _encode_all(
     inputs: dict[str, VertebraInput], watch: ProgressReporter, at_once: int, model: Model
 ) -> dict[str, Encoded]:
-    """Run step 1 on all vertebrae, each beside the others."""
+    """Run step 1 on all vertebrae, each beside the others.
+
+    In full batches, whichever vertebrae they are of: for each size of a batch that it has not seen,
+    a processor's convolutions are prepared anew.
+    """
 
     def encode_each(shown: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> Iterator[Latents]:
-        def encode_one(level: str, tell: Tell) -> Latents:
-            tell(level)
-            x, reference = shown[level]
-            return encode(x, model, reference=reference)
+        if not shown:
+            return
+        x, reference = (torch.cat(parts) for parts in zip(*shown.values()))
+        counts = [len(own) for own, _ in shown.values()]
+        firsts = dict(zip(accumulate([0, *counts]), shown))
 
-        return side_by_side(encode_one, list(shown), at_once, watch.beside)
+        def encode_batch(start: int, tell: Tell) -> Latents:
+            for n in sorted(firsts.keys() & range(start, start + BATCH)):
+                tell(firsts[n])
+            batch = slice(start, start + BATCH)
+            return encode(x[batch], model, reference=reference[batch])
+
+        starts = range(0, len(x), BATCH)
+        batches = list(side_by_side(encode_batch, starts, at_once, watch.beside))
+        z, p = (torch.cat(parts) for parts in ([b.z for b in batches], [b.p for b in batches]))
+        yield from map(Latents, z.split(counts), p.split(counts), reference.split(counts))
 
     return encode_patient(inputs, encode_each, model.profile)
 

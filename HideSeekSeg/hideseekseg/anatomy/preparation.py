@@ -97,6 +97,8 @@ def slices_of(
 
 def _without_gaps(view: Volume) -> Volume:
     """Fill what lies outside the field of view, NaN in some files, with the lowest value."""
+    if view.array.dtype.kind != "f":
+        return view
     finite = np.isfinite(view.array)
     if finite.all():
         return view
