@@ -164,12 +164,18 @@ def _edge(at: SurfaceDistance) -> float:
 
 def _outside_share(crop: Crop, ct: Grid, geometry: Geometry) -> float:
     """Return the share outside the CT of what is seen: an aligned crop is blanked off the body."""
+
+    def inside(points: npt.NDArray[np.float64]) -> Mask:
+        ijk = ct.ijk(points)
+        there = (ijk >= -0.5) & (ijk <= np.array(ct.shape[::-1]) - 0.5)
+        return np.asarray(there.all(axis=1))
+
+    if inside(crop.grid.corners).all():  # then all between them is
+        return 0.0
     seen = np.ones(crop.body.shape, bool)
     if geometry.kind == "aligned":
         seen = feathered(crop.body, geometry.margin_pixels) > 0
-    ijk = ct.ijk(crop.grid.lps(np.argwhere(seen)[:, ::-1]))
-    there = (ijk >= -0.5) & (ijk <= np.array(ct.shape[::-1]) - 0.5)
-    return float(1 - there.all(axis=1).mean())
+    return float(1 - inside(crop.grid.lps(np.argwhere(seen)[:, ::-1])).mean())
 
 
 def obstacles(found: Quality, scale: Calibration) -> dict[str, str]:
