@@ -220,6 +220,8 @@ def _wall_plane(columns: _Columns) -> npt.NDArray[np.float64]:
     """
     k0, j0, i0 = columns.origin
     end = (columns.end - j0).astype(float)
+    if not len(end):  # a thin mask, turned, may miss the plane through its middle
+        return np.zeros(3)
     design = np.stack([np.ones(len(end)), columns.k - k0, columns.i - i0], axis=1)
     slack = FREE_WALL_MM / STEP_MM
     middle = np.abs(columns.i - columns.middle) * STEP_MM < MIDDLE_MM
