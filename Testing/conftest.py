@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -165,6 +166,16 @@ def box_files(
     for path, volume in zip(paths, box_spine):
         sitk.WriteImage(to_sitk(volume), str(path))
     return paths
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A browser of a module's own; skips, with the reason, where the app cannot be shown."""
+    from helpers import app  # what it needs is not in every environment of the tests
+
+    app.need_all()
+    with app.browser() as opened:
+        yield opened
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +35,6 @@ WATCH = """() => {
     if (field && loading) window.seen.push([field.readOnly, field.placeholder]);
   }, 5);
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    app.need_all()
-    with app.browser() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

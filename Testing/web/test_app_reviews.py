@@ -28,13 +28,6 @@ REJECTED = ACCEPTED.replace("accepted", "rejected")
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    app.need_all()
-    with app.browser() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def words(tiny_weights: Path) -> list[str]:
     return ["--labels", "totalsegmentator", "--weights", str(tiny_weights), "--threshold", "0"]
 
