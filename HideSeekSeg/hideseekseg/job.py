@@ -22,7 +22,7 @@ from .errors import DeviceError, InputError
 from .events import Cancelled, Event, Finished
 from .files import locked, remove_abandoned, together
 from .findings import LESION_TYPES, Evidence, Result, VertebraFinding
-from .imaging.image_file import write_image
+from .imaging.image_file import check_name, write_image
 from .imaging.reading import read_ct, read_ct_apart, read_segmentation
 from .imaging.segmentation import Segmentation
 from .imaging.volume import Volume, scan_identity, to_sitk
@@ -270,6 +270,7 @@ class _Keeper:
 @contextmanager
 def writable(folder: Path) -> Iterator[None]:
     """Make the folder, and make sure that files can be written to it; remove it if left empty."""
+    check_name(folder)
     try:
         missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
         folder.mkdir(parents=True, exist_ok=True)

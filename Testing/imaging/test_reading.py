@@ -24,8 +24,9 @@ from scipy.spatial.transform import Rotation
 
 from hideseekseg.errors import InputError
 from hideseekseg.files import atomic
-from hideseekseg.imaging.reading import read_ct, read_segmentation
+from hideseekseg.imaging.reading import check_ct, read_ct, read_segmentation
 from hideseekseg.imaging.volume import Grid, Volume, to_sitk
+from hideseekseg.simulation.example import write_example
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 LIBRARY = Path(__file__).parents[2] / "HideSeekSeg"
@@ -161,6 +162,56 @@ def test_a_truncated_file_is_found_out(
     assert capfd.readouterr() == ("", "")
 
 
+UNCHECKED = ("ct.hdr", "ct.img", "ct.img.gz", "ct.gipl", "ct.vtk", "ct.tif", "ct.mrc", "ct.nia")
+
+
+@pytest.mark.parametrize("name", UNCHECKED)
+@pytest.mark.parametrize("read", [read_ct, read_segmentation], ids=["ct", "segmentation"])
+def test_a_format_that_is_not_checked_for_damage_is_not_read(
+    tmp_path: Path, name: str, read: Callable[[Path], object]
+) -> None:
+    """ITK reads these where they are cut short, too, and invents what is missing."""
+    path = write_array(tmp_path / name, noise())
+    assert "(NIfTI, NRRD, MHA or DICOM)" in refusal(read, path)
+    assert "(NIfTI, NRRD, MHA or DICOM)" in refusal(check_ct, path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are UTF-8 or UTF-16 elsewhere")
+@pytest.mark.parametrize("where", ["file", "folder", "results"])
+def test_a_name_that_is_no_utf8_is_refused_in_one_line(tmp_path: Path, where: str) -> None:
+    """In a process of its own: ITK ended it."""
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller"))
+    plain, moved = write_example(tmp_path), odd
+    if where == "file":
+        moved = odd.with_name(odd.name + ".nii.gz")
+        plain[0].rename(moved)
+    elif where == "folder":
+        odd.mkdir()
+        moved = odd / plain[0].name
+        plain[0].rename(moved)
+    ct, out = (plain[0], odd) if where == "results" else (moved, tmp_path / "out")
+    words = [str(ct), str(plain[1]), "--labels", "totalsegmentator", "--out", str(out)]
+    done = subprocess.run(
+        [sys.executable, "-m", "hideseekseg", "segment", *words],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(LIBRARY)},
+    )
+    lines = done.stderr.decode("utf-8", "replace").splitlines()
+    assert done.returncode == 2 and len(lines) == 1, done.stderr
+    assert "M\\xfcller" in lines[0].replace("\\udcfc", "\\xfc") and "not UTF-8" in lines[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are UTF-8 or UTF-16 elsewhere")
+def test_a_stray_file_whose_name_is_no_utf8_does_not_hide_a_series(tmp_path: Path) -> None:
+    paths = write_slices(tmp_path, heights(8))
+    odd = os.fsencode(tmp_path) + b"/M\xfcller"
+    Path(os.fsdecode(odd + b".txt")).write_text("not an image")
+    assert read_ct(tmp_path).array.shape == (8, 8, 10)
+    paths[3].rename(os.fsdecode(odd + b".dcm"))
+    with pytest.raises(InputError, match="not UTF-8"):
+        read_ct(tmp_path)
+
+
 def test_a_flipped_byte_in_a_packed_nifti_is_found_out(tmp_path: Path) -> None:
     path = write_array(tmp_path / "ct.nii.gz", noise())
     content = bytearray(path.read_bytes())
@@ -222,7 +273,11 @@ BAD_IMAGES: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "text": ("ct.txt", text_file, "not an image"),
     "data file lost": ("ct.mhd", headless, "data file is missing"),
     "2D": ("ct.nii.gz", lambda p: write_array(p, noise()[0]), "2D image (40 x 30)"),
-    "photo": ("ct.png", lambda p: write_array(p, noise()[0].astype(np.uint8)), "2D image"),
+    "photo": (
+        "ct.png",
+        lambda p: write_array(p, noise()[0].astype(np.uint8)),
+        "is not an image that can be read (NIfTI, NRRD, MHA or DICOM)",
+    ),
     "4D": ("ct.nii.gz", lambda p: write_array(p, np.stack([noise()] * 2)), "4D image"),
     "complex": ("ct.nii", lambda p: write_array(p, noise().astype(complex)), "complex"),
     "colour": (

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from ..errors import InputError
-from .image_file import captured, check_sizes, first_bytes, is_dicom
+from .image_file import captured, check_name, check_sizes, first_bytes, is_dicom
 from .slice_stack import DicomFrame, Plane, Stack, read_frames, rescaled, stack_of
 from .volume import Grid, Volume
 
@@ -219,6 +219,12 @@ def _scan(paths: Iterable[Path]) -> list[Slice]:
 
 
 def _read_tags(path: Path) -> Slice | None:
+    try:
+        check_name(path)
+    except InputError:
+        if is_dicom(path):
+            raise
+        return None
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(path))

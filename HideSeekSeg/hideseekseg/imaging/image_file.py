@@ -20,7 +20,7 @@ import SimpleITK as sitk
 from ..errors import InputError
 from ..files import atomic, open_regular
 from . import nifti
-from .text_headers import UNSTATED, check_text_header, is_text_header
+from .text_headers import check_text_header, is_text_header
 from .volume import MAX_FIELD_MM, MAX_VOXEL_MM, MIN_VOXEL_MM
 
 # First bytes, what they are, and what to do about it.
@@ -69,6 +69,7 @@ def check_content(path: Path) -> None:
 
     ITK chooses its reader by name and then calls such a file damaged.
     """
+    check_name(path)
     head = first_bytes(path, 544)
     for start, what in _PACKED:
         if head.startswith(start):
@@ -85,6 +86,8 @@ def check_content(path: Path) -> None:
         raise InputError(
             path, f"is {kind}, which its name hides: name it with the suffix {_USUAL[kind]}"
         )
+    if not name.endswith(CHECKED):
+        raise InputError(path, NOT_READ)
 
 
 def _kind(head: bytes) -> str:
@@ -103,8 +106,10 @@ def _kind(head: bytes) -> str:
 Floats = npt.NDArray[np.float64]
 
 MAX_COSINE = 1e-3
-# Formats without any place for the direction of their axes.
-NO_ORIENTATION = (".tif", ".tiff", ".vtk", ".gipl", ".gipl.gz", ".img", ".hdr", ".img.gz")
+# ITK fills what is missing of a truncated file with whatever is in memory, as with the voxels of
+# the scan before: only of these formats is checked here that they are whole.
+CHECKED = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+NOT_READ = "is not an image that can be read (NIfTI, NRRD, MHA or DICOM)"
 
 
 @dataclass(frozen=True)
@@ -193,6 +198,15 @@ def is_folder(path: Path) -> bool:
         raise InputError(str(path).replace("\0", "?"), "is not a possible file name") from error
 
 
+def check_name(path: Path) -> None:
+    """Raise InputError where a name holds bytes that are not UTF-8: ITK would end the process."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        plain = str(path).encode("utf-8", "backslashreplace").decode()
+        raise InputError(plain, "has a name that is not UTF-8: rename it, and its folder") from error
+
+
 def read_image(path: Path) -> ReadImage:
     """Return an image of any dimension and pixel type, NaN kept, its header in the meta-data.
 
@@ -202,11 +216,7 @@ def read_image(path: Path) -> ReadImage:
     """
     _check_not_empty(path)
     check_content(path)
-    notes: tuple[str, ...] = ()
-    if is_text_header(path):
-        notes = check_text_header(path)
-    elif path.name.lower().endswith(NO_ORIENTATION):
-        notes = (UNSTATED,)
+    notes = check_text_header(path) if is_text_header(path) else ()
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     with _checked_meanwhile(path) as checked:
@@ -313,7 +323,7 @@ def _check_not_empty(path: Path) -> None:
 def _cause(path: Path, message: str) -> str:
     """ITK's message, which runs over many lines and names its own source files, in our words."""
     if "Unable to determine ImageIO" in message:
-        return "is not an image that can be read (NIfTI, NRRD, MHA or DICOM)"
+        return NOT_READ
     if "orthonormal" in message:
         return "has axes that are not at right angles; resample it to a rectangular grid first"
     if "allocate memory" in message or "bad_alloc" in message:
