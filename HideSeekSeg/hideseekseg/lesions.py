@@ -201,7 +201,7 @@ def measure(
                 centroid_lps=size.centroid_lps,
                 box_lps=size.box_lps,
                 share_of_body=int(patch.array.sum()) / body_voxels,
-                mean_hu=float(ct.array[patch.box][patch.array].mean()) if hounsfield else None,
+                mean_hu=patch.mean(ct.array) if hounsfield else None,
                 slices=tuple(int(s) for s in np.flatnonzero(mask.any(axis=(1, 2)))),
                 diameter_mm=size.diameter_mm,
                 p_all=lesion.mean_p("p_all"),

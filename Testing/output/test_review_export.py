@@ -5,20 +5,30 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from helpers.findings import RUN as UNNAMED
 from helpers.findings import ball, make_grid, make_result
 from hideseekseg.errors import InputError
 from hideseekseg.imaging.reading import read_segmentation
-from hideseekseg.imaging.volume import Patch, measure_patch
-from hideseekseg.output.review_export import EXPORTED, NoVoxelsError, export_accepted
+from hideseekseg.imaging.volume import Grid, Patch, measure_patch
+from hideseekseg.output.review_export import (
+    EXPORTED,
+    NoVoxelsError,
+    export_accepted,
+    measured_item,
+)
 from hideseekseg.output.seg_nrrd import write_segmentation
 from hideseekseg.output.segment_description import TYPE_COLOURS
 from hideseekseg.review.review import Review
@@ -82,15 +92,69 @@ def test_diameter_is_that_of_the_voxels() -> None:
     grid = make_grid((40, 40, 40), (1.0, 0.5, 2.0))
     for radius in (3.0, 12.0):
         size = measure_patch(ball(grid, (0.0, 0.0, 0.0), radius), grid)
-        assert size.diameter_mm == pytest.approx(2 * radius, abs=1.5)
+        # Voxels whose middles are within the radius reach half of their own diagonal beyond it.
+        assert 2 * radius < size.diameter_mm < 2 * radius + np.linalg.norm(grid.spacing)
     line = np.zeros((3, 3, 30), bool)
     line[1, 1, :] = True
     assert measure_patch(Patch(line, (0, 0, 0)), grid).diameter_mm == pytest.approx(30.0, abs=0.1)
     one = measure_patch(Patch(np.ones((1, 1, 1), bool), (5, 5, 5)), grid)
-    assert one.diameter_mm == pytest.approx(1.0)
+    assert one.diameter_mm == pytest.approx(np.sqrt(1.0**2 + 0.5**2 + 2.0**2))
     large = ball(make_grid((60, 60, 60), (1.0, 1.0, 1.0)), (0.0, 0.0, 0.0), 28.0)
     plain = make_grid((60, 60, 60), (1.0, 1.0, 1.0))
-    assert measure_patch(large, plain).diameter_mm == pytest.approx(56.0, abs=1.0)
+    assert 56.0 < measure_patch(large, plain).diameter_mm < 56.0 + np.sqrt(3)
+
+
+@pytest.mark.parametrize("slice_mm", [0.7, 1.0, 3.0, 5.0])
+def test_a_diameter_does_not_depend_on_the_thickness_of_slices(slice_mm: float) -> None:
+    """A block of 6 x 6 x 15 mm, in as many slices as it takes."""
+    grid = make_grid((30, 20, 20), (0.6, 0.6, slice_mm))
+    block = np.ones((round(15 / slice_mm), 10, 10), bool)
+    height = len(block) * slice_mm
+    size = measure_patch(Patch(block, (3, 4, 5)), grid)
+    assert size.diameter_mm == pytest.approx(np.sqrt(height**2 + 6**2 + 6**2))
+
+
+@given(data=st.data())
+def test_a_diameter_is_the_largest_distance_between_corners(data: st.DataObject) -> None:
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    spacing = tuple(rng.uniform(0.4, 6.0, 3))
+    mask = rng.random(rng.integers(1, 6, 3)) < rng.uniform(0.1, 1.0)
+    mask.flat[rng.integers(mask.size)] = True
+    turn = Rotation.random(random_state=int(rng.integers(2**31))).as_matrix()
+    matrix = np.eye(4)
+    matrix[:3, :3] = turn * spacing
+    grid = Grid((9, 9, 9), matrix)
+    corners = np.argwhere(mask)[:, None, ::-1] + np.array(list(product((-0.5, 0.5), repeat=3)))
+    points = grid.lps(corners.reshape(-1, 3))
+    expected = np.linalg.norm(points[:, None] - points[None], axis=-1).max()
+    assert measure_patch(Patch(mask, (1, 2, 3)), grid).diameter_mm == pytest.approx(expected)
+
+
+def test_voxels_without_a_value_do_not_count_in_a_mean(review: Review, patches: Patches) -> None:
+    """Else the review that was saved with NaN could not be read again."""
+    item, patch = review.item("T10-1"), patches["T10-1"]
+    hounsfield = np.full(GRID.shape, 40.0, np.float32)
+    at = tuple(np.argwhere(patch.array)[0] + patch.start)
+    hounsfield[at] = np.nan
+    measured = measured_item(item, patch, GRID, hounsfield)
+    assert measured.mean_hu == 40.0
+    hounsfield[:] = np.nan
+    measured = measured_item(item, patch, GRID, hounsfield)
+    assert measured.mean_hu is None
+    review.measure(item.id, measured)
+    assert Review.from_json(json.loads(json.dumps(review.to_json(), allow_nan=False))).item(
+        item.id
+    ) == review.item(item.id)
+
+
+def test_an_outline_moved_elsewhere_keeps_no_mean_of_its_old_place(
+    review: Review, patches: Patches
+) -> None:
+    item, patch = review.item("T10-1"), patches["T10-1"]
+    item = replace(measured_item(item, patch, GRID), mean_hu=512.0)
+    assert measured_item(item, patch, GRID).mean_hu == 512.0
+    k, j, i = patch.start
+    assert measured_item(item, replace(patch, start=(k, j, i + 3)), GRID).mean_hu is None
 
 
 def test_the_segmentation_holds_what_was_accepted_and_nothing_else(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -454,6 +455,18 @@ def test_the_segmentation_file_alone_brings_the_review_back(
     check_restored(restore(node), review)
     first = node.GetSegmentation().GetSegment("T10-1")
     assert tag(first, "HideSeekSeg.Verdict") == "accepted"
+
+
+def test_a_mean_that_an_earlier_version_wrote_as_nan_is_not_known(ct: Any) -> None:
+    results, review = judged(ct)
+    data = review.to_json()
+    data["lesions"][0]["mean_hu"] = float("nan")
+    results.node.SetAttribute("HideSeekSeg.Review", json.dumps(data))
+    again = restore(results.node)
+    assert again is not None and again.items[0].mean_hu is None
+    again.judge(again.items[0].id, "rejected")
+    store(results.node, again)
+    assert "NaN" not in results.node.GetAttribute("HideSeekSeg.Review")
 
 
 def test_a_damaged_review_is_refused_in_one_line(ct: Any) -> None:

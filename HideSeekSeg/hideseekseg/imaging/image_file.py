@@ -204,7 +204,9 @@ def check_name(path: Path) -> None:
         str(path).encode("utf-8")
     except UnicodeEncodeError as error:
         plain = str(path).encode("utf-8", "backslashreplace").decode()
-        raise InputError(plain, "has a name that is not UTF-8: rename it, and its folder") from error
+        raise InputError(
+            plain, "has a name that is not UTF-8: rename it, and its folder"
+        ) from error
 
 
 def read_image(path: Path) -> ReadImage:

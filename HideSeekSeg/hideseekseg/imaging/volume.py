@@ -236,6 +236,15 @@ class Patch:
         k, j, i = (slice(s, s + n) for s, n in zip(self.start, self.array.shape))
         return k, j, i
 
+    def mean(self, values: npt.NDArray[Any]) -> float | None:
+        """Return the mean of an array (K, J, I) of the whole grid over the patch's voxels.
+
+        Those without a value (NaN, infinity) do not count; None where none has one.
+        """
+        own = values[self.box][self.array]
+        own = own[np.isfinite(own)]
+        return float(own.mean()) if own.size else None
+
     def grid(self, whole: Grid) -> Grid:
         """Return the patch's own part of the whole grid."""
         return whole.cut(self.start, triple(self.array.shape))
@@ -258,7 +267,8 @@ def shared_voxels(a: Patch, b: Patch) -> int:
 class PatchSize:
     """Size and place of a patch; positions in LPS mm.
 
-    ``diameter_mm`` is the largest, from outer face to outer face.
+    ``diameter_mm`` is the largest distance between two points of its voxels, these as wide as they
+    are: so it is the same for thin and for thick slices of one thing.
 
     ``box_lps`` is ``(x_min, y_min, z_min, x_max, y_max, z_max)`` and reaches to the voxels' outer
     faces.
@@ -277,7 +287,8 @@ def measure_patch(patch: Patch, whole: Grid) -> PatchSize:
     low, high = at.min(axis=0) - half, at.max(axis=0) + half
     x, y, z = (float(v) for v in at.mean(axis=0))
     a, b, c, d, e, f = (float(v) for v in (*low, *high))
-    diameter = _span(at[_ends(patch.array)]) + whole.voxel_mm3 ** (1 / 3)
+    spacing = whole.spacing[::-1]
+    diameter = _span(np.argwhere(patch.array)[_ends(patch.array)] * spacing, spacing)
     volume = float(len(at) * whole.voxel_mm3)
     return PatchSize(volume, (x, y, z), (a, b, c, d, e, f), diameter)
 
@@ -293,18 +304,22 @@ def _ends(mask: Mask) -> npt.NDArray[np.bool_]:
     return ends
 
 
-def _span(points: npt.NDArray[np.float64]) -> float:
-    """Return the largest distance between two of the points (N, 3)."""
-    if len(points) > _MOST_POINTS:
+def _span(centres: npt.NDArray[np.float64], spacing: npt.NDArray[np.float64]) -> float:
+    """Return the largest distance between two corners of voxels, by their centres (N, 3).
+
+    Centres and edges (3,) are in mm along the grid's axes, which are at right angles.
+    """
+    if len(centres) > _MOST_POINTS:
         # The farthest points in many directions: within a thousandth of the largest distance.
         n = np.arange(_DIRECTIONS) + 0.5
         up, turn = 1 - n / _DIRECTIONS, n * np.pi * (1 + 5**0.5)
         flat = np.sqrt(1 - up**2)
-        along = points @ np.stack([flat * np.cos(turn), flat * np.sin(turn), up])
-        points = points[np.unique([along.argmin(axis=0), along.argmax(axis=0)])]
-    squares = (points**2).sum(axis=1)
-    distances = squares[:, None] + squares[None] - 2 * points @ points.T
-    return float(np.sqrt(max(distances.max(), 0.0)))
+        along = centres @ np.stack([flat * np.cos(turn), flat * np.sin(turn), up])
+        centres = centres[np.unique([along.argmin(axis=0), along.argmax(axis=0)])]
+    squares = np.zeros((len(centres), len(centres)))
+    for axis, edge in zip(centres.T, spacing):
+        squares += (np.abs(axis[:, None] - axis[None]) + edge) ** 2
+    return float(np.sqrt(squares.max()))
 
 
 def bounding_box(mask: Mask, margin: int = 0) -> Box:

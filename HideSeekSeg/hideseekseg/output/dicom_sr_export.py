@@ -164,7 +164,7 @@ def _reference(instance: Any) -> Any:
 def _measured(stored: StoredResult, ct: Volume, lesion: Item) -> Item:
     """Return the lesion with the size and density of its voxels on the CT."""
     patch = patch_on(ct, stored, lesion)
-    mean = float(ct.array[patch.box][patch.array].mean()) if _in_hu(stored, ct) else None
+    mean = patch.mean(ct.array) if _in_hu(stored, ct) else None
     return replace(lesion, **vars(measure_patch(patch, ct.grid)), mean_hu=mean)
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from ..errors import NoVoxelsError
@@ -22,6 +23,7 @@ from .tables import POSITION_COLUMNS, write_plain, write_rows
 
 SCHEMA = 1
 __all__ = ["EXPORTED", "NoVoxelsError", "export_accepted", "measured_item"]
+SAME_PLACE_MM = 0.01
 _COLUMNS = (
     "case",
     *("name", "id", "level", "type", "score", "p_malignant", "volume_mm3"),
@@ -88,16 +90,19 @@ def measured_item(
 
     Without a voxel it has no size, and stays where it was.
     ``hounsfield`` (K, J, I) is the CT, None where it is not at hand: the mean then stays that of
-    the run, and is not known where the outline is another one.
+    the run, and is not known where the outline is another one.  Voxels without a value (NaN) do not
+    count; without any other there is no mean.
     """
     if patch is None:
         return replace(item, volume_mm3=0.0, diameter_mm=None, mean_hu=None)
     size = measure_patch(patch, ct_grid)
     mean = item.mean_hu
-    if abs(size.volume_mm3 - item.volume_mm3) > ct_grid.voxel_mm3 / 2:
+    grown = abs(size.volume_mm3 - item.volume_mm3) > ct_grid.voxel_mm3 / 2
+    moved = not np.allclose(size.centroid_lps, item.centroid_lps, atol=SAME_PLACE_MM)
+    if grown or moved:
         mean = None
     if hounsfield is not None:
-        mean = float(hounsfield[patch.box][patch.array].mean())
+        mean = patch.mean(hounsfield)
     return replace(item, **vars(size), mean_hu=mean)
 
 

@@ -77,8 +77,11 @@ def store(node: Any, review: Review) -> None:
 
 
 def as_text(review: Review) -> str:
-    """Return the review as it is stored: two that say the same have the same text."""
-    return json.dumps(review.to_json(), separators=(",", ":"))
+    """Return the review as it is stored: two that say the same have the same text.
+
+    Raises ValueError where a number is not finite: it could not be read again.
+    """
+    return json.dumps(review.to_json(), separators=(",", ":"), allow_nan=False)
 
 
 def restore(node: Any) -> Review | None:
@@ -96,7 +99,8 @@ def restore(node: Any) -> Review | None:
         except ValueError as error:
             raise ValueError(f"the saved review cannot be read: {error}") from error
     try:
-        return Review.from_json(json.loads(text))
+        # Version 0.1.0 wrote NaN for a mean that is not known, which is no JSON.
+        return Review.from_json(json.loads(text, parse_constant=lambda _: None))
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"the saved review cannot be read: {error}") from error
 
