@@ -119,7 +119,7 @@ def test_burden_is_by_level_with_lytic_and_blastic_apart(run: Path) -> None:
     assert page.row("L1", "lytic")[2:5] == ["1", f"{of_l1:.2f} mL", "not known"]
     assert page.row("All levels", "lytic")[2:4] == ["2", f"{lytic + of_l1:.2f} mL"]
     assert page.row("All levels", "both")[2:4] == ["3", f"{sum(volumes):.2f} mL"]
-    assert page.row("T10", "blastic")[5:] == ["14 mm", "712 HU"]
+    assert page.row("T10", "blastic")[5:] == ["15 mm", "712 HU"]
 
 
 def test_each_finding_has_its_pictures_and_asks_for_nothing(run: Path) -> None:
@@ -404,6 +404,23 @@ def test_follow_up_tells_grown_new_and_gone(run: Path, tmp_path: Path) -> None:
     assert states["L1 blastic 1", ""][0] == "new"
     assert states["", "T10 lytic 1"][0] == "gone"
     assert "That both are of one patient is not known to this report." in page.text
+
+
+def test_follow_up_tells_what_joined_and_what_split(run: Path, tmp_path: Path) -> None:
+    result = make_result(GRID)
+    first, *others = result.vertebrae
+    x, y, z = body_centre(0)
+    joined = make_candidate("T10-1", "blastic", 0.95, ball(GRID, (x, y, z), 14.0), GRID)
+    result = replace(result, vertebrae=(replace(first, candidates=(joined,)), *others))
+    store_result(tmp_path, later_ct(), result)
+    said = follow_up(report(tmp_path, "--earlier", str(run)))
+    two = "T10 blastic 1, T10 lytic 1"
+    assert set(said) == {("T10 blastic 1", two), ("L1 lytic 1", "L1 lytic 1")}
+    state, before, now, growth, _ = said["T10 blastic 1", two]
+    assert state == "there before as blastic and lytic, 2 joined" and growth.startswith("+")
+    assert float(now.split()[0]) > float(before.split()[0])
+    said = follow_up(report(run, "--earlier", str(tmp_path)))
+    assert said[two, "T10 blastic 1"][0] == "there before as blastic, split into 2"
 
 
 def test_what_was_merely_not_compared_is_neither_new_nor_gone(run: Path, tmp_path: Path) -> None:

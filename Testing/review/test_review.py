@@ -7,14 +7,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.findings import make_grid, make_result
 from hideseekseg.findings import Candidate, LesionType, Status, VertebraFinding
-from hideseekseg.review.burden import lesion_burden
-from hideseekseg.review.review import VERDICTS, Filter, Item, Review
+from hideseekseg.review.burden import (
+    ComparedResult,
+    LesionChange,
+    LocatedLesion,
+    compare_results,
+    lesion_burden,
+)
+from hideseekseg.review.review import VERDICTS, Filter, Item, Review, Verdict
 
 Step = Callable[[Review], Any]
 IDS = ("T10-blastic-1", "T10-lytic-1", "T10-lytic-2", "L1-lytic-1", "L1-blastic-1")
@@ -233,6 +240,65 @@ def test_burden_counts_what_is_outlined_or_what_is_accepted(review: Review) -> N
     review.judge("T10-blastic-1", "accepted")
     review.judge("L1-lytic-1", "rejected")
     assert [review.burden()[-1].number, review.burden(accepted=True)[-1].number] == [2, 1]
+
+
+# --- follow-up ---------------------------------------------------------------------
+
+
+def located(name: str, x_mm: float, mm: float, verdict: Verdict = "unreviewed") -> LocatedLesion:
+    """A lesion of L1 with its middle so far to the side, ``mm`` across."""
+    volume = np.pi / 6 * mm**3
+    item = replace(lesion("L1", "lytic", volume / 1000, 100.0 + x_mm, mm), id=name, verdict=verdict)
+    return LocatedLesion(item, (x_mm, 0.0, 0.0))
+
+
+def result_of(located: list[LocatedLesion], maybe: list[LocatedLesion]) -> ComparedResult:
+    return ComparedResult("a result", located, [], maybe, set(), ["L1"], {}, False, 0.5)
+
+
+def followed(
+    now: list[LocatedLesion],
+    before: list[LocatedLesion],
+    maybe_before: list[LocatedLesion] | None = None,
+) -> dict[tuple[str, str], LesionChange]:
+    found = compare_results(result_of(now, []), result_of(before, maybe_before or []))
+    return {
+        ("+".join(x.id for x in one.now), "+".join(x.id for x in one.before)): one for one in found
+    }
+
+
+def test_two_lesions_that_joined_are_one_and_neither_is_gone() -> None:
+    two, one = [located("a", -7, 8), located("b", 7, 8)], located("c", 0, 22)
+    said = followed([one], two)
+    assert set(said) == {("c", "a+b")}
+    assert said["c", "a+b"].volume_mm3 == pytest.approx(np.pi / 6 * (22**3 - 2 * 8**3))
+    assert said["c", "a+b"].hu == pytest.approx(0.0), "of -7 and 7, each as large"
+    assert set(followed(two, [one])) == {("a+b", "c")}, "and one that split is not new"
+
+
+def test_a_lesion_that_vanished_beside_another_is_gone() -> None:
+    """It lies within reach of the other, but not within its extent."""
+    said = followed([located("a", 0, 8)], [located("a", 0, 8), located("b", 7, 6)])
+    assert set(said) == {("a", "a"), ("", "b")}
+
+
+def test_an_uncertain_candidate_may_be_all_the_lesions_that_it_covers() -> None:
+    two, unsure = [located("a", -7, 8), located("b", 7, 8)], located("c", 0, 22, "uncertain")
+    for change in followed(two, [], [unsure]).values():
+        assert change.not_compared == "uncertain in a result"
+
+
+@given(data=st.data())
+def test_every_lesion_is_told_of_once_and_no_volume_is_lost(data: st.DataObject) -> None:
+    places = st.lists(st.tuples(st.floats(-20, 20), st.floats(2, 30)), max_size=5)
+    now = [located(f"n{n}", x, mm) for n, (x, mm) in enumerate(data.draw(places))]
+    before = [located(f"b{n}", x, mm) for n, (x, mm) in enumerate(data.draw(places))]
+    changes = compare_results(result_of(now, []), result_of(before, []))
+    for own, side in ((now, "now"), (before, "before")):
+        told = [x.id for change in changes for x in getattr(change, side)]
+        assert sorted(told) == sorted(x.lesion.id for x in own)
+    whole = sum(x.lesion.volume_mm3 for x in now) - sum(x.lesion.volume_mm3 for x in before)
+    assert sum(change.volume_mm3 for change in changes) == pytest.approx(whole, abs=1e-6)
 
 
 # --- reasons ---------------------------------------------------------------------

@@ -458,23 +458,39 @@ def _point(item: Item, evidence: Evidence) -> Mask | None:
 
 def _change(change: LesionChange) -> tuple[str, ...]:
     """Return a row of the follow-up's table; what is not compared, or rejected, has no change."""
-    now, old = change.now, change.before
-    state = "gone" if now is None else "new" if old is None else "there before"
-    if now and old and now.type != old.type:
-        state = f"there before as {old.type}"
-    names = [x.name if x else "" for x in (now, old)]
-    sizes = [_millilitres(x.volume_mm3) if x else "" for x in (old, now)]
+    sides = change.now, change.before
+    names = [", ".join(x.name for x in side) for side in sides]
+    volumes = [sum(x.volume_mm3 for x in side) for side in reversed(sides)]
+    sizes = [_millilitres(v) if side else "" for v, side in zip(volumes, reversed(sides))]
     if change.not_compared:
         return (*names, f"not compared: {change.not_compared}", *sizes, "", "")
     if change.rejected:
-        state = "rejected now" if now is None else "rejected before"
+        state = "rejected before" if change.now else "rejected now"
         state += f": {change.rejected.reason}" if change.rejected.reason else ""
         return (*names, state, *sizes, "", "")
     grown = f"{change.volume_mm3 / 1000:+.2f} mL"
-    if now and old and old.volume_mm3:
-        grown += f" ({100 * change.volume_mm3 / old.volume_mm3:+.0f} %)"
+    if change.now and volumes[0]:
+        grown += f" ({100 * change.volume_mm3 / volumes[0]:+.0f} %)"
     density = "" if change.hu is None else f"{change.hu:+.0f} HU"
-    return (*names, state, *sizes, grown, density)
+    return (*names, _state(change), *sizes, grown, density)
+
+
+def _state(change: LesionChange) -> str:
+    """Return in words what became of a lesion, or of several that joined or split."""
+    now, before = change.now, change.before
+    if not now:
+        return "gone"
+    if not before:
+        return "new"
+    types = {x.type for x in before}
+    state = "there before"
+    if types != {x.type for x in now}:
+        state += f" as {' and '.join(sorted(types))}"
+    if len(before) > 1:
+        state += f", {len(before)} joined"
+    if len(now) > 1:
+        state += f", split into {len(now)}"
+    return state
 
 
 def _located(seen: Iterable[_Seen]) -> list[LocatedLesion]:

@@ -60,16 +60,12 @@ def lesion_burden(items: Iterable[Item], body_mm3: Mapping[str, float | None]) -
 
 
 def _row(level: str, kind: str, items: Sequence[Item], bodies: Sequence[float | None]) -> Burden:
-    volume = sum(x.volume_mm3 for x in items)
+    volume = _volume(items)
     known = [x for x in bodies if x]
     share = volume / sum(known) if known and len(known) == len(bodies) else None
     diameters = [x.diameter_mm for x in items if x.diameter_mm is not None]
     largest = max(diameters) if diameters and len(diameters) == len(items) else None
-    hu = [(x.mean_hu, x.volume_mm3) for x in items if x.mean_hu is not None]
-    mean = None
-    if len(hu) == len(items) and volume > 0:
-        mean = sum(value * weight for value, weight in hu) / volume
-    return Burden(level, kind, len(items), volume, share, largest, mean)
+    return Burden(level, kind, len(items), volume, share, largest, mean_density(items))
 
 
 MATCH_MM = 8.0  # by which the middle of a lesion may have moved, or half of its diameter
@@ -85,31 +81,41 @@ class LocatedLesion:
 
 @dataclass(frozen=True)
 class LesionChange:
-    """A lesion now and before; None now where it is gone, None before where it is new.
+    """What lesions of now were before: one and one, or several of one side that joined or split.
 
-    A lesion that one result alone has is neither where ``not_compared`` says why, and where a
-    reader ``rejected`` this candidate at its place in the other result.
+    Nothing now where it is gone, nothing before where it is new.  A lesion that one result alone
+    has is neither where ``not_compared`` says why, and where a reader ``rejected`` this candidate
+    at its place in the other result.
     """
 
-    now: Item | None
-    before: Item | None
+    now: tuple[Item, ...] = ()
+    before: tuple[Item, ...] = ()
     not_compared: str = ""
     rejected: Item | None = None
 
     @property
     def volume_mm3(self) -> float:
         """Return by how much it grew, negative where it shrank."""
-        after, before = (x.volume_mm3 if x else 0.0 for x in (self.now, self.before))
-        return after - before
+        return _volume(self.now) - _volume(self.before)
 
     @property
     def hu(self) -> float | None:
         """Return by how much its mean density rose; None where one of both is not known."""
-        if not self.now or not self.before:
-            return None
-        if self.now.mean_hu is None or self.before.mean_hu is None:
-            return None
-        return self.now.mean_hu - self.before.mean_hu
+        now, before = mean_density(self.now), mean_density(self.before)
+        return None if now is None or before is None else now - before
+
+
+def _volume(items: Sequence[Item]) -> float:
+    return sum(x.volume_mm3 for x in items)
+
+
+def mean_density(items: Sequence[Item]) -> float | None:
+    """Return the mean HU of all voxels of some lesions; None where one's is not known, or none."""
+    known = [(x.mean_hu, x.volume_mm3) for x in items if x.mean_hu is not None]
+    volume = _volume(items)
+    if len(known) < len(items) or volume <= 0:
+        return None
+    return sum(value * weight for value, weight in known) / volume
 
 
 @dataclass(frozen=True)
@@ -134,26 +140,29 @@ class ComparedResult:
 
 
 def compare_results(now: ComparedResult, before: ComparedResult) -> list[LesionChange]:
-    """Return each lesion of now with the one before that it is, then those of before alone.
+    """Return the lesions of now with those before that they are, then those of before alone.
 
     As ``match_lesions``; new or gone is only what the other result would have shown, and where no
     reader rejected anything in its place.
     """
     changes = match_lesions(now.located, before.located)
-    new = {id(x.now) for x in changes if x.before is None}
-    gone = {id(x.before) for x in changes if x.now is None}
+    new = {id(x) for change in changes if not change.before for x in change.now}
+    gone = {id(x) for change in changes if not change.now for x in change.before}
     only_now = [x for x in now.located if id(x.lesion) in new]
     only_before = [x for x in before.located if id(x.lesion) in gone]
     why = {**_not_compared(only_now, now, before), **_not_compared(only_before, before, now)}
-    rejected = {**_rejected(only_now, before), **_rejected(only_before, now)}
+    rejected = {
+        **_at_place(only_now, _others(before, rejected=True)),
+        **_at_place(only_before, _others(now, rejected=True)),
+    }
     found = []
     for change in changes:
-        lesion = id(change.now or change.before)
+        lesion = id((*change.now, *change.before)[0])
         reason = why.get(lesion, "")
         candidate = None if reason else rejected.get(lesion)
         found.append(replace(change, not_compared=reason, rejected=candidate))
-    found += [LesionChange(x, None, _no_image(x, now)) for x in now.unseen]
-    found += [LesionChange(None, x, _no_image(x, before)) for x in before.unseen]
+    found += [LesionChange((x,), (), _no_image(x, now)) for x in now.unseen]
+    found += [LesionChange((), (x,), _no_image(x, before)) for x in before.unseen]
     return found
 
 
@@ -163,11 +172,10 @@ def _not_compared(
     """Return why the other result cannot say whether it has each of these, by the lesion's id()."""
     found = {}
     # Those that were rejected are left out: they would take the place of one that may be a lesion.
-    maybe = [x for x in other.not_counted if x.lesion.verdict != "rejected"]
-    for change in match_lesions(lesions, maybe):
-        lesion, candidate = change.now, change.before
-        if lesion is None:
-            continue
+    changes = match_lesions(lesions, _others(other, rejected=False))
+    maybe = {id(x): change.before[0] for change in changes if change.before for x in change.now}
+    for lesion in (x.lesion for x in lesions):
+        candidate = maybe.get(id(lesion))
         reader_alone = lesion.missed or lesion.score <= own.threshold
         why = ""
         if lesion.level not in other.analysed:
@@ -184,17 +192,23 @@ def _not_compared(
     return found
 
 
-def _rejected(lesions: Sequence[LocatedLesion], other: ComparedResult) -> dict[int, Item]:
-    """Return what a reader of the other result rejected at the place of these, by their id().
+def _others(result: ComparedResult, rejected: bool) -> list[LocatedLesion]:
+    """Return the candidates that do not count: those that were rejected, or those that may be."""
+    return [x for x in result.not_counted if (x.lesion.verdict == "rejected") == rejected]
 
-    The nearest; one that was rejected may lie at the place of several lesions, which it joined.
+
+def _at_place(
+    lesions: Sequence[LocatedLesion], candidates: Sequence[LocatedLesion]
+) -> dict[int, Item]:
+    """Return which candidate lies at the place of each of these, by their id(): the nearest.
+
+    One candidate may lie at the place of several lesions, which it joined.
     """
-    rejected = [x for x in other.not_counted if x.lesion.verdict == "rejected"]
     found = {}
     for one in lesions:
-        apart = [(_apart(one, x), n) for n, x in enumerate(rejected) if _same_place(one, x)]
+        apart = [(_apart(one, x), n) for n, x in enumerate(candidates) if _same_place(one, x)]
         if apart:
-            found[id(one.lesion)] = rejected[min(apart)[1]].lesion
+            found[id(one.lesion)] = candidates[min(apart)[1]].lesion
     return found
 
 
@@ -205,11 +219,12 @@ def _no_image(lesion: Item, result: ComparedResult) -> str:
 def match_lesions(
     now: Sequence[LocatedLesion], before: Sequence[LocatedLesion]
 ) -> list[LesionChange]:
-    """Return each lesion of now with the one before that it is, then those that are gone.
+    """Return the lesions of now with those before that they are, then those that are gone.
 
     Two are one lesion where they are of one level and their middles lie no further apart than
     ``MATCH_MM``, or half of the larger one's diameter; the nearest go together first.  The type may
-    have changed, as a lytic lesion that heals does.
+    have changed, as a lytic lesion that heals does.  What is left over within another's extent has
+    joined it, or split from it, and goes with it.
     """
     pairs = []
     for n, new in enumerate(now):
@@ -220,12 +235,33 @@ def match_lesions(
     for _, n, m in sorted(pairs):
         if n not in known and m not in known.values():
             known[n] = m
+    groups = {n: ([n], [m]) for n, m in known.items()}
+    holders = {m: n for n, m in known.items()}
+    lone_before = [m for m in range(len(before)) if m not in holders]
+    lone_now = [n for n in range(len(now)) if n not in known]
+    for m in list(lone_before):
+        around = [(_apart(now[n], before[m]), n) for n in known if _covers(now[n], before[m])]
+        if around:
+            groups[min(around)[1]][1].append(m)
+            lone_before.remove(m)
+    for n in list(lone_now):
+        around = [(_apart(before[m], now[n]), m) for m in holders if _covers(before[m], now[n])]
+        if around:
+            groups[holders[min(around)[1]]][0].append(n)
+            lone_now.remove(n)
+    of_now = {min(own): (sorted(own), sorted(old)) for own, old in groups.values()}
+    of_now |= {n: ([n], []) for n in lone_now}
     changes = [
-        LesionChange(new.lesion, before[known[n]].lesion if n in known else None)
-        for n, new in enumerate(now)
+        LesionChange(tuple(now[n].lesion for n in own), tuple(before[m].lesion for m in old))
+        for _, (own, old) in sorted(of_now.items())
     ]
-    gone = (old for m, old in enumerate(before) if m not in known.values())
-    return [*changes, *(LesionChange(None, old.lesion) for old in gone)]
+    return [*changes, *(LesionChange((), (before[m].lesion,)) for m in lone_before)]
+
+
+def _covers(larger: LocatedLesion, other: LocatedLesion) -> bool:
+    """Return whether the middle of another lesion lies within the extent of this one."""
+    radius = (larger.lesion.diameter_mm or 0.0) / 2
+    return larger.lesion.level == other.lesion.level and _apart(larger, other) <= radius
 
 
 def _same_place(one: LocatedLesion, other: LocatedLesion) -> bool:
