@@ -271,6 +271,62 @@ def test_uneven_frames_are_refused(tmp_path: Path) -> None:
     assert "unevenly spaced" in refusal(path).cause
 
 
+@pytest.mark.parametrize("thickness", [0.5, 0.75, 1.5, 3.0])
+def test_slices_may_be_thinner_or_thicker_than_they_lie_apart(
+    tmp_path: Path, thickness: float
+) -> None:
+    """Else every second slice would be empty where they are half as thick."""
+    path = dicom_seg(tmp_path / "seg.dcm")
+    dataset = pydicom.dcmread(path)
+    measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    measures.SliceThickness = thickness
+    del measures.SpacingBetweenSlices
+    dataset.save_as(path)
+    found = read_segmentation(path)
+    assert_same(found, masks())
+    for a in assign(found):
+        assert a.level
+        mm3 = found.mask(a.segment).sum() * found.grid.voxel_mm3
+        assert mm3 == pytest.approx(masks()[a.level].sum() * GRID.voxel_mm3)
+
+
+@pytest.mark.parametrize(
+    ("step", "decimals"),
+    [(0.7999878, 6), (0.6666667, 6), (0.6666667, 3), (2.4999, 4), (1.25, 1), (3.27, 2), (0.7, 1)],
+)
+def test_even_steps_that_are_no_round_number_are_read(
+    tmp_path: Path, step: float, decimals: int
+) -> None:
+    """The two vertebrae are 200 slices apart: errors of one step would add up."""
+
+    def moved(z: float) -> float:
+        k = round((z - 100) / 1.5)
+        return round(-1203.5 + step * (k + 200 * (k > 12)), decimals)
+
+    seg, contours = dicom_seg(tmp_path / "seg.dcm"), structure_set(tmp_path / "rs.dcm")
+    dataset = pydicom.dcmread(seg)
+    for group in dataset.PerFrameFunctionalGroupsSequence:
+        plane = group.PlanePositionSequence[0]
+        x, y, z = plane.ImagePositionPatient
+        plane.ImagePositionPatient = [x, y, moved(float(z))]
+    dataset.save_as(seg)
+    dataset = pydicom.dcmread(contours)
+    for structure in dataset.ROIContourSequence:
+        for contour in structure.ContourSequence:
+            data = np.array(contour.ContourData, float).reshape(-1, 3)
+            data[:, 2] = [moved(z) for z in data[:, 2]]
+            contour.ContourData = data.ravel().tolist()
+    dataset.save_as(contours)
+    for path in (seg, contours):
+        found = read_segmentation(path, may_be_vertebra)
+        assert found.grid.spacing[2] == pytest.approx(step, abs=10.0**-decimals)
+        for a in assign(found):
+            assert a.level
+            slices = found.mask(a.segment).any(axis=(1, 2))
+            assert slices.sum() == masks()[a.level].any(axis=(1, 2)).sum()
+            assert np.ptp(np.flatnonzero(slices)) + 1 == slices.sum(), "no slice between is empty"
+
+
 def ring(mask: Mask, k: int) -> list[float]:
     """The outline of a box-shaped mask in one slice, half a voxel around its centres."""
     j, i = np.argwhere(mask[k]).min(axis=0), np.argwhere(mask[k]).max(axis=0)

@@ -17,9 +17,11 @@ import SimpleITK as sitk
 from hideseekseg.cli.main import main
 from hideseekseg.imaging.reading import read_ct, read_segmentation
 from hideseekseg.imaging.volume import Grid, Volume, to_sitk
+from hideseekseg.output.dicom_seg_export import tracking_uid
 from hideseekseg.output.dicom_sr_export import dicom_report
 from hideseekseg.output.result_folder import read_result, title_of
 from hideseekseg.output.seg_nrrd import write_segmentation
+from hideseekseg.review.review import Item
 
 pydicom: Any = pytest.importorskip("pydicom", reason="pydicom is not installed")
 hd: Any = pytest.importorskip("highdicom", reason="highdicom is not installed")
@@ -174,6 +176,29 @@ def test_tracking_uids_survive_a_second_export_and_a_review(made: dict[str, Any]
     assert seg.ContentCreatorName == "R. Ader^"
     assert export(reviewed, folder / "ct", reviewed / "all.dcm", "--unreviewed") == 0
     assert len(hd.seg.segread(reviewed / "all.dcm").SegmentSequence) == 3
+
+
+def test_other_lesions_of_the_same_name_have_other_tracking_uids(made: dict[str, Any]) -> None:
+    """Two readers each drew a "T10 lytic added 1"; another run of the CT found another L1-lytic-1.
+
+    Reports and segmentations of one result agree, and so they do after its lesion was measured.
+    """
+    instance = pydicom.dcmread(next((made["folder"] / "ct").iterdir()))
+    stored = read_result(made["folder"] / "result")
+    found = stored.lesions[0]
+    drawn = replace(found, id="T10-added-1", missed=True, centroid_lps=(0.0, 0.0, -50.0))
+
+    def uid(lesion: Item, reviewer: str = "") -> str:
+        return tracking_uid(replace(stored, lesions=(lesion,), reviewer=reviewer), lesion, instance)
+
+    elsewhere = replace(drawn, centroid_lps=(15.0, 5.0, -40.0))
+    assert len({uid(drawn, "Anna"), uid(elsewhere, "Anna"), uid(drawn, "Ben"), uid(found)}) == 4
+    assert uid(replace(found, score=found.score / 2)) != uid(found)
+    judged = replace(found, verdict="accepted", comment="typical", mean_hu=1.0)
+    assert uid(judged, "Anna") == uid(found)
+    measured = replace(drawn, centroid_lps=(0.3, 0.0, -50.0))
+    one = replace(stored, lesions=(drawn,), reviewer="Anna")
+    assert tracking_uid(one, measured, instance) == tracking_uid(one, drawn, instance)
 
 
 def test_a_result_of_a_nifti_copy_goes_onto_the_dicom_slices(

@@ -24,6 +24,8 @@ SEG = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 
 UNEVEN = 0.05  # of a step, by which a frame may lie beside its place
+ROUNDED_MM = 0.051  # the same where steps are small, and heights written with one decimal
+SAME_PLANE_MM = 0.01
 MOST_SLICES = 10_000
 CONTOUR_PIXEL_MM = 0.8  # to which contours are filled
 
@@ -141,8 +143,8 @@ def _grid(path: Path, dataset: Any, positions: Floats) -> tuple[Grid, list[int]]
     drift = positions - positions[0] - np.outer(heights - heights[0], normal)
     if np.abs(drift).max() > 0.1:
         raise InputError(path, "has frames that do not lie above each other")
-    told = measures[0].get("SpacingBetweenSlices") or measures[0].get("SliceThickness") or 0
-    step, index = _even_steps(path, heights, float(told))
+    alone = measures[0].get("SpacingBetweenSlices") or measures[0].get("SliceThickness") or 0
+    step, index = _even_steps(path, heights, float(alone))
     matrix = np.eye(4)
     matrix[:3, 0], matrix[:3, 1] = along_row * pixel[0, 1], along_column * pixel[0, 0]
     matrix[:3, 2] = normal * step
@@ -152,25 +154,29 @@ def _grid(path: Path, dataset: Any, positions: Floats) -> tuple[Grid, list[int]]
     return Grid(shape, matrix), [k + 1 for k in index]
 
 
-def _even_steps(path: Path, heights: Floats, told: float) -> tuple[float, list[int]]:
+def _even_steps(path: Path, heights: Floats, alone: float) -> tuple[float, list[int]]:
     """Return the distance of slices in mm and the index of each height; slices may be missing.
 
-    The distance that the file tells counts where the heights lie on it, else the smallest one.
+    What a file says of thickness or spacing is not asked: slices may be thinner than they lie
+    apart, and then every second one would be empty.  It is ``alone`` where there is one height.
     """
-    gaps = np.diff(np.unique(heights.round(3)))
-    gaps = gaps[gaps > 0.01]
+    planes = np.sort(heights)
+    planes = planes[np.concatenate([[True], np.diff(planes) > SAME_PLANE_MM])]
+    gaps = np.diff(planes)
     if not gaps.size:
-        return told or 1.0, [0] * len(heights)
-    for step in dict.fromkeys((told, float(gaps.min()))):
-        if step <= 0:
-            continue
-        at = (heights - heights.min()) / step
-        if at.max() > MOST_SLICES:
-            break
-        if np.abs(at - np.rint(at)).max() <= UNEVEN:
-            return step, np.rint(at).astype(int).tolist()
+        return alone or 1.0, [0] * len(heights)
+    if np.ptp(planes) <= MOST_SLICES * gaps.min():
+        # Neighbours' mean, and then that over all: heights are rounded, and errors would add up.
+        step = float(gaps[gaps < 1.5 * gaps.min()].mean())
+        at = np.concatenate([[0], np.rint(gaps / step).astype(int).cumsum()])
+        step = float(np.polyfit(at, planes, 1)[0])
+        place = (heights - planes[0]) / step
+        off = place - np.rint(place)
+        off -= (off.max() + off.min()) / 2
+        if np.abs(off).max() * step <= max(UNEVEN * step, ROUNDED_MM):
+            return step, np.rint(place).astype(int).tolist()
     raise InputError(
-        path, f"has unevenly spaced slices: {gaps.min():.2f} to {gaps.max():.2f} mm apart"
+        path, f"has unevenly spaced slices: {gaps.min():.3f} to {gaps.max():.3f} mm apart"
     )
 
 

@@ -195,10 +195,19 @@ def person_name(name: str) -> str:
 
 
 def tracking_uid(stored: StoredResult, lesion: Item, instance: Any) -> str:
-    """Return the UID that a lesion has in every object made of this result, now and later."""
+    """Return the UID that a lesion has in every object made of this result, now and later.
+
+    Names are given anew in every run and by every reader: what a run found is told apart by its
+    score, which no review changes, and what a reader drew by the reader and its place.
+    """
     run = stored.run
     schedule = run.get("schedule")
     parts = [str(instance.SeriesInstanceUID), run.get("weights_hash", ""), schedule, lesion.id]
+    own = next((x for x in (*stored.lesions, *stored.others) if x.id == lesion.id), lesion)
+    if own.missed:
+        parts += [stored.reviewer, *(round(mm, 1) for mm in own.centroid_lps)]
+    else:
+        parts.append(round(own.score, 4))
     return f"2.25.{uuid.uuid5(NAMESPACE, json.dumps(parts, sort_keys=True)).int}"
 
 
