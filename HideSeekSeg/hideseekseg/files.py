@@ -55,16 +55,10 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     before anything is computed inside the block.
     """
     path = Path(path)
-    temporary = path.with_name(f".{PREFIX}{secrets.token_hex(4)}-{path.name}")
     try:
-        held = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        temporary, held = _temporary_file(path)
     except OSError as error:
         raise _unwritable(path, error) from error
-    if os.name == "nt":  # a file that is open could not be replaced
-        os.close(held)
-    else:
-        with suppress(OSError):
-            _lock(held)  # tells others that its writer lives
     try:
         yield temporary
         temporary.replace(path)
@@ -80,6 +74,29 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         if os.name != "nt":
             os.close(held)
+
+
+def _temporary_file(path: Path) -> tuple[Path, int]:
+    """Make an empty file beside ``path``, and return it with its lock: its writer lives.
+
+    Where somebody who removes what is abandoned was quicker than the lock, another is made.
+    """
+    while True:
+        temporary = path.with_name(f".{PREFIX}{secrets.token_hex(4)}-{path.name}")
+        held = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        if os.name == "nt":  # a file that is open could not be replaced
+            os.close(held)
+            return temporary, held
+        try:
+            _lock(held)
+        except BlockingIOError:
+            os.close(held)
+            continue
+        except OSError:  # a file system without locks
+            return temporary, held
+        if temporary.exists():
+            return temporary, held
+        os.close(held)
 
 
 @contextmanager
@@ -126,14 +143,19 @@ def claim_folder(parent: Path | None = None, purpose: str = "", hidden: bool = F
     parent = Path(tempfile.gettempdir() if parent is None else parent)
     remove_abandoned(parent)
     prefix = f"{'.' if hidden else ''}{PREFIX}{purpose}{'-' if purpose else ''}"
-    outer = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-    inner = outer / "files"  # beside the lock, so that it is empty
-    try:
+    while True:
+        outer = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        inner = outer / "files"  # beside the lock, so that it is empty
         inner.mkdir()
-        _held[inner] = _lock_file(outer / LOCK)
-    except InputError as error:
-        raise OSError(errno.EBUSY, error.cause, str(outer)) from error
-    return inner
+        try:
+            _held[inner] = _lock_file(outer / LOCK)
+        except InputError as error:
+            # Somebody who removes what is abandoned was quicker; else it is the disk that is full.
+            if outer.exists() and not isinstance(error.__cause__, BlockingIOError):
+                shutil.rmtree(outer, ignore_errors=True)
+                raise OSError(errno.EBUSY, error.cause, str(outer)) from error
+            continue
+        return inner
 
 
 def release_folder(folder: Path) -> None:
@@ -159,39 +181,58 @@ def remove_abandoned(parent: Path | None = None) -> list[Path]:
         with os.scandir(parent) as entries:  # the system's folder may hold thousands of others
             names = [one.name for one in entries if one.name.startswith(_OURS)]
         for path in (parent / name for name in sorted(names) if name != LOCK):
-            if not _is_abandoned(path):
-                continue
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                with suppress(OSError):
-                    path.unlink()
-            removed.append(path)
+            with _nobodys(path) as abandoned:
+                if not abandoned:
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    with suppress(OSError):
+                        path.unlink()
+                removed.append(path)
     return removed
 
 
-def _is_abandoned(path: Path) -> bool:
+@contextmanager
+def _nobodys(path: Path) -> Iterator[bool]:
+    """Yield whether a file or folder of ours has no owner; while it is so, it cannot get one."""
     try:
-        said = path.lstat()
-        if hasattr(os, "getuid") and said.st_uid != os.getuid():
-            return False
-        if not (stat.S_ISDIR(said.st_mode) or stat.S_ISREG(said.st_mode)):
-            return False
-        age = time.time() - said.st_mtime
-        lock = path / LOCK if stat.S_ISDIR(said.st_mode) else path
-        if (os.name == "nt" and lock is path) or not lock.exists():
-            return age > _UNLOCKED_SECONDS
-        file = os.open(lock, os.O_RDWR)
+        abandoned, file = _unowned(path)
     except OSError:
-        return False
+        abandoned, file = False, None
+    if file is not None and os.name == "nt":  # what is open could not be removed
+        os.close(file)
+        file = None
+    try:
+        yield abandoned
+    finally:
+        if file is not None:
+            os.close(file)
+
+
+def _unowned(path: Path) -> tuple[bool, int | None]:
+    """Return whether nobody owns a file or folder, and what keeps others from owning it."""
+    said = path.lstat()
+    if hasattr(os, "getuid") and said.st_uid != os.getuid():
+        return False, None
+    if not (stat.S_ISDIR(said.st_mode) or stat.S_ISREG(said.st_mode)):
+        return False, None
+    old = time.time() - said.st_mtime > _UNLOCKED_SECONDS
+    lock = path / LOCK if stat.S_ISDIR(said.st_mode) else path
+    if (os.name == "nt" and lock is path) or not lock.exists():
+        return old, None
+    file = os.open(lock, os.O_RDWR)
+    return _lockable(file, old), file
+
+
+def _lockable(file: int, otherwise: bool) -> bool:
+    """Lock a file, and return whether that was possible; ``otherwise`` where there are no locks."""
     try:
         _lock(file)
     except BlockingIOError:
         return False
-    except OSError:  # a file system without locks
-        return age > _UNLOCKED_SECONDS
-    finally:
-        os.close(file)
+    except OSError:
+        return otherwise
     return True
 
 

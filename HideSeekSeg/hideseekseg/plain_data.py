@@ -159,3 +159,18 @@ def printable(text: str) -> str:
 def first_line(error: BaseException) -> str:
     """Return what an exception says, in one short line."""
     return " ".join((str(error) or type(error).__name__).split())[:200]
+
+
+def spreadsheet_cell(value: object) -> object:
+    """Return what a cell of a CSV file is to hold: a text that is no formula for a spreadsheet.
+
+    Comments and names come from others; a formula could send the table's content elsewhere.
+    Numbers, also those that are text, stay as they are.
+    """
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value

@@ -110,6 +110,18 @@ def test_room_for_a_vertebra_without_a_number_flags_every_level() -> None:
     assert "T12 and L1" in flag and "leave room for a vertebra without a label" in flag
 
 
+@pytest.mark.parametrize("gone", ["T12", "L1"])
+def test_of_three_vertebrae_the_pair_with_room_between_is_named(gone: str) -> None:
+    """A variant such as T13, which nobody labelled: one distance is twice the other."""
+    centres = curve(["T11", "T12", "L1", "L2"])
+    del centres[gone]
+    report = check_order(renamed(centres, ["T11", "T12", "L1"]))
+    wide = "T11 and T12" if gone == "T12" else "T12 and L1"
+    assert set(report.flags) == {"T11", "T12", "L1"}
+    for (flag,) in report.flags.values():
+        assert wide in flag and "leave room for a vertebra without a label" in flag
+
+
 def test_exchanged_vertebrae_are_both_flagged_and_no_others() -> None:
     centres = curve(THORACIC)
     centres["T4"], centres["T5"] = centres["T5"], centres["T4"]
@@ -128,6 +140,10 @@ def test_levels_of_another_region_do_not_fit() -> None:
     wrong = renamed(curve(LUMBAR), USUAL[:6])
     assert not fits(wrong)
     assert set(check_order(wrong).flags) == set(USUAL[:6])
+    stretched = curve(["T11", "T12", "L1", "L2"])
+    stretched = {level: at * (3, 3, 3 if level != "L2" else 5) for level, at in stretched.items()}
+    (flag,) = check_order(stretched).flags["T11"]
+    assert "L1 and L2 lie" in flag, "the pair that is furthest from what is usual"
     assert fits(curve(LUMBAR, 0.1, 0.9))
 
 

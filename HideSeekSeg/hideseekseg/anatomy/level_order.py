@@ -150,14 +150,15 @@ def _spacing(
     steps = [(a, *between[n]) for n, (a, _) in enumerate(pairs)]
     expected = np.array([sum(PITCH_MM[level] for level in step) for step in steps])
     near = [n for n in range(len(pairs)) if not between[n]]
-    scale = float(np.median((gaps / expected)[near or slice(None)]))
+    scale = _usual((gaps / expected)[near or slice(None)])
     doubts: list[str] = []
     missing: list[str] = []
     if not POSSIBLE_SCALE[0] < scale < POSSIBLE_SCALE[1]:
-        a, b = pairs[(near or [0])[0]]
+        worst = max(near or [0], key=lambda n: abs(np.log(gaps[n] / expected[n])))
+        a, b = pairs[worst]
         doubts.append(
-            f"the levels do not fit the anatomy: {a} and {b} lie {gaps[(near or [0])[0]]:.0f} mm "
-            f"apart, about {expected[(near or [0])[0]]:.0f} mm are usual"
+            f"the levels do not fit the anatomy: {a} and {b} lie {gaps[worst]:.0f} mm "
+            f"apart, about {expected[worst]:.0f} mm are usual"
         )
         return scale, (), doubts
     if not near and not USUAL_SCALE[0] < scale < USUAL_SCALE[1]:
@@ -180,6 +181,15 @@ def _spacing(
         else:
             missing += between[n]
     return scale, tuple(missing), doubts
+
+
+def _usual(ratios: npt.NDArray[np.float64]) -> float:
+    """Return the median; of two in the middle the one nearer to 1, as their mean may be neither's.
+
+    Of two distances one of which holds a vertebra without a label, the other tells the patient.
+    """
+    low, high = np.sort(ratios)[[(len(ratios) - 1) // 2, len(ratios) // 2]]
+    return float(min(low, high, key=lambda ratio: abs(np.log(ratio))))
 
 
 def levels_between(above: str, below: str, present: Sequence[str]) -> tuple[str, ...]:

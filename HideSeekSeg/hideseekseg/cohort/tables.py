@@ -20,6 +20,7 @@ from ..findings import LESION_TYPES, Result, Status, VertebraFinding
 from ..output.result_folder import FILES
 from ..output.segment_description import labels
 from ..output.tables import POSITION_COLUMNS, result_from_json
+from ..plain_data import spreadsheet_cell
 from .case_run import CASES, INDEX, CaseRecord, CaseStatus, read_record
 
 Row = dict[str, Any]
@@ -265,7 +266,9 @@ class _TableWriter:
 
     def add(self, row: Row, further: Mapping[str, str]) -> None:
         whole = {**row, **{self._further[k]: v for k, v in further.items() if k in self._further}}
-        self._csv.writerow({key: "" if value is None else value for key, value in whole.items()})
+        self._csv.writerow(
+            {key: "" if value is None else spreadsheet_cell(value) for key, value in whole.items()}
+        )
         if self._parquet is not None:
             typed = {key: _typed(kind, whole.get(key)) for key, kind in self._columns.items()}
             self._rows.append(typed)

@@ -26,7 +26,7 @@ from ..findings import (
     VertebraFinding,
 )
 from ..imaging.volume import case_name
-from ..plain_data import as_type, from_plain, printable, shortened
+from ..plain_data import as_type, from_plain, printable, shortened, spreadsheet_cell
 from .segment_description import head_to_tail, labels
 
 _CANDIDATE_KEYS = tuple(f.name for f in fields(Candidate) if f.name != "patch")
@@ -151,11 +151,14 @@ def write_csv(path: str | Path, result: Result) -> None:
 
 
 def write_rows(path: str | Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a CSV file with a header; a key that a row lacks is an empty cell."""
+    """Write a CSV file with a header; a key that a row lacks is an empty cell.
+
+    Texts that a spreadsheet would take for a formula begin with an apostrophe.
+    """
     with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore", restval="")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({k: spreadsheet_cell(v) for k, v in row.items()} for row in rows)
 
 
 def format_table(result: Result) -> str:
