@@ -423,6 +423,19 @@ def test_follow_up_tells_what_joined_and_what_split(run: Path, tmp_path: Path) -
     assert said[two, "T10 blastic 1"][0] == "there before as blastic, split into 2"
 
 
+def test_levels_that_may_be_numbered_otherwise_are_told(run: Path, tmp_path: Path) -> None:
+    """Lesions are matched by level: one off, all is compared with the neighbours."""
+    names = {"T10": "T11", "T11": "T12", "T12": "L1", "L1": "L2"}
+    result = make_result(GRID)
+    moved = [replace(v, level=names[v.level]) for v in result.vertebrae]
+    store_result(tmp_path / "off", later_ct(), replace(result, vertebrae=tuple(moved)))
+    page = report(tmp_path / "off", "--earlier", str(run))
+    assert "if one of them is numbered otherwise" in page.text
+    store_result(tmp_path / "same", later_ct(), result)
+    page = report(tmp_path / "same", "--earlier", str(run))
+    assert "numbered otherwise" not in page.text
+
+
 def test_what_was_merely_not_compared_is_neither_new_nor_gone(run: Path, tmp_path: Path) -> None:
     result = make_result(GRID)
     ten, *others = result.vertebrae

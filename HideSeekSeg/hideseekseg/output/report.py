@@ -5,7 +5,7 @@ Everything is said from the result alone; what it does not know is left open in 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from .. import __version__
 from ..anatomy.label_conventions import LEVELS
-from ..anatomy.level_order import levels_between
+from ..anatomy.level_order import VARIANTS, levels_between
 from ..anatomy.vertebra_shape import (
     CLEAR_LOSS,
     WALL_MM,
@@ -420,7 +420,24 @@ def _follow_up(
         levels = dict.fromkeys(s.level for s in (*stored.states, *earlier.states))
         said = ", ".join(level for level in sorted(levels, key=from_head_down) if level in once)
         blocks.append(ReportText(f"Analysed in one of both only: {said}.", warning=True))
+    if shifted := _numbered_otherwise(*(x.analysed for x in both)):
+        blocks.append(ReportText(shifted, warning=True))
     return blocks
+
+
+def _numbered_otherwise(now: Collection[str], before: Collection[str]) -> str:
+    """Return a warning where the levels of two results are the same but for a shift; or ""."""
+    usual = [level for level in LEVELS if level not in VARIANTS]
+    ranges = [[level for level in usual if level in levels] for levels in (now, before)]
+    places = [[usual.index(level) for level in levels] for levels in ranges]
+    apart = {a - b for a, b in zip(*places)}
+    if len(places[0]) != len(places[1]) or len(apart) != 1 or apart == {0}:
+        return ""
+    said = [x[0] if len(x) == 1 else f"{x[0]} to {x[-1]}" for x in ranges]
+    return (
+        f"Both results have as many vertebrae, {said[0]} and (earlier) {said[1]}: if one of them is"
+        " numbered otherwise, lesions are compared with those of the neighbours."
+    )
 
 
 def _compared(
