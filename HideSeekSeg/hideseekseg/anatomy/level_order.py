@@ -28,6 +28,7 @@ PITCH_MM = dict(
         ),
     )
 )
+LEAST_RATIO = 1e-3  # of two middles in one place, whose logarithm nobody knows
 VARIANTS = ("T13", "L6")  # most people do not have them: not missed where absent
 USUAL_SCALE = (0.75, 1.2)  # of adults, for a convention to be named as fitting
 POSSIBLE_SCALE = (0.4, 1.4)  # beyond it neighbours are none
@@ -150,11 +151,12 @@ def _spacing(
     steps = [(a, *between[n]) for n, (a, _) in enumerate(pairs)]
     expected = np.array([sum(PITCH_MM[level] for level in step) for step in steps])
     near = [n for n in range(len(pairs)) if not between[n]]
-    scale = _usual((gaps / expected)[near or slice(None)])
+    ratios = np.maximum(gaps / expected, LEAST_RATIO)
+    scale = _usual(ratios[near or slice(None)])
     doubts: list[str] = []
     missing: list[str] = []
     if not POSSIBLE_SCALE[0] < scale < POSSIBLE_SCALE[1]:
-        worst = max(near or [0], key=lambda n: abs(np.log(gaps[n] / expected[n])))
+        worst = max(near or [0], key=lambda n: abs(np.log(ratios[n])))
         a, b = pairs[worst]
         doubts.append(
             f"the levels do not fit the anatomy: {a} and {b} lie {gaps[worst]:.0f} mm "
