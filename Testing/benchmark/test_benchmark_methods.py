@@ -13,6 +13,7 @@ import torch
 from helpers.benchmark import toys
 from helpers.models import CPU
 from helpers.vertebrae import TOY, toy_slices
+from hideseekseg.attribution import encode
 from hideseekseg.benchmark.cases import BenchmarkCase
 from hideseekseg.benchmark.comparison import (
     ablations,
@@ -47,8 +48,10 @@ from hideseekseg.benchmark.metrics import measure
 from hideseekseg.benchmark.report.pictures import SHOWN, draw_examples, examples
 from hideseekseg.errors import InputError
 from hideseekseg.findings import LESION_TYPES, LesionType
+from hideseekseg.lesions import p_of_vertebra
 from hideseekseg.model.autoencoder import DiffusionAutoencoder
-from hideseekseg.model.profile import Decision, Schedule
+from hideseekseg.model.classifier import LinearClassifier
+from hideseekseg.model.profile import FEATURES, Confidence, Decision, Schedule
 from hideseekseg.model.weights import Model
 from hideseekseg.simulation.random_fields import Mask
 from hideseekseg.training.evaluation import LEAST_IOU, Edited, detect, edit_case
@@ -185,6 +188,48 @@ def test_change_map_of_the_encoder_finds_spots(
     weights = Model(network, trained.classifier, trained.profile, CPU, hash="0123456789abcdef")
     scores = f1_of(change_map(weights), known, unseen)
     assert min(scores.values()) > 0.4
+
+
+def test_every_method_that_takes_our_classifier_sees_the_patient_as_we_do(
+    unseen: list[BenchmarkCase],
+) -> None:
+    """Weights that judge beside the patient's other vertebrae: gate and P are then the same."""
+    pytest.importorskip("torchcam", reason="torchcam is not there: pip install .[benchmark]")
+    torch.manual_seed(1)
+    profile = replace(
+        TOY, architecture=replace(TOY.architecture, context=True, change_map=True), provenance={}
+    )
+    network = DiffusionAutoencoder(profile.architecture).eval()
+    latent = profile.architecture.latent
+    classifier = LinearClassifier(torch.randn(latent), 0.0, torch.zeros(latent), torch.ones(latent))
+    weights = Model(network, classifier, profile, CPU, hash="0123456789abcdef")
+    reference = torch.tensor([[0.2, 0.1]]).expand(len(unseen[0].case.x), 2)
+    case = replace(unseen[0].case, reference=reference)
+    subject = replace(unseen[0], case=case)
+    expected = encode(case.x, weights, reference=reference).p.numpy()
+    assert np.abs(expected - encode(case.x, weights).p.numpy()).max() > 1e-3
+    _, own = HideAndSeek("own", weights).detect(edit_case(case, weights), {})
+    assert own == p_of_vertebra(expected)
+    for method in (difference_map(weights), change_map(weights), *cams(weights)):
+        assert {maps.p for maps in method.prepare(subject)} == {own}, method.name
+    _, p = OtsuHiding(weights).prepare(subject)
+    np.testing.assert_array_equal(p, expected)
+
+
+def test_without_hiding_every_candidate_counts_of_calibrated_weights_too(
+    model: Model, unseen: list[BenchmarkCase]
+) -> None:
+    coefficients = (-3.0, *[0.5] * len(FEATURES))
+    confidence = Confidence(
+        vertebra=(0.0, 1.0, 0.0), lytic=coefficients, blastic=coefficients, features=FEATURES
+    )
+    weights = replace(model, profile=replace(model.profile, confidence=confidence))
+    for subject in unseen:
+        plain, known = (HideAndSeek("all", m, hiding=False) for m in (model, weights))
+        lesions = known.detect(known.prepare(subject), known.fixed.settings)[0]
+        expected = plain.detect(plain.prepare(subject), plain.fixed.settings)[0]
+        assert [x.score for x in lesions] == [x.score for x in expected]
+        assert all(x.score == 1.0 for x in lesions)
 
 
 # ---- class activation maps

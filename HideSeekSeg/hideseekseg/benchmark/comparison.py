@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ..attribution import encode
 from ..errors import InputError
@@ -427,11 +428,13 @@ def _of_vertebra(subject: BenchmarkCase, model: Model, auditor: Model) -> dict[s
     }
     figures["change beside the lesions (x)"] = _beside(subject, seen)
     crossed = _crossed(subject)
+    beside = subject.case.reference
+    reference = None if beside is None else beside[torch.from_numpy(crossed)]
     pictures = {"image": subject.case.x, "edit": seen.healthy.edited, "twin": subject.twin}
     for judge, weights in (("own classifier", model), ("auditor", auditor)):
         for what, images in pictures.items():
             assert images is not None
-            p = encode(images[crossed], weights).p.numpy()
+            p = encode(images[crossed], weights, reference=reference).p.numpy()
             figures[f"P of {what}, {judge}"] = float(p.mean())
             figures[f"{what} called malignant, {judge}"] = float((p >= 0.5).mean())
     return figures

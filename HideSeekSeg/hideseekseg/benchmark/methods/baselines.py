@@ -15,7 +15,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...attribution import encode, score
+from ...attribution import Latents, encode, score
 from ...findings import LESION_TYPES, LesionType
 from ...lesions import Lesion3D, SliceCandidate, p_of_vertebra
 from ...model.autoencoder import DiffusionAutoencoder
@@ -96,7 +96,7 @@ class OtsuHiding:
         return otsu().settings
 
     def prepare(self, subject: BenchmarkCase) -> tuple[Sequence[Maps], npt.NDArray[np.float64]]:
-        return draw(subject), encode(subject.case.x, self.model).p.numpy()
+        return draw(subject), _encoded(subject.case, self.model).p.numpy()
 
     def detect(
         self, seen: tuple[Sequence[Maps], npt.NDArray[np.float64]], chosen: Chosen
@@ -122,7 +122,9 @@ class OtsuHiding:
         none = np.zeros(case.body.shape[1:], bool)
         shown = [(part.slice, part.mask) for part in parts] + [(index, none) for index in slices]
         images = [_filled(case, index, changed[index], keep) for index, keep in shown]
-        revealed = encode(torch.stack(images), self.model).p.numpy()
+        whose = [index for index, _ in shown]
+        reference = None if case.reference is None else case.reference[whose]
+        revealed = encode(torch.stack(images), self.model, reference=reference).p.numpy()
         hidden: Mapping[int, float] = dict(zip(slices, revealed[len(parts) :].tolist()))
         least = self.model.profile.decision.least_span
         return [
@@ -132,6 +134,11 @@ class OtsuHiding:
             )
             for part, own in zip(parts, revealed)
         ]
+
+
+def _encoded(case: Case, model: Model) -> Latents:
+    """Run step 1 as the method under test does, beside the patient's other vertebrae."""
+    return encode(case.x, model, reference=case.reference)
 
 
 def _changed(shape: tuple[int, ...], parts: Sequence[SliceCandidate]) -> Mask:
@@ -155,7 +162,10 @@ ACTIVATION_FLOORS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 
 class Logit(nn.Module):
-    """The encoder with the classifier on its latents: x (N, 1, H, W) to a logit (N, 1)."""
+    """The encoder with the classifier on its latents: x (N, 1, H, W) to a logit (N, 1).
+
+    ``reference`` (N, 2) as of ``encode``.
+    """
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -165,8 +175,8 @@ class Logit(nn.Module):
         offset = model.classifier.intercept - float(coef.double() @ model.classifier.mean)
         self.intercept = nn.Parameter(torch.tensor(offset))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return (self.encoder(x)[0] @ self.coef + self.intercept)[:, None]
+    def forward(self, x: Tensor, reference: Tensor | None = None) -> Tensor:
+        return (self.encoder(x, reference)[0] @ self.coef + self.intercept)[:, None]
 
 
 def cams(model: Model) -> list[ByMaps]:
@@ -192,12 +202,13 @@ def _draw(model: Model, network: Logit, name: str, subject: BenchmarkCase) -> Se
     healthy slice does not speak as loud as an ill one; slices below the gate are silent.
     """
     case = subject.case
-    p = encode(case.x, model).p.numpy()
+    p = _encoded(case, model).p.numpy()
     ill = np.flatnonzero(p >= model.profile.decision.gate_p)
     smooth = ndimage.gaussian_filter(subject.hu, (0, 1, 1))
     darker = smooth < np.median(smooth[case.body])
     variants = []
-    drawn = activations(network, name, case.x[ill]) if len(ill) else []
+    reference = None if case.reference is None else case.reference[ill]
+    drawn = activations(network, name, case.x[ill], reference) if len(ill) else []
     for level in network.encoder.levels:
         heat: Field = np.zeros(case.body.shape, np.float32)
         if len(ill):
@@ -207,18 +218,24 @@ def _draw(model: Model, network: Logit, name: str, subject: BenchmarkCase) -> Se
     return variants
 
 
-def activations(network: Logit, name: str, x: Tensor) -> list[Tensor]:
-    """Return maps (N, H, W), 0 to 1 per slice, of each level's last stage for x (N, 1, H, W)."""
+def activations(
+    network: Logit, name: str, x: Tensor, reference: Tensor | None = None
+) -> list[Tensor]:
+    """Return maps (N, H, W), 0 to 1 per slice, of each level's last stage for x (N, 1, H, W).
+
+    ``reference`` (N, 2) as of ``encode``.
+    """
     stages: list[nn.Module | str] = [network.encoder.last_stage(n) for n in network.encoder.levels]
     if name == "EigenCAM":
         with torch.inference_mode():
-            coarse = [first_component(features) for features in network.encoder.features(x)[0]]
+            maps, _ = network.encoder.features(x, reference)
+            coarse = [first_component(features) for features in maps]
     else:
         from torchcam import methods
 
         extractor = getattr(methods, name.replace("++", "pp"))
         with extractor(network, stages) as extract:
-            coarse = extract(class_idx=0, scores=network(x))
+            coarse = extract(class_idx=0, scores=network(x, reference))
     return [_enlarged(one.detach(), x) for one in coarse]
 
 
@@ -266,10 +283,10 @@ def change_map(model: Model) -> ByMaps:
 
     @torch.inference_mode()
     def draw(subject: BenchmarkCase) -> list[Maps]:
-        maps, _ = model.autoencoder.encoder.features(subject.case.x)
+        maps, _ = model.autoencoder.encoder.features(subject.case.x, subject.case.reference)
         change = model.autoencoder.encoder.change_seen(maps)
         assert change is not None
-        p = p_of_vertebra(encode(subject.case.x, model).p.numpy())
+        p = p_of_vertebra(_encoded(subject.case, model).p.numpy())
         pixels = model.profile.decision.smooth_pixels
         return [_signed(subject.case, _smooth(-change[:, 0].numpy(), pixels), p)]
 

@@ -132,7 +132,8 @@ class HideAndSeek:
             parts = [part for part in parts if part.score > decision.threshold]
         lesions = lesions_of(parts, seen.healthy.difference, decision)
         confidence = self.model.profile.confidence
-        if not confidence.known:
+        # A probability is made of what hiding tells, and stands for all slices of a candidate.
+        if not (confidence.known and self.hiding and self.pooled):
             return lesions, p_of_vertebra(seen.latents.p.numpy())
         p = self.p_beside.get(id(seen.case))
         if p is None:
