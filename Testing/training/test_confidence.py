@@ -648,3 +648,25 @@ def test_what_cannot_be_fitted_or_judged_is_refused_in_one_line(
     fold = ("--fold", observed / "1-drawn.json")
     lone = ("benchmark", "probabilities", *fold, "--weights", WEIGHTS, "--out", out)
     assert "no diseased vertebra was observed in the folds beside 1" in refused(*lone)
+    twice = (observed / "both-simulated.json", tmp_path / "again" / "both-simulated.json")
+    twice[1].parent.mkdir()
+    write_observations(twice[1], seen)
+    words = ("benchmark", "probabilities", *twice, "--weights", WEIGHTS, "--out", out)
+    assert f"{twice[1]}: has the name of another file" in refused(*words)
+
+
+@pytest.mark.slow
+def test_files_of_one_name_in_two_folders_are_of_two_groups(observed: Path, tmp_path: Path) -> None:
+    """Else vertebrae of different patients would be judged beside each other."""
+    seen = read_observations(observed / "both-simulated.json")
+    profiles = []
+    for names in (("a/seen.json", "b/seen.json"), ("one.json", "other.json")):
+        paths = [tmp_path / name for name in names]
+        for number, path in enumerate(paths):
+            path.parent.mkdir(exist_ok=True)
+            shifted = [replace(one, logit=one.logit + 2.0 * number) for one in seen]
+            write_observations(path, shifted)
+        out = tmp_path / f"weights {names[0][0]}"
+        assert main(["calibrate", str(WEIGHTS), *map(str, paths), "--out", str(out)]) == 0
+        profiles.append(load_model(out, "cpu").profile.confidence)
+    assert profiles[0] == profiles[1]

@@ -22,7 +22,7 @@ from hideseekseg.cli.main import main
 from hideseekseg.imaging.volume import Volume, to_sitk
 from hideseekseg.model.autoencoder import DiffusionAutoencoder
 from hideseekseg.model.classifier import LinearClassifier
-from hideseekseg.model.profile import Confidence
+from hideseekseg.model.profile import BUNDLE, Confidence
 from hideseekseg.model.weights import load_model, save_model
 from hideseekseg.simulation.simulate import Recipe, simulate
 from hideseekseg.simulation.source_vertebrae import unpack
@@ -283,6 +283,15 @@ def test_benchmark_writes_what_it_prints(
         (("train", "slices", "--patience", "500"), "--patience: needs --validation"),
         (("tune", "tiny", "whole", "--draws", "2"), "tiny: edits by rendering"),
         (("benchmark", "accuracy", "whole", "--weights", "missing"), "cannot be read"),
+        (("tune", str(BUNDLE), "whole"), "has calibrated probabilities: `calibrate` chooses"),
+        (
+            ("benchmark", "accuracy", "whole", "--weights", str(BUNDLE)),
+            "has calibrated probabilities: measure them with --validation",
+        ),
+        (
+            ("train", "slices", "--validation", "healthy", "--untuned", "--patience", "500"),
+            "healthy: shows vertebrae of one label only",
+        ),
     ],
     ids=[
         "simulate",
@@ -296,6 +305,9 @@ def test_benchmark_writes_what_it_prints(
         "patience",
         "draws",
         "benchmark",
+        "tune of calibrated weights",
+        "accuracy of calibrated weights",
+        "patience with one label",
     ],
 )
 def test_bad_input_is_one_line_before_anything_is_computed(

@@ -98,6 +98,7 @@ def report(weights: Path, folds: Sequence[Path], sets: Sequence[Path], out: Path
     for name, judged, threshold, gate in _cross_validated(folds):
         rows[f"cross-validated: {name}"] = figures(judged, threshold, gate)
     threshold = model.profile.decision.threshold
+    _require_names(sets)
     for path in sets:
         seen = read_observations(path)
         judged = judge(confidence, seen) if confidence.known else as_they_are(seen)
@@ -110,12 +111,22 @@ def report(weights: Path, folds: Sequence[Path], sets: Sequence[Path], out: Path
     return out / "probabilities.md"
 
 
+def _require_names(paths: Sequence[Path]) -> None:
+    """Raise InputError where two files have one name, by which the table tells them apart."""
+    known: set[str] = set()
+    for path in paths:
+        if path.stem in known:
+            raise InputError(path, "has the name of another file: rename one of both")
+        known.add(path.stem)
+
+
 def _cross_validated(paths: Sequence[Path]) -> list[tuple[str, list[Judged], float, float]]:
     """Return what was observed of all folds, judged by what the other folds tell.
 
     Each fold has a threshold of its own: probabilities are told as what they exceed it by.
     """
     seen: dict[tuple[str, str], list[SeenVertebra]] = {}
+    _require_names(paths)
     for path in paths:
         fold, _, what = path.stem.partition("-")
         seen[fold, what] = [

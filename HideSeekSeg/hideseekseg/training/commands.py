@@ -205,7 +205,10 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
     with open_team(job.device) as team:
         if team.is_main:
             make_folder(job.out)
-            own = {"central_slices": job.central_slices, "context": job.context}
+            own: dict[str, object] = {"central_slices": job.central_slices}
+            own["context"] = job.context
+            if settings.patience is not None and validation is not None:
+                own["validation"] = validation.content
             without = sorted(job.without)
             claim(job.out, slices.content, {**asdict(settings), "without": without, **own})
             say(_described(slices, team))
@@ -261,6 +264,10 @@ def _validation_slices(job: Training, profile: Profile, trained: Slices) -> Slic
     if job.tuned and not validation.label_only:
         # what is wrong with it is better known before
         _validation(job.validation, profile, job.without)
+    if job.settings.patience is not None and len(np.unique(validation.label)) < 2:
+        raise InputError(
+            job.validation, "shows vertebrae of one label only: what is best there cannot be told"
+        )
     return validation
 
 
@@ -350,9 +357,11 @@ def run_tune(
     """Choose gate, floors and threshold on validation cases; the same weights with them in ``out``.
 
     ``draws`` of noise for a single-shot edit, where other than the weights have.  Patients named by
-    ``without`` are left out.  Raises InputError where weights edit by rendering, without draws.
+    ``without`` are left out.  Raises InputError where weights edit by rendering, without draws, and
+    for weights with probabilities: these hold for the gate and floors they were fitted with.
     """
     model = load_model(weights)
+    _require_scores(model, weights, "`calibrate` chooses their thresholds")
     if draws is not None:
         if model.profile.schedule.edit == "render":
             raise InputError(weights, "edits by rendering: there are no draws of noise to choose")
@@ -366,6 +375,12 @@ def run_tune(
     provenance = {**_with_figures(model, figures), "thresholds": "tuned on the validation set"}
     _save(model, replace(model.profile, decision=decision, provenance=provenance), out)
     say(format_figures(figures))
+
+
+def _require_scores(model: Model, weights: Path, instead: str) -> None:
+    """Raise InputError for weights that judge by probabilities, not by attribution scores."""
+    if model.profile.confidence.known:
+        raise InputError(weights, f"has calibrated probabilities: {instead}")
 
 
 def _with_figures(model: Model, figures: Figures) -> dict[str, Any]:
@@ -386,8 +401,12 @@ def _validation(folder: Path, profile: Profile, without: Sequence[str]) -> list[
 
 
 def run_benchmark(folder: Path, weights: Path, out: Path | None, say: Say) -> None:
-    """Measure weights on a folder of whole simulated vertebrae; JSON and Markdown to ``out``."""
+    """Measure weights on a folder of whole simulated vertebrae; JSON and Markdown to ``out``.
+
+    Raises InputError for weights with probabilities, by which they would not be judged here.
+    """
     model = load_model(weights)
+    _require_scores(model, weights, "measure them with --validation, or `benchmark probabilities`")
     figures = measure_weights(model, load_cases(folder, model.profile))
     table = format_figures(figures)
     say(table)
@@ -428,9 +447,10 @@ def run_calibrate(
     and decision that they were made with.  Raises InputError.
     """
     model = load_model(weights)
+    # Files of several folders may have one name; their vertebrae are not of one patient.
     seen = [
-        replace(one, group=f"{path.stem} {one.group}")
-        for path in observations
+        replace(one, group=f"{number} {one.group}")
+        for number, path in enumerate(observations)
         for one in read_observations(path)
     ]
     if lack := missing(seen):

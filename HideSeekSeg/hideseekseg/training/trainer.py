@@ -174,8 +174,8 @@ def claim(folder: Path, content: str, settings: Mapping[str, Any]) -> None:
 
 
 def _differing(name: str, before: Any, now: Any) -> str:
-    if name == "slices":
-        return "slices of other content"
+    if name in ("slices", "validation"):
+        return f"{name} of other content"
     return f"{name} {shown(before)} (now {shown(now)})"
 
 
