@@ -373,6 +373,10 @@ def test_training_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     claim(tmp_path, "slices", settings)
     with pytest.raises(InputError, match=r"compiled false \(now true\)"):
         claim(tmp_path, "slices", {**settings, "compiled": True})
+    (tmp_path / "patient").mkdir()
+    claim(tmp_path / "patient", "slices", {**settings, "validation": "one"})
+    with pytest.raises(InputError, match="validation of other content"):
+        claim(tmp_path / "patient", "slices", {**settings, "validation": "other"})
 
 
 def test_finished_stage_is_not_repeated(tmp_path: Path) -> None:
