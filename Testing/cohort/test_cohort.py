@@ -904,6 +904,35 @@ def test_discovery_knows_common_layouts(files: Files, tmp_path: Path) -> None:
     assert np.all([case.ct.is_file() for case in cohort.cases])
 
 
+def test_discovery_keeps_a_corrected_manifest_and_a_check_writes_none(
+    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree, out = tmp_path / "tree", tmp_path / "out"
+    (tree / "s1").mkdir(parents=True)
+    shutil.copy(files.folder / "a.nii.gz", tree / "s1" / "ct.nii.gz")
+    shutil.copy(files.folder / "bodies.nii.gz", tree / "s1" / "vertebrae.nii.gz")
+    before = sorted(tree.rglob("*"))
+    find = ["cohort", "check", "--discover", str(tree)]
+    assert main(find) == 2
+    told = capsys.readouterr()
+    assert sorted(tree.rglob("*")) == before, "a check writes to what it looks at"
+    assert "found 1 case; with --out" in told.err
+    assert f"{tree}, line 2: " in told.out and "does not name its labels" in told.out
+
+    manifest = out / "manifest.csv"
+    assert main([*find, "--out", str(out)]) == 2
+    assert main([*find, "--out", str(out)]) == 2, "the same manifest is no other one"
+    text = manifest.read_text("utf-8").replace("vertebrae.nii.gz,", "vertebrae.nii.gz,verse")
+    manifest.write_text(text, "utf-8")
+    capsys.readouterr()
+    for words in ([*find, "--out", str(out)], ["cohort", *find[2:], "--out", str(out)]):
+        assert main(words) == 2
+        told = capsys.readouterr()
+        assert f"{manifest}: exists already" in told.err.splitlines()[-1]
+        assert manifest.read_text("utf-8") == text, "a corrected manifest is lost"
+    assert not (out / "cases").exists()
+
+
 def test_discovery_pairs_dicom_segmentations_with_the_series_they_name(tmp_path: Path) -> None:
     """Two series of one study in one folder; patients are counted, their numbers not told."""
     from helpers.dicom import ROOT, dicom, item, one, save, series

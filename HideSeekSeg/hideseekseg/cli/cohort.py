@@ -98,10 +98,14 @@ def _run(args: argparse.Namespace) -> int:
     from .console import stop_on_signal
 
     with stop_on_signal() as should_stop:
-        from ..cohort.manifest import discover, read_cohort
+        from ..cohort.manifest import discover, discovered, read_cohort
 
-        path = rest[0] if rest else discover(args.discover, args.out, say_aside)
-        cohort = read_cohort(path)
+        if rest:
+            cohort = read_cohort(rest[0])
+        elif args.out is None:  # of a check, which changes nothing in the folder that it looks at
+            cohort = discovered(args.discover, say_aside)
+        else:
+            cohort = read_cohort(discover(args.discover, args.out, say_aside))
         if word == "check":
             return _check(cohort, args, should_stop)
         return _segment(cohort, args, should_stop)
