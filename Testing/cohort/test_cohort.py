@@ -23,6 +23,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from helpers.findings import make_grid, make_result
+from hideseekseg.benchmark.cohort_evaluation import _levels
 from hideseekseg.cli.main import main
 from hideseekseg.cohort.case_run import CaseRecord, CaseStatus, _states, read_record
 from hideseekseg.cohort.manifest import case_folder, discover, read_cohort
@@ -543,6 +544,38 @@ def test_a_type_without_a_mask_is_unknown_not_absent(
     both = {"lytic": none, "blastic": none, "affected": found.level}
     assert evaluated(both, {"affected": "none"})["cases"] == 1, "masks and levels disagree"
     assert evaluated({"lytic": some, "affected": "none"}, {"affected": "none"})["cases"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "levels"),
+    [
+        ("T10 L1", {"T10", "L1"}),
+        ("th12, LWK1; D5 +  C2", {"T12", "L1", "T5", "C2"}),
+        *((word, set()) for word in ("none", "0", "Healthy", " none ")),
+    ],
+)
+def test_affected_levels_in_any_usual_spelling(text: str, levels: set[str]) -> None:
+    assert _levels(text) == levels
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "T10-12",
+        "L1-3",
+        "Th4-6",
+        "L1?",
+        "none L1",
+        "L1-2",
+        "T12/L1",
+        "T12-L2",
+        "LWK 1 und 2",
+        "L1 2",
+    ],
+)
+def test_affected_levels_are_named_one_by_one(text: str) -> None:
+    with pytest.raises(ValueError, match="its column affected"):
+        _levels(text)
 
 
 @pytest.mark.parametrize(

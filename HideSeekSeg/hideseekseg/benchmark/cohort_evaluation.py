@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ..anatomy.labelling import assign
-from ..anatomy.segment_names import may_be_vertebra, meaning_of_name
+from ..anatomy.segment_names import level_of, may_be_vertebra
 from ..cohort.tables import CaseResult, CohortIndex, case_results, read_index
 from ..errors import InputError, UserError
 from ..files import atomic
@@ -171,16 +171,17 @@ def _unplaced(vertebra: VertebraFinding, kind: LesionType) -> Match:
 
 
 def _levels(text: str) -> set[str]:
-    """Read levels in any usual spelling; raises ValueError for what is none."""
-    found = set()
-    for word in re.split(r"[\s,;+]+", text.strip()):
-        if word.lower() in ("none", "0", "healthy"):
-            continue
-        meaning = meaning_of_name(word)
-        if meaning is None or meaning.level is None:
-            raise ValueError(f"unknown level {word!r} in its column {AFFECTED}")
-        found.add(meaning.level)
-    return found
+    """Read levels in any usual spelling; raises ValueError for what is not one level each."""
+    words = [word for word in re.split(r"[\s,;+]+", text) if word]
+    none = [word for word in words if word.lower() in ("none", "0", "healthy")]
+    if none and len(words) > 1:
+        raise ValueError(f"its column {AFFECTED} says {none[0]!r} beside other words")
+    found = {word: level_of(word) for word in words if word not in none}
+    unknown = next((word for word, level in found.items() if level is None), None)
+    if unknown is not None:
+        cause = f"{unknown!r} in its column {AFFECTED} is not one level"
+        raise ValueError(f"{cause}: name each, such as T10 T11 T12, or write none")
+    return {level for level in found.values() if level is not None}
 
 
 def _truth(
