@@ -25,7 +25,7 @@ from scipy import ndimage
 from helpers.findings import make_grid, make_result
 from hideseekseg.benchmark.cohort_evaluation import _levels
 from hideseekseg.cli.main import main
-from hideseekseg.cohort.case_run import CaseRecord, CaseStatus, _states, read_record
+from hideseekseg.cohort.case_run import CaseRecord, CaseStatus, CohortSettings, _states, read_record
 from hideseekseg.cohort.manifest import case_folder, discover, read_cohort
 from hideseekseg.cohort.pool import (
     CaseEnded,
@@ -35,6 +35,7 @@ from hideseekseg.cohort.pool import (
     PoolLimits,
     RunControl,
     choose_plan,
+    run_cohort,
     run_tasks,
 )
 from hideseekseg.cohort.readings import (
@@ -501,6 +502,38 @@ def test_evaluation_matches_lesions_as_the_benchmark_does(
     sitk.WriteImage(image, str(home / "lytic.nii.gz"))
     assert main(["cohort", "evaluate", str(finished)]) == 0
     assert "1 lesions that lie in no analysed vertebra" in capsys.readouterr().out
+
+
+def test_results_of_other_options_are_told_apart_after_a_stop(
+    finished: Path, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run was begun again with other levels, and stopped when the first case had ended."""
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    ended: list[CohortEvent] = []
+    cohort = read_cohort(finished.parent / "manifest.csv")
+    settings = CohortSettings(tiny_weights, "cpu", ("T12",))
+
+    def hear(event: CohortEvent) -> None:
+        if isinstance(event, CaseEnded):
+            ended.append(event)
+
+    control = RunControl(PoolLimits(workers=1, threads=1), hear, lambda: bool(ended))
+    assert run_cohort(cohort, out, settings, control).stopped
+    assert main(["cohort", "report", str(out)]) == 0
+    told = [(row["case"], row["status"], row["vertebrae"]) for row in table(out / "cases.csv")]
+    assert told == [("A", "done", "1"), ("B", "of an earlier run", "")]
+    assert {row["case"] for row in table(out / "vertebrae.csv")} == {"A"}
+    page = (out / "report.html").read_text("utf-8")
+    assert "1 done, 1 of an earlier run" in page and "are left out: run the cohort again" in page
+    capsys.readouterr()
+    assert main(["cohort", "evaluate", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert "of an earlier run" in said and "(B): run the cohort to its end" in said
+
+    assert not run_cohort(cohort, out, settings, RunControl(PoolLimits(1, 1))).stopped
+    assert main(["cohort", "report", str(out)]) == 0
+    assert [row["status"] for row in table(out / "cases.csv")] == ["done", "done"]
 
 
 def test_a_type_without_a_mask_is_unknown_not_absent(

@@ -19,6 +19,7 @@ from scipy import ndimage
 
 from ..anatomy.labelling import assign
 from ..anatomy.segment_names import level_of, may_be_vertebra
+from ..cohort.case_run import CaseStatus
 from ..cohort.tables import CaseResult, CohortIndex, case_results, read_index
 from ..errors import InputError, UserError
 from ..files import atomic
@@ -79,7 +80,7 @@ def evaluate_cohort(folder: Path, tell: Callable[[str], None]) -> tuple[Path, ..
 
     Cases without a result or without a reference are left out, and so is one whose reference cannot
     be used, which ``tell`` says.  Raises InputError where nothing is left, and where the cases were
-    not all run with the same weights and threshold.
+    not all run with the same options, weights and version.
     """
     index = read_index(folder)
     columns = (*LESION_TYPES, AFFECTED)
@@ -87,11 +88,21 @@ def evaluate_cohort(folder: Path, tell: Callable[[str], None]) -> tuple[Path, ..
         cause = f"its manifest has none of the columns {', '.join(columns)}: nothing is known"
         raise InputError(folder, cause)
     known = _Known()
+    earlier = []
     for found in case_results(index):
+        if found.record.status is CaseStatus.EARLIER:
+            earlier.append(found.case.name)
+            continue
         try:
             _add(known, index, found)
         except (UserError, ValueError) as error:
             tell(f"{found.case.name}: left out: {error}")
+    if earlier:
+        cause = "contains results of an earlier run with other options, weights, labels or version"
+        names = ", ".join(earlier[:3]) + (
+            f" and {left} more" if (left := len(earlier) - 3) > 0 else ""
+        )
+        raise InputError(folder, f"{cause} ({names}): run the cohort to its end")
     if not known.cases:
         raise InputError(folder, "contains no result of a case whose lesions or levels are known")
     if len(known.thresholds) > 1 or len(known.weights) > 1:

@@ -115,7 +115,7 @@ class _Totals:
         record, result = found.record, found.result
         self.statuses[record.status.value] += 1
         self.patients.add(found.case.patient)
-        if record.status not in (CaseStatus.DONE, CaseStatus.WAITING):
+        if record.status not in (CaseStatus.DONE, CaseStatus.WAITING, CaseStatus.EARLIER):
             self.failures.append(record)
         if result is None:
             return
@@ -195,6 +195,11 @@ def _summary(totals: _Totals, cases: int) -> str:
             f" {np.quantile(totals.seconds, 0.95):.1f}, in all"
             f" {duration(sum(totals.seconds))} of one worker.",
         ]
+    if totals.statuses[CaseStatus.EARLIER.value]:
+        lines.append(
+            "Results of an earlier run, with other options, weights, labels or version, are left"
+            " out: run the cohort again."
+        )
     if totals.memory:
         lines.append(f"Memory of a worker: at most {max(totals.memory):.0f} MB.")
     lines += [f"Weights {one}." for one in sorted(totals.weights)]
