@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from helpers.findings import make_grid, make_result
 from hideseekseg.benchmark.cohort_evaluation import _levels
 from hideseekseg.cli.main import main
 from hideseekseg.cohort.case_run import CaseRecord, CaseStatus, CohortSettings, _states, read_record
-from hideseekseg.cohort.manifest import case_folder, discover, read_cohort
+from hideseekseg.cohort.manifest import REFERENCE, case_folder, discover, read_cohort
 from hideseekseg.cohort.pool import (
     CaseEnded,
     CohortEvent,
@@ -550,12 +550,9 @@ def test_a_type_without_a_mask_is_unknown_not_absent(
         sitk.WriteImage(to_sitk(replace(box_spine[0], array=array)), str(path))
     out = tmp_path / "out"
     shutil.copytree(finished, out)
-    index = json.loads((out / "cohort.json").read_text("utf-8"))
 
     def evaluated(a: dict[str, str], b: dict[str, str]) -> dict[str, Any]:
-        for case, further in zip(index["cases"], (a, b)):
-            case["further"] = further
-        (out / "cohort.json").write_text(json.dumps(index), encoding="utf-8")
+        rewrite_manifest(finished, out, a, b)
         assert main(["cohort", "evaluate", str(out)]) == 0
         data: dict[str, Any] = json.loads((out / "evaluation.json").read_text("utf-8"))
         return data
@@ -577,6 +574,62 @@ def test_a_type_without_a_mask_is_unknown_not_absent(
     both = {"lytic": none, "blastic": none, "affected": found.level}
     assert evaluated(both, {"affected": "none"})["cases"] == 1, "masks and levels disagree"
     assert evaluated({"lytic": some, "affected": "none"}, {"affected": "none"})["cases"] == 1
+
+
+def rewrite_manifest(
+    finished: Path, out: Path, *known: dict[str, str], head: Sequence[str] = REFERENCE
+) -> Path:
+    """Let the cohort in ``out`` have a manifest of its own, which knows this of its cases."""
+    rows = table(finished.parent / "manifest.csv")
+    for row, one in zip(rows, known):
+        row |= {"ct": str(finished.parent / row["ct"])}
+        row |= {name: one.get(name.lower(), "") for name in (*REFERENCE, *head)}
+    path = out / "own.csv"
+    columns = [name for name in rows[0] if name not in REFERENCE or name in head]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows[: len(known)])
+    index = json.loads((out / "cohort.json").read_text("utf-8"))
+    (out / "cohort.json").write_text(json.dumps({**index, "manifest": str(path)}), "utf-8")
+    return path
+
+
+def test_evaluation_knows_what_the_manifest_says_now(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Columns are found in any case of letters; levels that no result has are counted."""
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+
+    def evaluated(*known: dict[str, str], head: Sequence[str] = REFERENCE) -> dict[str, Any]:
+        rewrite_manifest(finished, out, *known, head=head)
+        capsys.readouterr()
+        assert main(["cohort", "evaluate", str(out)]) == 0
+        data: dict[str, Any] = json.loads((out / "evaluation.json").read_text("utf-8"))
+        return data
+
+    none, some = {"affected": "none"}, {"affected": "L1 T12"}
+    assert evaluated(none, none)["diseased"] == 0
+    assert evaluated(some, none)["diseased"] == 2, "a correction has no effect"
+    assert evaluated(some, none, head=("Lytic", "BLASTIC", "Affected"))["diseased"] == 2
+
+    missing = "affected levels without a vertebra"
+    data = evaluated({"affected": "T12 L1 L4 T5"}, none)
+    assert (data["diseased"], data[missing]) == (2, 2)
+    told = capsys.readouterr()
+    assert "A: affected levels that its result does not have: T5, L4" in told.err
+    assert "2 affected levels that the results do not have" in told.out
+
+    assert evaluated(some)["cases"] == 1
+    assert "B: left out: the manifest has no right line of it any more" in capsys.readouterr().err
+    path = rewrite_manifest(finished, out, some, none)
+    path.write_text(path.read_text("utf-8").replace("b.nii.gz", "other.nii.gz"), "utf-8")
+    assert main(["cohort", "evaluate", str(out)]) == 0
+    assert "B: left out: the manifest has other files of it now" in capsys.readouterr().err
+    path.unlink()
+    assert main(["cohort", "evaluate", str(out)]) == 0
+    assert f"{path}: does not exist any more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -270,14 +270,19 @@ def write_index(cohort: Cohort, out: Path, tasks: Sequence[CaseTask]) -> None:
     cases = [
         {
             **{"case": case.name, "patient": case.patient, "folder": case.folder},
-            **{"ct": str(case.ct.absolute()), "segmentation": str(case.segmentation.absolute())},
-            **{"labels": _labels_of(case), "series": case.series, "key": keys.get(case.name, "")},
-            "further": dict(case.further),
+            **dict(zip(("ct", "segmentation", "labels", "series"), inputs_of(case))),
+            **{"key": keys.get(case.name, ""), "further": dict(case.further)},
         }
         for case in cohort.cases
     ]
     index = {"schema": 1, "manifest": str(cohort.path.absolute()), "further": cohort.further}
     write_plain(out / INDEX, {**index, "cases": cases})
+
+
+def inputs_of(case: CohortCase) -> tuple[str, str, str, str]:
+    """Return CT, segmentation, labels and series of a case as the index has them."""
+    ct, segmentation = str(case.ct.absolute()), str(case.segmentation.absolute())
+    return ct, segmentation, _labels_of(case), case.series
 
 
 def _labels_of(case: CohortCase) -> str:

@@ -21,6 +21,7 @@ from ..anatomy.labelling import check_labels
 from ..anatomy.segment_names import may_be_vertebra
 from ..errors import InputError, UserError
 from ..files import atomic, make_folder
+from ..findings import LESION_TYPES
 from ..imaging.dicom_seg import SEG, STRUCTURE_SET
 from ..imaging.image_file import is_dicom, is_folder
 from ..imaging.reading import check_ct, check_segmentation
@@ -33,6 +34,7 @@ T = TypeVar("T")
 
 NEEDED = ("ct", "segmentation")
 KNOWN = ("labels", "bodies", "case", "patient", "series")
+REFERENCE = (*LESION_TYPES, "affected")  # what `cohort evaluate` compares results with
 COLUMNS = ("case", "patient", "ct", "segmentation", "labels", "bodies", "series")
 MOST_NAME = 60  # letters of a case's folder
 # Names that Windows keeps for devices, whatever suffix they have.
@@ -77,7 +79,7 @@ def read_cohort(path: Path) -> Cohort:
     patient is a patient of its own.  Raises InputError where the file is not such a table; what is
     wrong in a line is a problem, and the line no case.
     """
-    table, names = read_table(path, NEEDED, KNOWN)
+    table, names = read_table(path, NEEDED, (*KNOWN, *REFERENCE))
     if not table:
         raise InputError(path, "has no rows below its header")
     return _cohort(path, path.parent, table, names)
