@@ -17,6 +17,7 @@ ROTATIONS = ["benchmark", "rotations", "--out", "out"]
 TRAIN = ["train", "slices", "--out", "out"]
 SIMULATE = ["simulate", "s.csv", "--data", "data", "--out", "out"]
 TUNE = ["tune", "weights", "validation", "--out", "out"]
+REPORT = ["report", "result", "--out", "report.html"]
 NETWORK = ["benchmark", "train", "unet", "slices", "--out", "out"]
 
 WRONG = [
@@ -44,6 +45,10 @@ WRONG = [
     *((APP, option, "0") for option in ("--candidates", "--runs", "--rounds")),
     (RANGE, "--degraded", "-1"),
     *((ROTATIONS, "--degrees", value) for value in ("0", "181")),
+    *((REPORT, "--out", value) for value in ("candidates.json", "r.pdf", "lesions.seg.nrrd")),
+    *((REPORT, "--pdf", value) for value in ("overview.png", "candidates.csv")),
+    (["pack", "s.csv", "--data", "data"], "--out", "s.csv"),
+    (["benchmark", "observe", "cases"], "--out", "cases/shard.npz"),
     (NETWORK, "--steps", "0"),
     (NETWORK, "--seed", "1.5"),
 ]
