@@ -698,6 +698,8 @@ def test_check_tells_all_that_is_wrong_at_once(
 ) -> None:
     folder = files.folder
     (folder / "text.nii.gz").write_text("no image")
+    (folder / "x").mkdir()
+    (folder / "link.nii.gz").symlink_to(folder / "a.nii.gz")
     far = sitk.ReadImage(str(folder / "bodies.nii.gz"))
     far.SetOrigin((5000.0, 0.0, 0.0))
     sitk.WriteImage(far, str(folder / "far.nii.gz"))
@@ -718,6 +720,9 @@ def test_check_tells_all_that_is_wrong_at_once(
         "A,b.nii.gz,bodies.nii.gz,totalsegmentator,p1,",
         "other,a.nii.gz,bodies.nii.gz,totalsegmentator,p2,",
         "many,b.nii.gz,bodies.nii.gz,totalsegmentator,p1,x,y",
+        "round,x/../a.nii.gz,bodies.nii.gz,totalsegmentator,p3,",
+        "link,link.nii.gz,bodies.nii.gz,totalsegmentator,p4,",
+        "twice,link.nii.gz,x/../bodies.nii.gz,totalsegmentator,p1,",
     )
     manifest = folder / "manifest.csv"
     assert main(["cohort", "check", str(manifest), "--workers", "2"]) == 2
@@ -734,6 +739,9 @@ def test_check_tells_all_that_is_wrong_at_once(
         11: "the case 'A' stands in line 2 already",
         12: "the CT is of patient p1 in line 2, of p2 here",
         13: "has more values than there are columns",
+        14: "the CT is of patient p1 in line 2, of p3 here",
+        15: "the CT is of patient p1 in line 2, of p4 here",
+        16: "the same CT and segmentation as in line 2",
     }
     for number, cause in wanted.items():
         own = [line for line in lines if line.startswith(f"{manifest}, line {number}: ")]

@@ -165,11 +165,11 @@ def _contradictions(cases: Sequence[CohortCase]) -> Iterator[tuple[int, str]]:
     """CTs that stand there for two cases or two patients."""
     seen: dict[tuple[Path, str], CohortCase] = {}
     for case in cases:
-        first = seen.setdefault((case.ct.absolute(), case.series), case)
+        first = seen.setdefault((case.ct.resolve(), case.series), case)
         if first.patient != case.patient and first is not case:
             who = f"of patient {first.patient} in line {first.line}, of {case.patient} here"
             yield case.line, f"the CT is {who}"
-        elif first is not case and first.segmentation == case.segmentation:
+        elif first is not case and first.segmentation.resolve() == case.segmentation.resolve():
             yield case.line, f"the same CT and segmentation as in line {first.line}"
 
 

@@ -6,6 +6,8 @@ import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from ..findings import LESION_TYPES
 from ..model.profile import Geometry, Profile
 from ..model.weights import Model, load_model, save_model
 from ..output.figures.drawing import save_figure
-from ..simulation.source_vertebrae import shared_patients
+from ..simulation.source_vertebrae import DRAWN, shared_patients
 from .calibration import MOST_FALSE, choose, fit, missing, read_observations
 from .dataset import Slices, load_slices, require_patients
 from .evaluation import (
@@ -30,7 +32,16 @@ from .evaluation import (
     measure_weights,
     tune,
 )
-from .prepare import Manifest, PreparedRow, balance, cut_out, overlap, read_manifest, write_shards
+from .prepare import (
+    Manifest,
+    PreparedRow,
+    balance,
+    copies,
+    cut_out,
+    overlap,
+    read_manifest,
+    write_shards,
+)
 from .train import COMPACT, LABELS_DECISION, LABELS_SCHEDULE, TrainingSettings, train
 from .trainer import (
     ProcessGroup,
@@ -60,12 +71,12 @@ def run_check(
     """
     manifests = [read_manifest(path) for path in paths]
     wrong = sum(_check(manifest, geometry, say, tell, should_stop) for manifest in manifests)
-    for number, first in enumerate(manifests):
-        for second in manifests[number + 1 :]:
-            shared = overlap(first, second)
-            wrong += len(shared)
-            for line in shared:
-                say(line)
+    pairs = combinations(manifests, 2)
+    shared = [line for first, second in pairs for line in overlap(first, second)]
+    shared += copies(manifests, should_stop)
+    for line in shared:
+        say(line)
+    wrong += len(shared)
     say("nothing is wrong" if not wrong else f"wrong: {wrong}")
     return wrong
 
@@ -258,10 +269,24 @@ def _validation_slices(job: Training, profile: Profile, trained: Slices) -> Slic
     both = shared_patients(trained.patient.tolist(), validation.patient.tolist())
     if both:
         raise InputError(job.validation, f"shows patients who are trained on: {', '.join(both)}")
+    if same := _same_slices(trained, validation):
+        cause = f"shows slices that are trained on, of {', '.join(same)}: one patient by two names?"
+        raise InputError(job.validation, cause)
     if job.tuned and not validation.label_only:
         # what is wrong with it is better known before
         _validation(job.validation, profile, job.without)
     return validation
+
+
+def _same_slices(trained: Slices, validation: Slices) -> list[str]:
+    """Return the patients of validation of whom a slice is in training as well, voxel by voxel.
+
+    Not of drawn ones, which two sets may have in common.
+    """
+    known = {sha256(image.tobytes()).digest() for image in trained.image}
+    pairs = zip(validation.image, validation.patient.tolist())
+    same = {p for image, p in pairs if sha256(image.tobytes()).digest() in known}
+    return sorted(p for p in same if not p.startswith(f"{DRAWN} "))
 
 
 def _require(slices: Slices, job: Training) -> None:
