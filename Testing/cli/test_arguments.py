@@ -165,3 +165,17 @@ def test_every_command_has_help(command: object, capsys: pytest.CaptureFixture[s
         main([command.name, "--help"])  # type: ignore[attr-defined]
     assert ended.value.code == 0
     assert command.help in " ".join(capsys.readouterr().out.split())  # type: ignore[attr-defined]
+
+
+FLAGS = ("segment", "calibrate", "cohort", "train", "tune", "prepare", "simulate", "app")
+
+
+@pytest.mark.parametrize("command", FLAGS)
+def test_help_says_no_default_of_what_is_off(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A flag that turns something off stores True where it is not given."""
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert not [word for word in ("True", "False", "[]", "()") if f"(default: {word})" in shown]

@@ -283,7 +283,7 @@ def test_readers_are_kept_apart_and_compared(
     shutil.rmtree(reading_folder(case, "Bo"))
     say(out, "A", "Bo", ["accepted"])
     assert main(["cohort", "agreement", str(out)]) == 0
-    assert "1 cases that two" in capsys.readouterr().out
+    assert "1 case that two" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -501,7 +501,7 @@ def test_evaluation_matches_lesions_as_the_benchmark_does(
     image = to_sitk(replace(box_spine[0], array=truth.astype(np.uint8)))
     sitk.WriteImage(image, str(home / "lytic.nii.gz"))
     assert main(["cohort", "evaluate", str(finished)]) == 0
-    assert "1 lesions that lie in no analysed vertebra" in capsys.readouterr().out
+    assert "1 lesion that lies in no analysed vertebra" in capsys.readouterr().out
 
 
 def test_results_of_other_options_are_told_apart_after_a_stop(
@@ -750,6 +750,25 @@ def test_check_tells_all_that_is_wrong_at_once(
     assert lines[-1].endswith(f"{len(wanted)} wrong, as far as headers show")
     # A table with wrong lines is not run at all.
     assert main(files.words(folder / "out")) == 2 and not (folder / "out" / "cases").exists()
+
+
+def test_one_of_anything_is_singular_and_the_column_of_labels_is_named(
+    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = str(files.manifest("A,a.nii.gz,bodies.nii.gz,,,"))
+    assert main(["cohort", "check", manifest]) == 2
+    assert "1 case, columns kept: site: 1 wrong" in capsys.readouterr().out
+    assert main(files.words(tmp_path / "out", "--workers", "1")) == 1
+    told = capsys.readouterr()
+    assert "1 case; 1 worker of 1 thread on cpu" in told.err
+    assert "declare a convention (--labels; in manifests the column labels" in told.err
+    assert "0 cases done, 1 without a result" in told.out
+    assert "1 case of 1 patient: 1 refused." in (tmp_path / "out" / "report.html").read_text(
+        "utf-8"
+    )
+    files.manifest("A,,bodies.nii.gz,,,")
+    assert main(files.words(tmp_path / "out")) == 2
+    assert "1 line is wrong" in capsys.readouterr().err
 
 
 def child(

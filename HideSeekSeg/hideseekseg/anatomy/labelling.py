@@ -365,7 +365,7 @@ def _nothing_found(
     return f"does not name its labels: {_DECLARE} {hint}; {present}"
 
 
-_DECLARE = "declare a convention (--labels);"
+_DECLARE = "declare a convention (--labels; in manifests the column labels or convention);"
 _NONE_FITS = "none that is known fits their number and anatomy"
 
 

@@ -29,6 +29,7 @@ from ..imaging.reading import check_segmentation, read_segmentation
 from ..imaging.volume import Grid, Patch, move_patch, patch_of, shared_voxels
 from ..output.result_folder import FILES, read_result
 from ..output.tables import write_plain
+from ..plain_data import counted
 from ..training.evaluation import LEAST_TRUE_VOXELS, RULE, Match, match
 from .metrics import REPLICATES, Estimate, Outcome, draw_weights, estimates, reliability
 
@@ -361,18 +362,24 @@ def _number(value: float) -> float | None:
 
 def _table(data: Mapping[str, Any]) -> str:
     """Return the figures as Markdown."""
+    skipped = ("vertebra that was not analysed", "vertebrae that were not analysed")
+    outside = (
+        "lesion that lies in no analysed vertebra",
+        "lesions that lie in no analysed vertebra",
+    )
+    missing = counted(data["affected levels without a vertebra"], "affected level")
     lines = [
         "# What the weights are worth on this cohort",
         "",
-        f"{data['cases']} cases of {data['patients']} patients, {data['vertebrae']} vertebrae,"
-        f" {data['diseased']} of them diseased, {data['lesions']} lesions that are outlined;"
+        f"{counted(data['cases'], 'case')} of {counted(data['patients'], 'patient')},"
+        f" {counted(data['vertebrae'], 'vertebra', 'vertebrae')}, {data['diseased']} of them"
+        f" diseased, {counted(data['lesions'], 'outlined lesion')};"
         f" threshold {data['threshold']:g}.",
         "",
-        f"Left out: {data['vertebrae not analysed']} vertebrae that were not analysed,"
+        f"Left out: {counted(data['vertebrae not analysed'], *skipped)},"
         f" {data['vertebrae of unknown state']} of unknown state (no lesion in the one mask that is"
-        f" given), {data['lesions in no analysed vertebra']} lesions that lie in no analysed"
-        f" vertebra, and {data['affected levels without a vertebra']} affected levels that the"
-        " results do not have.",
+        f" given), {counted(data['lesions in no analysed vertebra'], *outside)}, and"
+        f" {missing} that the results do not have.",
         "",
         "| metric | value | 95 % interval, patients resampled |",
         "|---|---|---|",

@@ -32,11 +32,15 @@ class Command:
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Help that says every default there is, and keeps the lines of what stands below it."""
+    """Help that says every default there is, and keeps the lines of what stands below it.
+
+    A flag has none to say: what it stores where it is not given may be True.
+    """
 
     def _get_help_string(self, action: argparse.Action) -> str:
         said, value = action.help or "", action.default
-        silent = value in (None, False, (), "", argparse.SUPPRESS) or "default" in said
+        silent = action.nargs == 0 or "default" in said
+        silent = silent or value in (None, False, (), [], "", argparse.SUPPRESS)
         return said if silent or not action.option_strings else f"{said} (default: %(default)s)"
 
 

@@ -20,6 +20,7 @@ from ..findings import LESION_TYPES
 from ..model.profile import Geometry, Profile
 from ..model.weights import Model, load_model, save_model
 from ..output.figures.drawing import save_figure
+from ..plain_data import counted
 from ..simulation.source_vertebrae import DRAWN, shared_patients
 from .calibration import MOST_FALSE, choose, fit, missing, read_observations
 from .dataset import Slices, load_slices, require_patients
@@ -121,7 +122,7 @@ def _summary(manifest: Manifest, counts: dict[str, tuple[int, int]]) -> list[str
     healthy, malignant = (sum(pair[n] for pair in counts.values()) for n in (0, 1))
     lines = [
         f"{manifest.path}: {healthy} healthy and {malignant} malignant vertebrae"
-        f" of {len(counts)} patients in {len(manifest.by_image())} images"
+        f" of {counted(len(counts), 'patient')} in {counted(len(manifest.by_image()), 'image')}"
     ]
     if manifest.unused:
         lines.append(f"columns that are not read: {', '.join(manifest.unused)}")
@@ -130,7 +131,7 @@ def _summary(manifest: Manifest, counts: dict[str, tuple[int, int]]) -> list[str
     lines.append(f"{'patient':{width}}  healthy  malignant")
     lines += [f"{name:{width}}  {h:7}  {m:9}" for name, (h, m) in order[:SHOWN_PATIENTS]]
     if len(order) > SHOWN_PATIENTS:
-        lines.append(f"and {len(order) - SHOWN_PATIENTS} more patients")
+        lines.append(f"and {counted(len(order) - SHOWN_PATIENTS, 'more patient')}")
     return lines
 
 
@@ -165,7 +166,8 @@ def run_prepare(
     shards = write(manifest, geometry, out, tell, should_stop)
     if not shards:
         raise InputError(path, "leads to no usable vertebra")
-    say(f"{shards} shards in {out}; vertebrae left out: {left_out} of {len(manifest.rows)}")
+    said = f"{counted(shards, 'shard')} in {out}; vertebrae left out"
+    say(f"{said}: {left_out} of {len(manifest.rows)}")
     return shards
 
 
@@ -345,7 +347,8 @@ def _described(slices: Slices, team: ProcessGroup) -> str:
     patients = len(np.unique(slices.patient))
     ill = f"{slices.label.mean():.0%} ill"
     where = f"{team.device}" + (f" and {team.size - 1} more" if team.size > 1 else "")
-    return f"{len(slices)} slices of {patients} patients, {ill}; on {where}"
+    whose = counted(patients, "patient")
+    return f"{counted(len(slices), 'slice')} of {whose}, {ill}; on {where}"
 
 
 def _facts(slices: Slices) -> dict[str, Any]:

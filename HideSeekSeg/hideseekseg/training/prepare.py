@@ -30,6 +30,7 @@ from ..imaging.reading import read_ct, read_segmentation
 from ..imaging.segmentation import Segmentation
 from ..imaging.volume import Volume
 from ..model.profile import Geometry
+from ..plain_data import counted
 from ..simulation.simulate import BODY, as_int16, broad_slices
 from ..simulation.source_vertebrae import person
 
@@ -373,8 +374,8 @@ def shard_groups(manifest: Manifest, out: Path) -> dict[Path, list[ManifestRow]]
     groups = {out / f"shard-{_digest(rows)}.npz": rows for rows in manifest.by_image()}
     strangers = sorted(set(out.glob("shard-*.npz")) - set(groups))
     if strangers:
-        count, name = len(strangers), strangers[0].name
-        raise InputError(out, f"contains {count} shards of another manifest, such as {name}")
+        shards, name = counted(len(strangers), "shard"), strangers[0].name
+        raise InputError(out, f"contains {shards} of another manifest, such as {name}")
     return groups
 
 
