@@ -176,22 +176,8 @@ OTHER_STEMS = (
 
 
 JOINING_WORDS = frozenset(
-    {
-        "to",
-        "through",
-        "thru",
-        "till",
-        "until",
-        "and",
-        "or",
-        "plus",
-        "bis",
-        "und",
-        "oder",
-        "et",
-        "ou",
-    }
-    | {"y", "e", "a", "au", "tot", "en", "och", "og", "til", "ja", "do", "ve"}
+    {"to", "through", "thru", "till", "until", "and", "or", "plus", "bis", "und", "oder"}
+    | {"et", "ou", "y", "e", "a", "au", "tot", "en", "och", "og", "til", "ja", "do", "ve"}
     | {"и", "до", "по"}
 )
 """Between two numbers they, like ``_JOINTS``, make several levels of a name ("L1 to 3")."""

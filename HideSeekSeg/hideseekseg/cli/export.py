@@ -57,12 +57,12 @@ def _replaceable(option: str, file: Path | None, modality: str) -> None:
 
     A name without a suffix says nothing: files of a CT have such names.
     """
-    import pydicom
-
     from ..errors import InputError
 
     if file is None or not file.is_file():
         return
+    import pydicom
+
     try:
         found = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["Modality"])
         is_own = found.get("Modality") == modality

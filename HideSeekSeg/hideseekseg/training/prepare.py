@@ -235,7 +235,7 @@ def _level(text: str) -> str:
 
 def _contradictions(rows: Sequence[ManifestRow]) -> Iterable[tuple[int, str]]:
     """Vertebrae that stand there twice, and images of two patients."""
-    seen: dict[tuple[Path, Path, str], ManifestRow] = {}
+    seen: dict[tuple[Path, Path | None, str], ManifestRow] = {}
     owner: dict[Path, ManifestRow] = {}
     for row in rows:
         first = seen.setdefault(row.vertebra, row)
