@@ -761,7 +761,7 @@ def test_one_of_anything_is_singular_and_the_column_of_labels_is_named(
     assert main(files.words(tmp_path / "out", "--workers", "1")) == 1
     told = capsys.readouterr()
     assert "1 case; 1 worker of 1 thread on cpu" in told.err
-    assert "declare a convention (--labels; in manifests the column labels" in told.err
+    assert "declare a convention in a cohort's column labels" in told.err
     assert "0 cases done, 1 without a result" in told.out
     assert "1 case of 1 patient: 1 refused." in (tmp_path / "out" / "report.html").read_text(
         "utf-8"

@@ -365,7 +365,10 @@ def _nothing_found(
     return f"does not name its labels: {_DECLARE} {hint}; {present}"
 
 
-_DECLARE = "declare a convention (--labels; in manifests the column labels or convention);"
+_DECLARE = (
+    "declare a convention in a cohort's column labels or a training's column convention, else by an"
+    " option (--labels);"
+)
 _NONE_FITS = "none that is known fits their number and anatomy"
 
 
