@@ -9,11 +9,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from .errors import InputError
 from .imaging.volume import Grid, Patch
 
 SCHEMA_VERSION = "1.1"
@@ -21,6 +23,13 @@ SCHEMA_VERSION = "1.1"
 LesionType = Literal["lytic", "blastic"]
 LESION_TYPES: tuple[LesionType, ...] = get_args(LesionType)
 BodySource = Literal["given", "intersected", "derived"]
+
+
+def check_threshold(threshold: object) -> None:
+    """Raise InputError for what no score can be compared with: a percentage, NaN, True."""
+    is_number = isinstance(threshold, Real) and not isinstance(threshold, bool)
+    if not is_number or not 0 <= threshold <= 1:  # type: ignore[operator]
+        raise InputError("threshold", f"{threshold!r} is not a number between 0 and 1")
 
 
 def from_head_down(level: str) -> tuple[int, str]:
@@ -224,6 +233,10 @@ class Result:
     evidence: Mapping[str, Evidence] = field(default_factory=dict, repr=False, compare=False)
 
     def with_threshold(self, threshold: float) -> Result:
-        """Return the same run judged at another threshold; the statuses of vertebrae follow."""
+        """Return the same run judged at another threshold; the statuses of vertebrae follow.
+
+        Raises InputError for a threshold that does not exist.
+        """
+        check_threshold(threshold)
         judged = tuple(v.judged(threshold) for v in self.vertebrae)
         return replace(self, vertebrae=judged, threshold=threshold)

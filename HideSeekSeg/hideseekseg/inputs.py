@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 
 from .anatomy.alignment import Agreement, check_agreement
 from .anatomy.intensity import check_values
@@ -16,6 +15,7 @@ from .anatomy.labelling import Assignment, assign
 from .anatomy.localization import levels_of
 from .anatomy.vertebra_checks import SpineChecks, check_vertebrae
 from .errors import InputError, SegmentationError
+from .findings import check_threshold
 from .imaging.segmentation import Segmentation
 from .imaging.volume import Volume
 
@@ -42,9 +42,8 @@ class Options:
     def __post_init__(self) -> None:
         if cause := unknown_level(self.levels):
             raise InputError("levels", cause)
-        threshold = self.threshold
-        if threshold is not None and not (isinstance(threshold, Real) and 0 <= threshold <= 1):
-            raise InputError("threshold", f"{threshold!r} is not a number between 0 and 1")
+        if self.threshold is not None:
+            check_threshold(self.threshold)
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,11 @@ def printable(text: str) -> str:
     )
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return such as "1 case" and "2 cases"; ``plural`` is that of a noun without a plain s."""
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def first_line(error: BaseException) -> str:
     """Return what an exception says, in one short line."""
     return " ".join((str(error) or type(error).__name__).split())[:200]

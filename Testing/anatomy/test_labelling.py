@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from hideseekseg.anatomy.label_conventions import CONVENTIONS
 from hideseekseg.anatomy.labelling import LEVELS, SNOMED, Assignment, assign, format_mapping, order
+from hideseekseg.anatomy.segment_names import level_of, meaning_of_name
 from hideseekseg.errors import InputError
 from hideseekseg.imaging.segmentation import Segment, Segmentation
 from hideseekseg.imaging.volume import Grid, Volume
@@ -80,6 +81,15 @@ def test_levels_run_from_the_head_down() -> None:
         ("T12 edited", "T12"),
         ("L1_1", "L1"),
         ("L1-1", "L1"),
+        ("T12-1", "T12"),
+        ("L1-001", "L1"),
+        ("20 L1", "L1"),
+        ("T12 - 2026-11-28", "T12"),
+        ("T12, 3 mm", "T12"),
+        ("T12 - 3D", "T12"),
+        ("L3 not edited", "L3"),
+        ("L1 and v2", "L1"),
+        ("no. 3 L1", "L1"),
         ("Copy of T12 (final)", "T12"),
         ("vertebrae_T12_corrected_v2", "T12"),
         ("Segment_3 L2", "L2"),
@@ -154,6 +164,9 @@ def test_one_label_for_all_bodies(name: str) -> None:
         "rib_left_12",
         "T12 rib",
         "L1-L2 disc",
+        "T12-L1 disc",
+        "disc T10-12",
+        "S2-4",
         "disc_L5_S1",
         "Bandscheibe L4/5",
         "disque L4-L5",
@@ -186,6 +199,51 @@ def test_every_level_is_known_in_every_spelling(
     assert found.level == level
 
 
+JOINTS = ("-", " - ", "/", "+", ", ", " & ", "\u2013", " to ", " bis ", " und ", " and ", " et ")
+GERMAN = {"C": "HWK", "T": "BWK", "L": "LWK"}
+
+
+@given(st.sampled_from(LEVELS), st.integers(2, 12), st.sampled_from(JOINTS), st.booleans())
+def test_a_further_number_is_a_further_level(
+    level: str, second: int, joint: str, german: bool
+) -> None:
+    """Read as its first level alone, a range would be a lesion lost or a segment of another."""
+    region, n = level[0], int(level[1:])
+    name = f"{GERMAN.get(region, region)} {n}" if german else level
+    meaning = meaning_of_name(f"{name}{joint}{second}")
+    assert meaning is not None
+    if second == n:
+        assert meaning.level == level
+    else:
+        assert meaning.level is None and "several levels" in meaning.problem
+    assert level_of(f"{name}{joint}{second}") is None
+
+
+@given(st.sampled_from(LEVELS), st.sampled_from(["_{}", " {}", "_v{}", " ({})", " body {}"]))
+def test_a_number_that_counts_copies_is_no_further_level(level: str, suffix: str) -> None:
+    for number in range(1, 20):
+        meaning = meaning_of_name(f"{level}{suffix.format(number)}")
+        assert meaning is not None and meaning.level == level
+
+
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [
+        *(("L1", "L1"), ("th12", "T12"), ("Th 12", "T12"), ("LWK3", "L3"), ("D5", "T5")),
+        *(("vertebrae_L1", "L1"), ("12. BWK", "T12"), ("lumbar 3", "L3"), ("atlas", "C1")),
+        *(("L1?", None), ("(L1)", None), ("-L1", None), ("L1-3", None), ("L1-1", None)),
+        *(("none L1", None), ("not L1", None), ("T14", None), ("L1_2", None), ("", None)),
+    ],
+)
+def test_a_text_is_a_level_as_a_whole(text: str, level: str | None) -> None:
+    assert level_of(text) == level
+
+
+def test_a_name_of_several_levels_is_not_left_to_the_id() -> None:
+    first, second = Segment("vertebrae_T10", "T10-12", 1, 0), Segment("vertebrae_L1", "bone", 2, 0)
+    assert [a.level for a in assign(segmentation(first, second))] == [None, "L1"]
+
+
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
@@ -196,6 +254,26 @@ def test_every_level_is_known_in_every_spelling(
         ("T12 L1", "several levels (T12, L1)"),
         ("L5/S1", "several levels (L5, S1)"),
         ("L1-2", "several levels (L1, L2)"),
+        ("T10-12", "several levels (T10, T12)"),
+        ("Th4-6", "several levels (T4, T6)"),
+        ("L1 to 3", "several levels (L1, L3)"),
+        ("L1 bis 3", "several levels (L1, L3)"),
+        ("LWK 1 und 2", "several levels (L1, L2)"),
+        ("LWK 3+4", "several levels (L3, L4)"),
+        ("LWK 1, 2 und 4", "several levels (L1, L2, L4)"),
+        ("L1 \u2013 3", "several levels (L1, L3)"),
+        ("L1...3", "several levels (L1, L3)"),
+        ("T12-10", "several levels (T10, T12)"),
+        ("Th XI-XII", "several levels (T11, T12)"),
+        ("3.-5. LWK", "several levels (L3, L5)"),
+        ("11. und 12. BWK", "several levels (T11, T12)"),
+        ("lumbar 3-5", "several levels (L3, L5)"),
+        ("first and second lumbar vertebra", "several levels (L1, L2)"),
+        ("第1-3腰椎", "several levels (L1, L3)"),
+        ("S1-5", "several levels (S1, S5)"),
+        ("not L1", "says that it is not L1"),
+        ("all vertebrae but L1", "says that it is not L1"),
+        ("Wirbel ohne LWK 1", "says that it is not L1"),
         ("lumbar vertebra", "does not give a level"),
         ("C8", "C8 is not a level"),
         ("T14", "T14 is not a level"),

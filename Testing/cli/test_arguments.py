@@ -17,6 +17,7 @@ ROTATIONS = ["benchmark", "rotations", "--out", "out"]
 TRAIN = ["train", "slices", "--out", "out"]
 SIMULATE = ["simulate", "s.csv", "--data", "data", "--out", "out"]
 TUNE = ["tune", "weights", "validation", "--out", "out"]
+REPORT = ["report", "result", "--out", "report.html"]
 NETWORK = ["benchmark", "train", "unet", "slices", "--out", "out"]
 
 WRONG = [
@@ -44,6 +45,10 @@ WRONG = [
     *((APP, option, "0") for option in ("--candidates", "--runs", "--rounds")),
     (RANGE, "--degraded", "-1"),
     *((ROTATIONS, "--degrees", value) for value in ("0", "181")),
+    *((REPORT, "--out", value) for value in ("candidates.json", "r.pdf", "lesions.seg.nrrd")),
+    *((REPORT, "--pdf", value) for value in ("overview.png", "candidates.csv")),
+    (["pack", "s.csv", "--data", "data"], "--out", "s.csv"),
+    (["benchmark", "observe", "cases"], "--out", "cases/shard.npz"),
     (NETWORK, "--steps", "0"),
     (NETWORK, "--seed", "1.5"),
 ]
@@ -160,3 +165,17 @@ def test_every_command_has_help(command: object, capsys: pytest.CaptureFixture[s
         main([command.name, "--help"])  # type: ignore[attr-defined]
     assert ended.value.code == 0
     assert command.help in " ".join(capsys.readouterr().out.split())  # type: ignore[attr-defined]
+
+
+FLAGS = ("segment", "calibrate", "cohort", "train", "tune", "prepare", "simulate", "app")
+
+
+@pytest.mark.parametrize("command", FLAGS)
+def test_help_says_no_default_of_what_is_off(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A flag that turns something off stores True where it is not given."""
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert not [word for word in ("True", "False", "[]", "()") if f"(default: {word})" in shown]

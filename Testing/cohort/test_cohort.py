@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from helpers.findings import make_grid, make_result
+from hideseekseg.benchmark.cohort_evaluation import _levels
 from hideseekseg.cli.main import main
-from hideseekseg.cohort.case_run import CaseRecord, CaseStatus, _states, read_record
-from hideseekseg.cohort.manifest import case_folder, discover, read_cohort
+from hideseekseg.cohort.case_run import CaseRecord, CaseStatus, CohortSettings, _states, read_record
+from hideseekseg.cohort.manifest import REFERENCE, case_folder, discover, read_cohort
 from hideseekseg.cohort.pool import (
     CaseEnded,
     CohortEvent,
@@ -34,6 +35,7 @@ from hideseekseg.cohort.pool import (
     PoolLimits,
     RunControl,
     choose_plan,
+    run_cohort,
     run_tasks,
 )
 from hideseekseg.cohort.readings import (
@@ -281,7 +283,7 @@ def test_readers_are_kept_apart_and_compared(
     shutil.rmtree(reading_folder(case, "Bo"))
     say(out, "A", "Bo", ["accepted"])
     assert main(["cohort", "agreement", str(out)]) == 0
-    assert "1 cases that two" in capsys.readouterr().out
+    assert "1 case that two" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -499,7 +501,39 @@ def test_evaluation_matches_lesions_as_the_benchmark_does(
     image = to_sitk(replace(box_spine[0], array=truth.astype(np.uint8)))
     sitk.WriteImage(image, str(home / "lytic.nii.gz"))
     assert main(["cohort", "evaluate", str(finished)]) == 0
-    assert "1 lesions that lie in no analysed vertebra" in capsys.readouterr().out
+    assert "1 lesion that lies in no analysed vertebra" in capsys.readouterr().out
+
+
+def test_results_of_other_options_are_told_apart_after_a_stop(
+    finished: Path, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run was begun again with other levels, and stopped when the first case had ended."""
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    ended: list[CohortEvent] = []
+    cohort = read_cohort(finished.parent / "manifest.csv")
+    settings = CohortSettings(tiny_weights, "cpu", ("T12",))
+
+    def hear(event: CohortEvent) -> None:
+        if isinstance(event, CaseEnded):
+            ended.append(event)
+
+    control = RunControl(PoolLimits(workers=1, threads=1), hear, lambda: bool(ended))
+    assert run_cohort(cohort, out, settings, control).stopped
+    assert main(["cohort", "report", str(out)]) == 0
+    told = [(row["case"], row["status"], row["vertebrae"]) for row in table(out / "cases.csv")]
+    assert told == [("A", "done", "1"), ("B", "of an earlier run", "")]
+    assert {row["case"] for row in table(out / "vertebrae.csv")} == {"A"}
+    page = (out / "report.html").read_text("utf-8")
+    assert "1 done, 1 of an earlier run" in page and "are left out: run the cohort again" in page
+    capsys.readouterr()
+    assert main(["cohort", "evaluate", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert "of an earlier run" in said and "(B): run the cohort to its end" in said
+
+    assert not run_cohort(cohort, out, settings, RunControl(PoolLimits(1, 1))).stopped
+    assert main(["cohort", "report", str(out)]) == 0
+    assert [row["status"] for row in table(out / "cases.csv")] == ["done", "done"]
 
 
 def test_a_type_without_a_mask_is_unknown_not_absent(
@@ -516,12 +550,9 @@ def test_a_type_without_a_mask_is_unknown_not_absent(
         sitk.WriteImage(to_sitk(replace(box_spine[0], array=array)), str(path))
     out = tmp_path / "out"
     shutil.copytree(finished, out)
-    index = json.loads((out / "cohort.json").read_text("utf-8"))
 
     def evaluated(a: dict[str, str], b: dict[str, str]) -> dict[str, Any]:
-        for case, further in zip(index["cases"], (a, b)):
-            case["further"] = further
-        (out / "cohort.json").write_text(json.dumps(index), encoding="utf-8")
+        rewrite_manifest(finished, out, a, b)
         assert main(["cohort", "evaluate", str(out)]) == 0
         data: dict[str, Any] = json.loads((out / "evaluation.json").read_text("utf-8"))
         return data
@@ -543,6 +574,94 @@ def test_a_type_without_a_mask_is_unknown_not_absent(
     both = {"lytic": none, "blastic": none, "affected": found.level}
     assert evaluated(both, {"affected": "none"})["cases"] == 1, "masks and levels disagree"
     assert evaluated({"lytic": some, "affected": "none"}, {"affected": "none"})["cases"] == 1
+
+
+def rewrite_manifest(
+    finished: Path, out: Path, *known: dict[str, str], head: Sequence[str] = REFERENCE
+) -> Path:
+    """Let the cohort in ``out`` have a manifest of its own, which knows this of its cases."""
+    rows = table(finished.parent / "manifest.csv")
+    for row, one in zip(rows, known):
+        row |= {"ct": str(finished.parent / row["ct"])}
+        row |= {name: one.get(name.lower(), "") for name in (*REFERENCE, *head)}
+    path = out / "own.csv"
+    columns = [name for name in rows[0] if name not in REFERENCE or name in head]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows[: len(known)])
+    index = json.loads((out / "cohort.json").read_text("utf-8"))
+    (out / "cohort.json").write_text(json.dumps({**index, "manifest": str(path)}), "utf-8")
+    return path
+
+
+def test_evaluation_knows_what_the_manifest_says_now(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Columns are found in any case of letters; levels that no result has are counted."""
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+
+    def evaluated(*known: dict[str, str], head: Sequence[str] = REFERENCE) -> dict[str, Any]:
+        rewrite_manifest(finished, out, *known, head=head)
+        capsys.readouterr()
+        assert main(["cohort", "evaluate", str(out)]) == 0
+        data: dict[str, Any] = json.loads((out / "evaluation.json").read_text("utf-8"))
+        return data
+
+    none, some = {"affected": "none"}, {"affected": "L1 T12"}
+    assert evaluated(none, none)["diseased"] == 0
+    assert evaluated(some, none)["diseased"] == 2, "a correction has no effect"
+    assert evaluated(some, none, head=("Lytic", "BLASTIC", "Affected"))["diseased"] == 2
+
+    missing = "affected levels without a vertebra"
+    data = evaluated({"affected": "T12 L1 L4 T5"}, none)
+    assert (data["diseased"], data[missing]) == (2, 2)
+    told = capsys.readouterr()
+    assert "A: affected levels that its result does not have: T5, L4" in told.err
+    assert "2 affected levels that the results do not have" in told.out
+
+    assert evaluated(some)["cases"] == 1
+    assert "B: left out: the manifest has no right line of it any more" in capsys.readouterr().err
+    path = rewrite_manifest(finished, out, some, none)
+    path.write_text(path.read_text("utf-8").replace("b.nii.gz", "other.nii.gz"), "utf-8")
+    assert main(["cohort", "evaluate", str(out)]) == 0
+    assert "B: left out: the manifest has other files of it now" in capsys.readouterr().err
+    path.unlink()
+    assert main(["cohort", "evaluate", str(out)]) == 0
+    assert f"{path}: does not exist any more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "levels"),
+    [
+        ("T10 L1", {"T10", "L1"}),
+        ("th12, LWK1; D5 +  C2", {"T12", "L1", "T5", "C2"}),
+        *((word, set()) for word in ("none", "0", "Healthy", " none ")),
+    ],
+)
+def test_affected_levels_in_any_usual_spelling(text: str, levels: set[str]) -> None:
+    assert _levels(text) == levels
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "T10-12",
+        "L1-3",
+        "Th4-6",
+        "L1?",
+        "none L1",
+        "L1-2",
+        "T12/L1",
+        "T12-L2",
+        "LWK 1 und 2",
+        "L1 2",
+    ],
+)
+def test_affected_levels_are_named_one_by_one(text: str) -> None:
+    with pytest.raises(ValueError, match="its column affected"):
+        _levels(text)
 
 
 @pytest.mark.parametrize(
@@ -579,6 +698,8 @@ def test_check_tells_all_that_is_wrong_at_once(
 ) -> None:
     folder = files.folder
     (folder / "text.nii.gz").write_text("no image")
+    (folder / "x").mkdir()
+    (folder / "link.nii.gz").symlink_to(folder / "a.nii.gz")
     far = sitk.ReadImage(str(folder / "bodies.nii.gz"))
     far.SetOrigin((5000.0, 0.0, 0.0))
     sitk.WriteImage(far, str(folder / "far.nii.gz"))
@@ -599,6 +720,9 @@ def test_check_tells_all_that_is_wrong_at_once(
         "A,b.nii.gz,bodies.nii.gz,totalsegmentator,p1,",
         "other,a.nii.gz,bodies.nii.gz,totalsegmentator,p2,",
         "many,b.nii.gz,bodies.nii.gz,totalsegmentator,p1,x,y",
+        "round,x/../a.nii.gz,bodies.nii.gz,totalsegmentator,p3,",
+        "link,link.nii.gz,bodies.nii.gz,totalsegmentator,p4,",
+        "twice,link.nii.gz,x/../bodies.nii.gz,totalsegmentator,p1,",
     )
     manifest = folder / "manifest.csv"
     assert main(["cohort", "check", str(manifest), "--workers", "2"]) == 2
@@ -615,6 +739,9 @@ def test_check_tells_all_that_is_wrong_at_once(
         11: "the case 'A' stands in line 2 already",
         12: "the CT is of patient p1 in line 2, of p2 here",
         13: "has more values than there are columns",
+        14: "the CT is of patient p1 in line 2, of p3 here",
+        15: "the CT is of patient p1 in line 2, of p4 here",
+        16: "the same CT and segmentation as in line 2",
     }
     for number, cause in wanted.items():
         own = [line for line in lines if line.startswith(f"{manifest}, line {number}: ")]
@@ -623,6 +750,25 @@ def test_check_tells_all_that_is_wrong_at_once(
     assert lines[-1].endswith(f"{len(wanted)} wrong, as far as headers show")
     # A table with wrong lines is not run at all.
     assert main(files.words(folder / "out")) == 2 and not (folder / "out" / "cases").exists()
+
+
+def test_one_of_anything_is_singular_and_the_column_of_labels_is_named(
+    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = str(files.manifest("A,a.nii.gz,bodies.nii.gz,,,"))
+    assert main(["cohort", "check", manifest]) == 2
+    assert "1 case, columns kept: site: 1 wrong" in capsys.readouterr().out
+    assert main(files.words(tmp_path / "out", "--workers", "1")) == 1
+    told = capsys.readouterr()
+    assert "1 case; 1 worker of 1 thread on cpu" in told.err
+    assert "declare a convention in a cohort's column labels" in told.err
+    assert "0 cases done, 1 without a result" in told.out
+    assert "1 case of 1 patient: 1 refused." in (tmp_path / "out" / "report.html").read_text(
+        "utf-8"
+    )
+    files.manifest("A,,bodies.nii.gz,,,")
+    assert main(files.words(tmp_path / "out")) == 2
+    assert "1 line is wrong" in capsys.readouterr().err
 
 
 def child(
@@ -902,6 +1048,35 @@ def test_discovery_knows_common_layouts(files: Files, tmp_path: Path) -> None:
     assert found["sub-verse004"].labels == "verse" and found["s0001"].labels is None
     assert found["s0001"].segmentation == tree / "s0001" / "segmentations"
     assert np.all([case.ct.is_file() for case in cohort.cases])
+
+
+def test_discovery_keeps_a_corrected_manifest_and_a_check_writes_none(
+    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree, out = tmp_path / "tree", tmp_path / "out"
+    (tree / "s1").mkdir(parents=True)
+    shutil.copy(files.folder / "a.nii.gz", tree / "s1" / "ct.nii.gz")
+    shutil.copy(files.folder / "bodies.nii.gz", tree / "s1" / "vertebrae.nii.gz")
+    before = sorted(tree.rglob("*"))
+    find = ["cohort", "check", "--discover", str(tree)]
+    assert main(find) == 2
+    told = capsys.readouterr()
+    assert sorted(tree.rglob("*")) == before, "a check writes to what it looks at"
+    assert "found 1 case; with --out" in told.err
+    assert f"{tree}, line 2: " in told.out and "does not name its labels" in told.out
+
+    manifest = out / "manifest.csv"
+    assert main([*find, "--out", str(out)]) == 2
+    assert main([*find, "--out", str(out)]) == 2, "the same manifest is no other one"
+    text = manifest.read_text("utf-8").replace("vertebrae.nii.gz,", "vertebrae.nii.gz,verse")
+    manifest.write_text(text, "utf-8")
+    capsys.readouterr()
+    for words in ([*find, "--out", str(out)], ["cohort", *find[2:], "--out", str(out)]):
+        assert main(words) == 2
+        told = capsys.readouterr()
+        assert f"{manifest}: exists already" in told.err.splitlines()[-1]
+        assert manifest.read_text("utf-8") == text, "a corrected manifest is lost"
+    assert not (out / "cases").exists()
 
 
 def test_discovery_pairs_dicom_segmentations_with_the_series_they_name(tmp_path: Path) -> None:

@@ -128,6 +128,7 @@ def test_what_a_user_can_mend_is_one_error_with_path_and_cause(
     [
         ({"threshold": 50}, "threshold: 50 is not a number between 0 and 1"),
         ({"threshold": float("nan")}, "threshold: nan is not a number between 0 and 1"),
+        ({"threshold": True}, "threshold: True is not a number between 0 and 1"),
         ({"threshold": "0.5"}, "threshold: '0.5' is not a number between 0 and 1"),
         ({"levels": "T12"}, "levels: 'T12' is not a list of levels such as ['T12', 'L1']"),
         ({"levels": 12}, "levels: 12 is not a list of levels such as ['T12', 'L1']"),
@@ -159,6 +160,15 @@ def test_arguments_that_make_no_sense_are_refused_by_name(
     with pytest.raises(hideseekseg.UserError) as caught:
         hideseekseg.segment(**arguments)  # type: ignore[arg-type]
     assert str(caught.value).startswith(words)
+
+
+@pytest.mark.parametrize("threshold", [70, 2, -0.1, float("nan"), True, "0.5", None])
+def test_a_result_is_judged_at_thresholds_that_exist(threshold: object) -> None:
+    result = make_result(make_grid((75, 60, 50), (1.2, 1.1, 2.0)))
+    with pytest.raises(hideseekseg.InputError, match="is not a number between 0 and 1"):
+        result.with_threshold(threshold)  # type: ignore[arg-type]
+    assert result.with_threshold(1).threshold == 1
+    assert result.with_threshold(np.float32(0.25)).threshold == 0.25
 
 
 def test_lesions_are_not_written_on_the_grid_of_another_scan(tmp_path: Path) -> None:

@@ -78,6 +78,28 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"folder": folder, "ct": ct, "result": result, "seg": seg}
 
 
+def test_only_a_dicom_seg_or_sr_is_replaced(
+    made: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Names without a suffix, and .dcm, are also those of a CT's files."""
+    folder = tmp_path / "made"
+    shutil.copytree(made["folder"], folder)
+    first = sorted(file for file in (folder / "ct").rglob("*") if file.is_file())[0]
+    capsys.readouterr()
+    for target in (first, folder / "result" / "candidates.json", folder / "seg.dcm"):
+        for option in ("--dicom-seg", "--dicom-sr"):
+            before = target.read_bytes()
+            words = ["export", str(folder / "result"), "--ct", str(folder / "ct")]
+            words += [option, str(target)]
+            words += ["--dicom-seg", str(tmp_path / "new")] if option == "--dicom-sr" else []
+            is_own = target.name == "seg.dcm" and option == "--dicom-seg"
+            assert main(words) == (0 if is_own else 2), words
+            said = capsys.readouterr().err
+            assert is_own or f"{option}: {target} is there already" in said
+            assert is_own or target.read_bytes() == before
+    assert not (tmp_path / "new").exists()
+
+
 def test_every_voxel_lies_on_the_source_slice_it_was_found_on(made: dict[str, Any]) -> None:
     """Also where lesions overlap, and on an oblique series."""
     seg, ct, result = made["seg"], made["ct"], made["result"]

@@ -275,7 +275,7 @@ def test_json_tells_all_and_marks_what_is_accepted(tmp_path: Path, result: Resul
 scores = st.floats(-1.0, 2.0)
 
 
-@given(st.lists(scores, max_size=5), st.one_of(st.none(), st.floats(0, 1)), scores)
+@given(st.lists(scores, max_size=5), st.one_of(st.none(), st.floats(0, 1)), st.floats(0, 1))
 @settings(max_examples=40, deadline=None)
 def test_json_gives_the_result_back(
     found: list[float], p_malignant: float | None, threshold: float

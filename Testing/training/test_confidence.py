@@ -639,6 +639,14 @@ def test_what_cannot_be_fitted_or_judged_is_refused_in_one_line(
     words = ("benchmark", "observe", cases, "--patients", "Cyn", "--out", out)
     assert "contains no vertebrae of Cyn" in refused(*words)
     assert not out.exists()
+    other = tmp_path / "candidates.json"
+    other.write_text('{"schema": "1.1", "vertebrae": []}', "utf-8")
+    assert "as `benchmark observe` writes them" in refused(
+        "calibrate", WEIGHTS, other, "--out", out
+    )
+    onto = ("benchmark", "observe", cases, "--patients", "Ada", "--out", other)
+    assert f"{other}: is there already and contains no observations" in refused(*onto)
+    assert "schema" in other.read_text("utf-8")
     damaged = tmp_path / "damaged.json"
     damaged.write_text('[{"patient": "Ada"', encoding="utf-8")
     for broken in (damaged, tmp_path / "not there.json"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from hideseekseg.confidence import VertebraInput, encode_patient
 from hideseekseg.errors import InputError
 from hideseekseg.imaging.volume import Grid, Volume, to_sitk
 from hideseekseg.simulation.simulate import BODY, COMPACT_GEOMETRY
+from hideseekseg.simulation.source_vertebrae import shared_patients
 from hideseekseg.training.dataset import Slices, load_slices, make_batch
 from hideseekseg.training.evaluation import load_cases
 from hideseekseg.training.prepare import (
@@ -151,6 +153,15 @@ def test_the_same_vertebra_twice_is_said(ward: Ward) -> None:
     assert second.line == 4 and second.cause.endswith("but with the other label")
 
 
+def test_a_level_tells_a_vertebra_whatever_mask_shows_it(ward: Ward) -> None:
+    """Without a level two masks may be of two vertebrae."""
+    other = "./ct.nii.gz,t12.nii.gz,malignant,A,T11,"
+    (problem,) = read_manifest(ward.table(GOOD, other)).problems
+    assert problem.cause == "the same vertebra as in line 2, but with the other label"
+    rows = ("ct.nii.gz,t11.nii.gz,0,A,,", "ct.nii.gz,t12.nii.gz,1,A,,")
+    assert read_manifest(ward.table(*rows)).problems == ()
+
+
 def test_an_image_of_two_patients_is_said(ward: Ward) -> None:
     other = GOOD.replace(",A,T11", ",B,T12")
     (problem,) = read_manifest(ward.table(GOOD, other)).problems
@@ -164,6 +175,34 @@ def test_what_two_manifests_share_is_said(ward: Ward) -> None:
     assert patient.startswith("patient B is in both") and "a.csv, line 3" in patient
     assert "ct.nii.gz is in both" in image and "b.csv, line 3" in image
     assert overlap(a, read_manifest(ward.table("q,y,1,D,,", name="c.csv"))) == []
+
+
+def test_one_person_spelled_in_two_ways_is_in_both(ward: Ward) -> None:
+    a = read_manifest(ward.table("x,y,0,p01,,", name="a.csv"))
+    b = read_manifest(ward.table("z,y,1, P01 ,,", name="b.csv"))
+    (line,) = overlap(a, b)
+    assert line.startswith("patient p01 (P01) is in both: ")
+    assert shared_patients(["p01", "Ada  B", "drawn 1"], ["P01", "ada b", "drawn 1"]) == [
+        "Ada  B",
+        "p01",
+    ]
+
+
+def test_one_image_under_two_names_is_said(ward: Ward, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(ward.folder / "ct.nii.gz", ward.folder / "copy.nii.gz")
+    rows = [GOOD, GOOD.replace("healthy,A,T11", "malignant,A,T12")]
+    a = ward.table(*rows, name="a.csv")
+    b = ward.table(*(row.replace("ct.", "copy.").replace(",A,", ",Z,") for row in rows), name="b")
+    assert main(["check", str(a), str(b)]) == 1
+    said = capsys.readouterr().out
+    assert f"one image under two names: {a}, line 2, and {b}, line 2" in said
+    assert said.splitlines()[-1] == "wrong: 1"
+    for path, name in ((a, "training"), (b, "validation")):
+        assert main(["prepare", str(path), "--out", str(ward.folder / name)]) == 0
+    words = ["train", str(ward.folder / "training"), "--out", str(ward.folder / "w")]
+    words += ["--validation", str(ward.folder / "validation")]
+    assert main(words) == 2
+    assert "shows slices that are trained on, of Z" in capsys.readouterr().err
 
 
 def test_classes_are_counted_by_patient(ward: Ward) -> None:
@@ -399,6 +438,21 @@ def test_shards_are_made_anew_where_a_file_changed_or_a_row_was_left_out(ward: W
     assert read == [0, 1]
 
 
+def test_a_manifest_is_the_same_from_wherever_it_is_read(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, out = full_table(ward).name, ward.folder / "out"
+    write_shards(read_manifest(ward.folder / name), COMPACT_GEOMETRY, out, silent)
+    read: list[int] = []
+    for place, path in ((ward.folder, Path(name)), (ward.folder.parent, ward.folder / name)):
+        monkeypatch.chdir(place)
+        relative = Path(os.path.relpath(path))
+        for table in (path, relative, relative.absolute()):
+            manifest = read_manifest(table)
+            write_shards(manifest, COMPACT_GEOMETRY, out, lambda n, t, o: read.append(len(o)))
+    assert read == [0] * 12, "every shard is kept"
+
+
 def test_shards_of_another_manifest_are_not_mixed_in(ward: Ward) -> None:
     out = ward.folder / "out"
     write_shards(read_manifest(full_table(ward)), COMPACT_GEOMETRY, out, silent)
@@ -469,6 +523,10 @@ def test_own_patients_are_learned_from_by_their_labels(
     assert main([*words, "--validation", str(out)]) == 2
     assert "out: shows patients who are trained on: A, B" in capsys.readouterr().err
     others = full_table(ward).read_text("utf-8").replace(",A,", ",C,").replace(",B,", ",D,")
+    for name in ("ct.nii.gz", "other.nii.gz"):  # the same ones would be trained on
+        image = sitk.ReadImage(str(ward.folder / name))
+        sitk.WriteImage(image + 1, str(ward.folder / f"new-{name}"))
+        others = others.replace(f"\n{name}", f"\nnew-{name}")
     table, validation = ward.table(*others.splitlines()[1:]), ward.folder / "others"
     assert main(["prepare", str(table), "--out", str(validation)]) == 0
     assert main([*words, "--validation", str(validation)]) == 0

@@ -31,6 +31,7 @@ from .segment_names import (
     meaning_of_entry,
     meaning_of_name,
     names_other_structure,
+    says_no_level,
 )
 from .vertebra_shape import shape_of
 
@@ -227,9 +228,9 @@ def _by_code_or_name(segment: Segment) -> tuple[Meaning | None, str]:
 
 
 def _meaning_of_names(segment: Segment) -> Meaning | None:
-    """Return what name or ID says; a name in which nothing is understood leaves it to the ID."""
+    """Return what name or ID says; a name that says nothing of a level leaves it to the ID."""
     named, by_id = meaning_of_name(segment.name), meaning_of_name(segment.id)
-    if named is None or (named.kind == "vertebra" and not named.level and by_id and by_id.level):
+    if named is None or (says_no_level(named) and by_id and by_id.level):
         return by_id or named
     return named
 
@@ -364,7 +365,10 @@ def _nothing_found(
     return f"does not name its labels: {_DECLARE} {hint}; {present}"
 
 
-_DECLARE = "declare a convention (--labels);"
+_DECLARE = (
+    "declare a convention in a cohort's column labels or a training's column convention, else by an"
+    " option (--labels);"
+)
 _NONE_FITS = "none that is known fits their number and anatomy"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 
 from ..findings import from_head_down
 from .label_conventions import (
@@ -174,6 +175,23 @@ OTHER_STEMS = (
 """Names of other structures, for names that hold no level; most as TotalSegmentator has them."""
 
 
+JOINING_WORDS = frozenset(
+    {"to", "through", "thru", "till", "until", "and", "or", "plus", "bis", "und", "oder"}
+    | {"et", "ou", "y", "e", "a", "au", "tot", "en", "och", "og", "til", "ja", "do", "ve"}
+    | {"и", "до", "по"}
+)
+"""Between two numbers they, like ``_JOINTS``, make several levels of a name ("L1 to 3")."""
+
+NEGATIONS = frozenset(
+    {"not", "no", "non", "without", "except", "excluding", "but", "nicht", "kein", "keine", "ohne"}
+    | {"ausser", "pas", "sans", "sauf", "sin", "excepto", "senza", "sem", "niet", "geen", "zonder"}
+    | {"ikke", "inte", "utan", "bez", "не", "без"}
+)
+"""Before a level they say that a segment is not this vertebra ("not L1")."""
+
+_JOINTS = r"(?:\s*(?:[-/\\+&,;~\u2010\u2012-\u2015\u2212\u301c\u3001]|\.{2,}))+\s*"
+_UNITS = frozenset({"mm", "cm", "ml", "hu", "d"})  # "T12, 3 mm" and "T12, 3D" are one level
+_MOST_LEVELS = 13  # of a region: a larger number counts something else ("L1-2023")
 _SPLIT = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _ORDINAL_SUFFIX = re.compile(r"(\d)\.?(?:st|nd|rd|th|de|ste|eme|ieme|ere|re|er|e|a|o|ª|º)\b")
 _TOKEN = re.compile(r"[^\W\d_]+|\d+")
@@ -203,8 +221,12 @@ def meaning_of_name(name: str) -> Meaning | None:
     is_body = any(_starts(word, BODY_STEMS) for word in words)
     if any(_is_beside(word) for word in words) or (found & {"T1", "T2"} and words & MR_WORDS):
         return OTHER
+    if found and all(_of_level(level) == OTHER for level in found):
+        return OTHER
     if len(found) > 1:
         return Meaning(None, "vertebra", f"its name contains several levels ({_listed(found)})")
+    if found and _is_denied(tokens):
+        return Meaning(None, "vertebra", f"its name says that it is not {found.pop()}")
     if found:
         return _of_level(found.pop(), is_body)
     if words & OTHER_WORDS or any(_starts(word, OTHER_STEMS) for word in words):
@@ -216,10 +238,33 @@ def meaning_of_name(name: str) -> Meaning | None:
         return OTHER
     if count_in(name) is not None:
         return _COUNTED
-    return Meaning(None, "vertebra", "its name does not give a level") if is_vertebra else None
+    return _NO_LEVEL if is_vertebra else None
 
 
 _COUNTED = Meaning(None, "vertebra", "its name counts vertebrae (vert_N) and does not give a level")
+_NO_LEVEL = Meaning(None, "vertebra", "its name does not give a level")
+
+
+def says_no_level(meaning: Meaning) -> bool:
+    """Return whether a name is that of a vertebra and silent about which: an ID may tell."""
+    return meaning in (_COUNTED, _NO_LEVEL)
+
+
+def level_of(text: str) -> str | None:
+    """Return the level that a text is as a whole ("Th12", "vertebrae_L1"), else None.
+
+    None is returned for several, for what is doubted ("L1?"), and beside anything else.
+    """
+    meaning = meaning_of_name(text)
+    names = (*ABBREVIATIONS, *NAMED_VERTEBRAE)
+    tokens = _tokens(text)
+    alone = all(
+        _number(token) or token in names or _region(token) or _starts(token, VERTEBRA_STEMS)
+        for token in tokens
+    )
+    plain = re.fullmatch(r"[^\W_][\w .-]*", text.strip()) is not None
+    single = sum(_number(token) > 0 for token in tokens) <= 1
+    return meaning.level if meaning is not None and alone and plain and single else None
 
 
 def may_be_vertebra(name: str) -> bool:
@@ -267,7 +312,7 @@ def names_other_structure(entry: str) -> bool:
     return _code(parts[2]) not in _VAGUE_CODES
 
 
-def _of_level(level: str, is_body: bool) -> Meaning:
+def _of_level(level: str, is_body: bool = False) -> Meaning:
     if level in LEVELS:
         return Meaning(level, "body" if is_body else "vertebra")
     if level[0] == "S" and level[1:] in "2345":
@@ -286,9 +331,15 @@ def _plain(name: str) -> str:
 
 
 def _tokens(name: str) -> list[str]:
-    """Return words, numbers and, between a level and a number, the mark that stands for a disc."""
+    """Return words, numbers and the marks that join one number to the next ("-" of "L1-2")."""
     text = _ORDINAL_SUFFIX.sub(r"\1 ", _plain(name))
-    return [token for token in re.findall(r"[^\W\d_]+|\d+|(?<=\d)\s*[-/\u2013]\s*(?=\d)", text)]
+    every = [token.strip() for token in re.findall(rf"[^\W\d_]+|\d+|{_JOINTS}", text)]
+    between = zip(every, ["", *every], [*every[1:], ""])
+    return [
+        token
+        for token, before, after in between
+        if token.isalnum() or (_number(before) and _number(after))
+    ]
 
 
 def _words(name: str) -> set[str]:
@@ -311,17 +362,39 @@ def _short_levels(tokens: list[str]) -> list[str]:
             continue
         after = tokens[n + 1] if n + 1 < len(tokens) else ""
         before = tokens[n - 1] if n else ""
-        number = int(after) if after.isdecimal() else _ROMAN.get(after, 0)
+        at, number = n + 1, int(after) if after.isdecimal() else _ROMAN.get(after, 0)
         if not number and len(token) == 3 and before.isdecimal():  # never "1 L" or "12 T"
-            number = int(before)
+            at, number = n - 1, int(before)
         if not number:
             continue
-        found.append(f"{region}{number}")
-        if [t.strip() in ("-", "/", "\u2013") for t in tokens[n + 2 : n + 3]] == [True]:
-            second = int(tokens[n + 3])
-            if second == number + 1:
-                found.append(f"{region}{second}")
+        found += [f"{region}{one}" for one in (number, *_joined(tokens, at))]
     return found
+
+
+def _joined(tokens: list[str], at: int) -> list[int]:
+    """Return the numbers that marks or words join to the one at ``at`` ("1, 2 und 4", "3.-5.")."""
+    return [number for step in (1, -1) for number in _joined_one_way(tokens, at, step)]
+
+
+def _joined_one_way(tokens: list[str], at: int, step: int) -> Iterator[int]:
+    """Yield until a number is none of a level: a copy's ("L1-1"), a version's, a date's or a size.
+
+    "-1" after a level is what programs write behind the name of a copy.
+    """
+    first = tokens[at]
+    while 0 <= at + 2 * step < len(tokens):
+        joint, other = tokens[at + step], tokens[at + 2 * step]
+        after = tokens[at + 3] if step > 0 and at + 3 < len(tokens) else ""
+        number = _number(other)
+        is_joint = joint in JOINING_WORDS or not joint.isalnum()
+        same_style = other.isdecimal() == first.isdecimal()  # never the "v" of "L1 and v2"
+        is_copy = number == _number(first) or (step > 0 and joint == "-" and other == "1")
+        padded = other.startswith("0") and not first.startswith("0")
+        is_level = 0 < number <= _MOST_LEVELS and same_style and not padded and not is_copy
+        if not is_joint or not is_level or after in _UNITS:
+            return
+        yield number
+        at += 2 * step
 
 
 def _long_levels(tokens: list[str]) -> list[str]:
@@ -333,7 +406,20 @@ def _long_levels(tokens: list[str]) -> list[str]:
     if len({_region(tokens[n]) for n in regions}) > 1:
         return [f"{_region(tokens[n])}{number}" for n in regions for number in numbers.values()]
     nearest = min(numbers, key=lambda n: min(abs(n - region) for region in regions))
-    return [f"{_region(tokens[regions[0]])}{numbers[nearest]}"]
+    region = _region(tokens[regions[0]])
+    return [f"{region}{number}" for number in (numbers[nearest], *_joined(tokens, nearest))]
+
+
+def _is_denied(tokens: list[str]) -> bool:
+    """Return whether a level, with no more than "vertebra" before it, follows a negation."""
+    for n, token in enumerate(tokens):
+        if token in NEGATIONS:
+            rest = [t for t in tokens[n + 1 :] if not _starts(t, (*VERTEBRA_STEMS, *BODY_STEMS))]
+            word, number = (*rest, "", "")[:2]
+            short = word in ABBREVIATIONS and _number(number) > 0
+            if short or word in NAMED_VERTEBRAE or _region(word):
+                return True
+    return False
 
 
 def _region(word: str) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,22 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ..anatomy.labelling import assign
-from ..anatomy.segment_names import may_be_vertebra, meaning_of_name
+from ..anatomy.segment_names import level_of, may_be_vertebra
+from ..cohort.case_run import CaseStatus, inputs_of
+from ..cohort.manifest import REFERENCE, read_cohort
 from ..cohort.tables import CaseResult, CohortIndex, case_results, read_index
 from ..errors import InputError, UserError
 from ..files import atomic
-from ..findings import LESION_TYPES, LesionType, Status, VertebraFinding
+from ..findings import LESION_TYPES, LesionType, Status, VertebraFinding, from_head_down
 from ..imaging.reading import check_segmentation, read_segmentation
 from ..imaging.volume import Grid, Patch, move_patch, patch_of, shared_voxels
 from ..output.result_folder import FILES, read_result
 from ..output.tables import write_plain
+from ..plain_data import counted
 from ..training.evaluation import LEAST_TRUE_VOXELS, RULE, Match, match
 from .metrics import REPLICATES, Estimate, Outcome, draw_weights, estimates, reliability
 
-AFFECTED = "affected"
+AFFECTED = REFERENCE[-1]
 FILE, TABLE = "evaluation.json", "evaluation.md"
 _LEAST_REPLICATES, _MOST_WEIGHTS = 200, 20_000_000
 
@@ -71,27 +74,37 @@ class _Known:
     cases: int = 0
     lesions: int = 0
     elsewhere: int = 0
+    missing: int = 0
     not_analysed: int = 0
 
 
 def evaluate_cohort(folder: Path, tell: Callable[[str], None]) -> tuple[Path, ...]:
-    """Compare a cohort's results with what its manifest knows; write and return the files.
+    """Compare a cohort's results with what its manifest knows now; write and return the files.
 
     Cases without a result or without a reference are left out, and so is one whose reference cannot
     be used, which ``tell`` says.  Raises InputError where nothing is left, and where the cases were
-    not all run with the same weights and threshold.
+    not all run with the same options, weights and version.
     """
-    index = read_index(folder)
-    columns = (*LESION_TYPES, AFFECTED)
-    if not any(name in index.further for name in columns):
-        cause = f"its manifest has none of the columns {', '.join(columns)}: nothing is known"
+    index = _as_it_is_now(read_index(folder), tell)
+    if not any(name in index.further for name in REFERENCE):
+        cause = f"its manifest has none of the columns {', '.join(REFERENCE)}: nothing is known"
         raise InputError(folder, cause)
     known = _Known()
+    earlier = []
     for found in case_results(index):
+        if found.record.status is CaseStatus.EARLIER:
+            earlier.append(found.case.name)
+            continue
         try:
-            _add(known, index, found)
+            _add(known, index, found, tell)
         except (UserError, ValueError) as error:
             tell(f"{found.case.name}: left out: {error}")
+    if earlier:
+        cause = "contains results of an earlier run with other options, weights, labels or version"
+        names = ", ".join(earlier[:3]) + (
+            f" and {left} more" if (left := len(earlier) - 3) > 0 else ""
+        )
+        raise InputError(folder, f"{cause} ({names}): run the cohort to its end")
     if not known.cases:
         raise InputError(folder, "contains no result of a case whose lesions or levels are known")
     if len(known.thresholds) > 1 or len(known.weights) > 1:
@@ -103,7 +116,31 @@ def evaluate_cohort(folder: Path, tell: Callable[[str], None]) -> tuple[Path, ..
     return folder / FILE, folder / TABLE
 
 
-def _add(known: _Known, index: CohortIndex, found: CaseResult) -> None:
+def _as_it_is_now(index: CohortIndex, tell: Callable[[str], None]) -> CohortIndex:
+    """Return the index with patients and columns of the manifest as it stands there now.
+
+    They may have been corrected since the run, whose copy serves where the manifest has gone.  A
+    case that is no longer in it, or has other files there, is left out, which ``tell`` says.
+    """
+    path = Path(index.manifest)
+    if not path.exists():
+        tell(f"{path}: does not exist any more: what is known is that of the last run")
+        return index
+    cohort = read_cohort(path)
+    now = {case.name: case for case in cohort.cases}
+    cases = []
+    for case in index.cases:
+        own = now.get(case.name)
+        if own is None:
+            tell(f"{case.name}: left out: the manifest has no right line of it any more")
+        elif inputs_of(own) != (case.ct, case.segmentation, case.labels, case.series):
+            tell(f"{case.name}: left out: the manifest has other files of it now: run it again")
+        else:
+            cases.append(replace(case, patient=own.patient, further=own.further))
+    return replace(index, cases=tuple(cases), further=cohort.further)
+
+
+def _add(known: _Known, index: CohortIndex, found: CaseResult, tell: Callable[[str], None]) -> None:
     """Add the vertebrae of a case; raises UserError or ValueError before any of them is added."""
     result, further = found.result, found.case.further
     masks = {kind: further.get(kind, "") for kind in LESION_TYPES}
@@ -142,6 +179,11 @@ def _add(known: _Known, index: CohortIndex, found: CaseResult) -> None:
     for kind in paths:
         known.outlined[kind] += seen
         known.lesions += sum(len(one.matches[kind].iou) for one in seen)
+    missing = (affected or set()) - {vertebra.level for vertebra in result.vertebrae}
+    if missing:
+        levels = ", ".join(sorted(missing, key=from_head_down))
+        tell(f"{found.case.name}: affected levels that its result does not have: {levels}")
+    known.missing += len(missing)
     known.not_analysed += skipped
     known.elsewhere += elsewhere
     known.cases += 1
@@ -171,16 +213,17 @@ def _unplaced(vertebra: VertebraFinding, kind: LesionType) -> Match:
 
 
 def _levels(text: str) -> set[str]:
-    """Read levels in any usual spelling; raises ValueError for what is none."""
-    found = set()
-    for word in re.split(r"[\s,;+]+", text.strip()):
-        if word.lower() in ("none", "0", "healthy"):
-            continue
-        meaning = meaning_of_name(word)
-        if meaning is None or meaning.level is None:
-            raise ValueError(f"unknown level {word!r} in its column {AFFECTED}")
-        found.add(meaning.level)
-    return found
+    """Read levels in any usual spelling; raises ValueError for what is not one level each."""
+    words = [word for word in re.split(r"[\s,;+]+", text) if word]
+    none = [word for word in words if word.lower() in ("none", "0", "healthy")]
+    if none and len(words) > 1:
+        raise ValueError(f"its column {AFFECTED} says {none[0]!r} beside other words")
+    found = {word: level_of(word) for word in words if word not in none}
+    unknown = next((word for word, level in found.items() if level is None), None)
+    if unknown is not None:
+        cause = f"{unknown!r} in its column {AFFECTED} is not one level"
+        raise ValueError(f"{cause}: name each, such as T10 T11 T12, or write none")
+    return {level for level in found.values() if level is not None}
 
 
 def _truth(
@@ -288,6 +331,7 @@ def _figures(known: _Known) -> dict[str, Any]:
         "diseased": sum(one.diseased for one in known.judged),
         "lesions": known.lesions,
         "lesions in no analysed vertebra": known.elsewhere,
+        "affected levels without a vertebra": known.missing,
         "vertebrae not analysed": known.not_analysed,
         "vertebrae of unknown state": known.unknown,
         "metrics": {
@@ -318,17 +362,24 @@ def _number(value: float) -> float | None:
 
 def _table(data: Mapping[str, Any]) -> str:
     """Return the figures as Markdown."""
+    skipped = ("vertebra that was not analysed", "vertebrae that were not analysed")
+    outside = (
+        "lesion that lies in no analysed vertebra",
+        "lesions that lie in no analysed vertebra",
+    )
+    missing = counted(data["affected levels without a vertebra"], "affected level")
     lines = [
         "# What the weights are worth on this cohort",
         "",
-        f"{data['cases']} cases of {data['patients']} patients, {data['vertebrae']} vertebrae,"
-        f" {data['diseased']} of them diseased, {data['lesions']} lesions that are outlined;"
+        f"{counted(data['cases'], 'case')} of {counted(data['patients'], 'patient')},"
+        f" {counted(data['vertebrae'], 'vertebra', 'vertebrae')}, {data['diseased']} of them"
+        f" diseased, {counted(data['lesions'], 'outlined lesion')};"
         f" threshold {data['threshold']:g}.",
         "",
-        f"Left out: {data['vertebrae not analysed']} vertebrae that were not analysed,"
+        f"Left out: {counted(data['vertebrae not analysed'], *skipped)},"
         f" {data['vertebrae of unknown state']} of unknown state (no lesion in the one mask that is"
-        f" given), and {data['lesions in no analysed vertebra']} lesions that lie in no analysed"
-        " vertebra.",
+        f" given), {counted(data['lesions in no analysed vertebra'], *outside)}, and"
+        f" {missing} that the results do not have.",
         "",
         "| metric | value | 95 % interval, patients resampled |",
         "|---|---|---|",

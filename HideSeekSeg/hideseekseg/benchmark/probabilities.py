@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..files import atomic, make_folder
+from ..files import atomic, make_folder, read_object
 from ..findings import LESION_TYPES
 from ..model.weights import Model, load_model
 from ..simulation.source_vertebrae import unpack
 from ..training.calibration import (
+    MOST_BYTES,
     Choice,
     Judged,
     SeenVertebra,
@@ -62,6 +63,8 @@ def run_observe(
     lesion is known.  Only ``patients``, where named; with the ``stability`` of likely candidates.
     Raises InputError.
     """
+    if out.is_file() and "features" not in read_object(out, most_bytes=MOST_BYTES):
+        raise InputError(out, "is there already and contains no observations: choose another name")
     model = load_model(weights, device)
     profile = replace(
         model.profile,

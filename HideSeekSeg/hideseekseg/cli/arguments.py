@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from ..plain_data import printable
@@ -31,11 +32,15 @@ class Command:
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Help that says every default there is, and keeps the lines of what stands below it."""
+    """Help that says every default there is, and keeps the lines of what stands below it.
+
+    A flag has none to say: what it stores where it is not given may be True.
+    """
 
     def _get_help_string(self, action: argparse.Action) -> str:
         said, value = action.help or "", action.default
-        silent = value in (None, False, (), "", argparse.SUPPRESS) or "default" in said
+        silent = action.nargs == 0 or "default" in said
+        silent = silent or value in (None, False, (), [], "", argparse.SUPPRESS)
         return said if silent or not action.option_strings else f"{said} (default: %(default)s)"
 
 
@@ -96,6 +101,19 @@ def rate(text: str) -> float:
         cause = "is not a learning rate (above 0 and at most 0.1)"
         raise argparse.ArgumentTypeError(f"{_shown(text)} {cause}")
     return value
+
+
+def file_to_write(*suffixes: str) -> Callable[[str], Path]:
+    """Return the type of files that are replaced: named as such, as another may be somebody's."""
+
+    def parse(text: str) -> Path:
+        path = Path(text)
+        if path.suffix.lower() not in (*suffixes, ""):
+            asked = " or ".join(suffixes)
+            raise argparse.ArgumentTypeError(f"{_shown(text)} does not end in {asked}")
+        return path
+
+    return parse
 
 
 def names(text: str) -> tuple[str, ...]:

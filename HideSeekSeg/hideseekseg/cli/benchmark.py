@@ -14,6 +14,7 @@ from .arguments import (
     add_hidden,
     count,
     count_or_none,
+    file_to_write,
     names,
     say,
     seed,
@@ -67,7 +68,7 @@ def _observe_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("cases", type=Path, metavar="CASES", help="output of `simulate --whole`, or of `pack`")
     add("--weights", type=Path, metavar="DIR", help=WEIGHTS_HELP)
-    add("--out", type=Path, required=True, metavar="FILE.json")
+    add("--out", type=file_to_write(".json"), required=True, metavar="FILE.json")
     add("--patients", type=names, default=(), metavar="A,B", help="only these")
     add("--stability", action="store_true", help="look for likely candidates again")
     add("--device", default="auto", choices=DEVICES)

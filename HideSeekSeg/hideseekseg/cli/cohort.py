@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..plain_data import printable
+from ..plain_data import counted, printable
 from .arguments import (
     BAD_INPUT,
     FAILED,
@@ -98,10 +98,14 @@ def _run(args: argparse.Namespace) -> int:
     from .console import stop_on_signal
 
     with stop_on_signal() as should_stop:
-        from ..cohort.manifest import discover, read_cohort
+        from ..cohort.manifest import discover, discovered, read_cohort
 
-        path = rest[0] if rest else discover(args.discover, args.out, say_aside)
-        cohort = read_cohort(path)
+        if rest:
+            cohort = read_cohort(rest[0])
+        elif args.out is None:  # of a check, which changes nothing in the folder that it looks at
+            cohort = discovered(args.discover, say_aside)
+        else:
+            cohort = read_cohort(discover(args.discover, args.out, say_aside))
         if word == "check":
             return _check(cohort, args, should_stop)
         return _segment(cohort, args, should_stop)
@@ -143,7 +147,7 @@ def _check(cohort: Cohort, args: argparse.Namespace, should_stop: Callable[[], b
     bar.clear()
     if should_stop():
         return STOPPED
-    cases = f"{len(cohort.cases)} cases"
+    cases = counted(len(cohort.cases), "case")
     if cohort.further:
         cases += f", columns kept: {', '.join(cohort.further)}"
     say(f"{cases}: {wrong or 'nothing'} wrong, as far as headers show")
@@ -158,8 +162,8 @@ def _segment(cohort: Cohort, args: argparse.Namespace, should_stop: Callable[[],
     if cohort.problems:
         for problem in cohort.problems[:20]:
             say_aside(str(problem))
-        left = len(cohort.problems)
-        raise InputError(cohort.path, f"{left} lines are wrong: `hideseekseg cohort check` has all")
+        left = counted(len(cohort.problems), "line is", "lines are")
+        raise InputError(cohort.path, f"{left} wrong: `hideseekseg cohort check` has all")
     settings = CohortSettings(
         *(args.weights, args.device, args.levels, args.threshold, args.all_slices, args.schedule),
         *(args.accept_orientation, args.patient_names, args.overwrite, args.each),
@@ -172,12 +176,12 @@ def _segment(cohort: Cohort, args: argparse.Namespace, should_stop: Callable[[],
     told.close()
     if end.stopped:
         say_aside(
-            f"stopped: {end.done + end.failed} of {len(cohort.cases)} cases have ended; the same"
-            " command goes on"
+            f"stopped: {end.done + end.failed} of {counted(len(cohort.cases), 'case')} ended; the"
+            " same command goes on"
         )
         return STOPPED
     _report(args.out)
-    say(f"{end.done} cases done, {end.failed} without a result")
+    say(f"{counted(end.done, 'case')} done, {end.failed} without a result")
     if end.failed:
         say("cases.csv has the reasons; --retry runs them again")
     return FAILED if end.failed else OK
@@ -262,8 +266,9 @@ class _ForPeople:
         if isinstance(event, CohortStarted):
             plan = event.plan
             kept = f", {event.kept} have ended already" if event.kept else ""
+            workers, each = counted(plan.workers, "worker"), counted(plan.threads, "thread")
             say_aside(
-                f"{event.total} cases{kept}; {plan.workers} workers of {plan.threads} threads on"
+                f"{counted(event.total, 'case')}{kept}; {workers} of {each} on"
                 f" {event.device} ({event.reason})"
             )
             return

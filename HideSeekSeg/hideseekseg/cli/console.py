@@ -21,7 +21,7 @@ from typing import Any, TextIO
 from .. import __version__
 from ..errors import InputError
 from ..events import Cancelled, Event, Finished, Message, Progress, Started, VertebraDone, to_line
-from ..plain_data import printable
+from ..plain_data import counted, printable
 from ..progress import duration
 
 Say = Callable[[Event], None]
@@ -141,7 +141,7 @@ def _words(event: Event, count: str) -> list[str]:
         return [
             *event.mapping,
             f"weights: {event.weights} ({event.weights_hash[:12]})",
-            f"device: {event.device} ({event.reason}), {event.threads} threads",
+            f"device: {event.device} ({event.reason}), {counted(event.threads, 'thread')}",
         ]
     if isinstance(event, VertebraDone):
         return [f"{count:>5}  {event.level:4} {_outcome(event)}"]

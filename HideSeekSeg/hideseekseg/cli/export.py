@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .arguments import OK, Command
+from .arguments import OK, Command, file_to_write
 
 UNREVIEWED = "the findings of the run, whatever a review in RESULT says"
 
@@ -32,6 +32,8 @@ def _export(args: argparse.Namespace) -> int:
     if not args.dicom_seg and not args.dicom_sr:
         raise InputError("", "nothing to write: give --dicom-seg, and perhaps --dicom-sr")
     _apart("--dicom-seg", args.dicom_seg, "--dicom-sr", args.dicom_sr)
+    _replaceable("--dicom-seg", args.dicom_seg, "SEG")
+    _replaceable("--dicom-sr", args.dicom_sr, "SR")
     stored = read_result(args.result, args.unreviewed)
     if stored.lesions and not args.dicom_seg:
         cause = "a DICOM SR refers to the segments of a DICOM SEG: give --dicom-seg as well"
@@ -50,6 +52,26 @@ def _export(args: argparse.Namespace) -> int:
     return OK
 
 
+def _replaceable(option: str, file: Path | None, modality: str) -> None:
+    """Raise InputError where another file would be replaced than such as this option writes.
+
+    A name without a suffix says nothing: files of a CT have such names.
+    """
+    from ..errors import InputError
+
+    if file is None or not file.is_file():
+        return
+    import pydicom
+
+    try:
+        found = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["Modality"])
+        is_own = found.get("Modality") == modality
+    except Exception:  # pydicom raises of all kinds for what is no DICOM
+        is_own = False
+    if not is_own:
+        raise InputError(option, f"{file} is there already and no DICOM {modality}: choose another")
+
+
 def _apart(option: str, file: Path | None, other: str, second: Path | None) -> None:
     """Raise InputError where two files to write are one: the second would replace the first."""
     from ..errors import InputError
@@ -61,8 +83,9 @@ def _apart(option: str, file: Path | None, other: str, second: Path | None) -> N
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("result", type=Path, metavar="RESULT", help="folder of results, reviewed or not")
-    add("--out", type=Path, required=True, metavar="FILE", help="HTML file to write")
-    add("--pdf", type=Path, metavar="FILE", help="also write it as PDF")
+    page, pdf = file_to_write(".html", ".htm"), file_to_write(".pdf")
+    add("--out", type=page, required=True, metavar="FILE.html", help="HTML file to write")
+    add("--pdf", type=pdf, metavar="FILE.pdf", help="also write it as PDF")
     add("--earlier", type=Path, metavar="RESULT", help="an earlier result of the same patient")
     add("--unreviewed", action="store_true", help=UNREVIEWED)
 

@@ -14,6 +14,7 @@ from .arguments import (
     Command,
     count,
     count_or_none,
+    file_to_write,
     names,
     rate,
     say,
@@ -82,7 +83,7 @@ def _pack_arguments(parser: argparse.ArgumentParser) -> None:
     add("sources", type=Path, metavar="SOURCES.csv", help="as `simulate` wants it")
     add("--data", type=Path, required=True, metavar="DIR", help="folder the paths start from")
     add("--split", type=names, default=(), help="which rows of the sources file (default: all)")
-    add("--out", type=Path, required=True, metavar="FILE.npz")
+    add("--out", type=file_to_write(".npz"), required=True, metavar="FILE.npz")
 
 
 def _pack(args: argparse.Namespace) -> int:

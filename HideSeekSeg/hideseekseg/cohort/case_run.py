@@ -11,7 +11,7 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
@@ -45,7 +45,10 @@ _KEPT_LINES = 40  # of a traceback
 
 
 class CaseStatus(str, Enum):
-    """What became of a case; every case of a table has one."""
+    """What became of a case; every case of a table has one.
+
+    The last two stand in no record: there is none yet, or it is one of other options.
+    """
 
     DONE = "done"
     REFUSED = "refused"
@@ -53,6 +56,7 @@ class CaseStatus(str, Enum):
     TIMED_OUT = "timed out"
     KILLED = "killed"
     WAITING = "not run yet"
+    EARLIER = "of an earlier run"
 
 
 @dataclass(frozen=True)
@@ -257,19 +261,28 @@ def cohort_tasks(
     ]
 
 
-def write_index(cohort: Cohort, out: Path) -> None:
-    """Write which cases a folder holds, so that tables and reports need no manifest."""
+def write_index(cohort: Cohort, out: Path, tasks: Sequence[CaseTask]) -> None:
+    """Write which cases a folder holds, so that tables and reports need no manifest.
+
+    The keys of their ``tasks`` tell results of this run from what earlier ones left.
+    """
+    keys = {task.case.name: task.key for task in tasks}
     cases = [
         {
             **{"case": case.name, "patient": case.patient, "folder": case.folder},
-            **{"ct": str(case.ct.absolute()), "segmentation": str(case.segmentation.absolute())},
-            **{"labels": _labels_of(case), "series": case.series},
-            "further": dict(case.further),
+            **dict(zip(("ct", "segmentation", "labels", "series"), inputs_of(case))),
+            **{"key": keys.get(case.name, ""), "further": dict(case.further)},
         }
         for case in cohort.cases
     ]
     index = {"schema": 1, "manifest": str(cohort.path.absolute()), "further": cohort.further}
     write_plain(out / INDEX, {**index, "cases": cases})
+
+
+def inputs_of(case: CohortCase) -> tuple[str, str, str, str]:
+    """Return CT, segmentation, labels and series of a case as the index has them."""
+    ct, segmentation = str(case.ct.absolute()), str(case.segmentation.absolute())
+    return ct, segmentation, _labels_of(case), case.series
 
 
 def _labels_of(case: CohortCase) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import re
 import warnings
 from collections import defaultdict
@@ -20,18 +21,20 @@ from ..anatomy.labelling import check_labels
 from ..anatomy.segment_names import may_be_vertebra
 from ..errors import InputError, UserError
 from ..files import atomic, make_folder
+from ..findings import LESION_TYPES
 from ..imaging.dicom_seg import SEG, STRUCTURE_SET
 from ..imaging.image_file import is_dicom, is_folder
 from ..imaging.reading import check_ct, check_segmentation
 from ..imaging.segmentation import mask_files, structure_of
 from ..imaging.volume import overlap
-from ..plain_data import first_line
+from ..plain_data import counted, first_line
 from ..training.prepare import Problem, read_table
 
 T = TypeVar("T")
 
 NEEDED = ("ct", "segmentation")
 KNOWN = ("labels", "bodies", "case", "patient", "series")
+REFERENCE = (*LESION_TYPES, "affected")  # what `cohort evaluate` compares results with
 COLUMNS = ("case", "patient", "ct", "segmentation", "labels", "bodies", "series")
 MOST_NAME = 60  # letters of a case's folder
 # Names that Windows keeps for devices, whatever suffix they have.
@@ -76,9 +79,16 @@ def read_cohort(path: Path) -> Cohort:
     patient is a patient of its own.  Raises InputError where the file is not such a table; what is
     wrong in a line is a problem, and the line no case.
     """
-    table, names = read_table(path, NEEDED, KNOWN)
+    table, names = read_table(path, NEEDED, (*KNOWN, *REFERENCE))
     if not table:
         raise InputError(path, "has no rows below its header")
+    return _cohort(path, path.parent, table, names)
+
+
+def _cohort(
+    path: Path, parent: Path, table: Sequence[tuple[int, dict[str, str]]], names: Sequence[str]
+) -> Cohort:
+    """Return the cohort of a table's lines, whose paths are relative to ``parent``."""
     further = tuple(name for name in names if name not in COLUMNS)
     cases: list[CohortCase] = []
     problems: list[Problem] = []
@@ -86,7 +96,7 @@ def read_cohort(path: Path) -> Cohort:
     lines: dict[str, int] = {}
     for line, cells in table:
         try:
-            case = _case(path.parent, line, cells, further, folders)
+            case = _case(parent, line, cells, further, folders)
             first = lines.setdefault(case.name, line)
             if first != line:
                 raise ValueError(f"the case {case.name!r} stands in line {first} already")
@@ -155,20 +165,30 @@ def _contradictions(cases: Sequence[CohortCase]) -> Iterator[tuple[int, str]]:
     """CTs that stand there for two cases or two patients."""
     seen: dict[tuple[Path, str], CohortCase] = {}
     for case in cases:
-        first = seen.setdefault((case.ct.absolute(), case.series), case)
+        first = seen.setdefault((case.ct.resolve(), case.series), case)
         if first.patient != case.patient and first is not case:
             who = f"of patient {first.patient} in line {first.line}, of {case.patient} here"
             yield case.line, f"the CT is {who}"
-        elif first is not case and first.segmentation == case.segmentation:
+        elif first is not case and first.segmentation.resolve() == case.segmentation.resolve():
             yield case.line, f"the same CT and segmentation as in line {first.line}"
 
 
 def write_manifest(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
-    """Write rows of ``COLUMNS`` as a manifest."""
-    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+    """Write rows of ``COLUMNS`` as a manifest; raises InputError where another one is there.
+
+    Somebody may have corrected it.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    content = text.getvalue().encode("utf-8", "surrogateescape")
+    if not path.exists():
+        with atomic(path) as temporary:
+            temporary.write_bytes(content)
+    elif not path.is_file() or path.read_bytes() != content:
+        cause = "exists already and differs from what was found: give it in place of --discover"
+        raise InputError(path, f"{cause}, or remove it")
 
 
 def check_case(case: CohortCase) -> list[str]:
@@ -212,12 +232,30 @@ _BESIDE = ("segmentations", "segmentation", "vertebrae", "seg", "labels")
 _SUBJECT = re.compile(r"(sub-[A-Za-z0-9]+)")
 
 
-def discover(folder: Path, out: Path | None, tell: Callable[[str], None]) -> Path:
+def discover(folder: Path, out: Path, tell: Callable[[str], None]) -> Path:
     """Write the manifest of the cases in a tree and return its path; ``tell`` what is left out.
 
-    It is written to ``out``, else to the folder itself, as ``FOUND``.  Raises InputError where
-    there is no case.
+    It is written to the folder ``out``, as ``FOUND``.  Raises InputError where there is no case, or
+    another manifest.
     """
+    rows = _found(folder, tell)
+    make_folder(out)
+    write_manifest(out / FOUND, rows)
+    tell(f"found {counted(len(rows), 'case')}, listed in {out / FOUND}")
+    return out / FOUND
+
+
+def discovered(folder: Path, tell: Callable[[str], None]) -> Cohort:
+    """Return the cases in a tree, of which nothing is written; raises InputError where is none.
+
+    Their lines are those of the manifest that ``discover`` would write.
+    """
+    rows = _found(folder, tell)
+    tell(f"found {counted(len(rows), 'case')}; with --out, they are listed in {FOUND} there")
+    return _cohort(folder, folder, list(enumerate(rows, 2)), COLUMNS)
+
+
+def _found(folder: Path, tell: Callable[[str], None]) -> list[Row]:
     if not is_folder(folder):
         raise InputError(folder, "is not a folder")
     folder = folder.absolute()
@@ -225,12 +263,7 @@ def discover(folder: Path, out: Path | None, tell: Callable[[str], None]) -> Pat
     if not rows:
         cause = "contains no CT with a segmentation in a layout that is known (BIDS, ct.nii.gz with"
         raise InputError(folder, f"{cause} segmentations beside it, DICOM with SEG): write a table")
-    rows.sort(key=lambda row: row["case"])
-    target = out if out is not None else folder
-    make_folder(target)
-    write_manifest(target / FOUND, rows)
-    tell(f"found {len(rows)} cases, listed in {target / FOUND}")
-    return target / FOUND
+    return sorted(rows, key=lambda row: row["case"])
 
 
 def _bids(folder: Path, tell: Callable[[str], None]) -> Iterator[Row]:

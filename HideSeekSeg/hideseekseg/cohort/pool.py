@@ -183,7 +183,7 @@ def run_cohort(
     make_folder(out)
     with locked(out):
         tasks = cohort_tasks(cohort, out, settings, control.limits.retry)
-        write_index(cohort, out)
+        write_index(cohort, out, tasks)
         counts = _Counts(len(tasks))
         todo: deque[Task] = deque()
         for task in tasks:

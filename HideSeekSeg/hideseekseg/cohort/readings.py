@@ -22,7 +22,7 @@ from ..findings import Evidence, VertebraFinding
 from ..imaging.volume import Grid
 from ..output.result_folder import EACH, FILES, read_result, read_vertebra, scores_of
 from ..output.tables import result_from_json, write_plain
-from ..plain_data import as_type, first_line
+from ..plain_data import as_type, counted, first_line
 from ..review.review import Review
 from .case_run import READINGS, CaseStatus, read_record
 from .manifest import case_folder
@@ -358,8 +358,8 @@ def write_agreement(folder: Path) -> tuple[Path, ...]:
     single = sum(one.left_out for one in found if one.unit == "candidates")
     other = sum(one.left_out for one in found if one.unit == "vertebrae")
     notes = [
-        f"Left out: {single} candidates with a verdict of one reader alone; {other} cases that two"
-        " readers reviewed after different runs.",
+        f"Left out: {counted(single, 'candidate')} with a verdict of one reader alone;"
+        f" {counted(other, 'case')} that two readers reviewed after different runs.",
         "Compared are cases that both have read to the end. A vertebra counts as metastasis where a"
         " reader accepted a lesion in it.",
     ]

@@ -32,6 +32,7 @@ from ..output.figures.drawing import (
 from ..output.figures.vertebra_row import common_look, make_row
 from ..output.result_folder import FILES
 from ..output.segment_description import TYPE_COLOURS, labels
+from ..plain_data import counted
 from ..progress import duration
 from .case_run import CaseRecord, CaseStatus
 from .readings import AGREEMENT_HEAD, agreement_rows, agreements
@@ -115,7 +116,7 @@ class _Totals:
         record, result = found.record, found.result
         self.statuses[record.status.value] += 1
         self.patients.add(found.case.patient)
-        if record.status not in (CaseStatus.DONE, CaseStatus.WAITING):
+        if record.status not in (CaseStatus.DONE, CaseStatus.WAITING, CaseStatus.EARLIER):
             self.failures.append(record)
         if result is None:
             return
@@ -185,16 +186,23 @@ _LEVEL_HEAD = ("level", "analysed", "with a lesion", "share", *LESION_TYPES)
 
 def _summary(totals: _Totals, cases: int) -> str:
     done = totals.statuses[CaseStatus.DONE.value]
-    lines = [f"{cases} cases of {len(totals.patients)} patients: {_counted(totals.statuses)}."]
+    patients = counted(len(totals.patients), "patient")
+    lines = [f"{counted(cases, 'case')} of {patients}: {_listing(totals.statuses)}."]
     if done:
         lines += [
-            f"{sum(totals.vertebrae.values())} vertebrae: {_counted(totals.vertebrae)}.",
-            f"{sum(totals.lesions.values())} lesions outlined, in"
-            f" {len(totals.affected_patients)} patients.",
+            f"{counted(totals.vertebrae.total(), 'vertebra', 'vertebrae')}:"
+            f" {_listing(totals.vertebrae)}.",
+            f"{counted(totals.lesions.total(), 'lesion')} outlined, in"
+            f" {counted(len(totals.affected_patients), 'patient')}.",
             f"Seconds per case: median {np.median(totals.seconds):.1f}, 95 % below"
             f" {np.quantile(totals.seconds, 0.95):.1f}, in all"
             f" {duration(sum(totals.seconds))} of one worker.",
         ]
+    if totals.statuses[CaseStatus.EARLIER.value]:
+        lines.append(
+            "Results of an earlier run, with other options, weights, labels or version, are left"
+            " out: run the cohort again."
+        )
     if totals.memory:
         lines.append(f"Memory of a worker: at most {max(totals.memory):.0f} MB.")
     lines += [f"Weights {one}." for one in sorted(totals.weights)]
@@ -203,7 +211,7 @@ def _summary(totals: _Totals, cases: int) -> str:
     return "\n".join(f"<p>{html.escape(line)}</p>" for line in lines)
 
 
-def _counted(counts: Counter[str]) -> str:
+def _listing(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "none"
 
 
@@ -240,7 +248,7 @@ def _scores(totals: _Totals) -> str:
         values = totals.scores[kind]
         if values:
             counts, _ = np.histogram(np.clip(values, 0, 1), _BINS, (0, 1))
-            charts.append(_bars(f"{kind}, {len(values)} candidates", counts))
+            charts.append(_bars(f"{kind}, {counted(len(values), 'candidate')}", counts))
     return _figure("Scores of all candidates", "".join(charts))
 
 

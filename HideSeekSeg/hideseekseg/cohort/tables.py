@@ -47,12 +47,16 @@ LESION_COLUMNS: dict[str, type] = {
     "p_malignant": float,
 }
 TABLES = {"cases": CASE_COLUMNS, "vertebrae": VERTEBRA_COLUMNS, "lesions": LESION_COLUMNS}
+_EARLIER = "made with other options, weights, labels or version: run the cohort again"
 _BATCH = 20_000  # rows of parquet that are kept before they are written
 
 
 @dataclass(frozen=True)
 class IndexedCase:
-    """A case as the cohort's folder knows it; ``further`` are the manifest's own columns."""
+    """A case as the cohort's folder knows it; ``further`` are the manifest's own columns.
+
+    ``key`` is that of a record of the last run, "" where an earlier version wrote none.
+    """
 
     name: str
     patient: str
@@ -62,6 +66,7 @@ class IndexedCase:
     labels: str = ""
     series: str = ""
     further: Mapping[str, str] = field(default_factory=dict)
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,13 +109,19 @@ def _indexed(folder: Path, entry: Mapping[str, Any]) -> IndexedCase:
     keys = ("case", "patient", "ct", "segmentation", "labels")
     case, patient, ct, segmentation, labels = (str(entry[key]) for key in keys)
     words = (ct, segmentation, labels, str(entry.get("series", "")))
-    return IndexedCase(case, patient, folder / CASES / name, *words, further)
+    key = str(entry.get("key", ""))
+    return IndexedCase(case, patient, folder / CASES / name, *words, further, key)
 
 
 def case_results(index: CohortIndex) -> Iterator[CaseResult]:
-    """Yield what became of each case; one whose result cannot be read is one that failed."""
+    """Yield what became of each case; one whose result cannot be read is one that failed.
+
+    What the last run did not come to is of an earlier one: such a result is left out.
+    """
     for case in index.cases:
         record = read_record(case.folder) or CaseRecord(case.name, CaseStatus.WAITING)
+        if case.key and record.key not in ("", case.key):
+            record = CaseRecord(case.name, CaseStatus.EARLIER, _EARLIER)
         result = None
         if record.status is CaseStatus.DONE:
             try:

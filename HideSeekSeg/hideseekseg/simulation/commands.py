@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..files import make_folder, read_arrays, read_json
 from ..output.figures.drawing import TYPE_COLOURS, Outline, Tile
 from ..output.figures.overview import show_crops
+from ..plain_data import counted
 from .simulate import BLASTIC, LYTIC, Recipe, simulate
 from .source_vertebrae import (
     SourceVertebra,
@@ -70,7 +71,7 @@ def run_simulate(
     vertebrae, names = _vertebrae(job, say)
     if job.drawn:
         vertebrae += drawn_vertebrae(np.random.default_rng(job.seed), job.drawn)
-        say(f"{job.drawn} vertebrae drawn from scratch")
+        say(f"{counted(job.drawn, 'vertebra', 'vertebrae')} drawn from scratch")
     if not vertebrae:
         asked = " or ".join(job.splits)
         raise InputError(job.sources, f"leads to no whole vertebra in the split {asked}")

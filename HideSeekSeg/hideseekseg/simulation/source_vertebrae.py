@@ -6,6 +6,7 @@ They are loaded from scans, or from one small file that stands for them on anoth
 from __future__ import annotations
 
 import csv
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -251,7 +252,14 @@ def _redrawn(rng: Rng, canvas: VertebraPatch) -> Mask:
 
 def shared_patients(patients: Iterable[str], others: Iterable[str]) -> list[str]:
     """Return those in both; vertebrae drawn from scratch are numbered anew in every set."""
-    return sorted(p for p in {*patients} & {*others} if not p.startswith(f"{DRAWN} "))
+    there = {person(patient) for patient in others}
+    both = (p for p in {*patients} if person(p) in there)
+    return sorted(p for p in both if not p.startswith(f"{DRAWN} "))
+
+
+def person(patient: str) -> str:
+    """Return what two spellings of one patient have in common ("P01" and "p01 ")."""
+    return " ".join(unicodedata.normalize("NFKC", patient).casefold().split())
 
 
 MARGIN_MM = 9.0

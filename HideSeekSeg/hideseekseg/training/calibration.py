@@ -177,11 +177,13 @@ def write_observations(path: Path, seen: Sequence[SeenVertebra]) -> None:
 def read_observations(path: Path) -> list[SeenVertebra]:
     """Return what ``write_observations`` wrote; raise InputError on anything else."""
     data = read_object(path, most_bytes=MOST_BYTES)
+    if not {"features", "vertebrae"} <= data.keys():
+        raise InputError(path, "contains no observations, as `benchmark observe` writes them")
     try:
         features = as_type(tuple[str, ...], data.get("features"))
         seen = as_type(list[SeenVertebra], data.get("vertebrae"))
     except ValueError as error:
-        raise InputError(path, f"contains no observations: {error}") from error
+        raise InputError(path, f"contains damaged observations: {error}") from error
     counts = {len(c.features) for one in seen for c in one.candidates}
     if features != FEATURES or not counts <= {len(FEATURES)}:
         raise InputError(path, "contains candidates by other features: observe them again")

@@ -6,6 +6,8 @@ import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from ..findings import LESION_TYPES
 from ..model.profile import Geometry, Profile
 from ..model.weights import Model, load_model, save_model
 from ..output.figures.drawing import save_figure
-from ..simulation.source_vertebrae import shared_patients
+from ..plain_data import counted
+from ..simulation.source_vertebrae import DRAWN, shared_patients
 from .calibration import MOST_FALSE, choose, fit, missing, read_observations
 from .dataset import Slices, load_slices, require_patients
 from .evaluation import (
@@ -30,7 +33,16 @@ from .evaluation import (
     measure_weights,
     tune,
 )
-from .prepare import Manifest, PreparedRow, balance, cut_out, overlap, read_manifest, write_shards
+from .prepare import (
+    Manifest,
+    PreparedRow,
+    balance,
+    copies,
+    cut_out,
+    overlap,
+    read_manifest,
+    write_shards,
+)
 from .train import COMPACT, LABELS_DECISION, LABELS_SCHEDULE, TrainingSettings, train
 from .trainer import (
     ProcessGroup,
@@ -60,12 +72,12 @@ def run_check(
     """
     manifests = [read_manifest(path) for path in paths]
     wrong = sum(_check(manifest, geometry, say, tell, should_stop) for manifest in manifests)
-    for number, first in enumerate(manifests):
-        for second in manifests[number + 1 :]:
-            shared = overlap(first, second)
-            wrong += len(shared)
-            for line in shared:
-                say(line)
+    pairs = combinations(manifests, 2)
+    shared = [line for first, second in pairs for line in overlap(first, second)]
+    shared += copies(manifests, should_stop)
+    for line in shared:
+        say(line)
+    wrong += len(shared)
     say("nothing is wrong" if not wrong else f"wrong: {wrong}")
     return wrong
 
@@ -110,7 +122,7 @@ def _summary(manifest: Manifest, counts: dict[str, tuple[int, int]]) -> list[str
     healthy, malignant = (sum(pair[n] for pair in counts.values()) for n in (0, 1))
     lines = [
         f"{manifest.path}: {healthy} healthy and {malignant} malignant vertebrae"
-        f" of {len(counts)} patients in {len(manifest.by_image())} images"
+        f" of {counted(len(counts), 'patient')} in {counted(len(manifest.by_image()), 'image')}"
     ]
     if manifest.unused:
         lines.append(f"columns that are not read: {', '.join(manifest.unused)}")
@@ -119,7 +131,7 @@ def _summary(manifest: Manifest, counts: dict[str, tuple[int, int]]) -> list[str
     lines.append(f"{'patient':{width}}  healthy  malignant")
     lines += [f"{name:{width}}  {h:7}  {m:9}" for name, (h, m) in order[:SHOWN_PATIENTS]]
     if len(order) > SHOWN_PATIENTS:
-        lines.append(f"and {len(order) - SHOWN_PATIENTS} more patients")
+        lines.append(f"and {counted(len(order) - SHOWN_PATIENTS, 'more patient')}")
     return lines
 
 
@@ -154,7 +166,8 @@ def run_prepare(
     shards = write(manifest, geometry, out, tell, should_stop)
     if not shards:
         raise InputError(path, "leads to no usable vertebra")
-    say(f"{shards} shards in {out}; vertebrae left out: {left_out} of {len(manifest.rows)}")
+    said = f"{counted(shards, 'shard')} in {out}; vertebrae left out"
+    say(f"{said}: {left_out} of {len(manifest.rows)}")
     return shards
 
 
@@ -261,6 +274,9 @@ def _validation_slices(job: Training, profile: Profile, trained: Slices) -> Slic
     both = shared_patients(trained.patient.tolist(), validation.patient.tolist())
     if both:
         raise InputError(job.validation, f"shows patients who are trained on: {', '.join(both)}")
+    if same := _same_slices(trained, validation):
+        cause = f"shows slices that are trained on, of {', '.join(same)}: one patient by two names?"
+        raise InputError(job.validation, cause)
     if job.tuned and not validation.label_only:
         # what is wrong with it is better known before
         _validation(job.validation, profile, job.without)
@@ -269,6 +285,17 @@ def _validation_slices(job: Training, profile: Profile, trained: Slices) -> Slic
             job.validation, "shows vertebrae of one label only: what is best there cannot be told"
         )
     return validation
+
+
+def _same_slices(trained: Slices, validation: Slices) -> list[str]:
+    """Return the patients of validation of whom a slice is in training as well, voxel by voxel.
+
+    Not of drawn ones, which two sets may have in common.
+    """
+    known = {sha256(image.tobytes()).digest() for image in trained.image}
+    pairs = zip(validation.image, validation.patient.tolist())
+    same = {p for image, p in pairs if sha256(image.tobytes()).digest() in known}
+    return sorted(p for p in same if not p.startswith(f"{DRAWN} "))
 
 
 def _require(slices: Slices, job: Training) -> None:
@@ -327,7 +354,8 @@ def _described(slices: Slices, team: ProcessGroup) -> str:
     patients = len(np.unique(slices.patient))
     ill = f"{slices.label.mean():.0%} ill"
     where = f"{team.device}" + (f" and {team.size - 1} more" if team.size > 1 else "")
-    return f"{len(slices)} slices of {patients} patients, {ill}; on {where}"
+    whose = counted(patients, "patient")
+    return f"{counted(len(slices), 'slice')} of {whose}, {ill}; on {where}"
 
 
 def _facts(slices: Slices) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,9 @@ from ..imaging.reading import read_ct, read_segmentation
 from ..imaging.segmentation import Segmentation
 from ..imaging.volume import Volume
 from ..model.profile import Geometry
+from ..plain_data import counted
 from ..simulation.simulate import BODY, as_int16, broad_slices
+from ..simulation.source_vertebrae import person
 
 NEEDED = ("image", "mask", "label", "patient")
 OPTIONAL = ("level", "convention")
@@ -53,9 +56,20 @@ class ManifestRow:
     convention: str = ""
 
     @property
-    def vertebra(self) -> tuple[Path, Path, str]:
-        """What two rows have in common that mean the same vertebra."""
-        return self.image.resolve(), self.mask.resolve(), self.level
+    def vertebra(self) -> tuple[Path, Path | None, str]:
+        """What two rows have in common that mean the same vertebra.
+
+        A level tells it, whatever mask shows it; without one its own mask does.
+        """
+        mask = None if self.level else self.mask.resolve()
+        return self.image.resolve(), mask, self.level
+
+    def resolved(self) -> ManifestRow:
+        """Return the row with the same paths from wherever it is read, and no line."""
+        is_file = self.convention.lower().endswith(".json")
+        convention = str(Path(self.convention).resolve()) if is_file else self.convention
+        image, mask = self.image.resolve(), self.mask.resolve()
+        return replace(self, line=0, image=image, mask=mask, convention=convention)
 
 
 @dataclass(frozen=True)
@@ -83,7 +97,7 @@ class Manifest:
         """Group the rows by image, so that each is read but once; in the table's order."""
         groups: dict[Path, list[ManifestRow]] = defaultdict(list)
         for row in self.rows:
-            groups[row.image].append(row)
+            groups[row.image.resolve()].append(row)
         return list(groups.values())
 
 
@@ -111,12 +125,44 @@ def read_manifest(path: Path) -> Manifest:
 def overlap(a: Manifest, b: Manifest) -> list[str]:
     """Patients and images that stand in both of two manifests, which must share neither."""
     lines: list[str] = []
-    for what, of in (("patient", lambda r: r.patient), ("image", lambda r: str(r.image.resolve()))):
-        first = {of(row): row.line for row in reversed(a.rows)}
-        for name, row in {of(row): row for row in reversed(b.rows)}.items():
+    kinds: tuple[tuple[str, Callable[[ManifestRow], str], Callable[[str], str]], ...] = (
+        ("patient", lambda row: row.patient, person),
+        ("image", lambda row: str(row.image.resolve()), str),
+    )
+    for what, of, known_as in kinds:
+        first = {known_as(of(row)): row for row in reversed(a.rows)}
+        for name, row in {known_as(of(row)): row for row in reversed(b.rows)}.items():
             if name in first:
-                where = f"{a.path}, line {first[name]}, and {b.path}, line {row.line}"
-                lines.append(f"{what} {name} is in both: {where}")
+                said, also = of(first[name]), of(row)
+                spelled = said if said == also else f"{said} ({also})"
+                where = f"{a.path}, line {first[name].line}, and {b.path}, line {row.line}"
+                lines.append(f"{what} {spelled} is in both: {where}")
+    return lines
+
+
+def copies(
+    manifests: Sequence[Manifest], should_stop: Callable[[], bool] = lambda: False
+) -> list[str]:
+    """Images that are in two manifests, or of two patients, under two names: files are compared.
+
+    ``should_stop`` ends in KeyboardInterrupt.
+    """
+    lines: list[str] = []
+    seen: dict[str, tuple[Manifest, ManifestRow]] = {}
+    for manifest in manifests:
+        for row, *_ in manifest.by_image():
+            if should_stop():
+                raise KeyboardInterrupt
+            try:
+                hashes = sorted(_content_of(file).hexdigest() for file in _files(row.image))
+            except (OSError, ValueError):  # which is said of its row
+                continue
+            own = (manifest, row)
+            other, first = seen.setdefault("".join(hashes), own) if hashes else own
+            apart = other is not manifest or person(first.patient) != person(row.patient)
+            if apart and first.image.resolve() != row.image.resolve():
+                where = f"{other.path}, line {first.line}, and {manifest.path}, line {row.line}"
+                lines.append(f"one image under two names: {where}")
     return lines
 
 
@@ -189,7 +235,7 @@ def _level(text: str) -> str:
 
 def _contradictions(rows: Sequence[ManifestRow]) -> Iterable[tuple[int, str]]:
     """Vertebrae that stand there twice, and images of two patients."""
-    seen: dict[tuple[Path, Path, str], ManifestRow] = {}
+    seen: dict[tuple[Path, Path | None, str], ManifestRow] = {}
     owner: dict[Path, ManifestRow] = {}
     for row in rows:
         first = seen.setdefault(row.vertebra, row)
@@ -328,8 +374,8 @@ def shard_groups(manifest: Manifest, out: Path) -> dict[Path, list[ManifestRow]]
     groups = {out / f"shard-{_digest(rows)}.npz": rows for rows in manifest.by_image()}
     strangers = sorted(set(out.glob("shard-*.npz")) - set(groups))
     if strangers:
-        count, name = len(strangers), strangers[0].name
-        raise InputError(out, f"contains {count} shards of another manifest, such as {name}")
+        shards, name = counted(len(strangers), "shard"), strangers[0].name
+        raise InputError(out, f"contains {shards} of another manifest, such as {name}")
     return groups
 
 
@@ -348,8 +394,8 @@ def make_shard(shard: Path, rows: Sequence[ManifestRow], geometry: Geometry) -> 
 
 
 def _digest(rows: Sequence[ManifestRow]) -> str:
-    """Tells the rows of one image from all others."""
-    return sha256(repr([replace(row, line=0) for row in rows]).encode()).hexdigest()[:12]
+    """Tells the rows of one image from all others, from wherever they are read."""
+    return sha256(repr([row.resolved() for row in rows]).encode()).hexdigest()[:12]
 
 
 def _is_finished(shard: Path, rows: Sequence[ManifestRow]) -> bool:
@@ -371,17 +417,29 @@ def _content_hash(rows: Sequence[ManifestRow]) -> str:
     Not of their times: a file that is replaced by an older one has changed as well.
     """
     digest = sha256()
-    for path in sorted({path for row in rows for path in (row.image, row.mask)}):
-        files = (
-            sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-        )
-        for file in files:
+    paths = {path.absolute(): path for row in rows for path in (row.image, row.mask)}
+    named = (row.convention for row in rows if row.convention.lower().endswith(".json"))
+    paths |= {Path(name).absolute(): Path(name) for name in named}
+    for _, path in sorted(paths.items()):
+        for file in _files(path):
             digest.update(f"\n{path.name}/{file.name}\n".encode())
             if file.is_file():
-                with open_regular(file) as stream:
-                    while block := stream.read(1 << 20):
-                        digest.update(block)
+                digest = _content_of(file, digest)
     return digest.hexdigest()
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the files of an image or a mask, in order."""
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
+def _content_of(file: Path, begun: Any = None) -> Any:
+    """Return the hash, begun perhaps, with what a file holds."""
+    digest = sha256() if begun is None else begun
+    with open_regular(file) as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest
 
 
 def _columns(outcomes: Sequence[PreparedRow]) -> dict[str, np.ndarray]:
