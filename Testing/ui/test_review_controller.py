@@ -162,22 +162,50 @@ def test_another_vertebra_keeps_what_is_chosen(review: Any) -> None:
 
 
 def test_removed_results_come_back(review: Any) -> None:
-    import slicer
-
     controller = review.controller
     for finding in RESULT.vertebrae:
         controller.results.addVertebra(finding)
     review.press("accept")
-    kept, results = controller.review, controller.results
-    slicer.mrmlScene.RemoveNode(results.node)
-    if controller.session is not None:  # nobody but the panel listens to the scene
-        controller.clear()
-        controller.keep_removed(kept, results)
+    remove_results(review)
     assert review.offered
     review.put_back()
     assert states(review) == ["✓ accepted", "to review", "to review"]
     assert not review.offered
     assert review.words["message"].endswith("is back, with all verdicts.")
+
+
+def test_removed_results_come_back_with_drawn_and_corrected_outlines(review: Any) -> None:
+    controller = review.controller
+    for finding in RESULT.vertebrae:
+        controller.results.addVertebra(finding)
+    drawn = controller.add_missed("T11", "blastic")
+    review.comment("no doubt")
+    controller.leave()
+    draw(controller.results.node, drawn, 5)
+    draw(controller.results.node, "T10-1", 6)
+    controller.enter()
+    before = [cells[4] for cells in review.rows]
+    for _ in range(2):
+        remove_results(review)
+        review.put_back()
+        assert [cells[4] for cells in review.rows] == before
+        assert controller.review.item(drawn).volume_mm3 == pytest.approx(125 * GRID.voxel_mm3)
+        assert controller.review.item(drawn).comment == "no doubt"
+        assert controller.review.item("T10-1").verdict == "unreviewed", "no verdict of Slicer's"
+        voxels = {x: int(p.array.sum()) for x, p in controller.results.patches().items()}
+        assert (voxels[drawn], voxels["T10-1"]) == (125, 216)
+
+
+def remove_results(review: Any) -> None:
+    """As a reader of Slicer's Data module does."""
+    import slicer
+
+    controller = review.controller
+    kept, results = controller.review, controller.results
+    slicer.mrmlScene.RemoveNode(results.node)
+    if controller.session is not None:  # nobody but the panel listens to the scene
+        controller.clear()
+        controller.keep_removed(kept, results)
 
 
 def test_a_missed_lesion_is_accepted_and_can_be_undone(review: Any) -> None:

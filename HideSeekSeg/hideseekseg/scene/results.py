@@ -147,6 +147,7 @@ class Results:
         self._source = node.GetNodeReference(_SOURCE)
         self._findings: dict[str, VertebraFinding] = {}
         self._applied: dict[str, Item] = {}
+        self._putBack: frozenset[str] = frozenset()
         self._evidence: dict[str, str] = {}
         self._burden: list[Burden] = []
 
@@ -362,8 +363,15 @@ class Results:
         known = bool(self._findings) and levels <= self._findings.keys()
         return known and self.ctNode is not None
 
+    @property
+    def putBack(self) -> Collection[str]:
+        """Return the lesions whose outlines ``recreated`` took from results that were removed."""
+        return self._putBack
+
     def recreated(self) -> Results:
         """Make new results with all findings of this run, after the first ones were removed.
+
+        With outlines as the reader left them: drawn, corrected or erased.
 
         Raises SceneError where the CT is gone as well.
         """
@@ -374,7 +382,32 @@ class Results:
         if self._evidence:
             new._evidence = self._evidence
             new._writeEvidence()
+        new._takeOutlines(self)
         return new
+
+    def _takeOutlines(self, removed: Results) -> None:
+        """Take over outlines that the run does not have; a node that was removed still has them.
+
+        Also those of lesions whose addition was undone: it can be redone.
+        """
+        found = {c.id: c.patch for v in self._findings.values() for c in v.candidates}
+        source, segmentation = removed.node.GetSegmentation(), self.node.GetSegmentation()
+        taken = []
+        for identity in source.GetSegmentIDs():
+            outline, before = patchOfSegment(source.GetSegment(identity), self._grid), None
+            if segmentation.GetSegment(identity) is None:
+                segmentation.CopySegmentFromSegmentation(source, identity)
+                self.node.GetDisplayNode().SetSegmentVisibility(identity, False)
+            elif (before := found.get(identity)) is not None and _same(outline, before):
+                continue
+            if outline is None and before is not None:  # erased
+                outline = Patch(np.zeros_like(before.array), before.start)
+            if outline is not None:
+                self._setVoxels(identity, outline)
+            taken.append(identity)
+        if taken:
+            segmentation.CreateRepresentation(SURFACE)
+        self._putBack = frozenset(taken)
 
     def apply(self, review: Review) -> None:
         """Show what the review says; only what changed since the last time is touched.
@@ -475,15 +508,20 @@ class Results:
         Without a new ``surface``, which takes time, 3D shows it later.
         """
         self._mustBeThere()
-        segment = self.node.GetSegmentation().GetSegment(identity)
-        if segment is None:
-            raise SceneError(f"The results contain no lesion {identity}.")
         segmentation = self.node.GetSegmentation()
+        if segmentation.GetSegment(identity) is None:
+            raise SceneError(f"The results contain no lesion {identity}.")
+        self._setVoxels(identity, patch, surface)
+        if surface:
+            segmentation.CreateRepresentation(SURFACE)
+
+    def _setVoxels(self, identity: str, patch: Patch, surface: bool = True) -> None:
+        """Give a segment these voxels; its ``surface``, that of others, goes."""
+        segment = self.node.GetSegmentation().GetSegment(identity)
         segment.SetLabelValue(1)
         segment.AddRepresentation(LABELMAP, imageOfPatch(patch, self._grid))
         if surface:
             segment.RemoveRepresentation(SURFACE)
-            segmentation.CreateRepresentation(SURFACE)
 
     def outlineTimes(self) -> dict[str, int]:
         """When each segment's voxels were last changed (VTK's counter), by lesion id."""
@@ -557,6 +595,15 @@ class Results:
         if ct is not None:
             node.SetNodeReferenceID(CT_REFERENCE, ct.GetID())
         return node
+
+
+def _same(now: Patch | None, before: Patch) -> bool:
+    """Return whether an outline, if there is one, has the same voxels as before."""
+    return (
+        now is not None
+        and now.start == before.start
+        and bool(np.array_equal(now.array, before.array))
+    )
 
 
 def _isMissed(item: Item) -> bool:
