@@ -301,8 +301,8 @@ class Results:
             self.node.CreateClosedSurfaceRepresentation()
         self.node.EndModify(modifying)
 
-    def addDrawn(self, item: Item, patch: Patch) -> None:
-        """Add a lesion that a reader drew in other results of the same CT."""
+    def addDrawn(self, item: Item, patch: Patch | None) -> None:
+        """Add a lesion that a reader drew in other results of the same CT, or is yet to draw."""
         self._mustBeThere()
         self._add(item.id, describe_item(item), patch)
 
