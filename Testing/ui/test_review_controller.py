@@ -581,6 +581,34 @@ def test_results_of_a_scene_can_be_chosen(window: str, desktop: Desktop) -> None
         assert states(review) == ["✓ accepted"]
 
 
+def test_results_that_are_gone_are_not_offered(window: str, desktop: Desktop) -> None:
+    """Where they are asked for all the same, the name that is shown stays that of the open ones."""
+    import slicer
+
+    ct = add_review(RESULT.vertebrae[:1], GRID)
+    add_review(RESULT.vertebrae[1:2], GRID, ct=ct)
+    add_review(RESULT.vertebrae[3:], GRID, ct=ct)
+    with open_review(window, desktop, ct) as review:
+        controller = review.controller
+        first, second, third = (work.results for work in sessions_of(ct))
+        gone = first.node.GetID()
+        for results, left in ((first, 2), (second, 1)):
+            slicer.mrmlScene.RemoveNode(results.node)
+            if window == "browser":  # its page removes results by itself
+                controller.drop_results()
+            assert len(review.results) == left
+            assert review.results[-1] == third.node.GetName()
+        controller.choose_results(gone)
+        assert review.words["message"] == "These results are no longer in the scene."
+        assert controller.results.node is third.node and len(review.results) == 1
+
+
+def sessions_of(ct: Any) -> list[Any]:
+    from hideseekseg.ui.review_session import sessions
+
+    return sessions(lambda text: None, ct)
+
+
 def _places() -> list[float]:
     return [
         node.GetSliceToRAS().GetElement(r, 3)
