@@ -546,6 +546,26 @@ def test_outlines_of_the_reader_are_put_back(scene: Any, ct: Any) -> None:
     assert undone in visible(results)
 
 
+def test_outlines_of_an_earlier_run_are_not_put_back(scene: Any, ct: Any) -> None:
+    """Where a vertebra came again after the results were removed: ids may be the same."""
+    results, review = run(ct)
+    scene.RemoveNode(results.node)
+    small = ball(GRID, body_centre(3), 4.0)
+    lesion = make_candidate("L1-1", "lytic", 0.8, small, GRID)
+    first, *_rest = result_of_run().vertebrae
+    for finding in (
+        VertebraFinding("L1", Status.FINDINGS, candidates=(lesion,)),
+        replace(first, candidates=first.candidates[:1]),
+    ):
+        review.add_vertebra(finding)
+        with pytest.raises(SceneError):
+            results.addVertebra(finding)
+    again = results.recreated()
+    again.apply(review)
+    known = candidates(result_of_run())
+    check_outlines(again.patches(), {"T10-1": known["T10-1"].patch, "L1-1": small})
+
+
 def check_outlines(now: dict[str, Patch], before: dict[str, Patch]) -> None:
     assert now.keys() == before.keys()
     for name, patch in now.items():

@@ -148,6 +148,7 @@ class Results:
         self._findings: dict[str, VertebraFinding] = {}
         self._applied: dict[str, Item] = {}
         self._putBack: frozenset[str] = frozenset()
+        self._late: set[str] = set()  # levels that came after the node was removed
         self._evidence: dict[str, str] = {}
         self._burden: list[Burden] = []
 
@@ -283,6 +284,8 @@ class Results:
         if evidence is not None:
             self._readEvidence()  # that of other vertebrae stays
             self._evidence[finding.level] = packed(evidence)
+        if not self.alive:
+            self._late.add(finding.level)
         self._mustBeThere()
         if evidence is not None:
             self._writeEvidence()
@@ -392,8 +395,9 @@ class Results:
         """
         found = {c.id: c.patch for v in self._findings.values() for c in v.candidates}
         source, segmentation = removed.node.GetSegmentation(), self.node.GetSegmentation()
+        older = {x for level in removed._late for x in removed._segmentsOf(level)}
         taken = []
-        for identity in source.GetSegmentIDs():
+        for identity in [x for x in source.GetSegmentIDs() if x not in older]:
             outline, before = patchOfSegment(source.GetSegment(identity), self._grid), None
             if segmentation.GetSegment(identity) is None:
                 segmentation.CopySegmentFromSegmentation(source, identity)
