@@ -321,6 +321,7 @@ class Panel:
         """React to a removed node: nothing may be done with it any more."""
         if self._scene.IsClosing():
             return
+        self.review.drop_results()
         run = self._run
         if run is not None and run.running:
             ct, segmentation = run.missing()

@@ -368,6 +368,27 @@ def test_results_that_are_opened_again_keep_their_copy(desktop: Desktop, state: 
         assert verdicts(opened) == said
 
 
+def test_outlines_that_were_put_back_are_in_the_copy(desktop: Desktop, state: Path) -> None:
+    """Drawn and corrected ones: no run brings them again."""
+    from hideseekseg.ui import autosave
+
+    with open_panel(desktop) as opened:
+        results, review = begin_run(opened, add_scan(opened)), opened.panel.review
+        review.add_missed("T11", "blastic")
+        for identity, centre in ((MISSED, body_centre(1)), ("T10-1", body_centre(0))):
+            results.draw(identity, ball(GRID, centre, 5.0))
+        review.take_over_outlines()
+        for _ in range(2):
+            desktop.mrml.scene.RemoveNode(review.results.node)
+            opened.ui.putBackButton.click()
+            opened.rest()
+            [copy] = state.iterdir()
+            kept = autosave.read_outlines(copy)
+            voxels = {x: int(patch.array.sum()) for x, patch in kept.items()}
+            count = int(ball(GRID, body_centre(0), 5.0).array.sum())
+            assert voxels.keys() == {MISSED, "T10-1"} and voxels["T10-1"] == count
+
+
 @pytest.mark.parametrize("how", ["undone", "erased"])
 def test_an_outline_that_is_gone_does_not_come_back(
     desktop: Desktop, state: Path, how: str

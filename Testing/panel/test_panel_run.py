@@ -452,6 +452,50 @@ def test_one_vertebra_is_run_again_and_verdicts_that_still_apply_stay(
         assert opened.ui.resultsSelector.isVisibleTo(opened.widget)
 
 
+@posix
+def test_runs_that_are_stopped_lose_no_verdict(
+    desktop: Desktop, box_spine: Spine, tmp_path: Path
+) -> None:
+    """Of vertebrae that were not reached, nor a lesion that was not drawn yet."""
+    with run_scripted(desktop, box_spine, two_in_turn(box_spine, tmp_path)) as opened:
+        desktop.wait(lambda: len(opened.rows()) == 1, 20)
+        (tmp_path / "go").touch()
+        desktop.wait(lambda: len(opened.rows()) == 2, 20)
+        (tmp_path / "go").unlink()
+        opened.wait_for_end(20)
+        review = opened.panel.review
+        review.choose("T11-1")
+        review.comment("soft tissue")
+        opened.key("X")
+        review.choose("T10-1")
+        opened.key("A")
+        opened.panel.exit()
+        added = review.add_missed("T11", "lytic")
+        review.comment("at the edge", added)
+        opened.panel.enter()
+        opened.rest()
+        for _ in range(2):  # the second one begins from a review that was stopped itself
+            opened.ui.segmentButton.click()
+            desktop.wait(lambda: [r[0] for r in opened.rows()] == ["T10", "T11"], 20)
+            opened.ui.segmentButton.click()
+            opened.wait_for_end(20)
+            assert opened.message.startswith("Stopped. Kept: T10.")
+            said = {x.id: (x.verdict, x.comment) for x in review.review.items}
+            assert said == {"T10-1": ("accepted", ""), added: ("accepted", "at the edge")}
+            assert opened.ui.summaryLabel.text.endswith("verdicts kept for T11")
+        (tmp_path / "go").touch()
+        opened.ui.segmentButton.click()
+        desktop.wait(lambda: len(opened.rows()) == 3, 20)
+        (tmp_path / "go").unlink()
+        opened.wait_for_end(20)
+        said = {x.id: (x.verdict, x.comment) for x in review.review.items}
+        assert said["T11-1"] == ("rejected", "soft tissue")
+        assert said["T10-1"] == ("accepted", "") and said[added] == ("accepted", "at the edge")
+        assert "kept for" not in opened.ui.summaryLabel.text
+        results = review.results
+        assert results.node.GetSegmentation().GetSegment(added) is not None, "it can be drawn"
+
+
 def test_a_level_that_is_not_segmented_is_shown(opened: Opened, box_spine: Spine) -> None:
     """T12 has no segment between T11 and L1."""
     ct, segmentation = add_boxes(box_spine)

@@ -563,6 +563,7 @@ def test_a_saved_review_goes_on_as_if_nothing_had_been(done: list[Step]) -> None
         lambda data: data.update(opinions={IDS[0]: {"verdict": "maybe"}}),
         lambda data: data.update(lesions=[1]),
         lambda data: data["lesions"][0].update(type="mixed"),
+        lambda data: data.update(held=[{"lesion": data["lesions"][0]}]),
     ],
 )
 def test_a_damaged_saved_review_is_told_in_one_line(
@@ -602,6 +603,76 @@ def test_a_level_that_goes_leaves_what_the_reader_added(review: Review) -> None:
     assert "T10" not in review.vertebrae
     assert review.undo() == (added,)
     assert review.undo() is None
+
+
+def second_run(earlier: Review, *findings: VertebraFinding) -> Review:
+    """A run of the same scan that has these vertebrae by now."""
+    review = Review(0.5)
+    review.hold(earlier)
+    for finding in findings:
+        review.add_vertebra(finding, earlier)
+    return review
+
+
+@pytest.mark.parametrize(
+    "say",
+    [
+        lambda review: review.judge("T10-lytic-1", "accepted"),
+        lambda review: review.comment("L1-lytic-1", "half of the body"),
+        lambda review: review.switch_type("T10-lytic-2"),
+    ],
+)
+def test_what_was_taken_over_from_an_earlier_run_is_work(say: Step, review: Review) -> None:
+    review.set_threshold(0.3)
+    assert not second_run(review, T10, L1).has_work, "nothing was said"
+    say(review)
+    again = second_run(review, T10, L1)
+    assert again.has_work and not again.can_undo
+    review.undo()
+    assert not review.has_work and not second_run(review, T10, L1).has_work
+
+
+def test_a_lesion_that_was_taken_over_is_work(review: Review) -> None:
+    added = review.add_missed("T11", "lytic")
+    review.judge(added, "unreviewed")
+    again = second_run(review, T10, L1)
+    assert not again.has_work
+    again.adopt(review, added)
+    assert again.has_work
+
+
+def test_what_was_said_waits_for_vertebrae_that_a_run_did_not_reach(review: Review) -> None:
+    """Stopped, crashed or left out: through saving, and until any later run has them."""
+    review.judge("L1-lytic-1", "accepted")
+    review.comment("L1-lytic-1", "half of the body")
+    review.judge("T10-lytic-1", "rejected", "haemangioma")
+    stopped = VertebraFinding("L1", Status.NOT_ANALYSED, "stopped before")
+    second = second_run(review, T10, stopped)
+    assert second.summary().endswith("1 to review, 1 not analysed, verdicts kept for L1")
+    assert [x.id for x in second.items if x.level == "L1"] == []
+    second = Review.from_json(json.loads(json.dumps(second.to_json())))
+    second.judge("T10-lytic-1", "unreviewed")
+    second.judge("T10-blastic-1", "accepted")
+    third = second_run(Review.from_json(second_run(second, stopped).to_json()), T10)
+    assert verdicts(third)["T10-blastic-1"] == "accepted"
+    assert verdicts(third)["T10-lytic-1"] == "unreviewed"
+    renamed = replace(candidate("L1-lytic-2", 0.6), id="L1-lytic-2")
+    other = replace(candidate("L1-lytic-1", 0.9), box_lps=(40.0, 40.0, 40.0, 50.0, 50.0, 50.0))
+    third.add_vertebra(vertebra("L1", other, renamed))  # alone, into these results
+    item = third.item("L1-lytic-2")
+    assert (item.verdict, item.comment) == ("accepted", "half of the body")
+    assert third.item("L1-lytic-1").verdict == "unreviewed"
+    assert "kept for" not in third.summary() and "held" not in third.to_json()
+
+
+def test_what_was_taken_back_meanwhile_does_not_wait(review: Review) -> None:
+    """The earlier review stays open in Slicer while the run goes on."""
+    review.judge("L1-lytic-1", "accepted")
+    second = second_run(review, T10)
+    assert second.has_work
+    review.undo()
+    second.hold(review)
+    assert not second.has_work and "kept for" not in second.summary()
 
 
 # --- speed without a clock ------------------------------------------------------------------------

@@ -519,6 +519,60 @@ def test_results_removed_in_the_middle_can_be_put_back(scene: Any, ct: Any) -> N
     assert again.run == result.run
 
 
+def test_outlines_of_the_reader_are_put_back(scene: Any, ct: Any) -> None:
+    """Drawn, corrected, erased; also one whose addition was undone, as it can be redone."""
+    results, review = run(ct)
+    drawn, undone = review.add_missed("T11", "lytic"), review.add_missed("T12", "blastic")
+    results.apply(review)
+    results.draw(drawn, ball(GRID, body_centre(1), 5.0))
+    results.draw(undone, ball(GRID, body_centre(2), 4.0))
+    results.draw("L1-1", ball(GRID, body_centre(3), 3.0))
+    results.draw("T10-3", Patch(np.zeros((4, 4, 4), bool), (0, 0, 0)))
+    review.undo()
+    results.apply(review)
+    before = results.patches()
+    assert set(before) == {"T10-1", "T10-2", "L1-1", drawn, undone}
+    for _ in range(2):  # and once more, from what was put back
+        scene.RemoveNode(results.node)
+        results = results.recreated()
+        results.apply(review)
+        check_outlines(results.patches(), before)
+        assert undone not in visible(results) and drawn in visible(results)
+        assert segment(results, drawn).GetName() == review.item(drawn).name
+        bounds = results.node.GetClosedSurfaceInternalRepresentation("L1-1").GetBounds()
+        np.testing.assert_allclose(np.ptp(np.reshape(bounds, (3, 2)), axis=1), 6.0, atol=2.0)
+    review.redo()
+    results.apply(review)
+    assert undone in visible(results)
+
+
+def test_outlines_of_an_earlier_run_are_not_put_back(scene: Any, ct: Any) -> None:
+    """Where a vertebra came again after the results were removed: ids may be the same."""
+    results, review = run(ct)
+    scene.RemoveNode(results.node)
+    small = ball(GRID, body_centre(3), 4.0)
+    lesion = make_candidate("L1-1", "lytic", 0.8, small, GRID)
+    first, *_rest = result_of_run().vertebrae
+    for finding in (
+        VertebraFinding("L1", Status.FINDINGS, candidates=(lesion,)),
+        replace(first, candidates=first.candidates[:1]),
+    ):
+        review.add_vertebra(finding)
+        with pytest.raises(SceneError):
+            results.addVertebra(finding)
+    again = results.recreated()
+    again.apply(review)
+    known = candidates(result_of_run())
+    check_outlines(again.patches(), {"T10-1": known["T10-1"].patch, "L1-1": small})
+
+
+def check_outlines(now: dict[str, Patch], before: dict[str, Patch]) -> None:
+    assert now.keys() == before.keys()
+    for name, patch in now.items():
+        assert patch.start == before[name].start
+        np.testing.assert_array_equal(patch.array, before[name].array)
+
+
 def test_scene_closed_in_the_middle(scene: Any, ct: Any) -> None:
     results, review = run(ct)
     scene.Clear(False)

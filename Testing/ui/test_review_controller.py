@@ -162,22 +162,50 @@ def test_another_vertebra_keeps_what_is_chosen(review: Any) -> None:
 
 
 def test_removed_results_come_back(review: Any) -> None:
-    import slicer
-
     controller = review.controller
     for finding in RESULT.vertebrae:
         controller.results.addVertebra(finding)
     review.press("accept")
-    kept, results = controller.review, controller.results
-    slicer.mrmlScene.RemoveNode(results.node)
-    if controller.session is not None:  # nobody but the panel listens to the scene
-        controller.clear()
-        controller.keep_removed(kept, results)
+    remove_results(review)
     assert review.offered
     review.put_back()
     assert states(review) == ["✓ accepted", "to review", "to review"]
     assert not review.offered
     assert review.words["message"].endswith("is back, with all verdicts.")
+
+
+def test_removed_results_come_back_with_drawn_and_corrected_outlines(review: Any) -> None:
+    controller = review.controller
+    for finding in RESULT.vertebrae:
+        controller.results.addVertebra(finding)
+    drawn = controller.add_missed("T11", "blastic")
+    review.comment("no doubt")
+    controller.leave()
+    draw(controller.results.node, drawn, 5)
+    draw(controller.results.node, "T10-1", 6)
+    controller.enter()
+    before = [cells[4] for cells in review.rows]
+    for _ in range(2):
+        remove_results(review)
+        review.put_back()
+        assert [cells[4] for cells in review.rows] == before
+        assert controller.review.item(drawn).volume_mm3 == pytest.approx(125 * GRID.voxel_mm3)
+        assert controller.review.item(drawn).comment == "no doubt"
+        assert controller.review.item("T10-1").verdict == "unreviewed", "no verdict of Slicer's"
+        voxels = {x: int(p.array.sum()) for x, p in controller.results.patches().items()}
+        assert (voxels[drawn], voxels["T10-1"]) == (125, 216)
+
+
+def remove_results(review: Any) -> None:
+    """As a reader of Slicer's Data module does."""
+    import slicer
+
+    controller = review.controller
+    kept, results = controller.review, controller.results
+    slicer.mrmlScene.RemoveNode(results.node)
+    if controller.session is not None:  # nobody but the panel listens to the scene
+        controller.clear()
+        controller.keep_removed(kept, results)
 
 
 def test_a_missed_lesion_is_accepted_and_can_be_undone(review: Any) -> None:
@@ -551,6 +579,34 @@ def test_results_of_a_scene_can_be_chosen(window: str, desktop: Desktop) -> None
         assert [cells[0] for cells in review.rows] == ["T10", "T10"]
         review.choose_results(1)
         assert states(review) == ["✓ accepted"]
+
+
+def test_results_that_are_gone_are_not_offered(window: str, desktop: Desktop) -> None:
+    """Where they are asked for all the same, the name that is shown stays that of the open ones."""
+    import slicer
+
+    ct = add_review(RESULT.vertebrae[:1], GRID)
+    add_review(RESULT.vertebrae[1:2], GRID, ct=ct)
+    add_review(RESULT.vertebrae[3:], GRID, ct=ct)
+    with open_review(window, desktop, ct) as review:
+        controller = review.controller
+        first, second, third = (work.results for work in sessions_of(ct))
+        gone = first.node.GetID()
+        for results, left in ((first, 2), (second, 1)):
+            slicer.mrmlScene.RemoveNode(results.node)
+            if window == "browser":  # its page removes results by itself
+                controller.drop_results()
+            assert len(review.results) == left
+            assert review.results[-1] == third.node.GetName()
+        controller.choose_results(gone)
+        assert review.words["message"] == "These results are no longer in the scene."
+        assert controller.results.node is third.node and len(review.results) == 1
+
+
+def sessions_of(ct: Any) -> list[Any]:
+    from hideseekseg.ui.review_session import sessions
+
+    return sessions(lambda text: None, ct)
 
 
 def _places() -> list[float]:

@@ -22,7 +22,7 @@ from hideseekseg.findings import Status, VertebraFinding
 from hideseekseg.imaging.reading import read_segmentation
 from hideseekseg.imaging.volume import Grid, Volume, to_sitk
 
-pytestmark = pytest.mark.slow  # four servers, and five runs
+pytestmark = pytest.mark.slow  # six servers, and seven runs
 ACCEPTED = "([n]) => document.querySelectorAll('#candidates tr.accepted').length === n"
 REJECTED = ACCEPTED.replace("accepted", "rejected")
 
@@ -406,6 +406,78 @@ def test_review_is_offered_again_after_the_server_was_killed(
         tab.until("() => document.querySelectorAll('.offer').length === 1")
         assert "of 2" not in tab.text(".offer")
     assert left.is_dir() and not twin.exists()
+
+
+def add_lesion(tab: Tab) -> None:
+    """Add a lesion to the first vertebra that is offered, and draw some of it."""
+    tab.press("m")
+    tab.page.wait_for_selector("#missed-dialog[open]", timeout=PATIENCE)
+    tab.page.click("#missed-add")
+    tab.until_state("tool", "draw")
+    tab.rest()
+    box = tab.page.locator(".axial").bounding_box()
+    x, y = box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"]
+    tab.page.mouse.move(x, y)
+    tab.page.mouse.down()
+    tab.page.mouse.move(x + 20, y + 10, steps=4)
+    tab.page.mouse.up()
+    tab.until(f"() => parseFloat(({ADDED})()[0]) > 0")
+    tab.press("Escape")
+
+
+# Size and state of the lesions that the reader added, as the list shows them.
+ADDED = (
+    "() => Object.values(window.trame.state.get('rows')).filter(r => r.cells[2] === 'added')"
+    ".map(r => r.cells[4] + r.cells[5])"
+)
+
+
+def run_once_more(tab: Tab) -> None:
+    tab.page.click("#segment")
+    tab.page.click("#answer-yes")
+    tab.until_state("running", True)
+    tab.until_state("running", False)
+
+
+def test_what_a_second_run_takes_over_is_not_saved_and_the_first_comes_back_whole(
+    browser: Any,
+    words: list[str],
+    box_files: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    state, out = tmp_path / "state", ("--out", str(tmp_path / "out"))
+    with app.serve(*map(str, box_files), *words, *out, state=state) as served:
+        tab = open_tab(browser, served.url)
+        segment(tab)
+        accept(tab, "half of the body")
+        add_lesion(tab)
+        said = tab.page.evaluate(ADDED)
+        run_once_more(tab)
+        tab.until(ACCEPTED, 2)
+        tab.until_state("unsaved", True)
+        tab.page.click("text=Open…")
+        tab.page.click("#open-example")
+        tab.page.wait_for_selector("#question-dialog[open]", timeout=PATIENCE)
+        assert "2 accepted" in tab.text("#question")
+        tab.page.click("#answer-no")
+        for _ in range(2):
+            before = tab.state("opened")
+            tab.page.click("#put-back")
+            tab.until("([old]) => window.trame.state.get('opened') > old", before)
+            tab.until(ACCEPTED, 2)
+            assert tab.page.evaluate(ADDED) == said
+            assert len(tab.state("results")) == 1, "the others are put back, not chosen"
+            assert tab.page.query_selector("#results") is None
+        assert tab.complaints == []
+        served.stop()
+    [left] = offers(state, monkeypatch)
+    assert "2 accepted" in left
+    with app.serve(*map(str, box_files), *words, *out, state=state) as served:
+        tab = open_tab(browser, served.url)
+        tab.page.click(".offer button:has-text('Restore')")
+        tab.until(ACCEPTED, 2)
+        assert tab.page.evaluate(ADDED) == said
 
 
 def scan_of(folder: Path) -> str:

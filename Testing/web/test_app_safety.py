@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -490,6 +491,43 @@ def test_early_cancel_of_a_second_run_leaves_the_first_review(opened: Opened) ->
     tab.press("u")
     tab.until("() => document.querySelector('#candidates td.status')?.innerText === 'to review'")
     assert tab.rows() == before
+
+
+@pytest.mark.slow
+def test_run_after_a_stopped_one_has_all_verdicts(
+    box_files: tuple[Path, Path], slow_weights: Path, tmp_path: Path
+) -> None:
+    """Also those of vertebrae that the stopped one did not reach."""
+    app.need_all()
+    words = [*map(str, box_files), "--labels", "totalsegmentator", "--weights", str(slow_weights)]
+    words += ["--out", str(tmp_path), "--threshold", "0"]
+    with app.browser() as browser, app.serve(*words) as served:
+        tab = open_tab(browser, served.url)
+        tab.page.click("#segment")
+        tab.until_state("running", True)
+        tab.until_state("running", False)
+        for level, key in (("T11", "a"), ("L1", "a"), ("T12", "x")):
+            tab.choose(level, "lytic")
+            tab.press(key)
+        tab.until(REJECTED, 1)
+        tab.page.click("#segment")
+        tab.page.click("#answer-yes")
+        tab.until("() => (window.trame.state.get('summary') || '').startsWith('1 vertebra,')")
+        tab.page.click("#cancel")
+        tab.until_state("running", False)
+        kept = re.search("verdicts kept for (T12, )?L1$", tab.text("#summary"))
+        assert kept, tab.text("#summary")
+        tab.page.click("#segment")
+        tab.page.wait_for_selector("#question-dialog[open]", timeout=PATIENCE)
+        assert kept[0] in tab.text("#question")
+        tab.page.click("#answer-yes")
+        tab.until_state("running", True)
+        tab.until_state("running", False)
+        tab.until(REJECTED, 1)
+        judged = {(row[0], row[5]) for row in tab.rows() if row[5] != "to review"}
+        assert judged == {("T11", "✓ accepted"), ("L1", "✓ accepted"), ("T12", "✗ rejected")}
+        assert "kept for" not in tab.text("#summary")
+        assert tab.complaints == []
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from ..findings import LesionType, Status, VertebraFinding, describe_status, from_head_down
-from ..plain_data import first_line, shown
+from ..plain_data import as_type, first_line, shown
 from .burden import Burden, lesion_burden
 from .history import (
     AddMissed,
@@ -38,8 +38,10 @@ from .items import (
     Verdict,
     VertebraState,
     item_of,
+    lesion_from_json,
     lesions_of,
     matched,
+    opinion_from_json,
     vertebra_from_json,
     vertebra_of,
     vertebra_to_json,
@@ -54,6 +56,7 @@ SCHEMA = 1
 OUTDATED = "out of date: its level was changed after the run"
 ALL = Filter()
 _NOWHERE: Triple = (0.0, 0.0, 0.0)
+Said = tuple[Lesion, Assessment]
 
 
 class Review:
@@ -66,6 +69,7 @@ class Review:
     def __init__(self, threshold: float = 0.5) -> None:
         self._state = State(threshold)
         self._vertebrae: dict[str, ReviewedVertebra] = {}
+        self._held: dict[str, list[Said]] = {}  # of an earlier review, by level
         self._history = History()
 
     @property
@@ -165,7 +169,9 @@ class Review:
         words += [f"{accepted} accepted"]
         words += [f"{uncertain} uncertain"] if uncertain else []
         words += [f"{open_} to review"]
-        return ", ".join([*words, f"{skipped} not analysed"] if skipped else words)
+        words += [f"{skipped} not analysed"] if skipped else []
+        words += [f"verdicts kept for {', '.join(self.held)}"] if self._held else []
+        return ", ".join(words)
 
     # Going through it.
 
@@ -201,14 +207,18 @@ class Review:
         """Take over a finished vertebra.
 
         Where the level was there already, here or in an ``earlier`` review of the same scan,
-        verdicts and comments stay with candidates of the same type and place.  Those of candidates
-        that are gone go as well, and so do the steps about candidates that have another id now.
+        verdicts and comments stay with candidates of the same type and place, and so do those that
+        were ``held`` for it.  Those of candidates that are gone go as well, and so do the steps
+        about candidates that have another id now.
         """
         source = self if earlier is None else earlier
-        old = source._found_in(finding.level)
+        old = source._said_in(finding.level)
         new = {x.id: x for x in lesions_of(finding)}
-        same = matched(old, list(new.values()))
-        kept = {now: source._opinion(before) for now, before in same.items()}
+        same = matched([lesion for lesion, _ in old], list(new.values()))
+        opinions = {lesion.id: opinion for lesion, opinion in old}
+        kept = {now: opinions[before] for now, before in same.items()}
+        if finding.status is not Status.NOT_ANALYSED:
+            self._held.pop(finding.level, None)
         for lesion in self._found_in(finding.level):
             if same.get(lesion.id) != lesion.id:
                 self._forget(lesion.id)
@@ -217,6 +227,25 @@ class Review:
         self._state.opinions |= {x: said for x, said in kept.items() if said != Assessment()}
         self._set_vertebrae([*self._vertebrae.values(), vertebra_of(finding)])
         self._refresh()
+
+    def hold(self, earlier: Review) -> None:
+        """Keep what was said in an earlier review of vertebrae that are not analysed here yet.
+
+        A run may end before it comes to them; ``add_vertebra`` gives it back, in whatever run.
+        """
+        done = {level for level, v in self._vertebrae.items() if v.analysed}
+        known = {x.level for x in earlier._state.lesions.values()} | earlier._held.keys()
+        for level in known - done:
+            self._held.pop(level, None)
+            said = earlier._said_in(level)
+            if any(opinion != Assessment() for _, opinion in said):
+                self._held[level] = said
+        self._refresh()
+
+    @property
+    def held(self) -> list[str]:
+        """Return the levels, from the head down, for which verdicts or comments are kept."""
+        return sorted(self._held, key=from_head_down)
 
     def adopt(self, earlier: Review, identity: str) -> None:
         """Take over a lesion that the reader had added to an earlier review of the same scan."""
@@ -304,8 +333,17 @@ class Review:
 
     @property
     def has_work(self) -> bool:
-        """Return whether the reader said anything; a moved threshold alone is nothing to lose."""
-        return any(not isinstance(step, SetThreshold) for step in self._history.done)
+        """Return whether the reader said anything; a moved threshold alone is nothing to lose.
+
+        Also in an earlier review, from which verdicts and lesions come without a step.
+        """
+        state, steps = self._state, self._history.done
+        return (
+            any(not isinstance(step, SetThreshold) for step in steps)
+            or any(opinion != Assessment() for opinion in state.opinions.values())
+            or any(lesion.missed for lesion in state.lesions.values())
+            or bool(self._held)
+        )
 
     @property
     def can_redo(self) -> bool:
@@ -326,7 +364,12 @@ class Review:
             "vertebrae": [vertebra_to_json(v) for v in self._vertebrae.values()],
             **self._state.to_json(),
             **self._history.to_json(),
+            **({"held": self._held_to_json()} if self._held else {}),
         }
+
+    def _held_to_json(self) -> list[dict[str, Any]]:
+        every = (one for level in self.held for one in self._held[level])
+        return [{"lesion": dict(vars(x)), "opinion": dict(vars(said))} for x, said in every]
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Review:
@@ -349,6 +392,10 @@ class Review:
         review._set_vertebrae(vertebrae)
         review._history = history_from_json(data)
         review._history.check(review._state)
+        for one in as_type(list[dict[str, Any]], data.get("held", [])):
+            lesion = lesion_from_json(one["lesion"])
+            held = review._held.setdefault(lesion.level, [])
+            held.append((lesion, opinion_from_json(one["opinion"])))
         return review
 
     def _set_vertebrae(self, vertebrae: Iterable[ReviewedVertebra]) -> None:
@@ -368,6 +415,11 @@ class Review:
     def _found_in(self, level: str) -> list[Lesion]:
         lesions = self._state.lesions.values()
         return [x for x in lesions if x.level == level and not x.missed]
+
+    def _said_in(self, level: str) -> list[Said]:
+        """Return what was found in a vertebra, and said of it: here, or held for it."""
+        found = [(lesion, self._opinion(lesion.id)) for lesion in self._found_in(level)]
+        return found or list(self._held.get(level, ()))
 
     def _forget(self, identity: str) -> None:
         """Remove a lesion with its assessment and its steps."""

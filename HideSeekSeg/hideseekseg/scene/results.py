@@ -147,6 +147,8 @@ class Results:
         self._source = node.GetNodeReference(_SOURCE)
         self._findings: dict[str, VertebraFinding] = {}
         self._applied: dict[str, Item] = {}
+        self._putBack: frozenset[str] = frozenset()
+        self._late: set[str] = set()  # levels that came after the node was removed
         self._evidence: dict[str, str] = {}
         self._burden: list[Burden] = []
 
@@ -282,6 +284,8 @@ class Results:
         if evidence is not None:
             self._readEvidence()  # that of other vertebrae stays
             self._evidence[finding.level] = packed(evidence)
+        if not self.alive:
+            self._late.add(finding.level)
         self._mustBeThere()
         if evidence is not None:
             self._writeEvidence()
@@ -300,8 +304,8 @@ class Results:
             self.node.CreateClosedSurfaceRepresentation()
         self.node.EndModify(modifying)
 
-    def addDrawn(self, item: Item, patch: Patch) -> None:
-        """Add a lesion that a reader drew in other results of the same CT."""
+    def addDrawn(self, item: Item, patch: Patch | None) -> None:
+        """Add a lesion that a reader drew in other results of the same CT, or is yet to draw."""
         self._mustBeThere()
         self._add(item.id, describe_item(item), patch)
 
@@ -362,8 +366,15 @@ class Results:
         known = bool(self._findings) and levels <= self._findings.keys()
         return known and self.ctNode is not None
 
+    @property
+    def putBack(self) -> Collection[str]:
+        """Return the lesions whose outlines ``recreated`` took from results that were removed."""
+        return self._putBack
+
     def recreated(self) -> Results:
         """Make new results with all findings of this run, after the first ones were removed.
+
+        With outlines as the reader left them: drawn, corrected or erased.
 
         Raises SceneError where the CT is gone as well.
         """
@@ -374,7 +385,33 @@ class Results:
         if self._evidence:
             new._evidence = self._evidence
             new._writeEvidence()
+        new._takeOutlines(self)
         return new
+
+    def _takeOutlines(self, removed: Results) -> None:
+        """Take over outlines that the run does not have; a node that was removed still has them.
+
+        Also those of lesions whose addition was undone: it can be redone.
+        """
+        found = {c.id: c.patch for v in self._findings.values() for c in v.candidates}
+        source, segmentation = removed.node.GetSegmentation(), self.node.GetSegmentation()
+        older = {x for level in removed._late for x in removed._segmentsOf(level)}
+        taken = []
+        for identity in [x for x in source.GetSegmentIDs() if x not in older]:
+            outline, before = patchOfSegment(source.GetSegment(identity), self._grid), None
+            if segmentation.GetSegment(identity) is None:
+                segmentation.CopySegmentFromSegmentation(source, identity)
+                self.node.GetDisplayNode().SetSegmentVisibility(identity, False)
+            elif (before := found.get(identity)) is not None and _same(outline, before):
+                continue
+            if outline is None and before is not None:  # erased
+                outline = Patch(np.zeros_like(before.array), before.start)
+            if outline is not None:
+                self._setVoxels(identity, outline)
+            taken.append(identity)
+        if taken:
+            segmentation.CreateRepresentation(SURFACE)
+        self._putBack = frozenset(taken)
 
     def apply(self, review: Review) -> None:
         """Show what the review says; only what changed since the last time is touched.
@@ -475,15 +512,20 @@ class Results:
         Without a new ``surface``, which takes time, 3D shows it later.
         """
         self._mustBeThere()
-        segment = self.node.GetSegmentation().GetSegment(identity)
-        if segment is None:
-            raise SceneError(f"The results contain no lesion {identity}.")
         segmentation = self.node.GetSegmentation()
+        if segmentation.GetSegment(identity) is None:
+            raise SceneError(f"The results contain no lesion {identity}.")
+        self._setVoxels(identity, patch, surface)
+        if surface:
+            segmentation.CreateRepresentation(SURFACE)
+
+    def _setVoxels(self, identity: str, patch: Patch, surface: bool = True) -> None:
+        """Give a segment these voxels; its ``surface``, that of others, goes."""
+        segment = self.node.GetSegmentation().GetSegment(identity)
         segment.SetLabelValue(1)
         segment.AddRepresentation(LABELMAP, imageOfPatch(patch, self._grid))
         if surface:
             segment.RemoveRepresentation(SURFACE)
-            segmentation.CreateRepresentation(SURFACE)
 
     def outlineTimes(self) -> dict[str, int]:
         """When each segment's voxels were last changed (VTK's counter), by lesion id."""
@@ -557,6 +599,15 @@ class Results:
         if ct is not None:
             node.SetNodeReferenceID(CT_REFERENCE, ct.GetID())
         return node
+
+
+def _same(now: Patch | None, before: Patch) -> bool:
+    """Return whether an outline, if there is one, has the same voxels as before."""
+    return (
+        now is not None
+        and now.start == before.start
+        and bool(np.array_equal(now.array, before.array))
+    )
 
 
 def _isMissed(item: Item) -> bool:

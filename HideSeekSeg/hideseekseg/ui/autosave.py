@@ -225,8 +225,8 @@ class Autosave:
         if self._times is None:  # taken up again: all of them are what they were
             self._times = now
         missed = {item.id for item in work.review.items if item.missed}
-        before = self._times
-        edited = {x for x, t in now.items() if before.get(x) != t and (x in before or x in missed)}
+        before, drawn = self._times, missed | {*work.results.putBack}
+        edited = {x for x, t in now.items() if before.get(x) != t and (x in before or x in drawn)}
         self._times = now
         if edited:
             (self.folder / OUTLINES).mkdir(exist_ok=True)

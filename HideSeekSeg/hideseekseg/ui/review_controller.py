@@ -131,6 +131,7 @@ class ReviewController:
         self._at_work = False
         self._outlines = True
         self._lost: tuple[Review, Results] | None = None
+        self._offered: tuple[ReviewSession, ...] = ()
         self._exported: tuple[Any, bytes] = (None, b"")  # its CT, and the review as it was written
         self._evidence: tuple[str, Evidence | None] = ("", None)
         self._cancel_settling: Callable[[], None] | None = None
@@ -200,6 +201,7 @@ class ReviewController:
         view.draw_vertebrae(())
         view.draw_level("")
         view.draw_burden((), "")
+        self._offered = ()
         view.draw_results({}, "")
         view.draw_texts(ReviewTexts())
 
@@ -354,10 +356,20 @@ class ReviewController:
 
     def choose_results(self, identity: str) -> None:
         """Open the review of other results of the same CT, by the ID of their node."""
+        if self.results is None:
+            return
         every = self._of_this_ct(lambda text: self._view.say(text, "error"))
-        if identity in every and every[identity].results.node is not self._node:
+        if identity not in every:  # another window of the same session may know an older list
+            self._draw_results()
+            self._view.say(_("These results are no longer in the scene."), "warning")
+        elif every[identity].results.node is not self._node:
             self._begin_action()
             self.show(every[identity])
+
+    def drop_results(self) -> None:
+        """No longer offer results of this CT that have gone from the scene."""
+        if not all(work.alive for work in self._offered):
+            self._draw_results()
 
     def travel(self, forward: bool) -> None:
         """Undo, or redo, and choose the candidate concerned: the reader sees what happened."""
@@ -582,6 +594,7 @@ class ReviewController:
 
     def _draw_results(self) -> None:
         every = self._of_this_ct(lambda text: None)
+        self._offered = tuple(every.values())
         names = {each: session.results.node.GetName() for each, session in every.items()}
         chosen = next((x for x in every if every[x].results.node is self._node), "")
         self._view.draw_results(names, chosen)

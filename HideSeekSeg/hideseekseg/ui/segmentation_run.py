@@ -105,12 +105,14 @@ class SegmentationRun:
         known = earlier is not None and earlier.alive and earlier.results.ctNode is ctNode
         self.merged = known and bool(choices.levels)
         self._earlier = earlier.review if known and earlier is not None else None
-        self._drawn: dict[str, Patch] = {}
+        self._drawn: dict[str, Patch | None] = {}  # None: added, and not drawn yet
         if earlier is not None and self.merged:
             self.session, self.review, self._earlier = earlier, earlier.review, None
         elif earlier is not None and self._earlier is not None:
-            drawn = [item.id for item in earlier.review.items if item.missed]
-            self._drawn = earlier.results.patches(drawn) if drawn else {}
+            self.review.hold(self._earlier)
+            added = [item.id for item in earlier.review.items if item.missed]
+            outlines = earlier.results.patches(added) if added else {}
+            self._drawn = {identity: outlines.get(identity) for identity in added}
         self.began: Started | None = None
         self.running = False
         self._folder: Path | None = None
@@ -225,7 +227,7 @@ class SegmentationRun:
         store(results.node, self.review)
 
     def _adoptDrawn(self, results: Results) -> None:
-        """Take over the lesions that the reader drew in the earlier results."""
+        """Take over the lesions that the reader added to the earlier results."""
         for identity, patch in self._drawn.items():
             if self._earlier is not None:
                 self.review.adopt(self._earlier, identity)
@@ -275,6 +277,8 @@ class SegmentationRun:
             return
         self.running = False
         left = [level for level in self._levels() if level not in self._done]
+        if self._earlier is not None:
+            self.review.hold(self._earlier)  # the reader may have gone on in it meanwhile
         if self.results is not None and not self.merged:
             for level in left:
                 self._add(VertebraFinding(level, Status.NOT_ANALYSED, STOPPED))

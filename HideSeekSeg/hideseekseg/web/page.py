@@ -211,6 +211,7 @@ class RunView:
             if newer is not None:
                 self._review.keep_removed(newer.review, newer.results)
             removeResults(keep=now.results.node)
+            self._review.drop_results()
             self._review.flushed()
 
     # What the run tells.
