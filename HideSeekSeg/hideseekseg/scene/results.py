@@ -108,6 +108,7 @@ _EVIDENCE = PREFIX + "Evidence"
 _PICTURE = PREFIX + "Picture"
 
 
+_EMPTY = Patch(np.zeros((1, 1, 1), bool), (0, 0, 0))
 _HU_SAMPLE = 200_000  # voxels that tell whether a CT is in HU
 _Row = tuple[float, float, float, float]
 
@@ -469,10 +470,10 @@ class Results:
         sample = values.ravel()[:: max(values.size // _HU_SAMPLE, 1)].astype(np.float32)
         return values if is_hounsfield(sample) else None
 
-    def draw(self, identity: str, patch: Patch, surface: bool = True) -> None:
+    def draw(self, identity: str, patch: Patch | None, surface: bool = True) -> None:
         """Give a segment these voxels on the CT's grid; raises SceneError where there is none.
 
-        Without a new ``surface``, which takes time, 3D shows it later.
+        None leaves it without a voxel: all of it was erased.  Without a new ``surface``, which takes time, 3D shows it later.
         """
         self._mustBeThere()
         segment = self.node.GetSegmentation().GetSegment(identity)
@@ -480,7 +481,7 @@ class Results:
             raise SceneError(f"The results contain no lesion {identity}.")
         segmentation = self.node.GetSegmentation()
         segment.SetLabelValue(1)
-        segment.AddRepresentation(LABELMAP, imageOfPatch(patch, self._grid))
+        segment.AddRepresentation(LABELMAP, imageOfPatch(patch or _EMPTY, self._grid))
         if surface:
             segment.RemoveRepresentation(SURFACE)
             segmentation.CreateRepresentation(SURFACE)

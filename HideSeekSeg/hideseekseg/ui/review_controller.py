@@ -364,13 +364,17 @@ class ReviewController:
         if self.review is None:
             return
         self._begin_action()
-        count = len(self.review.items)
+        before = {item.id: item for item in self.review.items}
         ids = self.review.redo() if forward else self.review.undo()
         if ids is None:
             return
         self._view.draw_threshold(self.review.threshold)
-        if len(self.review.items) != count:  # an added lesion went, or came again
+        if len(self.review.items) != len(before):  # an added lesion went, or came again
             self._draw_rows()
+        gone = before.keys() - {item.id for item in self.review.items}
+        drawn = [before[x].name for x in gone if before[x].volume_mm3 > 0]
+        if drawn:  # strokes are no steps: who wanted the last one back must know what went
+            self._view.say(texts.undrawn(drawn[0]), "warning")
         self._changed(ids)
         if len(ids) == 1 and ids[0] in self.shown:
             self._choose(ids[0])

@@ -211,6 +211,12 @@ def done(review: Review) -> str:
     return _("Done: {summary}.").format(summary=review.summary())
 
 
+def undrawn(name: str) -> str:
+    """Return what undoing did to a lesion that was drawn."""
+    text = _("“{name}” was removed with all that is drawn of it: Redo brings it back.")
+    return text.format(name=name)
+
+
 def exported(count: int, folder: str, names: str) -> str:
     """Return what was written, and where."""
     text = _("Exported {count} accepted findings to {folder}: {names}.")

@@ -729,8 +729,7 @@ class Session:
         identity, results = item.id, work.results
 
         def draw(patch: Patch | None, last: bool) -> None:
-            if patch is not None:
-                results.draw(identity, patch, last)
+            results.draw(identity, patch, last)
             if last:
                 self.review.take_over_outlines()
 
