@@ -28,6 +28,7 @@ from hideseekseg.ui.texts import (
     VERDICTS,
     VERTEBRA_COLUMNS,
     burden_cells,
+    outdated,
     shown,
     vertebra_cells,
 )
@@ -121,6 +122,7 @@ class ReviewPanel:
         self._drawing = False
         self._level = ""
         self._results: list[str] = []  # IDs of those that are offered
+        self._outdated = ""  # what was said of levels last
         self._table = CandidateTable(ui.candidatesTable, lambda x: self.controller.choose(x))
         ui.typeFilter.addItems([ALL_TYPES, *(TYPE_NAMES[kind] for kind in LESION_TYPES)])
         ui.verdictFilter.addItems([ALL_VERDICTS, *VERDICTS.values()])
@@ -258,6 +260,15 @@ class ReviewPanel:
 
     def draw_outlines(self, shown: bool) -> None:
         self._ui.overlayButton.setChecked(shown)
+
+    def draw_outdated(self, levels: Sequence[str], again: Sequence[str]) -> None:
+        said = outdated(levels) if levels else ""
+        if said != self._outdated:
+            if (
+                said or self._messages.text == self._outdated
+            ):  # else the message is of something else
+                self._messages.show(said, "warning")
+            self._outdated = said
 
     def draw_put_back(self, offered: bool) -> None:
         self._ui.putBackButton.setVisible(offered)

@@ -15,7 +15,7 @@ from hideseekseg.events import Progress, Started
 from hideseekseg.scene.export_inputs import problems
 from hideseekseg.scene.results import Results
 from hideseekseg.ui.autosave import Recovery
-from hideseekseg.ui.review_session import latest
+from hideseekseg.ui.review_session import latest, opened
 from hideseekseg.ui.segmentation_run import Choices, MakeJob, Outcome, SegmentationRun
 from hideseekseg.ui.texts import done, told
 
@@ -59,6 +59,9 @@ class Panel:
         self.settings = AdvancedSettings(self.ui, self._check, self.messages)
         view = ReviewPanel(self.ui, self.messages)
         self.review, self.context = view.controller, view.context
+        self.review.level_rows = lambda node: (
+            self.levels.rows() if node is self.levels.node else None
+        )
         ask = slicer.util.confirmOkCancelDisplay
         self.recovery = Recovery(self.review, view.draw_offers, lambda text: bool(ask(text)))
         self.handover = ReviewActions(self.ui, self.review, makeJob)
@@ -211,8 +214,7 @@ class Panel:
         if self.review.review is None:
             self.review.show(run.session)
         else:
-            self.review.renew()
-            self.review.begin()
+            self.review.joined()
             self.recovery.keep(run.session)
 
     def said(self, text: str) -> None:
@@ -248,7 +250,12 @@ class Panel:
             return
         own, (ct, _segmentation) = results.ctNode, self._inputs()
         if own is ct or own is None:
-            self.segment((self.review.level,))
+            levels = self.review.run_with(self.review.level)
+            if levels:
+                self.segment(levels)
+            else:
+                text = _("{level} is not segmented any more: segment metastases again.")
+                self.messages.show(text.format(level=self.review.level), "warning")
             return
         text = _("This review is of “{name}”: choose that as the CT to run its vertebrae again.")
         self.messages.show(text.format(name=own.GetName()), "warning")
@@ -273,7 +280,7 @@ class Panel:
             self.messages.clear()  # what was said is of another scan
         self._ct = ct
         if self.levels.node is not segmentation:
-            self.levels.show(segmentation)
+            self.levels.show(segmentation, _levelsOf(self.review.results, segmentation))
         else:
             self.levels.refresh()
         results = self.review.results
@@ -296,6 +303,7 @@ class Panel:
         weights = self.settings.weights
         time = "" if found else weights.estimate(count, device, self.settings.allSlices)
         self.ui.estimateLabel.text = "\n".join(found) or time
+        self.review.check_levels()
         able = self._shown and not found and ready and not self._torch.looking
         if able and self.review.review is None:  # else the next run is seldom near
             self._standBy()
@@ -315,6 +323,8 @@ class Panel:
         if work is not None:
             self.messages.clear()
             self._forget()
+            if work not in opened():  # a scene brought it: what was corrected since is not known
+                self.levels.takeOver(_levelsOf(work.results, self.levels.node))
             self.review.show(work)
 
     def _removed(self, *arguments: Any) -> None:
@@ -384,3 +394,10 @@ class Panel:
         self.messages.show(problem, "error")
         self._torch.look(self._check)
         self._check()
+
+
+def _levelsOf(results: Results | None, segmentation: Any) -> dict[str, str]:
+    """Return what the run of some results read this segmentation's segments as."""
+    if results is None or segmentation is None or results.segmentationNode is not segmentation:
+        return {}
+    return dict(results.run.get("levels") or {})

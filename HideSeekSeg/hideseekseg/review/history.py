@@ -5,7 +5,7 @@ Nothing here knows voxels, files or windows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -152,6 +152,11 @@ class History:
         """Drop all steps about a lesion that is gone."""
         self.done = [x for x in self.done if not concerns(x, identity)]
         self.undone = [x for x in self.undone if not concerns(x, identity)]
+
+    def added_in(self, levels: Collection[str]) -> list[str]:
+        """Return the ids of lesions that a step adds to one of these levels."""
+        steps = (x for x in (*self.done, *self.undone) if isinstance(x, AddMissed))
+        return [x.lesion.id for x in steps if x.lesion.level in levels]
 
     def restate(self, lesion: Lesion) -> None:
         """Use what is now known of a lesion that the reader added when it is added again."""

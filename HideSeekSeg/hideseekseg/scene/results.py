@@ -301,8 +301,8 @@ class Results:
             self.node.CreateClosedSurfaceRepresentation()
         self.node.EndModify(modifying)
 
-    def addDrawn(self, item: Item, patch: Patch) -> None:
-        """Add a lesion that a reader drew in other results of the same CT."""
+    def addDrawn(self, item: Item, patch: Patch | None) -> None:
+        """Add a lesion that a reader drew in other results of the same CT, or has yet to draw."""
         self._mustBeThere()
         self._add(item.id, describe_item(item), patch)
 
@@ -473,7 +473,8 @@ class Results:
     def draw(self, identity: str, patch: Patch | None, surface: bool = True) -> None:
         """Give a segment these voxels on the CT's grid; raises SceneError where there is none.
 
-        None leaves it without a voxel: all of it was erased.  Without a new ``surface``, which takes time, 3D shows it later.
+        None leaves it without a voxel: all of it was erased.  Without a new ``surface``, which
+        takes time, 3D shows it later.
         """
         self._mustBeThere()
         segment = self.node.GetSegmentation().GetSegment(identity)
