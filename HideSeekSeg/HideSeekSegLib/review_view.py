@@ -182,10 +182,24 @@ class ReviewPanel:
 
     def draw_review(self, shown: bool) -> None:
         self._ui.reviewButton.setVisible(shown)
+        self.draw_title()
         if shown and self.controller.entered:
             self.context.show(self.controller.results)
         else:
             self.context.hide()
+
+    def draw_title(self) -> None:
+        """Say of which CT the review is, and that another one is chosen above it."""
+        results, chosen = self.controller.results, self._ui.ctSelector.currentNode()
+        own = results.ctNode if results is not None else None
+        text = _("Review")
+        if own is not None:
+            text = _("Review of “{name}”")
+            if chosen is not None and chosen is not own:
+                text = _("Review of “{name}”, not of “{other}”")
+            other = chosen.GetName() if chosen is not None else ""
+            text = text.format(name=own.GetName(), other=other)
+        self._ui.reviewButton.text = text
 
     def draw_rows(self, items: Sequence[Item], shown: Sequence[str]) -> None:
         self._table.fill(items, shown)

@@ -58,7 +58,7 @@ class Panel:
         self.levels = LevelsTable(self.ui, self._check)
         self.settings = AdvancedSettings(self.ui, self._check, self.messages)
         view = ReviewPanel(self.ui, self.messages)
-        self.review, self.context = view.controller, view.context
+        self.review, self.context, self._view = view.controller, view.context, view
         self.review.level_rows = lambda node: (
             self.levels.rows() if node is self.levels.node else None
         )
@@ -278,7 +278,7 @@ class Panel:
         ct, segmentation = self._inputs()
         if ct is not None and ct is not self._ct:
             self.messages.clear()  # what was said is of another scan
-        self._ct = ct
+        another, self._ct = ct is not self._ct, ct
         if self.levels.node is not segmentation:
             self.levels.show(segmentation, _levelsOf(self.review.results, segmentation))
         else:
@@ -286,8 +286,18 @@ class Panel:
         results = self.review.results
         if ct is not None and (results is None or results.ctNode is not ct):
             self._restore(ct)
+        if another:
+            self._sayWhose(ct)
         self.recovery.look(ct, segmentation)
         self._check()
+
+    def _sayWhose(self, ct: Any) -> None:
+        """Say that the review stays that of another CT where the chosen one has none."""
+        results = self.review.results
+        own = results.ctNode if results is not None else None
+        if ct is not None and own is not None and own is not ct:
+            text = _("“{name}” has no review yet: what is listed is of “{own}”.")
+            self.messages.show(text.format(name=ct.GetName(), own=own.GetName()), "warning")
 
     def _check(self) -> None:
         """Show whether a run can start, what it needs, and how long it will take."""
@@ -304,6 +314,7 @@ class Panel:
         time = "" if found else weights.estimate(count, device, self.settings.allSlices)
         self.ui.estimateLabel.text = "\n".join(found) or time
         self.review.check_levels()
+        self._view.draw_title()
         able = self._shown and not found and ready and not self._torch.looking
         if able and self.review.review is None:  # else the next run is seldom near
             self._standBy()
