@@ -509,6 +509,23 @@ def test_a_damaged_saved_review_is_told_in_one_line(
     assert "\n" not in str(refused.value)
 
 
+def test_comment_that_is_kept_while_it_is_typed_is_one_step(review: Review) -> None:
+    for words in ("a", "a rim", "a rim of bone"):
+        review.comment(IDS[1], words)
+    review.comment(IDS[3], "another")
+    assert review.undo() == (IDS[3],) and review.undo() == (IDS[1],)
+    assert review.item(IDS[1]).comment == "" and not review.can_undo
+    assert review.redo() == (IDS[1],)
+    assert review.item(IDS[1]).comment == "a rim of bone"
+    review.judge(IDS[1], "accepted")
+    review.comment(IDS[1], "sure")
+    review.comment(IDS[1], "a rim of bone")
+    review.undo()
+    assert (review.item(IDS[1]).verdict, review.item(IDS[1]).comment) == (
+        *("unreviewed", "a rim of bone"),
+    )
+
+
 # --- vertebrae that come again, or go -------------------------------------------------------------
 
 
