@@ -250,6 +250,7 @@ class Panel:
             return
         own, (ct, _segmentation) = results.ctNode, self._inputs()
         if own is ct or own is None:
+            self.levels.refresh()  # segments may have been renamed meanwhile
             levels = self.review.run_with(self.review.level)
             if levels:
                 self.segment(levels)

@@ -565,6 +565,22 @@ def test_what_cannot_follow_its_vertebra_is_said(opened: Opened, box_spine: Spin
     assert [x.id for x in control.review.items if x.verdict != "unreviewed"] == []
 
 
+def test_one_of_two_vertebrae_that_changed_places_is_not_taken_alone(
+    opened: Opened, box_spine: Spine
+) -> None:
+    """Else the body of one level would be in another one as well."""
+    opened.choose(*add_boxes(box_spine))
+    opened.run()
+    control = opened.panel.review
+    before = control.review.items
+    correct_levels(opened, {"L1": "none", "T12": "L1", "T11": "T12"})
+    assert opened.panel.segment(("L1",))
+    opened.wait_for_end()
+    text = "No vertebra was finished. Not kept without the other levels that were corrected: L1."
+    assert opened.message == text
+    assert control.review.items == before and OUTDATED in opened.ui.quietLabel.text
+
+
 def test_levels_that_were_corrected_back_are_out_of_date_no_more(
     opened: Opened, box_spine: Spine
 ) -> None:

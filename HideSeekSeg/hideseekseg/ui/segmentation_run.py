@@ -351,7 +351,7 @@ class SegmentationRun:
             alone = _("Not kept without the other levels that were corrected: {levels}.")
             kept = f"{kept} {alone.format(levels=', '.join(self._waiting))}"
         if isinstance(self._last, Finished):
-            return "finished", ""
+            return ("failed", kept) if self._waiting else ("finished", "")
         if isinstance(self._last, Cancelled) or self._reason or self._job.cancelled:
             return "cancelled", f"{self._reason or _('Stopped.')} {kept}"
         if isinstance(self._last, Failed):
