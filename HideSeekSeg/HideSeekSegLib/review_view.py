@@ -28,6 +28,7 @@ from hideseekseg.ui.texts import (
     VERDICTS,
     VERTEBRA_COLUMNS,
     burden_cells,
+    outdated,
     shown,
     vertebra_cells,
 )
@@ -121,6 +122,7 @@ class ReviewPanel:
         self._drawing = False
         self._level = ""
         self._results: list[str] = []  # IDs of those that are offered
+        self._outdated = ""  # what was said of levels last
         self._table = CandidateTable(ui.candidatesTable, lambda x: self.controller.choose(x))
         ui.typeFilter.addItems([ALL_TYPES, *(TYPE_NAMES[kind] for kind in LESION_TYPES)])
         ui.verdictFilter.addItems([ALL_VERDICTS, *VERDICTS.values()])
@@ -180,10 +182,24 @@ class ReviewPanel:
 
     def draw_review(self, shown: bool) -> None:
         self._ui.reviewButton.setVisible(shown)
+        self.draw_title()
         if shown and self.controller.entered:
             self.context.show(self.controller.results)
         else:
             self.context.hide()
+
+    def draw_title(self) -> None:
+        """Say of which CT the review is, and that another one is chosen above it."""
+        results, chosen = self.controller.results, self._ui.ctSelector.currentNode()
+        own = results.ctNode if results is not None else None
+        text = _("Review")
+        if own is not None:
+            text = _("Review of “{name}”")
+            if chosen is not None and chosen is not own:
+                text = _("Review of “{name}”, not of “{other}”")
+            other = chosen.GetName() if chosen is not None else ""
+            text = text.format(name=own.GetName(), other=other)
+        self._ui.reviewButton.text = text
 
     def draw_rows(self, items: Sequence[Item], shown: Sequence[str]) -> None:
         self._table.fill(items, shown)
@@ -258,6 +274,15 @@ class ReviewPanel:
 
     def draw_outlines(self, shown: bool) -> None:
         self._ui.overlayButton.setChecked(shown)
+
+    def draw_outdated(self, levels: Sequence[str], again: Sequence[str]) -> None:
+        said = outdated(levels) if levels else ""
+        if said != self._outdated:
+            if (
+                said or self._messages.text == self._outdated
+            ):  # else the message is of something else
+                self._messages.show(said, "warning")
+            self._outdated = said
 
     def draw_put_back(self, offered: bool) -> None:
         self._ui.putBackButton.setVisible(offered)

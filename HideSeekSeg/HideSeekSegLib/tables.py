@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -238,8 +238,21 @@ class LevelsTable:
         self._convention.addItems(list(READ_BY))
         self._convention.connect("currentIndexChanged(int)", self._declare)
 
-    def show(self, segmentationNode: Any) -> None:
-        """Vertebrae first, then what was not understood, then the rest; corrections start anew."""
+    def show(self, segmentationNode: Any, said: Mapping[str, str] | None = None) -> None:
+        """Vertebrae first, then what was not understood, then the rest.
+
+        Corrections start anew, from what is ``said`` of the segments: see ``corrections``.
+        """
+        self._draw(segmentationNode, said or {})
+        self._tell()
+
+    def takeOver(self, said: Mapping[str, str]) -> None:
+        """Read segments as a run did, where the reader has not corrected any."""
+        if self._alive and not self.corrections():
+            self._draw(self.node, said)
+            self._tell()
+
+    def _draw(self, segmentationNode: Any, said: Mapping[str, str]) -> None:
         self.node = segmentationNode
         self._read = sorted(levelRows(segmentationNode), key=rank) if segmentationNode else []
         self._seen = _segments(segmentationNode) if segmentationNode else []
@@ -250,8 +263,10 @@ class LevelsTable:
         self._table.setRowCount(len(self._read))
         for n, row in enumerate(self._read):
             self._fill(n, row)
+        for row in levelRows(segmentationNode, said) if said and segmentationNode else ():
+            if row.segmentID in said:
+                self._set(row)
         self._filling = False
-        self._tell()
 
     def refresh(self) -> None:
         """Read the segments again where they were renamed, added or removed; corrections stay."""
@@ -263,7 +278,7 @@ class LevelsTable:
             for identity, (level, part) in self._boxes.items()
             if identity in corrected
         }
-        self.show(self.node)
+        self._draw(self.node, {})
         self._filling = True
         for identity, chosen in kept.items():
             for box, index in zip(self._boxes.get(identity, ()), chosen):
@@ -278,16 +293,19 @@ class LevelsTable:
 
     def levels(self) -> tuple[str, ...]:
         """Levels that will be analysed, from the head down."""
-        return levels_of(self._rows())
+        return levels_of(self.rows())
 
     def summary(self) -> str:
         """One line for the folded table."""
-        return summary(self._rows())
+        return summary(self.rows())
 
-    def _rows(self) -> list[LevelRow]:
+    def rows(self) -> list[LevelRow]:
         """As the run will see them: a level that was given to one segment is taken from others."""
-        alive = self.node is not None and self.node.GetScene() is not None
-        return levelRows(self.node, self.corrections()) if alive else []
+        return levelRows(self.node, self.corrections()) if self._alive else []
+
+    @property
+    def _alive(self) -> bool:
+        return self.node is not None and self.node.GetScene() is not None
 
     def _fill(self, number: int, row: LevelRow) -> None:
         item = qt.QTableWidgetItem(row.name or row.segmentID)

@@ -15,7 +15,7 @@ from hideseekseg.events import Progress, Started
 from hideseekseg.scene.export_inputs import problems
 from hideseekseg.scene.results import Results
 from hideseekseg.ui.autosave import Recovery
-from hideseekseg.ui.review_session import latest
+from hideseekseg.ui.review_session import latest, opened
 from hideseekseg.ui.segmentation_run import Choices, MakeJob, Outcome, SegmentationRun
 from hideseekseg.ui.texts import done, told
 
@@ -58,7 +58,10 @@ class Panel:
         self.levels = LevelsTable(self.ui, self._check)
         self.settings = AdvancedSettings(self.ui, self._check, self.messages)
         view = ReviewPanel(self.ui, self.messages)
-        self.review, self.context = view.controller, view.context
+        self.review, self.context, self._view = view.controller, view.context, view
+        self.review.level_rows = lambda node: (
+            self.levels.rows() if node is self.levels.node else None
+        )
         ask = slicer.util.confirmOkCancelDisplay
         self.recovery = Recovery(self.review, view.draw_offers, lambda text: bool(ask(text)))
         self.handover = ReviewActions(self.ui, self.review, makeJob)
@@ -211,8 +214,7 @@ class Panel:
         if self.review.review is None:
             self.review.show(run.session)
         else:
-            self.review.renew()
-            self.review.begin()
+            self.review.joined()
             self.recovery.keep(run.session)
 
     def said(self, text: str) -> None:
@@ -248,7 +250,13 @@ class Panel:
             return
         own, (ct, _segmentation) = results.ctNode, self._inputs()
         if own is ct or own is None:
-            self.segment((self.review.level,))
+            self.levels.refresh()  # segments may have been renamed meanwhile
+            levels = self.review.run_with(self.review.level)
+            if levels:
+                self.segment(levels)
+            else:
+                text = _("{level} is not segmented any more: segment metastases again.")
+                self.messages.show(text.format(level=self.review.level), "warning")
             return
         text = _("This review is of “{name}”: choose that as the CT to run its vertebrae again.")
         self.messages.show(text.format(name=own.GetName()), "warning")
@@ -271,16 +279,26 @@ class Panel:
         ct, segmentation = self._inputs()
         if ct is not None and ct is not self._ct:
             self.messages.clear()  # what was said is of another scan
-        self._ct = ct
+        another, self._ct = ct is not self._ct, ct
         if self.levels.node is not segmentation:
-            self.levels.show(segmentation)
+            self.levels.show(segmentation, _levelsOf(self.review.results, segmentation))
         else:
             self.levels.refresh()
         results = self.review.results
         if ct is not None and (results is None or results.ctNode is not ct):
             self._restore(ct)
+        if another:
+            self._sayWhose(ct)
         self.recovery.look(ct, segmentation)
         self._check()
+
+    def _sayWhose(self, ct: Any) -> None:
+        """Say that the review stays that of another CT where the chosen one has none."""
+        results = self.review.results
+        own = results.ctNode if results is not None else None
+        if ct is not None and own is not None and own is not ct:
+            text = _("“{name}” has no review yet: what is listed is of “{own}”.")
+            self.messages.show(text.format(name=ct.GetName(), own=own.GetName()), "warning")
 
     def _check(self) -> None:
         """Show whether a run can start, what it needs, and how long it will take."""
@@ -296,6 +314,8 @@ class Panel:
         weights = self.settings.weights
         time = "" if found else weights.estimate(count, device, self.settings.allSlices)
         self.ui.estimateLabel.text = "\n".join(found) or time
+        self.review.check_levels()
+        self._view.draw_title()
         able = self._shown and not found and ready and not self._torch.looking
         if able and self.review.review is None:  # else the next run is seldom near
             self._standBy()
@@ -315,6 +335,8 @@ class Panel:
         if work is not None:
             self.messages.clear()
             self._forget()
+            if work not in opened():  # a scene brought it: what was corrected since is not known
+                self.levels.takeOver(_levelsOf(work.results, self.levels.node))
             self.review.show(work)
 
     def _removed(self, *arguments: Any) -> None:
@@ -385,3 +407,10 @@ class Panel:
         self.messages.show(problem, "error")
         self._torch.look(self._check)
         self._check()
+
+
+def _levelsOf(results: Results | None, segmentation: Any) -> dict[str, str]:
+    """Return what the run of some results read this segmentation's segments as."""
+    if results is None or segmentation is None or results.segmentationNode is not segmentation:
+        return {}
+    return dict(results.run.get("levels") or {})

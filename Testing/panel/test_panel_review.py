@@ -141,6 +141,21 @@ def test_vertebra_of_a_review_is_not_run_again_on_another_ct(opened: Opened) -> 
     assert not opened.panel.running
 
 
+def test_review_says_whose_it_is_where_another_ct_is_chosen(opened: Opened) -> None:
+    """Its keys and its export stay those of its own CT, which nothing in the list tells."""
+    own, title = opened.ui.ctSelector.currentNode(), opened.ui.reviewButton
+    assert (title.text, opened.message) == ("Review of “CT”", "")
+    opened.ui.ctSelector.setCurrentNode(add_ct(make_ct(GRID).array, GRID.ijk_to_lps, "Other"))
+    assert title.text == "Review of “CT”, not of “Other”"
+    assert opened.message.startswith("“Other” has no review yet: what is listed is of “CT”")
+    opened.key("A")
+    assert (title.text, opened.message) == ("Review of “CT”, not of “Other”", "")
+    opened.ui.ctSelector.setCurrentNode(own)
+    assert (title.text, opened.message) == ("Review of “CT”", "")
+    opened.ui.ctSelector.setCurrentNode(add_review(RESULT.vertebrae[:1], GRID, "Third"))
+    assert (title.text, opened.message) == ("Review of “Third”", "")
+
+
 def test_keys_judge_and_move_on(opened: Opened) -> None:
     opened.key("A")
     assert opened.row() == 1

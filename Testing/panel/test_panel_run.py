@@ -6,6 +6,7 @@ child could say where only that matters.
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 import sys
@@ -26,7 +27,7 @@ from helpers.panel import Opened, add_boxes, add_review, open_panel
 from helpers.scene import add_ct, add_segmentation, add_transform, everything_of
 from hideseekseg.events import Cancelled, Failed, Finished, Started, VertebraDone, to_line
 from hideseekseg.findings import Candidate, LesionType, Status, VertebraFinding
-from hideseekseg.imaging.volume import Volume
+from hideseekseg.imaging.volume import Patch, Volume
 from hideseekseg.output.result_folder import write_vertebra
 
 Spine = tuple[Volume, Volume]
@@ -494,6 +495,168 @@ def test_runs_that_are_stopped_lose_no_verdict(
         assert "kept for" not in opened.ui.summaryLabel.text
         results = review.results
         assert results.node.GetSegmentation().GetSegment(added) is not None, "it can be drawn"
+
+
+OUTDATED = "out of date: its level was changed after the run"
+
+
+def correct_levels(opened: Opened, levels: dict[str, str]) -> None:
+    """Choose levels in the table, by what the segments are named."""
+    table = opened.ui.levelsTable
+    for row in range(table.rowCount):
+        wanted = levels.get(table.item(row, 0).text().removeprefix("vertebrae_"))
+        if wanted:
+            box = table.cellWidget(row, 1)
+            box.setCurrentIndex(box.findText(wanted))
+    opened.rest()
+
+
+def told_of(review: Any) -> dict[str, tuple[str, str, str]]:
+    """Verdict, comment and level of what was judged, by type and place."""
+    return {
+        f"{item.type} {[round(v) for v in item.centroid_lps]}": (
+            *(item.verdict, item.comment),
+            item.level,
+        )
+        for item in review.items
+        if item.verdict != "unreviewed" or item.comment
+    }
+
+
+def read_csv(file: Path) -> list[dict[str, str]]:
+    with file.open(encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+@pytest.mark.parametrize("how", ["this vertebra", "all"])
+def test_what_was_said_follows_its_vertebra_to_another_level(
+    opened: Opened, box_spine: Spine, tmp_path: Path, how: str
+) -> None:
+    """Until the next run all of it is flagged; after it no body is in two levels."""
+    opened.choose(*add_boxes(box_spine))
+    opened.run()
+    control = opened.panel.review
+    control.set_threshold(0.0)
+    first, second = [x for x in control.review.items if x.level == "T12"][:2]
+    control.choose(first.id)
+    control.judge("accepted")
+    control.comment("edge", second.id)
+    control.choose(second.id)
+    control.judge("rejected")
+    drawn = control.add_missed("T12", "lytic")
+    patch = Patch(np.ones((3, 4, 5), bool), (30, 20, 20))
+    control.results.draw(drawn, patch)
+    control.take_over_outlines()
+    control.add_missed("T12", "blastic")  # nothing is drawn of it yet
+    opened.key("X")
+    before = told_of(control.review)
+    assert len(before) == 4 and {level for *_, level in before.values()} == {"T12"}
+    bodies = {level: said.body_mm3 for level, said in control.review.vertebrae.items()}
+
+    correct_levels(opened, {"L1": "L2", "T12": "L1", "T11": "T12"})
+    assert "findings of T11, T12, L1 are out of date" in opened.message
+    assert f"⚠ T11, T12, L1: {OUTDATED}" in opened.ui.quietLabel.text
+    opened.panel.handover.export(tmp_path)
+    rows = read_csv(tmp_path / "accepted.csv")
+    assert {row["level"] for row in rows} == {"T12"}
+    assert all(OUTDATED in row["flags"] for row in rows)
+
+    if how == "all":
+        opened.run()
+    else:
+        control.choose_vertebra("L1")
+        opened.ui.rerunButton.click()
+        opened.wait_for_end()
+    assert opened.message.startswith("Done: 3 vertebrae"), opened.message
+    review = control.review
+    assert list(review.vertebrae) == ["T12", "L1", "L2"]
+    assert OUTDATED not in opened.ui.quietLabel.text
+    followed = {key: (*said, "L1") for key, (*said, _) in before.items()}
+    assert {key: said for key, said in told_of(review).items() if key in followed} == followed
+    [now] = [x for x in review.items if x.missed and x.volume_mm3 > 0]
+    assert now.name == "L1 lytic added 1"
+    assert (control.results.patches([now.id])[now.id].array.sum()) == patch.array.sum()
+    ids = set(control.results.node.GetSegmentation().GetSegmentIDs())
+    assert ids == {item.id for item in review.items}
+    places = [item.box_lps for item in review.items if not item.missed]
+    assert len(places) == len(set(places)), "a body is in two levels"
+    after = {level: said.body_mm3 for level, said in review.vertebrae.items()}
+    renamed = {"T11": "T12", "T12": "L1", "L1": "L2"}
+    assert after == pytest.approx({renamed[level]: size for level, size in bodies.items()})
+    opened.panel.handover.export(tmp_path)
+    rows = read_csv(tmp_path / "accepted.csv")
+    assert {row["level"] for row in rows} == {"L1"}
+    assert all(OUTDATED not in row["flags"] for row in rows)
+
+
+def test_what_cannot_follow_its_vertebra_is_said(opened: Opened, box_spine: Spine) -> None:
+    opened.choose(*add_boxes(box_spine))
+    opened.run()
+    control = opened.panel.review
+    control.set_threshold(0.0)
+    [first, *_] = [x for x in control.review.items if x.level == "L1"]
+    control.choose(first.id)
+    control.judge("accepted")
+    correct_levels(opened, {"L1": "none", "T12": "L1"})
+    control.choose_vertebra("T12")
+    opened.ui.rerunButton.click()
+    opened.wait_for_end()
+    assert list(control.review.vertebrae) == ["T11", "L1"]
+    lost = f"Levels were corrected, and not taken along: {first.name}."
+    assert lost in opened.ui.quietLabel.text
+    assert [x.id for x in control.review.items if x.verdict != "unreviewed"] == []
+
+
+def test_one_of_two_vertebrae_that_changed_places_is_not_taken_alone(
+    opened: Opened, box_spine: Spine
+) -> None:
+    """Else the body of one level would be in another one as well."""
+    opened.choose(*add_boxes(box_spine))
+    opened.run()
+    control = opened.panel.review
+    before = control.review.items
+    correct_levels(opened, {"L1": "none", "T12": "L1", "T11": "T12"})
+    assert opened.panel.segment(("L1",))
+    opened.wait_for_end()
+    text = "No vertebra was finished. Not kept without the other levels that were corrected: L1."
+    assert opened.message == text
+    assert control.review.items == before and OUTDATED in opened.ui.quietLabel.text
+
+
+def test_levels_that_were_corrected_back_are_out_of_date_no_more(
+    opened: Opened, box_spine: Spine
+) -> None:
+    opened.choose(*add_boxes(box_spine))
+    opened.run()
+    correct_levels(opened, {"L1": "L2"})
+    assert OUTDATED in opened.ui.quietLabel.text
+    opened.panel.review.choose_vertebra("L1")
+    assert "out of date" in opened.ui.detailLabel.text
+    correct_levels(opened, {"L1": "L1"})
+    assert OUTDATED not in opened.ui.quietLabel.text
+    assert "out of date" not in opened.message
+
+
+def test_levels_of_a_saved_review_are_those_of_its_run(
+    opened: Opened, desktop: Desktop, box_spine: Spine, tmp_path: Path
+) -> None:
+    """A segment's name may say another one: its findings are not out of date for that."""
+    import slicer
+
+    opened.choose(*add_boxes(box_spine))
+    correct_levels(opened, {"L1": "L2"})
+    opened.run()
+    assert slicer.mrmlScene.WriteToMRB(str(tmp_path / "scene.mrb"))
+    slicer.mrmlScene.Clear(False)
+    slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrb"))
+    assert slicer.mrmlScene.ReadFromMRB(str(tmp_path / "scene.mrb"), True)
+    results = opened.panel.review.results
+    opened.choose(results.ctNode, results.segmentationNode)
+    opened.rest()
+    assert opened.panel.levels.levels() == ("T11", "T12", "L2")
+    assert OUTDATED not in opened.ui.quietLabel.text and "out of date" not in opened.message
+    correct_levels(opened, {"L1": "L1"})
+    assert f"⚠ L2: {OUTDATED}" in opened.ui.quietLabel.text
 
 
 def test_a_level_that_is_not_segmented_is_shown(opened: Opened, box_spine: Spine) -> None:

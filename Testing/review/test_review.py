@@ -576,6 +576,23 @@ def test_a_damaged_saved_review_is_told_in_one_line(
     assert "\n" not in str(refused.value)
 
 
+def test_comment_that_is_kept_while_it_is_typed_is_one_step(review: Review) -> None:
+    for words in ("a", "a rim", "a rim of bone"):
+        review.comment(IDS[1], words)
+    review.comment(IDS[3], "another")
+    assert review.undo() == (IDS[3],) and review.undo() == (IDS[1],)
+    assert review.item(IDS[1]).comment == "" and not review.can_undo
+    assert review.redo() == (IDS[1],)
+    assert review.item(IDS[1]).comment == "a rim of bone"
+    review.judge(IDS[1], "accepted")
+    review.comment(IDS[1], "sure")
+    review.comment(IDS[1], "a rim of bone")
+    review.undo()
+    assert (review.item(IDS[1]).verdict, review.item(IDS[1]).comment) == (
+        *("unreviewed", "a rim of bone"),
+    )
+
+
 # --- vertebrae that come again, or go -------------------------------------------------------------
 
 
@@ -673,6 +690,36 @@ def test_what_was_taken_back_meanwhile_does_not_wait(review: Review) -> None:
     review.undo()
     second.hold(review)
     assert not second.has_work and "kept for" not in second.summary()
+
+
+def test_levels_that_change_places_take_along_what_was_said(review: Review) -> None:
+    review.judge("L1-lytic-1", "accepted")
+    review.comment("T10-lytic-1", "rim")
+    review.judge("T10-lytic-2", "rejected")
+    added = [review.add_missed(level, "lytic") for level in ("L1", "T10", "T10")]
+    assert added == ["L1-added-1", "T10-added-1", "T10-added-2"]
+    review.undo()
+    aside = review.set_aside({"T10", "L1"})
+    assert [v.level for v in aside.vertebrae.values()] == ["T10", "L1"]
+    assert (list(review.vertebrae), review.items) == (["T11", "L2"], ())
+    assert review.redo() is None, "it would come again in the level that it had"
+    was_l1 = vertebra("T10", candidate("T10-lytic-1", 0.7))
+    was_t10 = vertebra("L1", candidate("L1-lytic-1", 0.6))
+    review.add_vertebra(was_l1, aside, "L1")
+    review.add_vertebra(was_t10, aside, "T10")
+    assert review.adopt(aside, "L1-added-1", "T10") == "T10-added-1"
+    assert review.adopt(aside, "T10-added-1", "L1") == "L1-added-1"
+    said = {item.id: (item.level, item.verdict, item.comment) for item in review.items}
+    assert said == {
+        "T10-lytic-1": ("T10", "accepted", ""),
+        "L1-lytic-1": ("L1", "unreviewed", "rim"),
+        "T10-added-1": ("T10", "accepted", ""),
+        "L1-added-1": ("L1", "accepted", ""),
+    }
+    assert review.not_taken(aside, {"T10": "L1", "L1": "T10"}) == ["T10 lytic 2"]
+    assert review.not_taken(aside, {"L1": ""}) == ["L1 lytic 1", "L1 lytic added 1"]
+    back = Review.from_json(json.loads(json.dumps(review.to_json())))
+    assert back.items == review.items
 
 
 # --- speed without a clock ------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import http.server
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,49 @@ def test_what_is_no_good_scene_is_one_line(
     assert "\n" not in str(caught.value)
     assert not emptied, "what was open is removed only for a scene that can be read"
     assert [file.name for file in tmp_path.iterdir()] == ["review.mrb"]
+
+
+@contextmanager
+def no_file_above(size: int) -> Iterator[None]:
+    """As on a disk that is full: whatever grows above so many bytes cannot be written."""
+    resource = pytest.importorskip("resource", reason="Windows has no such limit")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_review_is_saved_with_its_scene_or_not_at_all(mrml: Slicer, tmp_path: Path) -> None:
+    """No new table beside an old scene: who opens either must see the same review."""
+    from hideseekseg.scene.import_data import read_scene
+    from hideseekseg.ui.review_session import latest
+    from hideseekseg.web.slicer_scene import save_all
+
+    read_scene(SAVED)
+    work = latest(lambda text: None)
+    assert work is not None
+    first, *others = [item for item in work.review.items if item.id in work.results.patches()]
+    work.review.judge(first.id, "accepted")
+    for item in others:
+        work.review.judge(item.id, "rejected")
+    work.flush("")
+    out = tmp_path / "out"
+    files = save_all(work, out, "R. Ader")
+    assert {file.name for file in files} == {file.name for file in out.iterdir()}
+    before = {file.name: file.read_bytes() for file in files}
+    largest = max(len(data) for name, data in before.items() if name != "review.mrb")
+    for item in others:
+        work.review.judge(item.id, "accepted")
+    work.flush("")
+    assert 2 * largest < len(before["review.mrb"])
+    with no_file_above(2 * largest), pytest.raises(InputError, match="could not pack the scene"):
+        save_all(work, out, "R. Ader")
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    save_all(work, out, "R. Ader")
+    after = {file.name: file.read_bytes() for file in out.iterdir()}
+    assert before.keys() == after.keys() and all(after[name] != before[name] for name in before)
 
 
 def test_a_review_that_unpacks_to_gigabytes_is_refused(mrml: Slicer) -> None:

@@ -659,8 +659,8 @@ def test_what_cannot_be_fitted_or_judged_is_refused_in_one_line(
     twice = (observed / "both-simulated.json", tmp_path / "again" / "both-simulated.json")
     twice[1].parent.mkdir()
     write_observations(twice[1], seen)
-    words = ("benchmark", "probabilities", *twice, "--weights", WEIGHTS, "--out", out)
-    assert f"{twice[1]}: has the name of another file" in refused(*words)
+    both = ("benchmark", "probabilities", *twice, "--weights", WEIGHTS, "--out", out)
+    assert f"{twice[1]}: has the name of another file" in refused(*both)
 
 
 @pytest.mark.slow

@@ -108,6 +108,38 @@ def test_choices_become_corrections(choice: str, kind: str, said: str) -> None:
     assert correction(choice, kind) == said
 
 
+def test_levels_that_segments_were_moved_between_are_a_chain() -> None:
+    """A chain is run as a whole, and each vertebra is known by the level that it had."""
+    pytest.importorskip("slicer.util", reason="slicer-core is not installed")
+    from hideseekseg.scene.export_inputs import LevelRow
+    from hideseekseg.ui.level_choices import changed_since
+
+    def row(identity: str, level: str) -> LevelRow:
+        return LevelRow(identity, identity, 1, level, "vertebra", "a test")
+
+    names = ("T11", "T12", "L1", "L2", "L3")
+    ran = {name: f"{name} vertebra" for name in names}
+    now = {"T11": "T12", "T12": "L1", "L1": "", "L2": "L2", "L3": "L4", "new": "T9"}
+    said = changed_since(ran, [row(*pair) for pair in now.items()])
+    chains = [{"T11", "T12", "L1"}, {"L3", "L4"}, {"T9"}]
+    assert sorted(map(sorted, said.chains)) == sorted(map(sorted, chains))
+    assert said.outdated == {"T9", "T11", "T12", "L1", "L3", "L4"}
+    assert said.again == ("T9", "T12", "L1", "L4")
+    assert said.together("T11") == said.together("L1") == ("T12", "L1")
+    assert said.together("L2") == ("L2",)
+    before = {level: said.before(level) for level in ("T9", "T11", "T12", "L1", "L2", "L4")}
+    expected = {"T9": "T9", "T11": "", "T12": "T11", "L1": "T12", "L2": "L2", "L4": "L3"}
+    assert before == expected
+    assert said.moved == {"T11": "T12", "T12": "L1", "L1": "", "L3": "L4"}
+    same = changed_since(ran, [row(name, name) for name in names])
+    assert (same.chains, same.moved, same.before("T11"), same.after("T11")) == (
+        (),
+        {},
+        "T11",
+        "T11",
+    )
+
+
 def test_what_vtk_complains_of_does_not_reach_the_terminal(tmp_path: Path) -> None:
     pytest.importorskip("trame_slicer", reason="trame-slicer is not installed")
     code = (

@@ -118,6 +118,28 @@ def test_closing_the_tab_asks_only_where_verdicts_are_unsaved(first: First) -> N
     tab.page.wait_for_selector("#candidates tr.accepted", timeout=PATIENCE)
     assert asked == ["beforeunload"]
     assert scan_of(first.out)
+    tab.choose_first()
+    tab.press("c")
+    tab.page.keyboard.type("half a")
+    tab.page.reload()  # at once, and with nothing else that is not saved
+    tab.page.wait_for_selector("#candidates tr.accepted", timeout=PATIENCE)
+    assert asked == ["beforeunload"] * 2
+    tab.choose_first()
+    tab.until_state("comment", "half a")
+    tab.press("c")
+    tab.press("End")
+    for words in (" word", " more"):
+        tab.page.keyboard.type(words)
+        tab.until("([words]) => window.trame.state.get('comment').endsWith(words)", words)
+    assert tab.page.evaluate("document.activeElement.id") == "comment", "it is still typed in"
+    tab.press("Enter")
+    tab.until_state("comment", "half a word more")
+    tab.press("u")
+    tab.until_state("comment", "")  # pauses are no steps
+    tab.press("Shift+U")
+    tab.until_state("comment", "half a word more")
+    save(tab)
+    tab.until_state("unsaved", False)
 
 
 def test_each_scan_has_its_folder_and_none_is_overwritten_unasked(

@@ -531,9 +531,12 @@ def test_run_after_a_stopped_one_has_all_verdicts(
 
 
 @pytest.mark.slow
-def test_findings_are_out_of_date_after_a_changed_level(opened: Opened) -> None:
-    """They say so, and that vertebra alone is run again."""
+def test_findings_are_out_of_date_after_a_changed_level(opened: Opened, tmp_path: Path) -> None:
+    """They say so, and that vertebra alone is run again; what was said goes with it."""
     tab = opened.tab
+    tab.choose("T11", "lytic")
+    tab.press("a")
+    tab.until("() => document.querySelectorAll('#candidates tr.accepted').length === 1")
     others = [cells for cells in tab.rows() if cells[0] != "T11"]
     assert len(others) < len(tab.rows())
     tab.page.click(".levels summary")
@@ -560,6 +563,74 @@ def test_findings_are_out_of_date_after_a_changed_level(opened: Opened) -> None:
     rows = tab.rows()
     assert {cells[0] for cells in rows} >= {"T10"} and "T11" not in {cells[0] for cells in rows}
     assert [cells for cells in rows if cells[0] != "T10"] == others
+    assert [cells[:2] for cells in rows if "accepted" in cells[5]] == [["T10", "lytic"]]
+    said = tab.text("#message span")
+    assert said == f"Done: {tab.text('#summary')}.", "it counts what is there, and nothing else"
+    assert "1 accepted" in said
+    tab.press("e")
+    tab.page.fill("#save-folder", str(tmp_path / "saved"))
+    tab.page.click("#save-now")
+    tab.page.wait_for_selector(".links a", timeout=PATIENCE)
+    lines = (tmp_path / "saved" / "accepted.csv").read_text("utf-8").splitlines()
+    assert len(lines) == 2 and ",T10," in lines[1] and "out of date" not in lines[1]
+
+
+@pytest.mark.slow
+def test_vertebrae_that_change_places_are_run_together(opened: Opened, tmp_path: Path) -> None:
+    """What was said and drawn goes with each; stopped before the last, all stays as it was."""
+    tab, drawn = opened.tab, "() => document.querySelectorAll('#candidates tr.accepted').length"
+    tab.page.click("#segment")
+    tab.page.wait_for_selector("#cancel", timeout=PATIENCE)
+    tab.page.wait_for_selector("#segment:not([disabled])", timeout=PATIENCE)
+    tab.choose("T12", "lytic")
+    tab.press("x")
+    tab.until(REJECTED, 1)
+    tab.press("m")
+    tab.page.select_option("#missed-level", "T12")
+    tab.page.click("#missed-add")
+    tab.until(f"() => ({drawn})() === 2")
+    tab.until_state("tool", "draw")
+    box = tab.page.locator(".axial").bounding_box()
+    tab.page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
+    tab.page.mouse.down()
+    tab.page.mouse.move(box["x"] + 0.55 * box["width"], box["y"] + 0.5 * box["height"], steps=3)
+    tab.page.mouse.up()
+    size = "() => document.querySelector('#candidates tr.chosen td:nth-child(5)').innerText"
+    tab.until(f"() => Number(({size})()) > 0")
+    volume = tab.page.evaluate(size)
+    tab.page.click("[data-tool=crosshair]")
+    before = tab.rows()
+    tab.page.click(".levels summary")
+    levels = tab.page.locator("#levels tr")
+    for row, level in ((0, "L2"), (1, "L1"), (2, "T12")):
+        levels.nth(row).locator("select").first.select_option(level)
+        tab.until(
+            "([n, level]) => window.trame.state.get('levels')[n].choice === level", row, level
+        )
+    assert tab.text("#again") == "Run T12, L1, L2 again"
+    tab.page.click("#again")
+    tab.until("() => window.trame.state.get('fraction') > 0.4")
+    tab.page.click("#cancel")
+    tab.page.wait_for_selector("#segment:not([disabled])", timeout=PATIENCE)
+    assert "Not kept without the other levels that were corrected: T12" in tab.text("#message span")
+    assert tab.rows() == before
+    assert "findings of T10, T12, L1 are out of date" in tab.text("#outdated")
+    tab.page.click("#again")
+    tab.page.wait_for_selector("#cancel", timeout=PATIENCE)
+    tab.page.wait_for_selector("#segment:not([disabled])", timeout=PATIENCE)
+    tab.page.wait_for_selector("#outdated", state="detached", timeout=PATIENCE)
+    rows = tab.rows()
+    assert {cells[0] for cells in rows} <= {"T12", "L1", "L2"}
+    said = [[*cells[:2], cells[5][2:]] for cells in rows if cells[5] != "to review"]
+    told = [["T12", "lytic", "accepted"], ["L1", "lytic", "rejected"], ["L1", "lytic", "added"]]
+    assert sorted(said) == sorted(told)
+    assert [cells[4] for cells in rows if cells[2] == "added"] == [volume]
+    tab.press("e")
+    tab.page.fill("#save-folder", str(tmp_path / "saved"))
+    tab.page.click("#save-now")
+    tab.page.wait_for_selector(".links a", timeout=PATIENCE)
+    lines = (tmp_path / "saved" / "accepted.csv").read_text("utf-8").splitlines()[1:]
+    assert sorted(line.split(",")[3] for line in lines) == ["L1", "T12"]
 
 
 def still(tab: Tab, view: str) -> Any:

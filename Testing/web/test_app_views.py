@@ -160,9 +160,18 @@ def test_missed_lesion_is_drawn_with_the_brush(tab: Tab) -> None:
     take(tab, "erase")
     drag(tab, (0.45, 0.45), (0.5, 0.475))
     tab.until(f"([old]) => ({size})() < old", drawn)
+    tab.page.fill("#brush", "15")
+    drag(tab, (0.45, 0.45), (0.55, 0.5))  # all of it
+    tab.until(f"() => ({size})() === 0")
+    tab.until_unseen(".sagittal", is_lytic_blue, 100)
+    tab.page.fill("#brush", "4")
+    take(tab, "draw")
+    drag(tab, (0.45, 0.45), (0.55, 0.5))
+    tab.until(f"([old]) => ({size})() === old", drawn)
     take(tab, "crosshair")
     tab.press("u")
     tab.until_rows(count)
+    assert "was removed with all that is drawn of it" in tab.text("#message span")
 
 
 def test_missed_lesion_is_offered_for_the_chosen_vertebra(tab: Tab) -> None:

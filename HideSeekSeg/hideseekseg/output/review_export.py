@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -42,13 +42,15 @@ def export_accepted(
     when: datetime,
     hounsfield: npt.NDArray[Any] | None = None,
     overwrite: bool = False,
+    beside: Callable[[Path], None] = lambda folder: None,
 ) -> tuple[Path, ...]:
     """Write ``EXPORTED`` to ``folder``, once all are complete; returns their paths.
 
     ``patches`` are the voxels on ``ct_grid`` by lesion id.  Volume and place of the accepted
     lesions are those of the voxels, which the reader may have corrected.  ``run`` is
     ``Result.run``, or the fields of ``events.Started``; its key ``scan`` says which scan it is.
-    ``hounsfield`` as in ``measured_item``.
+    ``hounsfield`` as in ``measured_item``.  ``beside`` writes more files to the folder that it is
+    given, which take their place with these, or not at all.
 
     Raises NoVoxelsError for an accepted lesion without voxels, InputError where nothing can be
     written, and where the folder holds the result of another scan, unless ``overwrite``: then that
@@ -73,6 +75,7 @@ def export_accepted(
         write_rows(part / EXPORTED[3], ("case", *BURDEN_COLUMNS), ({**told, **x} for x in measures))
         facts = {"reviewer": reviewer, "reviewed": at, "run": dict(run)}
         write_plain(part / EXPORTED[2], {"schema": SCHEMA, **facts, **_verdicts(review, measured)})
+        beside(part)
         ours.clear()
     return tuple(folder / name for name in EXPORTED)
 

@@ -5,7 +5,7 @@ Nothing here knows voxels, files or windows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -122,14 +122,15 @@ class History:
     def do(self, command: Command, state: State) -> tuple[str, ...]:
         """Apply a command; consecutive moves of the threshold are one step.
 
-        They are none where they end where they began.
+        So are comments on one lesion, which are kept while they are typed.  Both are none where
+        they end where they began.
         """
-        last = self.done[-1] if self.done else None
-        if isinstance(command, SetThreshold) and isinstance(last, SetThreshold):
+        joined = _joined(self.done[-1], command) if self.done else None
+        if joined is not None:
             self.done.pop()
-            command = replace(command, before=last.before)
+            command = joined
         changed = command.apply(state)
-        if not (isinstance(command, SetThreshold) and command.before == command.after):
+        if isinstance(command, AddMissed) or command.before != command.after:
             self.done.append(command)
         self.undone.clear()
         return changed
@@ -153,6 +154,11 @@ class History:
         self.done = [x for x in self.done if not concerns(x, identity)]
         self.undone = [x for x in self.undone if not concerns(x, identity)]
 
+    def added_in(self, levels: Collection[str]) -> list[str]:
+        """Return the ids of lesions that a step adds to one of these levels."""
+        steps = (x for x in (*self.done, *self.undone) if isinstance(x, AddMissed))
+        return [x.lesion.id for x in steps if x.lesion.level in levels]
+
     def restate(self, lesion: Lesion) -> None:
         """Use what is now known of a lesion that the reader added when it is added again."""
         for steps in (self.done, self.undone):
@@ -175,6 +181,16 @@ class History:
             "undo": [command_to_json(x) for x in self.done],
             "redo": [command_to_json(x) for x in self.undone],
         }
+
+
+def _joined(last: Command, now: Command) -> Command | None:
+    """Return two steps as one, None where they stay two."""
+    if isinstance(last, SetThreshold) and isinstance(now, SetThreshold):
+        return replace(now, before=last.before)
+    if not (isinstance(last, SetAssessment) and isinstance(now, SetAssessment)):
+        return None
+    typed = all(replace(x.before, comment=x.after.comment) == x.after for x in (last, now))
+    return replace(now, before=last.before) if typed and last.id == now.id else None
 
 
 def history_from_json(data: Mapping[str, Any]) -> History:

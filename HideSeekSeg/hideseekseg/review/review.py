@@ -6,7 +6,7 @@ Scores are stored: moving the threshold compares numbers and computes nothing el
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -203,16 +203,19 @@ class Review:
 
     # What the run brings; none of it can be undone.
 
-    def add_vertebra(self, finding: VertebraFinding, earlier: Review | None = None) -> None:
+    def add_vertebra(
+        self, finding: VertebraFinding, earlier: Review | None = None, was: str | None = None
+    ) -> None:
         """Take over a finished vertebra.
 
         Where the level was there already, here or in an ``earlier`` review of the same scan,
         verdicts and comments stay with candidates of the same type and place, and so do those that
         were ``held`` for it.  Those of candidates that are gone go as well, and so do the steps
-        about candidates that have another id now.
+        about candidates that have another id now.  ``was`` is the level that the vertebra had
+        there, empty where it was none, if that was corrected since.
         """
         source = self if earlier is None else earlier
-        old = source._said_in(finding.level)
+        old = source._said_in(finding.level if was is None else was)
         new = {x.id: x for x in lesions_of(finding)}
         same = matched([lesion for lesion, _ in old], list(new.values()))
         opinions = {lesion.id: opinion for lesion, opinion in old}
@@ -228,18 +231,20 @@ class Review:
         self._set_vertebrae([*self._vertebrae.values(), vertebra_of(finding)])
         self._refresh()
 
-    def hold(self, earlier: Review) -> None:
+    def hold(self, earlier: Review, after: Callable[[str], str] = str) -> None:
         """Keep what was said in an earlier review of vertebrae that are not analysed here yet.
 
         A run may end before it comes to them; ``add_vertebra`` gives it back, in whatever run.
+        ``after`` returns the level here of one there, empty where it has none, if levels were
+        corrected since.
         """
         done = {level for level, v in self._vertebrae.items() if v.analysed}
         known = {x.level for x in earlier._state.lesions.values()} | earlier._held.keys()
-        for level in known - done:
+        said = {after(level): earlier._said_in(level) for level in known}
+        for level in said.keys() - done - {""}:
             self._held.pop(level, None)
-            said = earlier._said_in(level)
-            if any(opinion != Assessment() for _, opinion in said):
-                self._held[level] = said
+            if any(opinion != Assessment() for _, opinion in said[level]):
+                self._held[level] = [(replace(x, level=level), o) for x, o in said[level]]
         self._refresh()
 
     @property
@@ -247,11 +252,57 @@ class Review:
         """Return the levels, from the head down, for which verdicts or comments are kept."""
         return sorted(self._held, key=from_head_down)
 
-    def adopt(self, earlier: Review, identity: str) -> None:
-        """Take over a lesion that the reader had added to an earlier review of the same scan."""
-        self._state.lesions[identity] = earlier._state.lesions[identity]
-        self._state.opinions[identity] = earlier._opinion(identity)
+    def adopt(self, earlier: Review, identity: str, level: str = "") -> str:
+        """Take over a lesion that the reader had added to an earlier review of the same scan.
+
+        ``level`` is that of its vertebra now, if that was corrected since: its name follows, and so
+        does its id, which is returned.
+        """
+        lesion = earlier._state.lesions[identity]
+        if level and level != lesion.level:
+            number = self._next_number(level)
+            numbers = (number, number)
+            lesion = replace(lesion, id=_added(level, number), level=level, numbers=numbers)
+        self._state.lesions[lesion.id] = lesion
+        self._state.opinions[lesion.id] = earlier._opinion(identity)
         self._refresh()
+        return lesion.id
+
+    def set_aside(self, levels: Collection[str]) -> Review:
+        """Remove levels with all that is said of them, lesions that the reader added included.
+
+        Returns a review that has them, for ``add_vertebra`` and ``adopt``.  No step about them can
+        be undone or redone any more.
+        """
+        aside = Review(self.threshold)
+        for lesion in [x for x in self._state.lesions.values() if x.level in levels]:
+            aside._state.lesions[lesion.id] = lesion
+            aside._state.opinions[lesion.id] = self._opinion(lesion.id)
+            self._forget(lesion.id)
+        for identity in self._history.added_in(levels):  # undone: redone, it would be elsewhere
+            self._history.forget(identity)
+        held = [level for level in levels if level in self._held]
+        aside._held = {level: self._held.pop(level) for level in held}
+        aside._set_vertebrae(v for level, v in self._vertebrae.items() if level in levels)
+        for level in levels:
+            self._vertebrae.pop(level, None)
+        self._refresh()
+        return aside
+
+    def not_taken(self, earlier: Review, now: Mapping[str, str]) -> list[str]:
+        """Return names of what the reader judged or commented on earlier and is not here.
+
+        ``now`` is the level here of each level there that was corrected, empty where it has none.
+        """
+        gone = []
+        for level, here in now.items():
+            same = matched(earlier._found_in(level), self._found_in(here)).values()
+            for item in earlier.items:
+                kept = bool(here) if item.missed else item.id in same
+                said = earlier._opinion(item.id) != Assessment()
+                if item.level == level and said and not kept:
+                    gone.append(item.name)
+        return gone
 
     def set_outdated(self, levels: Collection[str]) -> bool:
         """Flag exactly the vertebrae whose level was changed after the run; False: nothing is new.
@@ -318,9 +369,8 @@ class Review:
         box_lps: Box = (*_NOWHERE, *_NOWHERE),
     ) -> str:
         """Add a lesion that the method missed, accepted; returns its id ("T10-added-1")."""
-        there = (x for x in self._state.lesions.values() if x.missed and x.level == level)
-        number = 1 + max((x.numbers[0] for x in there), default=0)
-        identity = identity or f"{level}-added-{number}"
+        number = self._next_number(level)
+        identity = identity or _added(level, number)
         if identity in self._state.lesions:
             raise ValueError(f"{identity} is there already")
         place = (volume_mm3, centroid_lps, box_lps)
@@ -421,6 +471,11 @@ class Review:
         found = [(lesion, self._opinion(lesion.id)) for lesion in self._found_in(level)]
         return found or list(self._held.get(level, ()))
 
+    def _next_number(self, level: str) -> int:
+        """Return the number of the next lesion that the reader adds to a level."""
+        there = (x for x in self._state.lesions.values() if x.missed and x.level == level)
+        return 1 + max((x.numbers[0] for x in there), default=0)
+
     def _forget(self, identity: str) -> None:
         """Remove a lesion with its assessment and its steps."""
         self._state.lesions.pop(identity, None)
@@ -451,3 +506,8 @@ class Review:
         """Drop what was said of vertebrae: lesions or the threshold changed."""
         self.__dict__.pop("vertebrae", None)
         self.__dict__.pop("_states", None)
+
+
+def _added(level: str, number: int) -> str:
+    """Return the id of a lesion that the reader added."""
+    return f"{level}-added-{number}"

@@ -108,6 +108,7 @@ _EVIDENCE = PREFIX + "Evidence"
 _PICTURE = PREFIX + "Picture"
 
 
+_EMPTY = Patch(np.zeros((1, 1, 1), bool), (0, 0, 0))
 _HU_SAMPLE = 200_000  # voxels that tell whether a CT is in HU
 _Row = tuple[float, float, float, float]
 
@@ -305,7 +306,7 @@ class Results:
         self.node.EndModify(modifying)
 
     def addDrawn(self, item: Item, patch: Patch | None) -> None:
-        """Add a lesion that a reader drew in other results of the same CT, or is yet to draw."""
+        """Add a lesion that a reader drew in other results of the same CT, or has yet to draw."""
         self._mustBeThere()
         self._add(item.id, describe_item(item), patch)
 
@@ -506,10 +507,11 @@ class Results:
         sample = values.ravel()[:: max(values.size // _HU_SAMPLE, 1)].astype(np.float32)
         return values if is_hounsfield(sample) else None
 
-    def draw(self, identity: str, patch: Patch, surface: bool = True) -> None:
+    def draw(self, identity: str, patch: Patch | None, surface: bool = True) -> None:
         """Give a segment these voxels on the CT's grid; raises SceneError where there is none.
 
-        Without a new ``surface``, which takes time, 3D shows it later.
+        None leaves it without a voxel: all of it was erased.  Without a new ``surface``, which
+        takes time, 3D shows it later.
         """
         self._mustBeThere()
         segmentation = self.node.GetSegmentation()
@@ -519,11 +521,11 @@ class Results:
         if surface:
             segmentation.CreateRepresentation(SURFACE)
 
-    def _setVoxels(self, identity: str, patch: Patch, surface: bool = True) -> None:
+    def _setVoxels(self, identity: str, patch: Patch | None, surface: bool = True) -> None:
         """Give a segment these voxels; its ``surface``, that of others, goes."""
         segment = self.node.GetSegmentation().GetSegment(identity)
         segment.SetLabelValue(1)
-        segment.AddRepresentation(LABELMAP, imageOfPatch(patch, self._grid))
+        segment.AddRepresentation(LABELMAP, imageOfPatch(patch or _EMPTY, self._grid))
         if surface:
             segment.RemoveRepresentation(SURFACE)
 

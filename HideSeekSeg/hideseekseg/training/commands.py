@@ -282,7 +282,7 @@ def _validation_slices(job: Training, profile: Profile, trained: Slices) -> Slic
         _validation(job.validation, profile, job.without)
     if job.settings.patience is not None and len(np.unique(validation.label)) < 2:
         raise InputError(
-            job.validation, "shows vertebrae of one label only: what is best there cannot be told"
+            job.validation, "shows vertebrae of one label only, so no weights are better there"
         )
     return validation
 

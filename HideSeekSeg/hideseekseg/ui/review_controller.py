@@ -17,7 +17,7 @@ from ..findings import Evidence, LesionType
 from ..output.figures.drawing import difference_limit, is_hounsfield
 from ..output.result_folder import EXPORTED, held_by_another
 from ..review.burden import Burden
-from ..review.items import ORDERS
+from ..review.items import ORDERS, shared_box
 from ..review.review import (
     REASONS,
     VERDICTS,
@@ -28,8 +28,11 @@ from ..review.review import (
     Verdict,
     VertebraState,
 )
+from ..scene.export_inputs import LevelRow
 from ..scene.results import Results
 from . import texts
+from .changed_levels import changes_of
+from .level_choices import LevelChanges, in_order
 from .review_session import ReviewSession, remember, sessions
 from .texts import _
 
@@ -99,6 +102,9 @@ class ReviewView(Protocol):
     def draw_outlines(self, shown: bool) -> None:
         """Show whether outlines are drawn."""
 
+    def draw_outdated(self, levels: Sequence[str], again: Sequence[str]) -> None:
+        """Say whose findings are out of date, and which levels can be run again; or nothing."""
+
     def draw_put_back(self, offered: bool) -> None:
         """Offer to put removed results back, or no longer."""
 
@@ -126,6 +132,7 @@ class ReviewController:
         self.wanted = Filter()
         self.picture: Picture = "ct"
         self._current = ""
+        self._seen: Item | None = None  # the chosen candidate as it was listed last
         self._level = ""
         self._drawn: tuple[list[VertebraState], list[Burden]] = ([], [])
         self._at_work = False
@@ -136,6 +143,9 @@ class ReviewController:
         self._evidence: tuple[str, Evidence | None] = ("", None)
         self._cancel_settling: Callable[[], None] | None = None
         self.flushed: Callable[[], None] = lambda: None  # hears when the scene is up to date
+        # What the segments of a segmentation are, as the reader says; None where the window's is
+        # another one.
+        self.level_rows: Callable[[Any], Sequence[LevelRow] | None] = lambda node: None
 
     # What there is to review.
 
@@ -180,6 +190,7 @@ class ReviewController:
         self.begin()
         self.flush()
         self._draw_results()
+        self.check_levels()
 
     def clear(self) -> None:
         """Close the review: the scene was closed, or a new run begins."""
@@ -203,6 +214,7 @@ class ReviewController:
         view.draw_burden((), "")
         self._offered = ()
         view.draw_results({}, "")
+        view.draw_outdated((), ())
         view.draw_texts(ReviewTexts())
 
     def renew(self) -> None:
@@ -220,6 +232,35 @@ class ReviewController:
         self._draw_rows()
         self._draw_vertebrae()
         self._listed()
+        self._seen = self.current
+
+    def joined(self) -> None:
+        """List what a run added to the review; a finding is chosen no more that is another now."""
+        seen = self._seen
+        self.renew()
+        item = self.current
+        drawn = item is not None and seen is not None and min(item.volume_mm3, seen.volume_mm3) > 0
+        if drawn and item and seen and shared_box(item.box_lps, seen.box_lps) == 0:
+            self._choose("")  # its id is that of another place now
+        self.begin()
+
+    def check_levels(self) -> None:
+        """Flag findings of vertebrae whose level was corrected since the run."""
+        if self.session is None or not self.session.alive:
+            return
+        review, changes = self.session.review, self._changes(self.session)
+        flagged = changes.outdated & review.vertebrae.keys()
+        if review.set_outdated(flagged):
+            self.renew()
+            self.flush()
+        self._view.draw_outdated(in_order(flagged), changes.again)
+
+    def run_with(self, level: str) -> tuple[str, ...]:
+        """Return the levels to run again with one: also those that it changed places with."""
+        return self._changes(self.session).together(level) if self.session is not None else ()
+
+    def _changes(self, session: ReviewSession) -> LevelChanges:
+        return changes_of(session, self.level_rows(session.results.segmentationNode))
 
     def begin(self) -> None:
         """Choose the best candidate where none is chosen."""
@@ -376,13 +417,17 @@ class ReviewController:
         if self.review is None:
             return
         self._begin_action()
-        count = len(self.review.items)
+        before = {item.id: item for item in self.review.items}
         ids = self.review.redo() if forward else self.review.undo()
         if ids is None:
             return
         self._view.draw_threshold(self.review.threshold)
-        if len(self.review.items) != count:  # an added lesion went, or came again
+        if len(self.review.items) != len(before):  # an added lesion went, or came again
             self._draw_rows()
+        gone = before.keys() - {item.id for item in self.review.items}
+        drawn = [before[x].name for x in gone if before[x].volume_mm3 > 0]
+        if drawn:  # strokes are no steps: who wanted the last one back must know what went
+            self._view.say(texts.undrawn(drawn[0]), "warning")
         self._changed(ids)
         if len(ids) == 1 and ids[0] in self.shown:
             self._choose(ids[0])
@@ -607,7 +652,7 @@ class ReviewController:
 
     def _choose(self, identity: str, level: str = "") -> None:
         before, item = self.current, self._item(identity)
-        self._current = item.id if item is not None else ""
+        self._current, self._seen = item.id if item is not None else "", item
         self._level = item.level if item is not None else level
         if self.picture != "ct" and (item is None or before is None or item.level != before.level):
             self.show_picture("ct")

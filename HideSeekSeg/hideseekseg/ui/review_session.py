@@ -123,15 +123,21 @@ class ReviewSession:
             known = scanOf(self.results.ctNode)
         return dict(known or {})
 
-    def export(self, folder: Path, reviewer: str, overwrite: bool = False) -> tuple[Path, ...]:
+    def export(
+        self,
+        folder: Path,
+        reviewer: str,
+        overwrite: bool = False,
+        beside: Callable[[Path], None] = lambda folder: None,
+    ) -> tuple[Path, ...]:
         """Write the accepted findings and every verdict; raises InputError and NoVoxelsError.
 
-        ``overwrite`` replaces the result of another scan.
+        ``overwrite`` replaces the result of another scan.  ``beside`` as of ``export_accepted``.
         """
         results, when = self.results, datetime.datetime.now().astimezone()
         run = {**results.run, "scan": self.scan}
         files = (folder, self.review, results.patches(), results.grid, run)
-        return export_accepted(*files, reviewer, when, results.hounsfield(), overwrite)
+        return export_accepted(*files, reviewer, when, results.hounsfield(), overwrite, beside)
 
 
 _opened: dict[Any, ReviewSession] = {}  # by the node of the results

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 from ..errors import InputError
 from ..events import Cancelled, Event, Failed, Finished, Message, Progress, Started, VertebraDone
 from ..files import release_folder
-from ..findings import STOPPED, Status, VertebraFinding
+from ..findings import STOPPED, Evidence, Status, VertebraFinding
 from ..imaging.volume import Patch
 from ..model.profile import BUNDLE, read_profile
 from ..output.result_folder import read_vertebra
@@ -21,6 +21,7 @@ from ..scene.import_data import scanOf
 from ..scene.results import Results, SceneError
 from ..scene.review_storage import store
 from . import level_choices
+from .changed_levels import changes_of, exchange
 from .review_session import ReviewSession
 from .texts import _
 
@@ -82,9 +83,10 @@ class SegmentationRun:
 
     ``makeFolder`` makes an empty folder, or raises InputError: the child's files live there until
     the end.  ``earlier`` is a review of the same CT: its verdicts stay with findings of the same
-    type and place, and so do lesions that the reader drew.  A run of some levels alone (``merged``)
-    goes into the earlier results.  ``notes`` are remarks on the files that the nodes were read
-    from.
+    type and place, and so do lesions that the reader drew, under the levels that their segments
+    have now.  A run of some levels alone (``merged``) goes into the earlier results; levels that
+    segments were moved between do so once all of them are finished.  ``notes`` are remarks on the
+    files that the nodes were read from.
     """
 
     def __init__(
@@ -106,10 +108,14 @@ class SegmentationRun:
         self.merged = known and bool(choices.levels)
         self._earlier = earlier.review if known and earlier is not None else None
         self._drawn: dict[str, Patch | None] = {}  # None: added, and not drawn yet
+        self._rows = levelRows(segmentationNode, choices.corrections)
+        own = earlier.results.segmentationNode if earlier is not None and known else None
+        self._changes = changes_of(earlier, self._rows if own is segmentationNode else None)
+        self._waiting: dict[str, tuple[VertebraFinding, Evidence | None]] = {}
         if earlier is not None and self.merged:
             self.session, self.review, self._earlier = earlier, earlier.review, None
         elif earlier is not None and self._earlier is not None:
-            self.review.hold(self._earlier)
+            self.review.hold(self._earlier, self._changes.after)
             added = [item.id for item in earlier.review.items if item.missed]
             outlines = earlier.results.patches(added) if added else {}
             self._drawn = {identity: outlines.get(identity) for identity in added}
@@ -205,7 +211,12 @@ class SegmentationRun:
             text = _("{level} was finished but cannot be read: {cause}")
             self._listener.said(text.format(level=event.level, cause=error.cause))
             return
-        self.review.add_vertebra(finding, self._earlier)
+        chain = self._changes.chain(event.level) if self.merged else frozenset()
+        if chain:
+            self._waiting[event.level] = finding, evidence
+            self._exchange(event.level, chain)
+            return
+        self.review.add_vertebra(finding, self._earlier, self._changes.before(event.level))
         self._done.append(event.level)
         try:
             results = self.results
@@ -221,6 +232,33 @@ class SegmentationRun:
         self._done_at = time.monotonic()
         self._listener.vertebra(event.level)
 
+    def _exchange(self, level: str, chain: frozenset[str]) -> None:
+        """Bring a chain of levels up to date once all of them are finished, see LevelChanges."""
+        together = self._changes.together(level)
+        if self.session is None or not self._waiting.keys() >= {*together}:
+            return
+        vertebrae = [self._waiting.pop(one) for one in together]
+        try:
+            lost = exchange(self.session, self._changes, chain, vertebrae, self._rows)
+            self._done += together
+            self._sayLost(lost)
+            self._store(self.session.results)
+        except SceneError as error:
+            self.cancel(str(error))
+            return
+        self._done_at = time.monotonic()
+        self._listener.vertebra(level)
+
+    def _sayLost(self, names: Sequence[str]) -> None:
+        """Say what of the reader's could not follow its segment to another level."""
+        results = self.results
+        if not names or results is None or not results.alive:
+            return
+        text = _("Levels were corrected, and not taken along: {names}.")
+        text = text.format(names=", ".join(names))
+        results.tell(notes=[*results.run.get("notes", []), text])
+        self._listener.said(text)
+
     def _store(self, results: Results) -> None:
         """Bring the scene up to date, which may be saved now, or show other results."""
         results.apply(self.review)  # also the verdicts of an earlier review
@@ -229,9 +267,12 @@ class SegmentationRun:
     def _adoptDrawn(self, results: Results) -> None:
         """Take over the lesions that the reader added to the earlier results."""
         for identity, patch in self._drawn.items():
+            level = ""
             if self._earlier is not None:
-                self.review.adopt(self._earlier, identity)
-                results.addDrawn(self.review.item(identity), patch)
+                level = self._changes.after(self._earlier.item(identity).level)
+            if self._earlier is not None and level:
+                now = self.review.adopt(self._earlier, identity, level)
+                results.addDrawn(self.review.item(now), patch)
 
     @property
     def results(self) -> Results | None:
@@ -278,12 +319,17 @@ class SegmentationRun:
         self.running = False
         left = [level for level in self._levels() if level not in self._done]
         if self._earlier is not None:
-            self.review.hold(self._earlier)  # the reader may have gone on in it meanwhile
+            # The reader may have gone on in it meanwhile.
+            self.review.hold(self._earlier, self._changes.after)
         if self.results is not None and not self.merged:
             for level in left:
                 self._add(VertebraFinding(level, Status.NOT_ANALYSED, STOPPED))
             for name, reason in self._left_out() if not left else ():
                 self._add(VertebraFinding(name, Status.NOT_ANALYSED, reason))
+            if self._earlier is not None:
+                moved = self._changes.moved.items()
+                ended = {old: new for old, new in moved if not new or new in self._done}
+                self._sayLost(self.review.not_taken(self._earlier, ended))
             if self.results.alive:
                 self._store(self.results)
         self.discard()
@@ -306,8 +352,11 @@ class SegmentationRun:
         kept = _("No vertebra was finished.")
         if self._done:
             kept = _("Kept: {levels}.").format(levels=", ".join(self._done))
+        if self._waiting:
+            alone = _("Not kept without the other levels that were corrected: {levels}.")
+            kept = f"{kept} {alone.format(levels=', '.join(self._waiting))}"
         if isinstance(self._last, Finished):
-            return "finished", ""
+            return ("failed", kept) if self._waiting else ("finished", "")
         if isinstance(self._last, Cancelled) or self._reason or self._job.cancelled:
             return "cancelled", f"{self._reason or _('Stopped.')} {kept}"
         if isinstance(self._last, Failed):

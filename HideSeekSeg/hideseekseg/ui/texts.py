@@ -211,6 +211,18 @@ def done(review: Review) -> str:
     return _("Done: {summary}.").format(summary=review.summary())
 
 
+def outdated(levels: Sequence[str]) -> str:
+    """Return what is said of findings whose vertebrae have other levels now."""
+    text = _("Levels were changed after the run: findings of {levels} are out of date.")
+    return text.format(levels=", ".join(levels))
+
+
+def undrawn(name: str) -> str:
+    """Return what undoing did to a lesion that was drawn."""
+    text = _("“{name}” was removed with all that is drawn of it: Redo brings it back.")
+    return text.format(name=name)
+
+
 def exported(count: int, folder: str, names: str) -> str:
     """Return what was written, and where."""
     text = _("Exported {count} accepted findings to {folder}: {names}.")

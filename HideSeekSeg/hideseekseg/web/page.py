@@ -234,8 +234,7 @@ class RunView:
                 self._review.keep_removed(earlier.review, earlier.results)
             self._review.show(run.session)
         else:
-            self._review.renew()
-            self._review.begin()
+            self._review.joined()
             self._review.flushed()  # a crash loses no vertebra that is finished
 
     def said(self, text: str) -> None:
@@ -371,6 +370,9 @@ class ReviewPage:
 
     def draw_outlines(self, shown: bool) -> None:
         self._page.show(overlay=shown)
+
+    def draw_outdated(self, levels: Sequence[str], again: Sequence[str]) -> None:
+        self._page.show(outdated=list(levels), again=list(again))
 
     def draw_put_back(self, offered: bool) -> None:
         self._page.show(put_back=offered)

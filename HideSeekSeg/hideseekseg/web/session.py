@@ -92,6 +92,9 @@ class Session:
         reviewing = ReviewPage(self.page, self.windows)
         self.review = reviewing.controller
         self.review.flushed = self._keep
+        self.review.level_rows = lambda node: (
+            self.patient.rows() if node is self.patient.vertebrae else None
+        )
         self.windows.pointed = self._pointed
         self.windows.brush = self._stroke
         self.running = RunView(self.page, self.review, settings, uploads.folder.parent)
@@ -113,8 +116,6 @@ class Session:
             crosshair=True,
             brush=4,
             pointer="",
-            outdated=[],
-            again=[],
             scan="",
             reviewer="",
             saved=[],
@@ -405,7 +406,6 @@ class Session:
             self._show_patient()
             self.review.show(work)
             self._comments.show_case(name)
-            self._check_levels()
             told = [left, remark, *self.patient.notes]
             self.page.say("\n".join(filter(None, told)), "warning" if any(told) else "info")
         finally:
@@ -550,7 +550,7 @@ class Session:
         self._opened = True
         title = f"{case_name(scan)} - {TITLE}"
         self.page.show(convention=labels, saved=[], unsaved=False, trame__title=title)
-        self.page.show(outdated=[], again=[], folder=str(out), scan=case_name(scan))
+        self.page.show(folder=str(out), scan=case_name(scan))
         self._show_patient()
         self._centre()
         self._draw_surfaces()
@@ -574,7 +574,6 @@ class Session:
             self.patient.take_over(dict(work.results.run.get("levels") or {}))
             self._show_patient()
             self.review.show(work)
-            self._check_levels()
             cts = {x.results.ctNode for x in every} - {work.results.ctNode, None}
             others = sorted(ct.GetName() for ct in cts)
             if others:
@@ -591,7 +590,7 @@ class Session:
         if not self.running.on and choice in level_choices.CHOICES:
             self.patient.correct(identity, choice, kind)
             self._show_patient()
-            self._check_levels()
+            self.review.check_levels()
             self._draw_surfaces()
 
     def read_by(self, convention: str) -> None:
@@ -599,44 +598,12 @@ class Session:
             self.patient.read_by(convention)
             self.page.show(convention=convention)
             self._show_patient()
-            self._check_levels()
+            self.review.check_levels()
             self._draw_surfaces()
 
-    def _check_levels(self) -> None:
-        """Flag findings of vertebrae whose level was changed after the run."""
-        work = self.review.session
-        if work is None or not work.alive:
-            return
-        ran = work.results.run.get("levels")
-        flagged, again = level_choices.changed_since(ran or {}, self.patient.rows())
-        if ran is None:  # a scene of version 0.1 does not say
-            flagged, again = frozenset(), ()
-        flagged &= work.review.vertebrae.keys()
-        if work.review.set_outdated(flagged):
-            self.review.renew()
-            self.review.flush()
-        self.page.show(outdated=level_choices.in_order(flagged), again=list(again))
-
-    def _took_over(self) -> None:
-        """Take over the levels of a run of some vertebrae that is over."""
-        run = self.running.run
-        work = run.session if run is not None else None  # others may be shown meanwhile
-        if work is not None and run is not None and run.choices.levels and work.alive:
-            rows = self.patient.rows()
-            ran = dict(work.results.run.get("levels", {}))
-            flagged, again = level_choices.changed_since(ran, rows)
-            left = {level for level in again if level not in run.done}
-            for row in rows:
-                now = level_choices.as_read(row)
-                if not {ran.get(row.segmentID, "").partition(" ")[0], row.level} & left:
-                    ran[row.segmentID] = now
-            for level in flagged - set(again):
-                work.review.remove_level(level)
-                work.results.removeLevel(level)
-            work.results.tell(levels=ran)
-            self.review.renew()
+    def _ran(self) -> None:
         self._show_patient()
-        self._check_levels()
+        self.review.check_levels()
 
     def _show_patient(self) -> None:
         rows = self.patient.rows()
@@ -729,8 +696,7 @@ class Session:
         identity, results = item.id, work.results
 
         def draw(patch: Patch | None, last: bool) -> None:
-            if patch is not None:
-                results.draw(identity, patch, last)
+            results.draw(identity, patch, last)
             if last:
                 self.review.take_over_outlines()
 
@@ -758,7 +724,7 @@ class Session:
         self.page.show(running=True, fraction=0.0, progress="Preparing…", saved=[])
         await asyncio.sleep(0.05)  # the page shows that, before the files are written
         try:
-            self.running.start(self.patient, self._took_over, levels)
+            self.running.start(self.patient, self._ran, levels)
         except UserError:
             self.page.show(running=False)
             raise

@@ -43,28 +43,34 @@ def save_all(
 ) -> tuple[Path, ...]:
     """Write accepted findings (.seg.nrrd, CSV, JSON) and the scene; return their paths.
 
-    ``overwrite`` replaces the result of another scan.  Raises InputError and NoVoxelsError as
-    ``export_accepted``.
+    All of them are new, or none is.  ``overwrite`` replaces the result of another scan.  Raises
+    InputError and NoVoxelsError as ``export_accepted``.
     """
-    files = work.export(folder, reviewer, overwrite)
-    return (*files, save_scene(folder / SCENE))
+    files = work.export(folder, reviewer, overwrite, lambda part: _pack(part / SCENE))
+    return (*files, folder / SCENE)
 
 
 def save_scene(path: Path) -> Path:
-    """Write the scene as Slicer packs it, complete from the moment it has its name.
+    """Write the scene as Slicer packs it, complete from the moment it has its name."""
+    with together(path.parent) as part:
+        _pack(part / path.name)
+    return path
 
-    Slicer names what is inside by the file, so that it is written under its own name elsewhere.
+
+def _pack(path: Path) -> None:
+    """Write the scene under its own name, by which Slicer names what is inside, and stay elsewhere.
+
+    Raises InputError where it cannot be written.
     """
     scene = slicer.mrmlScene
     before: tuple[Any, Any] = scene.GetURL(), scene.GetRootDirectory()
-    with together(path.parent) as part, captured():
+    with captured():
         try:
-            if not scene.WriteToMRB(str(part / path.name)):
+            if not scene.WriteToMRB(str(path)):
                 raise InputError(path, "cannot be written: Slicer could not pack the scene")
         finally:
             scene.SetURL(before[0] or "")
             scene.SetRootDirectory(before[1] or "")
-    return path
 
 
 if sys.platform == "linux" and not os.environ.get("DISPLAY"):

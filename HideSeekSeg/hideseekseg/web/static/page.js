@@ -126,12 +126,22 @@
   }
   // What is typed as a comment is of the finding and the review that the page showed when it was
   // begun: another tab may choose another finding meanwhile, or open another case.
-  let draft = null;
-  function commit() {
+  let draft = null, resting = 0;
+  function commit(elsewhere = false) {
+    clearTimeout(resting);
     if (!draft) return;
-    const { text, id, opened } = draft;
+    const { text, id, opened, sent } = draft;
     draft = null;
-    act("comment", text, id, opened);
+    if (elsewhere || text !== sent) act("comment", text, id, opened);
+  }
+  // What is typed is sent as soon as its reader rests, or the page is hidden or closed: it may never
+  // be entered.
+  function keep() {
+    clearTimeout(resting);
+    if (!draft || !draft.id || draft.text === draft.sent) return false;
+    draft.sent = draft.text;
+    act("comment", draft.text, draft.id, draft.opened);
+    return true;
   }
   // The number of the review in which the field was entered, until it is left.  Nothing can be typed
   // in it while another scan is read, nor in another review before it was left.
@@ -139,7 +149,7 @@
   const shut = () => state("loading") || (entered !== null && entered !== state("opened"));
   function guard() {
     const closed = shut(), field = $("comment"), elsewhere = entered !== null && entered !== state("opened");
-    if (draft && (closed || draft.opened !== state("opened"))) commit();
+    if (draft && (closed || draft.opened !== state("opened"))) commit(true);
     if (!field) return;
     if (elsewhere && typedIn === field) typedIn = null;
     if (elsewhere && document.activeElement !== field && !document.querySelector("dialog[open]")) {
@@ -155,6 +165,8 @@
       return;
     }
     draft = { id: state("current"), opened: state("opened"), ...draft, text: field.value };
+    clearTimeout(resting);
+    resting = setTimeout(keep, 1000);
   }
   // Bring a row into sight in its list alone: on a small screen the views stay where they are.
   function bring(row) {
@@ -345,8 +357,11 @@
   // The session goes on without its page, and saves automatically: but who closes the last tab may
   // not know that.
   window.addEventListener("beforeunload", (event) => {
-    if (state("unsaved")) event.preventDefault();
+    const typed = keep(); // on its way while the reader is asked
+    if (typed || state("unsaved")) event.preventDefault();
   });
+  window.addEventListener("pagehide", keep);
+  document.addEventListener("visibilitychange", () => document.hidden && keep());
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || !(event.target.closest && event.target.closest("dialog"))) return;
     if (event.target.id === "save-folder" || event.target.id === "reviewer") save();
