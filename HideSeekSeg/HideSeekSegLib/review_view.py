@@ -276,13 +276,11 @@ class ReviewPanel:
         self._ui.overlayButton.setChecked(shown)
 
     def draw_outdated(self, levels: Sequence[str], again: Sequence[str]) -> None:
-        said = outdated(levels) if levels else ""
-        if said != self._outdated:
-            if (
-                said or self._messages.text == self._outdated
-            ):  # else the message is of something else
-                self._messages.show(said, "warning")
-            self._outdated = said
+        said, before = outdated(levels) if levels else "", self._outdated
+        # What is no longer so is taken away, but no message about something else.
+        if said != before and (said or self._messages.text == before):
+            self._messages.show(said, "warning")
+        self._outdated = said
 
     def draw_put_back(self, offered: bool) -> None:
         self._ui.putBackButton.setVisible(offered)

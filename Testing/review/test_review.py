@@ -612,16 +612,6 @@ def test_verdicts_stay_with_the_same_lesion_of_a_second_run(review: Review) -> N
     assert not review.can_undo
 
 
-def test_a_level_that_goes_leaves_what_the_reader_added(review: Review) -> None:
-    review.judge("T10-lytic-1", "accepted")
-    added = review.add_missed("T10", "lytic")
-    review.remove_level("T10")
-    assert [x.id for x in review.items if x.level == "T10"] == [added]
-    assert "T10" not in review.vertebrae
-    assert review.undo() == (added,)
-    assert review.undo() is None
-
-
 def second_run(earlier: Review, *findings: VertebraFinding) -> Review:
     """A run of the same scan that has these vertebrae by now."""
     review = Review(0.5)

@@ -317,13 +317,6 @@ class Review:
         self._refresh()
         return self._vertebrae != before
 
-    def remove_level(self, level: str) -> None:
-        """Forget what the run said of a level; lesions that the reader added there stay."""
-        for lesion in self._found_in(level):
-            self._forget(lesion.id)
-        self._vertebrae.pop(level, None)
-        self._refresh()
-
     def measure(self, identity: str, measured: Item) -> None:
         """Take over size, place and HU of a lesion whose outline was drawn: facts, not steps."""
         names = ("volume_mm3", "centroid_lps", "box_lps", "diameter_mm", "mean_hu")

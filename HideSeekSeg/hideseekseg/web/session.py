@@ -602,6 +602,7 @@ class Session:
             self._draw_surfaces()
 
     def _ran(self) -> None:
+        """Show what a run that is over has brought up to date."""
         self._show_patient()
         self.review.check_levels()
 
