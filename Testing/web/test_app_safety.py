@@ -495,14 +495,13 @@ def test_early_cancel_of_a_second_run_leaves_the_first_review(opened: Opened) ->
 
 @pytest.mark.slow
 def test_run_after_a_stopped_one_has_all_verdicts(
-    box_files: tuple[Path, Path], slow_weights: Path, tmp_path: Path
+    opened: Opened, box_files: tuple[Path, Path], slow_weights: Path, tmp_path: Path
 ) -> None:
     """Also those of vertebrae that the stopped one did not reach."""
-    app.need_all()
     words = [*map(str, box_files), "--labels", "totalsegmentator", "--weights", str(slow_weights)]
     words += ["--out", str(tmp_path), "--threshold", "0"]
-    with app.browser() as browser, app.serve(*words) as served:
-        tab = open_tab(browser, served.url)
+    with app.serve(*words) as served:
+        tab = open_tab(opened.browser, served.url)
         tab.page.click("#segment")
         tab.until_state("running", True)
         tab.until_state("running", False)
@@ -528,6 +527,7 @@ def test_run_after_a_stopped_one_has_all_verdicts(
         assert judged == {("T11", "✓ accepted"), ("L1", "✓ accepted"), ("T12", "✗ rejected")}
         assert "kept for" not in tab.text("#summary")
         assert tab.complaints == []
+        tab.page.context.close()
 
 
 @pytest.mark.slow
