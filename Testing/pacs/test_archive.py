@@ -25,8 +25,10 @@ import numpy as np
 import pytest
 
 from hideseekseg.cli.main import main
+from hideseekseg.errors import ArchiveError
 from hideseekseg.imaging.reading import read_ct, read_segmentation
 from hideseekseg.imaging.volume import Grid, Volume
+from hideseekseg.pacs.archive import open_archive, read_config
 
 pydicom: Any = pytest.importorskip("pydicom", reason="pydicom is not installed")
 hd: Any = pytest.importorskip("highdicom", reason="highdicom is not installed")
@@ -259,6 +261,7 @@ class Peer:
         self.after = 10**6
         self.asked: list[list[str]] = []
         self.stored: list[Any] = []
+        self.refuses = 0  # the status that it answers each C-STORE with
         self.port = free_port()
         self._released = threading.Event()
         self._tls = tls
@@ -327,13 +330,15 @@ class Peer:
 
     def _store(self, event: Any) -> int:
         self.stored.append(event.dataset)
-        return 0
+        return self.refuses
 
 
 class Web:
     """An HTTP server that answers as it is told, and notes what it was asked."""
 
-    def __init__(self, status: int, body: bytes = b"[]", tls: Any = None, **headers: str) -> None:
+    def __init__(
+        self, status: int, body: bytes = b"[]", tls: Any = None, post: int = 405, **headers: str
+    ) -> None:
         self.seen: list[tuple[str, str]] = []
         own = self
 
@@ -345,6 +350,12 @@ class Web:
                     self.send_header(name.replace("_", "-"), value)
                 self.end_headers()
                 self.wfile.write(body)
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                self.send_response(post)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
 
             def log_message(self, *words: object) -> None:
                 pass
@@ -517,6 +528,31 @@ def test_what_cannot_be_right_to_send_is_not_sent(
         line = refusal(capsys, "send", peer.config(tmp_path), run_once)
         assert f"contains no study {JAPANESE}" in line
         assert peer.stored == []
+
+
+def test_an_object_whose_confirmation_was_lost_counts_as_stored(
+    studies: dict[str, Path], tmp_path: Path
+) -> None:
+    """The archive has it, and refuses it as a duplicate: so it would for ever."""
+    files = sorted((studies[JAPANESE] / "ct").glob("*.dcm"))
+    with Peer(files[:2]) as peer:
+        peer.refuses = 0x0111
+        read = read_config(peer.config(tmp_path))
+        archive = open_archive(read)
+        archive.store(pydicom.dcmread(files[0]))
+        with pytest.raises(ArchiveError, match="0x0111"):
+            archive.store(pydicom.dcmread(files[2]))
+        archive.stop()
+    there = pydicom.dcmread(files[0])
+    listed = [{"00080018": {"vr": "UI", "Value": [str(there.SOPInstanceUID)]}}]
+    with Web(
+        200, json.dumps(listed).encode(), post=409, Content_Type="application/dicom+json"
+    ) as web:
+        archive = open_archive(read_config(write_config(tmp_path, {"url": web.url})))
+        archive.store(there)
+        with pytest.raises(ArchiveError, match="409"):
+            archive.store(pydicom.dcmread(files[2]))
+        archive.stop()
 
 
 def test_nothing_is_sent_twice_until_the_result_changes(

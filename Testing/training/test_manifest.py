@@ -453,6 +453,28 @@ def test_a_manifest_is_the_same_from_wherever_it_is_read(
     assert read == [0] * 12, "every shard is kept"
 
 
+def test_a_shard_follows_the_data_beside_a_header_and_goes_with_its_mask(ward: Ward) -> None:
+    """The voxels of an MHD lie in a file of their own, which the table does not name."""
+    path, out = full_table(ward), ward.folder / "out"
+    image = sitk.ReadImage(str(ward.folder / "other.nii.gz"))
+    sitk.WriteImage(image, str(ward.folder / "other.mhd"))
+    path.write_text(path.read_text("utf-8").replace("other.nii.gz", "other.mhd"), "utf-8")
+
+    def changed() -> dict[str, bool]:
+        before = {x.name: x.read_bytes() for x in out.glob("*.npz")}
+        write_shards(read_manifest(path), COMPACT_GEOMETRY, out, silent)
+        after = {x.name: x.read_bytes() for x in out.glob("*.npz")}
+        return {name: after.get(name) != content for name, content in before.items()}
+
+    assert changed() == {} and sorted(changed().values()) == [False, False]
+    sitk.WriteImage(image + 1, str(ward.folder / "other.mhd"))
+    assert sorted(changed().values()) == [False, True]
+    mask = sitk.ReadImage(str(ward.folder / "bodies.nii.gz"))
+    sitk.WriteImage(mask * 0, str(ward.folder / "bodies.nii.gz"))
+    changed()
+    assert not list(out.glob("*.npz")), "nothing of what was there is left to learn from"
+
+
 def test_shards_of_another_manifest_are_not_mixed_in(ward: Ward) -> None:
     out = ward.folder / "out"
     write_shards(read_manifest(full_table(ward)), COMPACT_GEOMETRY, out, silent)

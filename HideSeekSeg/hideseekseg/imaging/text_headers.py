@@ -114,6 +114,20 @@ def check_text_header(path: Path) -> tuple[str, ...]:
     return notes
 
 
+def data_files(path: Path) -> list[Path]:
+    """Return the files beside a text header that hold its values, none where it holds them itself.
+
+    None, either, where the header is damaged: who reads it will say so.
+    """
+    check = _check_nrrd if path.name.lower().endswith(NRRD_SUFFIXES) else _check_meta
+    try:
+        with open_regular(path) as stream:
+            _, content = check(stream.read(MAX_HEADER))
+    except (HeaderError, OSError):
+        return []
+    return [path.parent / name for name in content.files]
+
+
 def _check_content(path: Path, content: _Content) -> None:
     """Refuse a file with less than its header promises; packed data have an upper bound only."""
     for name in content.files:

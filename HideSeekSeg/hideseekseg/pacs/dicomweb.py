@@ -92,21 +92,29 @@ class DicomWebArchive:
 
     def store(self, dataset: Any) -> None:
         """Store an object, as the protocol says."""
-        answer = self._ask(lambda: self._client.store_instances([dataset]))
+        try:
+            answer = self._ask(lambda: self._client.store_instances([dataset]))
+        except ArchiveError as error:
+            if error.cause == REFUSALS[409] and self._holds(dataset):
+                return
+            raise
         uid = str(dataset.SOPInstanceUID)
+        stored = [
+            str(x.get("ReferencedSOPInstanceUID")) for x in answer.get("ReferencedSOPSequence", [])
+        ]
         failed = answer.get("FailedSOPSequence")
+        # An object that was stored before, whose confirmation was lost, is refused as a duplicate.
+        if (uid in stored and not failed) or self._holds(dataset):
+            return
         if failed:
             reason = failed[0].get("FailureReason")
             code = "no reason given" if reason is None else f"reason 0x{int(reason):04X}"
             raise ArchiveError(self.address, f"refused to store {uid}: {code}")
-        stored = [
-            str(x.get("ReferencedSOPInstanceUID")) for x in answer.get("ReferencedSOPSequence", [])
-        ]
-        if uid in stored:
-            return
+        raise ArchiveError(self.address, f"does not confirm that it stored {uid}")
+
+    def _holds(self, dataset: Any) -> bool:
         there = self.instances(str(dataset.StudyInstanceUID), str(dataset.SeriesInstanceUID))
-        if uid not in there:
-            raise ArchiveError(self.address, f"does not confirm that it stored {uid}")
+        return str(dataset.SOPInstanceUID) in there
 
     def stop(self) -> None:
         """Let go of the connection, and try nothing again."""

@@ -42,6 +42,7 @@ SYNTAXES = (
     *("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"),
 )
 BATCH = 100  # instances that one request names
+DUPLICATE = 0x0111  # the status "duplicate SOP instance"
 NOT_ASKED_FOR = 0xA900  # the status "data set does not match SOP class", for what is refused
 STATUSES = {
     0x0122: "does not know this kind of object (0x0122)",
@@ -107,8 +108,13 @@ class DimseArchive:
         code = status.get("Status")
         if code is None:
             raise ArchiveError(self.address, "cut the association before it confirmed the storage")
+        uid = str(dataset.SOPInstanceUID)
+        if code == DUPLICATE:  # stored before, and its confirmation was lost
+            series = str(dataset.StudyInstanceUID), str(dataset.SeriesInstanceUID)
+            if uid in self.instances(*series):
+                return
         if code and code >> 12 != 0xB:
-            raise self._refusal(code, f"refused to store {dataset.SOPInstanceUID}")
+            raise self._refusal(code, f"refused to store {uid}")
 
     def stop(self) -> None:
         """Abort what is under way."""

@@ -28,6 +28,7 @@ from ..errors import InputError, NotCTError
 from ..files import atomic, make_folder, open_regular, read_arrays, read_text
 from ..imaging.reading import read_ct, read_segmentation
 from ..imaging.segmentation import Segmentation
+from ..imaging.text_headers import data_files, is_text_header
 from ..imaging.volume import Volume
 from ..model.profile import Geometry
 from ..plain_data import counted
@@ -390,6 +391,8 @@ def make_shard(shard: Path, rows: Sequence[ManifestRow], geometry: Geometry) -> 
         with atomic(shard) as temporary:
             columns = {**_columns(kept), SOURCES: np.array(_content_hash(rows))}
             np.savez(temporary, **columns)  # type: ignore[arg-type]
+    elif outcomes:  # of what the files held before nothing is to be learned
+        shard.unlink(missing_ok=True)
     return outcomes
 
 
@@ -429,8 +432,10 @@ def _content_hash(rows: Sequence[ManifestRow]) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    """Return the files of an image or a mask, in order."""
-    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    """Return the files of an image or a mask, in order: also those that a text header names."""
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    return [path, *(data_files(path) if is_text_header(path) else ())]
 
 
 def _content_of(file: Path, begun: Any = None) -> Any:
