@@ -607,7 +607,8 @@ def test_vertebrae_that_change_places_are_run_together(opened: Opened, tmp_path:
         tab.until(
             "([n, level]) => window.trame.state.get('levels')[n].choice === level", row, level
         )
-    assert tab.text("#again") == "Run T12, L1, L2 again"
+    again = "Run T12, L1, L2 again"
+    tab.until("([text]) => document.querySelector('#again').innerText === text", again)
     tab.page.click("#again")
     tab.until("() => window.trame.state.get('fraction') > 0.4")
     tab.page.click("#cancel")
