@@ -97,7 +97,11 @@ class Tab:
         self.until(script, count)
 
     def choose(self, level: str, kind: str) -> None:
-        """Click the best finding of a type in a vertebra."""
+        """Click the best finding of a type in a vertebra, once the list has it."""
+        there = "(row, [level, kind]) => row.cells[0].innerText.trim() === level &&"
+        there = f"{there} row.cells[1].innerText.trim() === kind"
+        every = "[...document.querySelectorAll('#candidates tbody tr')]"
+        self.until(f"wanted => {every}.some(row => ({there})(row, wanted))", level, kind)
         row = next(n for n, cells in enumerate(self.rows()) if cells[:2] == [level, kind])
         self.page.locator("#candidates tbody tr").nth(row).click()
         script = "([name]) => document.querySelector('#detail').innerText.startsWith(name)"
