@@ -577,7 +577,11 @@ def test_findings_are_out_of_date_after_a_changed_level(opened: Opened, tmp_path
 
 @pytest.mark.slow
 def test_vertebrae_that_change_places_are_run_together(opened: Opened, tmp_path: Path) -> None:
-    """What was said and drawn goes with each; stopped before the last, all stays as it was."""
+    """What was said and drawn goes with each.
+
+    That nothing changes where one of them is missing, as after a stop, is a test of the panel,
+    which can tell a run when to go on.
+    """
     tab, drawn = opened.tab, "() => document.querySelectorAll('#candidates tr.accepted').length"
     tab.page.click("#segment")
     tab.page.wait_for_selector("#cancel", timeout=PATIENCE)
@@ -599,7 +603,6 @@ def test_vertebrae_that_change_places_are_run_together(opened: Opened, tmp_path:
     tab.until(f"() => Number(({size})()) > 0")
     volume = tab.page.evaluate(size)
     tab.page.click("[data-tool=crosshair]")
-    before = tab.rows()
     tab.page.click(".levels summary")
     levels = tab.page.locator("#levels tr")
     for row, level in ((0, "L2"), (1, "L1"), (2, "T12")):
@@ -609,17 +612,13 @@ def test_vertebrae_that_change_places_are_run_together(opened: Opened, tmp_path:
         )
     again = "Run T12, L1, L2 again"
     tab.until("([text]) => document.querySelector('#again').innerText === text", again)
-    tab.page.click("#again")
-    tab.until("() => window.trame.state.get('fraction') > 0.4")
-    tab.page.click("#cancel")
-    tab.page.wait_for_selector("#segment:not([disabled])", timeout=PATIENCE)
-    assert "Not kept without the other levels that were corrected: T12" in tab.text("#message span")
-    assert tab.rows() == before
     assert "findings of T10, T12, L1 are out of date" in tab.text("#outdated")
     tab.page.click("#again")
     tab.page.wait_for_selector("#cancel", timeout=PATIENCE)
     tab.page.wait_for_selector("#segment:not([disabled])", timeout=PATIENCE)
     tab.page.wait_for_selector("#outdated", state="detached", timeout=PATIENCE)
+    drawn_rows = "document.querySelectorAll('#candidates tbody tr').length"
+    tab.until(f"() => {drawn_rows} === window.trame.state.get('shown').length")
     rows = tab.rows()
     assert {cells[0] for cells in rows} <= {"T12", "L1", "L2"}
     said = [[*cells[:2], cells[5][2:]] for cells in rows if cells[5] != "to review"]
