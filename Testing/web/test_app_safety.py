@@ -393,6 +393,7 @@ Blob.prototype.arrayBuffer = async function () {
   return content;
 };
 """
+TWO_ACCEPTED = "() => document.querySelectorAll('#candidates tr.accepted').length === 2"
 REJECTED = "([n]) => document.querySelectorAll('#candidates tr.rejected').length === n"
 
 
@@ -509,6 +510,7 @@ def test_run_after_a_stopped_one_has_all_verdicts(
             tab.choose(level, "lytic")
             tab.press(key)
         tab.until(REJECTED, 1)
+        tab.until(TWO_ACCEPTED)
         tab.page.click("#segment")
         tab.page.click("#answer-yes")
         tab.until("() => (window.trame.state.get('summary') || '').startsWith('1 vertebra,')")
@@ -523,6 +525,7 @@ def test_run_after_a_stopped_one_has_all_verdicts(
         tab.until_state("running", True)
         tab.until_state("running", False)
         tab.until(REJECTED, 1)
+        tab.until(TWO_ACCEPTED)
         judged = {(row[0], row[5]) for row in tab.rows() if row[5] != "to review"}
         assert judged == {("T11", "✓ accepted"), ("L1", "✓ accepted"), ("T12", "✗ rejected")}
         assert "kept for" not in tab.text("#summary")
