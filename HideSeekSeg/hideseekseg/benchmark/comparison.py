@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from ..attribution import encode
 from ..errors import InputError
@@ -428,8 +427,7 @@ def _of_vertebra(subject: BenchmarkCase, model: Model, auditor: Model) -> dict[s
     }
     figures["change beside the lesions (x)"] = _beside(subject, seen)
     crossed = _crossed(subject)
-    beside = subject.case.reference
-    reference = None if beside is None else beside[torch.from_numpy(crossed)]
+    reference = subject.case.reference_of(crossed)
     pictures = {"image": subject.case.x, "edit": seen.healthy.edited, "twin": subject.twin}
     for judge, weights in (("own classifier", model), ("auditor", auditor)):
         for what, images in pictures.items():

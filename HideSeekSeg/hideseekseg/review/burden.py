@@ -235,31 +235,37 @@ def match_lesions(
     for _, n, m in sorted(pairs):
         if n not in known and m not in known.values():
             known[n] = m
-    groups = {n: ([n], [m]) for n, m in known.items()}
     holders = {m: n for n, m in known.items()}
-    lone_before = [m for m in range(len(before)) if m not in holders]
-    lone_now = [n for n in range(len(now)) if n not in known]
-    for m in list(lone_before):
-        around = [(_apart(now[n], before[m]), n) for n in known if _covers(now[n], before[m])]
-        if around:
-            groups[min(around)[1]][1].append(m)
-            lone_before.remove(m)
-    for n in list(lone_now):
-        around = [(_apart(before[m], now[n]), m) for m in holders if _covers(before[m], now[n])]
-        if around:
-            groups[holders[min(around)[1]]][0].append(n)
-            lone_now.remove(n)
-    of_now = {min(own): (sorted(own), sorted(old)) for own, old in groups.values()}
-    of_now |= {n: ([n], []) for n in lone_now}
+    groups = {n: ([n], [m]) for n, m in known.items()}
+    gone: list[int] = []
+    for m in [m for m in range(len(before)) if m not in holders]:
+        around = _around(before[m], known, now)
+        side = gone if around is None else groups[around][1]
+        side.append(m)
+    for n in [n for n in range(len(now)) if n not in known]:
+        around = _around(now[n], holders, before)
+        if around is None:
+            groups[n] = [n], []
+        else:
+            groups[holders[around]][0].append(n)
     changes = [
-        LesionChange(tuple(now[n].lesion for n in own), tuple(before[m].lesion for m in old))
-        for _, (own, old) in sorted(of_now.items())
+        LesionChange(
+            tuple(now[n].lesion for n in sorted(new)), tuple(before[m].lesion for m in sorted(old))
+        )
+        for new, old in sorted(groups.values(), key=lambda group: min(group[0]))
     ]
-    return [*changes, *(LesionChange((), (before[m].lesion,)) for m in lone_before)]
+    return [*changes, *(LesionChange((), (before[m].lesion,)) for m in gone)]
+
+
+def _around(
+    one: LocatedLesion, matched: Iterable[int], lesions: Sequence[LocatedLesion]
+) -> int | None:
+    """Return which of the matched lesions has another's middle in its extent: the nearest."""
+    apart = [(_apart(one, lesions[x]), x) for x in matched if _covers(lesions[x], one)]
+    return min(apart)[1] if apart else None
 
 
 def _covers(larger: LocatedLesion, other: LocatedLesion) -> bool:
-    """Return whether the middle of another lesion lies within the extent of this one."""
     radius = (larger.lesion.diameter_mm or 0.0) / 2
     return larger.lesion.level == other.lesion.level and _apart(larger, other) <= radius
 

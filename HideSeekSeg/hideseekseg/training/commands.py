@@ -218,8 +218,7 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
     with open_team(job.device) as team:
         if team.is_main:
             make_folder(job.out)
-            own: dict[str, object] = {"central_slices": job.central_slices}
-            own["context"] = job.context
+            own: dict[str, object] = dict(central_slices=job.central_slices, context=job.context)
             if settings.patience is not None and validation is not None:
                 own["validation"] = validation.content
             without = sorted(job.without)

@@ -195,6 +195,12 @@ class Case:
     group: str = ""
     spacing: tuple[float, float, float] | None = None
 
+    def reference_of(
+        self, rows: npt.NDArray[np.intp] | npt.NDArray[np.bool_] | Sequence[int]
+    ) -> torch.Tensor | None:
+        """Return ``reference`` for some of the slices, each perhaps several times."""
+        return None if self.reference is None else self.reference[torch.as_tensor(rows)]
+
     def lesions(self, kind: LesionType) -> list[Mask]:
         """Return the true lesions (S, P, I) of a type that are large enough to ask for."""
         return true_lesions(self.truth[kind])

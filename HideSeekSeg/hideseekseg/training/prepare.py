@@ -65,10 +65,16 @@ class ManifestRow:
         mask = None if self.level else self.mask.resolve()
         return self.image.resolve(), mask, self.level
 
+    @property
+    def labels_file(self) -> Path | None:
+        """Return the JSON file of labels that stands for a convention, where one does."""
+        is_file = self.convention.lower().endswith(".json")
+        return Path(self.convention) if is_file else None
+
     def resolved(self) -> ManifestRow:
         """Return the row with the same paths from wherever it is read, and no line."""
-        is_file = self.convention.lower().endswith(".json")
-        convention = str(Path(self.convention).resolve()) if is_file else self.convention
+        file = self.labels_file
+        convention = self.convention if file is None else str(file.resolve())
         image, mask = self.image.resolve(), self.mask.resolve()
         return replace(self, line=0, image=image, mask=mask, convention=convention)
 
@@ -421,8 +427,7 @@ def _content_hash(rows: Sequence[ManifestRow]) -> str:
     """
     digest = sha256()
     paths = {path.absolute(): path for row in rows for path in (row.image, row.mask)}
-    named = (row.convention for row in rows if row.convention.lower().endswith(".json"))
-    paths |= {Path(name).absolute(): Path(name) for name in named}
+    paths |= {file.absolute(): file for row in rows if (file := row.labels_file) is not None}
     for _, path in sorted(paths.items()):
         for file in _files(path):
             digest.update(f"\n{path.name}/{file.name}\n".encode())

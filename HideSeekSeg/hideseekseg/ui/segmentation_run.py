@@ -266,11 +266,11 @@ class SegmentationRun:
 
     def _adoptDrawn(self, results: Results) -> None:
         """Take over the lesions that the reader added to the earlier results."""
+        if self._earlier is None:
+            return
         for identity, patch in self._drawn.items():
-            level = ""
-            if self._earlier is not None:
-                level = self._changes.after(self._earlier.item(identity).level)
-            if self._earlier is not None and level:
+            level = self._changes.after(self._earlier.item(identity).level)
+            if level:
                 now = self.review.adopt(self._earlier, identity, level)
                 results.addDrawn(self.review.item(now), patch)
 

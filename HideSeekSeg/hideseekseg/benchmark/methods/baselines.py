@@ -122,8 +122,7 @@ class OtsuHiding:
         none = np.zeros(case.body.shape[1:], bool)
         shown = [(part.slice, part.mask) for part in parts] + [(index, none) for index in slices]
         images = [_filled(case, index, changed[index], keep) for index, keep in shown]
-        whose = [index for index, _ in shown]
-        reference = None if case.reference is None else case.reference[whose]
+        reference = case.reference_of([index for index, _ in shown])
         revealed = encode(torch.stack(images), self.model, reference=reference).p.numpy()
         hidden: Mapping[int, float] = dict(zip(slices, revealed[len(parts) :].tolist()))
         least = self.model.profile.decision.least_span
@@ -207,8 +206,7 @@ def _draw(model: Model, network: Logit, name: str, subject: BenchmarkCase) -> Se
     smooth = ndimage.gaussian_filter(subject.hu, (0, 1, 1))
     darker = smooth < np.median(smooth[case.body])
     variants = []
-    reference = None if case.reference is None else case.reference[ill]
-    drawn = activations(network, name, case.x[ill], reference) if len(ill) else []
+    drawn = activations(network, name, case.x[ill], case.reference_of(ill)) if len(ill) else []
     for level in network.encoder.levels:
         heat: Field = np.zeros(case.body.shape, np.float32)
         if len(ill):
