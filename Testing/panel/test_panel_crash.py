@@ -415,6 +415,29 @@ def test_an_outline_that_is_gone_does_not_come_back(
         assert autosave.read_outlines(copy) == {}
 
 
+def test_a_candidate_that_was_erased_stays_so_after_a_crash(desktop: Desktop, state: Path) -> None:
+    from hideseekseg.imaging.volume import Patch
+    from hideseekseg.scene.results import Results
+    from hideseekseg.ui import autosave
+
+    with open_panel(desktop) as opened:
+        ct = add_scan(opened)
+        results, review = begin_run(opened, ct), opened.panel.review
+        results.draw(EDITED, Patch(np.zeros((1, 1, 1), bool), (0, 0, 0)))
+        review.take_over_outlines()
+        assert EDITED not in results.patches()
+        [copy] = state.iterdir()
+        new = Results.create(ct, None, RUN)
+        again = autosave.restored(autosave.read(copy), ct, None, new)
+        assert EDITED not in new.patches() and new.corrected([EDITED.split("-")[0]]) == {
+            EDITED: None
+        }
+        assert again.review.item(EDITED).volume_mm3 == 0
+        results.draw(EDITED, ball(GRID, body_centre(3), 3.0))
+        review.take_over_outlines()
+        assert autosave.read_outlines(copy)[EDITED].array.any(), "drawn again"
+
+
 def test_a_copy_that_cannot_be_written_is_said_once(desktop: Desktop, state: Path) -> None:
     state.parent.mkdir(parents=True)
     state.write_text("no folder")

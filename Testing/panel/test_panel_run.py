@@ -29,6 +29,7 @@ from hideseekseg.events import Cancelled, Failed, Finished, Started, VertebraDon
 from hideseekseg.findings import Candidate, LesionType, Status, VertebraFinding
 from hideseekseg.imaging.volume import Patch, Volume
 from hideseekseg.output.result_folder import write_vertebra
+from hideseekseg.scene.results import Results
 
 Spine = tuple[Volume, Volume]
 posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no signals")
@@ -453,11 +454,67 @@ def test_one_vertebra_is_run_again_and_verdicts_that_still_apply_stay(
         assert opened.ui.resultsSelector.isVisibleTo(opened.widget)
 
 
+def test_corrected_outlines_stay_with_their_findings(
+    desktop: Desktop, box_spine: Spine, tmp_path: Path
+) -> None:
+    """Through a run of the vertebra and of all, under other names; so does one that was erased."""
+    grid = box_spine[0].grid
+    at = [tuple(float(v) for v in grid.lps((22, y, 32))) for y in (12, 20, 28)]
+
+    def finding(*numbers: int) -> VertebraFinding:
+        candidates = (
+            make_candidate(
+                *(f"T10-lytic-{number}", "lytic", 0.9 - 0.1 * n),
+                *(ball(grid, at[n], 3.0), grid),  # type: ignore[arg-type]
+            )
+            for n, number in enumerate(numbers)
+        )
+        return VertebraFinding("T10", Status.FINDINGS, candidates=tuple(candidates))
+
+    def voxels(review: Any) -> list[int]:
+        """From the highest score on; 0 for an outline that was erased."""
+        patches, items = review.results.patches(), review.review.items
+        return [int(patches[x.id].array.sum()) if x.id in patches else 0 for x in items]
+
+    corrected, empty = ball(grid, at[0], 2.0), Patch(np.zeros((1, 1, 1), bool), (0, 0, 0))  # type: ignore[arg-type]
+    changed_back = ball(grid, at[2], 3.0)  # type: ignore[arg-type]
+    first = run_t10(tmp_path, box_spine, "first", finding(1, 2, 3))
+    again = run_t10(tmp_path, box_spine, "again", finding(3, 1, 2))
+    with run_scripted(desktop, box_spine, first) as opened:
+        opened.wait_for_end(20)
+        review = opened.panel.review
+        whole = voxels(review)
+        opened.key("A")
+        for number, patch in ((1, corrected), (2, empty), (3, corrected), (3, changed_back)):
+            review.results.draw(f"T10-lytic-{number}", patch)
+            review.take_over_outlines()
+        wanted = [int(corrected.array.sum()), 0, whole[2]]
+        assert voxels(review) == wanted != whole
+        opened.panel._makeJob.keywords["program"] = again
+        for button in (opened.ui.rerunButton, opened.ui.segmentButton):
+            review.choose_vertebra("T10")
+            button.click()
+            opened.wait_for_end(20)
+            names = [item.id for item in review.review.items]
+            assert names == ["T10-lytic-3", "T10-lytic-1", "T10-lytic-2"]
+            assert voxels(review) == wanted
+            assert opened.rows()[0][5] == "✓ accepted"
+            sizes = [item.volume_mm3 for item in review.review.items]
+            assert sizes == pytest.approx([n * grid.voxel_mm3 for n in wanted])
+            kept = "Outlines that you had corrected were kept: T10 lytic 1, T10 lytic 2."
+            assert kept in opened.ui.quietLabel.text
+        assert len(results_in_scene()) == 2
+        # The scene remembers them: one that is opened anew takes them along as well.
+        results = Results.of(review.results.node)
+        kept = results.corrected(["T10"])
+        assert kept.keys() == {"T10-lytic-3", "T10-lytic-1"} and kept["T10-lytic-1"] is None
+
+
 @posix
 def test_runs_that_are_stopped_lose_no_verdict(
     desktop: Desktop, box_spine: Spine, tmp_path: Path
 ) -> None:
-    """Of vertebrae that were not reached, nor a lesion that was not drawn yet."""
+    """Of vertebrae that were not reached, nor an outline, nor a lesion that was not drawn yet."""
     with run_scripted(desktop, box_spine, two_in_turn(box_spine, tmp_path)) as opened:
         desktop.wait(lambda: len(opened.rows()) == 1, 20)
         (tmp_path / "go").touch()
@@ -468,6 +525,9 @@ def test_runs_that_are_stopped_lose_no_verdict(
         review.choose("T11-1")
         review.comment("soft tissue")
         opened.key("X")
+        outline = Patch(np.ones((2, 3, 4), bool), review.results.patches()["T11-1"].start)
+        review.results.draw("T11-1", outline)
+        review.take_over_outlines()
         review.choose("T10-1")
         opened.key("A")
         opened.panel.exit()
@@ -495,6 +555,7 @@ def test_runs_that_are_stopped_lose_no_verdict(
         assert "kept for" not in opened.ui.summaryLabel.text
         results = review.results
         assert results.node.GetSegmentation().GetSegment(added) is not None, "it can be drawn"
+        assert results.patches()["T11-1"].array.shape == outline.array.shape
 
 
 OUTDATED = "out of date: its level was changed after the run"
@@ -546,6 +607,8 @@ def test_what_was_said_follows_its_vertebra_to_another_level(
     drawn = control.add_missed("T12", "lytic")
     patch = Patch(np.ones((3, 4, 5), bool), (30, 20, 20))
     control.results.draw(drawn, patch)
+    corner = Patch(np.ones((2, 2, 2), bool), control.results.patches([first.id])[first.id].start)
+    control.results.draw(first.id, corner)
     control.take_over_outlines()
     control.add_missed("T12", "blastic")  # nothing is drawn of it yet
     opened.key("X")
@@ -576,6 +639,9 @@ def test_what_was_said_follows_its_vertebra_to_another_level(
     [now] = [x for x in review.items if x.missed and x.volume_mm3 > 0]
     assert now.name == "L1 lytic added 1"
     assert (control.results.patches([now.id])[now.id].array.sum()) == patch.array.sum()
+    [now] = [x for x in review.items if x.verdict == "accepted" and not x.missed]
+    assert control.results.patches([now.id])[now.id].start == corner.start
+    assert now.volume_mm3 == pytest.approx(8 * control.results.grid.voxel_mm3)
     ids = set(control.results.node.GetSegmentation().GetSegmentIDs())
     assert ids == {item.id for item in review.items}
     places = [item.box_lps for item in review.items if not item.missed]

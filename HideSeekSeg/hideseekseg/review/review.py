@@ -205,8 +205,8 @@ class Review:
 
     def add_vertebra(
         self, finding: VertebraFinding, earlier: Review | None = None, was: str | None = None
-    ) -> None:
-        """Take over a finished vertebra.
+    ) -> dict[str, str]:
+        """Take over a finished vertebra; return the earlier id of each candidate that had one.
 
         Where the level was there already, here or in an ``earlier`` review of the same scan,
         verdicts and comments stay with candidates of the same type and place, and so do those that
@@ -230,6 +230,7 @@ class Review:
         self._state.opinions |= {x: said for x, said in kept.items() if said != Assessment()}
         self._set_vertebrae([*self._vertebrae.values(), vertebra_of(finding)])
         self._refresh()
+        return same
 
     def hold(self, earlier: Review, after: Callable[[str], str] = str) -> None:
         """Keep what was said in an earlier review of vertebrae that are not analysed here yet.

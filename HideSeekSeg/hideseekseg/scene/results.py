@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,6 +106,7 @@ _DIFFERENCE = PREFIX + "Difference"
 _SOURCE = PREFIX + "Vertebrae"
 _EVIDENCE = PREFIX + "Evidence"
 _PICTURE = PREFIX + "Picture"
+_CORRECTED = PREFIX + "Corrected"
 
 
 _EMPTY = Patch(np.zeros((1, 1, 1), bool), (0, 0, 0))
@@ -372,6 +373,39 @@ class Results:
         """Return the lesions whose outlines ``recreated`` took from results that were removed."""
         return self._putBack
 
+    def noteCorrected(self, identities: Iterable[str]) -> None:
+        """Keep in the scene which candidates have outlines of the reader's own.
+
+        One that is as the run left it, where that is known, has none any more.
+        """
+        found = self._foundByRun()
+        for identity in identities:
+            segment = self.node.GetSegmentation().GetSegment(identity)
+            if segment is None or not tag(segment, PREFIX + "Score"):
+                continue
+            before = found.get(identity)
+            if before is not None and _same(patchOfSegment(segment, self._grid), before):
+                segment.RemoveTag(_CORRECTED)
+            else:
+                segment.SetTag(_CORRECTED, "yes")
+
+    def corrected(self, levels: Iterable[str]) -> dict[str, Patch | None]:
+        """Return the outlines of ``noteCorrected`` in these levels; None where all was erased.
+
+        Also of results that were removed from the scene.
+        """
+        names = [name for level in levels for name in self._segmentsOf(level)]
+        segments = {name: self.node.GetSegmentation().GetSegment(name) for name in names}
+        return {
+            name: patchOfSegment(segment, self._grid)
+            for name, segment in segments.items()
+            if tag(segment, _CORRECTED)
+        }
+
+    def _foundByRun(self) -> dict[str, Patch | None]:
+        """Return the outlines as the run left them, by candidate id, where that is known."""
+        return {c.id: c.patch for v in self._findings.values() for c in v.candidates}
+
     def recreated(self) -> Results:
         """Make new results with all findings of this run, after the first ones were removed.
 
@@ -394,7 +428,7 @@ class Results:
 
         Also those of lesions whose addition was undone: it can be redone.
         """
-        found = {c.id: c.patch for v in self._findings.values() for c in v.candidates}
+        found = self._foundByRun()
         source, segmentation = removed.node.GetSegmentation(), self.node.GetSegmentation()
         older = {x for level in removed._late for x in removed._segmentsOf(level)}
         taken = []
@@ -412,6 +446,7 @@ class Results:
             taken.append(identity)
         if taken:
             segmentation.CreateRepresentation(SURFACE)
+        self.noteCorrected(taken)
         self._putBack = frozenset(taken)
 
     def apply(self, review: Review) -> None:

@@ -36,6 +36,7 @@ from .review_session import ReviewSession, sessions
 from .texts import _, told
 
 ABOUT, REVIEW, INPUTS, VERTEBRAE, OUTLINES = "about.json", "review.json", "in", "run", "drawn"
+_ERASED = Patch(np.zeros((1, 1, 1), bool), (0, 0, 0))  # of a candidate of which all was erased
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,7 @@ class Autosave:
         self._done[level] = finding
 
     def _keep_outlines(self, work: ReviewSession) -> None:
-        """Keep outlines that differ from those of the run: drawn, or corrected."""
+        """Keep outlines that differ from those of the run: drawn, corrected, or erased."""
         now = work.results.outlineTimes()
         if self._times is None:  # taken up again: all of them are what they were
             self._times = now
@@ -231,7 +232,9 @@ class Autosave:
         if edited:
             (self.folder / OUTLINES).mkdir(exist_ok=True)
         patches = work.results.patches(edited) if edited else {}
-        for identity in (before.keys() - now.keys()) | (edited - patches.keys()):
+        empty = edited - patches.keys()
+        patches |= dict.fromkeys(empty - missed, _ERASED)
+        for identity in (before.keys() - now.keys()) | (empty & missed):
             (self.folder / OUTLINES / f"{identity}.npz").unlink(missing_ok=True)
         for identity, patch in patches.items():
             with atomic(self.folder / OUTLINES / f"{identity}.npz") as part, part.open("wb") as f:
@@ -248,9 +251,10 @@ def restored(kept: Kept, ct: Any, vertebrae: Any, results: Results | None = None
         results.addVertebra(finding, evidence)
     results.apply(kept.review)
     known = {item.id for item in kept.review.items}
-    for identity, patch in kept.outlines.items():
-        if identity in known:  # adding a lesion can be undone once it is drawn
-            results.draw(identity, patch)
+    drawn = known & kept.outlines.keys()  # adding a lesion can be undone once it is drawn
+    for identity in sorted(drawn):
+        results.draw(identity, kept.outlines[identity])
+    results.noteCorrected(drawn)
     return ReviewSession(kept.review, results)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..findings import Evidence, VertebraFinding
 from ..scene.export_inputs import LevelRow
@@ -21,20 +22,32 @@ def changes_of(work: ReviewSession | None, rows: Sequence[LevelRow] | None) -> L
     return changed_since(ran, rows)
 
 
+@dataclass(frozen=True)
+class Exchanged:
+    """What became of the reader's work, by names.
+
+    ``lost``: what could not be taken along; ``redrawn``: candidates with corrected outlines.
+    """
+
+    lost: list[str]
+    redrawn: list[str]
+
+
 def exchange(
     work: ReviewSession,
     changes: LevelChanges,
     chain: frozenset[str],
     vertebrae: Sequence[tuple[VertebraFinding, Evidence | None]],
     rows: Sequence[LevelRow],
-) -> list[str]:
+) -> Exchanged:
     """Put vertebrae that were run again in place of all that a chain of levels had.
 
-    What the reader said, and the lesions that the reader added, follow the segments to their levels
-    of now.  Returns names of those that could not.  Raises SceneError where the results were
-    removed from the scene.
+    What the reader said, outlines that the reader corrected, and the lesions that the reader added
+    follow the segments to their levels of now.  Raises SceneError where the results were removed
+    from the scene.
     """
     review, results = work.review, work.results
+    corrected = work.corrected(chain)
     added = [item for item in review.items if item.missed and item.level in chain]
     patches = results.patches([item.id for item in added])
     aside = review.set_aside(chain)
@@ -42,8 +55,9 @@ def exchange(
         results.removeLevel(level)
     for item in added:
         results.forget(item.id)
+    same: dict[str, str] = {}
     for finding, evidence in vertebrae:
-        review.add_vertebra(finding, aside, changes.before(finding.level))
+        same |= review.add_vertebra(finding, aside, changes.before(finding.level))
         results.addVertebra(finding, evidence)
     for item in added:
         level = changes.after(item.level)
@@ -56,4 +70,4 @@ def exchange(
             ran[row.segmentID] = as_read(row)
     results.tell(levels=ran)
     moved = {before: after for before, after in changes.moved.items() if before in chain}
-    return review.not_taken(aside, moved)
+    return Exchanged(review.not_taken(aside, moved), work.redraw(corrected, same))

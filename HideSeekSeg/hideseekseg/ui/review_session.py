@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import slicer.util
 
 from ..errors import SceneError
+from ..imaging.volume import Patch
 from ..output.review_export import export_accepted, measured_item
 from ..review.review import Filter, Item, Reason, Review, Verdict
 from ..scene.import_data import scanOf
@@ -25,6 +26,8 @@ class ReviewSession:
     def __init__(self, review: Review, results: Results) -> None:
         self.review, self.results = review, results
         self.views = ReviewViews(results)
+        # Outlines that the reader corrected in vertebrae for which the review holds what was said.
+        self.held_outlines: dict[str, Patch | None] = {}
         self._measured: dict[str, int] = {}
 
     @property
@@ -102,18 +105,42 @@ class ReviewSession:
         known = {item.id: item for item in self.review.items if item.id in edited}
         patches = self.results.patches(known) if known else {}
         hounsfield = self.results.hounsfield() if known else None
-        touched, changed = edited & before.keys(), False
+        touched, corrected, changed = edited & before.keys(), [], False
         for identity, item in known.items():
             patch = patches.get(identity)  # None: nothing is drawn any more
             new = measured_item(item, patch, self.results.grid, hounsfield)
             moved = _moved(item, new, self.results.grid.voxel_mm3)
-            touched |= {identity} if moved else set()
+            if moved:
+                touched.add(identity)
+                corrected.append(identity)
             if item.diameter_mm is None or moved:
                 self.review.measure(identity, new)
                 changed = True
+        self.results.noteCorrected(corrected)
         segmentation = self.results.node.GetSegmentation()
         notJudged(segmentation, [known[x] for x in touched if x in known])
         return changed
+
+    def corrected(self, levels: Collection[str]) -> dict[str, Patch | None]:
+        """Return the outlines in these levels that the reader corrected, held ones as well.
+
+        By candidate id; None where all of one was erased.
+        """
+        self.measure()  # an outline may have been edited just now
+        return {**self.held_outlines, **self.results.corrected(levels)}
+
+    def redraw(self, outlines: Mapping[str, Patch | None], before: Mapping[str, str]) -> list[str]:
+        """Draw candidates as the reader had corrected them; return their names.
+
+        ``outlines`` as of ``corrected``; ``before`` is the id that each candidate had then, by its
+        id now.  Raises SceneError where the results were removed from the scene.
+        """
+        again = {now: outlines[old] for now, old in before.items() if old in outlines}
+        for identity, patch in again.items():
+            self.results.draw(identity, patch)
+        if again:
+            self.measure()
+        return [self.review.item(identity).name for identity in again]
 
     @property
     def scan(self) -> dict[str, str]:

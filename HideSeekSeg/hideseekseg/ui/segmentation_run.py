@@ -82,11 +82,11 @@ class SegmentationRun:
     Raises WeightsError where the chosen weights cannot be read.
 
     ``makeFolder`` makes an empty folder, or raises InputError: the child's files live there until
-    the end.  ``earlier`` is a review of the same CT: its verdicts stay with findings of the same
-    type and place, and so do lesions that the reader drew, under the levels that their segments
-    have now.  A run of some levels alone (``merged``) goes into the earlier results; levels that
-    segments were moved between do so once all of them are finished.  ``notes`` are remarks on the
-    files that the nodes were read from.
+    the end.  ``earlier`` is a review of the same CT: its verdicts and corrected outlines stay with
+    findings of the same type and place, and so do lesions that the reader drew, under the levels
+    that their segments have now.  A run of some levels alone (``merged``) goes into the earlier
+    results; levels that segments were moved between do so once all of them are finished.  ``notes``
+    are remarks on the files that the nodes were read from.
     """
 
     def __init__(
@@ -107,6 +107,8 @@ class SegmentationRun:
         known = earlier is not None and earlier.alive and earlier.results.ctNode is ctNode
         self.merged = known and bool(choices.levels)
         self._earlier = earlier.review if known and earlier is not None else None
+        self._before = earlier if known else None  # its results have outlines of the reader's
+        self._redrawn: list[str] = []  # names of candidates that have them again
         self._drawn: dict[str, Patch | None] = {}  # None: added, and not drawn yet
         self._rows = levelRows(segmentationNode, choices.corrections)
         own = earlier.results.segmentationNode if earlier is not None and known else None
@@ -216,7 +218,9 @@ class SegmentationRun:
             self._waiting[event.level] = finding, evidence
             self._exchange(event.level, chain)
             return
-        self.review.add_vertebra(finding, self._earlier, self._changes.before(event.level))
+        was = self._changes.before(event.level)
+        outlines = self._before.corrected([was]) if self._before is not None else {}
+        same = self.review.add_vertebra(finding, self._earlier, was)
         self._done.append(event.level)
         try:
             results = self.results
@@ -225,6 +229,8 @@ class SegmentationRun:
                 self.session = ReviewSession(self.review, results)
                 self._adoptDrawn(results)
             results.addVertebra(finding, evidence)
+            if self.session is not None:
+                self._redrawn += self.session.redraw(outlines, same)
             self._store(results)
         except SceneError as error:
             self.cancel(str(error))
@@ -239,9 +245,10 @@ class SegmentationRun:
             return
         vertebrae = [self._waiting.pop(one) for one in together]
         try:
-            lost = exchange(self.session, self._changes, chain, vertebrae, self._rows)
+            done = exchange(self.session, self._changes, chain, vertebrae, self._rows)
             self._done += together
-            self._sayLost(lost)
+            self._redrawn += done.redrawn
+            self._sayLost(done.lost)
             self._store(self.session.results)
         except SceneError as error:
             self.cancel(str(error))
@@ -251,10 +258,19 @@ class SegmentationRun:
 
     def _sayLost(self, names: Sequence[str]) -> None:
         """Say what of the reader's could not follow its segment to another level."""
+        self._note(_("Levels were corrected, and not taken along: {names}."), names)
+
+    def _holdOutlines(self) -> None:
+        """Keep the corrected outlines of vertebrae of which the review holds what was said."""
+        if self.session is not None and self._before is not None:
+            earlier = [self._changes.before(level) for level in self.review.held]
+            self.session.held_outlines = self._before.corrected(earlier)
+
+    def _note(self, text: str, names: Sequence[str]) -> None:
+        """Say something of findings, and keep it among the remarks on the run."""
         results = self.results
         if not names or results is None or not results.alive:
             return
-        text = _("Levels were corrected, and not taken along: {names}.")
         text = text.format(names=", ".join(names))
         results.tell(notes=[*results.run.get("notes", []), text])
         self._listener.said(text)
@@ -321,6 +337,8 @@ class SegmentationRun:
         if self._earlier is not None:
             # The reader may have gone on in it meanwhile.
             self.review.hold(self._earlier, self._changes.after)
+            self._holdOutlines()
+        self._note(_("Outlines that you had corrected were kept: {names}."), self._redrawn)
         if self.results is not None and not self.merged:
             for level in left:
                 self._add(VertebraFinding(level, Status.NOT_ANALYSED, STOPPED))
