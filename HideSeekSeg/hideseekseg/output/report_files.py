@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from html import escape
 from itertools import takewhile
 from pathlib import Path
-from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from ..files import atomic
+from .pdf_text import NO_LETTER, fonts_for, width, wrapped
 from .report import Block, Report, ReportHeading, ReportPictures, ReportTable, ReportText
 
 if TYPE_CHECKING:
@@ -45,7 +47,17 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 # Inches: A4, its margins, and what stands where.
 _PAGE, _MARGIN, _WIDTH = (8.27, 11.69), 0.75, 6.77
 _FOOT, _LINE, _SHORT = 0.5, 0.17, 4.0
-_LETTER, _BETWEEN = 0.07, 0.14  # of a table: an average letter's width, and what parts columns
+_BETWEEN = 0.14  # what parts the columns of a table
+_LEAST_COLUMN, _MOST_COLUMN = 0.21, 2.8
+_TITLE_SIZE, _TEXT_SIZE, _CELL_SIZE, _CAPTION_SIZE = 13, 9, 8.5, 8
+_HEADING_SIZES = {2: 12}
+_OTHER_HEADING = 10
+_LACKING = (
+    f"{NO_LETTER} stands for letters that no font of the computer that wrote this PDF can draw. The"
+    " report in HTML contains them."
+)
+
+_log = logging.getLogger(__name__)
 
 
 _Draw = Callable[["_PdfPage"], None]
@@ -95,24 +107,64 @@ def _png(picture: npt.NDArray[np.uint8]) -> str:
 
 
 def write_pdf(path: str | Path, report: Report) -> None:
-    """Write the report as a PDF of A4 pages; raises InputError where it cannot be written."""
+    """Write the report as a PDF of A4 pages; raises InputError where it cannot be written.
+
+    Letters that no font here can draw are boxes, which the PDF and the log say.
+    """
     from matplotlib import rc_context
     from matplotlib.backends.backend_pdf import PdfPages
 
     # No date, so that the same report is the same file; letters stay text, which can be searched.
     facts = {"Title": report.title, "Creator": "HideSeekSeg", "CreationDate": None}
+    families, lacking = fonts_for(_texts(report))
+    if lacking:
+        _log.warning("letters that no font here can draw are boxes in the PDF: %d", len(lacking))
+        report = _drawable(report, lacking)
     with (
         atomic(path) as temporary,
-        rc_context({"pdf.fonttype": 42}),
+        rc_context({"pdf.fonttype": 42, "font.family": families}),
         PdfPages(temporary, metadata=facts) as pdf,
     ):
         for page in _pages(report):
             pdf.savefig(page)
 
 
+def _texts(report: Report) -> Iterator[str]:
+    """Yield all that is written on the pages."""
+    yield from (report.title, _LACKING)
+    for block in report.blocks:
+        if isinstance(block, ReportTable):
+            yield from block.head
+            for row in block.rows:
+                yield from row
+        elif isinstance(block, ReportPictures):
+            yield block.caption
+            yield from (title for title, _ in block.pictures)
+        else:
+            yield block.text
+
+
+def _drawable(report: Report, lacking: set[str]) -> Report:
+    """Return the report with boxes for these letters, and a line that says so."""
+    boxes = {ord(letter): NO_LETTER for letter in lacking}
+    blocks: list[Block] = [ReportText(_LACKING, warning=True)]
+    for block in report.blocks:
+        if isinstance(block, ReportTable):
+            head = tuple(cell.translate(boxes) for cell in block.head)
+            rows = tuple(tuple(cell.translate(boxes) for cell in row) for row in block.rows)
+            blocks.append(replace(block, head=head, rows=rows))
+        elif isinstance(block, ReportPictures):
+            pictures = tuple((title.translate(boxes), picture) for title, picture in block.pictures)
+            caption = block.caption.translate(boxes)
+            blocks.append(replace(block, caption=caption, pictures=pictures))
+        else:
+            blocks.append(replace(block, text=block.text.translate(boxes)))
+    return replace(report, title=report.title.translate(boxes), blocks=tuple(blocks))
+
+
 def _pages(report: Report) -> Iterator[Figure]:
     page = _PdfPage(1)
-    page.lines(wrap(report.title, 72), 13, "bold")
+    page.lines(wrapped(report.title, _WIDTH, _TITLE_SIZE, "bold"), _TITLE_SIZE, "bold")
     for n, block in enumerate(report.blocks):
         kept = _kept_together(report.blocks[n:])
         for m, (height, draw) in enumerate(_parts(block)):
@@ -164,12 +216,12 @@ class _PdfPage:
 def _parts(block: Block) -> Iterator[tuple[float, _Draw]]:
     """Yield what of a block must stay on one page: its height in inches, and how it is drawn."""
     if isinstance(block, ReportHeading):
-        size = 12 if block.level == 2 else 10
-        yield _written([block.text], size, "bold", above=0.15)
+        size = _HEADING_SIZES.get(block.level, _OTHER_HEADING)
+        yield _written(wrapped(block.text, _WIDTH, size, "bold"), size, "bold", above=0.15)
     elif isinstance(block, ReportText):
         weight = "bold" if block.warning else "normal"
-        for line in wrap(block.text, 92 if block.warning else 104):
-            yield _written([line], 9, weight)
+        for line in wrapped(block.text, _WIDTH, _TEXT_SIZE, weight):
+            yield _written([line], _TEXT_SIZE, weight)
         yield 0.06, _gap
     elif isinstance(block, ReportTable):
         yield from _table(block)
@@ -195,12 +247,12 @@ def _table(table: ReportTable) -> Iterator[tuple[float, _Draw]]:
     widths = _widths(table)
     rows = [table.head, *table.rows] if any(table.head) else [*table.rows]
     for n, row in enumerate(rows):
+        weight = "bold" if n == 0 and any(table.head) else "normal"
         cells = [
-            wrap(text, max(int((w - _BETWEEN) / (0.9 * _LETTER)), 4))
-            for text, w in zip(row, widths)
+            wrapped(text, inches - _BETWEEN, _CELL_SIZE, weight)
+            for text, inches in zip(row, widths)
         ]
-        bold = n == 0 and any(table.head)
-        yield _row(cells, widths, "bold" if bold else "normal")
+        yield _row(cells, widths, weight)
     yield 0.06, _gap
 
 
@@ -211,10 +263,10 @@ def _row(
 
     def draw(page: _PdfPage) -> None:
         x = _MARGIN
-        for lines, width in zip(cells, widths):
+        for lines, inches in zip(cells, widths):
             for n, line in enumerate(lines):
-                page.text(x, page.y + n * _LINE, line, 8.5, weight)
-            x += width
+                page.text(x, page.y + n * _LINE, line, _CELL_SIZE, weight)
+            x += inches
         page.y += height
 
     return height, draw
@@ -223,13 +275,14 @@ def _row(
 def _widths(table: ReportTable) -> list[float]:
     """Return the width of each column in inches: as its longest word or text needs, within all."""
     columns = list(zip(*[table.head, *table.rows]))
-    wanted = [max(len(text) for text in column) for column in columns]
+    wanted = [max(width(text, _CELL_SIZE, "bold") for text in column) for column in columns]
     least = [
-        max((len(w) for text in column for w in text.split()), default=1) for column in columns
+        max((width(w, _CELL_SIZE, "bold") for text in column for w in text.split()), default=0.0)
+        for column in columns
     ]
     free = _WIDTH - _BETWEEN * len(columns)
-    need = [_LETTER * min(max(length, 3), 40) for length in least]
-    more = [max(_LETTER * length - inches, 0.0) for length, inches in zip(wanted, need)]
+    need = [min(max(inches, _LEAST_COLUMN), _MOST_COLUMN) for inches in least]
+    more = [max(all_of_it - inches, 0.0) for all_of_it, inches in zip(wanted, need)]
     share = min(max(free - sum(need), 0.0) / sum(more), 1.0) if sum(more) else 0.0
     sizes = [inches + share * extra for inches, extra in zip(need, more)]
     shrunk = min(free / sum(sizes), 1.0)
@@ -238,20 +291,20 @@ def _widths(table: ReportTable) -> list[float]:
 
 def _pictures(block: ReportPictures) -> tuple[float, _Draw]:
     count = max(len(block.pictures), 4)
-    width = (_WIDTH - 0.1 * (count - 1)) / count
-    tall = max(p.shape[0] / p.shape[1] for _, p in block.pictures) * width
-    caption = wrap(block.caption, 120)
+    wide = (_WIDTH - 0.1 * (count - 1)) / count
+    tall = max(p.shape[0] / p.shape[1] for _, p in block.pictures) * wide
+    caption = wrapped(block.caption, _WIDTH, _CAPTION_SIZE)
 
     def draw(page: _PdfPage) -> None:
         for n, (title, picture) in enumerate(block.pictures):
-            x = _MARGIN + n * (width + 0.1)
-            height = picture.shape[0] / picture.shape[1] * width
+            x = _MARGIN + n * (wide + 0.1)
+            height = picture.shape[0] / picture.shape[1] * wide
             box = (x / _PAGE[0], 1 - (page.y + height) / _PAGE[1])
-            axes = page.figure.add_axes((*box, width / _PAGE[0], height / _PAGE[1]))
+            axes = page.figure.add_axes((*box, wide / _PAGE[0], height / _PAGE[1]))
             axes.imshow(picture, aspect="auto")
             axes.set_axis_off()
-            page.text(x, page.y + tall + 0.04, title, 8)
+            page.text(x, page.y + tall + 0.04, title, _CAPTION_SIZE)
         page.y += tall + 0.22
-        page.lines(caption, 8)
+        page.lines(caption, _CAPTION_SIZE)
 
     return tall + 0.22 + len(caption) * _LINE, draw
