@@ -168,6 +168,8 @@ def dicom_seg(stored: StoredResult, ct: Volume, instances: Sequence[Any]) -> Any
     except (AttributeError, TypeError, ValueError) as error:
         cause = f"cannot be the source of a DICOM SEG: {first_line(error)}"
         raise InputError(ct.source, cause) from error
+    # highdicom takes those of the source, and where there is one slice the distance 1 mm.
+    made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = measures
     declare_scheme(made)
     return made
 
