@@ -13,7 +13,7 @@ import SimpleITK as sitk
 
 from hideseekseg.errors import InputError
 from hideseekseg.imaging.dicom import list_series
-from hideseekseg.imaging.reading import read_ct, read_ct_apart, read_segmentation
+from hideseekseg.imaging.reading import check_ct, read_ct, read_ct_apart, read_segmentation
 
 pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
 from helpers.dicom import ROOT, dicom, item, one, save, series  # noqa: E402
@@ -122,6 +122,35 @@ def test_the_odd_file_is_named(tmp_path: Path) -> None:
         save(changed, folder / "004.dcm")
         text = refusal(folder)
         assert "004.dcm is the odd one" in text and name in text
+
+
+@pytest.mark.parametrize(
+    ("fields", "of"),
+    [
+        ({"PixelSpacing": None}, range(12)),
+        ({"PixelSpacing": None, "ImagerPixelSpacing": [0.75, 0.5]}, range(12)),
+        ({"PixelSpacing": None}, [4]),
+        ({"PixelSpacing": ""}, range(12)),
+        ({"PixelSpacing": [0.75]}, range(12)),
+        ({"PixelSpacing": [0, 0.5]}, range(12)),
+    ],
+    ids=["none", "of the detector", "in one slice", "empty", "one number", "zero"],
+)
+def test_slices_without_a_pixel_spacing_are_refused(
+    tmp_path: Path, fields: dict[str, Any], of: Sequence[int]
+) -> None:
+    """ITK takes 1 mm then, and every volume and diameter would be wrong."""
+    for n, z in enumerate(EVEN):
+        changed = one(n, z, **(fields if n in of else {}))
+        for name in [key for key, value in fields.items() if value is None and n in of]:
+            delattr(changed, name)
+        save(changed, tmp_path / f"{n:03d}.dcm")
+    text = refusal(tmp_path)
+    assert f"states no pixel spacing in {of[0]:03d}.dcm" in text
+    with pytest.raises(InputError, match="states no pixel spacing"):
+        check_ct(tmp_path)
+    (listed,) = list_series(tmp_path)
+    assert listed.spacing[2] == 2.5 and (0 in listed.spacing) == (of[0] == 0)
 
 
 def test_a_series_is_chosen_from_a_list(tmp_path: Path) -> None:
@@ -278,6 +307,77 @@ def test_frames_pass_the_same_checks_as_slices(
 ) -> None:
     enhanced(tmp_path / "IM1", heights, change=change or (lambda dataset: None))
     assert words in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("stated_by", ["all", "each", "some"])
+def test_frames_state_their_pixel_spacing_together_or_one_by_one(
+    tmp_path: Path, stated_by: str
+) -> None:
+    def state(dataset: Any) -> None:
+        measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+        if stated_by != "all":
+            del dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+            frames = dataset.PerFrameFunctionalGroupsSequence
+            for group in frames if stated_by == "each" else frames[:7]:
+                group.PixelMeasuresSequence = measures
+
+    path = enhanced(tmp_path / "IM1", EVEN, change=state)
+    if stated_by == "some":
+        assert "states no pixel spacing in frame 8" in refusal(path)
+    else:
+        np.testing.assert_allclose(read_ct(path).grid.spacing, (0.5, 0.75, 2.5))
+
+
+@pytest.mark.parametrize("unit", ["Z_EFF", "MGML", "HU", "HU_MOD", "US", None])
+@pytest.mark.parametrize("stated_by", ["all", "each"])
+def test_frames_in_another_unit_than_hu_are_refused(
+    tmp_path: Path, unit: str | None, stated_by: str
+) -> None:
+    def state(dataset: Any) -> None:
+        for group in dataset.PerFrameFunctionalGroupsSequence:
+            (rescale,) = group.PixelValueTransformationSequence
+            if unit is None:
+                del rescale.RescaleType
+            else:
+                rescale.RescaleType = unit
+            if stated_by == "all":
+                del group.PixelValueTransformationSequence
+        if stated_by == "all":
+            shared = dataset.SharedFunctionalGroupsSequence[0]
+            shared.PixelValueTransformationSequence = [rescale]
+
+    path = enhanced(tmp_path / "IM1", EVEN, change=state)
+    if unit in ("Z_EFF", "MGML"):
+        assert f"in {unit} and not in HU" in refusal(path)
+        return
+    ct = read_ct(path)
+    np.testing.assert_array_equal(ct.array[:, 3, 3], np.arange(12))
+    assert ct.stated_hu and not ct.notes
+
+
+def test_one_frame_in_another_unit_is_left_out_and_named(tmp_path: Path) -> None:
+    def state(dataset: Any) -> None:
+        last = dataset.PerFrameFunctionalGroupsSequence[11]
+        last.PixelValueTransformationSequence[0].RescaleType = "Z_EFF"
+
+    ct = read_ct(enhanced(tmp_path / "IM1", EVEN, change=state))
+    assert ct.notes == ("frame 12 was left out: it is in Z_EFF and not in HU",)
+    assert ct.array.shape[0] == 11
+
+
+@pytest.mark.parametrize("count", [12, 5])
+def test_frames_without_a_rescaling_are_not_called_hu(tmp_path: Path, count: int) -> None:
+    """As slices without one: all of them are judged by what they show, some would be 1000 off."""
+
+    def drop(dataset: Any) -> None:
+        for group in dataset.PerFrameFunctionalGroupsSequence[-count:]:
+            del group.PixelValueTransformationSequence
+
+    path = enhanced(tmp_path / "IM1", EVEN, change=drop)
+    if count == 12:
+        assert not read_ct(path).stated_hu
+    else:
+        assert "with and without rescaling to HU: frame 8 is the odd one" in refusal(path)
 
 
 def test_a_frame_that_is_a_localizer_is_left_out(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from ..errors import InputError
+from ..plain_data import counted
 from .image_file import captured, check_name, check_sizes, first_bytes, is_dicom
 from .slice_stack import DicomFrame, Plane, Stack, read_frames, rescaled, stack_of
 from .volume import Grid, Volume
@@ -25,6 +26,7 @@ PIXEL_DATA = b"\xe0\x7f\x10\x00"
 SOP_CLASS, IMAGE_TYPE, MODALITY = "0008|0016", "0008|0008", "0008|0060"
 SERIES, NUMBER, DESCRIPTION = "0020|000e", "0020|0011", "0008|103e"
 POSITION, ORIENTATION, THICKNESS = "0020|0032", "0020|0037", "0018|0050"
+PIXEL_SPACING = "0028|0030"
 INTERCEPT, SLOPE, RESCALE_TYPE = "0028|1052", "0028|1053", "0028|1054"
 IDENTITY = {
     "study_uid": "0020|000d",
@@ -112,7 +114,7 @@ class Slice:
 class SeriesInfo:
     """One image series of a folder, for people to choose from.
 
-    ``spacing`` is mm along i, j, k, the last as the files state it (0 where they do not);
+    ``spacing`` is mm along i, j, k as the files state it (0 where they do not);
     ``fault`` is why it cannot be read as a CT volume, empty where nothing is known against it;
     ``file`` is one of its files.
     """
@@ -148,6 +150,8 @@ def check_series(folder: Path, series: str = "", inside: bool = True) -> None:
     chosen = _pick(folder, _scan(folder.rglob("*") if inside else folder.glob("*")), None, series)
     chosen, _ = _without_odd_ones(folder, chosen)
     _check_rescale(folder, chosen)
+    if all(one.frames == 1 for one in chosen):
+        stack_of(folder, [one.plane for one in chosen])
 
 
 def read_series(
@@ -243,15 +247,22 @@ def _read_tags(path: Path) -> Slice | None:
     if object_name(path):
         return None
     position, axes = _numbers(tags.get(POSITION, "")), _numbers(tags.get(ORIENTATION, ""))
-    size, spacing = reader.GetSize(), reader.GetSpacing()
+    size = reader.GetSize()
+    frames = size[2] if len(size) > 2 else 1
     plane = Plane(
         path.name,
         position if position.size == 3 else np.empty(0),
         axes.reshape(2, 3) if axes.size == 6 else np.empty((0, 3)),
-        (spacing[0], spacing[1]),
+        reader.GetSpacing()[:2] if frames > 1 else _pixel_spacing(tags),
         (size[0], size[1]),
     )
-    return Slice(path, tags, plane, size[2] if len(size) > 2 else 1, reader.GetPixelID())
+    return Slice(path, tags, plane, frames, reader.GetPixelID())
+
+
+def _pixel_spacing(tags: dict[str, str]) -> tuple[float, float]:
+    """Return mm along row and column as a slice states them, else 0: GDCM's answer is 1 then."""
+    rows = _numbers(tags.get(PIXEL_SPACING, ""))
+    return (float(rows[1]), float(rows[0])) if rows.size == 2 else (0.0, 0.0)
 
 
 def _decoded(text: str, character_set: str) -> str:
@@ -411,11 +422,16 @@ def _same_number(a: str, b: str) -> bool:
 
 def _check_rescale(source: Path, group: Sequence[Slice]) -> None:
     """Refuse a slice without rescaling among others with it: it would be off by 1024 HU."""
-    stated = [bool(one.tags.get(INTERCEPT)) for one in group]
+    _check_alike_rescaled(source, [(one.path.name, bool(one.tags.get(INTERCEPT))) for one in group])
+
+
+def _check_alike_rescaled(source: Path, said: Sequence[tuple[str, bool]]) -> None:
+    """Compare slices or frames: the name of each, and whether it states a rescaling."""
+    stated = [one for _, one in said]
     if any(stated) and not all(stated):
-        odd = group[stated.index(2 * sum(stated) < len(stated))]
+        odd, _ = said[stated.index(2 * sum(stated) < len(stated))]
         raise InputError(
-            source, f"has slices with and without rescaling to HU: {odd.path.name} is the odd one"
+            source, f"has slices with and without rescaling to HU: {odd} is the odd one"
         )
 
 
@@ -437,7 +453,8 @@ def _read_slices(source: Path, group: list[Slice], notes: tuple[str, ...]) -> Vo
             source, "contains a series whose slices cannot be read together"
         ) from error
     planes = tuple((str(one.path), 1) for one in ordered)
-    return replace(_volume(source, array, stack, ordered[0], notes), planes=planes)
+    stated = bool(ordered[0].tags.get(INTERCEPT))
+    return replace(_volume(source, array, stack, stated, notes), planes=planes)
 
 
 def _read_together(ordered: Sequence[Slice]) -> npt.NDArray[Any]:
@@ -483,7 +500,8 @@ def _read_multi_frame(source: Path, group: list[Slice], notes: tuple[str, ...]) 
             raise InputError(one.path, "is a truncated or damaged DICOM image") from error
         if len(array) != len(of_file):
             raise InputError(one.path, "is a multi-frame DICOM image with a damaged header")
-        faults = [replace(one, tags={IMAGE_TYPE: f.kind}).fault for f in of_file]
+        tags = [{IMAGE_TYPE: f.kind, RESCALE_TYPE: f.unit} for f in of_file]
+        faults = [replace(one, tags=own).fault for own in tags]
         keep = [n for n, fault in enumerate(faults) if not fault]
         left = [(of_file[n].plane.name, fault) for n, fault in enumerate(faults) if fault]
         notes = (*notes, *(f"{name} was left out: it is {fault}" for name, fault in left[:3]))
@@ -491,12 +509,13 @@ def _read_multi_frame(source: Path, group: list[Slice], notes: tuple[str, ...]) 
         planes += [(str(one.path), n + 1) for n in keep]
         arrays.append(rescaled(array, of_file)[keep])
     if len(frames) < MIN_SLICES:
-        raise InputError(source, f"has {len(frames)} usable frames: not a volume")
+        cause = f"has {counted(len(frames), 'usable frame')}: not a volume"
+        raise InputError(source, f"{cause} ({notes[-1]})" if notes else cause)
+    _check_alike_rescaled(source, [(f.plane.name, f.is_rescaled) for f in frames])
     stack = stack_of(source, [frame.plane for frame in frames])
     array = np.concatenate(_common_type(arrays))[stack.order]
     check_sizes(source, stack.spacing, np.array(array.shape[::-1]))
-    stated = replace(group[0], tags={INTERCEPT: "stated", **group[0].tags})
-    volume = _volume(source, array, stack, stated, notes)
+    volume = _volume(source, array, stack, frames[0].is_rescaled, notes)
     return replace(volume, planes=tuple(planes[n] for n in stack.order))
 
 
@@ -504,7 +523,7 @@ def _volume(
     source: Path,
     array: npt.NDArray[Any],
     stack: Stack,
-    first: Slice,
+    stated_hu: bool,
     notes: tuple[str, ...],
 ) -> Volume:
     """Set the geometry from the tags: ITK's own goes wrong silently where slices are missing."""
@@ -515,5 +534,5 @@ def _volume(
         array,
         Grid(array.shape, matrix),
         *(source.name, str(source), notes),
-        stated_hu=bool(first.tags.get(INTERCEPT)),
+        stated_hu=stated_hu,
     )
