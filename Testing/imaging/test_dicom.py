@@ -153,6 +153,121 @@ def test_slices_without_a_pixel_spacing_are_refused(
     assert listed.spacing[2] == 2.5 and (0 in listed.spacing) == (of[0] == 0)
 
 
+OTHERS: dict[str, dict[str, Any]] = {
+    "patient": {"PatientID": "B"},
+    "patient's name": {"PatientName": "Roe^Richard"},
+    "study": {"StudyInstanceUID": f"{ROOT}.21"},
+    "frame of reference": {"FrameOfReferenceUID": f"{ROOT}.23"},
+    "modality": {"Modality": "PT"},
+}
+UNNAMED: dict[str, dict[str, Any]] = {
+    "series number": {"SeriesNumber": 3},
+    "description": {"SeriesDescription": "soft"},
+    "kernel": {"ConvolutionKernel": "B30f"},
+}
+MORE = [EVEN[-1] + 2.5 * n for n in range(1, 9)]  # heights that continue the first series
+
+
+def two_under_one_uid(folder: Path, fields: dict[str, Any], heights: Sequence[float]) -> Path:
+    """A series, and other files beside it that state its UID."""
+    common = {"PatientID": "A"}
+    for n, z in enumerate(EVEN):
+        save(one(n, z, **common), folder / f"a{n:02d}.dcm")
+    for n, z in enumerate(heights):
+        save(one(12 + n, z, **{**common, **fields}), folder / f"b{n:02d}.dcm")
+    return folder
+
+
+def without_uid(folder: Path, *keywords: str) -> Path:
+    for file in folder.iterdir():
+        dataset = pydicom.dcmread(file)
+        for keyword in keywords:
+            if keyword in dataset:
+                delattr(dataset, keyword)
+        dataset.save_as(file)
+    return folder
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["one UID", "no UID"])
+@pytest.mark.parametrize("what", [*OTHERS, *UNNAMED])
+def test_slices_of_two_series_are_no_volume_though_they_state_one_uid(
+    tmp_path: Path, what: str, named: bool
+) -> None:
+    """Their heights make an even stack; what tells them apart is in the headers alone."""
+    folder = two_under_one_uid(tmp_path, {**OTHERS, **UNNAMED}[what], MORE)
+    if not named:
+        without_uid(folder, "SeriesInstanceUID")
+    elif what in UNNAMED:  # a description may vary: the UID says that they are one series
+        assert read_ct(folder).array.shape[0] == 20
+        return
+    kind = what.split("'")[0]
+    ours = "files with the series UID of the others were left out: of another"
+    if what == "modality":
+        ct = read_ct(folder)
+        assert ct.array.shape[0] == 12 and ct.notes == (f"8 {ours} modality",)
+    else:
+        text = refusal(folder)
+        said = "one series UID" if named else "no series UID"
+        assert f"of which two state {said} but are of another {kind}" in text
+        assert "a00.dcm" in text and "b00.dcm" in text and "Roe" not in text
+        with pytest.raises(InputError, match="2 CT series"):
+            check_ct(folder)
+    assert len(list_series(folder)) == 2
+    ct = read_ct(folder / "a03.dcm")
+    assert ct.array[:, 3, 3].tolist() == list(range(12))
+    assert ct.notes == (f"8 {ours} {kind}",)
+    if what != "modality":
+        assert read_ct(folder / "b03.dcm").array[:, 3, 3].tolist() == list(range(12, 20))
+
+
+def test_a_few_slices_of_another_patient_are_left_out_and_named(tmp_path: Path) -> None:
+    ct = read_ct(two_under_one_uid(tmp_path, {"PatientID": "B"}, MORE[:2]))
+    assert ct.array.shape[0] == 12
+    assert ct.notes == (
+        "2 files with the series UID of the others were left out: of another patient",
+    )
+
+
+def test_frames_of_two_patients_are_no_volume_though_they_state_one_uid(tmp_path: Path) -> None:
+    def of_another(dataset: Any) -> None:
+        dataset.PatientID = "B"
+
+    enhanced(tmp_path / "IM1", EVEN)
+    enhanced(tmp_path / "IM2", MORE, change=of_another, number=901)
+    assert "two state one series UID but are of another patient" in refusal(tmp_path)
+    assert read_ct(tmp_path / "IM2").array.shape[0] == 8
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        ("FrameOfReferenceUID",),
+        ("StudyInstanceUID", "PatientID", "PatientName"),
+        ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "FrameOfReferenceUID"),
+    ],
+    ids=["no frame of reference", "no study and patient", "no series"],
+)
+def test_a_series_may_lack_in_all_slices_what_says_whose_it_is(
+    tmp_path: Path, keywords: tuple[str, ...]
+) -> None:
+    ct = read_ct(without_uid(series(tmp_path, EVEN), *keywords))
+    assert ct.array.shape[0] == 12 and not ct.notes
+
+
+@pytest.mark.parametrize("keyword", ["FrameOfReferenceUID", "StudyInstanceUID", "PatientID"])
+def test_uids_that_were_invented_for_every_slice_tell_nothing_apart(
+    tmp_path: Path, keyword: str
+) -> None:
+    for n, z in enumerate(EVEN):
+        save(one(n, z, **{keyword: f"{ROOT}.70.{n}"}), tmp_path / f"{n:03d}.dcm")
+    assert read_ct(tmp_path).array.shape[0] == 12
+
+
+def test_a_name_in_other_letters_is_the_same_patient(tmp_path: Path) -> None:
+    same = {"PatientName": "DOE^JANE^^^", "PatientID": "A"}
+    assert read_ct(two_under_one_uid(tmp_path, same, MORE)).array.shape[0] == 20
+
+
 def test_a_series_is_chosen_from_a_list(tmp_path: Path) -> None:
     series(tmp_path / "a", EVEN)
     soft = dict(SeriesInstanceUID=f"{ROOT}.4", SeriesNumber=4, SeriesDescription="soft")

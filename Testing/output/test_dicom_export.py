@@ -294,6 +294,22 @@ def test_missing_uids_foreign_series_and_tilted_gantries_are_refused(
     text = refusal(capsys, result, tmp_path / "placeless")
     assert "states 44 different frame of reference UIDs in one series" in text
 
+    write_oblique(tmp_path / "alike", number=3)
+    for file in sorted((tmp_path / "alike").iterdir())[2:4]:
+        one = pydicom.dcmread(file)
+        one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = f"{ROOT}.78"
+        one.save_as(file)
+    text = refusal(capsys, result, tmp_path / "alike")
+    assert "alike: states one instance UID for 002.dcm and 003.dcm" in text
+
+    write_oblique(tmp_path / "numbered")
+    for file in (tmp_path / "numbered").iterdir():
+        one = pydicom.dcmread(file)
+        one.PatientID = f"slice {one.InstanceNumber}"
+        one.save_as(file)
+    text = refusal(capsys, result, tmp_path / "numbered")
+    assert "states 44 different patient numbers in one series" in text
+
     write_oblique(tmp_path / "tilted")
     for n, file in enumerate(sorted((tmp_path / "tilted").iterdir())):
         one = pydicom.dcmread(file)

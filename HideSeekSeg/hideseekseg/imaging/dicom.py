@@ -7,6 +7,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,19 @@ IDENTITY = {
     "study_date": "0008|0020",
 }
 PATIENT = {"patient_name": "0010|0010", "patient_id": "0010|0020"}
+# What the slices of a series have in common, whatever a careless anonymisation made of its UID;
+# and what may tell series apart where their UID was removed.
+OF_ONE_SERIES = {
+    "patient": tuple(reversed(PATIENT.values())),
+    "study": (IDENTITY["study_uid"],),
+    "frame of reference": (IDENTITY["frame_of_reference_uid"],),
+    "modality": (MODALITY,),
+}
+OF_UNNAMED = {
+    "series number": (NUMBER,),
+    "description": (DESCRIPTION,),
+    "kernel": ("0018|1210",),
+}
 CHARACTER_SET = "0008|0005"
 TEXTS = (DESCRIPTION, *PATIENT.values())  # may be of any script
 ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
@@ -147,7 +161,8 @@ def check_series(folder: Path, series: str = "", inside: bool = True) -> None:
 
     ``inside`` looks into the folders in it, too.
     """
-    chosen = _pick(folder, _scan(folder.rglob("*") if inside else folder.glob("*")), None, series)
+    found = _scan(folder.rglob("*") if inside else folder.glob("*"))
+    chosen, _ = _pick(folder, found, None, series)
     chosen, _ = _without_odd_ones(folder, chosen)
     _check_rescale(folder, chosen)
     if all(one.frames == 1 for one in chosen):
@@ -160,10 +175,12 @@ def read_series(
     """Return the CT series of a folder and the folders in it, slices in order of position.
 
     Localizers, projections, material maps, series of fewer than ``MIN_SLICES`` slices and other
-    modalities are passed over; what is left out of the chosen series is named in ``notes``.  Where
-    several CT series remain, none is guessed: the error lists them.  ``series`` chooses one by its
-    UID or its number, ``member`` by one of its files (then among the files beside it).  With
-    ``patient_names`` the volume's identity holds the patient's name and number as well.
+    modalities are passed over; what is left out of the chosen series is named in ``notes``.  Slices
+    of different patients, studies or frames of reference are of different series, though they may
+    state one UID, or none.  Where several CT series remain, none is guessed: the error lists them.
+    ``series`` chooses one by its UID or its number, ``member`` by one of its files (then among the
+    files beside it).  With ``patient_names`` the volume's identity holds the patient's name and
+    number as well.
 
     Raises InputError when there is no such series or more than one, and when its slices are
     missing, doubled, uneven, damaged, of different shape or direction, or taken with a tilted
@@ -172,9 +189,10 @@ def read_series(
     if member is not None:
         _check_object(member)
     found = _scan(folder.glob("*") if member else folder.rglob("*"))
-    chosen = _pick(folder, found, member, series)
+    chosen, others = _pick(folder, found, member, series)
     source = member or folder
     chosen, notes = _without_odd_ones(source, chosen)
+    notes = (*others, *notes)
     _check_rescale(source, chosen)
     several = any(one.frames > 1 for one in chosen)
     volume = (_read_multi_frame if several else _read_slices)(source, chosen, notes)
@@ -288,11 +306,43 @@ def _numbers(text: str) -> npt.NDArray[np.float64]:
     return numbers if np.isfinite(numbers).all() else np.empty(0)
 
 
-def _by_series(slices: Iterable[Slice]) -> dict[str, list[Slice]]:
-    series: dict[str, list[Slice]] = defaultdict(list)
+def _by_series(slices: Iterable[Slice]) -> list[list[Slice]]:
+    """Return the slices by series, none of them of two patients, studies, ..."""
+    by_uid: dict[str, list[Slice]] = defaultdict(list)
     for found in slices:
-        series[found.tags.get(SERIES, "")].append(found)
-    return series
+        by_uid[found.tags.get(SERIES, "")].append(found)
+    groups = []
+    for uid, group in by_uid.items():
+        parts = [group]
+        for tags in (*OF_ONE_SERIES.values(), *(() if uid else OF_UNNAMED.values())):
+            parts = [own for part in parts for own in _apart(part, tags)]
+        groups += parts
+    return groups
+
+
+def _apart(group: list[Slice], tags: Sequence[str]) -> list[list[Slice]]:
+    """Return the slices of each value; a value of its own for every slice tells nothing apart.
+
+    Such values are invented file by file, as some anonymisation does with UIDs.
+    """
+    by_value: dict[tuple[str, ...], list[Slice]] = defaultdict(list)
+    for one in group:
+        by_value[_values(one, tags)].append(one)
+    is_invented = len(by_value) == len(group) and all(one.frames == 1 for one in group)
+    return [group] if is_invented else list(by_value.values())
+
+
+def _values(one: Slice, tags: Sequence[str]) -> tuple[str, ...]:
+    return tuple(_plain(one.tags.get(tag, "")).casefold() for tag in tags)
+
+
+def _difference(group: Sequence[Slice], other: Sequence[Slice]) -> str:
+    """Return in what two series of one UID differ."""
+    return next(
+        what
+        for what, tags in (OF_ONE_SERIES | OF_UNNAMED).items()
+        if _values(group[0], tags) != _values(other[0], tags)
+    )
 
 
 def _count(group: Sequence[Slice]) -> int:
@@ -312,13 +362,15 @@ def _fault(group: Sequence[Slice]) -> str:
     return ""
 
 
-def _sorted(series: dict[str, list[Slice]]) -> list[SeriesInfo]:
-    return sorted(
-        (_info(uid, group) for uid, group in series.items()), key=lambda s: (-s.slices, s.number)
-    )
+def _sorted(series: Iterable[Sequence[Slice]]) -> list[SeriesInfo]:
+    return sorted((_info(group) for group in series), key=lambda s: (-s.slices, s.number))
 
 
-def _info(uid: str, group: Sequence[Slice]) -> SeriesInfo:
+def _uid(group: Sequence[Slice]) -> str:
+    return group[0].tags.get(SERIES, "")
+
+
+def _info(group: Sequence[Slice]) -> SeriesInfo:
     first = group[0]
     along = sorted(
         float(one.plane.position @ np.cross(*one.plane.axes))
@@ -331,50 +383,61 @@ def _info(uid: str, group: Sequence[Slice]) -> SeriesInfo:
         step = float(thickness[0])
     number, description = first.tags.get(NUMBER, ""), first.tags.get(DESCRIPTION, "")
     return SeriesInfo(
-        *(uid, number, description, first.modality, _count(group)),
+        *(_uid(group), number, description, first.modality, _count(group)),
         (*first.plane.spacing, step),
         _fault(group),
         first.path,
     )
 
 
-def _pick(folder: Path, found: list[Slice], member: Path | None, chosen: str) -> list[Slice]:
+def _pick(
+    folder: Path, found: list[Slice], member: Path | None, chosen: str
+) -> tuple[list[Slice], tuple[str, ...]]:
+    """Return the slices of the series that is meant, and notes on others that state its UID."""
     if not found:
         raise InputError(folder, "contains no DICOM images")
-    series = _by_series(found)
+    every = series = _by_series(found)
     if member is not None:
-        given = [one for one in found if one.path == member]
-        if not given:
-            raise InputError(member, "contains no DICOM image")
-        uid = given[0].tags.get(SERIES, "")
-        series = {uid: series[uid]}
-    if chosen:
-        series = {
-            uid: group
-            for uid, group in series.items()
-            if chosen == uid or chosen == group[0].tags.get(NUMBER, "")
-        }
+        series = [group for group in series if any(one.path == member for one in group)]
         if not series:
-            listed = "; ".join(str(info) for info in _sorted(_by_series(found)))
+            raise InputError(member, "contains no DICOM image")
+    if chosen:
+        series = [g for g in series if chosen in (_uid(g), g[0].tags.get(NUMBER, ""))]
+        if not series:
+            listed = "; ".join(str(info) for info in _sorted(every))
             raise InputError(folder, f"has no series {chosen}; it has {listed}")
-    faults = {uid: _fault(group) for uid, group in series.items()}
-    volumes = {uid: group for uid, group in series.items() if not faults[uid]}
+    volumes = [group for group in series if not _fault(group)]
     if not volumes:
         raise InputError(member or folder, _why_none(series))
     if len(volumes) > 1:
         listed = "; ".join(str(info) for info in _sorted(volumes))
         raise InputError(
             folder,
-            f"contains {len(volumes)} CT series, choose one by its number (--series) or give one "
-            f"of its files: {listed}",
+            f"contains {len(volumes)} CT series{_of_one_uid(volumes)}, choose one by its number "
+            f"(--series) or give one of its files: {listed}",
         )
-    return next(iter(volumes.values()))
+    (picked,) = volumes
+    others = [group for group in every if group is not picked and _uid(group) == _uid(picked)]
+    return picked, tuple(
+        f"{counted(len(group), 'file')} with the series UID of the others "
+        f"{'was' if len(group) == 1 else 'were'} left out: of another {_difference(picked, group)}"
+        for group in others
+    )
 
 
-def _why_none(series: dict[str, list[Slice]]) -> str:
-    ct = [group for group in series.values() if group[0].modality == "CT"]
+def _of_one_uid(volumes: Sequence[Sequence[Slice]]) -> str:
+    """Return words for the first two series that state the same UID or none, else nothing."""
+    for group, other in combinations(volumes, 2):
+        if _uid(group) == _uid(other):
+            what = "one series UID" if _uid(group) else "no series UID"
+            return f", of which two state {what} but are of another {_difference(group, other)}"
+    return ""
+
+
+def _why_none(series: Sequence[Sequence[Slice]]) -> str:
+    ct = [group for group in series if group[0].modality == "CT"]
     if not ct:
-        modalities = ", ".join(sorted({group[0].modality for group in series.values()}))
+        modalities = ", ".join(sorted({group[0].modality for group in series}))
         return f"is not CT: its DICOM modality is {modalities}"
     longest = max(ct, key=_count)
     fault = _fault(longest)
