@@ -17,6 +17,7 @@ from hideseekseg.imaging.reading import check_ct, read_ct, read_ct_apart, read_s
 
 pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
 from helpers.dicom import ROOT, dicom, item, one, save, series  # noqa: E402
+from helpers.permissions import as_another_user, closed, posix  # noqa: E402
 
 ENHANCED = "1.2.840.10008.5.1.4.1.1.2.1"
 
@@ -266,6 +267,46 @@ def test_uids_that_were_invented_for_every_slice_tell_nothing_apart(
 def test_a_name_in_other_letters_is_the_same_patient(tmp_path: Path) -> None:
     same = {"PatientName": "DOE^JANE^^^", "PatientID": "A"}
     assert read_ct(two_under_one_uid(tmp_path, same, MORE)).array.shape[0] == 20
+
+
+@posix
+def test_slices_in_a_linked_folder_belong_to_the_series(tmp_path: Path) -> None:
+    folder = series(tmp_path / "ct", EVEN[:8])
+    for n in range(8, 12):
+        save(one(n, EVEN[n]), tmp_path / "more" / f"{n:03d}.dcm")
+    (folder / "rest").symlink_to(tmp_path / "more")
+    (folder / "a-loop").symlink_to(folder)
+    ct = read_ct(folder)
+    assert ct.array[:, 3, 3].tolist() == list(range(12)) and not ct.notes
+    assert list_series(folder)[0].slices == 12
+    (tmp_path / "more" / "011.dcm").rename(tmp_path / "moved.dcm")
+    (tmp_path / "more" / "011.dcm").symlink_to(tmp_path / "nothing.dcm")
+    with pytest.raises(InputError, match=r"011\.dcm: is a link to what is not there"):
+        read_ct(folder)
+
+
+@posix
+def test_a_series_with_a_folder_that_is_closed_is_refused(tmp_path: Path) -> None:
+    """What lies in it may be the last slices of the series: nothing else would tell."""
+    folder = series(tmp_path / "ct", EVEN[:8])
+    for n in range(8, 12):
+        save(one(n, EVEN[n]), folder / "rest" / f"{n:03d}.dcm")
+    (folder / "lost+found").mkdir()
+    with closed(folder / "lost+found"), as_another_user(tmp_path):
+        assert read_ct(folder).array.shape[0] == 12
+    reads: list[Callable[[Path], object]] = [read_ct, check_ct, list_series]
+    with closed(folder / "rest"), as_another_user(tmp_path):
+        for read in reads:
+            with pytest.raises(InputError, match="rest: cannot be looked into: Permission denied"):
+                read(folder)
+    with closed(folder), as_another_user(tmp_path):
+        assert "cannot be looked into: Permission denied" in refusal(folder)
+    with (
+        closed(folder, 0o744),  # names may be seen, nothing else
+        as_another_user(tmp_path),
+        pytest.raises(InputError, match="Permission denied"),
+    ):
+        read_ct(folder)
 
 
 def test_a_series_is_chosen_from_a_list(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from ..errors import InputError
+from ..files import files_in
 from ..plain_data import counted
 from .image_file import captured, check_name, check_sizes, first_bytes, is_dicom
 from .slice_stack import DicomFrame, Plane, Stack, read_frames, rescaled, stack_of
@@ -151,9 +152,10 @@ class SeriesInfo:
 def list_series(folder: str | Path) -> list[SeriesInfo]:
     """Return the image series of a folder and the folders in it, the longest first.
 
-    Raises InputError where a DICOM image is damaged; the list is empty where there is none.
+    Raises InputError where a DICOM image is damaged or a folder cannot be looked into; the list is
+    empty where there is no image.
     """
-    return _sorted(_by_series(_scan(Path(folder).rglob("*"))))
+    return _sorted(_by_series(_scan(files_in(Path(folder)))))
 
 
 def check_series(folder: Path, series: str = "", inside: bool = True) -> None:
@@ -161,7 +163,7 @@ def check_series(folder: Path, series: str = "", inside: bool = True) -> None:
 
     ``inside`` looks into the folders in it, too.
     """
-    found = _scan(folder.rglob("*") if inside else folder.glob("*"))
+    found = _scan(files_in(folder, deep=inside))
     chosen, _ = _pick(folder, found, None, series)
     chosen, _ = _without_odd_ones(folder, chosen)
     _check_rescale(folder, chosen)
@@ -182,13 +184,13 @@ def read_series(
     files beside it).  With ``patient_names`` the volume's identity holds the patient's name and
     number as well.
 
-    Raises InputError when there is no such series or more than one, and when its slices are
-    missing, doubled, uneven, damaged, of different shape or direction, or taken with a tilted
-    gantry.
+    Raises InputError when there is no such series or more than one, when a folder cannot be looked
+    into or a link leads nowhere, and when its slices are missing, doubled, uneven, damaged, of
+    different shape or direction, or taken with a tilted gantry.
     """
     if member is not None:
         _check_object(member)
-    found = _scan(folder.glob("*") if member else folder.rglob("*"))
+    found = _scan(files_in(folder, deep=member is None))
     chosen, others = _pick(folder, found, member, series)
     source = member or folder
     chosen, notes = _without_odd_ones(source, chosen)
@@ -234,8 +236,8 @@ def _media_class(head: bytes) -> str:
 def _scan(paths: Iterable[Path]) -> list[Slice]:
     slices = []
     with captured():
-        for path in sorted(paths):
-            if path.is_file() and (found := _read_tags(path)):
+        for path in paths:
+            if found := _read_tags(path):
                 slices.append(found)
     return slices
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ..errors import InputError
+from ..files import files_in
 from ..plain_data import counted
 from .image_file import is_dicom
 from .segmentation import Segmentation, layered
@@ -38,7 +39,7 @@ Floats = npt.NDArray[np.float64]
 
 def find_dicom_segmentations(folder: Path) -> list[Path]:
     """Return the SEG objects and structure sets among the files of a folder."""
-    files = [p for p in sorted(folder.iterdir()) if p.is_file() and is_dicom(p)]
+    files = [path for path in files_in(folder, deep=False) if is_dicom(path)]
     return [path for path in files if _class_of(path) in (*SEG, STRUCTURE_SET)]
 
 
