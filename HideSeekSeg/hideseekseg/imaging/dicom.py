@@ -551,6 +551,7 @@ def _read_multi_frame(source: Path, group: list[Slice], notes: tuple[str, ...]) 
     frames: list[DicomFrame] = []
     arrays: list[npt.NDArray[Any]] = []
     planes: list[tuple[str, int]] = []
+    left_out: list[str] = []
     for one in group:
         of_file = read_frames(one.path)
         if len(group) > 1:
@@ -569,18 +570,18 @@ def _read_multi_frame(source: Path, group: list[Slice], notes: tuple[str, ...]) 
         faults = [replace(one, tags=own).fault for own in tags]
         keep = [n for n, fault in enumerate(faults) if not fault]
         left = [(of_file[n].plane.name, fault) for n, fault in enumerate(faults) if fault]
-        notes = (*notes, *(f"{name} was left out: it is {fault}" for name, fault in left[:3]))
+        left_out += [f"{name} was left out: it is {fault}" for name, fault in left[:3]]
         frames += [of_file[n] for n in keep]
         planes += [(str(one.path), n + 1) for n in keep]
         arrays.append(rescaled(array, of_file)[keep])
     if len(frames) < MIN_SLICES:
         cause = f"has {counted(len(frames), 'usable frame')}: not a volume"
-        raise InputError(source, f"{cause} ({notes[-1]})" if notes else cause)
+        raise InputError(source, f"{cause} ({left_out[0]})" if left_out else cause)
     _check_alike_rescaled(source, [(f.plane.name, f.is_rescaled) for f in frames])
     stack = stack_of(source, [frame.plane for frame in frames])
     array = np.concatenate(_common_type(arrays))[stack.order]
     check_sizes(source, stack.spacing, np.array(array.shape[::-1]))
-    volume = _volume(source, array, stack, frames[0].is_rescaled, notes)
+    volume = _volume(source, array, stack, frames[0].is_rescaled, (*notes, *left_out))
     return replace(volume, planes=tuple(planes[n] for n in stack.order))
 
 
