@@ -21,7 +21,8 @@ import time
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -311,6 +312,75 @@ def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
     except BaseException:
         os.close(number)
         raise
+
+
+# What nobody means by a folder, beside what begins with a dot, such as the links by which editors
+# mark open files: folders that systems keep on a disk, closed to its users.
+_OF_SYSTEMS = ("lost+found", "system volume information", "$recycle.bin")
+
+
+def files_in(
+    folder: Path, deep: bool = True, tell: Callable[[str], None] | None = None
+) -> list[Path]:
+    """Return the files in a folder and, if ``deep``, in the folders in it, sorted.
+
+    Links are followed: a folder that can be reached in several ways is entered once, by its own
+    name where it has one in the tree, and none is entered that the tree itself lies in.  A folder
+    that cannot be looked into and a link to what is not there raise InputError; with ``tell`` they
+    are told, a line each, and left out.  ``folder`` itself must be one, and readable.
+    """
+
+    def leave_out(path: Path, cause: str) -> None:
+        if path is not folder and _is_hidden(path):
+            return
+        if path is folder or tell is None:
+            raise InputError(path, cause)
+        tell(f"{path}: left out, it {cause}")
+
+    files: list[Path] = []
+    root = Path(os.path.realpath(folder))
+    entered: set[Path] = set()
+    own, linked = deque([folder]), deque[Path]()
+    while own or linked:
+        place = own.popleft() if own else linked.popleft()
+        real = Path(os.path.realpath(place))
+        if real in entered or (place is not folder and root.is_relative_to(real)):
+            continue
+        entered.add(real)
+        for path, kind, is_link in _entries(place, leave_out):
+            if kind == stat.S_IFREG:
+                files.append(path)
+            elif kind == stat.S_IFDIR and deep:
+                (linked if is_link else own).append(path)
+    return sorted(files)
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".") or path.name.lower() in _OF_SYSTEMS
+
+
+def _entries(
+    folder: Path, leave_out: Callable[[Path, str], None]
+) -> Iterator[tuple[Path, int, bool]]:
+    """Yield what a folder holds: path, type (``stat.S_IFREG``, ...) and whether it is a link."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        leave_out(folder, f"cannot be looked into: {error.strerror or error}")
+        return
+    for entry in entries:
+        path = folder / entry.name
+        try:
+            if entry.is_symlink():
+                yield path, stat.S_IFMT(entry.stat().st_mode), True
+            elif entry.is_dir():
+                yield path, stat.S_IFDIR, False
+            elif entry.is_file():
+                yield path, stat.S_IFREG, False
+        except OSError as error:
+            missing = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+            cause = f"cannot be looked at: {error.strerror or error}"
+            leave_out(path, "is a link to what is not there" if missing else cause)
 
 
 def read_bytes(

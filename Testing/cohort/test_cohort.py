@@ -23,10 +23,11 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from helpers.findings import make_grid, make_result
+from helpers.permissions import as_another_user, closed, posix
 from hideseekseg.benchmark.cohort_evaluation import _levels
 from hideseekseg.cli.main import main
 from hideseekseg.cohort.case_run import CaseRecord, CaseStatus, CohortSettings, _states, read_record
-from hideseekseg.cohort.manifest import REFERENCE, case_folder, discover, read_cohort
+from hideseekseg.cohort.manifest import REFERENCE, case_folder, discover, discovered, read_cohort
 from hideseekseg.cohort.pool import (
     CaseEnded,
     CohortEvent,
@@ -1048,6 +1049,63 @@ def test_discovery_knows_common_layouts(files: Files, tmp_path: Path) -> None:
     assert found["sub-verse004"].labels == "verse" and found["s0001"].labels is None
     assert found["s0001"].segmentation == tree / "s0001" / "segmentations"
     assert np.all([case.ct.is_file() for case in cohort.cases])
+
+
+@posix
+def test_discovery_follows_links_and_tells_what_is_closed(files: Files, tmp_path: Path) -> None:
+    from helpers.dicom import dicom, save, series
+
+    tree, store = tmp_path / "tree", tmp_path / "store"
+    for home in (tree / "own", tree / "shut", store / "far"):
+        home.mkdir(parents=True)
+        shutil.copy(files.folder / "a.nii.gz", home / "ct.nii.gz")
+        shutil.copy(files.folder / "bodies.nii.gz", home / "vertebrae.nii.gz")
+    series(store / "dicom" / "ct", range(8), PatientID="4711")
+    seg = dicom(SEG[0], 90, Modality="SEG", SeriesInstanceUID="1.2.8", PatientID="4711")
+    save(seg, store / "dicom" / "seg.dcm")
+    (store / "sub-9").mkdir()
+    for name in ("sub-9_ct", "sub-9_seg-vert_msk"):
+        shutil.copy(files.folder / "bodies.nii.gz", store / "sub-9" / f"{name}.nii.gz")
+    for name in ("far", "dicom", "sub-9"):
+        (tree / name).symlink_to(store / name)
+    (tree / "latest").symlink_to(tree / "own")
+    (store / "far" / "back").symlink_to(tree)
+    (tree / "not-fetched").mkdir()
+    (tree / "not-fetched" / "ct.nii.gz").symlink_to(store / "annex")
+    told: list[str] = []
+    with closed(tree / "shut"), as_another_user(tmp_path):
+        found = discovered(tree, told.append)
+    assert [case.name for case in found.cases] == ["dicom/seg", "far", "own", "sub-9"]
+    assert not found.problems
+    assert f"{tree / 'shut'}: left out, it cannot be looked into: Permission denied" in told
+    missing = tree / "not-fetched" / "ct.nii.gz"
+    assert f"{missing}: left out, it is a link to what is not there" in told
+    assert len(told) == 3, "each once, and the number of cases"
+    refused = pytest.raises(InputError, match="cannot be looked into")
+    with closed(tree), as_another_user(tmp_path), refused:
+        discovered(tree, told.append)
+
+
+@posix
+@pytest.mark.parametrize("deep", [False, True], ids=["file", "folder"])
+def test_what_lies_behind_a_link_is_an_input_of_its_case(tmp_path: Path, deep: bool) -> None:
+    """A slice that comes there, and one that is written anew, runs the case again."""
+    from helpers.dicom import one, save, series
+
+    ct, far = series(tmp_path / "ct", [0, 2.5, 5]), tmp_path / "far"
+    slices = [save(one(3 + n, 7.5 + 2.5 * n), far / f"{n}.dcm") for n in range(2)]
+    (ct / "more").symlink_to(far if deep else slices[0])
+    (tmp_path / "seg.nii").write_bytes(b"any")
+    text = f"ct,segmentation\n{ct},{tmp_path / 'seg.nii'}\n"
+    (tmp_path / "m.csv").write_text(text, "utf-8")
+    (case,) = read_cohort(tmp_path / "m.csv").cases
+    before = [_states(case, content=content)["ct"] for content in (False, True)]
+    save(one(3, 7.5, SeriesDescription="again"), slices[0])
+    after = [_states(case, content=content)["ct"] for content in (False, True)]
+    assert before[0] != after[0] and before[1] != after[1]
+    (ct / "closed").mkdir()
+    with closed(ct / "closed"), as_another_user(tmp_path):
+        assert _states(case, content=True)["ct"] == after[1], "what can be read is its state"
 
 
 def test_discovery_keeps_a_corrected_manifest_and_a_check_writes_none(

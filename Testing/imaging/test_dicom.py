@@ -13,10 +13,11 @@ import SimpleITK as sitk
 
 from hideseekseg.errors import InputError
 from hideseekseg.imaging.dicom import list_series
-from hideseekseg.imaging.reading import read_ct, read_ct_apart, read_segmentation
+from hideseekseg.imaging.reading import check_ct, read_ct, read_ct_apart, read_segmentation
 
 pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
 from helpers.dicom import ROOT, dicom, item, one, save, series  # noqa: E402
+from helpers.permissions import as_another_user, closed, posix  # noqa: E402
 
 ENHANCED = "1.2.840.10008.5.1.4.1.1.2.1"
 
@@ -122,6 +123,190 @@ def test_the_odd_file_is_named(tmp_path: Path) -> None:
         save(changed, folder / "004.dcm")
         text = refusal(folder)
         assert "004.dcm is the odd one" in text and name in text
+
+
+@pytest.mark.parametrize(
+    ("fields", "of"),
+    [
+        ({"PixelSpacing": None}, range(12)),
+        ({"PixelSpacing": None, "ImagerPixelSpacing": [0.75, 0.5]}, range(12)),
+        ({"PixelSpacing": None}, [4]),
+        ({"PixelSpacing": ""}, range(12)),
+        ({"PixelSpacing": [0.75]}, range(12)),
+        ({"PixelSpacing": [0, 0.5]}, range(12)),
+    ],
+    ids=["none", "of the detector", "in one slice", "empty", "one number", "zero"],
+)
+def test_slices_without_a_pixel_spacing_are_refused(
+    tmp_path: Path, fields: dict[str, Any], of: Sequence[int]
+) -> None:
+    """ITK takes 1 mm then, and every volume and diameter would be wrong."""
+    for n, z in enumerate(EVEN):
+        changed = one(n, z, **(fields if n in of else {}))
+        for name in [key for key, value in fields.items() if value is None and n in of]:
+            delattr(changed, name)
+        save(changed, tmp_path / f"{n:03d}.dcm")
+    text = refusal(tmp_path)
+    assert f"states no pixel spacing in {of[0]:03d}.dcm" in text
+    with pytest.raises(InputError, match="states no pixel spacing"):
+        check_ct(tmp_path)
+    (listed,) = list_series(tmp_path)
+    assert listed.spacing[2] == 2.5 and (0 in listed.spacing) == (of[0] == 0)
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "patient": {"PatientID": "B"},
+    "patient's name": {"PatientName": "Roe^Richard"},
+    "study": {"StudyInstanceUID": f"{ROOT}.21"},
+    "frame of reference": {"FrameOfReferenceUID": f"{ROOT}.23"},
+    "modality": {"Modality": "PT"},
+}
+UNNAMED: dict[str, dict[str, Any]] = {
+    "series number": {"SeriesNumber": 3},
+    "description": {"SeriesDescription": "soft"},
+    "kernel": {"ConvolutionKernel": "B30f"},
+}
+MORE = [EVEN[-1] + 2.5 * n for n in range(1, 9)]  # heights that continue the first series
+
+
+def two_under_one_uid(folder: Path, fields: dict[str, Any], heights: Sequence[float]) -> Path:
+    """A series, and other files beside it that state its UID."""
+    common = {"PatientID": "A"}
+    for n, z in enumerate(EVEN):
+        save(one(n, z, **common), folder / f"a{n:02d}.dcm")
+    for n, z in enumerate(heights):
+        save(one(12 + n, z, **{**common, **fields}), folder / f"b{n:02d}.dcm")
+    return folder
+
+
+def without_uid(folder: Path, *keywords: str) -> Path:
+    for file in folder.iterdir():
+        dataset = pydicom.dcmread(file)
+        for keyword in keywords:
+            if keyword in dataset:
+                delattr(dataset, keyword)
+        dataset.save_as(file)
+    return folder
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["one UID", "no UID"])
+@pytest.mark.parametrize("what", [*OTHERS, *UNNAMED])
+def test_slices_of_two_series_are_no_volume_though_they_state_one_uid(
+    tmp_path: Path, what: str, named: bool
+) -> None:
+    """Their heights make an even stack; what tells them apart is in the headers alone."""
+    folder = two_under_one_uid(tmp_path, {**OTHERS, **UNNAMED}[what], MORE)
+    if not named:
+        without_uid(folder, "SeriesInstanceUID")
+    elif what in UNNAMED:  # a description may vary: the UID says that they are one series
+        assert read_ct(folder).array.shape[0] == 20
+        return
+    kind = what.split("'")[0]
+    ours = "files with the series UID of the others were left out: of another"
+    if what == "modality":
+        ct = read_ct(folder)
+        assert ct.array.shape[0] == 12 and ct.notes == (f"8 {ours} modality",)
+    else:
+        text = refusal(folder)
+        said = "one series UID" if named else "no series UID"
+        assert f"of which two state {said} but are of another {kind}" in text
+        assert "a00.dcm" in text and "b00.dcm" in text and "Roe" not in text
+        with pytest.raises(InputError, match="2 CT series"):
+            check_ct(folder)
+    assert len(list_series(folder)) == 2
+    ct = read_ct(folder / "a03.dcm")
+    assert ct.array[:, 3, 3].tolist() == list(range(12))
+    assert ct.notes == (f"8 {ours} {kind}",)
+    if what != "modality":
+        assert read_ct(folder / "b03.dcm").array[:, 3, 3].tolist() == list(range(12, 20))
+
+
+def test_a_few_slices_of_another_patient_are_left_out_and_named(tmp_path: Path) -> None:
+    ct = read_ct(two_under_one_uid(tmp_path, {"PatientID": "B"}, MORE[:2]))
+    assert ct.array.shape[0] == 12
+    assert ct.notes == (
+        "2 files with the series UID of the others were left out: of another patient",
+    )
+
+
+def test_frames_of_two_patients_are_no_volume_though_they_state_one_uid(tmp_path: Path) -> None:
+    def of_another(dataset: Any) -> None:
+        dataset.PatientID = "B"
+
+    enhanced(tmp_path / "IM1", EVEN)
+    enhanced(tmp_path / "IM2", MORE, change=of_another, number=901)
+    assert "two state one series UID but are of another patient" in refusal(tmp_path)
+    assert read_ct(tmp_path / "IM2").array.shape[0] == 8
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        ("FrameOfReferenceUID",),
+        ("StudyInstanceUID", "PatientID", "PatientName"),
+        ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "FrameOfReferenceUID"),
+    ],
+    ids=["no frame of reference", "no study and patient", "no series"],
+)
+def test_a_series_may_lack_in_all_slices_what_says_whose_it_is(
+    tmp_path: Path, keywords: tuple[str, ...]
+) -> None:
+    ct = read_ct(without_uid(series(tmp_path, EVEN), *keywords))
+    assert ct.array.shape[0] == 12 and not ct.notes
+
+
+@pytest.mark.parametrize("keyword", ["FrameOfReferenceUID", "StudyInstanceUID", "PatientID"])
+def test_uids_that_were_invented_for_every_slice_tell_nothing_apart(
+    tmp_path: Path, keyword: str
+) -> None:
+    for n, z in enumerate(EVEN):
+        save(one(n, z, **{keyword: f"{ROOT}.70.{n}"}), tmp_path / f"{n:03d}.dcm")
+    assert read_ct(tmp_path).array.shape[0] == 12
+
+
+def test_a_name_in_other_letters_is_the_same_patient(tmp_path: Path) -> None:
+    same = {"PatientName": "DOE^JANE^^^", "PatientID": "A"}
+    assert read_ct(two_under_one_uid(tmp_path, same, MORE)).array.shape[0] == 20
+
+
+@posix
+def test_slices_in_a_linked_folder_belong_to_the_series(tmp_path: Path) -> None:
+    folder = series(tmp_path / "ct", EVEN[:8])
+    for n in range(8, 12):
+        save(one(n, EVEN[n]), tmp_path / "more" / f"{n:03d}.dcm")
+    (folder / "rest").symlink_to(tmp_path / "more")
+    (folder / "a-loop").symlink_to(folder)
+    ct = read_ct(folder)
+    assert ct.array[:, 3, 3].tolist() == list(range(12)) and not ct.notes
+    assert list_series(folder)[0].slices == 12
+    (tmp_path / "more" / "011.dcm").rename(tmp_path / "moved.dcm")
+    (tmp_path / "more" / "011.dcm").symlink_to(tmp_path / "nothing.dcm")
+    with pytest.raises(InputError, match=r"011\.dcm: is a link to what is not there"):
+        read_ct(folder)
+
+
+@posix
+def test_a_series_with_a_folder_that_is_closed_is_refused(tmp_path: Path) -> None:
+    """What lies in it may be the last slices of the series: nothing else would tell."""
+    folder = series(tmp_path / "ct", EVEN[:8])
+    for n in range(8, 12):
+        save(one(n, EVEN[n]), folder / "rest" / f"{n:03d}.dcm")
+    (folder / "lost+found").mkdir()
+    with closed(folder / "lost+found"), as_another_user(tmp_path):
+        assert read_ct(folder).array.shape[0] == 12
+    reads: list[Callable[[Path], object]] = [read_ct, check_ct, list_series]
+    with closed(folder / "rest"), as_another_user(tmp_path):
+        for read in reads:
+            with pytest.raises(InputError, match="rest: cannot be looked into: Permission denied"):
+                read(folder)
+    with closed(folder), as_another_user(tmp_path):
+        assert "cannot be looked into: Permission denied" in refusal(folder)
+    with (
+        closed(folder, 0o744),  # names may be seen, nothing else
+        as_another_user(tmp_path),
+        pytest.raises(InputError, match="Permission denied"),
+    ):
+        read_ct(folder)
 
 
 def test_a_series_is_chosen_from_a_list(tmp_path: Path) -> None:
@@ -278,6 +463,77 @@ def test_frames_pass_the_same_checks_as_slices(
 ) -> None:
     enhanced(tmp_path / "IM1", heights, change=change or (lambda dataset: None))
     assert words in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("stated_by", ["all", "each", "some"])
+def test_frames_state_their_pixel_spacing_together_or_one_by_one(
+    tmp_path: Path, stated_by: str
+) -> None:
+    def state(dataset: Any) -> None:
+        measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+        if stated_by != "all":
+            del dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+            frames = dataset.PerFrameFunctionalGroupsSequence
+            for group in frames if stated_by == "each" else frames[:7]:
+                group.PixelMeasuresSequence = measures
+
+    path = enhanced(tmp_path / "IM1", EVEN, change=state)
+    if stated_by == "some":
+        assert "states no pixel spacing in frame 8" in refusal(path)
+    else:
+        np.testing.assert_allclose(read_ct(path).grid.spacing, (0.5, 0.75, 2.5))
+
+
+@pytest.mark.parametrize("unit", ["Z_EFF", "MGML", "HU", "HU_MOD", "US", None])
+@pytest.mark.parametrize("stated_by", ["all", "each"])
+def test_frames_in_another_unit_than_hu_are_refused(
+    tmp_path: Path, unit: str | None, stated_by: str
+) -> None:
+    def state(dataset: Any) -> None:
+        for group in dataset.PerFrameFunctionalGroupsSequence:
+            (rescale,) = group.PixelValueTransformationSequence
+            if unit is None:
+                del rescale.RescaleType
+            else:
+                rescale.RescaleType = unit
+            if stated_by == "all":
+                del group.PixelValueTransformationSequence
+        if stated_by == "all":
+            shared = dataset.SharedFunctionalGroupsSequence[0]
+            shared.PixelValueTransformationSequence = [rescale]
+
+    path = enhanced(tmp_path / "IM1", EVEN, change=state)
+    if unit in ("Z_EFF", "MGML"):
+        assert f"frame 1 was left out: it is in {unit} and not in HU" in refusal(path)
+        return
+    ct = read_ct(path)
+    np.testing.assert_array_equal(ct.array[:, 3, 3], np.arange(12))
+    assert ct.stated_hu and not ct.notes
+
+
+def test_one_frame_in_another_unit_is_left_out_and_named(tmp_path: Path) -> None:
+    def state(dataset: Any) -> None:
+        last = dataset.PerFrameFunctionalGroupsSequence[11]
+        last.PixelValueTransformationSequence[0].RescaleType = "Z_EFF"
+
+    ct = read_ct(enhanced(tmp_path / "IM1", EVEN, change=state))
+    assert ct.notes == ("frame 12 was left out: it is in Z_EFF and not in HU",)
+    assert ct.array.shape[0] == 11
+
+
+@pytest.mark.parametrize("count", [12, 5])
+def test_frames_without_a_rescaling_are_not_called_hu(tmp_path: Path, count: int) -> None:
+    """As slices without one: all of them are judged by what they show, some would be 1000 off."""
+
+    def drop(dataset: Any) -> None:
+        for group in dataset.PerFrameFunctionalGroupsSequence[-count:]:
+            del group.PixelValueTransformationSequence
+
+    path = enhanced(tmp_path / "IM1", EVEN, change=drop)
+    if count == 12:
+        assert not read_ct(path).stated_hu
+    else:
+        assert "with and without rescaling to HU: frame 8 is the odd one" in refusal(path)
 
 
 def test_a_frame_that_is_a_localizer_is_left_out(tmp_path: Path) -> None:

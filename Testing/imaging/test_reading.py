@@ -10,8 +10,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from helpers.permissions import as_another_user, posix
 from hideseekseg.errors import InputError
 from hideseekseg.files import atomic
 from hideseekseg.imaging.reading import check_ct, read_ct, read_segmentation
@@ -312,23 +312,16 @@ def test_a_fourth_axis_of_length_one_is_dropped(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_ct(path).array, noise())
 
 
-@contextmanager
-def as_another_user(folder: Path) -> Iterator[None]:
-    """Permissions do not bind root, as whom containers run tests."""
-    root = os.geteuid() == 0
-    for parent in [folder, *folder.parents] if root else []:
-        if parent.owner() == "root" and "pytest" in str(parent):
-            parent.chmod(parent.stat().st_mode | 0o011)
-    if root:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if root:
-            os.seteuid(0)
-
-
-posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+@posix
+def test_a_folder_of_masks_with_a_link_to_nothing_is_refused(tmp_path: Path) -> None:
+    """A vertebra would be missing without a word; other links are nobody's business."""
+    for level in ("L1", "L2"):
+        write_array(tmp_path / f"vertebrae_{level}.nii.gz", (labels() > 0).astype(np.uint8))
+    (tmp_path / "more").symlink_to(tmp_path)
+    assert len(read_segmentation(tmp_path).segments) == 2
+    (tmp_path / "vertebrae_L3.nii.gz").symlink_to(tmp_path / "gone.nii.gz")
+    with pytest.raises(InputError, match=r"L3\.nii\.gz: is a link to what is not there"):
+        read_segmentation(tmp_path)
 
 
 @posix

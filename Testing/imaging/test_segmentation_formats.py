@@ -378,3 +378,143 @@ def test_a_structure_set_without_a_vertebra_is_refused(tmp_path: Path) -> None:
         roi.ROIName = "Liver"
     dataset.save_as(path)
     assert "no closed contour of a vertebra" in refusal(path).cause
+
+
+def change(path: Path, edit: Callable[[Any], None]) -> Path:
+    dataset = pydicom.dcmread(path)
+    edit(dataset)
+    dataset.save_as(path)
+    return path
+
+
+def volumes(segmentation: Segmentation) -> list[tuple[str, float]]:
+    """Names and mm3 of all segments."""
+    grid = segmentation.grid
+    return [(x.name, segmentation.mask(x).sum() * grid.voxel_mm3) for x in segmentation.segments]
+
+
+@pytest.mark.parametrize("kept", [8, 5], ids=["a copy", "a part"])
+def test_two_structures_of_one_name_are_two_segments(tmp_path: Path, kept: int) -> None:
+    """As two readers draw them: contours of one would cut holes into the other."""
+    path = structure_set(tmp_path / "rs.dcm")
+    alone = dict(volumes(read_segmentation(path)))
+
+    def draw_again(dataset: Any) -> None:
+        dataset.StructureSetROISequence.append(item(ROINumber=7, ROIName="L1 vertebra"))
+        drawn = dataset.ROIContourSequence[1].ContourSequence[:kept]
+        dataset.ROIContourSequence.append(item(ReferencedROINumber=7, ContourSequence=drawn))
+
+    found = read_segmentation(change(path, draw_again), may_be_vertebra)
+    assert [x.name for x in found.segments] == ["T12 vertebra", "L1 vertebra", "L1 vertebra"]
+    (_, t12), (_, first), (_, second) = volumes(found)
+    assert (t12, first) == pytest.approx((alone["T12 vertebra"], alone["L1 vertebra"]), rel=0.01)
+    assert second == pytest.approx(first * kept / 8, rel=0.01)
+    assigned = assign(found)
+    assert [a.level for a in assigned] == ["T12", "L1", None] and assigned[2].problem
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["in one item", "in two items"])
+def test_contours_that_stand_twice_in_a_structure_count_once(tmp_path: Path, apart: bool) -> None:
+    def copy(dataset: Any) -> None:
+        drawn = dataset.ROIContourSequence[1]
+        if apart:
+            dataset.ROIContourSequence.append(drawn)
+        else:
+            drawn.ContourSequence = [*drawn.ContourSequence, *drawn.ContourSequence]
+
+    path = structure_set(tmp_path / "rs.dcm")
+    alone = volumes(read_segmentation(path))
+    assert volumes(read_segmentation(change(path, copy))) == alone
+
+
+def test_contours_that_are_declared_to_cut_out_each_other_are_read(tmp_path: Path) -> None:
+    path = structure_set(tmp_path / "rs.dcm", hole=True)
+    alone = volumes(read_segmentation(path))
+
+    def declare(dataset: Any) -> None:
+        for structure in dataset.ROIContourSequence:
+            for contour in structure.ContourSequence:
+                contour.ContourGeometricType = "CLOSEDPLANAR_XOR"
+
+    assert volumes(read_segmentation(change(path, declare))) == alone
+
+
+@pytest.mark.parametrize(
+    ("planes", "filled"),
+    [([0, 2, 4, 6, 7], "3 planes"), ([0, 1, 2, 4, 5, 6, 7], "1 plane"), ([0, 7], "6 planes")],
+    ids=["every second", "one is missing", "both ends"],
+)
+@pytest.mark.parametrize("hole", [False, True])
+def test_a_structure_on_fewer_planes_than_others_has_no_stripes(
+    tmp_path: Path, planes: list[int], filled: str, hole: bool
+) -> None:
+    """L1 is drawn on 8 planes, 1.5 mm apart."""
+    path = structure_set(tmp_path / "rs.dcm", hole)
+    alone = read_segmentation(path)
+
+    def leave_out(dataset: Any) -> None:
+        structure = dataset.ROIContourSequence[1]
+        heights = sorted({float(x.ContourData[2]) for x in structure.ContourSequence})
+        kept = [heights[n] for n in planes]
+        structure.ContourSequence = [
+            x for x in structure.ContourSequence if float(x.ContourData[2]) in kept
+        ]
+
+    found = read_segmentation(change(path, leave_out), may_be_vertebra)
+    for before, after in zip(alone.segments, found.segments):
+        np.testing.assert_array_equal(found.mask(after), alone.mask(before))
+    note = f"L1 vertebra: was filled in on {filled} between its contours"
+    assert found.layers[0].notes == (note,)
+    assert not alone.layers[0].notes
+
+
+def test_parts_of_a_structure_that_lie_far_apart_stay_apart_and_are_named(tmp_path: Path) -> None:
+    """Here a contour of T12 lies where L1 is, as a slip of the hand leaves it."""
+
+    def slip(dataset: Any) -> None:
+        upper, lower = dataset.ROIContourSequence
+        upper.ContourSequence = [*upper.ContourSequence, lower.ContourSequence[0]]
+
+    path = structure_set(tmp_path / "rs.dcm")
+    found = read_segmentation(change(path, slip), may_be_vertebra)
+    assert found.mask(found.segments[0]).any(axis=(1, 2)).sum() == 7
+    assert found.layers[0].notes == ("T12 vertebra: is drawn in parts 15.0 mm apart",)
+
+
+def test_between_two_planes_an_outline_is_their_mean(tmp_path: Path) -> None:
+    """A square of 24 mm that is 8 mm further left, and one of 12 mm, two planes above."""
+    path = structure_set(tmp_path / "rs.dcm")
+
+    def square(x: float, half: float, z: float) -> Any:
+        corners = [(-half, -half), (half, -half), (half, half), (-half, half)]
+        data = [float(v) for dx, dy in corners for v in (x + dx, dy - 10, z)]
+        about = {"NumberOfContourPoints": 4, "ContourData": data}
+        return item(ContourGeometricType="CLOSED_PLANAR", **about)
+
+    def draw(dataset: Any) -> None:
+        heights = [float(x.ContourData[2]) for x in dataset.ROIContourSequence[1].ContourSequence]
+        dataset.ROIContourSequence[0].ContourSequence = [
+            *(square(8.0 * n, 12.0, heights[2 * n]) for n in range(2)),
+            square(8.0, 6.0, heights[4]),
+        ]
+
+    found = read_segmentation(change(path, draw), may_be_vertebra)
+    mask = found.mask(found.segments[0])
+    drawn = np.flatnonzero(mask.any(axis=(1, 2)))
+    assert drawn.tolist() == list(range(drawn[0], drawn[0] + 5))
+    voxels = np.argwhere(mask)
+    at = [found.grid.lps(voxels[voxels[:, 0] == k][:, ::-1]) for k in drawn]
+    centres = [float(x[:, 0].mean()) for x in at]
+    widths = [float(np.ptp(x[:, 1])) for x in at]
+    np.testing.assert_allclose(centres, [0, 4, 8, 8, 8], atol=0.5)
+    np.testing.assert_allclose(widths, [23.2, 23.2, 23.2, 17.2, 11.2], atol=1.7)
+
+
+def test_a_single_slice_of_unknown_thickness_is_refused(tmp_path: Path) -> None:
+    def leave_one(dataset: Any) -> None:
+        lower = dataset.ROIContourSequence[1]
+        dataset.ROIContourSequence = [lower]
+        lower.ContourSequence = lower.ContourSequence[:1]
+
+    path = change(structure_set(tmp_path / "rs.dcm"), leave_one)
+    assert "a single slice, and does not state how thick" in refusal(path).cause

@@ -15,8 +15,9 @@ import pytest
 import SimpleITK as sitk
 
 from hideseekseg.cli.main import main
+from hideseekseg.findings import Result
 from hideseekseg.imaging.reading import read_ct, read_segmentation
-from hideseekseg.imaging.volume import Grid, Volume, to_sitk
+from hideseekseg.imaging.volume import Grid, Patch, Volume, to_sitk
 from hideseekseg.output.dicom_seg_export import tracking_uid
 from hideseekseg.output.dicom_sr_export import dicom_report
 from hideseekseg.output.result_folder import read_result, title_of
@@ -28,6 +29,7 @@ hd: Any = pytest.importorskip("highdicom", reason="highdicom is not installed")
 from helpers.dicom import ROOT, item, save, write_series  # noqa: E402
 from helpers.findings import (  # noqa: E402
     accepted_review,
+    make_candidate,
     make_ct,
     make_grid,
     make_result,
@@ -292,6 +294,22 @@ def test_missing_uids_foreign_series_and_tilted_gantries_are_refused(
     text = refusal(capsys, result, tmp_path / "placeless")
     assert "states 44 different frame of reference UIDs in one series" in text
 
+    write_oblique(tmp_path / "alike", number=3)
+    for file in sorted((tmp_path / "alike").iterdir())[2:4]:
+        one = pydicom.dcmread(file)
+        one.SOPInstanceUID = one.file_meta.MediaStorageSOPInstanceUID = f"{ROOT}.78"
+        one.save_as(file)
+    text = refusal(capsys, result, tmp_path / "alike")
+    assert "alike: states one instance UID for 002.dcm and 003.dcm" in text
+
+    write_oblique(tmp_path / "numbered")
+    for file in (tmp_path / "numbered").iterdir():
+        one = pydicom.dcmread(file)
+        one.PatientID = f"slice {one.InstanceNumber}"
+        one.save_as(file)
+    text = refusal(capsys, result, tmp_path / "numbered")
+    assert "states 44 different patient numbers in one series" in text
+
     write_oblique(tmp_path / "tilted")
     for n, file in enumerate(sorted((tmp_path / "tilted").iterdir())):
         one = pydicom.dcmread(file)
@@ -438,6 +456,83 @@ def test_an_sr_says_per_lesion_and_level_what_was_measured(
     assert seg.SOPInstanceUID in cited and len(cited) == 1 + ct.grid.shape[0]
 
 
+def lesions_of(sr: Any) -> list[Any]:
+    return list(sr.content.get_volumetric_roi_measurement_groups())
+
+
+def with_one_lesion(ct: Volume, slices: int = 0) -> Result:
+    """A result whose only lesion is that of L1, or so many of its slices."""
+    result = make_result(ct.grid)
+    (lesion,) = result.vertebrae[3].candidates
+    assert lesion.patch is not None
+    if slices:
+        k, j, i = lesion.patch.start
+        patch = Patch(lesion.patch.array[2 : 2 + slices], (k + 2, j, i))
+        lesion = make_candidate("L1-1", "lytic", 0.66, patch, ct.grid)
+    return replace(result, vertebrae=(replace(result.vertebrae[3], candidates=(lesion,)),))
+
+
+@pytest.mark.parametrize("slices", [0, 1, 2], ids=["whole", "one slice", "two slices"])
+@pytest.mark.parametrize("is_multi_frame", [False, True], ids=["slices", "frames"])
+def test_the_only_lesion_is_referred_to_with_the_images_it_lies_on(
+    made: dict[str, Any], tmp_path: Path, is_multi_frame: bool, slices: int
+) -> None:
+    """A SEG describes what all its frames have in common once, as the number of its segment."""
+    source = made["folder"] / "ct"
+    if is_multi_frame:
+        source = enhanced(made["ct"], tmp_path / "ct" / "all.dcm").parent
+    ct = read_ct(source)
+    result = store_result(tmp_path, ct, with_one_lesion(ct, slices))
+    sr_file, seg_file = tmp_path / "sr.dcm", tmp_path / "seg.dcm"
+    assert export(tmp_path, source, seg_file, "--dicom-sr", str(sr_file)) == 0
+    (group,) = lesions_of(hd.sr.srread(sr_file))
+    assert group.referenced_segment.referenced_segment_numbers == [1]
+    patch = result.vertebrae[0].candidates[0].patch
+    assert patch is not None
+    expected: dict[str, list[int] | None] = {}
+    for k in sorted(set((np.argwhere(patch.array) + patch.start)[:, 0].tolist())):
+        file, frame = ct.planes[k]
+        uid = str(pydicom.dcmread(file, stop_before_pixels=True).SOPInstanceUID)
+        if is_multi_frame:
+            expected[uid] = sorted([*(expected.get(uid) or []), frame])
+        else:
+            expected[uid] = None
+    images = group.referenced_segment.source_images_for_segmentation
+    assert len(images) == len(expected)
+    assert {
+        str(x.referenced_sop_instance_uid): x.referenced_frame_numbers for x in images
+    } == expected
+    read = read_segmentation(seg_file)
+    (segment,) = read.segments
+    volume = read.mask(segment).sum() * read.grid.voxel_mm3
+    assert volume == pytest.approx(patch.array.sum() * ct.grid.voxel_mm3, rel=1e-3)
+
+
+@pytest.mark.parametrize("is_multi_frame", [False, True], ids=["slices", "frames"])
+def test_every_lesion_is_referred_to_with_all_images_its_segment_names(
+    made: dict[str, Any], tmp_path: Path, is_multi_frame: bool
+) -> None:
+    source = made["folder"] / "ct"
+    if is_multi_frame:
+        source = enhanced(made["ct"], tmp_path / "ct" / "all.dcm").parent
+    store_result(tmp_path, read_ct(source))
+    sr_file, seg_file = tmp_path / "sr.dcm", tmp_path / "seg.dcm"
+    assert export(tmp_path, source, seg_file, "--dicom-sr", str(sr_file)) == 0
+    named: dict[int, set[tuple[str, int]]] = {1: set(), 2: set(), 3: set()}
+    for frame in hd.seg.segread(seg_file).PerFrameFunctionalGroupsSequence:
+        (image,) = frame.DerivationImageSequence[0].SourceImageSequence
+        number = frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        found = str(image.ReferencedSOPInstanceUID), int(image.get("ReferencedFrameNumber", 0))
+        named[number].add(found)
+    for n, group in enumerate(lesions_of(hd.sr.srread(sr_file)), start=1):
+        images = group.referenced_segment.source_images_for_segmentation
+        assert named[n] == {
+            (str(x.referenced_sop_instance_uid), frame)
+            for x in images
+            for frame in x.referenced_frame_numbers or [0]
+        }
+
+
 def test_a_review_without_a_name_is_a_review_in_every_object(
     made: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -521,11 +616,15 @@ def test_dcmqi_reads_the_same_voxels_and_the_measurements(
     assert [g["ReferencedSegment"] for g in groups[:3]] == [1, 2, 3]
 
 
-def test_dciodvfy_finds_no_error(made: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_alone", [False, True], ids=["three lesions", "one lesion"])
+def test_dciodvfy_finds_no_error(made: dict[str, Any], tmp_path: Path, is_alone: bool) -> None:
     """Its warnings are of private codes, which are declared, and of what the source lacks."""
     checker, source = tool("dciodvfy", "dicom3tools"), made["folder"]
     files = [str(tmp_path / name) for name in ("seg.dcm", "sr.dcm")]
-    assert export(source / "result", source / "ct", Path(files[0]), "--dicom-sr", files[1]) == 0
+    result = tmp_path if is_alone else source / "result"
+    if is_alone:
+        store_result(result, made["ct"], with_one_lesion(made["ct"]))
+    assert export(result, source / "ct", Path(files[0]), "--dicom-sr", files[1]) == 0
     for file in files:
         done = subprocess.run([checker, file], capture_output=True, text=True)
         errors = [x for x in (done.stdout + done.stderr).splitlines() if x.startswith("Error")]

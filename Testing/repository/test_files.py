@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from helpers.permissions import as_another_user, closed
 from hideseekseg import files
 from hideseekseg.errors import InputError
 from hideseekseg.files import (
     atomic,
     claim_folder,
+    files_in,
     open_regular,
     read_json,
     release_folder,
@@ -218,3 +220,111 @@ def test_commands_refuse_pipes_and_devices_in_one_line(
     assert time.monotonic() - began < 20
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "regular file" in said
+
+
+def tree(folder: Path, *names: str) -> Path:
+    """Make files of these names in a folder."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+def names_in(folder: Path, deep: bool = True) -> list[str]:
+    told: list[str] = []
+    found = [path.relative_to(folder).as_posix() for path in files_in(folder, deep, told.append)]
+    assert not told and found == [x.relative_to(folder).as_posix() for x in files_in(folder, deep)]
+    return found
+
+
+def test_files_of_a_tree_are_found_in_order(tmp_path: Path) -> None:
+    tree(tmp_path, "b/2", "b/.hidden/3", "a", "c/d/e/4", "B")
+    (tmp_path / "empty").mkdir()
+    expected = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    assert files_in(tmp_path) == expected
+    assert names_in(tmp_path, deep=False) == ["B", "a"]
+
+
+@posix
+@pytest.mark.parametrize(
+    ("links", "expected"),
+    [
+        ({"root/far": "far"}, ["far/x", "own/1"]),
+        ({"root/1": "far/x"}, ["1", "own/1"]),
+        ({"root/a": "far", "root/b": "far"}, ["a/x", "own/1"]),
+        ({"root/a-latest": "root/own"}, ["own/1"]),
+        ({"root/own/again": "root/own", "root/loop": "root"}, ["own/1"]),
+        ({"root/up": ".", "root/own/up": "."}, ["own/1"]),
+        ({"root/far": "far", "far/back": "root", "far/on": "more"}, ["far/on/y", "far/x", "own/1"]),
+        ({"root/far": "far", "far/z": "more", "more/z": "far"}, ["far/x", "far/z/y", "own/1"]),
+        ({"root/a": "root/b", "root/b": "far"}, ["a/x", "own/1"]),
+    ],
+    ids=["folder", "file", "twice", "own name", "itself", "upwards", "back", "ring", "chain"],
+)
+def test_links_are_followed_once(
+    tmp_path: Path, links: dict[str, str], expected: list[str]
+) -> None:
+    tree(tmp_path, "root/own/1", "far/x", "more/y", "beside/z")
+    for name, target in links.items():
+        (tmp_path / name).symlink_to(tmp_path / target)
+    assert names_in(tmp_path / "root") == expected
+    (tmp_path / "by-a-link").symlink_to(tmp_path / "root")
+    assert names_in(tmp_path / "by-a-link") == expected
+
+
+@posix
+@pytest.mark.parametrize("target", ["gone", "gone/deeper", "link", "file/in"])
+def test_links_to_what_is_not_there_are_refused_or_told(tmp_path: Path, target: str) -> None:
+    tree(tmp_path, "file")
+    (tmp_path / ".#file").symlink_to("user@machine.1234")  # as Emacs marks an open file
+    assert names_in(tmp_path) == ["file"]
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / target)
+    with pytest.raises(InputError, match="is a link to what is not there") as refused:
+        files_in(tmp_path)
+    assert refused.value.path == str(link)
+    told: list[str] = []
+    assert files_in(tmp_path, tell=told.append) == [tmp_path / "file"]
+    assert told == [f"{link}: left out, it is a link to what is not there"]
+
+
+@posix
+def test_folders_that_are_closed_are_refused_or_told(tmp_path: Path) -> None:
+    """But for those that systems keep on every disk."""
+    tree(tmp_path, "1", "lost+found/2", ".Trash-1000/3")
+    tree(tmp_path, "shut/4", "shut/in/5", "ajar/6", "ajar/in/7")
+    shut, ajar = tmp_path / "shut", tmp_path / "ajar"
+    (tmp_path / "through").symlink_to(shut / "in")
+    with (
+        closed(tmp_path / "lost+found"),
+        closed(tmp_path / ".Trash-1000"),
+        as_another_user(tmp_path),
+    ):
+        open_files = files_in(tmp_path)
+    assert {x.name for x in open_files} == {"1", "4", "5", "6", "7"}
+    with closed(shut), as_another_user(tmp_path):
+        with pytest.raises(InputError, match=r"cannot be looked \w+: Permission denied"):
+            files_in(tmp_path)
+        with pytest.raises(InputError, match="cannot be looked into: Permission denied"):
+            files_in(shut, tell=print)
+        told: list[str] = []
+        found = files_in(tmp_path, tell=told.append)
+    assert {x.name for x in found} == {"1", "2", "3", "6", "7"}
+    assert sorted(told) == [
+        f"{shut}: left out, it cannot be looked into: Permission denied",
+        f"{tmp_path / 'through'}: left out, it cannot be looked at: Permission denied",
+    ]
+    (tmp_path / "through").unlink()
+    with closed(ajar, 0o744), as_another_user(tmp_path):  # names may be seen, nothing else
+        told = []
+        found = files_in(tmp_path, tell=told.append)
+    assert ajar / "6" in found
+    assert told == [f"{ajar / 'in'}: left out, it cannot be looked into: Permission denied"]
+
+
+@posix
+def test_pipes_and_devices_are_no_files_of_a_tree(tmp_path: Path) -> None:
+    tree(tmp_path, "1")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    assert names_in(tmp_path) == ["1"]

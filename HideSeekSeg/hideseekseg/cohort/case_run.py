@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from .. import __version__
 from ..errors import InputError, UserError
 from ..events import Event, Message
-from ..files import make_folder, open_regular, read_object
+from ..files import files_in, make_folder, open_regular, read_object
 from ..imaging.image_file import is_dicom
 from ..model.profile import BUNDLE, read_profile
 from ..output.result_folder import EXPORTED, FILES
@@ -423,7 +423,7 @@ def _files(path: Path, series: bool) -> Iterator[Path]:
     """
     found: Iterable[Path] = [path]
     if path.is_dir():
-        found = path.rglob("*")
+        found = files_in(path, tell=lambda line: None)  # what is closed is refused on reading
     elif path.suffix.lower() in _DETACHED:
         found = (file for file in path.parent.iterdir() if file.stem == path.stem)
     elif series and path.is_file() and is_dicom(path):

@@ -20,12 +20,12 @@ from typing import TypeVar
 from ..anatomy.labelling import check_labels
 from ..anatomy.segment_names import may_be_vertebra
 from ..errors import InputError, UserError
-from ..files import atomic, make_folder
+from ..files import atomic, files_in, make_folder
 from ..findings import LESION_TYPES
 from ..imaging.dicom_seg import SEG, STRUCTURE_SET
 from ..imaging.image_file import is_dicom, is_folder
 from ..imaging.reading import check_ct, check_segmentation
-from ..imaging.segmentation import mask_files, structure_of
+from ..imaging.segmentation import structure_of
 from ..imaging.volume import overlap
 from ..plain_data import counted, first_line
 from ..training.prepare import Problem, read_table
@@ -259,16 +259,17 @@ def _found(folder: Path, tell: Callable[[str], None]) -> list[Row]:
     if not is_folder(folder):
         raise InputError(folder, "is not a folder")
     folder = folder.absolute()
-    rows = [*_bids(folder, tell), *_named_ct(folder, tell), *_dicom(folder, tell)]
+    files = files_in(folder, tell=tell)
+    rows = [*_bids(files, tell), *_named_ct(folder, files, tell), *_dicom(folder, files, tell)]
     if not rows:
         cause = "contains no CT with a segmentation in a layout that is known (BIDS, ct.nii.gz with"
         raise InputError(folder, f"{cause} segmentations beside it, DICOM with SEG): write a table")
     return sorted(rows, key=lambda row: row["case"])
 
 
-def _bids(folder: Path, tell: Callable[[str], None]) -> Iterator[Row]:
+def _bids(files: Iterable[Path], tell: Callable[[str], None]) -> Iterator[Row]:
     """Find CTs named ``sub-X..._ct`` and their vertebrae ``..._seg-vert_msk`` (VerSe, TPTBox)."""
-    images = [path for path in sorted(folder.rglob("sub-*")) if path.is_file()]
+    images = [path for path in files if path.name.startswith("sub-")]
     masks: dict[str, dict[str, Path]] = defaultdict(dict)
     for path in images:
         found = re.fullmatch(r"(.+?)_(?:mod-ct_)?seg-(vert|subreg|spine)_msk", structure_of(path))
@@ -294,13 +295,17 @@ def _stem(name: str) -> str:
     return name.removesuffix("_ct")
 
 
-def _named_ct(folder: Path, tell: Callable[[str], None]) -> Iterator[Row]:
+def _named_ct(folder: Path, files: Iterable[Path], tell: Callable[[str], None]) -> Iterator[Row]:
     """Find ``ct`` with a folder of masks, or one mask, beside it (TotalSegmentator's folders)."""
-    for ct in sorted(folder.rglob("ct.*")):
-        if structure_of(ct) != "ct" or not ct.is_file():
+    images_of: dict[Path, dict[str, Path]] = defaultdict(dict)
+    for path in files:
+        if structure_of(path):
+            images_of[path.parent][structure_of(path)] = path
+    for ct in files:
+        if structure_of(ct) != "ct":
             continue
         home = ct.parent
-        images = {structure_of(path): path for path in mask_files(home)}
+        images = images_of[home]
         options = [
             *(home / name for name in _BESIDE if (home / name).is_dir()),
             *(images[name] for name in _BESIDE if name in images),
@@ -327,9 +332,9 @@ class _DicomSeries:
     refers_to: tuple[str, ...]
 
 
-def _dicom(folder: Path, tell: Callable[[str], None]) -> Iterator[Row]:
+def _dicom(folder: Path, files: Iterable[Path], tell: Callable[[str], None]) -> Iterator[Row]:
     """Find DICOM segmentations (SEG, RT structure sets) and the CT series that they name."""
-    series = list(_dicom_series(folder, tell))
+    series = list(_dicom_series(files, tell))
     ct = [one for one in series if one.modality == "CT"]
     crowded = {one.home for one in ct if sum(other.home == one.home for other in ct) > 1}
     patients: dict[str, str] = {}
@@ -351,15 +356,15 @@ def _dicom(folder: Path, tell: Callable[[str], None]) -> Iterator[Row]:
         yield {**row, "ct": str(chosen[0].home), "segmentation": str(one.file), **uid}
 
 
-def _dicom_series(folder: Path, tell: Callable[[str], None]) -> Iterator[_DicomSeries]:
+def _dicom_series(files: Iterable[Path], tell: Callable[[str], None]) -> Iterator[_DicomSeries]:
     import pydicom
 
     seen: set[tuple[Path, str]] = set()
     wanted = ["StudyInstanceUID", "SeriesInstanceUID", "Modality", "SOPClassUID", "PatientID"]
     wanted += ["ReferencedSeriesSequence", "ReferencedFrameOfReferenceSequence"]
-    for path in sorted(folder.rglob("*")):
+    for path in files:
         try:
-            if not path.is_file() or not is_dicom(path):
+            if not is_dicom(path):
                 continue
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of files that break the standard a little

@@ -7,6 +7,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from ..errors import InputError
+from ..files import files_in
+from ..plain_data import counted
 from .image_file import captured, check_name, check_sizes, first_bytes, is_dicom
 from .slice_stack import DicomFrame, Plane, Stack, read_frames, rescaled, stack_of
 from .volume import Grid, Volume
@@ -25,6 +28,7 @@ PIXEL_DATA = b"\xe0\x7f\x10\x00"
 SOP_CLASS, IMAGE_TYPE, MODALITY = "0008|0016", "0008|0008", "0008|0060"
 SERIES, NUMBER, DESCRIPTION = "0020|000e", "0020|0011", "0008|103e"
 POSITION, ORIENTATION, THICKNESS = "0020|0032", "0020|0037", "0018|0050"
+PIXEL_SPACING = "0028|0030"
 INTERCEPT, SLOPE, RESCALE_TYPE = "0028|1052", "0028|1053", "0028|1054"
 IDENTITY = {
     "study_uid": "0020|000d",
@@ -34,6 +38,19 @@ IDENTITY = {
     "study_date": "0008|0020",
 }
 PATIENT = {"patient_name": "0010|0010", "patient_id": "0010|0020"}
+# What the slices of a series have in common, whatever a careless anonymisation made of its UID;
+# and what may tell series apart where their UID was removed.
+OF_ONE_SERIES = {
+    "patient": tuple(reversed(PATIENT.values())),
+    "study": (IDENTITY["study_uid"],),
+    "frame of reference": (IDENTITY["frame_of_reference_uid"],),
+    "modality": (MODALITY,),
+}
+OF_UNNAMED = {
+    "series number": (NUMBER,),
+    "description": (DESCRIPTION,),
+    "kernel": ("0018|1210",),
+}
 CHARACTER_SET = "0008|0005"
 TEXTS = (DESCRIPTION, *PATIENT.values())  # may be of any script
 ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
@@ -112,7 +129,7 @@ class Slice:
 class SeriesInfo:
     """One image series of a folder, for people to choose from.
 
-    ``spacing`` is mm along i, j, k, the last as the files state it (0 where they do not);
+    ``spacing`` is mm along i, j, k as the files state it (0 where they do not);
     ``fault`` is why it cannot be read as a CT volume, empty where nothing is known against it;
     ``file`` is one of its files.
     """
@@ -135,9 +152,10 @@ class SeriesInfo:
 def list_series(folder: str | Path) -> list[SeriesInfo]:
     """Return the image series of a folder and the folders in it, the longest first.
 
-    Raises InputError where a DICOM image is damaged; the list is empty where there is none.
+    Raises InputError where a DICOM image is damaged or a folder cannot be looked into; the list is
+    empty where there is no image.
     """
-    return _sorted(_by_series(_scan(Path(folder).rglob("*"))))
+    return _sorted(_by_series(_scan(files_in(Path(folder)))))
 
 
 def check_series(folder: Path, series: str = "", inside: bool = True) -> None:
@@ -145,9 +163,12 @@ def check_series(folder: Path, series: str = "", inside: bool = True) -> None:
 
     ``inside`` looks into the folders in it, too.
     """
-    chosen = _pick(folder, _scan(folder.rglob("*") if inside else folder.glob("*")), None, series)
+    found = _scan(files_in(folder, deep=inside))
+    chosen, _ = _pick(folder, found, None, series)
     chosen, _ = _without_odd_ones(folder, chosen)
     _check_rescale(folder, chosen)
+    if all(one.frames == 1 for one in chosen):
+        stack_of(folder, [one.plane for one in chosen])
 
 
 def read_series(
@@ -156,21 +177,24 @@ def read_series(
     """Return the CT series of a folder and the folders in it, slices in order of position.
 
     Localizers, projections, material maps, series of fewer than ``MIN_SLICES`` slices and other
-    modalities are passed over; what is left out of the chosen series is named in ``notes``.  Where
-    several CT series remain, none is guessed: the error lists them.  ``series`` chooses one by its
-    UID or its number, ``member`` by one of its files (then among the files beside it).  With
-    ``patient_names`` the volume's identity holds the patient's name and number as well.
+    modalities are passed over; what is left out of the chosen series is named in ``notes``.  Slices
+    of different patients, studies or frames of reference are of different series, though they may
+    state one UID, or none.  Where several CT series remain, none is guessed: the error lists them.
+    ``series`` chooses one by its UID or its number, ``member`` by one of its files (then among the
+    files beside it).  With ``patient_names`` the volume's identity holds the patient's name and
+    number as well.
 
-    Raises InputError when there is no such series or more than one, and when its slices are
-    missing, doubled, uneven, damaged, of different shape or direction, or taken with a tilted
-    gantry.
+    Raises InputError when there is no such series or more than one, when a folder cannot be looked
+    into or a link leads nowhere, and when its slices are missing, doubled, uneven, damaged, of
+    different shape or direction, or taken with a tilted gantry.
     """
     if member is not None:
         _check_object(member)
-    found = _scan(folder.glob("*") if member else folder.rglob("*"))
-    chosen = _pick(folder, found, member, series)
+    found = _scan(files_in(folder, deep=member is None))
+    chosen, others = _pick(folder, found, member, series)
     source = member or folder
     chosen, notes = _without_odd_ones(source, chosen)
+    notes = (*others, *notes)
     _check_rescale(source, chosen)
     several = any(one.frames > 1 for one in chosen)
     volume = (_read_multi_frame if several else _read_slices)(source, chosen, notes)
@@ -212,8 +236,8 @@ def _media_class(head: bytes) -> str:
 def _scan(paths: Iterable[Path]) -> list[Slice]:
     slices = []
     with captured():
-        for path in sorted(paths):
-            if path.is_file() and (found := _read_tags(path)):
+        for path in paths:
+            if found := _read_tags(path):
                 slices.append(found)
     return slices
 
@@ -243,15 +267,22 @@ def _read_tags(path: Path) -> Slice | None:
     if object_name(path):
         return None
     position, axes = _numbers(tags.get(POSITION, "")), _numbers(tags.get(ORIENTATION, ""))
-    size, spacing = reader.GetSize(), reader.GetSpacing()
+    size = reader.GetSize()
+    frames = size[2] if len(size) > 2 else 1
     plane = Plane(
         path.name,
         position if position.size == 3 else np.empty(0),
         axes.reshape(2, 3) if axes.size == 6 else np.empty((0, 3)),
-        (spacing[0], spacing[1]),
+        reader.GetSpacing()[:2] if frames > 1 else _pixel_spacing(tags),
         (size[0], size[1]),
     )
-    return Slice(path, tags, plane, size[2] if len(size) > 2 else 1, reader.GetPixelID())
+    return Slice(path, tags, plane, frames, reader.GetPixelID())
+
+
+def _pixel_spacing(tags: dict[str, str]) -> tuple[float, float]:
+    """Return mm along row and column as a slice states them, else 0: GDCM's answer is 1 then."""
+    rows = _numbers(tags.get(PIXEL_SPACING, ""))
+    return (float(rows[1]), float(rows[0])) if rows.size == 2 else (0.0, 0.0)
 
 
 def _decoded(text: str, character_set: str) -> str:
@@ -277,11 +308,43 @@ def _numbers(text: str) -> npt.NDArray[np.float64]:
     return numbers if np.isfinite(numbers).all() else np.empty(0)
 
 
-def _by_series(slices: Iterable[Slice]) -> dict[str, list[Slice]]:
-    series: dict[str, list[Slice]] = defaultdict(list)
+def _by_series(slices: Iterable[Slice]) -> list[list[Slice]]:
+    """Return the slices by series, none of them of two patients, studies, ..."""
+    by_uid: dict[str, list[Slice]] = defaultdict(list)
     for found in slices:
-        series[found.tags.get(SERIES, "")].append(found)
-    return series
+        by_uid[found.tags.get(SERIES, "")].append(found)
+    groups = []
+    for uid, group in by_uid.items():
+        parts = [group]
+        for tags in (*OF_ONE_SERIES.values(), *(() if uid else OF_UNNAMED.values())):
+            parts = [own for part in parts for own in _apart(part, tags)]
+        groups += parts
+    return groups
+
+
+def _apart(group: list[Slice], tags: Sequence[str]) -> list[list[Slice]]:
+    """Return the slices of each value; a value of its own for every slice tells nothing apart.
+
+    Such values are invented file by file, as some anonymisation does with UIDs.
+    """
+    by_value: dict[tuple[str, ...], list[Slice]] = defaultdict(list)
+    for one in group:
+        by_value[_values(one, tags)].append(one)
+    is_invented = len(by_value) == len(group) and all(one.frames == 1 for one in group)
+    return [group] if is_invented else list(by_value.values())
+
+
+def _values(one: Slice, tags: Sequence[str]) -> tuple[str, ...]:
+    return tuple(_plain(one.tags.get(tag, "")).casefold() for tag in tags)
+
+
+def _difference(group: Sequence[Slice], other: Sequence[Slice]) -> str:
+    """Return in what two series of one UID differ."""
+    return next(
+        what
+        for what, tags in (OF_ONE_SERIES | OF_UNNAMED).items()
+        if _values(group[0], tags) != _values(other[0], tags)
+    )
 
 
 def _count(group: Sequence[Slice]) -> int:
@@ -301,13 +364,15 @@ def _fault(group: Sequence[Slice]) -> str:
     return ""
 
 
-def _sorted(series: dict[str, list[Slice]]) -> list[SeriesInfo]:
-    return sorted(
-        (_info(uid, group) for uid, group in series.items()), key=lambda s: (-s.slices, s.number)
-    )
+def _sorted(series: Iterable[Sequence[Slice]]) -> list[SeriesInfo]:
+    return sorted((_info(group) for group in series), key=lambda s: (-s.slices, s.number))
 
 
-def _info(uid: str, group: Sequence[Slice]) -> SeriesInfo:
+def _uid(group: Sequence[Slice]) -> str:
+    return group[0].tags.get(SERIES, "")
+
+
+def _info(group: Sequence[Slice]) -> SeriesInfo:
     first = group[0]
     along = sorted(
         float(one.plane.position @ np.cross(*one.plane.axes))
@@ -320,50 +385,61 @@ def _info(uid: str, group: Sequence[Slice]) -> SeriesInfo:
         step = float(thickness[0])
     number, description = first.tags.get(NUMBER, ""), first.tags.get(DESCRIPTION, "")
     return SeriesInfo(
-        *(uid, number, description, first.modality, _count(group)),
+        *(_uid(group), number, description, first.modality, _count(group)),
         (*first.plane.spacing, step),
         _fault(group),
         first.path,
     )
 
 
-def _pick(folder: Path, found: list[Slice], member: Path | None, chosen: str) -> list[Slice]:
+def _pick(
+    folder: Path, found: list[Slice], member: Path | None, chosen: str
+) -> tuple[list[Slice], tuple[str, ...]]:
+    """Return the slices of the series that is meant, and notes on others that state its UID."""
     if not found:
         raise InputError(folder, "contains no DICOM images")
-    series = _by_series(found)
+    every = series = _by_series(found)
     if member is not None:
-        given = [one for one in found if one.path == member]
-        if not given:
-            raise InputError(member, "contains no DICOM image")
-        uid = given[0].tags.get(SERIES, "")
-        series = {uid: series[uid]}
-    if chosen:
-        series = {
-            uid: group
-            for uid, group in series.items()
-            if chosen == uid or chosen == group[0].tags.get(NUMBER, "")
-        }
+        series = [group for group in series if any(one.path == member for one in group)]
         if not series:
-            listed = "; ".join(str(info) for info in _sorted(_by_series(found)))
+            raise InputError(member, "contains no DICOM image")
+    if chosen:
+        series = [g for g in series if chosen in (_uid(g), g[0].tags.get(NUMBER, ""))]
+        if not series:
+            listed = "; ".join(str(info) for info in _sorted(every))
             raise InputError(folder, f"has no series {chosen}; it has {listed}")
-    faults = {uid: _fault(group) for uid, group in series.items()}
-    volumes = {uid: group for uid, group in series.items() if not faults[uid]}
+    volumes = [group for group in series if not _fault(group)]
     if not volumes:
         raise InputError(member or folder, _why_none(series))
     if len(volumes) > 1:
         listed = "; ".join(str(info) for info in _sorted(volumes))
         raise InputError(
             folder,
-            f"contains {len(volumes)} CT series, choose one by its number (--series) or give one "
-            f"of its files: {listed}",
+            f"contains {len(volumes)} CT series{_of_one_uid(volumes)}, choose one by its number "
+            f"(--series) or give one of its files: {listed}",
         )
-    return next(iter(volumes.values()))
+    (picked,) = volumes
+    others = [group for group in every if group is not picked and _uid(group) == _uid(picked)]
+    return picked, tuple(
+        f"{counted(len(group), 'file')} with the series UID of the others "
+        f"{'was' if len(group) == 1 else 'were'} left out: of another {_difference(picked, group)}"
+        for group in others
+    )
 
 
-def _why_none(series: dict[str, list[Slice]]) -> str:
-    ct = [group for group in series.values() if group[0].modality == "CT"]
+def _of_one_uid(volumes: Sequence[Sequence[Slice]]) -> str:
+    """Return words for the first two series that state the same UID or none, else nothing."""
+    for group, other in combinations(volumes, 2):
+        if _uid(group) == _uid(other):
+            what = "one series UID" if _uid(group) else "no series UID"
+            return f", of which two state {what} but are of another {_difference(group, other)}"
+    return ""
+
+
+def _why_none(series: Sequence[Sequence[Slice]]) -> str:
+    ct = [group for group in series if group[0].modality == "CT"]
     if not ct:
-        modalities = ", ".join(sorted({group[0].modality for group in series.values()}))
+        modalities = ", ".join(sorted({group[0].modality for group in series}))
         return f"is not CT: its DICOM modality is {modalities}"
     longest = max(ct, key=_count)
     fault = _fault(longest)
@@ -411,11 +487,16 @@ def _same_number(a: str, b: str) -> bool:
 
 def _check_rescale(source: Path, group: Sequence[Slice]) -> None:
     """Refuse a slice without rescaling among others with it: it would be off by 1024 HU."""
-    stated = [bool(one.tags.get(INTERCEPT)) for one in group]
+    _check_alike_rescaled(source, [(one.path.name, bool(one.tags.get(INTERCEPT))) for one in group])
+
+
+def _check_alike_rescaled(source: Path, said: Sequence[tuple[str, bool]]) -> None:
+    """Compare slices or frames: the name of each, and whether it states a rescaling."""
+    stated = [one for _, one in said]
     if any(stated) and not all(stated):
-        odd = group[stated.index(2 * sum(stated) < len(stated))]
+        odd, _ = said[stated.index(2 * sum(stated) < len(stated))]
         raise InputError(
-            source, f"has slices with and without rescaling to HU: {odd.path.name} is the odd one"
+            source, f"has slices with and without rescaling to HU: {odd} is the odd one"
         )
 
 
@@ -437,7 +518,8 @@ def _read_slices(source: Path, group: list[Slice], notes: tuple[str, ...]) -> Vo
             source, "contains a series whose slices cannot be read together"
         ) from error
     planes = tuple((str(one.path), 1) for one in ordered)
-    return replace(_volume(source, array, stack, ordered[0], notes), planes=planes)
+    stated = bool(ordered[0].tags.get(INTERCEPT))
+    return replace(_volume(source, array, stack, stated, notes), planes=planes)
 
 
 def _read_together(ordered: Sequence[Slice]) -> npt.NDArray[Any]:
@@ -469,6 +551,7 @@ def _read_multi_frame(source: Path, group: list[Slice], notes: tuple[str, ...]) 
     frames: list[DicomFrame] = []
     arrays: list[npt.NDArray[Any]] = []
     planes: list[tuple[str, int]] = []
+    left_out: list[str] = []
     for one in group:
         of_file = read_frames(one.path)
         if len(group) > 1:
@@ -483,20 +566,22 @@ def _read_multi_frame(source: Path, group: list[Slice], notes: tuple[str, ...]) 
             raise InputError(one.path, "is a truncated or damaged DICOM image") from error
         if len(array) != len(of_file):
             raise InputError(one.path, "is a multi-frame DICOM image with a damaged header")
-        faults = [replace(one, tags={IMAGE_TYPE: f.kind}).fault for f in of_file]
+        tags = [{IMAGE_TYPE: f.kind, RESCALE_TYPE: f.unit} for f in of_file]
+        faults = [replace(one, tags=own).fault for own in tags]
         keep = [n for n, fault in enumerate(faults) if not fault]
         left = [(of_file[n].plane.name, fault) for n, fault in enumerate(faults) if fault]
-        notes = (*notes, *(f"{name} was left out: it is {fault}" for name, fault in left[:3]))
+        left_out += [f"{name} was left out: it is {fault}" for name, fault in left[:3]]
         frames += [of_file[n] for n in keep]
         planes += [(str(one.path), n + 1) for n in keep]
         arrays.append(rescaled(array, of_file)[keep])
     if len(frames) < MIN_SLICES:
-        raise InputError(source, f"has {len(frames)} usable frames: not a volume")
+        cause = f"has {counted(len(frames), 'usable frame')}: not a volume"
+        raise InputError(source, f"{cause} ({left_out[0]})" if left_out else cause)
+    _check_alike_rescaled(source, [(f.plane.name, f.is_rescaled) for f in frames])
     stack = stack_of(source, [frame.plane for frame in frames])
     array = np.concatenate(_common_type(arrays))[stack.order]
     check_sizes(source, stack.spacing, np.array(array.shape[::-1]))
-    stated = replace(group[0], tags={INTERCEPT: "stated", **group[0].tags})
-    volume = _volume(source, array, stack, stated, notes)
+    volume = _volume(source, array, stack, frames[0].is_rescaled, (*notes, *left_out))
     return replace(volume, planes=tuple(planes[n] for n in stack.order))
 
 
@@ -504,7 +589,7 @@ def _volume(
     source: Path,
     array: npt.NDArray[Any],
     stack: Stack,
-    first: Slice,
+    stated_hu: bool,
     notes: tuple[str, ...],
 ) -> Volume:
     """Set the geometry from the tags: ITK's own goes wrong silently where slices are missing."""
@@ -515,5 +600,5 @@ def _volume(
         array,
         Grid(array.shape, matrix),
         *(source.name, str(source), notes),
-        stated_hu=bool(first.tags.get(INTERCEPT)),
+        stated_hu=stated_hu,
     )

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ..errors import InputError
+from ..files import files_in
 from .volume import EVERYWHERE, Box, Grid, Patch, Volume, patch_of
 
 # Beyond it a list with a place for every number up to the largest costs more than numbering anew.
@@ -136,7 +137,7 @@ SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 def mask_files(folder: Path) -> list[Path]:
     """Return the images in a folder, by name."""
-    return [p for p in sorted(folder.iterdir()) if p.is_file() and structure_of(p)]
+    return [path for path in files_in(folder, deep=False) if structure_of(path)]
 
 
 def structure_of(path: Path) -> str:

@@ -24,6 +24,7 @@ MAX_DRIFT_MM = 1.0
 MAX_COSINE = 1e-3
 # A gap of so many steps lacks a slice; smaller deviations are uneven steps.
 MISSING_STEPS = 1.6
+RESCALE = "PixelValueTransformationSequence"  # of a frame, or of all
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Plane:
     """Where one slice lies.
 
     ``position`` (3,) is LPS mm of its first voxel, ``axes`` (2, 3) its row and column direction;
-    both are empty where the file does not state them.  ``spacing`` is mm along row and column,
-    ``size`` counts columns and rows.  ``name`` is what a message calls the slice.
+    both are empty where the file does not state them.  ``spacing`` is mm along row and column, 0
+    where it does not; ``size`` counts columns and rows.  ``name`` is what a message calls it.
     """
 
     name: str
@@ -59,14 +60,16 @@ def stack_of(path: Path, planes: Sequence[Plane]) -> Stack:
     """Return how the slices of one series are stacked.
 
     Raises InputError, with ``path``, the cause and the slice at fault, where a slice states no
-    position, differs in size, spacing or direction, is missing or doubled, or lies more than
-    ``MAX_ERROR_MM`` from where an even stack has it, and for a tilted gantry.
+    position or no pixel spacing, differs in size, spacing or direction, is missing or doubled, or
+    lies more than ``MAX_ERROR_MM`` from where an even stack has it, and for a tilted gantry.
     """
     first = planes[len(planes) // 2]
     for plane in planes:
         if not plane.position.size or not plane.axes.size:
             cause = "states no position or orientation in the patient in"
             raise InputError(path, f"{cause} {plane.name}")
+        if min(plane.spacing) <= 0:
+            raise InputError(path, f"states no pixel spacing in {plane.name}")
     for plane in planes:
         _check_alike(path, plane, first)
     row, column = first.axes
@@ -145,13 +148,16 @@ class DicomFrame:
     r"""One frame: its plane, its rescaling to HU and its type (``ORIGINAL\PRIMARY\...``).
 
     ``rescale`` (slope, intercept) is the frame's own, ``applied`` the one that GDCM applies to
-    every frame of the file: the shared one, else that of the first frame.
+    every frame of the file: the shared one, else that of the first frame.  ``is_rescaled`` tells
+    whether the frame states one, ``unit`` what the values are then (``HU``, ...).
     """
 
     plane: Plane
     rescale: tuple[float, float]
     applied: tuple[float, float]
     kind: str
+    unit: str
+    is_rescaled: bool
 
 
 def read_frames(path: Path) -> list[DicomFrame]:
@@ -181,13 +187,12 @@ def read_frames(path: Path) -> list[DicomFrame]:
         size = int(dataset.Columns), int(dataset.Rows)
         common = shared[0] if shared else None
         applied = _rescale(common, groups[0]) if groups else (1.0, 0.0)
-        return [_frame(path, n, group, common, size, applied) for n, group in enumerate(groups)]
+        return [_frame(n, group, common, size, applied) for n, group in enumerate(groups)]
     except (InvalidDicomError, AttributeError, OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(path, "is a multi-frame DICOM image with a damaged header") from error
 
 
 def _frame(
-    path: Path,
     n: int,
     group: Any,
     shared: Any,
@@ -197,23 +202,23 @@ def _frame(
     position = _numbers(_value(group, shared, "PlanePositionSequence", "ImagePositionPatient"), 3)
     axes = _numbers(_value(group, shared, "PlaneOrientationSequence", "ImageOrientationPatient"), 6)
     pixel = _numbers(_value(group, shared, "PixelMeasuresSequence", "PixelSpacing"), 2)
-    if not pixel.size:
-        raise InputError(path, f"states no pixel spacing in frame {n + 1}")
     kind = _value(group, shared, "CTImageFrameTypeSequence", "FrameType") or ()
-    spacing = float(pixel[1]), float(pixel[0])
+    spacing = (float(pixel[1]), float(pixel[0])) if pixel.size else (0.0, 0.0)
+    unit = _value(group, shared, RESCALE, "RescaleType")
     return DicomFrame(
         Plane(f"frame {n + 1}", position, axes.reshape(-1, 3), spacing, size),
         _rescale(group, shared),
         applied,
-        "\\".join(str(word) for word in kind),
+        "\\".join(str(word) for word in ([kind] if isinstance(kind, str) else kind)),
+        "" if unit is None else str(unit),
+        _value(group, shared, RESCALE, "RescaleIntercept") is not None,
     )
 
 
 def _rescale(first: Any, second: Any) -> tuple[float, float]:
     """Slope and intercept where ``first`` states them, else those of ``second``."""
-    sequence = "PixelValueTransformationSequence"
-    slope = _value(first, second, sequence, "RescaleSlope")
-    intercept = _value(first, second, sequence, "RescaleIntercept")
+    slope = _value(first, second, RESCALE, "RescaleSlope")
+    intercept = _value(first, second, RESCALE, "RescaleIntercept")
     return 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
 
 

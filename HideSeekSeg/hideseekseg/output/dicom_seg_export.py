@@ -45,6 +45,11 @@ _UIDS = {
     "SOPInstanceUID": "instance",
     "FrameOfReferenceUID": "frame of reference",
 }
+_OF_ONE_SERIES = {
+    **{keyword: f"{name} UID" for keyword, name in _UIDS.items() if name != "instance"},
+    "PatientID": "patient number",
+    "PatientName": "patient name",
+}
 
 
 def read_source(stored: StoredResult, ct: Path, series: str = "") -> Volume:
@@ -94,8 +99,9 @@ def _same_scan(ct: Volume, grid: Grid, sha256: str) -> bool:
 def read_instances(ct: Volume) -> list[Any]:
     """Return the headers of the instances that a CT's slices are, in its order of slices.
 
-    A multi-frame image is one.  Raises InputError where one lacks a UID, and where the frames of
-    several multi-frame images make the volume.
+    A multi-frame image is one.  Raises InputError where one lacks a UID, where two state the same,
+    where they are not of one study, patient and frame of reference, and where the frames of several
+    multi-frame images make the volume.
     """
     import pydicom
 
@@ -116,14 +122,26 @@ def read_instances(ct: Volume) -> list[Any]:
             if keyword not in found:
                 setattr(found, keyword, None)
         instances.append(found)
-    for keyword in ("StudyInstanceUID", "FrameOfReferenceUID"):
+    _check_one_series(ct, [Path(file) for file in files], instances)
+    return instances
+
+
+def _check_one_series(ct: Volume, files: Sequence[Path], instances: Sequence[Any]) -> None:
+    for keyword, name in _OF_ONE_SERIES.items():
         several = len({str(one.get(keyword)) for one in instances})
         if several > 1:
-            cause = f"states {several} different {_UIDS[keyword]} UIDs in one series, as careless"
+            cause = f"states {several} different {name}s in one series, as careless"
             raise InputError(
                 ct.source, f"{cause} anonymisation leaves them; DICOM objects need one"
             )
-    return instances
+    first: dict[str, Path] = {}
+    for file, one in zip(files, instances):
+        earlier = first.setdefault(str(one.SOPInstanceUID), file)
+        if earlier != file:
+            cause = f"states one instance UID for {earlier.name} and {file.name}, as careless"
+            raise InputError(
+                ct.source, f"{cause} anonymisation leaves them; DICOM objects need one of each"
+            )
 
 
 def dicom_seg(stored: StoredResult, ct: Volume, instances: Sequence[Any]) -> Any:
@@ -168,6 +186,8 @@ def dicom_seg(stored: StoredResult, ct: Volume, instances: Sequence[Any]) -> Any
     except (AttributeError, TypeError, ValueError) as error:
         cause = f"cannot be the source of a DICOM SEG: {first_line(error)}"
         raise InputError(ct.source, cause) from error
+    # highdicom takes those of the source, and where there is one slice the distance 1 mm.
+    made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = measures
     declare_scheme(made)
     return made
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -13,7 +14,7 @@ import numpy as np
 
 from .. import __version__
 from ..errors import InputError
-from ..imaging.volume import Volume, measure_patch
+from ..imaging.volume import Patch, Volume, measure_patch
 from ..plain_data import first_line
 from ..review.burden import ALL, Burden, lesion_burden
 from ..review.items import Item
@@ -73,7 +74,7 @@ def dicom_sr(
     hd = highdicom()
     measured = [_measured(stored, ct, lesion) for lesion in stored.lesions]
     groups: list[Any] = [
-        _lesion_group(stored, ct, lesion, number, instances[0], segmentation)
+        _lesion_group(stored, ct, lesion, number, instances, segmentation)
         for number, lesion in enumerate(measured, start=1)
     ]
     bodies = stored.bodies
@@ -193,18 +194,18 @@ def _lesion_group(
     ct: Volume,
     lesion: Item,
     number: int,
-    instance: Any,
+    instances: Sequence[Any],
     segmentation: Any | None,
 ) -> Any:
     hd = highdicom()
     if segmentation is None:
         raise ValueError("lesions without a segmentation")
+    patch = patch_on(ct, stored, lesion)
     measurements = [
         _measurement(_VOLUME, lesion.volume_mm3, _MM3),
         _measurement(_DIAMETER, lesion.diameter_mm, _MM, _MAXIMUM),
     ]
     if lesion.mean_hu is not None:
-        patch = patch_on(ct, stored, lesion)
         deviation = float(np.std(ct.array[patch.box][patch.array], dtype=np.float64))
         measurements += [
             _measurement(_ATTENUATION, lesion.mean_hu, _HU, _MEAN),
@@ -216,9 +217,9 @@ def _lesion_group(
     method = algorithm_of(stored)[0]
     return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=hd.sr.TrackingIdentifier(
-            tracking_uid(stored, lesion, instance), lesion.name
+            tracking_uid(stored, lesion, instances[0]), lesion.name
         ),
-        referenced_segment=hd.sr.ReferencedSegment.from_segmentation(segmentation, number),
+        referenced_segment=_referenced_segment(ct, instances, segmentation, number, patch),
         finding_type=_coded(lesion_code(lesion)),
         finding_category=_coded(("49755003", "SCT", "Morphologically Altered Structure")),
         finding_sites=[hd.sr.FindingSite(_coded(region_code(lesion.level)))],
@@ -232,6 +233,34 @@ def _lesion_group(
             hd.sr.QualitativeEvaluation(_coded(_LESION_TYPE), _coded(TYPE_CODES[lesion.type])),
             hd.sr.QualitativeEvaluation(_coded(_VERDICT), _coded(verdict)),
         ],
+    )
+
+
+def _referenced_segment(
+    ct: Volume, instances: Sequence[Any], segmentation: Any, number: int, patch: Patch
+) -> Any:
+    """Return the reference to a segment and to the images, or frames of one, that it lies on.
+
+    They are taken from the voxels (``patch``): where in a SEG its frames are described depends on
+    what they have in common, such as that there is one segment.
+    """
+    hd = highdicom()
+    by_file = dict(zip(dict.fromkeys(file for file, _ in ct.planes), instances))
+    frames: dict[str, list[int]] = defaultdict(list)
+    for k in np.flatnonzero(patch.array.any(axis=(1, 2))) + patch.start[0]:
+        file, frame = ct.planes[k]
+        frames[file].append(frame)
+    images = []
+    for file, numbers in frames.items():
+        source = by_file[file]
+        multi_frame = "NumberOfFrames" in source
+        images.append(
+            hd.sr.SourceImageForSegmentation(
+                source.SOPClassUID, source.SOPInstanceUID, sorted(numbers) if multi_frame else None
+            )
+        )
+    return hd.sr.ReferencedSegment(
+        segmentation.SOPClassUID, segmentation.SOPInstanceUID, number, source_images=images
     )
 
 

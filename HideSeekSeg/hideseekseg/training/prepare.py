@@ -25,7 +25,7 @@ from ..anatomy.localization import all_bodies, levels_of, locate_body
 from ..anatomy.preparation import Prepared, prepare
 from ..anatomy.segment_names import is_unnamed, meaning_of_name
 from ..errors import InputError, NotCTError
-from ..files import atomic, make_folder, open_regular, read_arrays, read_text
+from ..files import atomic, files_in, make_folder, open_regular, read_arrays, read_text
 from ..imaging.reading import read_ct, read_segmentation
 from ..imaging.segmentation import Segmentation
 from ..imaging.text_headers import data_files, is_text_header
@@ -439,7 +439,7 @@ def _content_hash(rows: Sequence[ManifestRow]) -> str:
 def _files(path: Path) -> list[Path]:
     """Return the files of an image or a mask, in order: also those that a text header names."""
     if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.is_file())
+        return files_in(path, tell=lambda line: None)  # what is closed is refused on reading
     return [path, *(data_files(path) if is_text_header(path) else ())]
 
 
