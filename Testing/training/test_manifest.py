@@ -263,7 +263,8 @@ def test_a_mask_on_another_grid_is_a_note(ward: Ward) -> None:
         (GOOD.replace(",totalsegmentator", ","), "declare a convention"),
         (GOOD.replace("totalsegmentator", "mine"), "not a label convention"),
         (GOOD.replace("bodies", "far"), "outside the CT"),
-        (GOOD.replace("bodies", "low").replace("T11", "L1"), "cut by the field of view"),
+        (GOOD.replace("ct.nii", "short.nii").replace("T11", "L1"), "cut by the field of view"),
+        (GOOD.replace("bodies", "low"), "mask: does not fit the CT ct.nii.gz: the outlines lie"),
         (GOOD.replace("bodies", "speck"), "too few voxels"),
         (GOOD.replace("ct.nii", "nan.nii"), "not finite (NaN)"),
         (GOOD.replace("ct.nii", "metal.nii"), "metal in"),
@@ -281,6 +282,7 @@ def test_what_cannot_be_used_is_said(ward: Ward, line: str, cause: str) -> None:
     low = grid.ijk_to_lps.copy()
     low[:3, 3] += grid.direction[:, 2] * -16
     ward.image("low.nii.gz", bodies, Grid(grid.shape, low))
+    ward.image("short.nii.gz", hu[12:], grid.cut((12, 0, 0), hu[12:].shape))
     speck = np.zeros_like(bodies)
     speck[50:52, 20:22, 20:22] = 33
     ward.image("speck.nii.gz", speck)
