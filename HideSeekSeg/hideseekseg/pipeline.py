@@ -16,24 +16,10 @@ import torch
 
 from . import __version__
 from .anatomy.crop import Crop
-from .anatomy.intensity import (
-    HOUNSFIELD,
-    Calibration,
-    Landmarks,
-    calibrate,
-    cut_off,
-    network_input,
-    surely_hounsfield,
-)
+from .anatomy.intensity import Calibration, network_input
 from .anatomy.labelling import Assignment, format_mapping
-from .anatomy.localization import (
-    LocatedBody,
-    all_bodies,
-    close_up,
-    locate_body,
-    spine_axes,
-)
-from .anatomy.preparation import Prepared, prepare, slices_of
+from .anatomy.localization import close_up
+from .anatomy.preparation import Prepared, slices_of
 from .anatomy.quality import limits_of
 from .anatomy.vertebra_checks import NOT_SEGMENTED, SpineChecks
 from .attribution import Attribution, Latents, attribute, encode
@@ -46,7 +32,6 @@ from .confidence import (
     with_probabilities,
     with_stability,
 )
-from .errors import NotCTError, SegmentationError
 from .events import Event, Message, Started, VertebraDone
 from .findings import (
     STOPPED,
@@ -66,6 +51,7 @@ from .model.weights import Model, on_cpu, scheduled
 from .output.tables import to_json
 from .progress import ProgressReporter, Stopped
 from .side_by_side import Tell, shared_cores, side_by_side
+from .spine import Spine
 
 Floats = npt.NDArray[np.float32]
 
@@ -142,9 +128,8 @@ def segment_spine(
     Raises SegmentationError where segmentation and CT do not go together, NotCTError where the
     volume is not a CT, ScheduleError where the weights have no such schedule.
     """
-    ct, segmentation, options = inputs.ct, inputs.segmentation, inputs.options
-    assignments, levels = inputs.assignments, inputs.levels
-    checks, agreement = inputs.checks, inputs.agreement
+    ct, options = inputs.ct, inputs.options
+    assignments, levels, checks = inputs.assignments, inputs.levels, inputs.checks
     model = scheduled(model, options.schedule) if options.schedule else model
     chosen = model.profile.decision.threshold if options.threshold is None else options.threshold
     facts = _facts(model, assignments)
@@ -161,14 +146,12 @@ def segment_spine(
     finished: list[str] = []
 
     with suppress(Stopped), shared_cores(model) as at_once:
-        vertebrae = _Vertebrae(inputs, model.profile, watch, at_once)
+        spine = Spine(inputs, model.profile.geometry)
+        vertebrae = _Vertebrae(spine, watch, at_once)
         # Chosen vertebrae that surely show HU spare weights without context all others.
-        asked = (beside or levels, patient)
-        scale, cut = _scale(ct, segmentation.source, asked, vertebrae)
-        if agreement.refusal:  # what is not a CT was recognised by its values
-            raise SegmentationError(segmentation.source, agreement.refusal)
+        found = spine.scale(beside or levels, vertebrae.all)
+        scale, flags = found.calibration, found.flags
         facts["hounsfield"] = scale.is_hu
-        flags = (*agreement.flags, *((cut,) if cut else ()))
         seen_by_networks: dict[str, VertebraInput] = {}
         encoded: dict[str, Encoded] = {}
         if beside:
@@ -176,12 +159,12 @@ def segment_spine(
             seen_by_networks = _inputs(ready, scale, options.all_slices, model.profile)
             every = partial(_encode_all, seen_by_networks, watch, at_once)
             encoded, model = _where_it_fits(every, model, on_event)
-            _forget(set(beside).difference(levels), vertebrae.known, seen_by_networks, encoded)
+            _forget(set(beside).difference(levels), spine.known, seen_by_networks, encoded)
 
         def analyse(level: str, tell: Tell) -> Analysed:
             nonlocal model  # changes where a GPU has too little memory: it has one worker
             before = seen_by_networks.get(level), encoded.get(level)
-            job = _Job(vertebrae.one(level), scale, chosen, options.all_slices, *before)
+            job = _Job(spine.vertebra(level), scale, chosen, options.all_slices, *before)
             work = partial(_analyse, job, ct, partial(tell, level))
             result, model = _where_it_fits(work, model, on_event)
             return result
@@ -206,22 +189,10 @@ def segment_spine(
 
 
 class _Vertebrae:
-    """The vertebrae of a run, each made ready when it is first asked for."""
+    """The vertebrae of a run, made ready side by side while their progress is told."""
 
-    def __init__(
-        self, inputs: CheckedInputs, profile: Profile, watch: ProgressReporter, at_once: int
-    ) -> None:
-        self.known: dict[str, Prepared] = {}
-        self._inputs, self._profile, self._watch = inputs, profile, watch
-        self._at_once = at_once
-        labels = inputs.segmentation, inputs.assignments
-        self._marked, self._axes = all_bodies(*labels, inputs.bodies), spine_axes(*labels)
-
-    def one(self, level: str) -> Prepared:
-        """Return a vertebra, ready for the method or with its obstacle."""
-        if level not in self.known:
-            self.known[level] = self._prepare(level)
-        return self.known[level]
+    def __init__(self, spine: Spine, watch: ProgressReporter, at_once: int) -> None:
+        self._spine, self._watch, self._at_once = spine, watch, at_once
 
     def all(self, levels: Sequence[str]) -> Generator[Prepared, None, None]:
         """Yield some vertebrae in order; before each new one its progress is told, a stop heard.
@@ -230,57 +201,11 @@ class _Vertebrae:
         """
 
         def make(level: str, tell: Tell) -> Prepared:
-            if level not in self.known:
+            if level not in self._spine.known:
                 tell(level, levels.index(level), len(levels))
-            return self.one(level)
+            return self._spine.vertebra(level)
 
         yield from side_by_side(make, levels, self._at_once, self._watch.preparation)
-
-    def _prepare(self, level: str) -> Prepared:
-        inputs, checks = self._inputs, self._inputs.checks
-        labels, grid = (inputs.segmentation, inputs.assignments), inputs.ct.grid
-        if level in checks.obstacles:  # spares the search for a body that is none
-            site = LocatedBody(level, None, "given", ())
-        else:
-            site = locate_body(level, *labels, grid, self._marked, self._axes[level])
-        return prepare(checks.applied(site), inputs.ct, self._profile.geometry)
-
-
-def _scale(
-    ct: Volume,
-    source: str,
-    asked: Sequence[tuple[str, ...]],
-    vertebrae: _Vertebrae,
-) -> tuple[Calibration, str]:
-    """Return the intensity scale, as soon as more than half of the vertebrae agree on HU.
-
-    With it goes a flag, empty where the scale does not seem to be cut off.  So the first results
-    need not wait for the last bodies.  ``asked`` holds the levels to look at, and the scan's, which
-    are looked at where the first do not settle it: a scale that must be found by landmarks does not
-    depend on the vertebrae that were chosen.
-
-    Raises SegmentationError or NotCTError where no vertebra can be analysed for one reason.
-    """
-    seen: list[Prepared] = []
-    usable: list[Landmarks] = []
-    for levels in dict.fromkeys(asked):
-        seen = []
-        with closing(vertebrae.all(levels)) as ready:
-            for vertebra in ready:
-                seen.append(vertebra)
-                usable = [v.landmarks for v in seen if v.landmarks and not v.obstacle]
-                if surely_hounsfield(ct, usable, len(levels)):
-                    cut = cut_off(ct, usable, HOUNSFIELD)
-                    if not cut or levels == asked[-1]:
-                        return HOUNSFIELD, cut
-                    break
-    if all(v.site.body is None and not v.site.obstacle for v in seen):
-        raise SegmentationError(source, f"does not overlap with the CT {ct.name}")
-    if not usable:
-        reasons = sorted({v.obstacle for v in seen})
-        raise NotCTError(ct.source, f"no vertebra can be analysed: {', '.join(reasons)}")
-    scale = calibrate(ct, usable)
-    return scale, cut_off(ct, usable, scale)
 
 
 def _forget(levels: Iterable[str], *held: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ FLOORS = (
     ("progress", "findings"),
     ("anatomy", "review"),
     ("inputs", "lesions", "side_by_side"),
-    ("attribution",),
+    ("attribution", "spine"),
     ("output", "confidence"),
     ("simulation", "pipeline", "scene"),
     ("training", "job"),

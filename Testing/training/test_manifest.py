@@ -23,6 +23,7 @@ from hideseekseg.errors import InputError
 from hideseekseg.imaging.volume import Grid, Volume, to_sitk
 from hideseekseg.simulation.simulate import BODY, COMPACT_GEOMETRY
 from hideseekseg.simulation.source_vertebrae import shared_patients
+from hideseekseg.training import prepare
 from hideseekseg.training.dataset import Slices, load_slices, make_batch
 from hideseekseg.training.evaluation import load_cases
 from hideseekseg.training.prepare import (
@@ -105,6 +106,27 @@ def test_table_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
     manifest = read_manifest(path)
     assert [row.patient for row in manifest.rows] == ["Ä"]
     assert manifest.unused == ("age",)
+
+
+def test_columns_without_a_name_and_a_value_are_not_there(tmp_path: Path) -> None:
+    """Spreadsheets end lines with them; a value in one is more than there are columns."""
+    path = tmp_path / "m.csv"
+    path.write_text("image;mask;label;patient;;\na;b;0;A;;\nc;d;1;B; ;\n", encoding="utf-8")
+    manifest = read_manifest(path)
+    assert [row.patient for row in manifest.rows] == ["A", "B"]
+    assert manifest.unused == () and manifest.problems == ()
+    path.write_text("image,,mask,label,patient,\na,,b,0,A,\nc,,d,1,B,x\n,,,,,\n", "utf-8")
+    manifest = read_manifest(path)
+    assert [row.mask.name for row in manifest.rows] == ["b"]
+    (problem,) = manifest.problems
+    assert (problem.line, problem.cause) == (3, "has more values than there are columns")
+
+
+def test_a_column_that_stands_there_twice_is_refused_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text("image,mask,label,patient,Mask,,\na,b,0,A,c,,\n", encoding="utf-8")
+    with pytest.raises(InputError, match="has the column mask twice"):
+        read_manifest(path)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +285,8 @@ def test_a_mask_on_another_grid_is_a_note(ward: Ward) -> None:
         (GOOD.replace(",totalsegmentator", ","), "declare a convention"),
         (GOOD.replace("totalsegmentator", "mine"), "not a label convention"),
         (GOOD.replace("bodies", "far"), "outside the CT"),
-        (GOOD.replace("bodies", "low").replace("T11", "L1"), "cut by the field of view"),
+        (GOOD.replace("ct.nii", "short.nii").replace("T11", "L1"), "cut by the field of view"),
+        (GOOD.replace("bodies", "low"), "mask: does not fit the CT ct.nii.gz: the outlines lie"),
         (GOOD.replace("bodies", "speck"), "too few voxels"),
         (GOOD.replace("ct.nii", "nan.nii"), "not finite (NaN)"),
         (GOOD.replace("ct.nii", "metal.nii"), "metal in"),
@@ -281,6 +304,7 @@ def test_what_cannot_be_used_is_said(ward: Ward, line: str, cause: str) -> None:
     low = grid.ijk_to_lps.copy()
     low[:3, 3] += grid.direction[:, 2] * -16
     ward.image("low.nii.gz", bodies, Grid(grid.shape, low))
+    ward.image("short.nii.gz", hu[12:], grid.cut((12, 0, 0), hu[12:].shape))
     speck = np.zeros_like(bodies)
     speck[50:52, 20:22, 20:22] = 33
     ward.image("speck.nii.gz", speck)
@@ -292,6 +316,54 @@ def test_what_cannot_be_used_is_said(ward: Ward, line: str, cause: str) -> None:
     outcome = ward.one(line)
     assert outcome.crop is None
     assert cause in outcome.obstacle
+
+
+def test_a_convention_that_there_is_not_is_named(ward: Ward) -> None:
+    said = ward.one(GOOD.replace("totalsegmentator", "TotalSegmentator")).obstacle
+    assert said.startswith("convention: TotalSegmentator: is not a label convention; give one of")
+    said = ward.one(GOOD.replace("totalsegmentator", "map.json")).obstacle
+    assert said.startswith(f"convention: {ward.folder / 'map.json'}: cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("ct.nii.gz,t12.nii.gz,{},A,,", "ct.nii.gz,t12.nii.gz,{},A,T12,"),
+        ("ct.nii.gz,t12.nii.gz,{},A,T12,", "ct.nii.gz,t12.nii.gz,{},A,T11,"),
+        ("ct.nii.gz,t12.nii.gz,{},A,,", "ct.nii.gz,bodies.nii.gz,{},A,T12,totalsegmentator"),
+        ("ct.nii.gz,bodies.nii.gz,{},A,T12,totalsegmentator", "ct.nii.gz,part.nii.gz,{},A,,"),
+        ("ct.nii.gz,t12.nii.gz,{},A,,", "ct.nii.gz,copy.nii.gz,{},A,,"),
+    ],
+    ids=["one mask", "two levels", "a label map", "another outline", "a copy"],
+)
+def test_two_masks_of_one_vertebra_are_said(ward: Ward, first: str, second: str) -> None:
+    """Whatever the table calls them: their voxels tell."""
+    shutil.copy(ward.folder / "t12.nii.gz", ward.folder / "copy.nii.gz")
+    part = (ward.bodies.array == 32).astype(np.uint8)
+    part[:, :16] = 0
+    ward.image("part.nii.gz", part)
+    third = GOOD.replace("T11", "L1")
+    for labels, alike in ((("healthy", "malignant"), False), (("healthy", "healthy"), True)):
+        lines = [line.format(label) for line, label in zip((first, second), labels)]
+        manifest = read_manifest(ward.table(*lines, third))
+        assert manifest.problems == ()
+        (rows,) = manifest.by_image()
+        a, b, c = cut_out(rows, COMPACT_GEOMETRY)
+        other = "" if alike else ", but with the other label"
+        assert b.obstacle == f"the same vertebra as in line 2{other}" and b.crop is None
+        assert a.obstacle == ("" if alike else f"the same vertebra as in line 3{other}")
+        assert c.obstacle == ""
+
+
+def test_neighbours_are_not_the_same_vertebra(ward: Ward) -> None:
+    """Also where their masks share a few voxels."""
+    for name, value in (("t11", 33), ("t12", 32), ("l1", 31)):
+        mask = ward.bodies.array == value
+        grown = mask | np.roll(mask, 4, axis=0) | np.roll(mask, -4, axis=0)
+        ward.image(f"{name}.nii.gz", grown.astype(np.uint8))
+    table = ward.table(*(f"ct.nii.gz,{name}.nii.gz,0,A,," for name in ("t11", "t12", "l1")))
+    (rows,) = read_manifest(table).by_image()
+    assert not any("same vertebra" in o.obstacle for o in cut_out(rows, COMPACT_GEOMETRY))
 
 
 def test_one_bad_mask_does_not_spoil_the_others(ward: Ward) -> None:
@@ -438,6 +510,27 @@ def test_shards_are_made_anew_where_a_file_changed_or_a_row_was_left_out(ward: W
     assert read == [0, 1]
 
 
+@pytest.mark.parametrize("what", ["geometry", "preparation"])
+def test_shards_that_were_cut_otherwise_are_made_anew(
+    ward: Ward, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by an earlier version: their slices would be learned from as they are."""
+    manifest, out = read_manifest(full_table(ward)), ward.folder / "out"
+    with monkeypatch.context() as earlier:
+        other = COMPACT_GEOMETRY
+        if what == "geometry":
+            other = replace(other, body_pixels=30.0, slice_mm=3.0)
+        else:
+            earlier.setattr(prepare, "PREPARATION", prepare.PREPARATION - 1)
+        write_shards(manifest, other, out, silent)
+    read: list[int] = []
+    write_shards(manifest, COMPACT_GEOMETRY, out, lambda n, t, o: read.append(len(o)))
+    assert read == [2, 1]
+    read.clear()
+    write_shards(manifest, COMPACT_GEOMETRY, out, lambda n, t, o: read.append(len(o)))
+    assert read == [0, 0]
+
+
 def test_a_manifest_is_the_same_from_wherever_it_is_read(
     ward: Ward, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -516,6 +609,18 @@ def test_one_class_is_nothing_to_learn_from(ward: Ward, capsys: pytest.CaptureFi
     assert main(["prepare", str(ward.table(GOOD)), "--out", str(ward.folder / "out")]) == 0
     assert main(["train", str(ward.folder / "out"), "--out", str(ward.folder / "w")]) == 2
     assert "contains healthy vertebrae only" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line", [GOOD.replace("healthy", "malignnt"), GOOD.replace("ct.nii", "no.nii")]
+)
+def test_no_usable_row_is_not_called_one_class(
+    ward: Ward, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(ward.table(line))]) == 1
+    said = capsys.readouterr().out
+    assert "contains no usable vertebra: there is nothing to learn from" in said
+    assert "vertebrae only" not in said and said.splitlines()[-1] == "wrong: 1"
 
 
 def test_prepare_refuses_a_wrong_table_and_says_what_it_leaves_out(

@@ -28,6 +28,10 @@ from ..model.profile import Geometry
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
+# Raised by one whenever the same files give other crops, bodies or HU than before: what was kept of
+# vertebrae (prepared shards, packed vertebrae, simulated sets) is then made anew.
+PREPARATION = 2
+
 # Patient axes of a crop's (i, j, k) = (inferior, posterior, right), as LPS columns.
 PATIENT_AXES: Floats = np.array([[0.0, 0.0, -1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
 

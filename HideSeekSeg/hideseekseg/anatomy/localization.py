@@ -74,7 +74,7 @@ def locate_body(
     part = segmentation.grid.cut(start, triple(mask.shape))
     body, remarks = _find(mask, part, bodies[box], bool(given), reference)
     moved, share = _move(patch_of(body.mask, start), segmentation.grid, ct)
-    is_cut = share < WHOLE or (moved is not None and _ends_at_border(moved, ct))
+    is_cut = share < WHOLE or (moved is not None and ends_at_border(moved, ct))
     cut = (CUT,) if is_cut and CUT not in body.flags else ()
     return LocatedBody(
         level, moved, body.source, (*body.flags, *remarks, *cut), body.axes, body.turn_known
@@ -201,7 +201,7 @@ def _move(patch: Patch | None, grid: Grid, target: Grid) -> tuple[Patch | None, 
     return moved, _share_inside(patch, grid, target)
 
 
-def _ends_at_border(body: Patch, ct: Grid) -> bool:
+def ends_at_border(body: Patch, ct: Grid) -> bool:
     """Return whether a body on the CT's grid ends where the CT does and not where the bone ends.
 
     As ``body.cut_flags`` on the segmentation's grid, which may be larger than the CT.

@@ -18,6 +18,7 @@ from .vertebra_shape import surface_distance_of
 
 LEAST_BODY_VOXELS = 100
 LEAST_EXTENT_MM = 6.0  # along each axis of the CT: less is a rim, not a body
+OUTSIDE = "outside the CT"
 LATERAL = "lateral slices were not in the training of these weights"
 
 
@@ -52,14 +53,14 @@ def prepare(site: LocatedBody, ct: Volume, geometry: Geometry) -> Prepared:
     if site.obstacle:
         return Prepared(site, site.obstacle)
     if site.body is None:
-        return Prepared(site, "outside the CT")
+        return Prepared(site, OUTSIDE)
     view, body, _ = close_up(ct, site.body)
     extent = np.array(site.body.array.shape) * ct.grid.spacing[::-1]
     if body.sum() < LEAST_BODY_VOXELS or extent.min() < LEAST_EXTENT_MM:
         return Prepared(site, f"too few voxels ({body.sum()}) of its body are in the CT")
     if not np.isfinite(view.array[body]).all():
         return Prepared(site, "values that are not finite (NaN) in its body")
-    view = _without_gaps(view)
+    view = without_gaps(view)
     crop = take_crop(view, body, crop_grid(body, view.grid, geometry, site.axes, site.turn_known))
     if not crop.body.any():
         return Prepared(site, "too few voxels of its body are in the CT")
@@ -95,7 +96,7 @@ def slices_of(
     return central_slices(slices, central), (f"only the {central} central slices were analysed",)
 
 
-def _without_gaps(view: Volume) -> Volume:
+def without_gaps(view: Volume) -> Volume:
     """Fill what lies outside the field of view, NaN in some files, with the lowest value."""
     if view.array.dtype.kind != "f":
         return view

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..anatomy.crop import Crop, crop_grid, take_crop
-from ..anatomy.intensity import Calibration, network_input
+from ..anatomy.crop import Crop, take_crop
+from ..anatomy.intensity import HOUNSFIELD, network_input
 from ..confidence import marrow, reference_of, relative_reference
 from ..errors import InputError
 from ..files import make_folder, read_text
@@ -170,11 +170,10 @@ def boxed_subjects(source: Source, box: Box, profile: Profile) -> list[Benchmark
 
 
 def _real_subject(vertebra: SourceVertebra, profile: Profile, box: Box | None) -> BenchmarkCase:
-    grid = crop_grid(vertebra.body, vertebra.ct.grid, profile.geometry)
-    crop = take_crop(vertebra.ct, vertebra.body, grid)
+    crop = take_crop(vertebra.ct, vertebra.body, vertebra.crop_grid(profile.geometry))
     slices = crop.analysed
-    hounsfield = Calibration(1.0, 0.0, is_hu=True)
-    x = torch.from_numpy(network_input(crop, profile, hounsfield)[slices])[:, None]
+    # Vertebrae are in HU: where their scan was not, it was brought there when they were loaded.
+    x = torch.from_numpy(network_input(crop, profile, HOUNSFIELD)[slices])[:, None]
     body = crop.body[slices]
     boxed = np.zeros_like(body) if box is None else body & _in_box(crop, box)[slices]
     # One and the same truth for both types: a box has none.

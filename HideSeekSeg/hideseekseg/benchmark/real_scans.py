@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from ..anatomy.body import CUT, find_body
 from ..anatomy.labelling import assign
+from ..anatomy.localization import spine_axes
 from ..errors import InputError
 from ..files import read_object
 from ..imaging.reading import read_segmentation
@@ -143,12 +144,14 @@ def _measure_scan(folder: Path) -> list[BodyAccuracy]:
         raise InputError(folder / TRUTH, f"does not have the grid of {WHOLE}")
     corpus = np.isin(subregions.layers[0].array, CORPUS)
     rows = []
-    for assignment in assign(vertebrae, "verse"):
+    assignments = assign(vertebrae, "verse")
+    axes = spine_axes(vertebrae, assignments)
+    for assignment in assignments:
         vertebra = vertebrae.mask(assignment.segment)
         truth = vertebra & corpus
         if assignment.level is None or not truth.any():
             continue
-        body = find_body(vertebra, vertebrae.grid)
+        body = find_body(vertebra, vertebrae.grid, reference=axes[assignment.level])
         distance = surface_distance_mm(body.mask, truth, vertebrae.grid)
         dice = overlap(body.mask, truth)
         rows.append(

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from ..anatomy.body import CUT, cut_flags
-from ..anatomy.crop import PATIENT_AXES, Mask, crop_grid
-from ..anatomy.intensity import Calibration, calibrate
-from ..anatomy.labelling import assign
-from ..anatomy.localization import LocatedBody, all_bodies, close_up, levels_of, locate_body
+from ..anatomy.crop import PATIENT_AXES, Mask
+from ..anatomy.intensity import Calibration
+from ..anatomy.localization import LocatedBody, close_up
 from ..anatomy.preparation import Prepared, prepare
 from ..anatomy.quality import SIMULATED, measure, obstacles, remarks
+from ..anatomy.segment_names import may_be_vertebra
 from ..files import atomic, make_folder
 from ..imaging.reading import read_ct, read_segmentation
 from ..imaging.volume import Grid, Volume, bounding_box, patch_of
@@ -25,6 +25,7 @@ from ..model.profile import Geometry
 from ..simulation.acquisition import Acquisition, draw_noise
 from ..simulation.simulate import COMPACT_GEOMETRY, draw_sample
 from ..simulation.source_vertebrae import Source, SourceVertebra, read_sources
+from ..spine import spine_of
 
 METAL_CLIPPED_HU = 3071.0  # the most that a scan stored in 12 bits can show
 AIR_FILL_HU = -1024.0
@@ -44,7 +45,7 @@ class DegradationScene:
         """As the pipeline prepares it."""
         flags = tuple(f for f in self.site.flags if f != CUT)
         flags += (CUT,) if CUT in self.site.flags or cut_flags(self.body) else ()
-        site = LocatedBody(self.site.level, patch_of(self.body), self.site.source, flags)
+        site = replace(self.site, body=patch_of(self.body), flags=flags)
         return prepare(site, self.ct, geometry)
 
 
@@ -141,14 +142,16 @@ def thick(slice_mm: float, hidden: bool, scene: DegradationScene, geometry: Geom
 
 def diseased(seed: int, scene: DegradationScene, geometry: Geometry) -> Prepared:
     """Simulate metastases, benign changes and a scanner, as in training."""
-    vertebra = SourceVertebra(scene.ct, scene.body, "", scene.site.level)
+    site = scene.site
+    vertebra = SourceVertebra(scene.ct, scene.body, "", site.level, site.axes, site.turn_known)
     sample = draw_sample(np.random.default_rng(seed), vertebra, geometry, True)
     matrix = np.eye(4)
-    spacing = crop_grid(scene.body, scene.ct.grid, geometry).spacing
-    matrix[:3, :3] = PATIENT_AXES * spacing
+    matrix[:3, :3] = PATIENT_AXES * vertebra.crop_grid(geometry).spacing
     s, p, i = sample.body.shape
     ct = Volume(sample.image, Grid((s, p, i), matrix))
-    return DegradationScene(ct, sample.body, scene.site).prepared(geometry)
+    # The drawn vertebra stands upright in a patient of its own.
+    upright = replace(site, axes=None, turn_known=False)
+    return DegradationScene(ct, sample.body, upright).prepared(geometry)
 
 
 def _positions(scene: DegradationScene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -264,34 +267,25 @@ def report(
 
 def look_at(source: Source, degraded: int) -> Iterator[VertebraCheck]:
     """Every vertebra of a CT as it is, and so many of its whole ones degraded in every way."""
-    ct = read_ct(source.ct)
-    scenes = _scenes(source, ct)
+    ct = read_ct(source.ct, undecided=True)
+    segmentation = read_segmentation(source.segmentation, may_be_vertebra, undecided=True)
+    spine = spine_of(ct, segmentation, source.labels, COMPACT_GEOMETRY)
+    scale = spine.scale().calibration
+    levels = spine.inputs.segmented
+    found = {level: scene_of(spine.locate(level), spine.inputs.ct) for level in levels}
+    scenes = {level: scene for level, scene in found.items() if scene is not None}
     usual = {level: scene.prepared(COMPACT_GEOMETRY) for level, scene in scenes.items()}
-    landmarks = [p.landmarks for p in usual.values() if p.landmarks]
-    scale = calibrate(ct, landmarks)
     for level, prepared in usual.items():
         yield VertebraCheck(source.patient, source.split, level, AS_IT_IS, alarms(prepared, scale))
     whole = [level for level, p in usual.items() if p.crop and CUT not in p.site.flags]
     chosen = [whole[n * len(whole) // degraded] for n in range(degraded)] if degraded else []
     for level in dict.fromkeys(chosen):
         for change, (degrade, _) in DEGRADED.items():
-            found = alarms(degrade(scenes[level], COMPACT_GEOMETRY), scale)
-            yield VertebraCheck(source.patient, source.split, level, change, found)
+            made = alarms(degrade(scenes[level], COMPACT_GEOMETRY), scale)
+            yield VertebraCheck(source.patient, source.split, level, change, made)
         for seed in range(DRAWS):
-            found = alarms(diseased(seed, scenes[level], COMPACT_GEOMETRY), scale)
-            yield VertebraCheck(source.patient, source.split, level, ILL, found)
-
-
-def _scenes(source: Source, ct: Volume) -> dict[str, DegradationScene]:
-    segmentation = read_segmentation(source.segmentation)
-    assignments = assign(segmentation, source.labels)
-    marked = all_bodies(segmentation, assignments, None)
-    scenes = {}
-    for level in levels_of(assignments):
-        scene = scene_of(locate_body(level, segmentation, assignments, ct.grid, marked), ct)
-        if scene is not None:
-            scenes[level] = scene
-    return scenes
+            made = alarms(diseased(seed, scenes[level], COMPACT_GEOMETRY), scale)
+            yield VertebraCheck(source.patient, source.split, level, ILL, made)
 
 
 def alarms(prepared: Prepared, scale: Calibration) -> tuple[str, ...]:

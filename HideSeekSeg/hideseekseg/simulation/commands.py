@@ -23,6 +23,7 @@ from ..plain_data import counted
 from .simulate import BLASTIC, LYTIC, Recipe, simulate
 from .source_vertebrae import (
     SourceVertebra,
+    content_of,
     drawn_vertebrae,
     load_vertebrae,
     pack,
@@ -69,6 +70,7 @@ def run_simulate(
     once ``should_stop`` says so.
     """
     vertebrae, names = _vertebrae(job, say)
+    content = content_of(vertebrae)
     if job.drawn:
         vertebrae += drawn_vertebrae(np.random.default_rng(job.seed), job.drawn)
         say(f"{counted(job.drawn, 'vertebra', 'vertebrae')} drawn from scratch")
@@ -83,6 +85,7 @@ def run_simulate(
         sources=names,
         drawn=job.drawn,
         unmodified=job.unmodified,
+        content=content,
     )
     # By the size alone: a seed stands for one set, whoever draws it.
     recipes = [whole] if job.vertebrae <= MOST_IN_SHARD else _parts(whole)
@@ -134,7 +137,7 @@ def _vertebrae(job: Simulation, say: Say) -> tuple[list[SourceVertebra], tuple[s
 def _loaded(sources: Sequence[Any], say: Say) -> list[SourceVertebra]:
     vertebrae: list[SourceVertebra] = []
     for source in sources:
-        own = load_vertebrae(source)
+        own = load_vertebrae(source, say)
         say(f"{source.patient}: {len(own)} vertebrae")
         vertebrae += own
     return vertebrae
@@ -167,7 +170,8 @@ def _is_there(folder: Path, recipe: Recipe) -> bool:
         return False
     written = read_json(path)
     if written != json.loads(json.dumps(asdict(recipe))):
-        raise InputError(path, "contains another recipe: choose another seed or folder")
+        cause = "contains another recipe, or one of other vertebrae: choose another seed or folder"
+        raise InputError(path, cause)
     return path.with_suffix(".npz").exists()
 
 

@@ -233,7 +233,8 @@ class Recipe:
     """All that decides a simulated set; ``slices`` as in ``choose_slices``.
 
     ``unmodified`` is the share of patients whose real vertebrae stay as they are, as healthy ones.
-    ``part`` numbers one of several shards of a set.
+    ``part`` numbers one of several shards of a set.  ``content`` is a hash of the real vertebrae
+    that are lent, as of ``source_vertebrae.content_of``.
     """
 
     seed: int
@@ -244,6 +245,7 @@ class Recipe:
     drawn: int = 0
     unmodified: float = 0.07
     part: int | None = None
+    content: str = ""
 
     @property
     def name(self) -> str:

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import csv
 import unicodedata
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
 
-from ..anatomy.crop import Mask, crop_grid, oversampled, pooled
+from ..anatomy.crop import PREPARATION, Floats, Mask, crop_grid, oversampled, pooled
 from ..anatomy.label_conventions import LEVELS
-from ..errors import InputError
+from ..anatomy.vertebra_frame import PATIENT_AXES
+from ..errors import InputError, UserError
 from ..files import atomic, read_arrays, read_text
 from ..imaging.volume import Grid, Volume, bounding_box
 from ..model.profile import Geometry
@@ -26,6 +28,10 @@ from .phantom.spine import draw_clean, label_value
 from .phantom.vertebra import LEVELS as DRAWN_LEVELS
 from .phantom.vertebra import random_settings
 from .random_fields import Field, Rng, VertebraPatch, smooth_field
+
+if TYPE_CHECKING:
+    from ..anatomy.intensity import Calibration
+    from ..spine import Spine
 
 # Vertebrae with less body than this are cut by the field of view and no use as canvas.
 SMALLEST_MM3 = 2500.0
@@ -37,12 +43,22 @@ SPACING_DRAWN_MM = (0.8, 0.8, 0.8)
 
 @dataclass(frozen=True, eq=False)
 class SourceVertebra:
-    """One real (or drawn) vertebra: HU around it, its body, and whose it is."""
+    """One real (or drawn) vertebra: HU around it, its body, and whose it is.
+
+    ``axes`` (rows: superior, posterior, left; LPS) and ``turn_known`` are as of
+    ``anatomy.body.Body``: those near which its own are sought, the patient's if None.
+    """
 
     ct: Volume
     body: Mask
     patient: str
     level: str
+    axes: Floats | None = field(default=None, repr=False)
+    turn_known: bool = False
+
+    def crop_grid(self, geometry: Geometry) -> Grid:
+        """Return where the crop lies that ``segment`` takes of it."""
+        return crop_grid(self.body, self.ct.grid, geometry, self.axes, self.turn_known)
 
     @property
     def group(self) -> str:
@@ -128,36 +144,66 @@ def _rows(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def load_vertebrae(source: Source, margin_mm: float = 15.0) -> list[SourceVertebra]:
+def load_vertebrae(
+    source: Source, tell: Callable[[str], None] = lambda line: None, margin_mm: float = 15.0
+) -> list[SourceVertebra]:
     """Return the whole bodies of a source that are to be used, each with the CT around it.
 
-    Raises InputError where a file cannot be read or the two do not lie on one grid.
+    As ``segment`` has them: the same bodies, axes and intensity scale.  ``tell`` hears which are
+    left out and why, and what is to be said of others, a line each.  Raises UserError where a file
+    cannot be read, where ``segment`` would refuse the two, and where they do not lie on one grid.
     """
     # SimpleITK reads them: packed vertebrae do without, on machines that have none.
-    from ..anatomy.body import CUT, find_body
-    from ..anatomy.labelling import assign
+    from ..anatomy.segment_names import may_be_vertebra
     from ..imaging.reading import read_ct, read_segmentation
+    from ..spine import spine_of, without_option
+    from .simulate import COMPACT_GEOMETRY
 
-    ct = read_ct(source.ct)
-    segmentation = read_segmentation(source.segmentation)
+    ct = read_ct(source.ct, undecided=True)
+    segmentation = read_segmentation(source.segmentation, may_be_vertebra, undecided=True)
     if not segmentation.grid.matches(ct.grid):
         raise InputError(source.segmentation, f"has another grid than {source.ct.name}")
+    spine = spine_of(ct, segmentation, source.labels, COMPACT_GEOMETRY)
+    levels = [name for name in spine.inputs.segmented if name not in source.leave_out]
+    if not levels:
+        return []
+    try:
+        scale = spine.scale(levels)
+    except UserError as error:
+        raise without_option(error) from error
+    for flag in scale.flags:
+        tell(f"{source.patient}: {flag}")
     vertebrae = []
-    for found in assign(segmentation, source.labels):
-        if found.level is None or found.kind == "other" or found.level in source.leave_out:
+    for level in levels:
+        obstacle, flags = spine.whole(level, scale)
+        body = spine.vertebra(level).site.body
+        mm3 = 0.0 if body is None else float(body.array.sum() * ct.grid.voxel_mm3)
+        if not obstacle and mm3 < SMALLEST_MM3:
+            obstacle = f"only {mm3 / 1000:.1f} cm3 of its body are seen"
+        if obstacle or body is None:
+            tell(f"{source.patient} {level}: left out: {obstacle}")
             continue
-        mask = segmentation.mask(found.segment)
-        if not mask.any():
-            continue
-        box = bounding_box(mask, margin=int(np.ceil(margin_mm / ct.grid.spacing.min())))
-        grid = ct.grid.cut([s.start for s in box], mask[box].shape)
-        body = find_body(mask[box], grid, kind=found.kind)
-        cut = CUT in body.flags
-        if cut or body.mask.sum() * grid.voxel_mm3 < SMALLEST_MM3:
-            continue
-        hu = Volume(ct.array[box].astype(np.float32), grid)
-        vertebrae.append(SourceVertebra(hu, body.mask, source.patient, found.level))
+        if flags:
+            tell(f"{source.patient} {level}: used, but note: {'; '.join(flags)}")
+        vertebrae.append(_cut_out(spine, level, scale.calibration, source.patient, margin_mm))
     return vertebrae
+
+
+def _cut_out(
+    spine: Spine, level: str, scale: Calibration, patient: str, margin_mm: float
+) -> SourceVertebra:
+    """Return a vertebra of a scan in HU, with so much of the CT around its body."""
+    from ..anatomy.localization import close_up
+    from ..anatomy.preparation import without_gaps
+
+    site = spine.vertebra(level).site
+    assert site.body is not None
+    view, body, _ = close_up(spine.inputs.ct, site.body)
+    view = without_gaps(view)
+    box = bounding_box(body, margin=int(np.ceil(margin_mm / view.grid.spacing.min())))
+    grid = view.grid.cut([s.start for s in box], body[box].shape)
+    hu = Volume(scale.hounsfield(view.array[box].astype(np.float32)), grid)
+    return SourceVertebra(hu, body[box].copy(), patient, level, site.axes, site.turn_known)
 
 
 def drawn_vertebrae(rng: Rng, count: int) -> list[SourceVertebra]:
@@ -178,7 +224,7 @@ def drawn_vertebrae(rng: Rng, count: int) -> list[SourceVertebra]:
 @lru_cache(maxsize=4096)
 def _crop_grid(vertebra: SourceVertebra, geometry: Geometry) -> Grid:
     """Return where the crop lies before it is turned: slow, and the same every time."""
-    return crop_grid(vertebra.body, vertebra.ct.grid, geometry)
+    return vertebra.crop_grid(geometry)
 
 
 def take_canvas(rng: Rng, vertebra: SourceVertebra, geometry: Geometry) -> View:
@@ -266,13 +312,19 @@ MARGIN_MM = 9.0
 KEPT_MM = 7.0  # beyond this distance from the body nothing reaches a crop
 SOFT_TISSUE_HU = 40
 STEP_HU = 2
+STALE_PACK = (
+    "was packed by another version, which cut and checked vertebrae otherwise: make it anew with "
+    "`hideseekseg pack`"
+)
 
 
 def pack(vertebrae: Sequence[SourceVertebra], path: Path) -> None:
     """Write vertebrae to a compressed ``.npz``."""
     columns: dict[str, np.ndarray] = {
+        "preparation": np.array(PREPARATION),
         "patient": np.array([v.patient for v in vertebrae]),
         "level": np.array([v.level for v in vertebrae]),
+        "turn known": np.array([v.turn_known for v in vertebrae], bool),
     }
     for number, vertebra in enumerate(vertebrae):
         grid = vertebra.ct.grid
@@ -284,15 +336,23 @@ def pack(vertebrae: Sequence[SourceVertebra], path: Path) -> None:
         columns[f"hu {number}"] = np.round(hu / STEP_HU).astype(np.int16)
         columns[f"body {number}"] = np.packbits(body)
         columns[f"matrix {number}"] = cut.ijk_to_lps
+        columns[f"axes {number}"] = PATIENT_AXES if vertebra.axes is None else vertebra.axes
     with atomic(path) as temporary:
         np.savez_compressed(temporary, **columns)  # type: ignore[arg-type]
 
 
 def unpack(path: Path) -> list[SourceVertebra]:
-    """Return the vertebrae of a packed file; raises InputError where it is not such a file."""
+    """Return the vertebrae of a packed file.
+
+    Raises InputError where it is not such a file, and where it was packed before vertebrae were
+    made ready as they are now: it does not tell how they lie in a bent spine, and nobody looked at
+    the scale of their intensities.
+    """
     try:
         data = read_arrays(path)
         names = zip(data["patient"].tolist(), data["level"].tolist())
+        if "preparation" not in data or int(data["preparation"]) != PREPARATION:
+            raise InputError(path, STALE_PACK)
         return [_vertebra(data, number, *name) for number, name in enumerate(names)]
     except OSError as error:
         raise InputError(path, f"cannot be read: {error}") from error
@@ -305,4 +365,17 @@ def _vertebra(data: dict[str, Any], number: int, patient: str, level: str) -> So
     body = np.unpackbits(data[f"body {number}"], count=steps.size).reshape(steps.shape)
     grid = Grid(steps.shape, data[f"matrix {number}"])
     hu = (steps * STEP_HU).astype(np.float32)
-    return SourceVertebra(Volume(hu, grid), body.astype(bool), patient, level)
+    axes, turn_known = data[f"axes {number}"], bool(data["turn known"][number])
+    return SourceVertebra(Volume(hu, grid), body.astype(bool), patient, level, axes, turn_known)
+
+
+def content_of(vertebrae: Iterable[SourceVertebra]) -> str:
+    """Return a hash of all that a simulated set takes from vertebrae, and of how they are cut."""
+    digest = sha256(f"{PREPARATION}\n".encode())
+    for vertebra in vertebrae:
+        digest.update(f"{vertebra.patient}\n{vertebra.level} {vertebra.turn_known}\n".encode())
+        axes = PATIENT_AXES if vertebra.axes is None else vertebra.axes
+        for array in (vertebra.ct.array, vertebra.body, vertebra.ct.grid.ijk_to_lps, axes):
+            digest.update(f"{array.dtype} {array.shape}\n".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

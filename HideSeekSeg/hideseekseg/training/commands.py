@@ -90,16 +90,20 @@ def _check(
     wrong = len(manifest.problems)
     groups = manifest.by_image()
     count = counter(tell, "image")
+    usable = 0
     for number, rows in enumerate(groups, start=1):
         if should_stop():
             raise KeyboardInterrupt
         outcomes = cut_out(rows, geometry)
         wrong += sum(bool(outcome.obstacle) for outcome in outcomes)
+        usable += sum(not outcome.obstacle for outcome in outcomes)
         _say_outcomes(manifest.path, outcomes, say)
         count(number, len(groups))
     counts = balance(manifest.rows)
     healthy, malignant = (sum(pair[n] for pair in counts.values()) for n in (0, 1))
-    if not healthy or not malignant:
+    if not usable:  # why, was said of each row
+        say(f"{manifest.path}: contains no usable vertebra: there is nothing to learn from")
+    elif not healthy or not malignant:
         only = "malignant" if malignant else "healthy"
         say(f"{manifest.path}: contains {only} vertebrae only: there is nothing to learn from")
         wrong += 1

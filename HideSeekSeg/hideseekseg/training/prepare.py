@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -18,22 +18,22 @@ from typing import Any
 import numpy as np
 
 from ..anatomy.body import CUT
-from ..anatomy.crop import Crop, Mask
-from ..anatomy.intensity import Calibration, calibrate
-from ..anatomy.labelling import Assignment, assign
-from ..anatomy.localization import all_bodies, levels_of, locate_body
-from ..anatomy.preparation import Prepared, prepare
-from ..anatomy.segment_names import is_unnamed, meaning_of_name
-from ..errors import InputError, NotCTError
+from ..anatomy.crop import PREPARATION, Crop, Mask
+from ..anatomy.preparation import OUTSIDE
+from ..anatomy.segment_names import is_unnamed, may_be_vertebra, meaning_of_name
+from ..anatomy.vertebra_checks import EMPTY
+from ..errors import InputError, NotCTError, UserError
 from ..files import atomic, files_in, make_folder, open_regular, read_arrays, read_text
-from ..imaging.reading import read_ct, read_segmentation
+from ..imaging.reading import read_ct, read_segmentation, two_places
 from ..imaging.segmentation import Segmentation
 from ..imaging.text_headers import data_files, is_text_header
-from ..imaging.volume import Volume
+from ..imaging.volume import Grid, Patch, Volume, patch_of
 from ..model.profile import Geometry
 from ..plain_data import counted
 from ..simulation.simulate import BODY, as_int16, broad_slices
 from ..simulation.source_vertebrae import person
+from ..spine import Spine, SpineScale, spine_of, without_option
+from .single_masks import SingleMask, check_masks, cut_by_own_border, placed, same_vertebra
 
 NEEDED = ("image", "mask", "label", "patient")
 OPTIONAL = ("level", "convention")
@@ -195,8 +195,10 @@ def read_table(
         reader = csv.DictReader(text.splitlines(), delimiter=delimiter, restval="", strict=True)
         stripped = [name.strip() for name in reader.fieldnames or ()]
         names = [n.lower() if n.lower() in (*needed, *known) else n for n in stripped]
-        reader.fieldnames = names
-        table = [(reader.line_num, row) for row in reader if any(row.values())]
+        reader.fieldnames = [name or f"{NAMELESS}{n}" for n, name in enumerate(names)]
+        rows = [(reader.line_num, _with_nameless(row)) for row in reader]
+        table = [(line, row) for line, row in rows if any(row.values())]
+        names = [name for name in names if name]
     except csv.Error as error:
         raise InputError(path, f"is not a CSV file: {error}") from error
     missing = [name for name in needed if name not in names]
@@ -206,6 +208,20 @@ def read_table(
     if twice:
         raise InputError(path, f"has the column {twice[0]} twice")
     return table, names
+
+
+NAMELESS = "\0"  # begins what stands for a column without a name: no file's text has it
+
+
+def _with_nameless(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row without its nameless columns, which spreadsheets add; what they hold is more.
+
+    Such values stand where DictReader puts those beyond the last column, at None.
+    """
+    more = [row.pop(name) for name in [n for n in row if n and n.startswith(NAMELESS)]]
+    if filled := [value for value in more if value and value.strip()]:
+        row.setdefault(None, []).extend(filled)  # type: ignore[call-overload]
+    return row
 
 
 def _row(folder: Path, line: int, cells: Mapping[str, str]) -> ManifestRow:
@@ -255,12 +271,11 @@ def _contradictions(rows: Sequence[ManifestRow]) -> Iterable[tuple[int, str]]:
             yield row.line, f"the image is of patient {said}"
 
 
-THE_ONE = "the only label"
 # Slices with less of the body than this share of the broadest are left out: a lesion, of which the
 # label says that it is somewhere, is hardly ever seen there.
 BROAD_SHARE = 0.35
 
-SOURCES = "sources"  # of a shard: the hash of the files that it was made from
+SOURCES = "sources"  # of a shard: the hash of the files that it was made from, and of the way
 
 
 @dataclass(frozen=True)
@@ -274,82 +289,190 @@ class PreparedRow:
 
 
 def cut_out(rows: Sequence[ManifestRow], geometry: Geometry) -> list[PreparedRow]:
-    """Return the vertebrae of one image, whose rows these are."""
+    """Return the vertebrae of one image, whose rows these are.
+
+    A label map is a spine of its own, masks of one vertebra each are one together.
+    """
     try:
-        ct = read_ct(rows[0].image)
+        ct = read_ct(rows[0].image, undecided=True)
     except InputError as error:
         return [PreparedRow(row, f"image: {error.cause}") for row in rows]
-    found = sorted(_each(rows, ct, geometry), key=lambda pair: pair[0].row.line)
-    usable = [prepared.landmarks for _, prepared in found if prepared and prepared.landmarks]
-    if not usable:
-        return [outcome for outcome, _ in found]
-    try:
-        scale = calibrate(ct, usable)
-    except NotCTError as error:
-        bad = f"image: {error.cause}"
-        return [o if o.obstacle else replace(o, obstacle=bad, crop=None) for o, _ in found]
-    return [_in_hounsfield(outcome, prepared, scale) for outcome, prepared in found]
-
-
-def _each(
-    rows: Sequence[ManifestRow], ct: Volume, geometry: Geometry
-) -> Iterator[tuple[PreparedRow, Prepared | None]]:
-    """Every row cut out, not yet in HU; each mask is read once."""
-    for mask in dict.fromkeys(row.mask for row in rows):
-        own = [row for row in rows if row.mask == mask]
+    found: list[_Found] = []
+    alone: list[tuple[ManifestRow, SingleMask]] = []
+    for path in dict.fromkeys(row.mask for row in rows):  # each mask is read once
+        own = [row for row in rows if row.mask == path]
         try:
-            segmentation = read_segmentation(mask)
+            segmentation = read_segmentation(path, may_be_vertebra, undecided=True)
         except InputError as error:
-            yield from ((PreparedRow(row, f"mask: {error.cause}"), None) for row in own)
+            found += [_refused(row, f"mask: {error.cause}") for row in own]
             continue
-        same = segmentation.grid.matches(ct.grid)
-        notes = () if same else ("the mask has another grid than the image: it is resampled",)
-        for row in own:
-            try:
-                prepared = _prepared(row, segmentation, ct, geometry)
-            except InputError as error:
-                yield PreparedRow(row, f"mask: {error.cause}", notes=notes), None
-            else:
-                yield PreparedRow(row, prepared.obstacle, prepared.crop, notes), prepared
+        single = [row for row in own if _is_single(row, segmentation)]
+        mask = _single_mask(path, segmentation, ct) if single else ""
+        if isinstance(mask, str):
+            found += [_refused(row, mask) for row in single]
+        else:
+            alone += [(row, replace(mask, level=row.level)) for row in single]
+        for convention in dict.fromkeys(row.convention for row in own if row not in single):
+            some = [row for row in own if row not in single and row.convention == convention]
+            found += _of_label_map(some, segmentation, ct, geometry)
+    if alone:
+        found += _of_single_masks(alone, ct, geometry)
+    return _without_doubles(sorted(found, key=lambda one: one.outcome.row.line))
 
 
-def _prepared(
-    row: ManifestRow, segmentation: Segmentation, ct: Volume, geometry: Geometry
-) -> Prepared:
-    assignments = _assigned(row, segmentation)
-    marked = all_bodies(segmentation, assignments, None)
-    return prepare(locate_body(row.level, segmentation, assignments, ct.grid, marked), ct, geometry)
+@dataclass(frozen=True)
+class _Found:
+    """What became of a row, and where its body lies on the image's grid."""
+
+    outcome: PreparedRow
+    body: Patch | None = None
 
 
-def _assigned(row: ManifestRow, segmentation: Segmentation) -> list[Assignment]:
-    """Which label is meant: that of the level, or the only one; raises InputError."""
+def _is_single(row: ManifestRow, segmentation: Segmentation) -> bool:
+    """Return whether a mask is one vertebra by itself, whatever its label is."""
     segments = segmentation.segments
-    if len(segments) == 1 and not row.convention:
-        nameless = is_unnamed(segments[0].name) and is_unnamed(segments[0].id)
-        if nameless or not row.level:
-            return [Assignment(segments[0], row.level, "vertebra", THE_ONE)]
-    if not row.level:
-        raise InputError(row.mask, f"contains {len(segments)} labels: say by level which is meant")
-    assignments = assign(segmentation, row.convention or None)
-    levels = levels_of(assignments)
-    if row.level not in levels:
-        raise InputError(row.mask, f"contains no {row.level}; it contains {', '.join(levels)}")
-    return assignments
+    if len(segments) != 1 or row.convention:
+        return False
+    return not row.level or (is_unnamed(segments[0].name) and is_unnamed(segments[0].id))
 
 
-def _in_hounsfield(
-    outcome: PreparedRow, prepared: Prepared | None, scale: Calibration
-) -> PreparedRow:
-    """Give the outcome its crop in HU, unless only a part of the body is seen."""
-    if prepared is None or outcome.crop is None:
-        return outcome
-    flags = prepared.flags_in(scale)
-    obstacle = prepared.obstacle_in(scale) or (f"body {CUT}" if CUT in flags else "")
-    if obstacle:
-        return replace(outcome, obstacle=obstacle, crop=None)
-    crop = replace(outcome.crop, image=scale.hounsfield(outcome.crop.image))
-    rescaled = () if scale.is_hu else ("the image is not in HU: rescaled by soft tissue and bone",)
-    return replace(outcome, crop=crop, notes=(*outcome.notes, *flags, *rescaled))
+def _single_mask(path: Path, segmentation: Segmentation, ct: Volume) -> SingleMask | str:
+    """Return the mask of one vertebra, not yet with a level, or why it cannot be used."""
+    for what, volume in (("image", ct), ("mask", segmentation.layers[0])):
+        if volume.rival is not None:  # which place is right, only a label map of all tells
+            return f"{what}: {two_places(volume)}; keep the right one in its header"
+    patch = patch_of(segmentation.mask(segmentation.segments[0]))
+    return SingleMask(path, patch, segmentation.grid) if patch else f"mask: {EMPTY}"
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A row and its level in a spine; ``mask`` where it has one by itself."""
+
+    row: ManifestRow
+    level: str
+    notes: tuple[str, ...]
+    mask: SingleMask | None = None
+
+
+def _of_label_map(
+    rows: Sequence[ManifestRow], segmentation: Segmentation, ct: Volume, geometry: Geometry
+) -> list[_Found]:
+    """Cut rows of one convention out by a label map of many vertebrae."""
+    notes = _grid_notes(segmentation.grid, ct)
+    labels = f"mask: contains {len(segmentation.segments)} labels"
+    found = [
+        _refused(row, f"{labels}: say by level which is meant") for row in rows if not row.level
+    ]
+    named = [row for row in rows if row.level]
+    if not named:
+        return found
+    try:
+        spine = spine_of(ct, segmentation, named[0].convention or None, geometry)
+    except UserError as error:
+        said = _said(error, ct.source, segmentation.source)
+        return found + [_refused(row, said, notes) for row in named]
+    levels = spine.inputs.segmented
+    there = f"it contains {', '.join(levels)}"
+    found += [
+        _refused(row, f"mask: contains no {row.level}; {there}", notes)
+        for row in named
+        if row.level not in levels
+    ]
+    asked = [_Asked(row, row.level, notes) for row in named if row.level in levels]
+    return found + (_cut(asked, spine) if asked else [])
+
+
+def _of_single_masks(
+    alone: Sequence[tuple[ManifestRow, SingleMask]], ct: Volume, geometry: Geometry
+) -> list[_Found]:
+    """Cut rows out by masks of one vertebra each."""
+    grid, moved = placed(ct, [mask for _, mask in alone])
+    found = [_refused(row, OUTSIDE) for (row, _), patch in zip(alone, moved) if patch is None]
+    there = [(*one, patch) for one, patch in zip(alone, moved) if patch is not None]
+    if not there:
+        return found
+    masks, patches = [mask for _, mask, _ in there], [patch for *_, patch in there]
+    try:
+        inputs, levels = check_masks(ct, masks, grid, patches)
+    except UserError as error:
+        said = _said(without_option(error), ct.source, str(masks[0].path))
+        return found + [_refused(row, said) for row, *_ in there]
+    asked = [
+        _Asked(row, level, _grid_notes(mask.grid, ct), mask)
+        for (row, mask, _), level in zip(there, levels)
+    ]
+    return found + _cut(asked, Spine(inputs, geometry))
+
+
+def _refused(row: ManifestRow, obstacle: str, notes: tuple[str, ...] = ()) -> _Found:
+    return _Found(PreparedRow(row, obstacle, notes=notes))
+
+
+def _grid_notes(mask: Grid, ct: Volume) -> tuple[str, ...]:
+    same = mask.matches(ct.grid)
+    return () if same else ("the mask has another grid than the image: it is resampled",)
+
+
+def _said(error: UserError, image: str, mask: str) -> str:
+    """Return an error of an image or a mask with the column of the table that it concerns."""
+    if isinstance(error, NotCTError) or error.path == image:
+        return f"image: {error.cause}"
+    if error.path == mask:
+        return f"mask: {error.cause}"
+    return f"convention: {error}"
+
+
+def _cut(asked: Sequence[_Asked], spine: Spine) -> list[_Found]:
+    """Cut rows out of the spine that they are of, in HU."""
+    inputs = spine.inputs
+    try:
+        scale = spine.scale(tuple(dict.fromkeys(one.level for one in asked)))
+    except UserError as error:
+        said = _said(without_option(error), inputs.ct.source, inputs.segmentation.source)
+        return [
+            _refused(one.row, spine.vertebra(one.level).obstacle or said, one.notes)
+            for one in asked
+        ]
+    return [_in_hounsfield(one, spine, scale) for one in asked]
+
+
+def _in_hounsfield(asked: _Asked, spine: Spine, scale: SpineScale) -> _Found:
+    """Return a row's crop in HU, unless it cannot be analysed or only a part of it is seen."""
+    vertebra, notes = spine.vertebra(asked.level), asked.notes
+    obstacle, flags = spine.whole(asked.level, scale)
+    grid = spine.inputs.ct.grid
+    if not obstacle and asked.mask and cut_by_own_border(vertebra, grid, asked.mask):
+        obstacle = f"body {CUT}"
+    if obstacle or vertebra.crop is None:
+        return _refused(asked.row, obstacle, notes)
+    known = scale.calibration
+    crop = replace(vertebra.crop, image=known.hounsfield(vertebra.crop.image))
+    rescaled = () if known.is_hu else ("the image is not in HU: rescaled by soft tissue and bone",)
+    notes = (*notes, *scale.flags, *flags, *rescaled)
+    return _Found(PreparedRow(asked.row, "", crop, notes), vertebra.site.body)
+
+
+def _without_doubles(found: Sequence[_Found]) -> list[PreparedRow]:
+    """Return what became of the rows, a vertebra that two masks show taken once.
+
+    By its first row; by none where the labels contradict each other, as nobody knows which is
+    right.  What the table itself shows to be the same vertebra was said when it was read.
+    """
+    outcomes = [one.outcome for one in found]
+    for n, later in enumerate(found):
+        for m, first in enumerate(found[:n]):
+            a, b = first.outcome.row, later.outcome.row
+            if first.body is None or later.body is None or a.vertebra == b.vertebra:
+                continue
+            if not same_vertebra(first.body, later.body):
+                continue
+            other = ", but with the other label" if a.malignant != b.malignant else ""
+            for at, line in ((n, a.line), *(((m, b.line),) if other else ())):
+                if not outcomes[at].obstacle:
+                    said = f"the same vertebra as in line {line}{other}"
+                    outcomes[at] = replace(outcomes[at], obstacle=said, crop=None)
+    return outcomes
 
 
 def write_shards(
@@ -362,9 +485,10 @@ def write_shards(
     """Write one ``shard-*.npz`` for each image with usable rows; gives how many there are.
 
     As ``simulate`` writes them, but without twins and lesion masks.  One image is in memory at a
-    time.  A shard that is whole and made from the files as they are now (by their hash) is kept;
-    one of another manifest is refused with InputError.  ``tell`` hears of every image: how many are
-    behind, of how many, and what became of its rows if they were not finished before.
+    time.  A shard that is whole, made from the files as they are now (by their hash) and in the way
+    that is now, is kept; one of another manifest is refused with InputError.  ``tell`` hears of
+    every image: how many are behind, of how many, and what became of its rows if they were not
+    finished before.
     ``should_stop`` ends in KeyboardInterrupt.
     """
     groups = shard_groups(manifest, out)
@@ -391,11 +515,11 @@ def make_shard(shard: Path, rows: Sequence[ManifestRow], geometry: Geometry) -> 
 
     Raises InputError where it cannot be written.
     """
-    outcomes = [] if _is_finished(shard, rows) else cut_out(rows, geometry)
+    outcomes = [] if _is_finished(shard, rows, geometry) else cut_out(rows, geometry)
     kept = [outcome for outcome in outcomes if outcome.crop is not None]
     if kept:
         with atomic(shard) as temporary:
-            columns = {**_columns(kept), SOURCES: np.array(_content_hash(rows))}
+            columns = {**_columns(kept), SOURCES: np.array(_content_hash(rows, geometry))}
             np.savez(temporary, **columns)  # type: ignore[arg-type]
     elif outcomes:  # of what the files held before nothing is to be learned
         shard.unlink(missing_ok=True)
@@ -407,8 +531,8 @@ def _digest(rows: Sequence[ManifestRow]) -> str:
     return sha256(repr([row.resolved() for row in rows]).encode()).hexdigest()[:12]
 
 
-def _is_finished(shard: Path, rows: Sequence[ManifestRow]) -> bool:
-    """Return whether it holds every row, made from the files as they are now."""
+def _is_finished(shard: Path, rows: Sequence[ManifestRow], geometry: Geometry) -> bool:
+    """Return whether it holds every row, made as now from the files as they are now."""
     if not shard.exists():
         return False
     try:
@@ -417,15 +541,15 @@ def _is_finished(shard: Path, rows: Sequence[ManifestRow]) -> bool:
         made_from = str(data[SOURCES]) if SOURCES in data else ""
     except (KeyError, OSError, ValueError):  # damaged: it is made anew
         return False
-    return count == len(rows) and made_from == _content_hash(rows)
+    return count == len(rows) and made_from == _content_hash(rows, geometry)
 
 
-def _content_hash(rows: Sequence[ManifestRow]) -> str:
-    """Return a hash of what the rows' images and masks hold.
+def _content_hash(rows: Sequence[ManifestRow], geometry: Geometry) -> str:
+    """Return a hash of what the rows' images and masks hold, and of how vertebrae are cut out.
 
     Not of their times: a file that is replaced by an older one has changed as well.
     """
-    digest = sha256()
+    digest = sha256(f"{PREPARATION} {geometry}".encode())
     paths = {path.absolute(): path for row in rows for path in (row.image, row.mask)}
     paths |= {file.absolute(): file for row in rows if (file := row.labels_file) is not None}
     for _, path in sorted(paths.items()):
