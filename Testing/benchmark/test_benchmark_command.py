@@ -164,7 +164,7 @@ def test_subjects_of_real_cts(real: Path, box_files: tuple[Path, Path]) -> None:
     assert {s.vertebra for s in healthy} == {"well T11", "well T12", "well L1"}
     assert not any(s.case.diseased or s.case.truth["lytic"].any() for s in healthy)
     (box,) = read_boxes(real / "boxes.csv")
-    every = boxed_subjects(sources[1], box, SMALL)
+    every = boxed_subjects(sources[1], [box], SMALL)
     assert len(every) > 1, "the others of the patient are there to be compared with"
     (boxed,) = [s for s in every if s.case.diseased]
     truth = boxed.case.truth["lytic"]
