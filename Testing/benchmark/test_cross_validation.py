@@ -137,7 +137,7 @@ def test_whom_the_start_learned_from_is_no_fold(
     assert [len(fold.unseen) for fold in read_folds([first, other], cases)] == [4, 2]
     counted = started(tmp_path / "counted", first, patients=["Cyn"], start={"own patients": 9})
     assert measured(cases, tmp_path / "out", counted, other) == 2
-    said = "counted: 9 patients whom they learned from are counted and not named"
+    said = "counted: they learned from 9 patients, of whom only the number is stated"
     assert said in capsys.readouterr().err
 
 

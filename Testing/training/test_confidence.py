@@ -778,7 +778,9 @@ def test_networks_are_not_calibrated_on_whom_they_learned_from(
     unknown = written(tmp_path / "unknown.json", tmp_path / "counted", patients_drawn(1, 8))
     out = tmp_path / "calibrated"
     assert main(["calibrate", str(tmp_path / "counted"), str(unknown), "--out", str(out)]) == 0
-    said = f"{unknown}: 12 patients whom they learned from are counted and not named: whether it"
+    said = (
+        f"{unknown}: they learned from 12 patients, of whom only the number is stated: whether it"
+    )
     assert said in capsys.readouterr().out
     thresholds = load_model(out, "cpu").profile.provenance["thresholds"]
     assert thresholds == "chosen on patients of whom it is not known whether they were in training"

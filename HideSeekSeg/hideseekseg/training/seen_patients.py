@@ -67,7 +67,7 @@ def seen_patients(provenance: Mapping[str, Any]) -> SeenPatients:
     learned_unknown = chosen_unknown = ""
     if isinstance(own, int):
         whose = counted(own, "patient")
-        learned_unknown = f"{whose} whom they learned from are counted and not named"
+        learned_unknown = f"they learned from {whose}, of whom only the number is stated"
     elif not learned:
         learned_unknown = "the provenance does not state which patients they learned from"
     chosen, validation = _names(provenance.get(CHOSEN_ON)), provenance.get("validation")
@@ -76,7 +76,7 @@ def seen_patients(provenance: Mapping[str, Any]) -> SeenPatients:
         chosen += _names(fitted.get("patients"))
     if isinstance(ended_on := provenance.get(CHOSEN_ON_OWN), int):
         whose = counted(ended_on, "patient")
-        chosen_unknown = f"{whose} on whom training was ended are counted and not named"
+        chosen_unknown = f"training was ended on {whose}, of whom only the number is stated"
     elif provenance.get("thresholds") == TUNED and CHOSEN_ON not in provenance:
         chosen_unknown = "the provenance does not state on which patients thresholds were tuned"
     seen = SeenPatients((), (), learned_unknown, chosen_unknown)
