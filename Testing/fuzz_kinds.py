@@ -40,6 +40,7 @@ from hideseekseg.review.review import Review
 from hideseekseg.scene.review_storage import packed, unpacked
 from hideseekseg.simulation.source_vertebrae import read_sources
 from hideseekseg.training.calibration import (
+    Observer,
     SeenCandidate,
     SeenVertebra,
     read_observations,
@@ -47,6 +48,7 @@ from hideseekseg.training.calibration import (
 )
 from hideseekseg.training.dataset import load_slices
 from hideseekseg.training.prepare import read_manifest
+from hideseekseg.training.train import COMPACT
 from hideseekseg.training.trainer import TrainingStage, claim, run_stage
 
 GRID = Grid((6, 8, 10), np.diag([0.8, 0.8, 1.5, 1.0]))
@@ -263,7 +265,8 @@ def _observations(folder: Path) -> None:
     sizes: dict[LesionType, tuple[float, ...]] = {"lytic": (5.0,), "blastic": ()}
     voxels: dict[LesionType, int] = {"lytic": 9, "blastic": 0}
     seen = SeenVertebra("a", "a", True, 0.3, 1.0, sizes, voxels, (candidate,))
-    write_observations(folder / "seen.json", [seen])
+    observer = Observer("0" * 64, COMPACT, ("b",), "12 patients are counted and not named")
+    write_observations(folder / "seen.json", observer, [seen])
 
 
 def _read_line(path: Path) -> object:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from helpers.benchmark import SMALL, save_useless
 from hideseekseg.benchmark.cases import (
     boxed_subjects,
+    boxes_by_patient,
     draw_subjects,
     healthy_subjects,
     load_simulated,
@@ -24,7 +26,15 @@ from hideseekseg.benchmark.cases import (
 )
 from hideseekseg.benchmark.methods.baselines import NAME as ANOMALY_NAME
 from hideseekseg.benchmark.methods.baselines import anomaly_architecture
-from hideseekseg.benchmark.methods.trained import ANOMALY, UNET, save_network, trained_methods
+from hideseekseg.benchmark.methods.trained import (
+    ANOMALY,
+    AUDITOR,
+    UNET,
+    UNet,
+    save_network,
+    seen_by_networks,
+    trained_methods,
+)
 from hideseekseg.benchmark.methods.trained import NAME as UNET_NAME
 from hideseekseg.cli.main import main
 from hideseekseg.errors import InputError
@@ -164,7 +174,7 @@ def test_subjects_of_real_cts(real: Path, box_files: tuple[Path, Path]) -> None:
     assert {s.vertebra for s in healthy} == {"well T11", "well T12", "well L1"}
     assert not any(s.case.diseased or s.case.truth["lytic"].any() for s in healthy)
     (box,) = read_boxes(real / "boxes.csv")
-    every = boxed_subjects(sources[1], box, SMALL)
+    every = boxed_subjects(sources[1], [box], SMALL)
     assert len(every) > 1, "the others of the patient are there to be compared with"
     (boxed,) = [s for s in every if s.case.diseased]
     truth = boxed.case.truth["lytic"]
@@ -202,6 +212,164 @@ def test_boxes_that_are_none_are_named(tmp_path: Path) -> None:
         path.write_text(text, encoding="utf-8")
         with pytest.raises(InputError, match="needs the columns"):
             read_boxes(path)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], words: Sequence[str | Path]) -> str:
+    """Return the one line that a command refuses with."""
+    capsys.readouterr()
+    assert main([str(word) for word in words]) == 2
+    line, end = capsys.readouterr().err.split("\n")
+    assert end == ""
+    return line
+
+
+def test_every_box_of_a_patient_is_truth(real: Path, box_files: tuple[Path, Path]) -> None:
+    sources = read_sources(real / "sources.csv", box_files[0].parent)
+    (box,) = read_boxes(real / "boxes.csv")
+    x, y, z = box.centre
+    other = replace(box, patient="ILL ", centre=(x, y, z - 30.0))
+    boxes = boxes_by_patient(real / "boxes.csv", [box, other], sources)
+    assert boxes == {"ill": [box, other]}, "each, and in whatever spelling"
+    alone, beside, both = (
+        {s.vertebra: s.case.truth["blastic"] for s in boxed_subjects(sources[1], some, SMALL)}
+        for some in ([box], [other], [box, other])
+    )
+    for vertebra, truth in both.items():
+        assert np.array_equal(truth, alone[vertebra] | beside[vertebra])
+    ill = [{name for name, truth in one.items() if truth.any()} for one in (alone, beside, both)]
+    assert ill[0] and ill[1] and ill[0] != ill[1] and ill[2] == ill[0] | ill[1]
+
+
+def test_box_of_nobody_in_the_sources_is_refused(
+    cases: Path,
+    weights: Path,
+    real: Path,
+    box_files: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It would be used for nothing, and its patient be taken for healthy."""
+    boxes = tmp_path / "boxes.csv"
+    head = (real / "boxes.csv").read_text("utf-8")
+    boxes.write_text(f"{head}Il1,1,2,3,4,5,6\n ,1,2,3,4,5,6\n", encoding="utf-8")
+    words: list[str | Path] = ["benchmark", "accuracy", cases, "--weights", weights]
+    words += ["--validation", cases]
+    words += ["--sources", real / "sources.csv", "--data", box_files[0].parent]
+    words += ["--boxes", boxes, "--out", tmp_path / "out"]
+    assert refusal(capsys, words).endswith("boxes.csv: has boxes of Il1,  , not in the sources")
+
+
+def of_patient(cases: Path, folder: Path, name: str) -> Path:
+    """The drawn vertebrae as if they were all of one patient."""
+    folder.mkdir()
+    (path,) = cases.glob("*.npz")
+    with np.load(path, allow_pickle=False) as shard:
+        patient = np.full(len(shard["patient"]), name)
+        np.savez(folder / path.name, **{**shard, "patient": patient})
+    return folder
+
+
+def knowing(folder: Path, weights: Path, **provenance: object) -> Path:
+    """The same weights with another provenance."""
+    model = load_model(weights, "cpu")
+    own = replace(model.profile, provenance=provenance)
+    save_model(folder, model.autoencoder, model.classifier, own)
+    return folder
+
+
+def test_whom_any_of_the_networks_learned_from_is_not_measured(
+    cases: Path,
+    weights: Path,
+    beside: Path,
+    baselines: Path,
+    real: Path,
+    box_files: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nor chosen on, before anything is computed."""
+    ada = of_patient(cases, tmp_path / "ada", "Ada")
+    start = knowing(tmp_path / "start", weights, patients=["Zoe"], start={"patients": ["ADA"]})
+    trained = tmp_path / "trained"
+    trained.mkdir()
+    unet = UNet()
+    save_network(trained / UNET, unet, {"patients": ["ada"]})
+    audited = tmp_path / "audited"
+    save_network_of(audited, baselines)
+    knowing(audited / AUDITOR, baselines / AUDITOR, patients=["Ada "])
+
+    def words(set_: Path, own: Path, validation: Path, *more: str | Path) -> list[str | Path]:
+        out = ("--out", tmp_path / "out", "--validation", validation)
+        return ["benchmark", "accuracy", set_, "--weights", own, *out, *more]
+
+    for known, given in (
+        (start, words(ada, start, cases)),
+        (start, words(ada, weights, cases, "--compare-weights", start)),
+        (trained / UNET, words(ada, weights, cases, "--baselines", trained)),
+        (audited / AUDITOR, words(ada, weights, cases, "--baselines", audited)),
+        (start, words(cases, start, ada)),
+        (trained / UNET, words(cases, weights, ada, "--baselines", trained)),
+    ):
+        said = f"{ada}: shows patients whom {known} learned from: Ada"
+        assert refusal(capsys, given).endswith(said)
+    scans = ("--sources", real / "sources.csv", "--data", box_files[0].parent)
+    for name, more in (("Well", ()), ("ill", ("--boxes", real / "boxes.csv"))):
+        known = knowing(tmp_path / name, weights, patients=[name])
+        line = refusal(capsys, words(cases, known, cases, *scans, *more))
+        assert line.endswith(
+            f"sources.csv: shows patients whom {known} learned from: {name.lower()}"
+        )
+
+
+def save_network_of(folder: Path, baselines: Path) -> None:
+    """The U-Net alone in another folder."""
+    folder.mkdir()
+    (folder / UNET).write_bytes((baselines / UNET).read_bytes())
+
+
+def test_auditor_and_u_net_say_whom_they_learned_from(cases: Path, baselines: Path) -> None:
+    seen = seen_by_networks(baselines)
+    everybody = tuple(sorted(patients_of(cases)))
+    for path in (baselines / UNET, baselines / AUDITOR):
+        assert (seen[path].learned_from, seen[path].learned_unknown) == (everybody, "")
+    assert "does not state which patients" in seen[baselines / ANOMALY].learned_unknown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("provenance", "title", "also_used", "unknown"),
+    [
+        ({"patients": ["Zoe"]}, "of held-out patients", "none", ""),
+        (
+            {"patients": ["Zoe"], "chosen on": ["ADA"]},
+            "of patients who were not in training",
+            "Ada",
+            "",
+        ),
+        ({"own patients": 2}, "in real vertebrae\n", "none", "they learned from 2 patients"),
+    ],
+)
+def test_title_claims_what_is_known(
+    cases: Path,
+    weights: Path,
+    tmp_path: Path,
+    provenance: dict[str, object],
+    title: str,
+    also_used: str,
+    unknown: str,
+) -> None:
+    ada = of_patient(cases, tmp_path / "ada", "Ada")
+    known = knowing(tmp_path / "known", weights, **provenance)
+    words = ["benchmark", "accuracy", ada, "--weights", known, "--validation", cases]
+    words += ["--out", tmp_path / "out", "--ablated", "0"]
+    assert main([str(word) for word in words]) == 0
+    text = (tmp_path / "out" / "simulated.md").read_text("utf-8")
+    assert title in text and f"patients of this set among them: {also_used}." in text
+    assert (
+        f"Not known to be held out: {known}: {unknown}" in text
+        if unknown
+        else ("Not known" not in text)
+    )
 
 
 def test_weights_that_see_other_crops_stand_in_no_common_table(

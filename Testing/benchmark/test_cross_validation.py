@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from helpers.benchmark import SMALL, save_useless
-from hideseekseg.benchmark.cases import draw_subjects
+from hideseekseg.benchmark.cases import draw_subjects, load_simulated
+from hideseekseg.benchmark.comparison import tuning_cases
 from hideseekseg.benchmark.cross_validation import read_folds
 from hideseekseg.cli.main import main
-from hideseekseg.model.weights import load_model
+from hideseekseg.errors import InputError
+from hideseekseg.model.weights import load_model, save_model
+from hideseekseg.simulation.simulate import BLASTIC, BODY, LYTIC
 from hideseekseg.training.evaluation import Match
 
 PATIENTS = ("Ada", "Ben", "Cyn")
@@ -20,13 +25,22 @@ PATIENTS = ("Ada", "Ben", "Cyn")
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six drawn vertebrae under the names of three patients."""
+    """Two drawn vertebrae of each of three patients: one with a lesion of each type, one without.
+
+    The lesions stand in the truth alone: what the networks make of them is not asked.
+    """
     folder = tmp_path_factory.mktemp("fold-cases")
     draw_subjects(folder, 6, 1, SMALL, lambda done, total: None)
     (path,) = folder.glob("*.npz")
     with np.load(path, allow_pickle=False) as shard:
         columns = dict(shard)
     columns["patient"] = np.array(PATIENTS)[columns["vertebra"] % 3]
+    columns["label"] = (columns["vertebra"] < 3).astype(np.uint8)
+    columns["masks"] &= BODY
+    ill = columns["masks"][columns["label"] == 1]
+    ill[:, :, : ill.shape[2] // 2] |= LYTIC * ill[:, :, : ill.shape[2] // 2]
+    ill[:, :, ill.shape[2] // 2 :] |= BLASTIC * ill[:, :, ill.shape[2] // 2 :]
+    columns["masks"][columns["label"] == 1] = ill
     np.savez_compressed(path, **columns)
     return folder
 
@@ -82,6 +96,125 @@ def test_weights_that_do_not_make_folds_are_refused(
     assert "Ben is unseen by 2 of the weights" in capsys.readouterr().err
     assert measured(cases, tmp_path, weights["Cyn"], weights["all"]) == 2
     assert "does not state which patients" in capsys.readouterr().err
+
+
+def rewritten(cases: Path, folder: Path, **columns: np.ndarray) -> Path:
+    """The same vertebrae with other columns."""
+    folder.mkdir()
+    (path,) = cases.glob("*.npz")
+    with np.load(path, allow_pickle=False) as shard:
+        np.savez_compressed(folder / path.name, **{**shard, **columns})
+    return folder
+
+
+def columns_of(cases: Path) -> dict[str, np.ndarray]:
+    (path,) = cases.glob("*.npz")
+    with np.load(path, allow_pickle=False) as shard:
+        return dict(shard)
+
+
+def started(folder: Path, weights: Path, **provenance: object) -> Path:
+    """The same weights with another provenance."""
+    model = load_model(weights, "cpu")
+    own = replace(model.profile, provenance=provenance)
+    save_model(folder, model.autoencoder, model.classifier, own)
+    return folder
+
+
+def test_whom_the_start_learned_from_is_no_fold(
+    cases: Path,
+    weights: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nor whoever stands behind the start of the start, in whatever spelling."""
+    first = weights["Ada,Ben"]
+    known: dict[str, Any] = {"patients": ["Ada", "Ben"], "start": {"patients": ["Dan"]}}
+    known["start"]["start"] = {"patients": ["CYN "]}
+    assert measured(cases, tmp_path / "out", first, started(tmp_path / "all", first, **known)) == 2
+    assert "Cyn is unseen by 0 of the weights" in capsys.readouterr().err
+    other = started(tmp_path / "one", first, patients=["Ada"], start={"patients": ["ben"]})
+    assert [len(fold.unseen) for fold in read_folds([first, other], cases)] == [4, 2]
+    counted = started(tmp_path / "counted", first, patients=["Cyn"], start={"own patients": 9})
+    assert measured(cases, tmp_path / "out", counted, other) == 2
+    said = "counted: they learned from 9 patients, of whom only the number is stated"
+    assert said in capsys.readouterr().err
+
+
+def test_thresholds_of_a_fold_are_not_chosen_on_whom_it_judges(
+    cases: Path,
+    weights: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = weights["Ada,Ben"]
+    for name, facts in (
+        ("tuned", {"chosen on": ["Zoe", "cyn"]}),
+        ("fitted", {"validation": {"fitted on these": True, "patients": ["Cyn"]}}),
+        ("started", {"start": {"patients": ["Ada"], "chosen on": ["Cyn"]}}),
+    ):
+        known = started(tmp_path / name, other, patients=["Ada", "Ben"], **facts)
+        assert measured(cases, tmp_path / "out", other, known) == 2
+        said = "has thresholds chosen on patients whom it is to judge: Cyn"
+        assert said in capsys.readouterr().err
+    unnamed = {"patients": ["Ada", "Ben"], "thresholds": "tuned on the validation set"}
+    old = started(tmp_path / "old", other, **unnamed)
+    assert measured(cases, tmp_path / "out", other, old) == 0
+    page = (tmp_path / "out" / "folds.md").read_text("utf-8")
+    assert f"Not known to be held out: {old}: the provenance does not state on which" in page
+
+
+def test_one_person_in_two_spellings_is_one_patient_of_a_fold(
+    cases: Path, weights: dict[str, Path], tmp_path: Path
+) -> None:
+    columns = columns_of(cases)
+    patient = columns["patient"].copy()
+    patient[(columns["vertebra"] == 3) & (patient == "Ada")] = "ADA"
+    spelled = rewritten(cases, tmp_path / "spelled", patient=patient)
+    folds = read_folds([weights["Ada,Ben"], weights["Cyn"]], spelled)
+    assert [len(fold.unseen) for fold in folds] == [4, 2]
+    assert {s.case.patient for s in folds[0].unseen} == {"Ada", "Ben"}
+
+
+def test_the_page_names_the_patients_that_baselines_were_tuned_on(
+    cases: Path, weights: dict[str, Path], tmp_path: Path
+) -> None:
+    assert measured(cases, tmp_path, weights["Ada,Ben"], weights["Cyn"]) == 0
+    text = (tmp_path / "folds.md").read_text("utf-8")
+    said = "on the other patients of each fold; patients of this set among them: Ada, Ben, Cyn."
+    assert said in text
+
+
+@pytest.mark.parametrize("lacking", ["lytic", "blastic", "healthy"])
+def test_baselines_are_not_tuned_where_there_is_nothing_to_find(
+    cases: Path,
+    weights: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    lacking: str,
+) -> None:
+    """Of one fold alone: the whole set shows all."""
+    columns = columns_of(cases)
+    masks, label, own = columns["masks"], columns["label"], columns["patient"] == "Cyn"
+    if lacking == "healthy":
+        label[own] = 1
+        masks[own & (columns["vertebra"] > 2)] |= LYTIC
+    else:
+        masks[own] &= 255 - (LYTIC if lacking == "lytic" else BLASTIC)
+    some = rewritten(cases, tmp_path / lacking, masks=masks, label=label)
+    assert measured(some, tmp_path / "out", weights["Ada,Ben"], weights["Cyn"]) == 2
+    what = "healthy vertebra" if lacking == "healthy" else f"{lacking} lesion"
+    said = f"{some}: shows no {what} among the 2 vertebrae that choose thresholds"
+    assert said in capsys.readouterr().err
+
+
+def test_the_vertebrae_that_choose_are_those_that_are_asked(cases: Path) -> None:
+    subjects = load_simulated(cases, SMALL)
+    assert tuning_cases(cases, subjects, 6) == subjects
+    with pytest.raises(InputError, match="shows no healthy vertebra among the 1 vertebrae"):
+        tuning_cases(cases, subjects, 1)
+    with pytest.raises(InputError, match="shows no lytic lesion among the 0 vertebrae"):
+        tuning_cases(cases, [], 4)
 
 
 def test_scores_over_a_threshold_say_the_same_at_zero() -> None:

@@ -54,6 +54,7 @@ from hideseekseg.simulation.source_vertebrae import drawn_vertebrae
 from hideseekseg.training.calibration import (
     DISEASED_SHARE,
     LIKELY,
+    Observations,
     SeenCandidate,
     SeenVertebra,
     choose,
@@ -61,9 +62,11 @@ from hideseekseg.training.calibration import (
     findings_by_stability,
     fit,
     healthy_weights,
+    joined,
     judge,
     judge_apart,
     least_stability,
+    observer_of,
     read_observations,
     tally,
     vertebra_probabilities,
@@ -500,6 +503,9 @@ def test_counts_and_figures_are_those_of_the_truth() -> None:
 # --- The commands ---------------------------------------------------------------------------------
 
 
+SETTINGS = ("--floor", "0.09", "--draws", "3")
+
+
 @pytest.fixture(scope="module")
 def observed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the weights make of drawn vertebrae with simulated lesions, of two patients."""
@@ -512,18 +518,20 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     geometry = replace(profile.geometry, slice_mm=3.2)  # half of the slices
     recipe = Recipe(2, 20, None, geometry, drawn=2)
     simulate(recipe, canvases, folder / "cases", lambda *_: None)
-    words = ["benchmark", "observe", str(folder / "cases"), "--patients", "Ada,Ben"]
+    words = ["benchmark", "observe", str(folder / "cases"), "--patients", "ada,Ben", *SETTINGS]
     words += ["--weights", str(WEIGHTS)]
     out = folder / "both-simulated.json"
     assert main([*words, "--out", str(out), "--device", "cpu", "--stability"]) == 0
+    observer = read_observations(out).observer
     for seed in (1, 2):
-        write_observations(folder / f"{seed}-drawn.json", patients_drawn(seed, 8))
+        drawn = [replace(one, patient=f"{seed} {one.patient}") for one in patients_drawn(seed, 8)]
+        write_observations(folder / f"{seed}-drawn.json", observer, drawn)
     return folder
 
 
 @pytest.mark.slow
 def test_observations_hold_truth_and_candidates(observed: Path) -> None:
-    seen = read_observations(observed / "both-simulated.json")
+    seen = read_observations(observed / "both-simulated.json").vertebrae
     assert len(seen) == 20 and {one.patient for one in seen} == {"Ada", "Ben"}
     ill = [one for one in seen if one.diseased]
     assert 0 < len(ill) < 20
@@ -561,36 +569,39 @@ def test_calibrated_weights_give_the_probabilities_that_were_fitted(
 ) -> None:
     seen, out = observed / "both-simulated.json", tmp_path / "weights"
     words = ["calibrate", str(WEIGHTS), str(seen), "--training", str(seen)]
-    assert main([*words, "--out", str(out), "--floor", "0.11", "--draws", "3"]) == 0
+    assert main([*words, "--out", str(out), *SETTINGS]) == 0
     said = capsys.readouterr().out
     model, before = load_model(out, "cpu"), load_model(WEIGHTS, "cpu")
     profile = model.profile
-    assert f"threshold {profile.decision.threshold:g}" in said and "trained on" not in said
+    assert f"threshold {profile.decision.threshold:g}" in said and "cannot be checked" not in said
     assert profile.confidence.known and len(profile.confidence.lytic) == 1 + len(FEATURES)
-    assert (profile.decision.lytic_floor, profile.schedule.draws) == (0.11, 3)
+    assert (profile.decision.lytic_floor, profile.schedule.draws) == (0.09, 3)
     assert profile.decision.min_slices == before.profile.decision.min_slices, "as it was"
     assert profile.provenance["validation"]["patients"] == ["Ada", "Ben"]
     assert torch.equal(model.classifier.coef, before.classifier.coef)
-    sizes = [one.distance for one in read_observations(seen)]
+    sizes = [one.distance for one in read_observations(seen).vertebrae]
     assert profile.confidence.distance_limit == pytest.approx(np.quantile(sizes, 0.99))
-    learned = replace(profile, provenance={"patients": ["Ada", "Cyn", "drawn 0"]})
-    save_model(tmp_path / "learned", model.autoencoder, model.classifier, learned)
-    assert main(["calibrate", str(tmp_path / "learned"), str(seen), "--out", str(out) + "2"]) == 0
-    assert "trained on by these weights: Ada; right only where" in capsys.readouterr().out
+    assert profile.provenance["chosen on"] == ["Ada", "Ben"]
+    assert profile.provenance["validation"]["observed by"] == [
+        observer_of(WEIGHTS, profile).networks
+    ]
 
     report = ["benchmark", "probabilities", str(seen), "--weights", str(out)]
     folds = [word for n in (1, 2) for word in ("--fold", f"{observed}/{n}-drawn.json")]
     assert main([*report, *folds, "--out", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "probabilities.json").read_text("utf-8"))["sets"]
     counts = {name: (row["vertebrae"], len(row["by patient"])) for name, row in rows.items()}
-    assert counts == {"cross-validated: drawn": (192, 8), "both-simulated": (20, 2)}
+    assert counts == {"cross-validated: drawn": (192, 16), "both-simulated": (20, 2)}
+    whose = "patients on whom thresholds or probabilities were chosen"
+    assert rows["both-simulated"][whose] == "Ada, Ben"
+    assert rows["both-simulated"]["patients learned from"] == "none"
     for row in rows.values():
         value, low, high = row["vertebra AUC"]
         assert 0 <= low <= value <= high <= 1
-    judged = judge(profile.confidence, read_observations(seen))
+    known = read_observations(seen).vertebrae
+    judged = judge(profile.confidence, known)
     subjects = load_simulated(observed / "cases", profile)
-    as_observed = replace(before.profile, confidence=profile.confidence)
-    beside = HideAndSeek("own", replace(before, profile=as_observed)).beside(subjects)
+    beside = HideAndSeek("own", model).beside(subjects)
     told = [beside.p_beside[id(subject.case)] for subject in subjects]
     assert told == pytest.approx([one.p for one in judged], abs=1e-4), "the benchmark's P is theirs"
     first = next(n for n, one in enumerate(judged) if one.seen.diseased and one.candidates)
@@ -600,11 +611,12 @@ def test_calibrated_weights_give_the_probabilities_that_were_fitted(
     assert scores == pytest.approx(sorted(judged[first].candidates), abs=1e-3)
     mean = np.mean([one.p for one in judged if not one.seen.diseased])
     assert rows["both-simulated"]["mean P of healthy vertebrae"][0] == pytest.approx(mean, abs=1e-3)
-    old = REPOSITORY / "Testing" / "data" / "version-0.1" / "weights"
-    words = ["benchmark", "probabilities", str(seen), "--weights", str(old)]
-    assert main([*words, "--out", str(tmp_path / "old")]) == 0
-    plain = json.loads((tmp_path / "old" / "probabilities.json").read_text("utf-8"))["sets"]
-    own = [sigmoid(one.logit) for one in read_observations(seen) if not one.diseased]
+    raw, plain_profile = tmp_path / "raw", replace(profile, confidence=Confidence())
+    save_model(raw, model.autoencoder, model.classifier, plain_profile)
+    words = ["benchmark", "probabilities", str(seen), "--weights", str(raw)]
+    assert main([*words, "--out", str(tmp_path / "plain")]) == 0
+    plain = json.loads((tmp_path / "plain" / "probabilities.json").read_text("utf-8"))["sets"]
+    own = [sigmoid(one.logit) for one in known if not one.diseased]
     told = plain["both-simulated"]["mean P of healthy vertebrae"][0]
     assert told == pytest.approx(np.mean(own), abs=1e-3), "as these weights have it"
     table = (tmp_path / "probabilities.md").read_text("utf-8")
@@ -623,21 +635,24 @@ def test_what_cannot_be_fitted_or_judged_is_refused_in_one_line(
         return err
 
     healthy = tmp_path / "healthy.json"
-    seen = read_observations(observed / "both-simulated.json")
-    write_observations(healthy, [one for one in seen if not one.diseased])
+    read = read_observations(observed / "both-simulated.json")
+    seen, observer = read.vertebrae, read.observer
+    write_observations(healthy, observer, [one for one in seen if not one.diseased])
     out = tmp_path / "out"
-    said = refused("calibrate", WEIGHTS, healthy, "--out", out)
+    said = refused("calibrate", WEIGHTS, healthy, "--out", out, *SETTINGS)
     assert f"{healthy}: no diseased vertebra was observed: nothing to fit on" in said
     ill = [one for one in seen if one.diseased]
     for name, some, lack in (
         ("ill", ill, "no healthy vertebra was observed"),
         ("blind", [replace(one, candidates=()) for one in seen], "no lytic lesion was found"),
     ):
-        write_observations(tmp_path / f"{name}.json", some)
-        assert lack in refused("calibrate", WEIGHTS, tmp_path / f"{name}.json", "--out", out)
+        write_observations(tmp_path / f"{name}.json", observer, some)
+        path = tmp_path / f"{name}.json"
+        assert lack in refused("calibrate", WEIGHTS, path, "--out", out, *SETTINGS)
     cases = observed / "cases"
-    words = ("benchmark", "observe", cases, "--patients", "Cyn", "--out", out)
-    assert "contains no vertebrae of Cyn" in refused(*words)
+    for names, unknown in (("Cyn", "Cyn"), ("Ada,Bee", "Bee"), ("Dan,Ben,Cyn", "Dan, Cyn")):
+        words = ("benchmark", "observe", cases, "--patients", names, "--out", out)
+        assert f"contains no vertebrae of {unknown}\n" in refused(*words)
     assert not out.exists()
     other = tmp_path / "candidates.json"
     other.write_text('{"schema": "1.1", "vertebrae": []}', "utf-8")
@@ -658,7 +673,7 @@ def test_what_cannot_be_fitted_or_judged_is_refused_in_one_line(
     assert "no diseased vertebra was observed in the folds beside 1" in refused(*lone)
     twice = (observed / "both-simulated.json", tmp_path / "again" / "both-simulated.json")
     twice[1].parent.mkdir()
-    write_observations(twice[1], seen)
+    write_observations(twice[1], observer, seen)
     both = ("benchmark", "probabilities", *twice, "--weights", WEIGHTS, "--out", out)
     assert f"{twice[1]}: has the name of another file" in refused(*both)
 
@@ -672,9 +687,155 @@ def test_files_of_one_name_in_two_folders_are_of_two_groups(observed: Path, tmp_
         paths = [tmp_path / name for name in names]
         for number, path in enumerate(paths):
             path.parent.mkdir(exist_ok=True)
-            shifted = [replace(one, logit=one.logit + 2.0 * number) for one in seen]
-            write_observations(path, shifted)
+            shifted = [replace(one, logit=one.logit + 2.0 * number) for one in seen.vertebrae]
+            write_observations(path, seen.observer, shifted)
         out = tmp_path / f"weights {names[0][0]}"
-        assert main(["calibrate", str(WEIGHTS), *map(str, paths), "--out", str(out)]) == 0
+        words = ["calibrate", str(WEIGHTS), *map(str, paths), "--out", str(out), *SETTINGS]
+        assert main(words) == 0
         profiles.append(load_model(out, "cpu").profile.confidence)
     assert profiles[0] == profiles[1]
+
+
+# --- Who observed ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle's settings with other networks, which learned from the third patient drawn."""
+    folder = tmp_path_factory.mktemp("foreign") / "weights"
+    model = load_model(WEIGHTS, "cpu")
+    other = LinearClassifier(
+        *(-model.classifier.coef, 0.0, model.classifier.mean, model.classifier.scale)
+    )
+    own = replace(model.profile, provenance={"patients": ["Patient  2"]}, confidence=Confidence())
+    save_model(folder, model.autoencoder, other, own)
+    return folder
+
+
+def written(path: Path, weights: Path, seen: list[SeenVertebra], **decision: float) -> Path:
+    """Observations as these weights would have made them, with other settings perhaps."""
+    profile = load_model(weights, "cpu").profile
+    own = replace(profile, decision=replace(profile.decision, **decision))  # type: ignore[arg-type]
+    write_observations(path, observer_of(weights, own), seen)
+    return path
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    """Return the one line that a command refuses with."""
+    capsys.readouterr()
+    assert main([str(word) for word in words]) == 2
+    line, end = capsys.readouterr().err.split("\n")
+    assert end == ""
+    return line
+
+
+def test_probabilities_fit_the_settings_that_were_observed_with(
+    foreign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = patients_drawn(1, 8)
+    words = ("calibrate", WEIGHTS, "--out", tmp_path / "out")
+    observed = written(tmp_path / "own.json", WEIGHTS, seen)
+    for settings, said in (
+        (("--floor", "0.3"), "lytic_floor 0.1 (now 0.3), blastic_floor 0.1 (now 0.3)"),
+        (("--draws", "4"), "draws 2 (now 4)"),
+        (("--outline", "0"), "outline_share 0.3 (now 0.0)"),
+    ):
+        assert refusal(capsys, *words, observed, *settings).endswith(
+            f"{observed}: was observed with other settings: {said}"
+        )
+    floors = written(tmp_path / "floors.json", WEIGHTS, seen, lytic_floor=0.2)
+    assert "lytic_floor 0.2 (now 0.1)" in refusal(capsys, *words, observed, floors)
+    assert "lytic_floor 0.2" in refusal(capsys, *words, observed, "--training", floors)
+    assert "other networks" in refusal(
+        *(capsys, *words, observed, "--training"),
+        written(tmp_path / "far.json", foreign, patients_drawn(2, 2)),
+    )
+    assert not (tmp_path / "out").exists()
+    # The threshold is chosen afterwards, and observations of other folds are right.
+    moved = written(tmp_path / "moved.json", WEIGHTS, seen, threshold=0.9)
+    fold = written(tmp_path / "fold.json", foreign, [s for s in seen if s.patient != "patient 2"])
+    assert main([str(word) for word in (*words, moved, fold)]) == 0
+    made = load_model(tmp_path / "out", "cpu").profile.provenance["validation"]["observed by"]
+    assert len(made) == 2
+
+
+def test_networks_are_not_calibrated_on_whom_they_learned_from(
+    foreign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whichever networks observed, and in whatever spelling."""
+    words = ("calibrate", WEIGHTS, "--out", tmp_path / "out")
+    path = written(tmp_path / "fold.json", foreign, patients_drawn(1, 8))
+    said = "was observed by networks that learned from its patients: patient 2"
+    assert said in refusal(capsys, *words, path)
+    model = load_model(WEIGHTS, "cpu")
+    later = replace(model.profile, provenance={"start": {"patients": ["PATIENT 5"]}})
+    save_model(tmp_path / "later", model.autoencoder, model.classifier, later)
+    known = written(tmp_path / "own.json", WEIGHTS, patients_drawn(1, 8))
+    line = refusal(capsys, "calibrate", tmp_path / "later", known, "--out", tmp_path / "out")
+    assert line.endswith("learned from its patients: patient 5")
+    counted = replace(model.profile, provenance={"own patients": 12})
+    save_model(tmp_path / "counted", model.autoencoder, model.classifier, counted)
+    unknown = written(tmp_path / "unknown.json", tmp_path / "counted", patients_drawn(1, 8))
+    out = tmp_path / "calibrated"
+    assert main(["calibrate", str(tmp_path / "counted"), str(unknown), "--out", str(out)]) == 0
+    said = (
+        f"{unknown}: they learned from 12 patients, of whom only the number is stated: whether it"
+    )
+    assert said in capsys.readouterr().out
+    thresholds = load_model(out, "cpu").profile.provenance["thresholds"]
+    assert thresholds == "chosen on patients of whom it is not known whether they were in training"
+
+
+def test_weights_are_judged_by_their_own_observations(
+    foreign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("benchmark", "probabilities", "--out", tmp_path / "out")
+    other = written(tmp_path / "other.json", foreign, patients_drawn(1, 2))
+    assert f"{other}: was observed by other networks than those of" in refusal(
+        capsys, *words, other
+    )
+    floors = written(tmp_path / "floors.json", WEIGHTS, patients_drawn(1, 2), blastic_floor=0.2)
+    assert "other settings: blastic_floor 0.2 (now 0.1)" in refusal(capsys, *words, floors)
+    old = json.loads(other.read_text("utf-8"))
+    del old["observer"]
+    other.write_text(json.dumps(old), encoding="utf-8")
+    for command in (words, ("calibrate", WEIGHTS, "--out", tmp_path / "out")):
+        line = refusal(capsys, *command, other)
+        assert line.endswith("make it anew with `hideseekseg benchmark observe`")
+
+
+def test_folds_share_no_person_and_no_settings_differ(
+    foreign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def cross_validated(*folds: Path) -> tuple[str | Path, ...]:
+        given = [word for fold in folds for word in ("--fold", fold)]
+        return ("benchmark", "probabilities", *given, "--out", tmp_path / "out")
+
+    def named(number: int, name: str = "{} {}") -> list[SeenVertebra]:
+        seen = patients_drawn(number, 6)
+        return [replace(one, patient=name.format(number, one.patient)) for one in seen]
+
+    first = written(tmp_path / "1-drawn.json", WEIGHTS, named(1))
+    again = written(tmp_path / "2-drawn.json", WEIGHTS, named(1))
+    said = f"{again}: shows 1 patient 0, who is in the fold 1 as well"
+    assert refusal(capsys, *cross_validated(first, again)).endswith(said)
+    spelled = [replace(one, patient=one.patient.upper()) for one in named(1)[-12:]]
+    written(again, WEIGHTS, [*named(2), *spelled])
+    assert "shows 1 PATIENT 5, who" in refusal(capsys, *cross_validated(first, again))
+    written(again, WEIGHTS, named(2), lytic_floor=0.2)
+    assert "other settings: lytic_floor" in refusal(capsys, *cross_validated(first, again))
+    written(again, foreign, named(2, "{1}"))
+    assert "learned from its patients: patient 2" in refusal(capsys, *cross_validated(first, again))
+    more = written(tmp_path / "1-more.json", foreign, named(1))
+    written(again, WEIGHTS, named(2))
+    assert main([str(word) for word in cross_validated(first, again, more)]) == 0
+
+
+def test_one_person_of_two_files_is_left_out_as_one() -> None:
+    """Else the probabilities that judge a patient would be fitted on the same patient."""
+    seen = patients_drawn(1, 3)
+    other = [replace(one, patient=one.patient.upper()) for one in seen]
+    observer = observer_of(WEIGHTS, load_model(WEIGHTS, "cpu").profile)
+    both = joined([Observations(observer, tuple(seen)), Observations(observer, tuple(other))])
+    assert {one.patient for one in both} == {one.patient for one in seen}
+    assert len({one.group for one in both}) == 6, "but not judged beside the other file's"

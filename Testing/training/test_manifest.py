@@ -230,6 +230,25 @@ def test_one_image_under_two_names_is_said(ward: Ward, capsys: pytest.CaptureFix
 def test_classes_are_counted_by_patient(ward: Ward) -> None:
     rows = ("a,b,0,A,L1,", "a,b,0,A,L2,", "a,b,1,A,L3,", "c,d,1,B,,")
     assert balance(read_manifest(ward.table(*rows)).rows) == {"A": (2, 1), "B": (0, 1)}
+    rows = ("a,b,0,P07,L1,", "c,d,1, p07,L2,", "e,f,0,P 07,L3,", "c,d,0,p07,L4,")
+    assert balance(read_manifest(ward.table(*rows)).rows) == {"P07": (2, 1), "P 07": (1, 0)}
+
+
+def test_a_patient_in_two_spellings_is_said(ward: Ward, capsys: pytest.CaptureFixture[str]) -> None:
+    """Once for each spelling, and not as two patients of one image."""
+    rows = ("a,b,0,P07,L1,", "c,d,1,p07,L2,", "c,d,1,p07,L3,", "a,b,0,\uff3007,L4,", "e,f,1,P7,,")
+    problems = read_manifest(ward.table(*rows)).problems
+    assert [(p.line, p.cause) for p in problems] == [
+        (n, f"the patient is spelled P07 in line 2 and {name} here: write one spelling")
+        for n, name in ((3, "p07"), (5, "\uff3007"))
+    ]
+    one = [GOOD, GOOD.replace("healthy,A,T11", "malignant,a,T12")]
+    path = ward.table(*one, name="two.csv")
+    assert main(["check", str(path)]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert f"{path}, line 3: the patient is spelled A in line 2 and a here" in said[0]
+    assert "1 healthy and 1 malignant vertebrae of 1 patient in 1 image" in said[1]
+    assert said[-1] == "wrong: 1"
 
 
 # ---- the vertebrae

@@ -25,7 +25,8 @@ from hideseekseg.model.classifier import LinearClassifier
 from hideseekseg.model.profile import BUNDLE, Confidence
 from hideseekseg.model.weights import load_model, save_model
 from hideseekseg.simulation.simulate import Recipe, simulate
-from hideseekseg.simulation.source_vertebrae import unpack
+from hideseekseg.simulation.source_vertebrae import person, read_sources, unpack
+from hideseekseg.training.dataset import load_slices
 from hideseekseg.training.train import COMPACT
 
 LIBRARY = Path(__file__).resolve().parents[2] / "HideSeekSeg"
@@ -246,6 +247,142 @@ def test_tuned_weights_are_the_same_networks_with_thresholds_of_their_own(
     assert (before.profile.schedule.draws, after.profile.schedule.draws) == (2, 1)
     assert after.profile.provenance["training"] == before.profile.provenance["training"]
     assert after.profile.provenance["thresholds"] == "tuned on the validation set"
+
+
+def with_provenance(folder: Path, weights: Path, **provenance: object) -> Path:
+    """The same weights with another provenance."""
+    model = load_model(weights, "cpu")
+    own = replace(model.profile, provenance=provenance)
+    save_model(folder, model.autoencoder, model.classifier, own)
+    return folder
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    """Return the one line that a command refuses with."""
+    capsys.readouterr()
+    assert run(words) == 2
+    line, end = capsys.readouterr().err.split("\n")
+    assert end == ""
+    return line
+
+
+def test_nobody_whom_weights_learned_from_is_measured_or_tuned_on(
+    folder: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither of their own training nor of those behind their start, in any spelling."""
+    weights, whole, out = undisturbed / "weights", folder / "whole", tmp_path / "out"
+    behind: dict[str, object] = {"patients": ["case 9"], "start": {"patients": [" CASE  2"]}}
+    first: dict[str, object] = {"patients": ["Case 2"]}
+    for number, facts in enumerate((first, behind)):
+        known = with_provenance(tmp_path / str(number), weights, **facts)
+        said = f"{whole}: shows patients whom {known} learned from: case 2"
+        on = ("train", folder / "slices", "--start", known, "--out", out, *STEPS)
+        for words in (
+            ("tune", known, whole, "--out", out),
+            ("benchmark", "accuracy", whole, "--weights", known, "--out", out),
+            (*on, "--validation", whole),
+            (*on, "--validation", whole, "--untuned"),
+        ):
+            assert refusal(capsys, *words).endswith(said)
+        assert not out.exists()
+
+
+@pytest.mark.slow
+def test_nobody_is_left_out_whom_the_start_learned_from(
+    folder: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start, out = undisturbed / "weights", tmp_path / "out"
+    words = ("train", folder / "slices", "--out", out, "--start", start, *STEPS)
+    said = f"{start}: learned from patients who are to be left out: case 1"
+    assert refusal(capsys, *words, "--without", "Case 1").endswith(said)
+    counted = with_provenance(tmp_path / "own", start, **{"own patients": 4})
+    words = ("train", folder / "slices", "--out", out, "--start", counted, *STEPS)
+    assert run((*words, "--without", "drawn 0", "--validation", folder / "whole")) == 0
+    told = capsys.readouterr().out
+    unnamed = f"{counted}: they learned from 4 patients, of whom only the number is stated: whether"
+    assert f"{unnamed} drawn 0 are among them is not known" in told
+    assert f"{unnamed} {folder / 'whole'} shows one cannot be checked" in told
+
+
+@pytest.mark.slow
+def test_thresholds_and_an_early_end_say_on_whom_they_were_chosen(
+    folder: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, whole = undisturbed / "weights", folder / "whole"
+    assert load_model(weights, "cpu").profile.provenance["chosen on"] == ["case 2"]
+    words = ("train", folder / "slices", "--validation", whole, "--untuned", *STEPS)
+    assert run((*words, "--out", tmp_path / "calm")) == 0
+    assert run((*words, "--out", tmp_path / "patient", "--patience", "500")) == 0
+    calm, patient = (
+        load_model(tmp_path / name / "weights", "cpu").profile.provenance
+        for name in ("calm", "patient")
+    )
+    assert "chosen on" not in calm and patient["chosen on"] == ["case 2"]
+    known = with_provenance(tmp_path / "before", weights, **{**calm, "chosen on": ["Zoe"]})
+    assert run(("tune", known, whole, "--out", tmp_path / "tuned")) == 0
+    tuned = load_model(tmp_path / "tuned", "cpu").profile.provenance
+    assert tuned["chosen on"] == ["Zoe", "case 2"]
+
+
+@pytest.mark.slow
+def test_accuracy_says_what_is_not_known_to_be_held_out(
+    folder: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("benchmark", "accuracy", folder / "whole", "--weights")
+    own = {"patients": ["case 1"]}
+    for name, facts, said in (
+        ("held out", own, ""),
+        ("chosen", {**own, "chosen on": ["CASE 2"]}, "chosen on patients of this set: case 2."),
+        ("counted", {"own patients": 1}, "were held out is not known: they learned from"),
+        ("old", {**own, "thresholds": "tuned on the validation set"}, "thresholds were tuned."),
+    ):
+        known = with_provenance(tmp_path / name, undisturbed / "weights", **facts)
+        capsys.readouterr()
+        assert run((*words, known)) == 0
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert said in last if said else last.startswith("| ")
+
+
+def test_names_that_choose_are_compared_as_persons(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("train", folder / "slices", *STEPS, "--out", tmp_path / "kept", "--without")
+    assert run((*words, "DRAWN  0")) == 0
+    model = load_model(tmp_path / "kept" / "weights", "cpu")
+    assert model.profile.provenance["patients"] == ["case 1"]
+    sources = ("simulate", folder / "sources.csv", "--data", folder, "--whole", "--vertebrae", "2")
+    drawing = (*sources, "--out", tmp_path / "drawn")
+    for split, unknown in (("training,validaton", "validaton"), ("x,training,y", "x, y")):
+        line = refusal(capsys, *drawing, "--split", split)
+        assert line.endswith(f"has no row with the split {unknown}")
+        pack = ("pack", *sources[1:4], "--out", tmp_path / "p.npz", "--split", split)
+        assert refusal(capsys, *pack).endswith(f"has no row with the split {unknown}")
+    both = ("--split", "Training,validation", "--without")
+    assert "has no patient case 3 to leave out" in refusal(capsys, *drawing, *both, "case 3,CASE 1")
+    left = refusal(capsys, *drawing, *both, "case 2,CASE 1")
+    assert left.endswith("has no patient in the split Training or validation but those left out")
+    assert run((*drawing, *both, "CASE 1")) == 0
+    recipe = json.loads(next((tmp_path / "drawn").glob("*.json")).read_text("utf-8"))
+    assert recipe["sources"] == ["case 2"]
+
+
+def test_a_patient_of_two_spellings_is_one_wherever_vertebrae_are_read(
+    folder: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    text = (folder / "sources.csv").read_text("utf-8").replace("case 2", "CASE 1")
+    (tmp_path / "sources.csv").write_text(text, encoding="utf-8")
+    (tmp_path / "levels.json").write_text('{"1": "T10"}', encoding="utf-8")
+    known = read_sources(tmp_path / "sources.csv", folder)
+    assert [source.patient for source in known] == ["case 1", "case 1"]
+    with np.load(folder / "slices" / "shard-00001.npz") as shard:
+        columns = dict(shard)
+    first, *_ = columns["vertebra"][columns["patient"] == "case 1"]
+    other = np.where(columns["vertebra"] == first, "Case 1", columns["patient"])
+    np.savez(tmp_path / "shard-00001.npz", **{**columns, "patient": other})
+    everybody = load_slices(tmp_path, COMPACT)
+    assert len({person(name) for name in everybody.patient.tolist()}) == 2
+    assert len(set(everybody.patient.tolist())) == 2
+    assert set(load_slices(tmp_path, COMPACT, ["CASE 1"]).patient.tolist()) == {"drawn 0"}
 
 
 def test_benchmark_writes_what_it_prints(

@@ -24,8 +24,10 @@ from ..simulation.source_vertebrae import (
     DRAWN,
     Source,
     SourceVertebra,
+    chosen,
     drawn_vertebrae,
     load_vertebrae,
+    person,
 )
 from ..training.dataset import (
     Slices,
@@ -115,10 +117,10 @@ def healthy_subjects(sources: Sequence[Source], profile: Profile) -> list[Benchm
 
 
 def real_subjects(
-    vertebrae: Sequence[SourceVertebra], profile: Profile, box: Box | None = None
+    vertebrae: Sequence[SourceVertebra], profile: Profile, boxes: Sequence[Box] = ()
 ) -> list[BenchmarkCase]:
     """Real vertebrae, each with the marrow of its patient's others."""
-    subjects = [_real_subject(vertebra, profile, box) for vertebra in vertebrae]
+    subjects = [_real_subject(vertebra, profile, boxes) for vertebra in vertebrae]
     own = [marrow(subject.hu, subject.case.body) for subject in subjects]
     patients = np.array([subject.case.patient for subject in subjects])
     result = []
@@ -160,22 +162,39 @@ def _triple(row: dict[str, str], names: Sequence[str]) -> tuple[float, float, fl
     return x, y, z
 
 
-def boxed_subjects(source: Source, box: Box, profile: Profile) -> list[BenchmarkCase]:
+def boxes_by_patient(
+    path: Path, boxes: Sequence[Box], sources: Sequence[Source]
+) -> dict[str, list[Box]]:
+    """Return the boxes of each patient of ``sources``, who is the same in any spelling.
+
+    Raises InputError where a box is of nobody there: it would be used for nothing, and its patient,
+    by another name, be taken for healthy.
+    """
+    known = [source.patient for source in sources]
+    named = chosen(path, [b.patient for b in boxes], known, "has boxes of {}, not in the sources")
+    return {name: [b for b in boxes if person(b.patient) == person(name)] for name in named}
+
+
+def boxed_subjects(source: Source, boxes: Sequence[Box], profile: Profile) -> list[BenchmarkCase]:
     """Return the vertebrae of a scan; diseased are those whose bodies reach into a lesion's box.
 
-    That part of the box is "true".  The box does not say of which type its lesion is, and is larger
+    That part of the boxes is "true".  A box does not say of which type its lesion is, and is larger
     than the lesion.
     """
-    return real_subjects(load_vertebrae(source), profile, box)
+    return real_subjects(load_vertebrae(source), profile, boxes)
 
 
-def _real_subject(vertebra: SourceVertebra, profile: Profile, box: Box | None) -> BenchmarkCase:
+def _real_subject(
+    vertebra: SourceVertebra, profile: Profile, boxes: Sequence[Box]
+) -> BenchmarkCase:
     crop = take_crop(vertebra.ct, vertebra.body, vertebra.crop_grid(profile.geometry))
     slices = crop.analysed
     # Vertebrae are in HU: where their scan was not, it was brought there when they were loaded.
     x = torch.from_numpy(network_input(crop, profile, HOUNSFIELD)[slices])[:, None]
     body = crop.body[slices]
-    boxed = np.zeros_like(body) if box is None else body & _in_box(crop, box)[slices]
+    boxed = np.zeros_like(body)
+    for box in boxes:
+        boxed |= body & _in_box(crop, box)[slices]
     # One and the same truth for both types: a box has none.
     truth = {"lytic": boxed, "blastic": boxed}
     s, p, i = (float(mm) for mm in crop.grid.spacing[::-1])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,22 @@ from ..errors import InputError
 from ..files import atomic, make_folder
 from ..findings import LESION_TYPES, LesionType
 from ..model.weights import Model, load_model
-from ..simulation.source_vertebrae import Source, read_sources
+from ..simulation.source_vertebrae import (
+    Source,
+    one_spelling,
+    person,
+    read_sources,
+    shared_patients,
+)
 from ..training.evaluation import LEAST_IOU, Edited, edit_case
 from ..training.evaluation import worth as worth_of
+from ..training.seen_patients import SeenPatients, require_unseen, seen_patients
 from ..training.trainer import Say, counter
 from .cases import (
     BenchmarkCase,
     Box,
     boxed_subjects,
+    boxes_by_patient,
     draw_subjects,
     healthy_subjects,
     load_simulated,
@@ -41,7 +49,7 @@ from .cases import (
 from .methods.baselines import FROM_TORCHCAM, OtsuHiding, cams, change_map, difference_map, otsu
 from .methods.baselines import NAME as ANOMALY_NAME
 from .methods.method import HideAndSeek, Method, Setting, Tuned, run, with_profile
-from .methods.trained import AUDITOR, load_auditor, spread, trained_methods
+from .methods.trained import AUDITOR, load_auditor, seen_by_networks, spread, trained_methods
 from .methods.trained import NAME as UNET_NAME
 from .metrics import (
     Estimate,
@@ -67,6 +75,22 @@ from .report.pictures import (
 from .report.table import About, Data, MethodResult, describe, estimates_data, to_markdown
 
 TRIED_THRESHOLDS = 20
+
+
+def tuning_cases(folder: Path, subjects: Sequence[BenchmarkCase], most: int) -> list[BenchmarkCase]:
+    """Return at most ``most`` of the subjects, evenly spread, to choose thresholds on.
+
+    Raises InputError where these show no lesion of a type, or no healthy vertebra: any threshold
+    would be as good as any other, and a baseline be worse than it is.
+    """
+    some = [subjects[i] for i in spread(len(subjects), most)] if subjects else []
+    among = f"among the {len(some)} vertebrae that choose thresholds"
+    for kind in LESION_TYPES:
+        if not any(subject.case.lesions(kind) for subject in some):
+            raise InputError(folder, f"shows no {kind} lesion {among}")
+    if all(subject.case.diseased for subject in some):
+        raise InputError(folder, f"shows no healthy vertebra {among}")
+    return some
 
 
 def choose(
@@ -150,12 +174,13 @@ class ComparisonPlan:
 class Contest:
     """The weights under test, all methods with their thresholds, and where these come from.
 
-    ``beside`` are further weights of our own; ``not_run`` says of methods why they are not among
-    them.
+    ``beside`` are further weights of our own; ``seen`` whom each of all weights has seen, by its
+    place; ``not_run`` says of methods why they are not among them.
     """
 
     model: Model
     beside: Sequence[Model]
+    seen: Mapping[Path, SeenPatients]
     methods: Sequence[tuple[Method, Tuned]]
     tuned_on: Sequence[str]
     not_run: Mapping[str, str]
@@ -166,16 +191,34 @@ class Contest:
         assert isinstance(own, HideAndSeek)
         return own
 
+    @property
+    def unknown(self) -> list[str]:
+        """Return why some weights may have seen more patients than those they name."""
+        causes = {
+            folder: filter(None, (seen.learned_unknown, seen.chosen_unknown))
+            for folder, seen in self.seen.items()
+        }
+        return [f"{folder}: {why}" for folder, own in causes.items() for why in own]
+
 
 def compare(plan: ComparisonPlan, say: Say) -> list[Path]:
     """Write a table, a JSON file and plots per set to ``plan.out``; gives the tables' paths."""
     make_folder(plan.out)
     model = load_model(plan.weights)
-    contest = prepare(plan, model, say)
+    beside = [_alike(folder, model) for folder in plan.compare_weights]
+    seen = _seen(plan, model, beside)
     real, drawn = split_drawn(load_simulated(plan.cases, model.profile))
+    scans = _scans(plan)
+    for folder, one in seen.items():
+        require_unseen(plan.cases, (s.case.patient for s in real), folder, one)
+        if plan.sources is not None:
+            require_unseen(plan.sources, (s.patient for s in scans.measured), folder, one)
+    contest = prepare(plan, model, beside, seen, say)
+    for line in contest.unknown:
+        say(f"not known to be held out: {line}")
     tables = []
     if real:
-        title = "Simulated lesions in real vertebrae of held-out patients"
+        title = f"{SIMULATED}{_held_out(contest, [s.case.patient for s in real])}"
         tables.append(_simulated(plan, contest, title, "simulated", real, say))
     if plan.drawn:
         folder, tell = plan.out / "drawn", counter(say, "drawn vertebra")
@@ -183,19 +226,68 @@ def compare(plan: ComparisonPlan, say: Say) -> list[Path]:
     if drawn:
         title = "Simulated lesions in vertebrae drawn from scratch"
         tables.append(_simulated(plan, contest, title, "drawn", drawn, say))
-    if plan.sources is not None and plan.data is not None:
-        tables += _real(plan, contest, read_sources(plan.sources, plan.data), say)
+    if scans.measured:
+        tables += _real(plan, contest, scans, say)
     return tables
 
 
-def prepare(plan: ComparisonPlan, model: Model, say: Say) -> Contest:
+SIMULATED = "Simulated lesions in real vertebrae"
+
+
+def _held_out(contest: Contest, patients: Sequence[str]) -> str:
+    """Return, for a title, what is known of a set's patients, whom no weights learned from."""
+    seen = contest.seen.values()
+    if any(one.learned_unknown for one in seen):
+        return ""
+    if any(one.chosen_unknown for one in seen) or shared_patients(patients, contest.tuned_on):
+        return " of patients who were not in training"
+    return " of held-out patients"
+
+
+def _seen(plan: ComparisonPlan, model: Model, beside: Sequence[Model]) -> dict[Path, SeenPatients]:
+    """Return whom each of all weights has seen, those of baselines included, by its place."""
+    own = zip((plan.weights, *plan.compare_weights), (model, *beside))
+    seen = {folder: seen_patients(one.profile.provenance) for folder, one in own}
+    return seen | (seen_by_networks(plan.baselines) if plan.baselines is not None else {})
+
+
+@dataclass(frozen=True)
+class Scans:
+    """Real scans: those taken as healthy, and those with lesions in boxes, by patient."""
+
+    healthy: Sequence[Source] = ()
+    boxed: Sequence[Source] = ()
+    boxes: Mapping[str, Sequence[Box]] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> list[Source]:
+        return [*self.healthy, *self.boxed]
+
+
+def _scans(plan: ComparisonPlan) -> Scans:
+    """Return the scans of the plan; raises InputError where a box is of nobody among them."""
+    if plan.sources is None or plan.data is None:
+        return Scans()
+    sources = read_sources(plan.sources, plan.data)
+    boxes = boxes_by_patient(plan.boxes, read_boxes(plan.boxes), sources) if plan.boxes else {}
+    others = [s for s in sources if s.patient not in boxes]
+    healthy = [s for s in others if person(s.split) != "training"]
+    return Scans(healthy, [s for s in sources if s.patient in boxes], boxes)
+
+
+def prepare(
+    plan: ComparisonPlan,
+    model: Model,
+    beside: Sequence[Model],
+    seen: Mapping[Path, SeenPatients],
+    say: Say,
+) -> Contest:
     """All methods, with thresholds chosen on validation vertebrae where they need any."""
     not_run: dict[str, str] = {}
     maps = cams(model)
     if find_spec("torchcam") is None:
         maps = [method for method in maps if method.name not in FROM_TORCHCAM]
         not_run |= dict.fromkeys(FROM_TORCHCAM, "not run: torchcam is not there")
-    beside = [_alike(folder, model) for folder in plan.compare_weights]
     methods: list[Method] = [
         *(HideAndSeek(f"{OWN} ({one.profile.name})", one) for one in (model, *beside)),
         difference_map(model),
@@ -211,17 +303,17 @@ def prepare(plan: ComparisonPlan, model: Model, say: Say) -> Contest:
     else:
         not_run |= dict.fromkeys((ANOMALY_NAME, UNET_NAME), "not run: no --baselines were given")
     known = load_simulated(plan.validation, model.profile)
-    if not any(subject.case.diseased for subject in known):
-        raise InputError(plan.validation, "contains no diseased vertebra to choose thresholds on")
-    subjects = [known[i] for i in spread(len(known), plan.tuning)]
+    subjects = tuning_cases(plan.validation, known, plan.tuning)
+    patients = {subject.case.patient for subject in subjects}
+    for folder, one in seen.items():
+        require_unseen(plan.validation, patients, folder, one)
     chosen = []
     for method in methods:
         began = time.monotonic()
         chosen.append((method, choose(method, subjects)))
         say(f"thresholds of {method.name}: {time.monotonic() - began:.0f} s")
-    return Contest(
-        model, beside, chosen, sorted({subject.case.patient for subject in known}), not_run
-    )
+    tuned_on = {*patients, *(name for one in seen.values() for name in one.chosen_on)}
+    return Contest(model, beside, seen, chosen, sorted({*one_spelling(tuned_on)}), not_run)
 
 
 def _alike(folder: Path, model: Model) -> Model:
@@ -264,7 +356,9 @@ def _measured(contest: Contest, title: str, subjects: Sequence[BenchmarkCase], s
         ours = isinstance(method, HideAndSeek)
         rows.append(MethodResult(method.name, method.learnt_from, tuned, outcomes, ours))
         say(f"{title}: {method.name}, {time.monotonic() - began:.0f} s")
-    about = About(title, contest.model.hash, contest.tuned_on, contest.not_run)
+    about = About(
+        *(title, contest.model.hash, contest.tuned_on, contest.not_run), unknown=contest.unknown
+    )
     data = describe(about, rows, bootstrap_of(subjects))
     if all(subject.twin_hu is not None for subject in subjects):
         lesions = [lesions_of(subject) for subject in subjects]
@@ -293,20 +387,20 @@ def _ablations(model: Model, subjects: Sequence[BenchmarkCase], say: Say) -> lis
     ]
 
 
-def _real(
-    plan: ComparisonPlan, contest: Contest, sources: Sequence[Source], say: Say
-) -> list[Path]:
+def _real(plan: ComparisonPlan, contest: Contest, scans: Scans, say: Say) -> list[Path]:
     """Healthy vertebrae as they are, and lesions with boxes."""
-    boxes = {box.patient: box for box in read_boxes(plan.boxes)} if plan.boxes else {}
-    healthy = [s for s in sources if s.split != "training" and s.patient not in boxes]
     profile = contest.model.profile
     tables = []
-    subjects = healthy_subjects(healthy, profile)
+    subjects = healthy_subjects(scans.healthy, profile)
     if subjects:
         title = "Real vertebrae in which no lesion was noticed, as they are"
         tables.append(write_set(plan.out, "healthy", _measured(contest, title, subjects, say)))
         draw_examples(plan.out / "examples-healthy.png", contest.own, subjects)
-    boxed = _boxed(sources, boxes, contest)
+    boxed = [
+        subject
+        for source in scans.boxed
+        for subject in boxed_subjects(source, scans.boxes[source.patient], profile)
+    ]
     if boxed:
         hits = [hit for m, tuned in contest.methods for hit in try_boxes(m, tuned, boxed)]
         data = {"weights": contest.model.hash, "rule": RULE, "vertebrae": [asdict(h) for h in hits]}
@@ -315,17 +409,6 @@ def _real(
         draw_boxes(plan.out / "boxes.png", contest.own, boxed)
         tables.append(plan.out / "boxes.md")
     return tables
-
-
-def _boxed(
-    sources: Sequence[Source], boxes: dict[str, Box], contest: Contest
-) -> list[BenchmarkCase]:
-    return [
-        subject
-        for source in sources
-        if source.patient in boxes
-        for subject in boxed_subjects(source, boxes[source.patient], contest.model.profile)
-    ]
 
 
 def write_set(out: Path, stem: str, data: Data) -> Path:

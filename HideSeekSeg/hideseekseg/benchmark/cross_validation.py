@@ -13,12 +13,13 @@ from ..errors import InputError
 from ..files import make_folder
 from ..findings import LESION_TYPES
 from ..model.weights import Model, load_model
+from ..simulation.source_vertebrae import person
+from ..training.seen_patients import SeenPatients, seen_patients
 from ..training.trainer import Say, counter
 from .cases import BenchmarkCase, load_simulated, split_drawn
-from .comparison import OWN, bootstrap_of, choose, write_set
+from .comparison import OWN, bootstrap_of, choose, tuning_cases, write_set
 from .methods.baselines import OtsuHiding, change_map, difference_map, otsu
 from .methods.method import HideAndSeek, Method, Tuned, run
-from .methods.trained import spread
 from .metrics import (
     Outcome,
     Thresholds,
@@ -49,9 +50,14 @@ class CrossValidationPlan:
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """Weights, the vertebrae of patients that they have not seen, and those of all others."""
+    """Weights, the vertebrae of patients that they have not seen, and those of all others.
 
+    ``seen`` are the patients whom the weights have seen by their provenance.
+    """
+
+    folder: Path
     model: Model
+    seen: SeenPatients
     unseen: Sequence[BenchmarkCase]
     others: Sequence[BenchmarkCase]
 
@@ -61,9 +67,14 @@ def cross_validate(plan: CrossValidationPlan, say: Say) -> list[Path]:
     make_folder(plan.out)
     folds = read_folds(plan.weights, plan.cases)
     subjects = [subject for fold in folds for subject in fold.unseen]
-    rows = _rows(folds, plan.tuning, say)
+    unknown = [f"{f.folder}: {f.seen.chosen_unknown}" for f in folds if f.seen.chosen_unknown]
+    for line in unknown:
+        say(line)
+    rows = _rows(plan, folds, say)
     weights = " ".join(fold.model.hash for fold in folds)
-    data = describe(About(TITLE, weights, [TUNED_ON]), rows, bootstrap_of(subjects))
+    also_used = [subject.case.patient for fold in folds for subject in fold.others]
+    about = About(TITLE, weights, [TUNED_ON], also_used=also_used, unknown=unknown)
+    data = describe(about, rows, bootstrap_of(subjects))
     lesions = [lesions_of(subject) for subject in subjects]
     data["recall by stratum"] = {
         row.name: recall_by_stratum(lesions, row.outcomes, AT_ZERO) for row in rows
@@ -73,32 +84,42 @@ def cross_validate(plan: CrossValidationPlan, say: Say) -> list[Path]:
 
 
 def read_folds(weights: Sequence[Path], cases: Path) -> list[Fold]:
-    """One fold per set of weights; raises InputError where not every patient is unseen by one."""
+    """One fold per set of weights, whom these went on from included.
+
+    Raises InputError where not every patient is unseen by exactly one, where weights do not say
+    whom they learned from, or have thresholds that were chosen on patients whom they are to judge.
+    """
     models = [load_model(folder) for folder in weights]
     subjects, _ = split_drawn(load_simulated(cases, models[0].profile))
     folds = []
     for folder, model in zip(weights, models):
-        seen = model.profile.provenance.get("patients")
-        if not seen:
-            raise InputError(folder, "does not state which patients it was trained on")
-        unseen = [s for s in subjects if s.case.patient not in seen]
-        folds.append(Fold(model, unseen, [s for s in subjects if s.case.patient in seen]))
+        seen = seen_patients(model.profile.provenance)
+        if seen.learned_unknown:
+            raise InputError(folder, seen.learned_unknown)
+        learned = {person(patient) for patient in seen.learned_from}
+        unseen = [s for s in subjects if person(s.case.patient) not in learned]
+        others = [s for s in subjects if person(s.case.patient) in learned]
+        folds.append(Fold(folder, model, seen, unseen, others))
     for patient in sorted({s.case.patient for s in subjects}):
         times = sum(patient in {s.case.patient for s in fold.unseen} for fold in folds)
         if times != 1:
             raise InputError(cases, f"{patient} is unseen by {times} of the weights, not by one")
+    for fold in folds:
+        if both := fold.seen.chosen(subject.case.patient for subject in fold.unseen):
+            cause = f"has thresholds chosen on patients whom it is to judge: {', '.join(both)}"
+            raise InputError(fold.folder, cause)
     return folds
 
 
-def _rows(folds: Sequence[Fold], tuning: int, say: Say) -> list[MethodResult]:
+def _rows(plan: CrossValidationPlan, folds: Sequence[Fold], say: Say) -> list[MethodResult]:
     """Return a row per method with the outcomes of all folds, in their order.
 
     Scores are told as what they exceed their fold's threshold by, so that they can be pooled.
     """
     pooled: dict[str, list[Outcome]] = {}
     first: dict[str, Method] = {}
-    for number, fold in enumerate(folds, 1):
-        chosen = [fold.others[i] for i in spread(len(fold.others), tuning)]
+    tuning = [tuning_cases(plan.cases, fold.others, plan.tuning) for fold in folds]
+    for number, (fold, chosen) in enumerate(zip(folds, tuning), 1):
         for method in _methods(fold.model):
             tuned = choose(method, chosen)
             tell = counter(say, f"fold {number} of {len(folds)}, {method.name}: vertebra")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,12 @@ from ..errors import InputError
 from ..files import atomic, make_folder, read_object
 from ..findings import LESION_TYPES
 from ..model.weights import Model, load_model
-from ..simulation.source_vertebrae import unpack
+from ..simulation.source_vertebrae import chosen, person, unpack
 from ..training.calibration import (
     MOST_BYTES,
     Choice,
     Judged,
+    Observations,
     SeenVertebra,
     as_they_are,
     choose,
@@ -26,14 +27,19 @@ from ..training.calibration import (
     false_per_healthy,
     findings_by_stability,
     fit,
+    joined,
     judge,
     missing,
     observe,
+    observer_of,
     read_observations,
+    require_settings,
+    require_unlearned,
     tally,
     write_observations,
 )
 from ..training.evaluation import Case, auc, load_cases
+from ..training.seen_patients import SeenPatients, seen_patients
 from ..training.trainer import Say, counter
 from .cases import real_subjects
 
@@ -72,12 +78,16 @@ def run_observe(
         decision=replace(model.profile.decision, **settings["decision"]),
     )
     model = replace(model, profile=profile)
-    chosen = [one for one in _cases(cases, model) if not patients or one.patient in patients]
-    if not chosen:
-        raise InputError(cases, f"contains no vertebrae of {', '.join(patients)}")
+    known = _cases(cases, model)
+    everybody = [one.patient for one in known]
+    named = chosen(cases, patients or everybody, everybody, "contains no vertebrae of {}")
+    asked = [one for one in known if one.patient in named]
     tell = counter(say, "vertebra")
-    seen = observe(model, chosen, tell=tell, stability=stability)[0]
-    write_observations(out, [replace(one, real=not cases.is_dir()) for one in seen])
+    seen = observe(model, asked, tell=tell, stability=stability)[0]
+    real = not cases.is_dir()
+    write_observations(
+        out, observer_of(weights, profile), [replace(one, real=real) for one in seen]
+    )
     return out
 
 
@@ -87,25 +97,33 @@ def _cases(cases: Path, model: Model) -> list[Case]:
     return [subject.case for subject in real_subjects(unpack(cases), model.profile)]
 
 
-def report(weights: Path, folds: Sequence[Path], sets: Sequence[Path], out: Path) -> Path:
+def report(weights: Path, folds: Sequence[Path], sets: Sequence[Path], out: Path, say: Say) -> Path:
     """Write ``probabilities.md`` and ``.json``; return the table's path.
 
     Each of ``folds`` and ``sets`` is a file of ``benchmark observe``.  Files of folds are named
     FOLD-WHAT.json: each fold is judged by probabilities fitted on all others.  ``sets`` are judged
     by the weights' own or, where these are not calibrated, by P and attribution scores as they are.
+    Raises InputError, also where a set was observed by other weights, where folds share a patient
+    or differ in their settings, or a fold's networks learned from its patients.
     """
     model = load_model(weights)
-    confidence = model.profile.confidence
+    confidence, own = model.profile.confidence, observer_of(weights, model.profile)
+    known = seen_patients(model.profile.provenance)
     make_folder(out)
     rows: dict[str, Data] = {}
-    for name, judged, threshold, gate in _cross_validated(folds):
+    for name, judged, threshold, gate in _cross_validated(folds, say):
         rows[f"cross-validated: {name}"] = figures(judged, threshold, gate)
     threshold = model.profile.decision.threshold
     _require_names(sets)
     for path in sets:
-        seen = read_observations(path)
+        read = read_observations(path)
+        if read.observer.networks != own.networks:
+            raise InputError(path, f"was observed by other networks than those of {weights}")
+        require_settings(path, read.observer, model.profile)
+        seen = joined([read])
         judged = judge(confidence, seen) if confidence.known else as_they_are(seen)
         rows[path.stem] = figures(judged, threshold, confidence.gate_p)
+        rows[path.stem] |= _whose(known, [one.patient for one in seen])
     content = {"weights": model.hash, "sets": rows}
     with atomic(out / "probabilities.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -123,18 +141,37 @@ def _require_names(paths: Sequence[Path]) -> None:
         known.add(path.stem)
 
 
-def _cross_validated(paths: Sequence[Path]) -> list[tuple[str, list[Judged], float, float]]:
+def _whose(known: SeenPatients, patients: Sequence[str]) -> Data:
+    """Say which of a set's patients the weights have seen, and why there may be more."""
+    said = {
+        "patients learned from": (known.learned(patients), known.learned_unknown),
+        "patients on whom thresholds or probabilities were chosen": (
+            known.chosen(patients),
+            known.chosen_unknown,
+        ),
+    }
+    return {
+        what: "; ".join(filter(None, (", ".join(names), unknown and f"not known: {unknown}")))
+        or "none"
+        for what, (names, unknown) in said.items()
+    }
+
+
+def _cross_validated(
+    paths: Sequence[Path], say: Say
+) -> list[tuple[str, list[Judged], float, float]]:
     """Return what was observed of all folds, judged by what the other folds tell.
 
     Each fold has a threshold of its own: probabilities are told as what they exceed it by.
     """
-    seen: dict[tuple[str, str], list[SeenVertebra]] = {}
     _require_names(paths)
-    for path in paths:
+    files = {path: read_observations(path) for path in paths}
+    _require_folds(files, say)
+    seen: dict[tuple[str, str], list[SeenVertebra]] = {}
+    rows = iter(joined(list(files.values())))
+    for path, file in files.items():
         fold, _, what = path.stem.partition("-")
-        seen[fold, what] = [
-            replace(one, group=f"{path.stem} {one.group}") for one in read_observations(path)
-        ]
+        seen[fold, what] = [next(rows) for _ in file.vertebrae]
     judged: dict[str, list[Judged]] = {}
     for fold in sorted({fold for fold, _ in seen}):
         others = [one for (name, _), own in seen.items() if name != fold for one in own]
@@ -147,6 +184,21 @@ def _cross_validated(paths: Sequence[Path]) -> list[tuple[str, list[Judged], flo
                     _above(one, choice) for one in judge(choice.confidence, own)
                 )
     return [(what, own, 0.0, 0.0) for what, own in judged.items()]
+
+
+def _require_folds(files: Mapping[Path, Observations], say: Say) -> None:
+    """Raise InputError where files are not of folds: of one recipe, and of other patients each."""
+    first = next(iter(files.values()), None)
+    holder: dict[str, str] = {}
+    for path, file in files.items():
+        assert first is not None
+        require_settings(path, file.observer, first.observer.profile)
+        require_unlearned(path, file, say)
+        fold = path.stem.partition("-")[0]
+        for patient in sorted({one.patient for one in file.vertebrae}):
+            other = holder.setdefault(person(patient), fold)
+            if other != fold:
+                raise InputError(path, f"shows {patient}, who is in the fold {other} as well")
 
 
 def _above(one: Judged, choice: Choice) -> Judged:
@@ -241,8 +293,8 @@ def _page(model: Model, rows: dict[str, Data]) -> str:
         "",
         f"Weights {model.profile.name}, {model.hash[:12]}; made by `benchmark probabilities`. Sets"
         " are never pooled. Intervals are 95 % bootstrap that redraws patients, then vertebrae."
-        " Cross-validated: networks and probabilities of patients that neither has seen. Other sets"
-        " may be of patients that the probabilities were fitted on: see the model card. Real"
+        " Cross-validated: networks and probabilities of patients that neither has seen. Of other"
+        " sets the table names the patients whom the weights have seen. Real"
         " vertebrae are those in which nobody noticed a lesion. A lesion is found by an accepted"
         " candidate of its type with an IoU of at least 0.1; diameters are the longest axial ones."
         f" {BINNED}",

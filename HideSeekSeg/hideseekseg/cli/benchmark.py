@@ -105,7 +105,7 @@ def _probabilities(args: argparse.Namespace) -> int:
     from ..benchmark.probabilities import report
     from ..model.weights import BUNDLE
 
-    print(report(args.weights or BUNDLE, args.fold, args.sets, args.out))
+    print(report(args.weights or BUNDLE, args.fold, args.sets, args.out, say))
     return OK
 
 

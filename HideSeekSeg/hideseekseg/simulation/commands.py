@@ -22,11 +22,14 @@ from ..output.figures.overview import show_crops
 from ..plain_data import counted
 from .simulate import BLASTIC, LYTIC, Recipe, simulate
 from .source_vertebrae import (
+    Source,
     SourceVertebra,
+    chosen,
     content_of,
     drawn_vertebrae,
     load_vertebrae,
     pack,
+    person,
     read_sources,
     unpack,
 )
@@ -107,10 +110,7 @@ def run_pack(sources: Path, data: Path, out: Path, say: Say, splits: Sequence[st
     To simulate where the scans are not, or to observe them as they are.  Raises InputError.
     """
     known = read_sources(sources, data)
-    chosen = [source for source in known if not splits or source.split in splits]
-    if not chosen:
-        raise InputError(sources, f"has no row with the split {' or '.join(splits)}")
-    vertebrae = _loaded(chosen, say)
+    vertebrae = _loaded(_of_splits(sources, known, splits) if splits else known, say)
     pack(vertebrae, out)
     say(f"{len(vertebrae)} vertebrae in {out.stat().st_size / 2**20:.1f} MiB")
     return out
@@ -119,19 +119,27 @@ def run_pack(sources: Path, data: Path, out: Path, say: Say, splits: Sequence[st
 def _vertebrae(job: Simulation, say: Say) -> tuple[list[SourceVertebra], tuple[str, ...]]:
     """Return the real vertebrae of a job and the names of their patients, in the file's order."""
     known = read_sources(job.sources, job.data)
-    sources = [s for s in known if s.split in job.splits and s.patient not in job.without]
+    everybody = [source.patient for source in known]
+    without = chosen(job.sources, job.without, everybody, "has no patient {} to leave out")
+    sources = [s for s in _of_splits(job.sources, known, job.splits) if s.patient not in without]
     if not sources:
-        raise InputError(job.sources, f"has no row with the split {' or '.join(job.splits)}")
+        splits = " or ".join(job.splits)
+        raise InputError(job.sources, f"has no patient in the split {splits} but those left out")
     names = tuple(dict.fromkeys(source.patient for source in sources))
-    unknown = sorted({*job.without} - {source.patient for source in known})
-    if unknown:
-        raise InputError(job.sources, f"has no patient {', '.join(unknown)} to leave out")
     if job.data.suffix != ".npz":
         return _loaded(sources, say), names
-    vertebrae = [v for v in unpack(job.data) if v.patient in names]
+    spelled = {person(name): name for name in names}
+    packed = [v for v in unpack(job.data) if person(v.patient) in spelled]
+    vertebrae = [replace(v, patient=spelled[person(v.patient)]) for v in packed]
     for name in names:
         say(f"{name}: {sum(v.patient == name for v in vertebrae)} vertebrae")
     return vertebrae, names
+
+
+def _of_splits(path: Path, known: Sequence[Source], splits: Sequence[str]) -> list[Source]:
+    """Return the rows of some splits; raises InputError where there is no row of one of them."""
+    wanted = chosen(path, splits, (s.split for s in known), "has no row with the split {}")
+    return [source for source in known if source.split in wanted]
 
 
 def _loaded(sources: Sequence[Any], say: Say) -> list[SourceVertebra]:

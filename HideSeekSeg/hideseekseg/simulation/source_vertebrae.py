@@ -113,8 +113,9 @@ def read_sources(path: Path, data: Path) -> list[Source]:
     """Return the rows of a CSV with the columns ct, segmentation, labels, patient, split.
 
     Paths are below ``data``; a label map in JSON stands beside the CSV.  A column ``leave_out`` may
-    name levels that are not to be used, separated by spaces; other columns are for people.  Raises
-    InputError where the file cannot be read or names a level that there is not.
+    name levels that are not to be used, separated by spaces; other columns are for people.  Each
+    patient has the first of several spellings.  Raises InputError where the file cannot be read or
+    names a level that there is not.
     """
     sources = []
     for row in _rows(path):
@@ -126,7 +127,8 @@ def read_sources(path: Path, data: Path) -> list[Source]:
             cause = f"unknown level {unknown[0]!r} in its column leave_out: write C1 to S1"
             raise InputError(path, cause)
         sources.append(Source(*files, labels, row["patient"], row["split"], left_out))
-    return sources
+    names = one_spelling(source.patient for source in sources)
+    return [replace(source, patient=name) for source, name in zip(sources, names)]
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -296,6 +298,29 @@ def _redrawn(rng: Rng, canvas: VertebraPatch) -> Mask:
     return redrawn if redrawn.any() else canvas.body
 
 
+def chosen(
+    where: Path, names: Iterable[str], known: Iterable[str], refusal: str = "has no patient {}"
+) -> list[str]:
+    """Return those of ``known``, each once and in their order, whom (or which) ``names`` mean.
+
+    Spellings are compared by ``person``.  Raises InputError, ``refusal`` with the names in place of
+    ``{}``, where any name is of none: one that is misspelt would choose fewer without a word.
+    """
+    spellings = list(dict.fromkeys(known))
+    there = {person(spelling) for spelling in spellings}
+    asked = list(dict.fromkeys(names))
+    if unknown := [name for name in asked if person(name) not in there]:
+        raise InputError(where, refusal.format(", ".join(unknown)))
+    wanted = {person(name) for name in asked}
+    return [spelling for spelling in spellings if person(spelling) in wanted]
+
+
+def one_spelling(names: Iterable[str]) -> list[str]:
+    """Return every name as its person is first spelled there, so that names tell persons apart."""
+    first: dict[str, str] = {}
+    return [first.setdefault(person(name), name) for name in names]
+
+
 def shared_patients(patients: Iterable[str], others: Iterable[str]) -> list[str]:
     """Return those in both; vertebrae drawn from scratch are numbered anew in every set."""
     there = {person(patient) for patient in others}
@@ -350,7 +375,7 @@ def unpack(path: Path) -> list[SourceVertebra]:
     """
     try:
         data = read_arrays(path)
-        names = zip(data["patient"].tolist(), data["level"].tolist())
+        names = zip(one_spelling(data["patient"].tolist()), data["level"].tolist())
         if "preparation" not in data or int(data["preparation"]) != PREPARATION:
             raise InputError(path, STALE_PACK)
         return [_vertebra(data, number, *name) for number, name in enumerate(names)]

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +31,24 @@ from ..errors import InputError
 from ..files import atomic, read_object
 from ..findings import LESION_TYPES, LesionType
 from ..lesions import Lesion3D, candidate_features, lesions_of, log_odds, p_of_vertebra
-from ..model.profile import FEATURES, Confidence, Decision
+from ..model.profile import (
+    FEATURES,
+    Confidence,
+    Decision,
+    Profile,
+    StoredProfile,
+    from_json,
+    read_profile,
+    to_json,
+)
 from ..model.weights import Model
-from ..plain_data import as_type
+from ..plain_data import as_type, shown
 from ..simulation.metastases import diameters
 from ..simulation.random_fields import Field
+from ..simulation.source_vertebrae import one_spelling, shared_patients
 from .evaluation import LEAST_IOU, Case
+from .seen_patients import seen_patients
+from .trainer import Say
 
 MOST_BYTES = 1 << 30  # of observations
 LIKELY = 0.2  # least attribution score of a candidate whose stability is worth knowing
@@ -167,27 +181,134 @@ def _candidate(case: Case, lesion: Lesion3D, x: Field, difference: Field) -> See
     )
 
 
-def write_observations(path: Path, seen: Sequence[SeenVertebra]) -> None:
+@dataclass(frozen=True)
+class Observer:
+    """Who made observations: networks by a hash of their files, and the profile they ran with.
+
+    ``profile`` has neither probabilities nor a threshold, which observations do not depend on, nor
+    a provenance: of that ``learned_from`` remains, and why it may not be all, as in
+    ``SeenPatients``.
+    """
+
+    networks: str
+    profile: Profile
+    learned_from: tuple[str, ...] = ()
+    learned_unknown: str = ""
+
+    def differences(self, profile: Profile) -> list[str]:
+        """Return the settings that ``profile`` has otherwise, in words."""
+        own, other = asdict(self.profile), asdict(observed_by(profile))
+        return [
+            f"{name} {shown(value)} (now {shown(other[part][name])})"
+            for part in RECIPE
+            for name, value in own[part].items()
+            if value != other[part][name]
+        ]
+
+
+RECIPE = ("architecture", "geometry", "intensity", "schedule", "decision")
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Vertebrae whose truth is known, what was made of each, and by whom."""
+
+    observer: Observer
+    vertebrae: tuple[SeenVertebra, ...]
+
+
+def observer_of(weights: Path, profile: Profile) -> Observer:
+    """Return who observes with a weights folder whose settings ``profile`` has, changed perhaps."""
+    stored = read_profile(weights)
+    seen = seen_patients(stored.profile.provenance)
+    own = observed_by(profile)
+    return Observer(networks_of(stored), own, seen.learned_from, seen.learned_unknown)
+
+
+def networks_of(stored: StoredProfile) -> str:
+    """Return a hash of the networks alone: of weights and of the same when calibrated."""
+    return sha256(json.dumps(stored.files, sort_keys=True).encode()).hexdigest()
+
+
+def observed_by(profile: Profile) -> Profile:
+    """Return what observations depend on."""
+    decision = replace(profile.decision, threshold=Decision.threshold)
+    return replace(profile, decision=decision, confidence=Confidence(), provenance={})
+
+
+def require_settings(path: Path, observer: Observer, profile: Profile) -> None:
+    """Raise InputError where observations were made with other settings than ``profile`` has."""
+    if differ := observer.differences(profile):
+        raise InputError(path, f"was observed with other settings: {', '.join(differ)}")
+
+
+def require_unlearned(path: Path, observations: Observations, say: Say) -> None:
+    """Raise InputError where networks observed patients whom they learned from."""
+    observer = observations.observer
+    patients = [one.patient for one in observations.vertebrae]
+    if both := shared_patients(patients, observer.learned_from):
+        named = ", ".join(both)
+        raise InputError(path, f"was observed by networks that learned from its patients: {named}")
+    if observer.learned_unknown:
+        say(f"{path}: {observer.learned_unknown}: whether it shows one cannot be checked")
+
+
+def write_observations(path: Path, observer: Observer, seen: Sequence[SeenVertebra]) -> None:
     """As JSON, whole or not at all."""
     with atomic(path) as temporary:
-        content = {"features": FEATURES, "vertebrae": [asdict(one) for one in seen]}
+        content = {
+            "observer": {**asdict(observer), "profile": to_json(observer.profile)},
+            "features": FEATURES,
+            "vertebrae": [asdict(one) for one in seen],
+        }
         temporary.write_text(json.dumps(content), encoding="utf-8")
 
 
-def read_observations(path: Path) -> list[SeenVertebra]:
+def read_observations(path: Path) -> Observations:
     """Return what ``write_observations`` wrote; raise InputError on anything else."""
     data = read_object(path, most_bytes=MOST_BYTES)
     if not {"features", "vertebrae"} <= data.keys():
         raise InputError(path, "contains no observations, as `benchmark observe` writes them")
+    if "observer" not in data:
+        cause = "does not say by which weights: make it anew with `hideseekseg benchmark observe`"
+        raise InputError(path, f"is of an earlier version, which {cause}")
     try:
         features = as_type(tuple[str, ...], data.get("features"))
-        seen = as_type(list[SeenVertebra], data.get("vertebrae"))
+        seen = as_type(tuple[SeenVertebra, ...], data.get("vertebrae"))
+        observer = _observer(data["observer"])
     except ValueError as error:
         raise InputError(path, f"contains damaged observations: {error}") from error
     counts = {len(c.features) for one in seen for c in one.candidates}
     if features != FEATURES or not counts <= {len(FEATURES)}:
         raise InputError(path, "contains candidates by other features: observe them again")
-    return list(seen)
+    return Observations(observer, seen)
+
+
+def joined(files: Sequence[Observations]) -> list[SeenVertebra]:
+    """Return the vertebrae of several files, every patient in one spelling.
+
+    Vertebrae of different files are not beside each other, whatever their groups are called.
+    """
+    seen = [
+        replace(one, group=f"{number} {one.group}")
+        for number, file in enumerate(files)
+        for one in file.vertebrae
+    ]
+    names = one_spelling(one.patient for one in seen)
+    return [replace(one, patient=name) for one, name in zip(seen, names)]
+
+
+def _observer(data: Any) -> Observer:
+    """Return whom plain data describe; settings that are missing have a profile's defaults."""
+    facts = as_type(dict[str, Any], data)
+    if unknown := sorted(facts.keys() - {field.name for field in fields(Observer)}):
+        raise ValueError(f"observer has the unknown key {shown(unknown[0])}")
+    return Observer(
+        as_type(str, facts.get("networks")),
+        from_json(as_type(dict[str, Any], facts.get("profile"))),
+        as_type(tuple[str, ...], facts.get("learned_from", ())),
+        as_type(str, facts.get("learned_unknown", "")),
+    )
 
 
 Floats = npt.NDArray[np.float64]

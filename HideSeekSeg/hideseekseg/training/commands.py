@@ -22,8 +22,21 @@ from ..model.weights import Model, load_model, save_model
 from ..output.figures.drawing import save_figure
 from ..plain_data import counted
 from ..simulation.source_vertebrae import DRAWN, shared_patients
-from .calibration import MOST_FALSE, choose, fit, missing, read_observations
-from .dataset import Slices, load_slices, require_patients
+from .calibration import (
+    MOST_FALSE,
+    Observations,
+    Observer,
+    SeenVertebra,
+    choose,
+    fit,
+    joined,
+    missing,
+    observer_of,
+    read_observations,
+    require_settings,
+    require_unlearned,
+)
+from .dataset import Slices, left_out, load_slices
 from .evaluation import (
     Case,
     Figures,
@@ -42,6 +55,15 @@ from .prepare import (
     overlap,
     read_manifest,
     write_shards,
+)
+from .seen_patients import (
+    CHOSEN_ON,
+    CHOSEN_ON_OWN,
+    TUNED,
+    chosen_on,
+    require_unseen,
+    say_unchecked,
+    seen_patients,
 )
 from .train import COMPACT, LABELS_DECISION, LABELS_SCHEDULE, TrainingSettings, train
 from .trainer import (
@@ -211,12 +233,13 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
     others give None.
     """
     profile = _profile(job)
-    require_patients(job.slices, job.without)
+    job = replace(job, without=left_out(job.slices, job.without))
     slices = load_slices(job.slices, profile, job.without)
     _require(slices, job)
     start, settings = _start(job, profile)
     profile, facts = _with_start(start, profile, _facts(slices))
     validation = _validation_slices(job, profile, slices)
+    _require_apart(job, start, validation, say)
     tunable = job.tuned and validation is not None and not validation.label_only
     weights = job.out / "weights"
     with open_team(job.device) as team:
@@ -244,6 +267,8 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
     facts |= {"seconds": round(seconds_spent(job.out))}
     kept = {stage: step_kept(job.out, stage) for stage in ("encoder", "decoder")}
     facts |= {f"{stage} kept after": step for stage, step in kept.items() if step is not None}
+    if settings.patience is not None and validation is not None:
+        facts |= _ended_on(validation)
     profile = replace(trained.profile, provenance={**trained.profile.provenance, **facts})
     save_model(weights, trained.autoencoder, trained.classifier, profile, half=True)
     loss_curves(job.out, job.out / "losses.png")
@@ -288,6 +313,28 @@ def _validation_slices(job: Training, profile: Profile, trained: Slices) -> Slic
             job.validation, "shows vertebrae of one label only, so no weights are better there"
         )
     return validation
+
+
+def _require_apart(job: Training, start: Model | None, validation: Slices | None, say: Say) -> None:
+    """Raise InputError where the weights to go on from learned from whom these must not know."""
+    if start is None or job.start is None:
+        return
+    seen = seen_patients(start.profile.provenance)
+    if both := seen.learned(job.without):
+        cause = f"learned from patients who are to be left out: {', '.join(both)}"
+        raise InputError(job.start, cause)
+    if job.without and seen.learned_unknown:
+        named = ", ".join(job.without)
+        say(f"{job.start}: {seen.learned_unknown}: whether {named} are among them is not known")
+    if validation is not None and job.validation is not None:
+        require_unseen(job.validation, validation.patient.tolist(), job.start, seen)
+        say_unchecked(job.start, seen, job.validation, say)
+
+
+def _ended_on(validation: Slices) -> dict[str, Any]:
+    """Say on whom the step of training that was kept was chosen."""
+    patients = sorted(set(validation.patient.tolist()))
+    return {CHOSEN_ON_OWN: len(patients)} if validation.label_only else {CHOSEN_ON: patients}
 
 
 def _same_slices(trained: Slices, validation: Slices) -> list[str]:
@@ -389,7 +436,8 @@ def run_tune(
 
     ``draws`` of noise for a single-shot edit, where other than the weights have.  Patients named by
     ``without`` are left out.  Raises InputError where weights edit by rendering, without draws, and
-    for weights with probabilities: these hold for the gate and floors they were fitted with.
+    for weights with probabilities: these hold for the gate and floors they were fitted with; and
+    where the cases are of patients whom the weights learned from.
     """
     model = load_model(weights)
     _require_scores(model, weights, "`calibrate` chooses their thresholds")
@@ -399,11 +447,20 @@ def run_tune(
         schedule = replace(model.profile.schedule, draws=draws)
         model = replace(model, profile=replace(model.profile, schedule=schedule))
     cases = _validation(validation, model.profile, without)
+    patients = [case.patient for case in cases]
+    provenance = model.profile.provenance
+    seen = seen_patients(provenance)
+    require_unseen(validation, patients, weights, seen)
+    say_unchecked(weights, seen, validation, say)
     decision = tune(model, cases, counter(say, "floor"))
     figures = measure_weights(
         replace(model, profile=replace(model.profile, decision=decision)), cases
     )
-    provenance = {**_with_figures(model, figures), "thresholds": "tuned on the validation set"}
+    provenance = {
+        **_with_figures(model, figures),
+        "thresholds": TUNED,
+        **chosen_on(provenance, patients),
+    }
     _save(model, replace(model.profile, decision=decision, provenance=provenance), out)
     say(format_figures(figures))
 
@@ -434,12 +491,22 @@ def _validation(folder: Path, profile: Profile, without: Sequence[str]) -> list[
 def run_benchmark(folder: Path, weights: Path, out: Path | None, say: Say) -> None:
     """Measure weights on a folder of whole simulated vertebrae; JSON and Markdown to ``out``.
 
-    Raises InputError for weights with probabilities, by which they would not be judged here.
+    Raises InputError for weights with probabilities, by which they would not be judged here, and
+    for vertebrae of patients whom the weights learned from.
     """
     model = load_model(weights)
     _require_scores(model, weights, "measure them with --validation, or `benchmark probabilities`")
-    figures = measure_weights(model, load_cases(folder, model.profile))
-    table = format_figures(figures)
+    cases = load_cases(folder, model.profile)
+    patients = [case.patient for case in cases]
+    seen = seen_patients(model.profile.provenance)
+    require_unseen(folder, patients, weights, seen)
+    figures = measure_weights(model, cases)
+    used = seen.chosen(patients)
+    notes = [f"Thresholds were chosen on patients of this set: {', '.join(used)}."] if used else []
+    if seen.learned_unknown or seen.chosen_unknown:
+        causes = "; ".join(filter(None, (seen.learned_unknown, seen.chosen_unknown)))
+        notes.append(f"Whether these patients were held out is not known: {causes}.")
+    table = "\n\n".join([format_figures(figures), *notes])
     say(table)
     if out is None:
         return
@@ -450,6 +517,7 @@ def run_benchmark(folder: Path, weights: Path, out: Path | None, say: Say) -> No
         content = {
             "weights": model.hash,
             "figures": figures,
+            "patients also used for thresholds": used,
             "decision": asdict(model.profile.decision),
         }
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -463,6 +531,10 @@ def _steps_done(provenance: dict[str, Any], weights: Path) -> dict[str, int]:
     return known
 
 
+CHOSEN_APART = "chosen on patients who were not in training"
+CHOSEN_UNCHECKED = "chosen on patients of whom it is not known whether they were in training"
+
+
 def run_calibrate(
     weights: Path,
     observations: Sequence[Path],
@@ -474,41 +546,41 @@ def run_calibrate(
     """Fit probabilities and choose thresholds; the same networks with them in ``out``.
 
     ``observations`` are of patients who were not in training, of these weights or of those of
-    other folds of one recipe; ``training`` of vertebrae that were.  ``settings`` are the schedule
-    and decision that they were made with.  Raises InputError.
+    other folds of one recipe; ``training`` of vertebrae that were, of these weights.  ``settings``
+    are the schedule and decision that they were made with.  Raises InputError, also where they were
+    made with others, or by networks that learned from the patients they observed.
     """
     model = load_model(weights)
-    # Files of several folders may have one name; their vertebrae are not of one patient.
-    seen = [
-        replace(one, group=f"{number} {one.group}")
-        for number, path in enumerate(observations)
-        for one in read_observations(path)
-    ]
+    profile = replace(
+        model.profile,
+        schedule=replace(model.profile.schedule, **settings.get("schedule", {})),
+        decision=replace(model.profile.decision, **settings.get("decision", {})),
+    )
+    own = observer_of(weights, profile)
+    files = {path: _unlearned(path, own, say) for path in observations}
+    seen = joined(list(files.values()))
     if lack := missing(seen):
         raise InputError(observations[0], f"{lack}: nothing to fit on")
-    learned = model.profile.provenance.get("patients")
-    if isinstance(learned, list) and (both := shared_patients(learned, [s.patient for s in seen])):
-        names = ", ".join(both)
-        say(f"trained on by these weights: {names}; right only where other folds observed them")
-    known = [one.distance for path in training for one in read_observations(path)]
+    known = [one.distance for path in training for one in _of_training(path, own)]
     choice = choose(fit(seen, known), seen)
     confidence = choice.confidence
-    profile = model.profile
-    decision = replace(profile.decision, threshold=choice.threshold, **settings.get("decision", {}))
+    patients = sorted({one.patient for one in seen})
+    checked = not any(one.observer.learned_unknown for one in files.values())
     profile = replace(
         profile,
-        schedule=replace(profile.schedule, **settings.get("schedule", {})),
-        decision=decision,
+        decision=replace(profile.decision, threshold=choice.threshold),
         confidence=confidence,
         provenance={
             **profile.provenance,
-            "thresholds": "chosen on patients who were not in training",
+            "thresholds": CHOSEN_APART if checked else CHOSEN_UNCHECKED,
             "steps done": _steps_done(profile.provenance, weights),
+            **chosen_on(profile.provenance, patients),
             "validation": {
                 "fitted on these": True,
                 "vertebrae": len(seen),
                 "diseased": sum(one.diseased for one in seen),
-                "patients": sorted({one.patient for one in seen}),
+                "patients": patients,
+                "observed by": sorted({one.observer.networks for one in files.values()}),
                 "real healthy vertebrae": choice.real,
                 "false findings per real healthy vertebra": choice.false_per_real,
             },
@@ -524,6 +596,28 @@ def run_calibrate(
         )
     say(f"threshold {choice.threshold:g}, gate {confidence.gate_p:.3f}")
     say(f"suspicious above {confidence.suspicious_p:.3f}")
+
+
+def _unlearned(path: Path, own: Observer, say: Say) -> Observations:
+    """Read observations to fit on, of patients whom the networks that made them do not know.
+
+    Of the networks that are calibrated what their provenance says counts as well.
+    """
+    read = read_observations(path)
+    require_settings(path, read.observer, own.profile)
+    require_unlearned(path, read, say)
+    if read.observer.networks == own.networks and own.learned_from != read.observer.learned_from:
+        require_unlearned(path, replace(read, observer=own), say)
+    return read
+
+
+def _of_training(path: Path, own: Observer) -> tuple[SeenVertebra, ...]:
+    """Read observations of vertebrae of training: latents of other networks are not comparable."""
+    read = read_observations(path)
+    require_settings(path, read.observer, own.profile)
+    if read.observer.networks != own.networks:
+        raise InputError(path, "was observed by other networks than those that are calibrated")
+    return read.vertebrae
 
 
 def loss_curves(folder: Path, path: Path) -> Path:

@@ -29,6 +29,7 @@ from ..files import read_arrays
 from ..model.autoencoder import DiffusionAutoencoder
 from ..model.profile import Profile
 from ..simulation.simulate import BLASTIC, BODY, LEAST_LESION_PIXELS, LYTIC
+from ..simulation.source_vertebrae import chosen, one_spelling, person
 
 Bools = npt.NDArray[np.bool_]
 
@@ -133,12 +134,16 @@ class Batch:
 def load_slices(folder: Path, profile: Profile, without: Sequence[str] = ()) -> Slices:
     """Read all shards of a folder that ``simulate`` or ``prepare`` wrote, but not of both.
 
-    Patients named by ``without`` are left out.  Where the profile wants central slices, only these.
-    Raises InputError where there is no shard, or no patient is left.
+    Patients named by ``without`` are left out, in whatever spelling; each of the others has the
+    first of several spellings.  Where the profile wants central slices, only these.  Raises
+    InputError where there is no shard, or no patient is left.
     """
     columns = _joined(folder)
+    patient = columns["patient"]
+    columns["patient"] = np.array(one_spelling(patient.tolist()), patient.dtype)
     if without:
-        kept = ~np.isin(columns["patient"], without)
+        absent = {person(name) for name in without}
+        kept = np.array([person(name) not in absent for name in columns["patient"].tolist()])
         if not kept.any():
             raise InputError(folder, "has no patient but those to leave out")
         columns = {key: column[kept] for key, column in columns.items()}
@@ -172,11 +177,10 @@ def patients_of(folder: Path) -> set[str]:
     return patients
 
 
-def require_patients(folder: Path, patients: Sequence[str]) -> None:
-    """Raise InputError where one who is to be left out is not there: a name may be misspelt."""
-    unknown = sorted({*patients} - patients_of(folder)) if patients else []
-    if unknown:
-        raise InputError(folder, f"has no patient {', '.join(unknown)} to leave out")
+def left_out(folder: Path, patients: Sequence[str]) -> list[str]:
+    """Return those who are to be left out, as the folder spells them; InputError for others."""
+    known = sorted(patients_of(folder)) if patients else []
+    return chosen(folder, patients, known, "has no patient {} to leave out")
 
 
 def read_shard(shard: Path, names: set[str] | None = None) -> dict[str, np.ndarray]:

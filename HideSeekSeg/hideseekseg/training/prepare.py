@@ -31,7 +31,7 @@ from ..imaging.volume import Grid, Patch, Volume, patch_of
 from ..model.profile import Geometry
 from ..plain_data import counted
 from ..simulation.simulate import BODY, as_int16, broad_slices
-from ..simulation.source_vertebrae import person
+from ..simulation.source_vertebrae import one_spelling, person
 from ..spine import Spine, SpineScale, spine_of, without_option
 from .single_masks import SingleMask, check_masks, cut_by_own_border, placed, same_vertebra
 
@@ -174,10 +174,11 @@ def copies(
 
 
 def balance(rows: Iterable[ManifestRow]) -> dict[str, tuple[int, int]]:
-    """Healthy and malignant vertebrae of each patient."""
-    counts = Counter((row.patient, row.malignant) for row in rows)
-    patients = dict.fromkeys(patient for patient, _ in counts)
-    return {p: (counts[p, False], counts[p, True]) for p in patients}
+    """Healthy and malignant vertebrae of each patient, who has the first of several spellings."""
+    rows = list(rows)
+    patients = one_spelling(row.patient for row in rows)
+    counts = Counter((name, row.malignant) for name, row in zip(patients, rows))
+    return {p: (counts[p, False], counts[p, True]) for p in dict.fromkeys(patients)}
 
 
 def read_table(
@@ -257,16 +258,23 @@ def _level(text: str) -> str:
 
 
 def _contradictions(rows: Sequence[ManifestRow]) -> Iterable[tuple[int, str]]:
-    """Vertebrae that stand there twice, and images of two patients."""
+    """Vertebrae that stand there twice, images of two patients, and patients in two spellings."""
     seen: dict[tuple[Path, Path | None, str], ManifestRow] = {}
     owner: dict[Path, ManifestRow] = {}
+    known: dict[str, ManifestRow] = {}
+    spellings: set[str] = set()
     for row in rows:
+        named = known.setdefault(person(row.patient), row)
+        if named.patient != row.patient and row.patient not in spellings:
+            said = f"spelled {named.patient} in line {named.line} and {row.patient} here"
+            yield row.line, f"the patient is {said}: write one spelling"
+        spellings.add(row.patient)
         first = seen.setdefault(row.vertebra, row)
         if first is not row:
             other = ", but with the other label" if first.malignant != row.malignant else ""
             yield row.line, f"the same vertebra as in line {first.line}{other}"
         holder = owner.setdefault(row.image.resolve(), row)
-        if holder.patient != row.patient:
+        if person(holder.patient) != person(row.patient):
             said = f"{holder.patient} in line {holder.line}, of {row.patient} here"
             yield row.line, f"the image is of patient {said}"
 

@@ -25,11 +25,12 @@ from ...files import atomic, make_folder, open_regular
 from ...findings import LESION_TYPES, LesionType
 from ...lesions import p_of_vertebra
 from ...model.autoencoder import DiffusionAutoencoder
-from ...model.profile import Architecture, Profile
+from ...model.profile import PROFILE, Architecture, Profile, read_profile
 from ...model.weights import Model, load_model, save_model
 from ...plain_data import as_type
 from ...simulation.random_fields import Field
-from ...training.dataset import Slices, load_slices, make_batch, require_patients
+from ...training.dataset import Slices, left_out, load_slices, make_batch
+from ...training.seen_patients import SeenPatients, seen_patients
 from ...training.train import COMPACT, TrainingSettings, train
 from ...training.trainer import (
     SINGLE,
@@ -138,20 +139,28 @@ def save_network(path: Path, network: nn.Module, made_with: Mapping[str, Any]) -
 
 def load_network(path: Path, network: nn.Module) -> dict[str, Any]:
     """Fill a network and freeze it; gives what it was made with.  Raises InputError."""
+    made_with = read_made_with(path)
+    try:
+        network.load_state_dict(safetensors.torch.load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise InputError(path, "is not a network of this kind") from error
+    network.eval().requires_grad_(False)
+    return made_with
+
+
+def read_made_with(path: Path) -> dict[str, Any]:
+    """Return what a network was made with; its tensors are not read.  Raises InputError."""
     try:
         open_regular(path).close()
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-        network.load_state_dict(safetensors.torch.load_file(path))
-        made_with = as_type(dict[str, Any], json.loads(metadata["made_with"]))
+        return dict(as_type(dict[str, Any], json.loads(metadata["made_with"])))
     except FileNotFoundError as error:
         raise InputError(
             path, "is not there: make it with `hideseekseg benchmark train`"
         ) from error
-    except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise InputError(path, "is not a network of this kind") from error
-    network.eval().requires_grad_(False)
-    return dict(made_with)
 
 
 Baseline = Literal["unet", "anomaly", "auditor"]
@@ -194,7 +203,7 @@ def train_baseline(
     training even before its steps do, but not that of the auditor.  Raises InputError where one of
     those patients is not there, or ``out`` holds a training of other slices or settings.
     """
-    require_patients(folder, without)
+    without = left_out(folder, without)
     slices = load_slices(folder, COMPACT, without)
     work = out / baseline
     if team.is_main:
@@ -229,7 +238,10 @@ def train_auditor(
     profile = replace(profile, name="auditor", architecture=architecture)
     settings = TrainingSettings("labels", encoder_steps=steps, decoder_steps=0, seed=seed)
     trained = train(slices, profile, settings, out, on_progress, should_stop, team)
-    save_model(out, trained.autoencoder, trained.classifier, trained.profile)
+    patients = sorted(set(slices.patient.tolist()))
+    provenance = {**trained.profile.provenance, "patients": patients, "version": __version__}
+    own = replace(trained.profile, provenance=provenance)
+    save_model(out, trained.autoencoder, trained.classifier, own)
     return out
 
 
@@ -262,6 +274,15 @@ def trained_methods(folder: Path, profile: Profile) -> tuple[list[ByMaps], dict[
     if not methods:
         raise InputError(folder, "contains no trained network (`hideseekseg benchmark train`)")
     return methods, not_run
+
+
+def seen_by_networks(folder: Path) -> dict[Path, SeenPatients]:
+    """Return whom the networks of a folder of ``train_baseline`` learned from, by their files."""
+    networks = [folder / name for name in (ANOMALY, UNET) if (folder / name).exists()]
+    made_with = {path: read_made_with(path) for path in networks}
+    if (folder / AUDITOR / PROFILE).exists():
+        made_with[folder / AUDITOR] = read_profile(folder / AUDITOR).profile.provenance
+    return {path: seen_patients(facts) for path, facts in made_with.items()}
 
 
 def spread(count: int, most: int) -> np.ndarray:

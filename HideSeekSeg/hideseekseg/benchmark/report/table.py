@@ -52,13 +52,17 @@ class About:
     """What a set is, the hash of the weights, and the patients on which thresholds were chosen.
 
     The hashes of several weights have blanks between them.
-    ``not_run`` says of methods that ought to be in the table why they are not.
+    ``not_run`` says of methods that ought to be in the table why they are not.  ``also_used`` are
+    patients of the set on whom thresholds were chosen, where ``tuned_on`` does not name patients.
+    ``unknown`` says why some patients may not have been held out though no name shows it.
     """
 
     title: str
     weights: str
     tuned_on: Sequence[str]
     not_run: Mapping[str, str] = field(default_factory=dict)
+    also_used: Sequence[str] = ()
+    unknown: Sequence[str] = ()
 
 
 def describe(about: About, rows: Sequence[MethodResult], weights: Weights) -> Data:
@@ -76,7 +80,10 @@ def describe(about: About, rows: Sequence[MethodResult], weights: Weights) -> Da
         },
         "patients": patients,
         "thresholds chosen on": list(about.tuned_on),
-        "patients also used for thresholds": shared_patients(patients, about.tuned_on),
+        "patients also used for thresholds": shared_patients(
+            patients, (*about.tuned_on, *about.also_used)
+        ),
+        "not known to be held out": list(about.unknown),
         "matching": RULE,
         "intervals": explain_intervals(len(patients)),
         "methods": [_row_data(row, weights) for row in rows],
@@ -210,6 +217,7 @@ def _facts(data: Data) -> str:
         else "Every accepted candidate counts as a false finding.",
         f"In brackets: {data['intervals']}.",
     ]
+    lines += [f"Not known to be held out: {why}." for why in data["not known to be held out"]]
     return "\n\n".join(lines)
 
 
