@@ -486,7 +486,7 @@ def test_whole_vertebrae_keep_every_slice_through_the_body(scan: Path) -> None:
 
 
 def test_unknown_split_is_named(scan: Path) -> None:
-    with pytest.raises(InputError, match="split test or other"):
+    with pytest.raises(InputError, match="split test, other"):
         run_simulate(job(scan, splits=("test", "other")), lambda line: None)
 
 
