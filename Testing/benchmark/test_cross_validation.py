@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from helpers.benchmark import SMALL, save_useless
 from hideseekseg.benchmark.cases import draw_subjects
 from hideseekseg.benchmark.cross_validation import read_folds
 from hideseekseg.cli.main import main
+from hideseekseg.model.profile import Profile
 from hideseekseg.model.weights import load_model
 from hideseekseg.training.evaluation import Match
 
@@ -82,6 +84,30 @@ def test_weights_that_do_not_make_folds_are_refused(
     assert "Ben is unseen by 2 of the weights" in capsys.readouterr().err
     assert measured(cases, tmp_path, weights["Cyn"], weights["all"]) == 2
     assert "does not state which patients" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(SMALL, geometry=replace(SMALL.geometry, central_slices=2)),
+        replace(SMALL, geometry=replace(SMALL.geometry, least_share=0.5)),
+        replace(SMALL, geometry=replace(SMALL.geometry, margin_pixels=3.0)),
+        replace(SMALL, intensity=replace(SMALL.intensity, width=200.0)),
+    ],
+    ids=["central slices", "broad slices", "crop", "intensities"],
+)
+def test_folds_that_see_the_vertebrae_otherwise_are_refused_in_any_order(
+    other: Profile,
+    cases: Path,
+    weights: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    save_useless(tmp_path / "other", cases, ("Ada", "Ben"), other)
+    pair = weights["Ada,Ben"], tmp_path / "other"
+    for first, second in (pair, pair[::-1]):
+        assert measured(cases, tmp_path, first, second) == 2
+        assert f"{second}: sees other crops" in capsys.readouterr().err
 
 
 def test_scores_over_a_threshold_say_the_same_at_zero() -> None:

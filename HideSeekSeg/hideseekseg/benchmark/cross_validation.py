@@ -15,7 +15,7 @@ from ..findings import LESION_TYPES
 from ..model.weights import Model, load_model
 from ..training.trainer import Say, counter
 from .cases import BenchmarkCase, load_simulated, split_drawn
-from .comparison import OWN, bootstrap_of, choose, write_set
+from .comparison import OWN, bootstrap_of, choose, load_alike, write_set
 from .methods.baselines import OtsuHiding, change_map, difference_map, otsu
 from .methods.method import HideAndSeek, Method, Tuned, run
 from .methods.trained import spread
@@ -73,8 +73,12 @@ def cross_validate(plan: CrossValidationPlan, say: Say) -> list[Path]:
 
 
 def read_folds(weights: Sequence[Path], cases: Path) -> list[Fold]:
-    """One fold per set of weights; raises InputError where not every patient is unseen by one."""
-    models = [load_model(folder) for folder in weights]
+    """One fold per set of weights; raises InputError where not every patient is unseen by one.
+
+    Also where they see other crops: the vertebrae are loaded once.
+    """
+    first = load_model(weights[0])
+    models = [first, *(load_alike(folder, first) for folder in weights[1:])]
     subjects, _ = split_drawn(load_simulated(cases, models[0].profile))
     folds = []
     for folder, model in zip(weights, models):

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize
 
-from ..attribution import Edit, Latents, edit, encode, hide_and_seek, propose
+from ..attribution import Edit, Latents, hide_and_seek, propose
 from ..confidence import (
     candidate_probability,
     latent_size,
@@ -28,13 +28,13 @@ from ..confidence import (
 from ..errors import InputError
 from ..files import atomic, read_object
 from ..findings import LESION_TYPES, LesionType
-from ..lesions import Lesion3D, candidate_features, lesions_of, log_odds, p_of_vertebra
+from ..lesions import Lesion3D, candidate_features, lesions_of, log_odds
 from ..model.profile import FEATURES, Confidence, Decision
 from ..model.weights import Model
 from ..plain_data import as_type
 from ..simulation.metastases import diameters
 from ..simulation.random_fields import Field
-from .evaluation import LEAST_IOU, Case
+from .evaluation import LEAST_IOU, Case, analysed_latents, edit_encoded, encode_case, p_of_case
 
 MOST_BYTES = 1 << 30  # of observations
 LIKELY = 0.2  # least attribution score of a candidate whose stability is worth knowing
@@ -101,10 +101,10 @@ def observe(
     tried = [_with(model, decision) for decision in decisions or [model.profile.decision]]
     seen: list[list[SeenVertebra]] = [[] for _ in tried]
     for number, case in enumerate(cases):
-        latents = encode(case.x, model, reference=case.reference)
+        latents = encode_case(case, model)
         vertebra = _encoded(case, latents)
         if vertebra.logit >= gate_logit:
-            healthy = edit(case.x, latents, model)
+            healthy = edit_encoded(case, latents, model)
             found = [_candidates(case, latents, healthy, one, stability) for one in tried]
         else:
             found = [()] * len(tried)
@@ -129,8 +129,8 @@ def _encoded(case: Case, latents: Latents) -> SeenVertebra:
         case.patient,
         case.group or case.patient,
         case.diseased,
-        log_odds(p_of_vertebra(latents.p.numpy())),
-        latent_size(latents),
+        log_odds(p_of_case(case, latents)),
+        latent_size(analysed_latents(case, latents)),
         sizes,
         {kind: int(case.truth[kind].sum()) for kind in LESION_TYPES},
     )

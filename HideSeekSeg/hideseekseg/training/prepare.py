@@ -1,8 +1,8 @@
 """A hospital's own vertebrae: a table of them, read and checked, and labelled slices cut from it.
 
 Each vertebra is cut out as the pipeline does.  A slice gets the label of its vertebra, as in the
-paper: nobody has said which slices of a malignant vertebra show the lesion.  Slices near the side
-of the body, which are small and rarely show it, are left out.
+paper: nobody has said which slices of a malignant vertebra show the lesion.  Every slice through
+the body is written; ``training.dataset.load_slices`` chooses those that the weights' profile names.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ..anatomy.intensity import Calibration, calibrate
 from ..anatomy.labelling import Assignment, assign
 from ..anatomy.localization import all_bodies, levels_of, locate_body
 from ..anatomy.preparation import Prepared, prepare
+from ..anatomy.quality import UNKNOWN
 from ..anatomy.segment_names import is_unnamed, meaning_of_name
 from ..errors import InputError, NotCTError
 from ..files import atomic, make_folder, open_regular, read_arrays, read_text
@@ -30,9 +31,9 @@ from ..imaging.reading import read_ct, read_segmentation
 from ..imaging.segmentation import Segmentation
 from ..imaging.text_headers import data_files, is_text_header
 from ..imaging.volume import Volume
-from ..model.profile import Geometry
+from ..model.profile import Geometry, Limits
 from ..plain_data import counted
-from ..simulation.simulate import BODY, as_int16, broad_slices
+from ..simulation.simulate import BODY, as_int16
 from ..simulation.source_vertebrae import person
 
 NEEDED = ("image", "mask", "label", "patient")
@@ -256,21 +257,21 @@ def _contradictions(rows: Sequence[ManifestRow]) -> Iterable[tuple[int, str]]:
 
 
 THE_ONE = "the only label"
-# Slices with less of the body than this share of the broadest are left out: a lesion, of which the
-# label says that it is somewhere, is hardly ever seen there.
-BROAD_SHARE = 0.35
-
 SOURCES = "sources"  # of a shard: the hash of the files that it was made from
 
 
 @dataclass(frozen=True)
 class PreparedRow:
-    """What became of a row: its crop in HU, or the ``obstacle``; ``notes`` are not obstacles."""
+    """What became of a row: its crop in HU, or the ``obstacle``; ``notes`` are not obstacles.
+
+    ``limits`` are those that this vertebra alone would make.
+    """
 
     row: ManifestRow
     obstacle: str = ""
     crop: Crop | None = None
     notes: tuple[str, ...] = ()
+    limits: Limits = UNKNOWN
 
 
 def cut_out(rows: Sequence[ManifestRow], geometry: Geometry) -> list[PreparedRow]:
@@ -349,7 +350,8 @@ def _in_hounsfield(
         return replace(outcome, obstacle=obstacle, crop=None)
     crop = replace(outcome.crop, image=scale.hounsfield(outcome.crop.image))
     rescaled = () if scale.is_hu else ("the image is not in HU: rescaled by soft tissue and bone",)
-    return replace(outcome, crop=crop, notes=(*outcome.notes, *flags, *rescaled))
+    notes = (*outcome.notes, *flags, *rescaled)
+    return replace(outcome, crop=crop, notes=notes, limits=prepared.limits_in(scale))
 
 
 def write_shards(
@@ -458,7 +460,8 @@ def _columns(outcomes: Sequence[PreparedRow]) -> dict[str, np.ndarray]:
     for number, outcome in enumerate(outcomes):
         row, crop = outcome.row, outcome.crop
         assert crop is not None
-        slices = np.flatnonzero(broad_slices(crop.body, BROAD_SHARE))
+        slices, limits = crop.analysed, outcome.limits
+        noise = np.nan if limits.noise_hu is None else limits.noise_hu
         body: Mask = crop.body[slices]
         columns = {
             "image": as_int16(crop.image[slices]),
@@ -468,6 +471,9 @@ def _columns(outcomes: Sequence[PreparedRow]) -> dict[str, np.ndarray]:
             "level": np.full(len(slices), row.level),
             "vertebra": np.full(len(slices), number, np.int32),
             "slice": slices.astype(np.int16),
+            "noise_hu": np.full(len(slices), noise, np.float32),
+            "slice_mm": np.full(len(slices), limits.slice_mm, np.float32),
+            "layers": np.full(len(slices), limits.layers, np.int16),
         }
         for key, column in columns.items():
             parts.setdefault(key, []).append(column)
