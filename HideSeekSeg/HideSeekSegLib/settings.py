@@ -202,7 +202,7 @@ class AdvancedSettings:
         ui.weightsInfoLabel.text = line
         ui.bundledWeightsButton.setEnabled(not bundled)
         ui.startThreshold.value = self.weights.profile.decision.threshold
-        ui.slicesSelector.setEnabled(self.weights.profile.geometry.central_slices is not None)
+        ui.slicesSelector.setEnabled(self.weights.profile.geometry.leaves_out)
         self._changed()
 
     def _choose(self) -> None:

@@ -557,6 +557,12 @@ def read_arrays(
         return {name: _read_array(archive, m) for name, m in chosen.items()}
 
 
+def array_names(path: Path) -> list[str]:
+    """Return the names of the arrays of a ``.npz`` file; raises as ``read_arrays``."""
+    with _opened(path) as archive:
+        return [name.removesuffix(".npy") for name in archive.namelist()]
+
+
 _DAMAGED = (
     *(zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, SyntaxError),
     *(NotImplementedError, RuntimeError, TypeError, RecursionError, OverflowError),

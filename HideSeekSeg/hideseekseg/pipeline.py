@@ -286,7 +286,7 @@ def _encode_all(
 
 
 def _input(crop: Crop, scale: Calibration, all_slices: bool, profile: Profile) -> VertebraInput:
-    slices, _ = slices_of(crop, profile.geometry.central_slices, all_slices)
+    slices, _ = slices_of(crop, profile.geometry, all_slices)
     x = torch.from_numpy(network_input(crop, profile, scale))[:, None]
     return VertebraInput(x, scale.hounsfield(crop.image), crop.body, slices)
 
@@ -298,7 +298,7 @@ def _analyse(job: _Job, ct: Volume, tell: Tell, model: Model) -> Analysed:
     obstacle = job.vertebra.obstacle_in(scale)
     if obstacle or crop is None or site.body is None:
         return replace(_not_analysed(site.level, obstacle), flags=flags), None
-    slices, remarks = slices_of(crop, model.profile.geometry.central_slices, job.all_slices)
+    slices, remarks = slices_of(crop, model.profile.geometry, job.all_slices)
     x = (job.input or _input(crop, scale, job.all_slices, model.profile)).x
     known = job.encoded
     seen = attribute(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +23,8 @@ from hideseekseg.anatomy.quality import (
     UNKNOWN,
     Quality,
     limits_of,
+    limits_of_both,
+    limits_over,
     measure,
     noise_of,
     obstacles,
@@ -28,9 +32,11 @@ from hideseekseg.anatomy.quality import (
 )
 from hideseekseg.benchmark.robustness import DEGRADED, DegradationScene, alarms, wilson
 from hideseekseg.imaging.volume import Volume, patch_of
-from hideseekseg.model.profile import Geometry, Intensity, Profile
+from hideseekseg.model.profile import BUNDLE, Geometry, Intensity, Limits, Profile, read_profile
+from hideseekseg.model.published.importer import PROFILE as PUBLISHED
 from hideseekseg.simulation.acquisition import Acquisition, draw_noise
 
+ROOT = Path(__file__).resolve().parents[2]
 GEOMETRY = Geometry("aligned", 48, slice_mm=1.6, body_pixels=40.0, margin_pixels=1.0)
 HU = Calibration(1.0, 0.0, is_hu=True)
 GRID = grid_around((1.0, 1.0, 1.0))
@@ -88,9 +94,53 @@ def test_noise_beyond_training_is_said_with_its_size() -> None:
     assert "noise" not in remarks(found, half, SIMULATED)
 
 
+@pytest.mark.parametrize(
+    ("provenance", "limits"),
+    [
+        ({}, UNKNOWN),
+        ({"own patients": 12}, UNKNOWN),
+        ({"own patients": 12, "start": {"patients": ["A", "drawn 0"]}}, UNKNOWN),
+        ({"patients": ["A", "drawn 0"]}, SIMULATED),
+    ],
+    ids=["nothing", "own", "own from simulated", "simulated"],
+)
+def test_limits_that_were_not_recorded_are_those_of_simulated_patients_or_none(
+    provenance: dict[str, Any], limits: Limits
+) -> None:
+    for kind in ("asinh", "percentile"):
+        scaling = Intensity(kind)
+        assert limits_of(Profile(intensity=scaling, provenance=provenance)) == limits
+    own = Limits(30.0, 5.0, None)
+    assert limits_of(Profile(provenance=provenance, limits=own)) == own
+
+
 def test_published_weights_tell_no_limits() -> None:
-    assert limits_of(Profile()) == UNKNOWN
-    assert limits_of(Profile(intensity=Intensity("asinh"))) == SIMULATED
+    assert limits_of(PUBLISHED) == UNKNOWN
+
+
+@pytest.mark.parametrize("folder", [BUNDLE, ROOT / "Resources" / "Weights" / "version-0.1.0"])
+def test_weights_in_use_keep_their_limits(folder: Path) -> None:
+    profile = read_profile(folder).profile
+    assert (profile.limits, limits_of(profile)) == (None, SIMULATED)
+    assert profile.geometry.least_share == 0 and not profile.geometry.leaves_out
+
+
+def test_limits_are_those_of_the_vertebrae() -> None:
+    noise = [*range(199), np.nan, 900.0]
+    made = limits_over(noise, [0.7, 5.0, 2.0], [20, 7, 9])
+    assert made == Limits(noise_hu=198.0, slice_mm=5.0, layers=7), "one artefact is no limit"
+    assert limits_over([np.nan], [1.0], [9]) == Limits(None, 1.0, 9)
+    assert limits_over([], [], []) == UNKNOWN
+    other = Limits(noise_hu=250.0, slice_mm=1.0, layers=30)
+    assert limits_of_both(made, other) == limits_of_both(other, made) == Limits(250.0, 5.0, 7)
+    assert limits_of_both(made, Limits(slice_mm=3.0)) == Limits(slice_mm=5.0)
+
+
+@pytest.mark.parametrize("thickest", [0.8, 5.0])
+def test_slices_are_thick_beside_those_of_the_training(thickest: float) -> None:
+    for thickness in (0.8, 2.0, 5.0):
+        said = remarks(replace(measured(), slice_mm=thickness), HU, Limits(slice_mm=thickest))
+        assert ("thick slices" in said) is (thickness > thickest)
 
 
 def test_muscle_is_no_bone() -> None:

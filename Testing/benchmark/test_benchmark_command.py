@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from helpers.benchmark import SMALL, save_useless
 from hideseekseg.benchmark.cases import (
@@ -37,6 +38,7 @@ from hideseekseg.benchmark.methods.trained import (
 )
 from hideseekseg.benchmark.methods.trained import NAME as UNET_NAME
 from hideseekseg.cli.main import main
+from hideseekseg.confidence import marrow, reference_of, relative_reference
 from hideseekseg.errors import InputError
 from hideseekseg.model.autoencoder import DiffusionAutoencoder
 from hideseekseg.model.weights import load_model, save_model
@@ -180,6 +182,29 @@ def test_subjects_of_real_cts(real: Path, box_files: tuple[Path, Path]) -> None:
     truth = boxed.case.truth["lytic"]
     assert truth.any() and not (truth & ~boxed.case.body).any()
     assert np.median(boxed.hu[truth]) < 100 < np.median(boxed.hu[boxed.case.body & ~truth])
+
+
+@pytest.mark.parametrize("central", [2, 3])
+def test_real_vertebrae_are_observed_on_the_slices_that_segment_analyses(
+    central: int, real: Path, box_files: tuple[Path, Path]
+) -> None:
+    source = read_sources(real / "sources.csv", box_files[0].parent)[0]
+    profile = replace(SMALL, geometry=replace(SMALL.geometry, central_slices=central))
+    (box,) = read_boxes(real / "boxes.csv")
+    every, some = (boxed_subjects(source, [box], p) for p in (SMALL, profile))
+    for whole, subject in zip(every, some, strict=True):
+        np.testing.assert_array_equal(subject.hu, whole.hu)
+        np.testing.assert_array_equal(subject.case.truth["lytic"], whole.case.truth["lytic"])
+        assert len(whole.hu) == 5
+        assert subject.case.analysed.tolist() == {2: [1, 2], 3: [1, 2, 3]}[central]
+    own = [marrow(s.shown().hu, s.shown().case.body) for s in some]
+    for number, subject in enumerate(some):
+        others = [one for n, one in enumerate(own) if n != number]
+        reference = torch.tensor([reference_of(others)], dtype=torch.float32)
+        assert subject.case.reference is not None
+        torch.testing.assert_close(
+            subject.case.reference[:1], relative_reference(reference, profile.intensity)
+        )
 
 
 def test_drawn_and_real_are_told_apart(cases: Path) -> None:

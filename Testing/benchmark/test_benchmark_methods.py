@@ -216,6 +216,39 @@ def test_every_method_that_takes_our_classifier_sees_the_patient_as_we_do(
     np.testing.assert_array_equal(p, expected)
 
 
+def test_every_method_sees_the_slices_that_are_analysed_and_answers_for_the_vertebra(
+    model: Model, unseen: list[BenchmarkCase]
+) -> None:
+    torch.manual_seed(2)
+    anomaly = DiffusionAutoencoder(anomaly_architecture(TOY)).eval()
+    maps = [method for method in cams(model) if method.name == "EigenCAM"]
+    nets = [unet_method(UNet().eval()), anomaly_method(anomaly)]
+    own = [HideAndSeek("own", model), HideAndSeek("all", model, hiding=False)]
+    methods: list[Method] = [*own, difference_map(model), otsu(), OtsuHiding(model), *maps, *nets]
+    chosen = np.array([1, 2])
+    for method in methods:
+        found = 0
+        for subject in unseen:
+            some = replace(subject, case=replace(subject.case, chosen=chosen))
+            alone = some.shown()
+            assert len(alone.hu) == len(alone.case.x) == 2 and alone.twin is not None
+            setting = dict.fromkeys(LESION_TYPES, next(iter(method.settings), None))
+            lesions, p = method.detect(method.prepare(some), setting)
+            expected, same = method.detect(method.prepare(alone), setting)
+            assert p == same or np.isnan([p, same]).all(), method.name
+            shape = subject.hu.shape
+            assert [lesion.score for lesion in lesions] == [lesion.score for lesion in expected]
+            for lesion, other in zip(lesions, expected):
+                mask = lesion.mask(shape)
+                np.testing.assert_array_equal(mask[chosen], other.mask((2, *shape[1:])))
+                assert not np.delete(mask, chosen, axis=0).any(), method.name
+            (outcome,) = run(method, [some], setting)
+            for kind in LESION_TYPES:
+                assert outcome.matches[kind].truth == subject.case.truth[kind].sum(), method.name
+            found += len(lesions)
+        assert found, method.name
+
+
 def test_without_hiding_every_candidate_counts_of_calibrated_weights_too(
     model: Model, unseen: list[BenchmarkCase]
 ) -> None:

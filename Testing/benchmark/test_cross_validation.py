@@ -16,6 +16,7 @@ from hideseekseg.benchmark.comparison import tuning_cases
 from hideseekseg.benchmark.cross_validation import read_folds
 from hideseekseg.cli.main import main
 from hideseekseg.errors import InputError
+from hideseekseg.model.profile import Profile
 from hideseekseg.model.weights import load_model, save_model
 from hideseekseg.simulation.simulate import BLASTIC, BODY, LYTIC
 from hideseekseg.training.evaluation import Match
@@ -215,6 +216,30 @@ def test_the_vertebrae_that_choose_are_those_that_are_asked(cases: Path) -> None
         tuning_cases(cases, subjects, 1)
     with pytest.raises(InputError, match="shows no lytic lesion among the 0 vertebrae"):
         tuning_cases(cases, [], 4)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(SMALL, geometry=replace(SMALL.geometry, central_slices=2)),
+        replace(SMALL, geometry=replace(SMALL.geometry, least_share=0.5)),
+        replace(SMALL, geometry=replace(SMALL.geometry, margin_pixels=3.0)),
+        replace(SMALL, intensity=replace(SMALL.intensity, width=200.0)),
+    ],
+    ids=["central slices", "broad slices", "crop", "intensities"],
+)
+def test_folds_that_see_the_vertebrae_otherwise_are_refused_in_any_order(
+    other: Profile,
+    cases: Path,
+    weights: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    save_useless(tmp_path / "other", cases, ("Ada", "Ben"), other)
+    pair = weights["Ada,Ben"], tmp_path / "other"
+    for first, second in (pair, pair[::-1]):
+        assert measured(cases, tmp_path, first, second) == 2
+        assert f"{second}: sees other crops" in capsys.readouterr().err
 
 
 def test_scores_over_a_threshold_say_the_same_at_zero() -> None:

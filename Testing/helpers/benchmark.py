@@ -12,6 +12,7 @@ from helpers.models import filled
 from helpers.vertebrae import TOY, toy_slices
 from hideseekseg.benchmark.cases import BenchmarkCase, subjects_of
 from hideseekseg.model.classifier import LinearClassifier
+from hideseekseg.model.profile import Profile
 from hideseekseg.model.weights import save_model
 from hideseekseg.training.dataset import load_slices, make_batch
 from hideseekseg.training.train import COMPACT
@@ -30,13 +31,15 @@ def toys(count: int) -> list[BenchmarkCase]:
     return subjects_of(slices, {str(name): str(name) for name in slices.vertebra}, TOY)
 
 
-def save_useless(folder: Path, cases: Path, patients: tuple[str, ...] = ()) -> None:
+def save_useless(
+    folder: Path, cases: Path, patients: tuple[str, ...] = (), profile: Profile = SMALL
+) -> None:
     """Untrained weights that score the crops of ``cases`` apart, and name whom they have seen."""
-    network = filled(SMALL.architecture)
-    slices = load_slices(cases, SMALL)
-    z = network.encode(make_batch(slices, np.arange(len(slices)), SMALL, None).x).double()
+    network = filled(profile.architecture)
+    slices = load_slices(cases, profile)
+    z = network.encode(make_batch(slices, np.arange(len(slices)), profile, None).x).double()
     generator = torch.Generator().manual_seed(5)
     coef = torch.randn(z.shape[1], generator=generator)
     classifier = LinearClassifier(coef, 0.3, z.mean(0), z.std(0).clamp(min=1e-3))
-    profile = replace(SMALL, provenance={"patients": [*patients]})
-    save_model(folder, network, classifier, profile)
+    stored = replace(profile, provenance={"patients": [*patients]})
+    save_model(folder, network, classifier, stored)

@@ -16,7 +16,7 @@ from hideseekseg.cli.main import main
 from hideseekseg.imaging.segmentation import Segment, Segmentation
 from hideseekseg.imaging.volume import Grid, Volume
 from hideseekseg.inputs import Options, check_inputs
-from hideseekseg.model.profile import Profile
+from hideseekseg.model.profile import Geometry, Profile
 from hideseekseg.model.published.importer import PROFILE
 from hideseekseg.model.weights import Model, load_model, save_model
 from hideseekseg.pipeline import segment_spine
@@ -88,10 +88,11 @@ def test_central_slices_lie_around_the_middle_of_the_body(
     count: int, central: int | None, expected: list[int]
 ) -> None:
     crop = body_of(count)
-    slices, remarks = slices_of(crop, central, all_slices=False)
+    geometry = Geometry(central_slices=central)
+    slices, remarks = slices_of(crop, geometry, all_slices=False)
     assert slices.tolist() == expected
     assert bool(remarks) == (len(expected) < count)
-    slices, remarks = slices_of(crop, central, all_slices=True)
+    slices, remarks = slices_of(crop, geometry, all_slices=True)
     assert slices.tolist() == list(range(3, 3 + count))
     assert remarks == ((LATERAL,) if len(expected) < count else ())
 
@@ -99,7 +100,8 @@ def test_central_slices_lie_around_the_middle_of_the_body(
 def test_a_body_with_a_gap_in_its_middle_keeps_the_slices_nearest_to_it() -> None:
     crop = body_of(20)
     crop.body[10:16] = False
-    assert slices_of(crop, 5, all_slices=False)[0].tolist() == [8, 9, 16, 17, 18]
+    geometry = Geometry(central_slices=5)
+    assert slices_of(crop, geometry, all_slices=False)[0].tolist() == [8, 9, 16, 17, 18]
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,17 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from helpers.vertebrae import CENTRE, UPRIGHT, cylinder, dice, grid_around, plain_vertebra, scanned
+from helpers.vertebrae import (
+    CENTRE,
+    UPRIGHT,
+    cylinder,
+    cylinder_ct,
+    dice,
+    grid_around,
+    plain_vertebra,
+    scanned,
+)
+from hideseekseg.anatomy.quality import noise_of
 from hideseekseg.errors import InputError
 from hideseekseg.imaging.volume import Grid, Volume, to_sitk
 from hideseekseg.model.profile import Geometry
@@ -734,9 +744,39 @@ def test_several_workers_write_the_same_shards_as_one(scan: Path) -> None:
 
 
 def test_shards_of_another_recipe_stand_in_the_way(scan: Path) -> None:
-    run_simulate(job(scan, vertebrae=1), lambda line: None)
+    shard, _ = run_simulate(job(scan, vertebrae=1), lambda line: None)
+    path = shard.with_suffix(".json")
+    recipe = json.loads(path.read_text("utf-8"))
+    del recipe["geometry"]["least_share"]  # as earlier versions wrote it
+    path.write_text(json.dumps(recipe), "utf-8")
+    said: list[str] = []
+    run_simulate(job(scan, vertebrae=1), said.append)
+    assert "1 of 1 shards are there already" in said
     with pytest.raises(InputError, match="contains another recipe"):
         run_simulate(job(scan, vertebrae=2), lambda line: None)
+
+
+@pytest.mark.parametrize("spacing", [(1.2, 1.2, 1.2), (1.0, 1.0, 2.6)])
+def test_a_shard_tells_thickness_layers_and_noise_of_its_scans(
+    spacing: tuple[float, float, float], tmp_path: Path
+) -> None:
+    grid = grid_around(spacing)
+    vertebra = SourceVertebra(cylinder_ct(grid), cylinder(grid), "A", "L1")
+    path = simulate(Recipe(5, 24, None, SMALL), [vertebra], tmp_path, lambda *_: None)
+    with np.load(path) as file:
+        columns = dict(file)
+    drawn = {round(mm, 4) for mm in columns["slice_mm"].tolist()}
+    assert drawn <= {spacing[2], 3.0, 4.0, 5.0} and len(drawn) > 2
+    height = (np.flatnonzero(vertebra.body.any(axis=(1, 2)))[[0, -1]] @ [-1, 1] + 1) * spacing[2]
+    np.testing.assert_allclose(columns["layers"], height / columns["slice_mm"], atol=0.51)
+    body = (columns["masks"] & BODY) > 0
+    for number in range(24):
+        own = columns["vertebra"] == number
+        image = columns["image"][own].astype(np.float32)
+        measured = noise_of(image, body[own], columns["spacing"][own][0])
+        assert columns["noise_hu"][own] == pytest.approx(measured, abs=1.0)
+    thick = draw_sample(np.random.default_rng(1), vertebra, SMALL, diseased=False)
+    assert thick.slices_mm in (0.0, 3.0, 4.0, 5.0)
 
 
 def test_a_seed_gives_the_same_set_by_any_number_of_workers(scan: Path) -> None:

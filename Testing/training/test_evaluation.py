@@ -5,18 +5,26 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from helpers.vertebrae import TOY, Mask, plain_vertebra, toy_slices
+from hideseekseg.anatomy.crop import Crop
+from hideseekseg.anatomy.preparation import slices_of
+from hideseekseg.attribution import attribute
+from hideseekseg.benchmark.cases import load_simulated
+from hideseekseg.errors import InputError
 from hideseekseg.findings import LesionType
-from hideseekseg.lesions import Lesion3D, SliceCandidate
+from hideseekseg.imaging.volume import Grid
+from hideseekseg.lesions import Lesion3D, SliceCandidate, log_odds, p_of_vertebra
 from hideseekseg.model.profile import Decision, Schedule
 from hideseekseg.model.weights import Model
 from hideseekseg.simulation.simulate import Recipe, simulate
-from hideseekseg.training.dataset import make_batch
+from hideseekseg.training.calibration import observe
+from hideseekseg.training.dataset import load_slices, make_batch
 from hideseekseg.training.evaluation import (
     LOST_BY_GATE,
     Case,
@@ -29,6 +37,7 @@ from hideseekseg.training.evaluation import (
     format_figures,
     load_cases,
     measure_weights,
+    scored_parts,
     slice_auc,
     tally,
     tune,
@@ -145,6 +154,44 @@ def test_cases_are_whole_vertebrae(tmp_path: Path) -> None:
         assert ill == case.diseased
 
 
+@pytest.mark.parametrize(
+    "changes", [{"central_slices": 1}, {"central_slices": 5}, {"least_share": 0.9}]
+)
+def test_cases_keep_all_truth_whichever_slices_are_analysed(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    recipe = Recipe(3, 8, slices=None, geometry=TOY.geometry)
+    simulate(recipe, [plain_vertebra(), plain_vertebra(level="L2")], tmp_path, lambda *_: None)
+    geometry = replace(TOY.geometry, **changes)
+    every, some = (load_cases(tmp_path, replace(TOY, geometry=g)) for g in (TOY.geometry, geometry))
+    assert len(every) == len(some) == 8
+    left_out = 0
+    for whole, case in zip(every, some):
+        assert torch.equal(case.x, whole.x)
+        for kind in case.truth:
+            np.testing.assert_array_equal(case.truth[kind], whole.truth[kind])
+            assert len(case.lesions(kind)) == len(whole.lesions(kind))
+        crop = Crop(
+            np.zeros(case.body.shape, np.float32), case.body, Grid(case.body.shape, np.eye(4))
+        )
+        expected, remarks = slices_of(crop, geometry, all_slices=False)
+        assert case.analysed.tolist() == expected.tolist() and remarks
+        assert len(case.shown().x) == len(expected) < len(case.x)
+        left_out += sum(int(case.truth[k].sum() - case.shown().truth[k].sum()) for k in case.truth)
+    assert left_out, "else this tests nothing"
+
+
+def test_a_set_of_chosen_slices_measures_nothing(tmp_path: Path) -> None:
+    """Of such vertebrae neither all lesions are there, nor the middle of the body is known."""
+    recipe = Recipe(3, 3, slices=6, geometry=TOY.geometry)
+    simulate(recipe, [plain_vertebra()], tmp_path, lambda *_: None)
+    central = replace(TOY, geometry=replace(TOY.geometry, central_slices=3))
+    assert len(load_slices(tmp_path, TOY)) > 0
+    for load, profile in ((load_cases, TOY), (load_simulated, TOY), (load_slices, central)):
+        with pytest.raises(InputError, match="some slices of each vertebra: `simulate --whole`"):
+            load(tmp_path, profile)
+
+
 # ---- thresholds
 
 
@@ -199,6 +246,34 @@ def test_gate_loses_few_slices_with_a_lesion(model: Model, cases: list[Case]) ->
     for lost in LOST_BY_GATE:
         assert (p < choose_gate(seen, lost)).sum() <= np.ceil(lost * len(p))
     assert slice_auc(model, cases) > 0.9
+
+
+def test_a_case_is_judged_as_segment_judges_it(model: Model, cases: list[Case]) -> None:
+    """Slices that are not analysed are neither classified nor edited, and their lesions missed."""
+    decision = Decision(healthy_p=1e-3, baseline="hidden", min_slices=1)
+    model = replace(model, profile=replace(model.profile, decision=decision))
+    for case, chosen in zip(cases, ([1, 2], [0, 3], [2], [3]) * 3):
+        case = replace(case, chosen=np.array(chosen))
+        direct = attribute(case.x[chosen], case.body[chosen], model)
+        seen = edit_case(case, model)
+        assert seen.p == detect(seen, model).p == p_of_vertebra(direct.p)
+        assert np.flatnonzero(np.isfinite(seen.latents.p.numpy())).tolist() == chosen
+        difference = seen.healthy.difference
+        np.testing.assert_array_equal(difference[chosen], direct.difference)
+        assert not np.delete(difference, chosen, axis=0).any()
+        parts = scored_parts(seen, model)
+        expected = [replace(part, slice=chosen[part.slice]) for part in direct.scored]
+        assert [(p.slice, p.type, p.score) for p in parts] == [
+            (p.slice, p.type, p.score) for p in expected
+        ]
+        assert all((a.mask == b.mask).all() for a, b in zip(parts, expected))
+        (observed,) = observe(model, [case])[0]
+        assert observed.logit == pytest.approx(log_odds(seen.p))
+        assert observed.voxels == {kind: int(case.truth[kind].sum()) for kind in case.truth}
+        assert np.isfinite(observed.distance)
+    found = [edit_case(replace(case, chosen=np.array([1, 2])), model) for case in cases]
+    assert np.isfinite(choose_gate(found, 0.1))
+    assert slice_auc(model, [one.case for one in found]) > 0.9
 
 
 def test_chosen_thresholds_pay(model: Model, cases: list[Case]) -> None:

@@ -15,7 +15,7 @@ import SimpleITK as sitk
 import torch
 
 from hideseekseg.anatomy.crop import crop_grid, take_crop
-from hideseekseg.anatomy.preparation import central_slices
+from hideseekseg.anatomy.preparation import learned_slices
 from hideseekseg.attribution import Latents
 from hideseekseg.cli.main import main
 from hideseekseg.confidence import VertebraInput, encode_patient
@@ -34,7 +34,7 @@ from hideseekseg.training.prepare import (
     read_manifest,
     write_shards,
 )
-from hideseekseg.training.train import COMPACT
+from hideseekseg.training.train import COMPACT, PATIENTS_GEOMETRY
 
 HEAD = "image,mask,label,patient,level,convention"
 GOOD = "ct.nii.gz,bodies.nii.gz,healthy,A,T11,totalsegmentator"
@@ -409,7 +409,7 @@ def full_table(ward: Ward) -> Path:
 def test_slices_carry_the_label_of_their_vertebra(ward: Ward) -> None:
     out = ward.folder / "out"
     assert write_shards(read_manifest(full_table(ward)), COMPACT_GEOMETRY, out, silent) == 2
-    slices = load_slices(out, COMPACT)
+    slices = load_slices(out, replace(COMPACT, geometry=PATIENTS_GEOMETRY))
     assert slices.label_only and len(slices.lytic) == len(slices.blastic) == 0
     assert len(set(slices.vertebra)) == 3
     for vertebra in set(slices.vertebra):
@@ -485,7 +485,8 @@ def test_central_slices_are_chosen_where_the_profile_wants_them(ward: Ward) -> N
     assert len(some) == 15 < len(every)
     for vertebra in set(some.vertebra):
         own, chosen = every.vertebra == vertebra, some.vertebra == vertebra
-        middle = central_slices(np.arange(own.sum()), 5)
+        count = int(own.sum())
+        middle = learned_slices(np.arange(count), np.ones(count, int), central.geometry)
         np.testing.assert_array_equal(every.image[own][middle], some.image[chosen])
 
 

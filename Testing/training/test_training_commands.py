@@ -155,10 +155,49 @@ def test_begun_training_is_not_resumed_with_other_settings(
     words: Words,
     differs: str,
 ) -> None:
-    alone = ("train", folder / "slices", "--out", undisturbed, *STEPS)
+    # The middle of a body is known where all of its slices are.
+    slices = folder / ("whole" if "--central-slices" in words else "slices")
+    alone = ("train", slices, "--out", undisturbed, *STEPS)
     assert run((*alone, *words)) == 2
     line = f"{undisturbed}: contains a training that was begun with other settings: {differs}"
     assert capsys.readouterr().err == f"hideseekseg: {line}\n"
+
+
+def test_central_slices_are_those_of_the_body_or_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--out", tmp_path / "out", *STEPS, "--encoder-steps", "1", "--central-slices", "3")
+    assert run(("train", folder / "slices", *words)) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"hideseekseg: {folder / 'slices'}: contains some slices of each")
+    assert not (tmp_path / "out").exists()
+    validation = ("--validation", folder / "slices")
+    assert run(("train", folder / "whole", *words, *validation)) == 2
+    assert f"{folder / 'slices'}: contains some slices" in capsys.readouterr().err
+    assert run(("train", folder / "whole", *words)) == 0
+    profile = load_model(tmp_path / "out" / "weights", "cpu").profile
+    assert profile.provenance["slices"] == 3 * 4, "of four vertebrae"
+
+
+def test_limits_of_weights_are_those_of_the_simulated_vertebrae(
+    folder: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    limits = load_model(undisturbed / "weights", "cpu").profile.limits
+    with np.load(folder / "slices" / "shard-00001.npz") as file:
+        columns = dict(file)
+    assert limits is not None and limits.layers == columns["layers"].min() > 1
+    assert limits.slice_mm == pytest.approx(columns["slice_mm"].max())
+    assert columns["slice_mm"].min() >= 0.8 and columns["slice_mm"].max() >= 1.5, "of the scans"
+    _, first = np.unique(columns["vertebra"], return_index=True)
+    assert limits.noise_hu == np.ceil(columns["noise_hu"][first].max())
+    old = tmp_path / "old"
+    old.mkdir()
+    told = {name: column for name, column in columns.items() if name != "slice_mm"}
+    np.savez(old / "shard-00001.npz", **told)
+    words = ("--out", tmp_path / "out", *STEPS, "--encoder-steps", "1")
+    assert run(("train", old, *words, "--start", undisturbed / "weights")) == 0
+    known = load_model(tmp_path / "out" / "weights", "cpu").profile.limits
+    assert known == replace(limits, slice_mm=None), "of one of the two sets nobody knows it"
 
 
 def test_begun_training_is_not_resumed_with_other_patients(

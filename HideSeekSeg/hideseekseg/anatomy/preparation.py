@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..imaging.volume import Volume
-from ..model.profile import Geometry
+from ..model.profile import Geometry, Limits
 from .body import CUT
 from .crop import Crop, crop_grid, take_crop
 from .intensity import Calibration, Landmarks, landmarks
 from .localization import LocatedBody, close_up
-from .quality import UNKNOWN, Limits, Quality, measure, obstacles, remarks
+from .quality import UNKNOWN, Quality, limits_over, measure, obstacles, remarks
 from .vertebra_shape import surface_distance_of
 
 LEAST_BODY_VOXELS = 100
@@ -47,6 +47,13 @@ class Prepared:
             said.pop("outside", None)  # the same in other words
         return (*self.site.flags, *said.values())
 
+    def limits_in(self, scale: Calibration) -> Limits:
+        """Return the limits that this vertebra alone would make."""
+        if self.quality is None:
+            return UNKNOWN
+        found = self.quality
+        return limits_over([scale.slope * found.noise], [found.slice_mm], [found.layers])
+
 
 def prepare(site: LocatedBody, ct: Volume, geometry: Geometry) -> Prepared:
     """Cut the vertebra out of the CT and look for what forbids an analysis."""
@@ -73,27 +80,40 @@ def prepare(site: LocatedBody, ct: Volume, geometry: Geometry) -> Prepared:
     )
 
 
-def central_slices(slices: npt.NDArray[np.intp], count: int) -> npt.NDArray[np.intp]:
-    """Those ``count`` of ascending slice indices that lie nearest to the middle of their extent."""
+def learned_slices(
+    slices: npt.NDArray[np.intp], areas: npt.NDArray[np.int_], geometry: Geometry
+) -> npt.NDArray[np.intp]:
+    """Return those slices of a vertebra that weights of this geometry learn from, and analyse.
+
+    ``slices`` (N,) are the ascending numbers of all that pass through the body, ``areas`` (N,) its
+    pixels in each.  The central ones lie nearest to the middle of the body's extent.
+    """
+    broad = slices[areas >= geometry.least_share * areas.max()]
+    if geometry.central_slices is None:
+        return broad
     middle = (slices[0] + slices[-1] + 1) // 2
-    nearest = np.argsort(np.abs(slices - middle), kind="stable")[:count]
-    return slices[np.sort(nearest)]
+    nearest = np.argsort(np.abs(broad - middle), kind="stable")[: geometry.central_slices]
+    return broad[np.sort(nearest)]
 
 
 def slices_of(
-    crop: Crop, central: int | None, all_slices: bool
+    crop: Crop, geometry: Geometry, all_slices: bool
 ) -> tuple[npt.NDArray[np.intp], tuple[str, ...]]:
-    """Choose the sagittal slices to analyse, and a remark where training had but the middle.
+    """Choose the sagittal slices to analyse, and a remark where training had not all of them.
 
-    ``central`` is the profile's ``central_slices``: so many around the middle of the body's extent
-    from left to right, or all that pass through it where it is None or ``all_slices`` is wanted.
+    They are those that training had, or with ``all_slices`` all that pass through the body.
     """
     slices = crop.analysed
-    if central is None or len(slices) <= central:
+    learned = learned_slices(slices, crop.body[slices].sum(axis=(1, 2)), geometry)
+    if len(learned) == len(slices):
         return slices, ()
     if all_slices:
         return slices, (LATERAL,)
-    return central_slices(slices, central), (f"only the {central} central slices were analysed",)
+    central = geometry.central_slices
+    if central is not None and len(learned) == central:
+        return learned, (f"only the {central} central slices were analysed",)
+    share = f"{len(slices) - len(learned)} of {len(slices)}"
+    return learned, (f"lateral slices were not analysed: training had none of them ({share})",)
 
 
 def without_gaps(view: Volume) -> Volume:

@@ -1,18 +1,22 @@
 """Whether a vertebra looks like those that the weights were trained on, and what to say if not.
 
-Measured on one vertebra as it is handed to the network; the limits stand here by name.
+Measured on one vertebra as it is handed to the network; rules stand here by name, and limits of a
+training come from the weights' profile.
 Each rule has a short name under which its alarms are counted (``hideseekseg benchmark range``).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..imaging.volume import Grid, Volume, bounding_box
-from ..model.profile import Geometry, Profile
+from ..model.profile import Geometry, Limits, Profile
 from .crop import Crop, Mask, feathered
 from .intensity import METAL_HU, Calibration, highest
 from .vertebra_shape import REACH_MM, SurfaceDistance, depth_of, surface_distance_of
@@ -47,29 +51,52 @@ FEWEST_STEPS = 30
 STEP = 0.25  # of percentiles
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What training drew at most; None where nobody knows.
-
-    ``noise_hu``: deviation of the marrow's noise in the crop; ``slice_mm``: the CT's largest voxel
-    edge; ``layers``: the fewest CT slices through a body.
-    """
-
-    noise_hu: float | None = None
-    slice_mm: float | None = None
-    layers: int | None = None
-
-
-# ``simulation.acquisition`` adds up to 50 HU to noise that is there already, and sharpens: of
-# vertebrae drawn for training 99.5 % measure less than 80.  Slices reach 3 mm, bodies begin at 15.
+# Of simulated sets that did not record them.  ``simulation.acquisition`` adds up to 50 HU to noise
+# that is there already, and sharpens: of vertebrae drawn for training 99.5 % measure less than 80.
+# Slices reach 3 mm, bodies begin at 15.
 SIMULATED = Limits(noise_hu=80.0, slice_mm=3.0, layers=5)
 UNKNOWN = Limits()
 SLICE_TOLERANCE_MM = 0.05
+NOISE_SHARE = 0.995
 
 
 def limits_of(profile: Profile) -> Limits:
-    """Return the limits of weights: those in percentiles (the published ones) tell none."""
-    return SIMULATED if profile.intensity.kind == "asinh" else UNKNOWN
+    """Return the limits of weights, by what they were trained on.
+
+    Those that did not record them and name their patients learned from simulated ones.  Of patients
+    who are only counted, and of the authors' weights, nothing is known.
+    """
+    if profile.limits is not None:
+        return profile.limits
+    return SIMULATED if profile.provenance.get("patients") else UNKNOWN
+
+
+def limits_over(noise_hu: npt.ArrayLike, slice_mm: npt.ArrayLike, layers: npt.ArrayLike) -> Limits:
+    """Return the limits that some vertebrae (N,) make; noise may be NaN, where none was measured.
+
+    Noise that at most one vertebra in 200 exceeds, in whole HU: so a single artefact does not stand
+    for a set.
+    """
+    noise, thickness, counts = (np.asarray(v, float) for v in (noise_hu, slice_mm, layers))
+    known = noise[np.isfinite(noise)]
+    return Limits(
+        math.ceil(np.quantile(known, NOISE_SHARE, method="inverted_cdf")) if known.size else None,
+        float(thickness.max()) if thickness.size else None,
+        int(counts.min()) if counts.size else None,
+    )
+
+
+def limits_of_both(a: Limits, b: Limits) -> Limits:
+    """Return the limits of weights that learned from two sets; unknown where one of them is."""
+
+    def joined(x: float | None, y: float | None, of: Callable[[float, float], float]) -> Any:
+        return None if x is None or y is None else of(x, y)
+
+    return Limits(
+        joined(a.noise_hu, b.noise_hu, max),
+        joined(a.slice_mm, b.slice_mm, max),
+        joined(a.layers, b.layers, min),
+    )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 
 from ..anatomy.crop import Crop, take_crop
 from ..anatomy.intensity import HOUNSFIELD, network_input
+from ..anatomy.preparation import slices_of
 from ..confidence import marrow, reference_of, relative_reference
 from ..errors import InputError
 from ..files import make_folder, read_text
@@ -30,10 +31,12 @@ from ..simulation.source_vertebrae import (
     person,
 )
 from ..training.dataset import (
+    Bools,
     Slices,
-    load_slices,
+    load_whole,
     make_batch,
     read_shard,
+    require_whole,
 )
 from ..training.evaluation import Case, case_of
 
@@ -45,7 +48,7 @@ class BenchmarkCase:
     """A case, the name of its vertebra, HU (S, P, I), and its healthy twin as network input.
 
     ``twin`` is (S, 1, P, I) and ``twin_hu`` (S, P, I), None where nobody knows how the vertebra
-    would look without lesions.
+    would look without lesions.  All have every slice through the body.
     """
 
     case: Case
@@ -54,17 +57,36 @@ class BenchmarkCase:
     twin: torch.Tensor | None = None
     twin_hu: Field | None = None
 
+    def shown(self) -> BenchmarkCase:
+        """Return what of it the weights analyse, alone."""
+        if self.case.chosen is None:
+            return self
+        rows = self.case.chosen
+        return replace(
+            self,
+            case=self.case.shown(),
+            hu=self.hu[rows],
+            twin=None if self.twin is None else self.twin[torch.from_numpy(rows)],
+            twin_hu=None if self.twin_hu is None else self.twin_hu[rows],
+        )
+
 
 def load_simulated(folder: Path, profile: Profile) -> list[BenchmarkCase]:
     """Read the vertebrae of a folder that ``simulate --whole`` wrote; raises InputError."""
-    slices = load_slices(folder, profile)
+    slices, learned = load_whole(folder, profile)
     if len(slices.twin) == 0:
         raise InputError(folder, "contains slices of patients, whose lesions are not known")
-    return subjects_of(slices, _levels(folder), profile)
+    require_whole(folder)
+    return subjects_of(slices, _levels(folder), profile, learned)
 
 
-def subjects_of(slices: Slices, levels: Mapping[str, str], profile: Profile) -> list[BenchmarkCase]:
-    """Slices that belong together become one vertebra; ``levels`` is by the vertebra's name."""
+def subjects_of(
+    slices: Slices, levels: Mapping[str, str], profile: Profile, learned: Bools | None = None
+) -> list[BenchmarkCase]:
+    """Slices that belong together become one vertebra; ``levels`` is by the vertebra's name.
+
+    ``learned`` tells for each slice whether it is to be analysed; None: all are.
+    """
     starts = np.flatnonzero(np.r_[True, slices.vertebra[1:] != slices.vertebra[:-1]])
     subjects = []
     for rows in np.split(np.arange(len(slices)), starts[1:]):
@@ -74,7 +96,7 @@ def subjects_of(slices: Slices, levels: Mapping[str, str], profile: Profile) -> 
             "lytic": slices.lytic[rows],
             "blastic": slices.blastic[rows],
         }
-        case = case_of(slices, rows, truth, batch)
+        case = case_of(slices, rows, truth, batch, None if learned is None else learned[rows])
         hu = slices.image[rows].astype(np.float32)
         name = f"{patient} {levels[str(slices.vertebra[first])]}"
         twin_hu = slices.twin[rows].astype(np.float32)
@@ -121,7 +143,8 @@ def real_subjects(
 ) -> list[BenchmarkCase]:
     """Real vertebrae, each with the marrow of its patient's others."""
     subjects = [_real_subject(vertebra, profile, boxes) for vertebra in vertebrae]
-    own = [marrow(subject.hu, subject.case.body) for subject in subjects]
+    shown = [subject.shown() for subject in subjects]
+    own = [marrow(subject.hu, subject.case.body) for subject in shown]
     patients = np.array([subject.case.patient for subject in subjects])
     result = []
     for number, subject in enumerate(subjects):
@@ -188,7 +211,7 @@ def _real_subject(
     vertebra: SourceVertebra, profile: Profile, boxes: Sequence[Box]
 ) -> BenchmarkCase:
     crop = take_crop(vertebra.ct, vertebra.body, vertebra.crop_grid(profile.geometry))
-    slices = crop.analysed
+    slices, (analysed, _) = crop.analysed, slices_of(crop, profile.geometry, all_slices=False)
     # Vertebrae are in HU: where their scan was not, it was brought there when they were loaded.
     x = torch.from_numpy(network_input(crop, profile, HOUNSFIELD)[slices])[:, None]
     body = crop.body[slices]
@@ -202,6 +225,7 @@ def _real_subject(
         *(x, body, truth, bool(boxed.any()), vertebra.patient),  # type: ignore[arg-type]
         group=vertebra.patient,
         spacing=(s, p, i),
+        chosen=None if len(analysed) == len(slices) else np.searchsorted(slices, analysed),
     )
     return BenchmarkCase(case, f"{vertebra.patient} {vertebra.level}", crop.image[slices])
 

@@ -205,7 +205,7 @@ def compare(plan: ComparisonPlan, say: Say) -> list[Path]:
     """Write a table, a JSON file and plots per set to ``plan.out``; gives the tables' paths."""
     make_folder(plan.out)
     model = load_model(plan.weights)
-    beside = [_alike(folder, model) for folder in plan.compare_weights]
+    beside = [load_alike(folder, model) for folder in plan.compare_weights]
     seen = _seen(plan, model, beside)
     real, drawn = split_drawn(load_simulated(plan.cases, model.profile))
     scans = _scans(plan)
@@ -316,7 +316,7 @@ def prepare(
     return Contest(model, beside, seen, chosen, sorted({*one_spelling(tuned_on)}), not_run)
 
 
-def _alike(folder: Path, model: Model) -> Model:
+def load_alike(folder: Path, model: Model) -> Model:
     """Other weights that see the same crops as ``model``; raises InputError where they do not."""
     other = load_model(folder)
     theirs, ours = other.profile, model.profile
@@ -525,10 +525,10 @@ def removed_share(subject: BenchmarkCase, seen: Edited, kind: LesionType) -> flo
     """Return the part of the lesion's signal (image minus twin) that the edit takes away.
 
     1 where the edit is the twin, 0 where nothing was changed: the change's projection on the
-    signal, over the true voxels of one type.  NaN without such voxels.
+    signal, over the true voxels of one type on slices that are analysed.  NaN without such voxels.
     """
     assert subject.twin is not None
-    where = subject.case.truth[kind]
+    where = subject.case.truth[kind] & _analysed(subject)[:, None, None]
     signal = (subject.case.x - subject.twin)[:, 0].numpy()[where]
     change = -seen.healthy.difference[where]
     power = float((signal**2).sum())
@@ -546,4 +546,10 @@ def _beside(subject: BenchmarkCase, seen: Edited) -> float:
 
 def _crossed(subject: BenchmarkCase) -> npt.NDArray[np.bool_]:
     truth = subject.case.truth
-    return np.asarray((truth["lytic"] | truth["blastic"]).sum(axis=(1, 2)) >= LEAST_PIXELS)
+    crossed = (truth["lytic"] | truth["blastic"]).sum(axis=(1, 2)) >= LEAST_PIXELS
+    return np.asarray(crossed & _analysed(subject))
+
+
+def _analysed(subject: BenchmarkCase) -> npt.NDArray[np.bool_]:
+    """Which slices (S,) are analysed: the others are not edited."""
+    return np.isin(np.arange(len(subject.case.x)), subject.case.analysed)

@@ -17,7 +17,7 @@ from ..simulation.source_vertebrae import person
 from ..training.seen_patients import SeenPatients, seen_patients
 from ..training.trainer import Say, counter
 from .cases import BenchmarkCase, load_simulated, split_drawn
-from .comparison import OWN, bootstrap_of, choose, tuning_cases, write_set
+from .comparison import OWN, bootstrap_of, choose, load_alike, tuning_cases, write_set
 from .methods.baselines import OtsuHiding, change_map, difference_map, otsu
 from .methods.method import HideAndSeek, Method, Tuned, run
 from .metrics import (
@@ -86,10 +86,12 @@ def cross_validate(plan: CrossValidationPlan, say: Say) -> list[Path]:
 def read_folds(weights: Sequence[Path], cases: Path) -> list[Fold]:
     """One fold per set of weights, whom these went on from included.
 
-    Raises InputError where not every patient is unseen by exactly one, where weights do not say
-    whom they learned from, or have thresholds that were chosen on patients whom they are to judge.
+    Raises InputError where not every patient is unseen by exactly one, where weights see other
+    crops, do not say whom they learned from, or have thresholds that were chosen on patients whom
+    they are to judge.
     """
-    models = [load_model(folder) for folder in weights]
+    first = load_model(weights[0])
+    models = [first, *(load_alike(folder, first) for folder in weights[1:])]
     subjects, _ = split_drawn(load_simulated(cases, models[0].profile))
     folds = []
     for folder, model in zip(weights, models):

@@ -435,6 +435,7 @@ class ScheduleAgreement:
 
 def choose_crops(cases: Sequence[Case], model: Model, count: int) -> Crops:
     """``count`` slices, spread over all that the classifier does not call healthy."""
+    cases = [case.shown() for case in cases]
     x = torch.cat([case.x for case in cases])
     ill = np.flatnonzero(encode(x, model).p.numpy() >= model.profile.decision.gate_p)
     chosen = ill[spread(len(ill), count)]

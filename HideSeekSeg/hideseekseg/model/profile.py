@@ -93,6 +93,10 @@ class Geometry:
     "aligned": turned to the body's endplates, pixels scaled so that the larger of the body's height
     and depth covers ``body_pixels``, and blanked further than ``margin_pixels`` from the body.
     ``pixel_mm`` is (row, column) in mm, ignored when aligned.
+
+    Of the sagittal slices through a body those are learned from, and later analysed, that have at
+    least ``least_share`` of the body's pixels in its broadest one, and of these the
+    ``central_slices`` nearest to the middle of the body; all where it is None.
     """
 
     kind: Literal["raw", "aligned"] = "raw"
@@ -102,6 +106,12 @@ class Geometry:
     body_pixels: Positive = 40.0
     margin_pixels: NotNegative = 2.0
     central_slices: Count | None = None
+    least_share: Share = 0.0
+
+    @property
+    def leaves_out(self) -> bool:
+        """Return whether slices through a body may be left out."""
+        return self.central_slices is not None or self.least_share > 0
 
 
 @dataclass(frozen=True)
@@ -235,8 +245,24 @@ class Confidence:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What the vertebrae of a training had at most; None where nobody knows.
+
+    ``noise_hu``: deviation of the marrow's noise in the crop; ``slice_mm``: the CT's largest voxel
+    edge; ``layers``: the fewest CT slices through a body.
+    """
+
+    noise_hu: NotNegative | None = None
+    slice_mm: Millimetres | None = None
+    layers: Count | None = None
+
+
+@dataclass(frozen=True)
 class Profile:
-    """All of it.  ``name`` is shown to users; ``provenance`` says how the weights were made."""
+    """All of it.  ``name`` is shown to users; ``provenance`` says how the weights were made.
+
+    ``limits`` is None in weights of versions that did not record them.
+    """
 
     name: str = "published"
     architecture: Architecture = field(default_factory=Architecture)
@@ -245,6 +271,7 @@ class Profile:
     schedule: Schedule = field(default_factory=Schedule)
     decision: Decision = field(default_factory=Decision)
     confidence: Confidence = field(default_factory=Confidence)
+    limits: Limits | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
@@ -266,6 +293,8 @@ def from_json(data: dict[str, Any]) -> Profile:
     values: dict[str, Any] = {
         name: _part(name, cls, data.get(name, {})) for name, cls in parts.items()
     }
+    recorded = data.get("limits")
+    values["limits"] = None if recorded is None else _part("limits", Limits, recorded)
     name, provenance = data.get("name", Profile.name), data.get("provenance", {})
     if not isinstance(name, str):
         raise ValueError(f"profile: name {shown(name)} is not text")

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import make_folder, read_arrays, read_json
+from ..model.profile import Geometry
 from ..output.figures.drawing import TYPE_COLOURS, Outline, Tile
 from ..output.figures.overview import show_crops
 from ..plain_data import counted
@@ -177,6 +178,9 @@ def _is_there(folder: Path, recipe: Recipe) -> bool:
     if not path.exists():
         return False
     written = read_json(path)
+    if isinstance(written, dict) and isinstance(geometry := written.get("geometry"), dict):
+        # Earlier versions did not write down what they did not know.
+        written = {**written, "geometry": {"least_share": Geometry.least_share, **geometry}}
     if written != json.loads(json.dumps(asdict(recipe))):
         cause = "contains another recipe, or one of other vertebrae: choose another seed or folder"
         raise InputError(path, cause)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from ..anatomy.quality import noise_of
 from ..files import atomic
 from ..model.profile import Geometry
 from .acquisition import Acquisition, Spacing, acquire, draw_noise, scale
@@ -54,6 +55,7 @@ class Sample:
     """One simulated vertebra, (S, P, I): HU with lesions, HU of the healthy twin, masks.
 
     ``kind`` of its metastases is "none" where it has none; ``mimics`` names its benign changes.
+    ``slices_mm`` is the thickness of axial slices that were drawn, 0 where the scan's own stay.
     """
 
     image: Field
@@ -64,6 +66,7 @@ class Sample:
     spacing: Spacing
     kind: str
     mimics: tuple[str, ...] = ()
+    slices_mm: float = 0.0
 
     @property
     def lesion_pixels(self) -> np.ndarray:
@@ -107,7 +110,8 @@ def draw_body(
     names = tuple(sorted({name for name, _ in plan.changes} | ({"wedge"} if plan.wedge else set())))
     none = np.zeros_like(patch.body)
     image = scale(twin + noise, how)
-    unchanged = Sample(image, image, patch.body, none, none, patch.spacing, "none", names)
+    masks = patch.body, none, none
+    unchanged = Sample(image, image, *masks, patch.spacing, "none", names, how.slices_mm)
     if plan.disease is None:
         return unchanged
     marrow = VertebraPatch(benign, patch.body, patch.spacing)
@@ -269,8 +273,10 @@ def simulate(
     ``image`` and ``twin`` (int16 HU), ``masks`` (bits), ``label`` (of the vertebra), ``patient``
     (who lent it), ``level``, ``vertebra`` (number), ``slice``, ``simulated_patient`` (number),
     ``kind`` of the metastases, ``diameter_mm`` of the largest, ``mimics`` (names of benign
-    changes), ``spacing`` (mm along S, P, I), and ``marrow_hu`` and ``dense_hu``, the median of the
-    marrow and the 95th percentile of the body, with lesions, which neighbours are compared by.
+    changes), ``spacing`` (mm along S, P, I), ``marrow_hu`` and ``dense_hu``, the median of the
+    marrow and the 95th percentile of the body, with lesions, which neighbours are compared by, and
+    ``noise_hu``, ``slice_mm`` and ``layers``, by which ``anatomy.quality`` knows a scan that is
+    unlike those of training.
     """
     rng = np.random.default_rng(recipe.seed if recipe.part is None else (recipe.seed, recipe.part))
     columns: dict[str, list[np.ndarray]] = {}
@@ -358,6 +364,13 @@ def _rows(
         "spacing": np.tile(np.array(sample.spacing, np.float32), (count, 1)),
         "marrow_hu": np.full(count, np.median(sample.image[deep]), np.float32),
         "dense_hu": np.full(count, np.percentile(sample.image[sample.body], 95), np.float32),
+        "noise_hu": np.full(
+            count, noise_of(sample.image, sample.body, np.array(sample.spacing)), np.float32
+        ),
+        "slice_mm": np.full(
+            count, max(vertebra.ct.grid.spacing.max(), sample.slices_mm), np.float32
+        ),
+        "layers": np.full(count, vertebra.layers(sample.slices_mm), np.int16),
     }
 
 

@@ -78,6 +78,17 @@ class SourceVertebra:
         up = np.abs(self.ct.grid.direction[2])
         return float(self.ct.grid.spacing[int(np.argmax(up))])
 
+    def layers(self, slices_mm: float = 0.0) -> int:
+        """Return the fewest voxels of its body along an axis of the scan, as ``Quality`` has it.
+
+        With axial slices of ``slices_mm`` in place of the scan's, where these are thinner.
+        """
+        up = int(np.argmax(np.abs(self.ct.grid.direction[2])))
+        counts = [s.stop - s.start for s in bounding_box(self.body)][::-1]
+        if slices_mm > self.slices_mm:
+            counts[up] = max(round(counts[up] * self.slices_mm / slices_mm), 1)
+        return min(counts)
+
 
 @dataclass(frozen=True)
 class View:

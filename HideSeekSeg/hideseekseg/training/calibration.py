@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize
 
-from ..attribution import Edit, Latents, edit, encode, hide_and_seek, propose
+from ..attribution import Edit, Latents, hide_and_seek, propose
 from ..confidence import (
     candidate_probability,
     latent_size,
@@ -30,7 +30,7 @@ from ..confidence import (
 from ..errors import InputError
 from ..files import atomic, read_object
 from ..findings import LESION_TYPES, LesionType
-from ..lesions import Lesion3D, candidate_features, lesions_of, log_odds, p_of_vertebra
+from ..lesions import Lesion3D, candidate_features, lesions_of, log_odds
 from ..model.profile import (
     FEATURES,
     Confidence,
@@ -46,7 +46,7 @@ from ..plain_data import as_type, shown
 from ..simulation.metastases import diameters
 from ..simulation.random_fields import Field
 from ..simulation.source_vertebrae import one_spelling, shared_patients
-from .evaluation import LEAST_IOU, Case
+from .evaluation import LEAST_IOU, Case, analysed_latents, edit_encoded, encode_case, p_of_case
 from .seen_patients import seen_patients
 from .trainer import Say
 
@@ -115,10 +115,10 @@ def observe(
     tried = [_with(model, decision) for decision in decisions or [model.profile.decision]]
     seen: list[list[SeenVertebra]] = [[] for _ in tried]
     for number, case in enumerate(cases):
-        latents = encode(case.x, model, reference=case.reference)
+        latents = encode_case(case, model)
         vertebra = _encoded(case, latents)
         if vertebra.logit >= gate_logit:
-            healthy = edit(case.x, latents, model)
+            healthy = edit_encoded(case, latents, model)
             found = [_candidates(case, latents, healthy, one, stability) for one in tried]
         else:
             found = [()] * len(tried)
@@ -143,8 +143,8 @@ def _encoded(case: Case, latents: Latents) -> SeenVertebra:
         case.patient,
         case.group or case.patient,
         case.diseased,
-        log_odds(p_of_vertebra(latents.p.numpy())),
-        latent_size(latents),
+        log_odds(p_of_case(case, latents)),
+        latent_size(analysed_latents(case, latents)),
         sizes,
         {kind: int(case.truth[kind].sum()) for kind in LESION_TYPES},
     )

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
+from ..anatomy.quality import UNKNOWN, limits_of, limits_of_both
 from ..errors import InputError
 from ..files import atomic, make_folder, read_text
 from ..findings import LESION_TYPES
@@ -36,7 +37,7 @@ from .calibration import (
     require_settings,
     require_unlearned,
 )
-from .dataset import Slices, left_out, load_slices
+from .dataset import Slices, is_label_only, left_out, limits_in, load_slices
 from .evaluation import (
     Case,
     Figures,
@@ -65,7 +66,14 @@ from .seen_patients import (
     say_unchecked,
     seen_patients,
 )
-from .train import COMPACT, LABELS_DECISION, LABELS_SCHEDULE, TrainingSettings, train
+from .train import (
+    COMPACT,
+    LABELS_DECISION,
+    LABELS_SCHEDULE,
+    PATIENTS_GEOMETRY,
+    TrainingSettings,
+    train,
+)
 from .trainer import (
     ProcessGroup,
     Say,
@@ -237,6 +245,7 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
     slices = load_slices(job.slices, profile, job.without)
     _require(slices, job)
     start, settings = _start(job, profile)
+    profile = replace(profile, limits=limits_in(job.slices, job.without))
     profile, facts = _with_start(start, profile, _facts(slices))
     validation = _validation_slices(job, profile, slices)
     _require_apart(job, start, validation, say)
@@ -283,7 +292,8 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
 
 def _profile(job: Training) -> Profile:
     """Return the profile of what is to be trained, with the defaults of its supervision."""
-    geometry = replace(COMPACT.geometry, central_slices=job.central_slices)
+    whole = PATIENTS_GEOMETRY if is_label_only(job.slices) else COMPACT.geometry
+    geometry = replace(whole, central_slices=job.central_slices)
     architecture = replace(COMPACT.architecture, context=job.context)
     profile = replace(COMPACT, name=job.name, geometry=geometry, architecture=architecture)
     if job.settings.supervision == "labels":
@@ -369,7 +379,8 @@ def _start(job: Training, profile: Profile) -> tuple[Model | None, TrainingSetti
         return None, job.settings
     model = load_model(job.start)
     own = model.profile
-    known = replace(own.geometry, central_slices=profile.geometry.central_slices)
+    chosen = {name: getattr(profile.geometry, name) for name in ("central_slices", "least_share")}
+    known = replace(own.geometry, **chosen)
     parts = {
         "another architecture": own.architecture == profile.architecture,
         "another crop": known == profile.geometry,
@@ -386,11 +397,14 @@ def _with_start(
 ) -> tuple[Profile, dict[str, Any]]:
     """Return profile and provenance with what comes of the start.
 
+    Its limits count beside those of the new vertebrae, as the weights learned from both.
     Its thresholds are kept where they mean the same, with the same edit: those of calibrated
     weights are of probabilities, which the new weights do not have.
     """
     if start is None:
         return profile, facts
+    both = limits_of_both(profile.limits or UNKNOWN, limits_of(start.profile))
+    profile = replace(profile, limits=both)
     facts = {**facts, "start": start.profile.provenance}
     if start.profile.schedule != profile.schedule or start.profile.confidence.known:
         return profile, facts

@@ -9,7 +9,8 @@ slices.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from hashlib import sha256
@@ -22,12 +23,13 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from ..anatomy.preparation import central_slices
+from ..anatomy.preparation import learned_slices
+from ..anatomy.quality import limits_over
 from ..confidence import compressed_tensor, marrow, reference_of, relative_reference
 from ..errors import InputError
-from ..files import read_arrays
+from ..files import array_names, read_arrays, read_object
 from ..model.autoencoder import DiffusionAutoencoder
-from ..model.profile import Profile
+from ..model.profile import Geometry, Limits, Profile
 from ..simulation.simulate import BLASTIC, BODY, LEAST_LESION_PIXELS, LYTIC
 from ..simulation.source_vertebrae import chosen, one_spelling, person
 
@@ -43,7 +45,9 @@ _KINDS = {
     **dict.fromkeys(("label", "vertebra", "slice"), ("iu", 1)),
     **dict.fromkeys(("patient", "level"), ("U", 1)),
     **{"masks": ("u", 3), "simulated_patient": ("iuU", 1), "spacing": ("f", 2)},
+    **{"noise_hu": ("f", 1), "slice_mm": ("f", 1), "layers": ("iu", 1)},
 }
+_OF_LIMITS = ("noise_hu", "slice_mm", "layers")
 _NEEDED = ("image", "masks", "label", "patient", "vertebra", "slice")
 
 
@@ -74,6 +78,12 @@ class Slices:
 
     def __len__(self) -> int:
         return len(self.label)
+
+    def at(self, rows: Bools) -> Slices:
+        """Return some of the slices; what is not known of them has no rows."""
+        columns: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        chosen = {name: column[rows] for name, column in columns.items() if len(column)}
+        return replace(self, **chosen)
 
     def on(self, device: torch.device) -> Slices:
         """Return the same with pictures and masks as tensors on a device, for ``make_batch``."""
@@ -132,11 +142,24 @@ class Batch:
 
 
 def load_slices(folder: Path, profile: Profile, without: Sequence[str] = ()) -> Slices:
+    """Read the slices that weights of a profile learn from and analyse.
+
+    As ``load_whole``; raises InputError also where the profile leaves slices out and it cannot be
+    known which these are.
+    """
+    if profile.geometry.leaves_out:
+        require_whole(folder)
+    slices, learned = load_whole(folder, profile, without)
+    return slices if learned.all() else slices.at(learned)
+
+
+def load_whole(folder: Path, profile: Profile, without: Sequence[str] = ()) -> tuple[Slices, Bools]:
     """Read all shards of a folder that ``simulate`` or ``prepare`` wrote, but not of both.
 
-    Patients named by ``without`` are left out, in whatever spelling; each of the others has the
-    first of several spellings.  Where the profile wants central slices, only these.  Raises
-    InputError where there is no shard, or no patient is left.
+    With every slice that was written, and which of them weights of the profile learn from and
+    analyse; the marrow of vertebrae is that of these.  Patients named by ``without`` are left out,
+    in whatever spelling; each of the others has the first of several spellings.  Raises InputError
+    where there is no shard, or no patient is left.
     """
     columns = _joined(folder)
     patient = columns["patient"]
@@ -147,13 +170,11 @@ def load_slices(folder: Path, profile: Profile, without: Sequence[str] = ()) -> 
         if not kept.any():
             raise InputError(folder, "has no patient but those to leave out")
         columns = {key: column[kept] for key, column in columns.items()}
-    if profile.geometry.central_slices is not None:
-        kept = _central(columns["vertebra"], columns["slice"], profile.geometry.central_slices)
-        columns = {key: column[kept] for key, column in columns.items()}
     masks = columns["masks"]
     body = (masks & BODY) > 0
+    learned = _learned(columns["vertebra"], columns["slice"], body, profile.geometry)
     known = masks if "twin" in columns else masks[:0]
-    return Slices(
+    slices = Slices(
         columns["image"],
         columns.get("twin", columns["image"][:0]),
         body,
@@ -163,10 +184,51 @@ def load_slices(folder: Path, profile: Profile, without: Sequence[str] = ()) -> 
         columns["patient"],
         columns["vertebra"],
         ((known & (LYTIC | BLASTIC)) > 0).sum(axis=(1, 2)) >= LEAST_LESION_PIXELS,
-        _patient_references(columns),
+        _patient_references(columns, learned),
         columns.get("simulated_patient", columns["patient"]),
         columns.get("spacing", np.empty((0, 3), np.float32)),
     )
+    return slices, learned
+
+
+def require_whole(folder: Path) -> None:
+    """Raise InputError where ``simulate`` chose among the slices of each vertebra.
+
+    Then neither all of its lesions nor the middle of its body are known.
+    """
+    for shard in _shards(folder):
+        recipe = shard.with_suffix(".json")
+        if recipe.exists() and read_object(recipe).get("slices") is not None:
+            cause = "contains some slices of each vertebra: `simulate --whole` keeps every one"
+            raise InputError(folder, cause)
+
+
+def is_label_only(folder: Path) -> bool:
+    """Return whether the slices of a folder are of prepared patients, of whom no twin is known.
+
+    Raises InputError where there is no shard.
+    """
+    first = _shards(folder)[0]
+    with _readable(first):
+        return "twin" not in array_names(first)
+
+
+def limits_in(folder: Path, without: Sequence[str] = ()) -> Limits:
+    """Return the limits that the vertebrae of a folder make, but those of patients ``without``.
+
+    What one of the shards does not tell is not known.  Raises InputError where one is damaged.
+    """
+    told: dict[str, list[np.ndarray]] = {name: [] for name in _OF_LIMITS}
+    shards = _shards(folder)
+    for shard in shards:
+        known = [name for name in _OF_LIMITS if name in array_names(shard)]
+        data = read_shard(shard, {"patient", "vertebra", *known})
+        _, first = np.unique(data["vertebra"], return_index=True)
+        kept = first[~np.isin(data["patient"][first], without)]
+        for name in known:
+            told[name].append(data[name][kept])
+    complete = [parts if len(parts) == len(shards) else [] for parts in told.values()]
+    return limits_over(*(np.concatenate([np.empty(0), *parts]) for parts in complete))
 
 
 def patients_of(folder: Path) -> set[str]:
@@ -188,12 +250,8 @@ def read_shard(shard: Path, names: set[str] | None = None) -> dict[str, np.ndarr
 
     Raises InputError where the file is damaged or no shard.
     """
-    try:
+    with _readable(shard):
         data = read_arrays(shard, names)
-    except OSError as error:
-        raise InputError(shard, f"cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise InputError(shard, f"is not a shard of slices: {error}") from error
     missing = [name for name in names or _NEEDED if name not in data]
     if missing:
         raise InputError(shard, f"is not a shard of slices: it has no {missing[0]!r}")
@@ -208,6 +266,17 @@ def read_shard(shard: Path, names: set[str] | None = None) -> dict[str, np.ndarr
     if len(shapes) > 1:
         raise InputError(shard, "is not a shard of slices: its images differ in size")
     return known
+
+
+@contextmanager
+def _readable(shard: Path) -> Iterator[None]:
+    """Raise InputError where a file is damaged or no shard."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(shard, f"cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise InputError(shard, f"is not a shard of slices: {error}") from error
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -239,13 +308,22 @@ def _joined(folder: Path) -> dict[str, np.ndarray]:
     return {key: np.concatenate(part) for key, part in parts.items()}
 
 
-def _central(vertebra: np.ndarray, number: np.ndarray, count: int) -> npt.NDArray[np.bool_]:
-    """Which slices are among the ``count`` central ones of their vertebra."""
-    kept = np.zeros(len(vertebra), bool)
-    for name in np.unique(vertebra):
-        own = np.flatnonzero(vertebra == name)
-        kept[own] = np.isin(number[own], central_slices(np.sort(number[own]), count))
-    return kept
+def _learned(vertebra: np.ndarray, number: np.ndarray, body: Bools, geometry: Geometry) -> Bools:
+    """Which slices weights of a geometry learn from; those of a vertebra stand together."""
+    if not geometry.leaves_out:
+        return np.ones(len(vertebra), bool)
+    areas = body.sum(axis=(1, 2))
+    parts = [
+        np.isin(number[own], learned_slices(number[own], areas[own], geometry))
+        for own in (slice(*ends) for ends in _runs(vertebra))
+    ]
+    return np.concatenate(parts)
+
+
+def _runs(names: np.ndarray) -> list[tuple[int, int]]:
+    """Return where each run of equal names starts and ends."""
+    starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
+    return list(zip(starts.tolist(), [*starts[1:].tolist(), len(names)]))
 
 
 def bent(generator: Generator, layers: Tensor) -> Tensor:
@@ -377,15 +455,18 @@ def feathered_tensor(body: Tensor, margin: float) -> Tensor:
     return weight
 
 
-def _patient_references(columns: dict[str, np.ndarray]) -> npt.NDArray[np.float32]:
-    """Marrow (N, 2) of the other vertebrae of each slice's patient, NaN where there are none."""
+def _patient_references(columns: dict[str, np.ndarray], learned: Bools) -> npt.NDArray[np.float32]:
+    """Marrow (N, 2) of the other vertebrae of each slice's patient, NaN where there are none.
+
+    That of their slices that are ``learned`` from (N,).
+    """
     reference = np.full((len(columns["label"]), 2), np.nan, np.float32)
     if "simulated_patient" not in columns:
         return reference
-    starts = np.flatnonzero(np.r_[True, columns["vertebra"][1:] != columns["vertebra"][:-1]])
-    ends = np.r_[starts[1:], len(reference)]
+    starts, ends = np.array(_runs(columns["vertebra"])).T
     body = (columns["masks"] & BODY) > 0
-    own = np.array([marrow(columns["image"][a:b], body[a:b]) for a, b in zip(starts, ends)])
+    rows = [a + np.flatnonzero(learned[a:b]) for a, b in zip(starts, ends)]
+    own = np.array([marrow(columns["image"][some], body[some]) for some in rows])
     whose = columns["simulated_patient"][starts]
     order = np.argsort(whose, kind="stable")
     for group in np.split(order, np.flatnonzero(whose[order][1:] != whose[order][:-1]) + 1):

@@ -25,7 +25,7 @@ from ..lesions import Lesion3D, SliceCandidate, lesions_of, p_of_vertebra
 from ..model.profile import Decision, Profile
 from ..model.weights import Model
 from ..simulation.random_fields import Mask
-from .dataset import Batch, Slices, encode_all, load_slices, make_batch
+from .dataset import Batch, Bools, Slices, encode_all, load_whole, make_batch, require_whole
 
 Floats = npt.NDArray[np.float64]
 
@@ -180,10 +180,11 @@ def format_figures(figures: Figures) -> str:
 
 @dataclass(frozen=True)
 class Case:
-    """One vertebra ready for the method: input x (S, 1, P, I), body and true lesions (S, P, I).
+    """One whole vertebra ready for the method: x (S, 1, P, I), body and true lesions (S, P, I).
 
     ``reference`` (S, 2) is the marrow of the patient's other vertebrae in units of x; ``group``
-    names the vertebrae of one (simulated) patient, ``spacing`` is mm along (S, P, I).
+    names the vertebrae of one (simulated) patient, ``spacing`` is mm along (S, P, I).  ``chosen``
+    are the numbers of the slices that ``segment`` would analyse with these weights, None for all.
     """
 
     x: torch.Tensor
@@ -194,6 +195,26 @@ class Case:
     reference: torch.Tensor | None = None
     group: str = ""
     spacing: tuple[float, float, float] | None = None
+    chosen: npt.NDArray[np.intp] | None = None
+
+    @property
+    def analysed(self) -> npt.NDArray[np.intp]:
+        """Return the numbers of the slices to analyse."""
+        return np.arange(len(self.x)) if self.chosen is None else self.chosen
+
+    def shown(self) -> Case:
+        """Return what is analysed of it alone."""
+        if self.chosen is None:
+            return self
+        rows = self.chosen
+        return replace(
+            self,
+            x=self.x[torch.from_numpy(rows)],
+            body=self.body[rows],
+            truth={kind: mask[rows] for kind, mask in self.truth.items()},
+            reference=self.reference_of(rows),
+            chosen=None,
+        )
 
     def reference_of(
         self, rows: npt.NDArray[np.intp] | npt.NDArray[np.bool_] | Sequence[int]
@@ -208,11 +229,20 @@ class Case:
 
 @dataclass(frozen=True)
 class Edited:
-    """Steps 1 and 2 of a case, kept while thresholds are tried."""
+    """Steps 1 and 2 of a case, kept while thresholds are tried.
+
+    Both have all slices of the vertebra; what they have where it is not analysed, say
+    ``encode_case`` and ``edit_encoded``.
+    """
 
     case: Case
     latents: Latents
     healthy: Edit
+
+    @property
+    def p(self) -> float:
+        """P(malignant) of the vertebra."""
+        return p_of_case(self.case, self.latents)
 
 
 @dataclass(frozen=True)
@@ -255,11 +285,12 @@ def load_cases(folder: Path, profile: Profile, without: Sequence[str] = ()) -> l
     """Read the vertebrae that ``simulate --whole`` wrote, as the pipeline would see them.
 
     Patients named by ``without`` are left out.  Raises InputError for slices of which only the
-    labels are known.
+    labels are known, and for vertebrae of which slices are missing.
     """
-    slices = load_slices(folder, profile, without)
+    slices, learned = load_whole(folder, profile, without)
     if slices.label_only:
         raise InputError(folder, "contains slices of patients, whose lesions are not known")
+    require_whole(folder)
     starts = np.flatnonzero(np.r_[True, slices.vertebra[1:] != slices.vertebra[:-1]])
     cases = []
     for rows in np.split(np.arange(len(slices)), starts[1:]):
@@ -267,14 +298,22 @@ def load_cases(folder: Path, profile: Profile, without: Sequence[str] = ()) -> l
             "lytic": slices.lytic[rows],
             "blastic": slices.blastic[rows],
         }
-        cases.append(case_of(slices, rows, truth, make_batch(slices, rows, profile, None)))
+        batch = make_batch(slices, rows, profile, None)
+        cases.append(case_of(slices, rows, truth, batch, learned[rows]))
     return cases
 
 
 def case_of(
-    slices: Slices, rows: npt.NDArray[np.intp], truth: dict[LesionType, Mask], batch: Batch
+    slices: Slices,
+    rows: npt.NDArray[np.intp],
+    truth: dict[LesionType, Mask],
+    batch: Batch,
+    learned: Bools | None = None,
 ) -> Case:
-    """Return the case that the rows of one vertebra make."""
+    """Return the case that the rows of one vertebra make.
+
+    ``learned`` tells for each whether it is to be analysed; None: all are.
+    """
     first = rows[0]
     spacing = None
     if len(slices.spacing):
@@ -290,13 +329,56 @@ def case_of(
         batch.reference,
         group,
         spacing,
+        None if learned is None or learned.all() else np.flatnonzero(learned),
     )
 
 
 def edit_case(case: Case, model: Model) -> Edited:
     """Take steps 1 and 2: encode a case and edit its slices towards healthy."""
-    latents = encode(case.x, model, reference=case.reference)
-    return Edited(case, latents, edit(case.x, latents, model))
+    latents = encode_case(case, model)
+    return Edited(case, latents, edit_encoded(case, latents, model))
+
+
+def encode_case(case: Case, model: Model) -> Latents:
+    """Take step 1 on the slices to analyse; of all others z and P are NaN."""
+    shown = case.shown()
+    own = encode(shown.x, model, reference=shown.reference)
+    if case.chosen is None:
+        return own
+    rows, count = torch.from_numpy(case.chosen), len(case.x)
+    z = torch.full((count, own.z.shape[1]), torch.nan).index_copy(0, rows, own.z)
+    p = torch.full((count,), torch.nan, dtype=own.p.dtype).index_copy(0, rows, own.p)
+    known = case.reference
+    reference = torch.full((count, 2), torch.nan) if known is None else known
+    return Latents(z, p, reference)
+
+
+def edit_encoded(case: Case, latents: Latents, model: Model) -> Edit:
+    """Take step 2 on the slices to analyse; all others have their image as edit."""
+    if case.chosen is None:
+        return edit(case.x, latents, model)
+    rows = torch.from_numpy(case.chosen)
+    # Alone, as `segment` does: the noise of a slice depends on its number among them.
+    own = edit(case.x[rows], _latents_at(latents, rows), model)
+    return Edit(
+        case.x.index_copy(0, rows, own.reconstruction),
+        case.x.index_copy(0, rows, own.edited),
+        latents.p.index_copy(0, rows, own.p_after),
+    )
+
+
+def _latents_at(latents: Latents, rows: torch.Tensor) -> Latents:
+    return Latents(latents.z[rows], latents.p[rows], latents.reference[rows])
+
+
+def analysed_latents(case: Case, latents: Latents) -> Latents:
+    """Return the latents of the slices that are analysed."""
+    return latents if case.chosen is None else _latents_at(latents, torch.from_numpy(case.chosen))
+
+
+def p_of_case(case: Case, latents: Latents) -> float:
+    """P(malignant) of a vertebra, from the slices that are analysed."""
+    return p_of_vertebra(analysed_latents(case, latents).p.numpy())
 
 
 def detect(seen: Edited, model: Model) -> Detections:
@@ -307,7 +389,7 @@ def detect(seen: Edited, model: Model) -> Detections:
 def join(seen: Edited, parts: Sequence[SliceCandidate], decision: Decision) -> Detections:
     """Join and outline alone."""
     lesions = lesions_of(parts, seen.healthy.difference, decision)
-    return Detections(seen.case, tuple(lesions), p_of_vertebra(seen.latents.p.numpy()))
+    return Detections(seen.case, tuple(lesions), seen.p)
 
 
 def scored_parts(seen: Edited, model: Model) -> list[SliceCandidate]:
@@ -337,11 +419,12 @@ def tally(
 def slice_auc(model: Model, cases: Sequence[Case]) -> float:
     """AUC over slices: those that a lesion crosses against all slices of healthy vertebrae.
 
-    NaN where there are none of either.
+    Of those that are analysed; NaN where there are none of either.
     """
     none = np.empty(0)
     ill, well = [none], [none]
     for case in cases:
+        case = case.shown()
         p = encode(case.x, model, reference=case.reference).p.numpy()
         crossed = np.any([case.truth[k].sum(axis=(1, 2)) >= 16 for k in LESION_TYPES], axis=0)
         (ill if case.diseased else well).append(p[crossed] if case.diseased else p)
@@ -443,12 +526,11 @@ def close_gate(seen: Edited, gate: float) -> Edited:
 
 def choose_gate(seen: Sequence[Edited], lost: float) -> float:
     """Return the P(malignant) that all but a share of the slices with a lesion exceed."""
-    ill = [
-        one.latents.p.numpy()[
-            np.any([one.case.truth[k].sum(axis=(1, 2)) >= 16 for k in LESION_TYPES], axis=0)
-        ]
-        for one in seen
-    ]
+    ill = []
+    for one in seen:
+        p, truth = analysed_latents(one.case, one.latents).p.numpy(), one.case.shown().truth
+        crossed = np.any([truth[k].sum(axis=(1, 2)) >= 16 for k in LESION_TYPES], axis=0)
+        ill.append(p[crossed])
     return float(np.quantile(np.concatenate(ill), lost))
 
 

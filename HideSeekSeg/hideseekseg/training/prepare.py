@@ -1,8 +1,8 @@
 """A hospital's own vertebrae: a table of them, read and checked, and labelled slices cut from it.
 
 Each vertebra is cut out as the pipeline does.  A slice gets the label of its vertebra, as in the
-paper: nobody has said which slices of a malignant vertebra show the lesion.  Slices near the side
-of the body, which are small and rarely show it, are left out.
+paper: nobody has said which slices of a malignant vertebra show the lesion.  Every slice through
+the body is written; ``training.dataset.load_slices`` chooses those that the weights' profile names.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from ..anatomy.body import CUT
 from ..anatomy.crop import PREPARATION, Crop, Mask
 from ..anatomy.preparation import OUTSIDE
+from ..anatomy.quality import UNKNOWN
 from ..anatomy.segment_names import is_unnamed, may_be_vertebra, meaning_of_name
 from ..anatomy.vertebra_checks import EMPTY
 from ..errors import InputError, NotCTError, UserError
@@ -28,9 +29,9 @@ from ..imaging.reading import read_ct, read_segmentation, two_places
 from ..imaging.segmentation import Segmentation
 from ..imaging.text_headers import data_files, is_text_header
 from ..imaging.volume import Grid, Patch, Volume, patch_of
-from ..model.profile import Geometry
+from ..model.profile import Geometry, Limits
 from ..plain_data import counted
-from ..simulation.simulate import BODY, as_int16, broad_slices
+from ..simulation.simulate import BODY, as_int16
 from ..simulation.source_vertebrae import one_spelling, person
 from ..spine import Spine, SpineScale, spine_of, without_option
 from .single_masks import SingleMask, check_masks, cut_by_own_border, placed, same_vertebra
@@ -279,21 +280,21 @@ def _contradictions(rows: Sequence[ManifestRow]) -> Iterable[tuple[int, str]]:
             yield row.line, f"the image is of patient {said}"
 
 
-# Slices with less of the body than this share of the broadest are left out: a lesion, of which the
-# label says that it is somewhere, is hardly ever seen there.
-BROAD_SHARE = 0.35
-
 SOURCES = "sources"  # of a shard: the hash of the files that it was made from, and of the way
 
 
 @dataclass(frozen=True)
 class PreparedRow:
-    """What became of a row: its crop in HU, or the ``obstacle``; ``notes`` are not obstacles."""
+    """What became of a row: its crop in HU, or the ``obstacle``; ``notes`` are not obstacles.
+
+    ``limits`` are those that this vertebra alone would make.
+    """
 
     row: ManifestRow
     obstacle: str = ""
     crop: Crop | None = None
     notes: tuple[str, ...] = ()
+    limits: Limits = UNKNOWN
 
 
 def cut_out(rows: Sequence[ManifestRow], geometry: Geometry) -> list[PreparedRow]:
@@ -458,7 +459,8 @@ def _in_hounsfield(asked: _Asked, spine: Spine, scale: SpineScale) -> _Found:
     crop = replace(vertebra.crop, image=known.hounsfield(vertebra.crop.image))
     rescaled = () if known.is_hu else ("the image is not in HU: rescaled by soft tissue and bone",)
     notes = (*notes, *scale.flags, *flags, *rescaled)
-    return _Found(PreparedRow(asked.row, "", crop, notes), vertebra.site.body)
+    limits = vertebra.limits_in(known)
+    return _Found(PreparedRow(asked.row, "", crop, notes, limits), vertebra.site.body)
 
 
 def _without_doubles(found: Sequence[_Found]) -> list[PreparedRow]:
@@ -590,7 +592,8 @@ def _columns(outcomes: Sequence[PreparedRow]) -> dict[str, np.ndarray]:
     for number, outcome in enumerate(outcomes):
         row, crop = outcome.row, outcome.crop
         assert crop is not None
-        slices = np.flatnonzero(broad_slices(crop.body, BROAD_SHARE))
+        slices, limits = crop.analysed, outcome.limits
+        noise = np.nan if limits.noise_hu is None else limits.noise_hu
         body: Mask = crop.body[slices]
         columns = {
             "image": as_int16(crop.image[slices]),
@@ -600,6 +603,9 @@ def _columns(outcomes: Sequence[PreparedRow]) -> dict[str, np.ndarray]:
             "level": np.full(len(slices), row.level),
             "vertebra": np.full(len(slices), number, np.int32),
             "slice": slices.astype(np.int16),
+            "noise_hu": np.full(len(slices), noise, np.float32),
+            "slice_mm": np.full(len(slices), limits.slice_mm, np.float32),
+            "layers": np.full(len(slices), limits.layers, np.int16),
         }
         for key, column in columns.items():
             parts.setdefault(key, []).append(column)

@@ -79,6 +79,9 @@ LABELS_SCHEDULE = replace(
     COMPACT.schedule, condition="logit", guidance=2.0, noise_level=0.5, draws=8
 )
 LABELS_DECISION = replace(COMPACT.decision, healthy_p=0.02)
+# Of patients with a label alone, slices with less of the body than this share of the broadest are
+# left out: a lesion, of which the label says that it is somewhere, is hardly ever seen there.
+PATIENTS_GEOMETRY = replace(COMPACT_GEOMETRY, least_share=0.35)
 
 CHANGE_WEIGHT = 0.3
 

@@ -15,7 +15,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...attribution import Latents, encode, score
+from ...attribution import encode, score
 from ...findings import LESION_TYPES, LesionType
 from ...lesions import Lesion3D, SliceCandidate, p_of_vertebra
 from ...model.autoencoder import DiffusionAutoencoder
@@ -25,7 +25,7 @@ from ...model.sampling import noised, predict_x0
 from ...model.weights import Model
 from ...simulation.random_fields import Field, Mask
 from ...training.dataset import Slices, make_batch
-from ...training.evaluation import Case, edit_case
+from ...training.evaluation import Case, edit_case, encode_case
 from ...training.losses import draw_times
 from ...training.trainer import (
     SINGLE,
@@ -96,12 +96,14 @@ class OtsuHiding:
         return otsu().settings
 
     def prepare(self, subject: BenchmarkCase) -> tuple[Sequence[Maps], npt.NDArray[np.float64]]:
-        return draw(subject), _encoded(subject.case, self.model).p.numpy()
+        maps = [one.on(subject.case) for one in draw(subject.shown())]
+        return maps, encode_case(subject.case, self.model).p.numpy()
 
     def detect(
         self, seen: tuple[Sequence[Maps], npt.NDArray[np.float64]], chosen: Chosen
     ) -> tuple[list[Lesion3D], float]:
         maps, p = seen
+        case = maps[0].case
         gate = self.model.profile.decision.gate_p
         parts = [
             part
@@ -109,7 +111,7 @@ class OtsuHiding:
             for part in parts_above(maps[chosen[kind].variant], kind, chosen[kind].floor)
             if p[part.slice] >= gate
         ]
-        return joined(self._scored(maps[0].case, parts, p), chosen), p_of_vertebra(p)
+        return joined(self._scored(case, parts, p), chosen), p_of_vertebra(p[case.analysed])
 
     def _scored(
         self, case: Case, parts: Sequence[SliceCandidate], p: npt.NDArray[np.float64]
@@ -133,11 +135,6 @@ class OtsuHiding:
             )
             for part, own in zip(parts, revealed)
         ]
-
-
-def _encoded(case: Case, model: Model) -> Latents:
-    """Run step 1 as the method under test does, beside the patient's other vertebrae."""
-    return encode(case.x, model, reference=case.reference)
 
 
 def _changed(shape: tuple[int, ...], parts: Sequence[SliceCandidate]) -> Mask:
@@ -201,7 +198,7 @@ def _draw(model: Model, network: Logit, name: str, subject: BenchmarkCase) -> Se
     healthy slice does not speak as loud as an ill one; slices below the gate are silent.
     """
     case = subject.case
-    p = _encoded(case, model).p.numpy()
+    p = encode_case(case, model).p.numpy()
     ill = np.flatnonzero(p >= model.profile.decision.gate_p)
     smooth = ndimage.gaussian_filter(subject.hu, (0, 1, 1))
     darker = smooth < np.median(smooth[case.body])
@@ -269,9 +266,8 @@ def difference_map(model: Model) -> ByMaps:
 
     def draw(subject: BenchmarkCase) -> list[Maps]:
         seen = edit_case(subject.case, model)
-        p = p_of_vertebra(seen.latents.p.numpy())
         pixels = model.profile.decision.smooth_pixels
-        return [_signed(subject.case, _smooth(seen.healthy.difference, pixels), p)]
+        return [_signed(subject.case, _smooth(seen.healthy.difference, pixels), seen.p)]
 
     return ByMaps("difference map, nothing hidden", supervision(model), draw, DIFFERENCE_FLOORS)
 
@@ -284,7 +280,7 @@ def change_map(model: Model) -> ByMaps:
         maps, _ = model.autoencoder.encoder.features(subject.case.x, subject.case.reference)
         change = model.autoencoder.encoder.change_seen(maps)
         assert change is not None
-        p = p_of_vertebra(_encoded(subject.case, model).p.numpy())
+        p = p_of_vertebra(encode_case(subject.case, model).p.numpy())
         pixels = model.profile.decision.smooth_pixels
         return [_signed(subject.case, _smooth(-change[:, 0].numpy(), pixels), p)]
 

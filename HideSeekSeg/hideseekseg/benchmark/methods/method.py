@@ -7,15 +7,24 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, Protocol
 
+import numpy as np
 from scipy import ndimage
 
-from ...attribution import Latents, encode, propose
+from ...attribution import propose
 from ...confidence import vertebra_probability, with_probabilities
 from ...findings import LESION_TYPES, LesionType
-from ...lesions import Lesion3D, SliceCandidate, join_slices, lesions_of, log_odds, p_of_vertebra
+from ...lesions import Lesion3D, SliceCandidate, join_slices, lesions_of, log_odds
 from ...model.weights import Model
 from ...simulation.random_fields import Field, Mask
-from ...training.evaluation import MIN_SLICES, Case, Edited, edit_case, scored_parts
+from ...training.evaluation import (
+    MIN_SLICES,
+    Case,
+    Edited,
+    edit_case,
+    encode_case,
+    p_of_case,
+    scored_parts,
+)
 from ..cases import BenchmarkCase
 from ..metrics import Outcome, Thresholds, outcome
 
@@ -105,7 +114,7 @@ class HideAndSeek:
         if not confidence.known:
             return self
         cases = [subject.case for subject in subjects]
-        logits = [_logit(encode(case.x, self.model, reference=case.reference)) for case in cases]
+        logits = [log_odds(p_of_case(case, encode_case(case, self.model))) for case in cases]
         groups: dict[str, list[int]] = {}
         for number, case in enumerate(cases):
             groups.setdefault(case.group or case.patient, []).append(number)
@@ -134,19 +143,15 @@ class HideAndSeek:
         confidence = self.model.profile.confidence
         # A probability is made of what hiding tells, and stands for all slices of a candidate.
         if not (confidence.known and self.hiding and self.pooled):
-            return lesions, p_of_vertebra(seen.latents.p.numpy())
+            return lesions, seen.p
         p = self.p_beside.get(id(seen.case))
         if p is None:
-            p = vertebra_probability(confidence, _logit(seen.latents), ())
+            p = vertebra_probability(confidence, log_odds(seen.p), ())
         if p < confidence.gate_p:
             return [], p
         x, difference = seen.case.x[:, 0].numpy(), seen.healthy.difference
         profile = self.model.profile
         return with_probabilities(lesions, x, difference, seen.case.body, p, profile), p
-
-
-def _logit(latents: Latents) -> float:
-    return log_odds(p_of_vertebra(latents.p.numpy()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +161,16 @@ class Maps:
     case: Case
     evidence: Mapping[LesionType, Field]
     p: float
+
+    def on(self, case: Case) -> Maps:
+        """Return the maps of what is analysed of a case, on all of it: nothing lies elsewhere."""
+        if case.chosen is None:
+            return self
+        evidence: dict[LesionType, Field] = {}
+        for kind, shown in self.evidence.items():
+            evidence[kind] = np.zeros(case.body.shape, np.float32)
+            evidence[kind][case.chosen] = shown
+        return replace(self, case=case, evidence=evidence)
 
 
 @dataclass(frozen=True)
@@ -179,6 +194,7 @@ LEAST_SLICES = (1, MIN_SLICES[-1])
 class ByMaps:
     """A method that draws maps: what exceeds a floor is a candidate, its mean evidence the score.
 
+    Maps are drawn of the slices that the weights under test analyse: all methods see the same.
     ``draw`` gives one or more variants of its maps; validation chooses variant and floor per type.
     """
 
@@ -195,7 +211,7 @@ class ByMaps:
         return [Level(*choice) for choice in choices]
 
     def prepare(self, subject: BenchmarkCase) -> Sequence[Maps]:
-        return self.draw(subject)
+        return [maps.on(subject.case) for maps in self.draw(subject.shown())]
 
     def detect(self, seen: Sequence[Maps], chosen: Chosen) -> tuple[list[Lesion3D], float]:
         parts = [

@@ -241,8 +241,9 @@ def _tiles(example: Example) -> list[Tile]:
         for le in example.accepted
     ]
     p = float(seen.latents.p[index])
+    judged = "not analysed" if np.isnan(p) else f"P {p:.2f}"
     tiles = [
-        Tile(subject.hu[index], (*truth, *found), f"HU, P {p:.2f}"),
+        Tile(subject.hu[index], (*truth, *found), f"HU, {judged}"),
         Tile(seen.healthy.edited[index, 0].numpy(), (), "healthy edit", (-1.0, 1.0)),
         Tile(np.asarray(seen.healthy.difference[index]), (), "difference", signed=True),
     ]
