@@ -16,7 +16,7 @@ from hideseekseg.anatomy.localization import LocatedBody, all_bodies, locate_bod
 from hideseekseg.anatomy.vertebra_checks import SpineChecks, check_vertebrae
 from hideseekseg.imaging.reading import read_segmentation
 from hideseekseg.imaging.segmentation import Segmentation, segments_from_values
-from hideseekseg.imaging.volume import Box, Grid, Volume, bounding_box
+from hideseekseg.imaging.volume import Box, Grid, Volume, bounding_box, triple
 
 LEVELS = ("T10", "T11", "T12", "L1", "L2")
 
@@ -31,7 +31,7 @@ def spine(
     """
     heights = np.cumsum([30.0, *(PITCH_MM[level] for level in levels)])
     mm = np.array([thick, 1.5, 1.5])
-    shape = tuple(int(n) for n in np.array([heights[-1] + 30, 110, 80]) / mm)
+    shape = triple(np.array([heights[-1] + 30, 110, 80]) / mm)
     array = np.zeros(shape, np.uint8)
     z, y, x = (n * s for n, s in zip(np.indices(shape), mm))
     x, y = x - 40, y - 35
@@ -102,10 +102,11 @@ def test_a_tight_image_says_what_a_whole_one_does(thick: float, kind: str, flipp
     expected, found = bodies(whole, ct), bodies(small, ct)
     assert cut_in(whole, ct) == cut_in(small, ct) == set()
     for level, body in expected.items():
-        assert body.body is not None and found[level].body is not None
+        here = found[level].body
+        assert body.body is not None and here is not None
         assert found[level].flags == body.flags
-        assert found[level].body.start == body.body.start
-        assert np.array_equal(found[level].body.array, body.body.array)
+        assert here.start == body.body.start
+        assert np.array_equal(here.array, body.body.array)
     assert checks(small, ct) == checks(whole, ct) == SpineChecks()
 
 
