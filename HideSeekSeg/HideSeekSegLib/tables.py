@@ -228,6 +228,7 @@ class LevelsTable:
         self._read: list[LevelRow] = []
         self._seen: list[tuple[str, ...]] = []
         self._boxes: dict[str, tuple[Any, Any]] = {}
+        self._left: list[tuple[Any, dict[str, tuple[int, int]]]] = []  # choices, by segmentation
         self._filling = False
         self._table.setHorizontalHeaderLabels([_("Segment"), _("Level"), _("Part")])
         self._table.verticalHeader().hide()
@@ -241,9 +242,16 @@ class LevelsTable:
     def show(self, segmentationNode: Any, said: Mapping[str, str] | None = None) -> None:
         """Vertebrae first, then what was not understood, then the rest.
 
-        Corrections start anew, from what is ``said`` of the segments: see ``corrections``.
+        Corrections are those that the segmentation had when it was shown last.  One that was not
+        shown before has what is ``said`` of its segments: see ``corrections``.
         """
-        self._draw(segmentationNode, said or {})
+        self._left = [pair for pair in self._left if pair[0].GetScene() is not None]
+        if self._alive:
+            self._left = [pair for pair in self._left if pair[0] is not self.node]
+            self._left.append((self.node, self._choices()))
+        known = next((kept for node, kept in self._left if node is segmentationNode), None)
+        self._draw(segmentationNode, (said or {}) if known is None else {})
+        self._choose(known or {})
         self._tell()
 
     def takeOver(self, said: Mapping[str, str]) -> None:
@@ -272,19 +280,28 @@ class LevelsTable:
         """Read the segments again where they were renamed, added or removed; corrections stay."""
         if self.node is None or self.node.GetScene() is None or _segments(self.node) == self._seen:
             return
-        corrected = set(self.corrections())
-        kept = {
+        kept = self._choices()
+        self._draw(self.node, {})
+        self._choose(kept)
+        self._tell()
+
+    def _choices(self) -> dict[str, tuple[int, int]]:
+        """Return what is chosen of the segments that were corrected, by segment ID."""
+        corrected = self.corrections()
+        return {
             identity: (level.currentIndex, part.currentIndex)
             for identity, (level, part) in self._boxes.items()
             if identity in corrected
         }
-        self._draw(self.node, {})
+
+    def _choose(self, kept: Mapping[str, tuple[int, int]]) -> None:
+        """Choose it again; segments that are gone are left out."""
         self._filling = True
         for identity, chosen in kept.items():
             for box, index in zip(self._boxes.get(identity, ()), chosen):
                 box.setCurrentIndex(index)
         self._filling = False
-        self._corrected()
+        self._enableParts()
 
     def corrections(self) -> dict[str, str]:
         """Return what the reader changed, by segment ID, for ``scene.export_inputs.levelRows``."""
@@ -351,9 +368,12 @@ class LevelsTable:
 
     def _corrected(self) -> None:
         if not self._filling:
-            for level, part in self._boxes.values():
-                part.setEnabled(CHOICES[level.currentIndex] in LEVELS)
+            self._enableParts()
             self._tell()
+
+    def _enableParts(self) -> None:
+        for level, part in self._boxes.values():
+            part.setEnabled(CHOICES[level.currentIndex] in LEVELS)
 
     def _tell(self) -> None:
         said = self.summary()

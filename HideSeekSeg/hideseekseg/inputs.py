@@ -88,7 +88,8 @@ def check_inputs(
     check_values(ct)
     assignments = assign(segmentation, options.labels)
     levels = _wanted(segmentation, assignments, options.levels)
-    checks = check_vertebrae(segmentation, assignments, options.accept_orientation)
+    turned, grid = options.accept_orientation, ct.grid
+    checks = check_vertebrae(segmentation, assignments, turned, grid)
     if levels and all(level in checks.obstacles for level in levels):
         cause = f"no vertebra can be analysed: {checks.why_not(levels)}"
         raise SegmentationError(segmentation.source, cause)

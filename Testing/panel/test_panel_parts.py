@@ -66,6 +66,69 @@ def test_levels_follow_segments_that_were_renamed_or_removed(
         assert opened.panel.levels.levels() == ("T9", "L2"), "a correction was forgotten"
 
 
+def corrected(opened: Opened, segment: str, level: str, part: int = 0) -> None:
+    boxes = opened.panel.levels._boxes[segment]
+    boxes[0].setCurrentIndex(boxes[0].findText(level))
+    boxes[1].setCurrentIndex(part)
+
+
+def test_corrected_levels_stay_with_their_segmentation(
+    desktop: Desktop, box_spine: tuple[Volume, Volume]
+) -> None:
+    """Whatever else is chosen in between; segments may be renamed or removed meanwhile."""
+    import slicer
+
+    with open_panel(desktop) as opened:
+        ct, node = add_boxes(box_spine)
+        _, other = add_boxes(box_spine, "Others")
+        panel, selector = opened.panel, opened.ui.segmentationSelector
+        opened.choose(ct, node)
+        corrected(opened, "vertebrae_L1", "L2", part=1)
+        corrected(opened, "vertebrae_T12", "L2", part=1)  # twice, as on the way to a right one
+        mine = {"vertebrae_L1": "L2 body", "vertebrae_T12": "L2 body"}
+        said = opened.ui.levelsButton.text
+        assert panel.levels.corrections() == mine
+        selector.setCurrentNode(other)
+        assert panel.levels.corrections() == {}
+        corrected(opened, "vertebrae_T11", "T10")
+        selector.setCurrentNode(None)
+        selector.setCurrentNode(node)
+        assert panel.levels.corrections() == mine
+        assert opened.ui.levelsButton.text == said
+        selector.setCurrentNode(other)
+        assert panel.levels.corrections() == {"vertebrae_T11": "T10 vertebra"}
+        node.GetSegmentation().RemoveSegment("vertebrae_T12")
+        node.GetSegmentation().GetSegment("vertebrae_T11").SetName("T9")
+        selector.setCurrentNode(node)
+        assert panel.levels.corrections() == {"vertebrae_L1": "L2 body"}
+        assert [row.level for row in panel.levels.rows()] == ["T9", "L2"]
+        slicer.mrmlScene.RemoveNode(other)
+        selector.setCurrentNode(node)
+        assert panel.levels.corrections() == {"vertebrae_L1": "L2 body"}
+
+
+def test_levels_of_a_run_that_were_taken_back_stay_so(
+    desktop: Desktop, box_spine: tuple[Volume, Volume]
+) -> None:
+    """What the reader did last counts, not what the run had read."""
+    from hideseekseg.review.review import Review
+    from hideseekseg.scene.results import Results
+    from hideseekseg.scene.review_storage import store
+
+    with open_panel(desktop) as opened:
+        ct, node = add_boxes(box_spine)
+        _, other = add_boxes(box_spine, "Others")
+        ran = {"vertebrae_T11": "T11 vertebra", "vertebrae_T12": "T12 vertebra"}
+        results = Results.create(ct, node, {"levels": {**ran, "vertebrae_L1": "L2 vertebra"}})
+        store(results.node, Review(0.5))
+        opened.choose(ct, node)
+        assert opened.panel.levels.corrections() == {"vertebrae_L1": "L2 vertebra"}
+        corrected(opened, "vertebrae_L1", "L1")
+        opened.ui.segmentationSelector.setCurrentNode(other)
+        opened.ui.segmentationSelector.setCurrentNode(node)
+        assert opened.panel.levels.corrections() == {}
+
+
 # Calls whose first argument a user reads.
 TOLD = {"show", "said", "setToolTip", "setFormat", "setText", "addItems", "infoDisplay"}
 

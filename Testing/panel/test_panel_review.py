@@ -647,6 +647,47 @@ def test_keys_are_free_again_when_the_module_is_left(opened: Opened) -> None:
     assert opened.rows()[0][5] == "✓ accepted"
 
 
+@pytest.mark.parametrize("saved", [False, True])
+def test_verdict_of_a_segment_stays_when_another_of_its_image_is_drawn(
+    opened: Opened, saved: bool, tmp_path: Path
+) -> None:
+    """In a scene that was saved, segments share images: a change is not that of each of them."""
+    import slicer
+
+    opened.panel.exit()
+    if saved:
+        path = str(tmp_path / "scene.mrb")
+        assert slicer.mrmlScene.WriteToMRB(path)
+        slicer.mrmlScene.Clear(0)
+        assert slicer.mrmlScene.ReadFromMRB(path)
+        opened.panel.enter()
+        opened.panel.exit()
+    node = node_of(opened)
+    segmentation, ct = node.GetSegmentation(), slicer.util.getNode("CT")
+    layers = [segmentation.GetLayerIndex(name) for name in ("T10-1", "L1-1")]
+    assert (layers[0] == layers[1]) == saved, "this Slicer keeps other segments in one image"
+    stroke = voxels(node, "T10-1", ct)
+    editor = slicer.modules.segmenteditor.editor
+    editor.setSegmentationNode(node)
+    editor.setCurrentSegmentID("T10-1")
+    editor.setActiveEffectByName("Paint")
+    mask = np.zeros(GRID.shape, bool)
+    mask[2:5, 2:5, 2:5] = True
+    editor.paint(image_of(mask, GRID.ijk_to_lps))
+    assert voxels(node, "T10-1", ct) == stroke + 27
+    for identity, status in (("T10-2", "flagged"), ("L1-1", "inprogress")):
+        segmentation.GetSegment(identity).SetTag("Segmentation.Status", status)
+    opened.panel.enter()
+    assert [row[5] for row in opened.rows()] == ["to review", "✗ rejected", "? uncertain"]
+    assert tag(opened, "T10-1", "Segmentation.Status") == "notstarted"
+    assert tag(opened, "L1-1", "Segmentation.Status") == "inprogress"
+    opened.panel.exit()
+    for name in ("T10-1", "T10-2"):  # nothing moves, as a stroke that was taken back
+        segmentation.GetSegment(name).GetRepresentation("Binary labelmap").Modified()
+    opened.panel.enter()
+    assert [row[5] for row in opened.rows()] == ["to review", "✗ rejected", "? uncertain"]
+
+
 def test_results_that_are_removed_end_the_review(opened: Opened) -> None:
     import slicer
 

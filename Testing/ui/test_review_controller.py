@@ -247,6 +247,149 @@ def draw(node: Any, identity: str, edge: int) -> None:
     slicer.util.updateSegmentBinaryLabelmapFromArray(array, node, identity, ct)
 
 
+@pytest.mark.parametrize("identity", ["T10-1", "T11-added-1"])
+def test_lesion_whose_segment_was_removed_is_erased(
+    review: Any, identity: str, tmp_path: Path
+) -> None:
+    """As all of it erased: it has no size, says so in the export, and can be drawn again."""
+    controller = review.controller
+    node = controller.results.node
+    controller.add_missed("T11", "blastic")
+    draw(node, "T11-added-1", 4)
+    controller.take_over_outlines()
+    controller.review.judge(identity, "accepted")
+    burden = controller.review.burden()[-1].volume_mm3
+    size = controller.review.item(identity).volume_mm3
+    assert size > 0
+    controller.leave()
+    node.GetSegmentation().RemoveSegment(identity)
+    controller.enter()
+    item = controller.review.item(identity)
+    assert (item.volume_mm3, item.diameter_mm, item.verdict) == (0.0, None, "accepted")
+    assert controller.review.burden()[-1].volume_mm3 == pytest.approx(burden - size)
+    assert controller.export(tmp_path / "out", "") == ()
+    assert "draw it, or reject it" in review.words["message"]
+    controller.leave()
+    draw(node, identity, 5)
+    controller.enter()
+    assert controller.review.item(identity).volume_mm3 == pytest.approx(125 * GRID.voxel_mm3)
+    assert len(controller.export(tmp_path / "out", "")) == len(EXPORTED)
+
+
+def test_removed_segment_stays_erased_as_a_corrected_outline_does(review: Any) -> None:
+    """Also of a candidate that nobody judged, and where a review is opened from the scene."""
+    from hideseekseg.scene.results import Results
+    from hideseekseg.scene.review_storage import restore
+    from hideseekseg.ui.review_session import ReviewSession
+
+    controller = review.controller
+    for finding in RESULT.vertebrae:
+        controller.results.addVertebra(finding)
+    node = controller.results.node
+    controller.leave()
+    for identity in ("T10-1", "L1-1"):
+        node.GetSegmentation().RemoveSegment(identity)
+    stored = restore(node)
+    assert stored is not None
+    session = ReviewSession(stored, Results.of(node))
+    assert session.sync_from_scene()
+    assert session.corrected(["T10", "L1"]) == {"T10-1": None, "L1-1": None}
+    assert {x.id: x.verdict for x in session.review.items}["T10-1"] == "unreviewed"
+    controller.enter()
+    remove_results(review)
+    review.put_back()
+    assert controller.review.item("T10-1").volume_mm3 == 0.0
+    assert controller.session.corrected(["T10", "L1"]) == {"T10-1": None, "L1-1": None}
+
+
+def own_segment(node: Any, name: str, at: tuple[int, int, int] | None, edge: int = 4) -> str:
+    """A segment as "Add" and a brush of Segment Editor leave it; empty without a place."""
+    identity = str(node.GetSegmentation().AddEmptySegment("", name))
+    if at is not None:
+        array = np.zeros(GRID.shape, np.uint8)
+        k, j, i = at
+        array[k : k + edge, j : j + edge, i : i + edge] = 1
+        import slicer.util
+
+        ct = slicer.util.getNode("CT")
+        slicer.util.updateSegmentBinaryLabelmapFromArray(array, node, identity, ct)
+    node.GetDisplayNode().SetSegmentVisibility(identity, True)
+    return identity
+
+
+def test_segment_of_the_readers_own_is_taken_over_as_a_lesion(review: Any, tmp_path: Path) -> None:
+    """Its level is that of its name; it is listed, shown, exported, and can be undone."""
+    controller = review.controller
+    node = controller.results.node
+    controller.leave()
+    own_segment(node, "T11 sclerotic", (30, 20, 20))
+    empty = own_segment(node, "Segment_2", None)
+    controller.enter()
+    assert review.words["message"] == (
+        "“T11 sclerotic” is listed as “T11 blastic added 1”, accepted: check level and type."
+    )
+    assert review.rows[-1][:3] == ["T11", "blastic", "added"]
+    item = controller.review.item("T11-added-1")
+    assert item.volume_mm3 == pytest.approx(64 * GRID.voxel_mm3)
+    controller.choose("")
+    controller.leave()
+    assert "T11-added-1" in visible() and empty in visible(), "an empty one may yet be drawn in"
+    controller.enter()
+    assert len(controller.export(tmp_path / "out", "")) == len(EXPORTED)
+    names = list(node.GetSegmentation().GetSegmentIDs())
+    assert [x for x in names if not x.startswith(("T10-", "L1-"))] == [empty, "T11-added-1"]
+    review.press("undo")
+    controller.leave()
+    controller.enter()
+    assert len(review.rows) == 3, "what was undone is no segment of the reader's own"
+    review.press("redo")
+    assert controller.review.item("T11-added-1").volume_mm3 == pytest.approx(64 * GRID.voxel_mm3)
+
+
+def test_own_segment_is_of_the_nearest_vertebra_by_its_density(
+    window: str, desktop: Desktop
+) -> None:
+    """Dense beside its body: blastic.  A copy of a finding is one of the reader's own, too."""
+    import slicer
+    import slicer.util
+
+    evidence = make_evidence(make_ct(GRID), RESULT)["T10"]
+    ct = add_review(RESULT.vertebrae, GRID, evidence={"T10": evidence})
+    middle = (np.array(evidence.grid.shape[::-1]) - 1) / 2
+    at = np.rint(GRID.ijk(evidence.grid.lps(middle[None])[0]))[::-1].astype(int)
+    k, j, i = (int(n) for n in at)
+    array = slicer.util.arrayFromVolume(ct)
+    body = float(evidence.image[evidence.body].mean())
+    array[k : k + 4, j : j + 4, i : i + 4] = body + 300
+    array[k - 6 : k - 2, j : j + 4, i : i + 4] = body - 90
+    slicer.util.arrayFromVolumeModified(ct)
+    with open_review(window, desktop, ct) as opened:
+        controller = opened.controller
+        node = controller.results.node
+        controller.leave()
+        own_segment(node, "Segment_1", (k, j, i))
+        own_segment(node, "Segment_2", (k - 6, j, i))
+        copy = slicer.vtkSegment()
+        copy.DeepCopy(node.GetSegmentation().GetSegment("T10-1"))
+        copy.SetName("Copy")
+        assert node.GetSegmentation().AddSegment(copy, "T10-1 copy")
+        controller.enter()
+        found = {x.name: x.verdict for x in controller.review.items if x.missed}
+        assert list(found) == ["T10 blastic added 1", "T10 lytic added 2", "T10 lytic added 3"]
+        assert set(found.values()) == {"accepted"}
+
+
+def test_own_segment_far_from_every_vertebra_is_named(review: Any) -> None:
+    controller = review.controller
+    controller.leave()
+    identity = own_segment(controller.results.node, "Liver lesion", (2, 2, 2))
+    controller.enter()
+    assert "“Liver lesion” lies in no vertebra" in review.words["message"]
+    controller.choose("")
+    controller.leave()
+    assert identity in visible()
+
+
 def test_lesion_that_was_erased_has_no_size_until_it_is_drawn_again(review: Any) -> None:
     controller = review.controller
     node, wanted = controller.results.node, 125 * GRID.voxel_mm3

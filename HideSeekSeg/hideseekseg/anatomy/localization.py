@@ -12,6 +12,7 @@ from ..findings import BodySource
 from ..imaging.segmentation import Segmentation
 from ..imaging.volume import EVERYWHERE, Box, Grid, Patch, Volume, move_patch, patch_of, triple
 from .body import CUT, CUT_SHARE, Axes, Body, find_body
+from .field_of_view import whole_sides
 from .labelling import Assignment, body_segments, order
 from .vertebra_frame import PATIENT_AXES, axes_of
 
@@ -69,10 +70,13 @@ def locate_body(
     box = _surroundings(segmentation, given or own)
     if box is None:
         return LocatedBody(level, None, "given", (CUT,))
-    start = triple(s.start for s in box)
-    mask = _union(segmentation, given or own, box)
+    # A body is cut where its array ends: not where the vertebra is whole and only the image ends.
+    whole = whole_sides(level, given or own, assignments, segmentation, ct)
+    room = [(int(low), int(high)) for low, high in whole]
+    start = triple(s.start - low for s, (low, _) in zip(box, room))
+    mask = np.pad(_union(segmentation, given or own, box), room)
     part = segmentation.grid.cut(start, triple(mask.shape))
-    body, remarks = _find(mask, part, bodies[box], bool(given), reference)
+    body, remarks = _find(mask, part, np.pad(bodies[box], room), bool(given), reference)
     moved, share = _move(patch_of(body.mask, start), segmentation.grid, ct)
     is_cut = share < WHOLE or (moved is not None and ends_at_border(moved, ct))
     cut = (CUT,) if is_cut and CUT not in body.flags else ()

@@ -1,6 +1,6 @@
 """Whether the labels of a segmentation can be what they are called: one label, one vertebra.
 
-Costs a few milliseconds for each vertebra, and needs no CT.
+Costs a few milliseconds for each vertebra, and needs no voxel of the CT.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from scipy import ndimage
 
 from ..errors import InputError
 from ..imaging.segmentation import Segment, Segmentation
+from ..imaging.volume import Grid
+from .field_of_view import is_cut
 from .label_conventions import CONVENTIONS, LEVELS, Kind
 from .labelling import Assignment, fitting_conventions
 from .level_order import PITCH_MM, OrderReport, check_order
@@ -99,8 +101,12 @@ def check_vertebrae(
     segmentation: Segmentation,
     assignments: Sequence[Assignment],
     accept_orientation: bool = False,
+    ct: Grid | None = None,
 ) -> SpineChecks:
     """Check the labels that have a level, and where those lie that have none.
+
+    ``ct`` is the CT's grid, where it is known: a label is cut where that ends, not where an image
+    ends that is no larger than what is segmented.
 
     Raises InputError where the levels run from foot to head, unless that is accepted, and where no
     label can be a vertebra.
@@ -111,6 +117,10 @@ def check_vertebrae(
     shapes = {
         level: shape_of(segmentation, [a.segment for a in own]) for level, own in groups.items()
     }
+    for level, shape in shapes.items():
+        if ct is not None and shape is not None and shape.is_cut:
+            cut = is_cut(level, groups[level], assignments, segmentation, ct)
+            shapes[level] = replace(shape, is_cut=cut)
     kinds: dict[str, Kind] = {level: own[0].kind for level, own in groups.items()}
     seen = {level: shape for level, shape in shapes.items() if shape is not None}
     obstacles = {level: EMPTY for level, shape in shapes.items() if shape is None}

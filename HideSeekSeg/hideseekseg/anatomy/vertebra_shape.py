@@ -40,7 +40,7 @@ class VertebraShape:
 
     ``centre`` (LPS mm) is the middle of the thickest part, which is the body.  ``points`` (n, 3:
     LPS mm) are its voxels on a coarse grid.  ``pieces`` come largest first.  ``is_cut``: it ends at
-    the border of the segmentation's volume.
+    the border of the segmentation's volume, or is cut there where the CT is known.
     """
 
     centre: Vector

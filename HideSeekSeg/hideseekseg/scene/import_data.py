@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import slicer
@@ -26,7 +27,7 @@ from ..errors import InputError
 from ..files import ArchiveLimits, temporary_folder, unpack
 from ..imaging.segmentation import Segmentation
 from ..imaging.text_headers import check_text_header, is_text_header
-from ..imaging.volume import Volume, content_hash, scan_identity
+from ..imaging.volume import Grid, Volume, content_hash, scan_identity
 from ..output.segment_description import PREFIX
 from .geometry import LABELMAP, asMatrix, localGrid
 from .results import Results
@@ -51,6 +52,9 @@ _DATA = (
 
 
 _SCAN = PREFIX + "Scan"
+_SAME_PLACE_MM = 1e-3
+_State = tuple[int, str]  # of a node's voxels and place: changes when one of both does
+_checked: WeakKeyDictionary[Any, _State] = WeakKeyDictionary()  # nodes that are what they say
 
 
 def addCt(volume: Volume, name: str) -> Any:
@@ -58,19 +62,23 @@ def addCt(volume: Volume, name: str) -> Any:
     array = np.ascontiguousarray(volume.array)
     node = slicer.util.addVolumeFromArray(array, asMatrix(volume.grid), name)
     node.CreateDefaultDisplayNodes()
-    node.SetAttribute(_SCAN, json.dumps({**scan_identity(volume), "name": name}))
+    # Hashed with this place: Slicer keeps places in parts, which rounds their last digits.
+    place = volume.grid.ijk_to_lps.tolist()
+    node.SetAttribute(_SCAN, json.dumps({**scan_identity(volume), "name": name, "place": place}))
+    _checked[node] = _state(node)
     return node
 
 
 def scanOf(ctNode: Any) -> dict[str, str]:
     """Return which scan a volume node is, as ``imaging.volume.scan_identity`` does.
 
-    One that was not read by the library says what Slicer knows of it: its file, its DICOM series,
-    and nothing that names a patient.
+    One that was not read by the library, or whose voxels or place were changed since, says what
+    Slicer knows of it: its file, its DICOM series, and nothing that names a patient.
     """
-    kept = ctNode.GetAttribute(_SCAN)
-    if kept:
-        return {str(key): str(value) for key, value in json.loads(kept).items()}
+    kept = json.loads(ctNode.GetAttribute(_SCAN) or "{}")
+    place = kept.pop("place", None)
+    if kept and _isStill(ctNode, str(kept.get("sha256")), place):
+        return {str(key): str(value) for key, value in kept.items()}
     storage = ctNode.GetStorageNode()
     scan = {
         "name": ctNode.GetName() or "",
@@ -88,6 +96,27 @@ def scanOf(ctNode: Any) -> dict[str, str]:
             scan["series_uid"] = hierarchy.GetItemUID(item, "DICOM")
         item = hierarchy.GetItemParent(item)
     return {key: value for key, value in scan.items() if value}
+
+
+def _isStill(ctNode: Any, hashed: str, place: Any) -> bool:
+    """Return whether a node has the voxels and the place that its scan had when it was read.
+
+    A copy of a node has its attributes, whatever is done to its voxels.  Those of scenes of earlier
+    versions do not say their ``place``, and are believed.
+    """
+    if place is None or ctNode.GetImageData() is None or _checked.get(ctNode) == _state(ctNode):
+        return True
+    grid = localGrid(ctNode)
+    read = Grid(grid.shape, np.array(place, float))
+    same = grid.distance(read) < _SAME_PLACE_MM
+    if same and content_hash(slicer.util.arrayFromVolume(ctNode), read) == hashed:
+        _checked[ctNode] = _state(ctNode)  # hashing a large CT takes a second
+        return True
+    return False
+
+
+def _state(ctNode: Any) -> _State:
+    return int(ctNode.GetImageData().GetMTime()), str(localGrid(ctNode).ijk_to_lps.tolist())
 
 
 def dicomFilesOf(ctNode: Any) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -311,6 +312,37 @@ class Results:
         self._mustBeThere()
         self._add(item.id, describe_item(item), patch)
 
+    def remake(self, items: Iterable[Item]) -> None:
+        """Give lesions whose segments were removed from the segmentation empty ones.
+
+        Removed is erased: what is listed can be drawn again, and nothing else follows from it.
+        Raises SceneError where the results were removed from the scene.
+        """
+        self._mustBeThere()
+        segmentation = self.node.GetSegmentation()
+        for item in items:
+            if segmentation.GetSegment(item.id) is None:
+                self._add(item.id, describe_item(item), _EMPTY)
+
+    def ownSegments(self, known: Collection[str]) -> list[str]:
+        """Return the IDs of segments that the reader added in Slicer, beside the ``known`` lesions.
+
+        What is left of a lesion whose addition was undone is none of them.
+        """
+        segmentation = self.node.GetSegmentation()
+        rest = [x for x in segmentation.GetSegmentIDs() if x not in known]
+        levels = {x: tag(segmentation.GetSegment(x), PREFIX + "Level") for x in rest}
+        return [x for x in rest if not x.startswith(f"{levels[x]}-added-")]
+
+    def nameOf(self, identity: str) -> str:
+        """Return the name of a segment."""
+        return str(self.node.GetSegmentation().GetSegment(identity).GetName() or identity)
+
+    def removeSegment(self, identity: str) -> None:
+        """Remove a segment that is no lesion of the review."""
+        self._mustBeThere()
+        self.node.GetSegmentation().RemoveSegment(identity)
+
     def forget(self, identity: str) -> None:
         """Remove what is left of a lesion whose addition was undone; its id is free again."""
         self._mustBeThere()
@@ -563,6 +595,17 @@ class Results:
         segment.AddRepresentation(LABELMAP, imageOfPatch(patch or _EMPTY, self._grid))
         if surface:
             segment.RemoveRepresentation(SURFACE)
+
+    def inSharedImages(self) -> set[str]:
+        """Return the lesions whose image holds other segments too, as in a scene that was saved.
+
+        A change of such an image says nothing of the single segment.
+        """
+        segmentation = self.node.GetSegmentation()
+        names = segmentation.GetSegmentIDs()
+        layers = {name: segmentation.GetLayerIndex(name) for name in names}
+        count = Counter(layers.values())
+        return {name for name, layer in layers.items() if count[layer] > 1}
 
     def outlineTimes(self) -> dict[str, int]:
         """When each segment's voxels were last changed (VTK's counter), by lesion id."""

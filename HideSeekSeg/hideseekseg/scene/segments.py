@@ -50,7 +50,10 @@ def _update(segmentationNode: Any) -> None:
     alone = segmentationNode.GetAttribute(_ALONE)
     shown = {alone} if alone else _stored(segmentationNode)
     modifying = display.StartModify()
-    for name in segmentationNode.GetSegmentation().GetSegmentIDs():
+    segmentation = segmentationNode.GetSegmentation()
+    for name in segmentation.GetSegmentIDs():
+        if not tag(segmentation.GetSegment(name), PREFIX + "Level"):
+            continue  # the reader's own, who may be about to draw in it
         if display.GetSegmentVisibility(name) != (name in shown):
             display.SetSegmentVisibility(name, name in shown)
     display.EndModify(modifying)

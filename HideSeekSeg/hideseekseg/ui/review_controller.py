@@ -33,6 +33,7 @@ from ..scene.results import Results
 from . import texts
 from .changed_levels import changes_of
 from .level_choices import LevelChanges, in_order
+from .own_segments import take_over
 from .review_session import ReviewSession, remember, sessions
 from .texts import _
 
@@ -182,7 +183,7 @@ class ReviewController:
         self.clear()
         self.session = session
         remember(session)
-        session.sync_from_scene()
+        self._sync(session)
         if self._entered:
             session.views.take()
         self.renew()
@@ -283,7 +284,7 @@ class ReviewController:
         if session is None:
             return
         session.views.take()
-        if session.sync_from_scene():
+        if self._sync(session):
             self.renew()
         self.flush()
 
@@ -606,6 +607,15 @@ class ReviewController:
         self._view.say(text.format(name=results.node.GetName()))
 
     # Within.
+
+    def _sync(self, session: ReviewSession) -> bool:
+        """Take over what was done to the scene elsewhere; False: there was nothing new."""
+        changed = session.sync_from_scene()
+        own = take_over(session)
+        said = texts.own_segments(own.taken, own.left)
+        if said:
+            self._view.say(said, "warning")
+        return changed or bool(own.taken)
 
     @property
     def _alive(self) -> bool:

@@ -96,28 +96,34 @@ class ReviewSession:
         return self.results.copyOf(accepted) if accepted else None
 
     def measure(self) -> bool:
-        """Take over size and place of lesions whose outlines were edited; False: none was."""
+        """Take over size and place of lesions whose outlines were edited; False: none was.
+
+        A lesion whose segment was removed is erased: its segment is there again, empty.
+        """
         if not self.alive:
             return False
+        self.results.remake(self.review.items)
         now, before = self.results.outlineTimes(), self._measured
         edited = {x for x, time in now.items() if before.get(x) != time}
         self._measured = now
         known = {item.id: item for item in self.review.items if item.id in edited}
         patches = self.results.patches(known) if known else {}
         hounsfield = self.results.hounsfield() if known else None
-        touched, corrected, changed = edited & before.keys(), [], False
+        corrected, changed = [], False
         for identity, item in known.items():
             patch = patches.get(identity)  # None: nothing is drawn any more
             new = measured_item(item, patch, self.results.grid, hounsfield)
             moved = _moved(item, new, self.results.grid.voxel_mm3)
             if moved:
-                touched.add(identity)
                 corrected.append(identity)
             if item.diameter_mm is None or moved:
                 self.review.measure(identity, new)
                 changed = True
         self.results.noteCorrected(corrected)
         segmentation = self.results.node.GetSegmentation()
+        # Slicer's editor says "in progress" of what it painted on, also where nothing came of it.
+        # But a stroke changes images of other segments, too, of which the reader may have said it.
+        touched = corrected or (edited & before.keys()) - self.results.inSharedImages()
         notJudged(segmentation, [known[x] for x in touched if x in known])
         return changed
 

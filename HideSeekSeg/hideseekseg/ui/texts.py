@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import InputError, UserError
@@ -221,6 +221,16 @@ def undrawn(name: str) -> str:
     """Return what undoing did to a lesion that was drawn."""
     text = _("“{name}” was removed with all that is drawn of it: Redo brings it back.")
     return text.format(name=name)
+
+
+def own_segments(taken: Mapping[str, str], left: Sequence[str]) -> str:
+    """Return what became of segments that the reader added, see ``own_segments.take_over``."""
+    lines = [
+        _("“{own}” is listed as “{name}”, accepted: check level and type.").format(own=o, name=n)
+        for o, n in taken.items()
+    ]
+    text = _("“{own}” lies in no vertebra of this review: it is neither listed nor exported.")
+    return "\n".join([*lines, *(text.format(own=name) for name in left)])
 
 
 def exported(count: int, folder: str, names: str) -> str:
