@@ -506,8 +506,9 @@ def test_corrected_outlines_stay_with_their_findings(
         assert len(results_in_scene()) == 2
         # The scene remembers them: one that is opened anew takes them along as well.
         results = Results.of(review.results.node)
-        kept = results.corrected(["T10"])
-        assert kept.keys() == {"T10-lytic-3", "T10-lytic-1"} and kept["T10-lytic-1"] is None
+        outlines = results.corrected(["T10"])
+        assert outlines.keys() == {"T10-lytic-3", "T10-lytic-1"}
+        assert outlines["T10-lytic-1"] is None
 
 
 @posix
