@@ -12,7 +12,7 @@ import pytest
 
 from desktop import Desktop
 from helpers.panel import Opened, add_boxes, open_panel
-from helpers.scene import add_segmentation, add_transform
+from helpers.scene import add_segmentation, add_transform, image_of
 from hideseekseg.imaging.volume import Patch, Volume
 
 Spine = tuple[Volume, Volume]
@@ -160,6 +160,30 @@ def test_words_and_drawings_follow_the_body_into_another_segmentation(
     opened.choose(ct, segmentation)
     opened.run()
     assert (told(opened), levels_of(opened)) == (before, levels)
+
+
+def test_segments_that_were_replaced_in_the_same_node(opened: Opened, box_spine: Spine) -> None:
+    """As another model does that writes into it: ids and names are the same, bodies are not."""
+    ct, segmentation = add_boxes(box_spine)
+    opened.choose(ct, segmentation)
+    opened.run()
+    assert accept_all(opened) >= 3
+    before, levels = told(opened), levels_of(opened)
+    labels, segments = box_spine[1], segmentation.GetSegmentation()
+    turned = {"vertebrae_T11": 33, "vertebrae_T12": 31, "vertebrae_L1": 32}
+    for name, value in turned.items():
+        image = image_of(labels.array == value, labels.grid.ijk_to_lps)
+        segments.GetSegment(name).AddRepresentation("Binary labelmap", image)
+        segments.GetSegment(name).SetLabelValue(1)
+    run_again(opened, "L1")
+    assert "L1 has the body now that was T12: segment metastases again" in opened.message
+    assert (told(opened), levels_of(opened)) == (before, levels)
+    run_again(opened, "T11")
+    assert opened.message.startswith("Done"), opened.message
+    opened.run()
+    assert told(opened) == before
+    other = {"T11": "T11", "T12": "L1", "L1": "T12"}
+    assert levels_of(opened) == {text: other[level] for text, level in levels.items()}
 
 
 def test_what_another_segmentation_has_no_body_for_is_named(

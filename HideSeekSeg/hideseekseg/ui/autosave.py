@@ -271,7 +271,7 @@ def restored(kept: Kept, ct: Any, vertebrae: Any, results: Results | None = None
     again = results or Results.create(ct, vertebrae, kept.facts, kept.grid)
     for finding, evidence in kept.vertebrae:
         again.addVertebra(finding, evidence)
-    if results is None and vertebrae is not None and not isOfRun(again, vertebrae, worldGrid(ct)):
+    if results is None and vertebrae is not None and not _are_of_run(again, vertebrae, ct):
         again.disown()  # else its segments would be taken for those of the run
     results = again
     results.apply(kept.review)
@@ -281,6 +281,14 @@ def restored(kept: Kept, ct: Any, vertebrae: Any, results: Results | None = None
         results.draw(identity, kept.outlines[identity])
     results.noteCorrected(drawn)
     return ReviewSession(kept.review, results)
+
+
+def _are_of_run(results: Results, vertebrae: Any, ct: Any) -> bool:
+    """Return whether vertebrae lie where the run had them, as far as that can be told."""
+    try:
+        return isOfRun(results, vertebrae, worldGrid(ct))
+    except InputError:  # as under a transform that bends the CT
+        return True
 
 
 def matching(kept: Kept, ct: Any) -> ReviewSession | None:

@@ -172,15 +172,27 @@ class SegmentationRun:
         if before is None:
             return LevelChanges()
         said = changes_of(before, None if self._other else self._rows)
-        if self.merged and not self._other:
-            return said
         items = before.review.items
         levels = {one: [x.id for x in items if x.level == one] for one in before.review.levels}
         if not self._other:  # of the others its segments tell, by their ids
             levels = {x: ids for x, ids in levels.items() if before.results.evidence(x) is not None}
         place = (self.segmentationNode, self._rows, self._grid)
-        now = {**said.now, **levelsByPlace(before.results, levels, *place)}
+        here = levelsByPlace(before.results, levels, *place)
+        if self.merged and not self._other:
+            self._check_bodies(said, here)
+            return said
+        now = {**said.now, **here}
         return LevelChanges(now, levels=level_choices.levels_of(self._rows))
+
+    def _check_bodies(self, said: LevelChanges, here: Mapping[str, str]) -> None:
+        """Raise InputError where a vertebra has the body of another one, as segments were redrawn.
+
+        ``said`` is what levels were corrected to, ``here`` the level now at the place of each body.
+        """
+        for was, now in here.items():
+            if now in self.choices.levels and now not in (was, said.now.get(was)):
+                text = _("{now} has the body now that was {was}: segment metastases again")
+                raise InputError("", text.format(now=now, was=was))
 
     def _check_place(self, before: ReviewSession) -> None:
         """Raise InputError where vertebrae cannot go into an earlier review one by one."""
