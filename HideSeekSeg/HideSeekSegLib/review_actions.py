@@ -15,7 +15,6 @@ from slicer.i18n import tr as _
 
 from hideseekseg.findings import LESION_TYPES
 from hideseekseg.output.review_export import EXPORTED
-from hideseekseg.scene.export_inputs import levelRows
 from hideseekseg.scene.results import Results
 from hideseekseg.scene.segments import addSurfaces, removeSurfaces
 from hideseekseg.ui.documents import Document, DocumentKind, MakeJob, ReviewDocuments
@@ -39,11 +38,11 @@ class FaintVertebrae:
     def show(self, results: Results | None) -> None:
         """Show those of these results, where their segmentation is still in the scene."""
         node = results.segmentationNode if results is not None else None
-        if node is None or node is self._node:
+        if results is None or node is None or node is self._node:
             return
         self.hide()
         self._node = node
-        self._work = addSurfaces(node, levelRows(node))
+        self._work = addSurfaces(node, results.levelRows())
         self._timer.start(20)
 
     def hide(self) -> None:

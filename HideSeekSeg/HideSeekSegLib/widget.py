@@ -185,7 +185,8 @@ class Panel:
                 self.review.clear()
             run.start(self._makeJob, self)
         except UserError as error:
-            self._restore(ct)
+            if self.review.session is None:
+                self._restore(ct)
             self.messages.show(f"{told(error)}.", "error")
             self._check()
             return False
@@ -249,7 +250,11 @@ class Panel:
         if not self.review.level or results is None:
             return
         own, (ct, _segmentation) = results.ctNode, self._inputs()
-        if own is ct or own is None:
+        if own is None:
+            text = _("The CT of this review was removed: choose a CT and segment metastases.")
+            self.messages.show(text, "warning")
+            return
+        if own is ct:
             self.levels.refresh()  # segments may have been renamed meanwhile
             levels = self.review.run_with(self.review.level)
             if levels:

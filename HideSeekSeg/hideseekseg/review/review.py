@@ -57,6 +57,12 @@ OUTDATED = "out of date: its level was changed after the run"
 ALL = Filter()
 _NOWHERE: Triple = (0.0, 0.0, 0.0)
 Said = tuple[Lesion, Assessment]
+Moved = Callable[[Lesion], Lesion]
+
+
+def _stay(lesion: Lesion) -> Lesion:
+    """Return a lesion of a CT that was not moved."""
+    return lesion
 
 
 class Review:
@@ -204,7 +210,11 @@ class Review:
     # What the run brings; none of it can be undone.
 
     def add_vertebra(
-        self, finding: VertebraFinding, earlier: Review | None = None, was: str | None = None
+        self,
+        finding: VertebraFinding,
+        earlier: Review | None = None,
+        was: str | None = None,
+        there: VertebraFinding | None = None,
     ) -> dict[str, str]:
         """Take over a finished vertebra; return the earlier id of each candidate that had one.
 
@@ -212,12 +222,13 @@ class Review:
         verdicts and comments stay with candidates of the same type and place, and so do those that
         were ``held`` for it.  Those of candidates that are gone go as well, and so do the steps
         about candidates that have another id now.  ``was`` is the level that the vertebra had
-        there, empty where it was none, if that was corrected since.
+        there, empty where it was none, if that was corrected since.  ``there`` is the same vertebra
+        where the CT lay for the earlier review, if it was moved since.
         """
         source = self if earlier is None else earlier
         old = source._said_in(finding.level if was is None else was)
         new = {x.id: x for x in lesions_of(finding)}
-        same = matched([lesion for lesion, _ in old], list(new.values()))
+        same = matched([lesion for lesion, _ in old], list(lesions_of(there or finding)))
         opinions = {lesion.id: opinion for lesion, opinion in old}
         kept = {now: opinions[before] for now, before in same.items()}
         if finding.status is not Status.NOT_ANALYSED:
@@ -232,12 +243,14 @@ class Review:
         self._refresh()
         return same
 
-    def hold(self, earlier: Review, after: Callable[[str], str] = str) -> None:
+    def hold(
+        self, earlier: Review, after: Callable[[str], str] = str, moved: Moved = _stay
+    ) -> None:
         """Keep what was said in an earlier review of vertebrae that are not analysed here yet.
 
         A run may end before it comes to them; ``add_vertebra`` gives it back, in whatever run.
         ``after`` returns the level here of one there, empty where it has none, if levels were
-        corrected since.
+        corrected since; ``moved`` returns a lesion there at its place here, if the CT was moved.
         """
         done = {level for level, v in self._vertebrae.items() if v.analysed}
         known = {x.level for x in earlier._state.lesions.values()} | earlier._held.keys()
@@ -245,7 +258,7 @@ class Review:
         for level in said.keys() - done - {""}:
             self._held.pop(level, None)
             if any(opinion != Assessment() for _, opinion in said[level]):
-                self._held[level] = [(replace(x, level=level), o) for x, o in said[level]]
+                self._held[level] = [(replace(moved(x), level=level), o) for x, o in said[level]]
         self._refresh()
 
     @property
@@ -253,13 +266,13 @@ class Review:
         """Return the levels, from the head down, for which verdicts or comments are kept."""
         return sorted(self._held, key=from_head_down)
 
-    def adopt(self, earlier: Review, identity: str, level: str = "") -> str:
+    def adopt(self, earlier: Review, identity: str, level: str = "", moved: Moved = _stay) -> str:
         """Take over a lesion that the reader had added to an earlier review of the same scan.
 
         ``level`` is that of its vertebra now, if that was corrected since: its name follows, and so
-        does its id, which is returned.
+        does its id, which is returned.  ``moved`` as of ``hold``.
         """
-        lesion = earlier._state.lesions[identity]
+        lesion = moved(earlier._state.lesions[identity])
         if level and level != lesion.level:
             number = self._next_number(level)
             numbers = (number, number)
@@ -290,20 +303,29 @@ class Review:
         self._refresh()
         return aside
 
-    def not_taken(self, earlier: Review, now: Mapping[str, str]) -> list[str]:
+    def not_taken(
+        self, earlier: Review, now: Mapping[str, str], taken: Collection[str]
+    ) -> list[str]:
         """Return names of what the reader judged or commented on earlier and is not here.
 
-        ``now`` is the level here of each level there that was corrected, empty where it has none.
+        ``now`` is the level here of each level there that matters, empty where it has none;
+        ``taken`` are the ids there of candidates that ``add_vertebra`` found again.
         """
         gone = []
         for level, here in now.items():
-            same = matched(earlier._found_in(level), self._found_in(here)).values()
-            for item in earlier.items:
-                kept = bool(here) if item.missed else item.id in same
-                said = earlier._opinion(item.id) != Assessment()
-                if item.level == level and said and not kept:
-                    gone.append(item.name)
+            added = [x for x in earlier._state.lesions.values() if x.missed and x.level == level]
+            said = earlier._said_in(level) + [(x, earlier._opinion(x.id)) for x in added]
+            for lesion, opinion in said:
+                kept = bool(here) if lesion.missed else lesion.id in taken
+                if opinion != Assessment() and not kept:
+                    gone.append(item_of(lesion, opinion, None).name)
         return gone
+
+    @property
+    def levels(self) -> list[str]:
+        """Return the levels, from the head down, of which anything is known here."""
+        lesions = (lesion.level for lesion in self._state.lesions.values())
+        return sorted({*lesions, *self._held, *self._vertebrae}, key=from_head_down)
 
     def set_outdated(self, levels: Collection[str]) -> bool:
         """Flag exactly the vertebrae whose level was changed after the run; False: nothing is new.

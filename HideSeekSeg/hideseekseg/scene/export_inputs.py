@@ -159,7 +159,10 @@ def _withoutDoubles(rows: Sequence[LevelRow], said: Mapping[str, str]) -> list[L
     return result
 
 
-__all__ = ["Inputs", "LevelRow", "levelRows", "modality", "problems", "writeInputs"]
+__all__ = [
+    *("Inputs", "LevelRow", "levelRows", "levelsAt", "modality", "placesOf", "problems"),
+    *("thinned", "worldGrid", "writeInputs"),
+]
 
 # What Slicer's DICOM reader says that voxels are (DICOM part 16).
 _QUANTITIES = {"110852": "MR", "112031": "CT"}
@@ -296,7 +299,7 @@ def writeInputs(
     """
     folder = Path(folder)
     make_folder(folder)
-    grid = _worldGrid(ctNode)
+    grid = worldGrid(ctNode)
     ct = Volume(slicer.util.arrayFromVolume(ctNode), grid, ctNode.GetName() or "")
     inputs = Inputs(folder / "ct.nrrd", folder / "vertebrae.seg.nrrd")
     write_image(inputs.ct, to_sitk(ct))
@@ -310,11 +313,56 @@ def writeInputs(
     return Inputs(inputs.ct, inputs.segmentation, bodies=bodies)
 
 
-def _worldGrid(ctNode: Any) -> Grid:
+def worldGrid(ctNode: Any) -> Grid:
+    """Return where the CT's voxels lie in the world (LPS), as a run is given them.
+
+    Raises InputError where a transform bends it.
+    """
     matrix = toWorld(ctNode)
     if matrix is None:
         raise InputError(ctNode.GetName() or "CT", "is under a transform that bends it: harden it")
     return moved(localGrid(ctNode), matrix)
+
+
+def placesOf(
+    node: Any, rows: Sequence[LevelRow], ct: Grid, most: int
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Return at most ``most`` positions (N, 3) in LPS mm in each level's voxels, by level.
+
+    ``rows`` are those of the segmentation ``node``; ``ct`` is where the CT lies in the world.
+    """
+    found: dict[str, npt.NDArray[np.float64]] = {}
+    for layer in _layers(node, [row for row in rows if row.level], ct):
+        for value, row in layer.rows.items():
+            voxels = np.argwhere(layer.array == value)
+            if len(voxels):
+                found[row.level] = layer.grid.lps(thinned(voxels, most)[:, ::-1])
+    return found
+
+
+def thinned(points: npt.NDArray[Any], most: int) -> npt.NDArray[Any]:
+    """Return at most ``most`` of these points (N, ...), evenly chosen."""
+    return points[:: max(-(-len(points) // most), 1)]
+
+
+def levelsAt(
+    node: Any, rows: Sequence[LevelRow], ct: Grid, places: Mapping[str, npt.NDArray[np.float64]]
+) -> dict[str, dict[str, float]]:
+    """Return the share of each place's positions that lies in each level of a segmentation.
+
+    ``places`` are positions (N, 3) in LPS mm by any name, which is the key of what is returned;
+    other arguments as of ``placesOf``.
+    """
+    shares: dict[str, dict[str, float]] = {name: {} for name in places}
+    for layer in _layers(node, [row for row in rows if row.level], ct):
+        for name, points in places.items():
+            index = np.rint(layer.grid.ijk(points)).astype(int)[:, ::-1]
+            inside = index[((index >= 0) & (index < layer.array.shape)).all(axis=1)]
+            values = layer.array[tuple(inside.T)]
+            for value, row in layer.rows.items():
+                share = float((values == value).sum()) / max(len(points), 1)
+                shares[name][row.level] = max(share, shares[name].get(row.level, 0.0))
+    return shares
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import slicer
 import slicer.util
 import vtk
@@ -27,7 +28,7 @@ from ..output.segment_description import (
 from ..plain_data import as_type, first_line, from_plain
 from ..review.burden import BURDEN_COLUMNS, Burden
 from ..review.review import Item, Review
-from .export_inputs import levelRows
+from .export_inputs import LevelRow, levelRows
 from .geometry import (
     CT_REFERENCE,
     LABELMAP,
@@ -156,13 +157,23 @@ class Results:
         self._burden: list[Burden] = []
 
     @classmethod
-    def create(cls, ctNode: Any, segmentationNode: Any, run: Mapping[str, Any]) -> Results:
+    def create(
+        cls,
+        ctNode: Any,
+        segmentationNode: Any,
+        run: Mapping[str, Any],
+        grid: Grid | None = None,
+    ) -> Results:
         """Empty results beside the CT; ``run`` is what is needed to repeat the run, for JSON.
 
-        Raises SceneError where the CT is not in a scene any more.
+        ``grid`` is where the CT's voxels lay in the world (LPS) when the run began, None: as now.
+        Raises SceneError where the CT is not in a scene any more, or has other voxels.
         """
         if ctNode is None or ctNode.GetScene() is None or ctNode.GetImageData() is None:
             raise SceneError("The CT was removed from the scene: choose it and run again.")
+        local = localGrid(ctNode)
+        if grid is not None and grid.shape != local.shape:
+            raise SceneError("The CT has other voxels than when the run began: run again.")
         scene = ctNode.GetScene()
         name = scene.GenerateUniqueName(f"{ctNode.GetName()} metastases")
         node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
@@ -174,11 +185,10 @@ class Results:
         if segmentationNode is not None and segmentationNode.GetScene() is scene:
             node.SetNodeReferenceID(_SOURCE, segmentationNode.GetID())
         node.SetAttribute(_RUN, json.dumps(dict(run), default=str))
-        grid, matrix = localGrid(ctNode), toWorld(ctNode)
         place = {
-            "shape": grid.shape,
-            "ijk_to_lps": grid.ijk_to_lps.tolist(),
-            "to_world": (np.eye(4) if matrix is None else matrix).tolist(),
+            "shape": local.shape,
+            "ijk_to_lps": local.ijk_to_lps.tolist(),
+            "to_world": _worldOfRun(ctNode, local, grid).tolist(),
         }
         node.SetAttribute(_PLACE, json.dumps(place))
         table = scene.AddNewNodeByClass("vtkMRMLTableNode", f"{name} candidates")
@@ -222,6 +232,18 @@ class Results:
     def segmentationNode(self) -> Any:
         """The user's vertebrae, None where they were removed from the scene."""
         return self.node.GetNodeReference(_SOURCE) if self.alive else None
+
+    def levelRows(self) -> list[LevelRow]:
+        """Return the rows of the user's vertebrae as the run read them; empty without these."""
+        node, ran = self.segmentationNode, self.run.get("levels")
+        said = ran.items() if isinstance(ran, dict) else ()  # a scene of version 0.1 has none
+        read = {str(segment): str(text) for segment, text in said}
+        return levelRows(node, read) if node is not None else []
+
+    def disown(self) -> None:
+        """Refer to no vertebrae any more: those at hand are not those of the run."""
+        self.node.SetNodeReferenceID(_SOURCE, None)
+        self._source = None
 
     @property
     def tableNode(self) -> Any:
@@ -445,7 +467,7 @@ class Results:
 
         Raises SceneError where the CT is gone as well.
         """
-        new = Results.create(self.ctNode, self._source, self.run)
+        new = Results.create(self.ctNode, self._source, self.run, self.grid)
         new.node.SetName(self.node.GetName())
         for finding in self._findings.values():
             new.addVertebra(finding)
@@ -465,7 +487,7 @@ class Results:
         older = {x for level in removed._late for x in removed._segmentsOf(level)}
         taken = []
         for identity in [x for x in source.GetSegmentIDs() if x not in older]:
-            outline, before = patchOfSegment(source.GetSegment(identity), self._grid), None
+            outline, before = patchOfSegment(source.GetSegment(identity), removed._grid), None
             if segmentation.GetSegment(identity) is None:
                 segmentation.CopySegmentFromSegmentation(source, identity)
                 self.node.GetDisplayNode().SetSegmentVisibility(identity, False)
@@ -536,7 +558,7 @@ class Results:
             x, y, z = (float(v) for v in seen.grid.lps(middle[None])[0])
             return self.here((x, y, z))
         node = self.segmentationNode
-        for row in levelRows(node) if node is not None else ():
+        for row in self.levelRows():
             if row.level == level:
                 centre = node.GetSegmentCenterRAS(row.segmentID)
                 return (-centre[0], -centre[1], centre[2]) if centre is not None else None
@@ -679,6 +701,19 @@ class Results:
         if ct is not None:
             node.SetNodeReferenceID(CT_REFERENCE, ct.GetID())
         return node
+
+
+def _worldOfRun(ctNode: Any, local: Grid, run: Grid | None) -> npt.NDArray[np.float64]:
+    """Return the 4x4 (RAS) from the CT's own frame of now to the world of its run.
+
+    ``local`` are the CT's voxels in its own frame; ``run`` where they lay in the world then, None:
+    as now.  The CT may have been moved since, by a transform or for good.
+    """
+    now = toWorld(ctNode)
+    now = np.eye(4) if now is None else now
+    if run is None or moved(local, now).matches(run, 1e-6):
+        return now
+    return RAS_FROM_LPS @ run.ijk_to_lps @ np.linalg.inv(local.ijk_to_lps) @ RAS_FROM_LPS
 
 
 def _same(now: Patch | None, before: Patch) -> bool:

@@ -24,13 +24,15 @@ import numpy as np
 from ..errors import InputError, UserError
 from ..files import atomic, locked, read_arrays, read_object
 from ..findings import Evidence, VertebraFinding
-from ..imaging.volume import Patch, case_name, triple
+from ..imaging.volume import Grid, Patch, case_name, triple
 from ..output.result_folder import read_vertebra, write_vertebra
 from ..plain_data import as_type, from_plain
 from ..review.review import Review
+from ..scene.export_inputs import worldGrid
 from ..scene.import_data import scanOf
 from ..scene.results import Results
 from ..scene.review_storage import as_text
+from ..scene.same_bodies import isOfRun
 from .review_controller import ReviewController
 from .review_session import ReviewSession, sessions
 from .texts import _, told
@@ -78,7 +80,11 @@ class Unfinished:
 
 @dataclass(frozen=True)
 class Kept:
-    """What is needed to take a review up again; ``vertebrae`` is empty for a scene."""
+    """What is needed to take a review up again; ``vertebrae`` is empty for a scene.
+
+    ``grid`` is where the CT's voxels lay in the world (LPS) at the run; earlier versions did not
+    keep it.
+    """
 
     source: ScanSource
     scan: Mapping[str, str]
@@ -86,6 +92,18 @@ class Kept:
     review: Review
     vertebrae: tuple[tuple[VertebraFinding, Evidence | None], ...]
     outlines: Mapping[str, Patch]
+    grid: Grid | None = None
+
+
+_Row = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class _KeptGrid:
+    """A grid as a file keeps it."""
+
+    shape: tuple[int, int, int]
+    ijk_to_lps: tuple[_Row, _Row, _Row, _Row]
 
 
 def place() -> Path:
@@ -149,7 +167,9 @@ def read(folder: Path) -> Kept:
         outlines = read_outlines(folder)
         scan = as_type(dict[str, str], about["scan"])
         facts = as_type(dict[str, Any], about["facts"])
-        return Kept(source, scan, facts, review, _vertebrae(folder), outlines)
+        place = about.get("place")
+        grid = None if place is None else _read_grid(place)
+        return Kept(source, scan, facts, review, _vertebrae(folder), outlines, grid)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(folder, f"is a damaged review: {error}") from error
 
@@ -202,6 +222,8 @@ class Autosave:
         self._scan = self._scan or work.scan  # that of version 0.1 is hashed, which takes time
         facts = work.results.run
         about = {"source": vars(source), "facts": facts, "scan": self._scan, "saved": saved}
+        grid = work.results.grid
+        about["place"] = {"shape": grid.shape, "ijk_to_lps": grid.ijk_to_lps.tolist()}
         _write(self.folder / REVIEW, text)
         _write(self.folder / ABOUT, json.dumps(about, default=dict))
         self._kept = (text, saved, source)
@@ -246,9 +268,12 @@ def restored(kept: Kept, ct: Any, vertebrae: Any, results: Results | None = None
 
     Raises SceneError where it cannot be put into the scene.
     """
-    results = results or Results.create(ct, vertebrae, kept.facts)
+    again = results or Results.create(ct, vertebrae, kept.facts, kept.grid)
     for finding, evidence in kept.vertebrae:
-        results.addVertebra(finding, evidence)
+        again.addVertebra(finding, evidence)
+    if results is None and vertebrae is not None and not _are_of_run(again, vertebrae, ct):
+        again.disown()  # else its segments would be taken for those of the run
+    results = again
     results.apply(kept.review)
     known = {item.id for item in kept.review.items}
     drawn = known & kept.outlines.keys()  # adding a lesion can be undone once it is drawn
@@ -256,6 +281,14 @@ def restored(kept: Kept, ct: Any, vertebrae: Any, results: Results | None = None
         results.draw(identity, kept.outlines[identity])
     results.noteCorrected(drawn)
     return ReviewSession(kept.review, results)
+
+
+def _are_of_run(results: Results, vertebrae: Any, ct: Any) -> bool:
+    """Return whether vertebrae lie where the run had them, as far as that can be told."""
+    try:
+        return isOfRun(results, vertebrae, worldGrid(ct))
+    except InputError:  # as under a transform that bends the CT
+        return True
 
 
 def matching(kept: Kept, ct: Any) -> ReviewSession | None:
@@ -471,6 +504,15 @@ def _write(path: Path, text: str) -> None:
 
 def _vertebrae(folder: Path) -> tuple[tuple[VertebraFinding, Evidence | None], ...]:
     return tuple(read_vertebra(file) for file in sorted((folder / VERTEBRAE).glob("*.npz")))
+
+
+def _read_grid(place: Any) -> Grid:
+    """Read where a CT lay; raises ValueError where it is no grid."""
+    said = from_plain(_KeptGrid, place)
+    matrix = np.array(said.ijk_to_lps)
+    if min(said.shape) < 1 or abs(np.linalg.det(matrix)) < 1e-12:
+        raise ValueError("the place of its CT is damaged")
+    return Grid(said.shape, matrix)
 
 
 def _read_patch(path: Path) -> Patch:

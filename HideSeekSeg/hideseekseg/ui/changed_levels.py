@@ -70,4 +70,4 @@ def exchange(
             ran[row.segmentID] = as_read(row)
     results.tell(levels=ran)
     moved = {before: after for before, after in changes.moved.items() if before in chain}
-    return Exchanged(review.not_taken(aside, moved), work.redraw(corrected, same))
+    return Exchanged(review.not_taken(aside, moved, same.values()), work.redraw(corrected, same))

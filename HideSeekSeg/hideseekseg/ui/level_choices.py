@@ -94,7 +94,8 @@ class LevelChanges:
 
         One whose segment has none any more keeps it, unless another vertebra has it.
         """
-        return self.now.get(level) or ("" if level in self.now.values() else level)
+        other = level in self.now.values() or (level in self.now and level in self.levels)
+        return self.now.get(level) or ("" if other else level)
 
     @property
     def moved(self) -> dict[str, str]:

@@ -15,13 +15,17 @@ from ..findings import STOPPED, Evidence, Status, VertebraFinding
 from ..imaging.volume import Patch
 from ..model.profile import BUNDLE, read_profile
 from ..output.result_folder import read_vertebra
+from ..review.items import Lesion
+from ..review.relocation import Relocation
 from ..review.review import Review
-from ..scene.export_inputs import Inputs, levelRows, writeInputs
+from ..scene.export_inputs import Inputs, levelRows, worldGrid, writeInputs
 from ..scene.import_data import scanOf
 from ..scene.results import Results, SceneError
 from ..scene.review_storage import store
+from ..scene.same_bodies import levelsByPlace
 from . import level_choices
 from .changed_levels import changes_of, exchange
+from .level_choices import LevelChanges
 from .review_session import ReviewSession
 from .texts import _
 
@@ -84,9 +88,14 @@ class SegmentationRun:
     ``makeFolder`` makes an empty folder, or raises InputError: the child's files live there until
     the end.  ``earlier`` is a review of the same CT: its verdicts and corrected outlines stay with
     findings of the same type and place, and so do lesions that the reader drew, under the levels
-    that their segments have now.  A run of some levels alone (``merged``) goes into the earlier
-    results; levels that segments were moved between do so once all of them are finished.  ``notes``
-    are remarks on the files that the nodes were read from.
+    that their segments have now or, in another segmentation, under those that it has at the place
+    of their bodies.  A run of some levels alone (``merged``) goes into the earlier results; levels
+    that segments were moved between do so once all of them are finished.  It is refused
+    (InputError, or a run that fails) where the earlier results are of another CT, other bodies,
+    other weights or other slices.  ``notes`` are remarks on the files that the nodes came from.
+
+    What is run, and where it lies in the world, is taken when the run begins: the scene may be
+    changed while it goes on.
     """
 
     def __init__(
@@ -104,24 +113,30 @@ class SegmentationRun:
         self._makeFolder, self._bodiesNode = makeFolder, bodiesNode
         self.session: ReviewSession | None = None
         self.review = Review(choices.openingThreshold())
-        known = earlier is not None and earlier.alive and earlier.results.ctNode is ctNode
-        self.merged = known and bool(choices.levels)
-        self._earlier = earlier.review if known and earlier is not None else None
-        self._before = earlier if known else None  # its results have outlines of the reader's
-        self._redrawn: list[str] = []  # names of candidates that have them again
-        self._drawn: dict[str, Patch | None] = {}  # None: added, and not drawn yet
         self._rows = levelRows(segmentationNode, choices.corrections)
-        own = earlier.results.segmentationNode if earlier is not None and known else None
-        self._changes = changes_of(earlier, self._rows if own is segmentationNode else None)
+        self._grid = worldGrid(ctNode)
+        self._scan: dict[str, str] = {}
+        self._notes = list(notes)
+        before = self._known(earlier)
+        self.merged = before is not None and bool(choices.levels)
+        self._earlier = before.review if before is not None else None
+        self._before = before  # its results have outlines of the reader's
+        self._taken: set[str] = set()  # ids there of candidates that were found again
+        self._redrawn: list[str] = []  # names of candidates that have outlines of the reader's
+        self._drawn: dict[str, Patch | None] = {}  # None: added, and not drawn yet
+        self._other = before is not None and before.results.segmentationNode is not segmentationNode
+        self._changes = self._changes_since(before)
         self._waiting: dict[str, tuple[VertebraFinding, Evidence | None]] = {}
-        if earlier is not None and self.merged:
-            self.session, self.review, self._earlier = earlier, earlier.review, None
-        elif earlier is not None and self._earlier is not None:
-            self.review.hold(self._earlier, self._changes.after)
-            added = [item.id for item in earlier.review.items if item.missed]
-            outlines = earlier.results.patches(added) if added else {}
+        if before is not None and self.merged:
+            self._check_place(before)
+            self.session, self.review, self._earlier = before, before.review, None
+        elif before is not None:
+            self.review.hold(before.review, self._changes.after, self._moved)
+            added = [item.id for item in before.review.items if item.missed]
+            outlines = before.results.patches(added) if added else {}
             self._drawn = {identity: outlines.get(identity) for identity in added}
         self.began: Started | None = None
+        self._refused = False  # nothing of this run may go into the earlier results
         self.running = False
         self._folder: Path | None = None
         self._done: list[str] = []
@@ -129,12 +144,79 @@ class SegmentationRun:
         self._job: Any = None
         self._last: Event | None = None
         self._reason = ""
-        self._notes = list(notes)
+
+    def _known(self, earlier: ReviewSession | None) -> ReviewSession | None:
+        """Return an earlier review if it is of this CT, whose voxels are the same ones.
+
+        Raises InputError where a run of some levels alone has to go into another one.
+        """
+        if earlier is None:
+            return None
+        if not earlier.alive or earlier.results.ctNode is not self.ctNode:
+            if self.choices.levels:
+                raise InputError("", _("the CT of this review is not the one that is chosen"))
+            return None
+        if earlier.results.grid.shape == self._grid.shape:
+            return earlier
+        if self.choices.levels:
+            raise InputError("", _("the CT has other voxels now: segment metastases again"))
+        if earlier.review.has_work:
+            text = _(
+                "The CT has other voxels than at its last run: its review was not taken along."
+            )
+            self._notes.append(text)
+        return None
+
+    def _changes_since(self, before: ReviewSession | None) -> LevelChanges:
+        """Return which level each vertebra of an earlier review has now."""
+        if before is None:
+            return LevelChanges()
+        said = changes_of(before, None if self._other else self._rows)
+        items = before.review.items
+        levels = {one: [x.id for x in items if x.level == one] for one in before.review.levels}
+        if not self._other:  # of the others its segments tell, by their ids
+            levels = {x: ids for x, ids in levels.items() if before.results.evidence(x) is not None}
+        place = (self.segmentationNode, self._rows, self._grid)
+        here = levelsByPlace(before.results, levels, *place)
+        if self.merged and not self._other:
+            self._check_bodies(said, here)
+            return said
+        now = {**said.now, **here}
+        return LevelChanges(now, levels=level_choices.levels_of(self._rows))
+
+    def _check_bodies(self, said: LevelChanges, here: Mapping[str, str]) -> None:
+        """Raise InputError where a vertebra has the body of another one, as segments were redrawn.
+
+        ``said`` is what levels were corrected to, ``here`` the level now at the place of each body.
+        """
+        for was, now in here.items():
+            if now in self.choices.levels and now not in (was, said.now.get(was)):
+                text = _("{now} has the body now that was {was}: segment metastases again")
+                raise InputError("", text.format(now=now, was=was))
+
+    def _check_place(self, before: ReviewSession) -> None:
+        """Raise InputError where vertebrae cannot go into an earlier review one by one."""
+        now = self._changes.now
+        if self._other and any(now.get(level) != level for level in self.choices.levels):
+            own = before.results.segmentationNode
+            name = own.GetName() if own is not None else before.results.run.get("segmentation")
+            text = _("these results are of another segmentation, “{name}”: choose it, or segment")
+            text += _(" metastases again")
+            raise InputError("", text.format(name=name or _("not in the scene any more")))
+        if not Relocation(self._grid, before.results.grid).rigid:
+            text = _("the CT was scaled since these results were made: segment metastases again")
+            raise InputError("", text)
+
+    def _moved(self, lesion: Lesion) -> Lesion:
+        """Return a lesion of the earlier review where the CT lies in this run."""
+        assert self._before is not None
+        return Relocation(self._before.results.grid, self._grid).lesion(lesion)
 
     def start(self, makeJob: MakeJob, listener: Listener) -> None:
         """Write the inputs and start the process; raises InputError where that cannot be done."""
         self._listener = listener
         self._folder = self._makeFolder()
+        self._scan = {} if self.merged else scanOf(self.ctNode)
         try:
             inputs = writeInputs(
                 self.ctNode,
@@ -147,11 +229,7 @@ class SegmentationRun:
             self.discard()
             raise
         self._inputs = inputs
-        self._unknown = [
-            row
-            for row in levelRows(self.segmentationNode, self.choices.corrections)
-            if row.kind == "vertebra" and not row.level
-        ]
+        self._unknown = [row for row in self._rows if row.kind == "vertebra" and not row.level]
         self.running = True
         words = self.choices.words(inputs, self._folder / "out")
         self._job = makeJob(words, self._heard, self._ended)
@@ -193,6 +271,7 @@ class SegmentationRun:
         if isinstance(event, Started):
             self.began = event
             self._began_at = time.monotonic()
+            self._refuse_other_weights(event)
             self._listener.started(event)
         elif isinstance(event, Progress):
             self._listener.progress(event)
@@ -204,8 +283,32 @@ class SegmentationRun:
         elif isinstance(event, (Finished, Cancelled, Failed)):
             self._last = event
 
+    def _refuse_other_weights(self, event: Started) -> None:
+        """Stop a run into earlier results that were made by other weights or of other slices."""
+        if not self.merged or self.results is None:
+            return
+        made = self.results.run
+        hashes = made.get("weights_hash"), event.weights_hash
+        slices = made.get("all_slices"), self.choices.allSlices
+        if None not in hashes and hashes[0] != hashes[1]:
+            text = _("These results were made by the weights {made}, and {chosen} are chosen:")
+            names = made.get("weights", ""), event.weights
+            made_by, chosen = (f"“{x}” ({str(hash)[:8]})" for x, hash in zip(names, hashes))
+            text = text.format(made=made_by, chosen=chosen)
+        elif None not in slices and slices[0] != slices[1]:
+            central, every = _("the central slices"), _("all slices")
+            text = _("These results were made from {made}, and {chosen} are chosen:")
+            made_of, chosen = (every if said else central for said in slices)
+            text = text.format(made=made_of, chosen=chosen)
+        else:
+            return
+        self._refused = True
+        self.cancel(text + _(" choose the same, or segment metastases again."))
+
     def _keep(self, event: VertebraDone) -> None:
         """Add a finished vertebra to the scene at once, also after Cancel was pressed."""
+        if self._refused:
+            return
         path = Path(event.file)
         try:
             finding, evidence = read_vertebra(path)
@@ -213,6 +316,13 @@ class SegmentationRun:
             text = _("{level} was finished but cannot be read: {cause}")
             self._listener.said(text.format(level=event.level, cause=error.cause))
             return
+        there = finding
+        if self._before is not None:
+            relocation = Relocation(self._grid, self._before.results.grid)
+            there = relocation.finding(finding)
+            if self.merged:
+                finding = there
+                evidence = relocation.evidence(evidence) if evidence is not None else None
         chain = self._changes.chain(event.level) if self.merged else frozenset()
         if chain:
             self._waiting[event.level] = finding, evidence
@@ -220,12 +330,14 @@ class SegmentationRun:
             return
         was = self._changes.before(event.level)
         outlines = self._before.corrected([was]) if self._before is not None else {}
-        same = self.review.add_vertebra(finding, self._earlier, was)
+        same = self.review.add_vertebra(finding, self._earlier, was, there)
+        self._taken |= {*same.values()}
         self._done.append(event.level)
         try:
             results = self.results
             if results is None:
-                results = Results.create(self.ctNode, self.segmentationNode, self.facts())
+                place = self.ctNode, self.segmentationNode, self.facts(), self._grid
+                results = Results.create(*place)
                 self.session = ReviewSession(self.review, results)
                 self._adoptDrawn(results)
             results.addVertebra(finding, evidence)
@@ -258,7 +370,17 @@ class SegmentationRun:
 
     def _sayLost(self, names: Sequence[str]) -> None:
         """Say what of the reader's could not follow its segment to another level."""
-        self._note(_("Levels were corrected, and not taken along: {names}."), names)
+        text = _("Levels were corrected, and not taken along: {names}.")
+        if self._other:
+            text = _("The segmentation is another one, and not taken along: {names}.")
+        self._note(text, names)
+
+    def _settled(self) -> dict[str, str]:
+        """Return the level now of each earlier vertebra that can be lost and is not to come."""
+        now = self._changes.moved
+        if self._other and self._earlier is not None:
+            now = {level: self._changes.after(level) for level in self._earlier.levels}
+        return {before: after for before, after in now.items() if not after or after in self._done}
 
     def _holdOutlines(self) -> None:
         """Keep the corrected outlines of vertebrae of which the review holds what was said."""
@@ -287,7 +409,7 @@ class SegmentationRun:
         for identity, patch in self._drawn.items():
             level = self._changes.after(self._earlier.item(identity).level)
             if level:
-                now = self.review.adopt(self._earlier, identity, level)
+                now = self.review.adopt(self._earlier, identity, level, self._moved)
                 results.addDrawn(self.review.item(now), patch)
 
     @property
@@ -311,12 +433,12 @@ class SegmentationRun:
 
     def facts(self) -> dict[str, Any]:
         """Return what is needed to repeat the run, for its results."""
-        rows = levelRows(self.segmentationNode, self.choices.corrections)
         facts: dict[str, Any] = {
             "ct": self.names[0],
             "segmentation": self.names[1],
-            "scan": scanOf(self.ctNode),
-            "levels": {row.segmentID: level_choices.as_read(row) for row in rows},
+            "scan": self._scan,
+            "levels": {row.segmentID: level_choices.as_read(row) for row in self._rows},
+            "all_slices": self.choices.allSlices,
             "notes": list(self._notes),
         }
         if self.began is not None:
@@ -336,7 +458,7 @@ class SegmentationRun:
         left = [level for level in self._levels() if level not in self._done]
         if self._earlier is not None:
             # The reader may have gone on in it meanwhile.
-            self.review.hold(self._earlier, self._changes.after)
+            self.review.hold(self._earlier, self._changes.after, self._moved)
             self._holdOutlines()
         self._note(_("Outlines that you had corrected were kept: {names}."), self._redrawn)
         if self.results is not None and not self.merged:
@@ -345,9 +467,7 @@ class SegmentationRun:
             for name, reason in self._left_out() if not left else ():
                 self._add(VertebraFinding(name, Status.NOT_ANALYSED, reason))
             if self._earlier is not None:
-                moved = self._changes.moved.items()
-                ended = {old: new for old, new in moved if not new or new in self._done}
-                self._sayLost(self.review.not_taken(self._earlier, ended))
+                self._sayLost(self.review.not_taken(self._earlier, self._settled(), self._taken))
             if self.results.alive:
                 self._store(self.results)
         self.discard()
@@ -373,6 +493,8 @@ class SegmentationRun:
         if self._waiting:
             alone = _("Not kept without the other levels that were corrected: {levels}.")
             kept = f"{kept} {alone.format(levels=', '.join(self._waiting))}"
+        if self._refused:
+            return "failed", self._reason
         if isinstance(self._last, Finished):
             return ("failed", kept) if self._waiting else ("finished", "")
         if isinstance(self._last, Cancelled) or self._reason or self._job.cancelled:
