@@ -16,6 +16,7 @@ import SimpleITK as sitk
 
 from ..errors import InputError
 from .image_file import captured, check_name, check_sizes, first_bytes, is_dicom
+from .series_files import files_beside, series_files
 from .slice_stack import DicomFrame, Plane, Stack, read_frames, rescaled, stack_of
 from .volume import Grid, Volume
 
@@ -140,14 +141,21 @@ def list_series(folder: str | Path) -> list[SeriesInfo]:
     return _sorted(_by_series(_scan(Path(folder).rglob("*"))))
 
 
-def check_series(folder: Path, series: str = "", inside: bool = True) -> None:
-    """Raise InputError where the tags alone show that ``read_series`` would refuse a folder.
+def check_series(folder: Path, member: Path | None = None, series: str = "") -> None:
+    """Raise InputError where the tags alone show that ``read_series`` would refuse a folder."""
+    source = member or folder
+    chosen, _ = _without_odd_ones(source, _chosen(folder, member, series))
+    _check_rescale(source, chosen)
 
-    ``inside`` looks into the folders in it, too.
-    """
-    chosen = _pick(folder, _scan(folder.rglob("*") if inside else folder.glob("*")), None, series)
-    chosen, _ = _without_odd_ones(folder, chosen)
-    _check_rescale(folder, chosen)
+
+def _chosen(folder: Path, member: Path | None, series: str) -> list[Slice]:
+    """Return the slices of the series that is meant; of one that is named no others are read."""
+    if member is not None:
+        _check_object(member)
+        files = files_beside(member)
+    else:
+        files = series_files(folder, series) if series else list(folder.rglob("*"))
+    return _pick(folder, _scan(files), member, series)
 
 
 def read_series(
@@ -165,12 +173,8 @@ def read_series(
     missing, doubled, uneven, damaged, of different shape or direction, or taken with a tilted
     gantry.
     """
-    if member is not None:
-        _check_object(member)
-    found = _scan(folder.glob("*") if member else folder.rglob("*"))
-    chosen = _pick(folder, found, member, series)
     source = member or folder
-    chosen, notes = _without_odd_ones(source, chosen)
+    chosen, notes = _without_odd_ones(source, _chosen(folder, member, series))
     _check_rescale(source, chosen)
     several = any(one.frames > 1 for one in chosen)
     volume = (_read_multi_frame if several else _read_slices)(source, chosen, notes)
