@@ -1334,6 +1334,150 @@ def test_discovery_knows_common_layouts(files: Files, tmp_path: Path) -> None:
     assert np.all([case.ct.is_file() for case in cohort.cases])
 
 
+def test_discovery_keeps_data_sets_apart(
+    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sites that count their subjects from one, each in a layout of its own."""
+    tree, ct, bodies = tmp_path / "tree", files.folder / "a.nii.gz", files.folder / "bodies.nii.gz"
+    mask = "sub-001_seg-vert_msk.nii.gz"
+    pairs = {
+        "siteA/rawdata/sub-001": "siteA/derivatives/sub-001",
+        "siteB/rawdata/sub-001": "siteB/derivatives/sub-001",
+        "siteC/sub-001": "siteC/derivatives/masks/sub-001",
+        "all/rawdata/siteD/sub-001": "all/derivatives/siteD/sub-001",
+        "all/rawdata/siteE/sub-001": "all/derivatives/siteE/sub-001",
+        "flat": "flat",
+        "plain/images/sub-001": "plain/masks/sub-001",
+    }
+    alone = ["siteF/rawdata/sub-001", "siteG/sub-001", "siteH/images"]
+    masks_alone = ["siteI/derivatives/sub-001", "siteJ/sub-001"]
+    twice = ["two/derivatives/old/sub-001", "two/derivatives/new/sub-001"]
+    for folder in (*pairs, *alone, "two/rawdata/sub-001"):
+        (tree / folder).mkdir(parents=True, exist_ok=True)
+        shutil.copy(ct, tree / folder / "sub-001_ct.nii.gz")
+    for folder in (*pairs.values(), *masks_alone, *twice):
+        (tree / folder).mkdir(parents=True, exist_ok=True)
+        shutil.copy(bodies, tree / folder / mask)
+    later = tree / "siteA" / "rawdata" / "sub-001" / "sub-001_ses-2_ct.nii.gz"
+    shutil.copy(ct, later)
+    shutil.copy(
+        bodies, tree / "siteA" / "derivatives" / "sub-001" / "sub-001_ses-2_seg-vert_msk.nii.gz"
+    )
+    cohort = read_cohort(discover(tree, tmp_path / "out", print))
+    assert not cohort.problems
+    found = {
+        case.ct.parent.relative_to(tree).as_posix(): case.segmentation.parent
+        for case in cohort.cases
+        if case.ct != later
+    }
+    assert found == {of_ct: tree / of_mask for of_ct, of_mask in pairs.items()}
+    names = {case.ct: case.name for case in cohort.cases}
+    assert names[later] == "sub-001_ses-2", "a name that is one of its own stays"
+    assert names[tree / "siteB/rawdata/sub-001/sub-001_ct.nii.gz"] == (
+        "siteB/rawdata/sub-001/sub-001_ct"
+    )
+    patients = {case.ct: case.patient for case in cohort.cases}
+    assert patients[later] == patients[later.with_name("sub-001_ct.nii.gz")] == "siteA/sub-001"
+    assert len(set(patients.values())) == 6, "siteD and siteE stand in one data set"
+    told = capsys.readouterr().out.splitlines()
+    for folder in (*alone, "two/rawdata/sub-001"):
+        assert any(str(tree / folder) in x and "left out, there is no" in x for x in told), folder
+    assert any("two/derivatives/old" in x and "fit it alike" in x for x in told)
+    assert any(x.startswith("sub-001: stands in ") and "of each" in x for x in told)
+
+
+def test_discovery_names_cases_apart_and_their_series(
+    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files that archives name by UIDs, and a follow-up in a folder of the first study."""
+    from helpers.dicom import ROOT, dicom, item, save, series
+
+    tree = tmp_path / "tree"
+    names = {1: f"seg/{ROOT}.11", 2: f"seg/{ROOT}.12", 3: "P3/follow-up/seg", 4: "P3/seg.DCM"}
+    homes = {1: "ct1", 2: "ct2", 3: "P3/follow-up", 4: "P3"}
+    for n, name in names.items():
+        uids = {"StudyInstanceUID": f"{ROOT}.1.{n}", "PatientID": f"P{min(n, 3)}"}
+        own = {**uids, "SeriesInstanceUID": f"{ROOT}.2.{n}"}
+        series(tree / homes[n], [2.5 * z for z in range(6)], **own)
+        seg = dicom(SEG[0], 90 + n, Modality="SEG", SeriesInstanceUID=f"{ROOT}.8.{n}", **uids)
+        seg.ReferencedSeriesSequence = [item(SeriesInstanceUID=own["SeriesInstanceUID"])]
+        save(seg, tree / name)
+    for name in ("s1/ct.nii.gz", "s1/ct.nrrd", "s1/vertebrae.nii.gz"):
+        (tree / name).parent.mkdir(exist_ok=True)
+        image = sitk.ReadImage(str(files.folder / "a.nii.gz"))
+        sitk.WriteImage(image, str(tree / name))
+    cohort = read_cohort(discover(tree, tmp_path / "out", print))
+    assert not cohort.problems
+    found = {case.name: case for case in cohort.cases}
+    assert set(found) == {
+        *(f"seg/{ROOT}.11", f"seg/{ROOT}.12", "P3/follow-up/seg", "P3/seg"),
+        *("s1/ct.nii.gz", "s1/ct.nrrd"),
+    }
+    for n, name in names.items():
+        case = found[name.removesuffix(".DCM")]
+        assert (case.ct, case.series) == (tree / homes[n], f"{ROOT}.2.{n}")
+    capsys.readouterr()
+    main(["cohort", "check", str(tmp_path / "out" / "manifest.csv")])
+    told = capsys.readouterr().out
+    assert "series" not in told.replace("columns", ""), "the manifest of --discover is refused"
+
+
+def test_a_case_is_made_from_the_files_of_its_own_series(tmp_path: Path) -> None:
+    """A folder of an archive's export: what comes to it is of other cases, or of this one."""
+    from helpers.dicom import ROOT, one, save
+
+    def write(n: int, k: int, folder: Path = tmp_path / "export") -> Path:
+        fields = {"SeriesInstanceUID": f"{ROOT}.2.{n}", "SeriesNumber": n}
+        return save(one(k, 2.5 * k, number=100 * n + k, **fields), folder / f"{n}-{k}.dcm")
+
+    for n in range(1, 4):
+        for k in range(5):
+            write(n, k)
+    (tmp_path / "seg.nii").write_bytes(b"any")
+    cts = (f"export,{ROOT}.2.1", "export,1", "export/1-0.dcm,", f"export,{ROOT}.2.2", "export,")
+    lines = [f"{n},seg.nii,{ct}" for n, ct in enumerate(cts)]
+    (tmp_path / "m.csv").write_text("\n".join(["case,segmentation,ct,series", *lines]), "utf-8")
+    cases = read_cohort(tmp_path / "m.csv").cases
+
+    def states(content: bool) -> list[str]:
+        made = [input_states(inputs_of(case), content)["ct"] for case in cases]
+        return [state.sha256 if content else state.stat for state in made]
+
+    for change, differ in {
+        "a file of series 3": {4},
+        "a file of series 3 in a folder": {4},
+        "a file of series 1": {0, 1, 2, 4},
+        "a file of series 1 gone": {0, 1, 2, 4},
+        "a file of series 2 rewritten": {3, 4},
+    }.items():
+        before = [states(content) for content in (False, True)]
+        if "gone" in change:
+            (tmp_path / "export" / "1-5.dcm").unlink()
+        elif "rewritten" in change:
+            path = tmp_path / "export" / "2-2.dcm"
+            path.write_bytes(path.read_bytes() + b"\0\0")
+        else:
+            inside = tmp_path / "export" / ("more" if "folder" in change else "")
+            write(int(change.split()[4]), 5, inside)
+        after = [states(content) for content in (False, True)]
+        for old, new in zip(before, after):
+            assert {n for n, (x, y) in enumerate(zip(old, new)) if x != y} == differ, change
+
+
+def test_a_manifest_is_read_in_time_that_grows_with_it(tmp_path: Path) -> None:
+    """Eight times the rows take about eight times as long, not 64 times."""
+
+    def seconds(rows: int) -> float:
+        lines = (f"case-{n},a{n}.nii.gz,s{n}.nii.gz" for n in range(rows))
+        (tmp_path / "m.csv").write_text("\n".join(["case,ct,segmentation", *lines]), "utf-8")
+        began = time.process_time()
+        assert len(read_cohort(tmp_path / "m.csv").cases) == rows
+        return time.process_time() - began
+
+    seconds(100)
+    assert seconds(8000) < 24 * seconds(1000)
+
+
 def test_discovery_keeps_a_corrected_manifest_and_a_check_writes_none(
     files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
