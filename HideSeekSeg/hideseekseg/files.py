@@ -322,8 +322,16 @@ _OF_SYSTEMS = ("lost+found", "system volume information", "$recycle.bin")
 def files_in(
     folder: Path, deep: bool = True, tell: Callable[[str], None] | None = None
 ) -> list[Path]:
-    """Return the files in a folder and, if ``deep``, in the folders in it, sorted.
+    """Return the files of ``tree_in``."""
+    return tree_in(folder, deep, tell)[0]
 
+
+def tree_in(
+    folder: Path, deep: bool = True, tell: Callable[[str], None] | None = None
+) -> tuple[list[Path], list[Path]]:
+    """Return the files in a folder and, if ``deep``, in the folders in it, and all these folders.
+
+    Files are sorted, and the first folder is ``folder`` itself.
     Links are followed: a folder that can be reached in several ways is entered once, by its own
     name where it has one in the tree, and none is entered that the tree itself lies in.  A folder
     that cannot be looked into and a link to what is not there raise InputError; with ``tell`` they
@@ -338,6 +346,7 @@ def files_in(
         tell(f"{path}: left out, it {cause}")
 
     files: list[Path] = []
+    folders: list[Path] = []
     root = Path(os.path.realpath(folder))
     entered: set[Path] = set()
     own, linked = deque([folder]), deque[Path]()
@@ -347,12 +356,13 @@ def files_in(
         if real in entered or (place is not folder and root.is_relative_to(real)):
             continue
         entered.add(real)
+        folders.append(place)
         for path, kind, is_link in _entries(place, leave_out):
             if kind == stat.S_IFREG:
                 files.append(path)
             elif kind == stat.S_IFDIR and deep:
                 (linked if is_link else own).append(path)
-    return sorted(files)
+    return sorted(files), folders
 
 
 def _is_hidden(path: Path) -> bool:

@@ -26,7 +26,18 @@ from helpers.findings import make_grid, make_result
 from helpers.permissions import as_another_user, closed, posix
 from hideseekseg.benchmark.cohort_evaluation import _levels
 from hideseekseg.cli.main import main
-from hideseekseg.cohort.case_run import CaseRecord, CaseStatus, CohortSettings, _states, read_record
+from hideseekseg.cohort import case_run
+from hideseekseg.cohort.case_run import (
+    CaseRecord,
+    CaseStatus,
+    CohortSettings,
+    cohort_tasks,
+    input_states,
+    inputs_of,
+    read_record,
+    ready_model,
+    write_record,
+)
 from hideseekseg.cohort.manifest import REFERENCE, case_folder, discover, discovered, read_cohort
 from hideseekseg.cohort.pool import (
     CaseEnded,
@@ -51,10 +62,11 @@ from hideseekseg.cohort.readings import (
     reading_folder,
     write_reading,
 )
-from hideseekseg.errors import InputError
+from hideseekseg.errors import InputError, WeightsError
 from hideseekseg.files import LOCK, locked
 from hideseekseg.imaging.dicom_seg import SEG
 from hideseekseg.imaging.volume import Volume, to_sitk
+from hideseekseg.model.profile import read_profile
 from hideseekseg.output.result_folder import read_result
 from hideseekseg.review.review import Review, Verdict
 from hideseekseg.ui.child_process import tree
@@ -419,13 +431,13 @@ def test_one_dicom_segmentation_is_an_input_without_its_siblings(
     head = f"case,ct,segmentation,bodies\nA,{tmp_path / 'ct.nii'},{seg},{seg}\n"
     (tmp_path / "m.csv").write_text(head + f"B,{ct},{seg},\n", "utf-8")
     a, b = read_cohort(tmp_path / "m.csv").cases
-    before = [_states(case, content=True) for case in (a, b)]
+    before = [input_states(inputs_of(case), content=True) for case in (a, b)]
     if changed == "a sibling":
         shutil.copy(seg, seg.with_name("b.dcm"))
         shutil.copy(ct, ct.with_name("more.dcm"))
     elif changed == "the file":
         seg.write_bytes(seg.read_bytes() + b"\0\0")
-    after = [_states(case, content=True) for case in (a, b)]
+    after = [input_states(inputs_of(case), content=True) for case in (a, b)]
     differ = [{n for n, state in old.items() if new[n] != state} for old, new in zip(before, after)]
     assert (
         differ
@@ -535,6 +547,278 @@ def test_results_of_other_options_are_told_apart_after_a_stop(
     assert not run_cohort(cohort, out, settings, RunControl(PoolLimits(1, 1))).stopped
     assert main(["cohort", "report", str(out)]) == 0
     assert [row["status"] for row in table(out / "cases.csv")] == ["done", "done"]
+
+
+@pytest.fixture(scope="module")
+def known_case(
+    box_spine: tuple[Volume, Volume], tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder with one case, the mapping of its labels in a file, and its result in ``out``."""
+    folder = tmp_path_factory.mktemp("known")
+    for name, volume in zip(("a", "bodies"), box_spine):
+        sitk.WriteImage(to_sitk(volume), str(folder / f"{name}.nii.gz"))
+    shutil.copy(folder / "bodies.nii.gz", folder / "marked.nii.gz")
+    mapping = {"33": "T11 body", "32": "T12 body", "31": "L1 body"}
+    (folder / "labels.json").write_text(json.dumps(mapping), "utf-8")
+    head = "case,ct,segmentation,labels,bodies,patient,affected"
+    row = "A,a.nii.gz,bodies.nii.gz,labels.json,,p1,T12"
+    (folder / "manifest.csv").write_text(f"{head}\n{row}\n", "utf-8")
+    assert main(Files(folder, tiny_weights).words(folder / "out", "--workers", "1")) == 0
+    return folder
+
+
+CURRENT, EARLIER = "done", "of an earlier run"
+
+
+@dataclass(frozen=True)
+class Changes:
+    """A copy of ``known_case``, and what may happen to it after its run."""
+
+    data: Path
+    weights: Path
+
+    @property
+    def out(self) -> Path:
+        return self.data / "out"
+
+    @property
+    def case(self) -> Path:
+        return self.out / "cases" / "A"
+
+    def file(self, name: str) -> Path:
+        return self.data / ("labels.json" if name == "labels" else f"{name}.nii.gz")
+
+    def begin(self) -> None:
+        """Begin a run that is stopped before it comes to its first case."""
+        settings = CohortSettings(self.weights, "cpu")
+        control = RunControl(PoolLimits(workers=1, threads=1), should_stop=lambda: True)
+        cohort = read_cohort(self.data / "manifest.csv")
+        assert run_cohort(cohort, self.out, settings, control).stopped
+
+    def edit(self, old: str, new: str) -> None:
+        """Correct the manifest, and begin to run it."""
+        manifest = self.data / "manifest.csv"
+        text = manifest.read_text("utf-8")
+        assert old in text
+        manifest.write_text(text.replace(old, new), "utf-8")
+        self.begin()
+
+    def nothing(self, name: str) -> None:
+        pass
+
+    def touch(self, name: str) -> None:
+        os.utime(self.file(name))
+
+    def move(self, name: str) -> None:
+        self.file(name).rename(self.data / "elsewhere.nii.gz")
+        self.edit(f"{name}.nii.gz", "elsewhere.nii.gz")
+
+    def remove(self, name: str) -> None:
+        self.file(name).unlink()
+
+    def remove_and_move(self, name: str) -> None:
+        self.remove(name)
+        self.edit(f"{name}.nii.gz", "elsewhere.nii.gz")
+
+    def rewrite(self, name: str) -> None:
+        path = self.file(name)
+        if name == "labels":
+            path.write_text(path.read_text("utf-8").replace("L1 body", "L2 body"), "utf-8")
+            return
+        image = sitk.ReadImage(str(path))
+        sitk.WriteImage(image + 1 if name == "a" else image * (image > 31), str(path))
+
+    def name_another(self, name: str) -> None:
+        old = self.file(name)
+        content = old.read_bytes()
+        self.rewrite(name)
+        shutil.copy(old, self.data / f"other-{old.name}")
+        old.write_bytes(content)
+        self.edit(f",{old.name},", f",other-{old.name},")
+
+    def name_bodies(self, name: str) -> None:
+        self.edit("labels.json,,", f"labels.json,{self.file(name).name},")
+
+    def name_patient(self, name: str) -> None:
+        self.edit("p1", name)
+
+    def run_again_in_vain(self, name: str) -> None:
+        """Let a run be killed that was replacing the result."""
+        kept = read_record(self.case)
+        assert kept is not None
+        write_record(self.case, replace(kept, key=""))
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ("nothing", CURRENT),
+        ("touch a", CURRENT),
+        ("touch bodies", CURRENT),
+        ("move a", CURRENT),
+        ("name_patient p2", CURRENT),
+        ("remove a", CURRENT),
+        ("remove_and_move a", EARLIER),
+        ("rewrite a", EARLIER),
+        ("rewrite bodies", EARLIER),
+        ("rewrite labels", EARLIER),
+        ("name_another a", EARLIER),
+        ("name_another bodies", EARLIER),
+        ("name_another labels", EARLIER),
+        ("name_bodies marked", EARLIER),
+        ("run_again_in_vain", EARLIER),
+    ],
+)
+def test_a_result_is_that_of_a_case_as_long_as_its_files_are_the_same(
+    known_case: Path,
+    tiny_weights: Path,
+    tmp_path: Path,
+    change: str,
+    status: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Files change where they lie, or the manifest names others in a run that is soon stopped."""
+    shutil.copytree(known_case, tmp_path / "data")
+    changes = Changes(tmp_path / "data", tiny_weights)
+    out = changes.out
+    changes.begin()  # the index names the copies, and so does the record
+    kept = read_record(changes.case)
+    assert kept is not None
+    (case,) = read_cohort(changes.data / "manifest.csv").cases
+    states = input_states(inputs_of(case), content=True)
+    write_record(changes.case, replace(kept, inputs=states))
+    verb, _, name = change.partition(" ")
+    getattr(changes, verb)(name)
+
+    capsys.readouterr()
+    assert main(["cohort", "report", str(out)]) == 0
+    (row,) = table(out / "cases.csv")
+    assert row["status"] == status, row["reason"]
+    assert bool(table(out / "vertebrae.csv")) == (status == CURRENT)
+    assert bool(row["vertebrae"]) == (status == CURRENT)
+    assert row["patient"] == (name if verb == "name_patient" else "p1")
+    page = (out / "report.html").read_text("utf-8")
+    assert f"1 {status}" in page
+    assert ("are left out: run the cohort again" in page) == (status == EARLIER)
+    code = main(["cohort", "evaluate", str(out)])
+    said = capsys.readouterr()
+    if status == CURRENT:
+        assert code == 0 and len(WorkList(out, "Bo").cases) == 1
+    else:
+        assert code == 2 and "of an earlier run" in said.err and "(A): run the coh" in said.err
+        assert not (out / "evaluation.json").exists()
+        with pytest.raises(InputError, match="no case with a current result"):
+            WorkList(out, "Bo")
+
+
+def test_a_case_as_earlier_versions_recorded_it(known_case: Path, tmp_path: Path) -> None:
+    """Without paths and bodies: what can be compared is, and what cannot is of an earlier run."""
+    data = tmp_path / "data"
+    shutil.copytree(known_case, data)
+    out, record = data / "out", data / "out" / "cases" / "A" / "case.json"
+
+    def status(index: dict[str, Any], inputs: dict[str, Any]) -> str:
+        (out / "cohort.json").write_text(json.dumps(index), "utf-8")
+        record.write_text(json.dumps({**kept, "inputs": inputs}), "utf-8")
+        assert main(["cohort", "report", str(out)]) == 0
+        return table(out / "cases.csv")[0]["status"]
+
+    kept = json.loads(record.read_text("utf-8"))
+    now = json.loads((out / "cohort.json").read_text("utf-8"))
+    (case,) = now["cases"]
+    old = {key: value for key, value in case.items() if key != "bodies"}
+    plain = {
+        name: {key: value for key, value in state.items() if key != "path"}
+        for name, state in kept["inputs"].items()
+    }
+    assert status({**now, "cases": [old]}, plain) == CURRENT
+    assert status({**now, "cases": [{**old, "key": ""}]}, plain) == CURRENT
+    unread = {**plain, "bodies": plain["segmentation"]}
+    assert status({**now, "cases": [old]}, unread) == EARLIER
+    without = {name: state for name, state in plain.items() if name != "labels"}
+    assert status({**now, "cases": [case]}, without) == EARLIER
+    gone = {**case, "ct": str(data / "gone.nii.gz")}
+    assert status({**now, "cases": [gone]}, plain) == EARLIER
+
+
+def test_a_run_that_is_ended_midway_leaves_no_record_of_what_was_there(
+    known_case: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its folder may hold the files of the new run; options that were taken back find no result."""
+    data = tmp_path / "data"
+    shutil.copytree(known_case, data)
+    out, cohort = data / "out", read_cohort(data / "manifest.csv")
+    (task,) = cohort_tasks(cohort, out, CohortSettings(tiny_weights, "cpu", ("T12",)))
+    (before,) = cohort_tasks(cohort, out, CohortSettings(tiny_weights, "cpu"))
+    model, _ = task.settings.start(0)
+
+    def killed(*words: object) -> CaseRecord:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(case_run, "_attempt", killed)
+    assert before.run(model).status is CaseStatus.DONE, "nothing had to be done"
+    with pytest.raises(KeyboardInterrupt):
+        task.run(model)
+    for one in (task, before):
+        assert not case_run.is_current(one, read_record(one.folder))
+    assert main(["cohort", "report", str(out)]) == 0
+    assert table(out / "cases.csv")[0]["status"] == EARLIER
+
+
+def other_weights(weights: Path) -> str:
+    """Let a folder of weights be another set of them; return its hash."""
+    path = weights / "profile.json"
+    data = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**data, "name": data["name"] + " again"}), "utf-8")
+    return read_profile(weights).hash
+
+
+def test_weights_that_changed_are_loaded_anew_or_refused(
+    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A process that stays keeps no model of a path; no result is recorded as that of another."""
+    weights, out = tmp_path / "weights", tmp_path / "out"
+    shutil.copytree(files.weights, weights)
+    cohort, settings = read_cohort(files.manifest(GOOD[0])), CohortSettings(weights, "cpu")
+    first = ready_model(weights, "cpu", read_profile(weights).hash)
+    assert ready_model(weights, "cpu", first.hash) is first
+    (task,) = cohort_tasks(cohort, out, settings)
+    assert settings.start(0)[0] is first
+
+    renewed = other_weights(weights)
+    model, _ = settings.start(0)
+    assert model.hash == renewed != first.hash
+    with pytest.raises(WeightsError, match="has changed while it was read"):
+        ready_model(weights, "cpu", first.hash)
+    with pytest.raises(WeightsError, match="has changed since the run began"):
+        task.run(model)
+    (other,) = cohort_tasks(cohort, out, settings)
+    with pytest.raises(WeightsError, match="has changed since the run began"):
+        other.run(first)
+    assert not (out / "cases").exists(), "something was written"
+
+    # A worker that starts after the weights were replaced ends the run.
+    with pytest.raises(WeightsError, match="has changed since the run began"):
+        run_tasks([task], RunControl(PoolLimits(1, 1)))
+    assert not (out / "cases").exists()
+    assert other.run(model).status is CaseStatus.DONE
+    result = json.loads((out / "cases" / "A" / "candidates.json").read_text("utf-8"))
+    assert result["run"]["weights_hash"] == renewed
+
+
+@pytest.mark.slow
+def test_workers_of_a_cluster_follow_the_weights(
+    files: Files, cluster: Path, tmp_path: Path
+) -> None:
+    """The workers outlive the run; meanwhile the weights at their path become others."""
+    weights, out = tmp_path / "weights", tmp_path / "out"
+    shutil.copytree(files.weights, weights)
+    files.manifest(*GOOD)
+    words = Files(files.folder, weights).words(out, "--scheduler", str(cluster))
+    for n in range(2):
+        expected = other_weights(weights) if n else read_profile(weights).hash
+        assert main(words) == 0
+        assert {row["weights_hash"] for row in table(out / "cases.csv")} == {expected}
 
 
 def test_a_type_without_a_mask_is_unknown_not_absent(
@@ -1106,6 +1390,150 @@ def test_what_lies_behind_a_link_is_an_input_of_its_case(tmp_path: Path, deep: b
     (ct / "closed").mkdir()
     with closed(ct / "closed"), as_another_user(tmp_path):
         assert _states(case, content=True)["ct"] == after[1], "what can be read is its state"
+
+
+def test_discovery_keeps_data_sets_apart(
+    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sites that count their subjects from one, each in a layout of its own."""
+    tree, ct, bodies = tmp_path / "tree", files.folder / "a.nii.gz", files.folder / "bodies.nii.gz"
+    mask = "sub-001_seg-vert_msk.nii.gz"
+    pairs = {
+        "siteA/rawdata/sub-001": "siteA/derivatives/sub-001",
+        "siteB/rawdata/sub-001": "siteB/derivatives/sub-001",
+        "siteC/sub-001": "siteC/derivatives/masks/sub-001",
+        "all/rawdata/siteD/sub-001": "all/derivatives/siteD/sub-001",
+        "all/rawdata/siteE/sub-001": "all/derivatives/siteE/sub-001",
+        "flat": "flat",
+        "plain/images/sub-001": "plain/masks/sub-001",
+    }
+    alone = ["siteF/rawdata/sub-001", "siteG/sub-001", "siteH/images"]
+    masks_alone = ["siteI/derivatives/sub-001", "siteJ/sub-001"]
+    twice = ["two/derivatives/old/sub-001", "two/derivatives/new/sub-001"]
+    for folder in (*pairs, *alone, "two/rawdata/sub-001"):
+        (tree / folder).mkdir(parents=True, exist_ok=True)
+        shutil.copy(ct, tree / folder / "sub-001_ct.nii.gz")
+    for folder in (*pairs.values(), *masks_alone, *twice):
+        (tree / folder).mkdir(parents=True, exist_ok=True)
+        shutil.copy(bodies, tree / folder / mask)
+    later = tree / "siteA" / "rawdata" / "sub-001" / "sub-001_ses-2_ct.nii.gz"
+    shutil.copy(ct, later)
+    shutil.copy(
+        bodies, tree / "siteA" / "derivatives" / "sub-001" / "sub-001_ses-2_seg-vert_msk.nii.gz"
+    )
+    cohort = read_cohort(discover(tree, tmp_path / "out", print))
+    assert not cohort.problems
+    found = {
+        case.ct.parent.relative_to(tree).as_posix(): case.segmentation.parent
+        for case in cohort.cases
+        if case.ct != later
+    }
+    assert found == {of_ct: tree / of_mask for of_ct, of_mask in pairs.items()}
+    names = {case.ct: case.name for case in cohort.cases}
+    assert names[later] == "sub-001_ses-2", "a name that is one of its own stays"
+    assert names[tree / "siteB/rawdata/sub-001/sub-001_ct.nii.gz"] == (
+        "siteB/rawdata/sub-001/sub-001_ct"
+    )
+    patients = {case.ct: case.patient for case in cohort.cases}
+    assert patients[later] == patients[later.with_name("sub-001_ct.nii.gz")] == "siteA/sub-001"
+    assert len(set(patients.values())) == 6, "siteD and siteE stand in one data set"
+    told = capsys.readouterr().out.splitlines()
+    for folder in (*alone, "two/rawdata/sub-001"):
+        assert any(str(tree / folder) in x and "left out, there is no" in x for x in told), folder
+    assert any("two/derivatives/old" in x and "fit it alike" in x for x in told)
+    assert any(x.startswith("sub-001: stands in ") and "of each" in x for x in told)
+
+
+def test_discovery_names_cases_apart_and_their_series(
+    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files that archives name by UIDs, and a follow-up in a folder of the first study."""
+    from helpers.dicom import ROOT, dicom, item, save, series
+
+    tree = tmp_path / "tree"
+    names = {1: f"seg/{ROOT}.11", 2: f"seg/{ROOT}.12", 3: "P3/follow-up/seg", 4: "P3/seg.DCM"}
+    homes = {1: "ct1", 2: "ct2", 3: "P3/follow-up", 4: "P3"}
+    for n, name in names.items():
+        uids = {"StudyInstanceUID": f"{ROOT}.1.{n}", "PatientID": f"P{min(n, 3)}"}
+        own = {**uids, "SeriesInstanceUID": f"{ROOT}.2.{n}"}
+        series(tree / homes[n], [2.5 * z for z in range(6)], **own)
+        seg = dicom(SEG[0], 90 + n, Modality="SEG", SeriesInstanceUID=f"{ROOT}.8.{n}", **uids)
+        seg.ReferencedSeriesSequence = [item(SeriesInstanceUID=own["SeriesInstanceUID"])]
+        save(seg, tree / name)
+    for name in ("s1/ct.nii.gz", "s1/ct.nrrd", "s1/vertebrae.nii.gz"):
+        (tree / name).parent.mkdir(exist_ok=True)
+        image = sitk.ReadImage(str(files.folder / "a.nii.gz"))
+        sitk.WriteImage(image, str(tree / name))
+    cohort = read_cohort(discover(tree, tmp_path / "out", print))
+    assert not cohort.problems
+    found = {case.name: case for case in cohort.cases}
+    assert set(found) == {
+        *(f"seg/{ROOT}.11", f"seg/{ROOT}.12", "P3/follow-up/seg", "P3/seg"),
+        *("s1/ct.nii.gz", "s1/ct.nrrd"),
+    }
+    for n, name in names.items():
+        case = found[name.removesuffix(".DCM")]
+        assert (case.ct, case.series) == (tree / homes[n], f"{ROOT}.2.{n}")
+    capsys.readouterr()
+    main(["cohort", "check", str(tmp_path / "out" / "manifest.csv")])
+    told = capsys.readouterr().out
+    assert "series" not in told.replace("columns", ""), "the manifest of --discover is refused"
+
+
+def test_a_case_is_made_from_the_files_of_its_own_series(tmp_path: Path) -> None:
+    """A folder of an archive's export: what comes to it is of other cases, or of this one."""
+    from helpers.dicom import ROOT, one, save
+
+    def write(n: int, k: int, folder: Path = tmp_path / "export") -> Path:
+        fields = {"SeriesInstanceUID": f"{ROOT}.2.{n}", "SeriesNumber": n}
+        return save(one(k, 2.5 * k, number=100 * n + k, **fields), folder / f"{n}-{k}.dcm")
+
+    for n in range(1, 4):
+        for k in range(5):
+            write(n, k)
+    (tmp_path / "seg.nii").write_bytes(b"any")
+    cts = (f"export,{ROOT}.2.1", "export,1", "export/1-0.dcm,", f"export,{ROOT}.2.2", "export,")
+    lines = [f"{n},seg.nii,{ct}" for n, ct in enumerate(cts)]
+    (tmp_path / "m.csv").write_text("\n".join(["case,segmentation,ct,series", *lines]), "utf-8")
+    cases = read_cohort(tmp_path / "m.csv").cases
+
+    def states(content: bool) -> list[str]:
+        made = [input_states(inputs_of(case), content)["ct"] for case in cases]
+        return [state.sha256 if content else state.stat for state in made]
+
+    for change, differ in {
+        "a file of series 3": {4},
+        "a file of series 3 in a folder": {4},
+        "a file of series 1": {0, 1, 2, 4},
+        "a file of series 1 gone": {0, 1, 2, 4},
+        "a file of series 2 rewritten": {3, 4},
+    }.items():
+        before = [states(content) for content in (False, True)]
+        if "gone" in change:
+            (tmp_path / "export" / "1-5.dcm").unlink()
+        elif "rewritten" in change:
+            path = tmp_path / "export" / "2-2.dcm"
+            path.write_bytes(path.read_bytes() + b"\0\0")
+        else:
+            inside = tmp_path / "export" / ("more" if "folder" in change else "")
+            write(int(change.split()[4]), 5, inside)
+        after = [states(content) for content in (False, True)]
+        for old, new in zip(before, after):
+            assert {n for n, (x, y) in enumerate(zip(old, new)) if x != y} == differ, change
+
+
+def test_a_manifest_is_read_in_time_that_grows_with_it(tmp_path: Path) -> None:
+    """Eight times the rows take about eight times as long, not 64 times."""
+
+    def seconds(rows: int) -> float:
+        lines = (f"case-{n},a{n}.nii.gz,s{n}.nii.gz" for n in range(rows))
+        (tmp_path / "m.csv").write_text("\n".join(["case,ct,segmentation", *lines]), "utf-8")
+        began = time.process_time()
+        assert len(read_cohort(tmp_path / "m.csv").cases) == rows
+        return time.process_time() - began
+
+    seconds(100)
+    assert seconds(8000) < 24 * seconds(1000)
 
 
 def test_discovery_keeps_a_corrected_manifest_and_a_check_writes_none(

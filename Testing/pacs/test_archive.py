@@ -6,6 +6,7 @@ import copy
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,8 +16,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,10 +27,13 @@ import numpy as np
 import pytest
 
 from hideseekseg.cli.main import main
-from hideseekseg.errors import ArchiveError
+from hideseekseg.cohort.readings import read_findings
+from hideseekseg.errors import ArchiveError, InputError
 from hideseekseg.imaging.reading import read_ct, read_segmentation
 from hideseekseg.imaging.volume import Grid, Volume
+from hideseekseg.output.review_export import export_accepted
 from hideseekseg.pacs.archive import open_archive, read_config
+from hideseekseg.pacs.transfer import make_objects
 
 pydicom: Any = pytest.importorskip("pydicom", reason="pydicom is not installed")
 hd: Any = pytest.importorskip("highdicom", reason="highdicom is not installed")
@@ -572,6 +577,182 @@ def test_nothing_is_sent_twice_until_the_result_changes(
     assert pacs("send", archive.config("web"), run_once, "--unreviewed") == 0
     after = archive.uids(JAPANESE)
     assert len(after - before) == 3, "what is sent is made anew of what is asked for"
+
+
+@pytest.mark.slow
+def test_what_the_archive_has_deleted_is_stored_again(
+    run_once: Path, archive: Orthanc, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One of the objects, and then all: what is said of the archive is what it holds."""
+    config = archive.config("web")
+    assert pacs("send", config, run_once) == 0
+    before, stored = archive.uids(JAPANESE), ": it was stored before"
+    own = {"lesions.dcm": "SEG", "measurements.dcm": "SR", "report.dcm": "DOC"}
+    made = {
+        name: pydicom.dcmread(run_once / "result" / "dicom" / name).SOPInstanceUID for name in own
+    }
+    for deleted in (("measurements.dcm",), tuple(own), ()):
+        for group in archive.objects(JAPANESE).values():
+            for one in group:
+                if one.SOPInstanceUID in {made[name] for name in deleted}:
+                    archive.delete(one.orthanc)
+        capsys.readouterr()
+        assert pacs("send", config, run_once) == 0
+        told = [x for x in capsys.readouterr().out.splitlines() if x.startswith("the archive")]
+        assert told == [
+            f"the archive contains {name}{'' if name in deleted else stored}" for name in own
+        ]
+        assert archive.uids(JAPANESE) == before
+
+
+def other_copy(source: Path, folder: Path, **values: str) -> Path:
+    """Write a series anew, of the same voxels, with other values or UIDs of its own."""
+    folder.mkdir()
+    for n, file in enumerate(sorted(source.iterdir())):
+        own = {
+            key: f"{value}.{n}" if key == "SOPInstanceUID" else value
+            for key, value in values.items()
+        }
+        made = with_values(pydicom.dcmread(file), **own)
+        made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
+        made.save_as(folder / file.name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"PatientName": "Yamada^Jirou"},
+        {"StudyInstanceUID": f"{ROOT}.701", "PatientID": "ANON-7"},
+        {"SOPInstanceUID": f"{ROOT}.704"},
+    ],
+    ids=lambda values: " ".join(values),
+)
+@pytest.mark.slow
+def test_objects_are_those_of_the_ct_that_was_given(
+    run_once: Path, studies: dict[str, Path], tmp_path: Path, values: dict[str, str]
+) -> None:
+    """Of an anonymised copy, say: it has the same voxels, and no object goes to the other one."""
+    result = tmp_path / "result"
+    shutil.copytree(run_once / "result", result)
+    original = studies[JAPANESE] / "ct"
+    copied = other_copy(original, tmp_path / "copy", **values)
+    uids = set()
+    for ct in (original, copied, original):
+        first = pydicom.dcmread(sorted(ct.iterdir())[0], stop_before_pixels=True)
+        for file in make_objects(result, ct, str(first.SeriesInstanceUID)):
+            made = pydicom.dcmread(file)
+            for keyword in ("PatientID", "PatientName", "StudyInstanceUID"):
+                assert made[keyword].value == first[keyword].value
+            if file.name == "report.dcm":
+                cited = {str(x.ReferencedSOPInstanceUID) for x in made.SourceInstanceSequence}
+                assert cited == {str(pydicom.dcmread(x).SOPInstanceUID) for x in ct.iterdir()}
+            uids.add(made.SOPInstanceUID)
+    assert len(uids) == 3 * 3
+    before = {x: x.stat().st_mtime_ns for x in (result / "dicom").iterdir()}
+    make_objects(result, original, str(pydicom.dcmread(next(original.iterdir())).SeriesInstanceUID))
+    assert {x: x.stat().st_mtime_ns for x in before} == before, "the same objects are made once"
+    with pytest.raises(InputError, match="no-such-folder: does not exist"):
+        make_objects(result, tmp_path / "no-such-folder")
+
+
+def said_of_lesions(result: Path) -> str:
+    """Return what the reports of a result say was outlined; both are of the same run."""
+    page = (result / "report.html").read_text("utf-8")
+    times = [(result / name).stat().st_mtime for name in ("report.html", "report.pdf")]
+    assert abs(times[0] - times[1]) < 20
+    (said,) = re.findall(r"No lesion outlined|\d+ lesions? \(", page)[:1]
+    return str(said)
+
+
+@pytest.mark.slow
+def test_a_report_is_that_of_the_result_beside_it(
+    archive: Orthanc,
+    tiny_weights: Path,
+    calm_weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """After another run, sent or not, after one that was stopped, and after a review."""
+    out, config = tmp_path / "study", archive.config("web")
+    result = out / "result"
+    words = ("--study", JAPANESE, "--out", out, "--weights", tiny_weights, "--levels", "T12")
+    assert pacs("run", config, *words) == 0
+    assert said_of_lesions(result) != "No lesion outlined"
+    assert pacs("run", config, *words, "--weights", calm_weights, "--send") == 0
+    told = capsys.readouterr().out
+    assert f"wrote {result / 'report.html'}" in told and f"wrote {result / 'report.pdf'}" in told
+    assert said_of_lesions(result) == "No lesion outlined"
+    assert pacs("run", config, *words) == 0
+    outlined = said_of_lesions(result)
+
+    found = read_findings(result)
+    assert found.grid is not None
+    review = found.review(None)
+    for item in review.items:
+        review.judge(item.id, "rejected")
+    export_accepted(result, review, {}, found.grid, found.run, "R. Ader", datetime(2026, 3, 4))
+    assert pacs("send", config, out) == 0
+    assert said_of_lesions(result) == "No lesion outlined"
+    assert "Reviewed by R. Ader" in (result / "report.html").read_text("utf-8")
+    assert pacs("send", config, out, "--unreviewed") == 0
+    assert said_of_lesions(result) == outlined
+
+    # A run of all levels has findings that the review does not know.
+    assert pacs("run", config, *words[:-2]) == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert "contains a review of another run" in line and "or take --unreviewed" in line
+    assert not (result / "report.html").exists() and not (result / "report.pdf").exists()
+    capsys.readouterr()
+    assert pacs("run", config, *words[:-2], "--unreviewed") == 0
+    assert (result / "report.html").exists()
+
+    began = time.time_ns()
+
+    @contextmanager
+    def stop_after_one() -> Iterator[Callable[[], bool]]:
+        files = result / "vertebrae"
+        yield lambda: any(file.stat().st_mtime_ns > began for file in files.glob("*.npz"))
+
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr("hideseekseg.cli.console.stop_on_signal", stop_after_one)
+        assert pacs("run", config, *words[:-2]) == 130
+    assert not (result / "report.html").exists() and not (result / "report.pdf").exists()
+
+
+@pytest.mark.slow
+def test_a_study_that_has_grown_since_is_run_again(
+    orthanc: Orthanc,
+    box_spine: tuple[Volume, Volume],
+    tiny_weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It was still being stored; the objects of the older result are not those of the new CT."""
+    source, late = (
+        write_study(tmp_path / "source", *box_spine, 6, PatientID="P6"),
+        tmp_path / "late",
+    )
+    late.mkdir()
+    for file in sorted((source / "ct").iterdir())[-4:]:
+        file.rename(late / file.name)
+    orthanc.upload(source)
+    study, out, config = f"{ROOT}.61", tmp_path / "study", orthanc.config("web")
+    words = ("--study", study, "--out", out, "--weights", tiny_weights, "--levels", "T12")
+    assert pacs("run", config, *words) == 0
+    first = (out / "result" / "report.html").read_bytes()
+    orthanc.upload(late)
+    line = refusal(capsys, "run", config, *words)
+    assert "contains the result of another scan" in line
+    assert line.endswith("choose another folder, or --overwrite")
+    line = refusal(capsys, "send", config, out)
+    assert "is another scan, not the one of the result" in line
+    assert set(orthanc.objects(study)) == {"CT", "SEG"}, "objects of the older result were sent"
+    assert pacs("run", config, *words, "--overwrite") == 0
+    assert (out / "result" / "report.html").read_bytes() != first
+    assert pacs("send", config, out) == 0
+    (pdf,) = orthanc.objects(study)["DOC"]
+    assert len(pdf.SourceInstanceSequence) == box_spine[0].array.shape[0]
 
 
 def test_a_series_that_is_not_whole_or_not_the_one_asked_for_is_refused(

@@ -83,7 +83,7 @@ def evaluate_cohort(folder: Path, tell: Callable[[str], None]) -> tuple[Path, ..
 
     Cases without a result or without a reference are left out, and so is one whose reference cannot
     be used, which ``tell`` says.  Raises InputError where nothing is left, and where the cases were
-    not all run with the same options, weights and version.
+    not all run with the same options, weights and version, and on the files as they are now.
     """
     index = _as_it_is_now(read_index(folder), tell)
     if not any(name in index.further for name in REFERENCE):
@@ -100,7 +100,8 @@ def evaluate_cohort(folder: Path, tell: Callable[[str], None]) -> tuple[Path, ..
         except (UserError, ValueError) as error:
             tell(f"{found.case.name}: left out: {error}")
     if earlier:
-        cause = "contains results of an earlier run with other options, weights, labels or version"
+        cause = "contains results of an earlier run, with other files, options, weights, labels or"
+        cause += " version"
         names = ", ".join(earlier[:3]) + (
             f" and {left} more" if (left := len(earlier) - 3) > 0 else ""
         )
@@ -133,7 +134,7 @@ def _as_it_is_now(index: CohortIndex, tell: Callable[[str], None]) -> CohortInde
         own = now.get(case.name)
         if own is None:
             tell(f"{case.name}: left out: the manifest has no right line of it any more")
-        elif inputs_of(own) != (case.ct, case.segmentation, case.labels, case.series):
+        elif inputs_of(own) != case.inputs:
             tell(f"{case.name}: left out: the manifest has other files of it now: run it again")
         else:
             cases.append(replace(case, patient=own.patient, further=own.further))

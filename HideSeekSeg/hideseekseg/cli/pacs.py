@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ _QUERIES = {
     "date": "StudyDate",
     "study": "StudyInstanceUID",
 }
+_REPORTS = ("report.html", "report.pdf")  # in the result's folder
 
 
 def _uid(text: str) -> str:
@@ -60,6 +61,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add("--vertebrae", type=Path, metavar="FILE", help="a segmentation of your own instead")
     add("--labels", metavar="NAME|FILE", help="label convention, as for segment")
     add_run_options(run)
+    add("--overwrite", action="store_true", help="replace a result whose CT series has changed")
+    add("--unreviewed", action="store_true", help="report the run, whatever an older review says")
     add("--send", action="store_true", help="store SEG, SR and report in the archive")
 
     send = step("send", "store SEG, SR and report of a result, reviewed or not, in the archive")
@@ -138,9 +141,6 @@ def _fetch_and_segment(
 ) -> int:
     from ..inputs import Options
     from ..job import Job, run
-    from ..output.report import make_report
-    from ..output.report_files import write_html, write_pdf
-    from ..output.result_folder import read_result
     from ..output.tables import format_table
     from ..pacs.transfer import CT, RESULT, SEGMENTATION, Wanted, fetch_study, make_objects
     from .console import ForPeople
@@ -157,22 +157,48 @@ def _fetch_and_segment(
         *(ct, args.vertebrae or args.out / SEGMENTATION, out),
         **{"weights": args.weights, "device": args.device, "options": options, "each": True},
         series=fetched.ct,
+        overwrite=args.overwrite,
         patient_names=args.patient_names,
     )
     result = run(job, ForPeople(sys.stderr), should_stop)
+    if result.run["finished"] or not result.run["stopped"]:
+        _remove_reports(out)
     if result.run["stopped"]:
         return STOPPED
     say(format_table(result))
+    reports = _write_reports(out, args.unreviewed)
     if args.send:
-        return _send_from(out, ct, fetched.ct, False, archive, should_stop)
-    report = make_report(read_result(out))
-    write_html(out / "report.html", report)
-    write_pdf(out / "report.pdf", report)
-    files = [out / "report.html", out / "report.pdf", *make_objects(out, ct, fetched.ct)]
-    for file in files:
-        say(f"wrote {file}")
+        _send_from(out, ct, fetched.ct, args.unreviewed, archive, should_stop)
+        _say_written(reports)
+        return OK
+    _say_written([*reports, *make_objects(out, ct, fetched.ct, args.unreviewed)])
     say("nothing was sent: review the result, then `hideseekseg pacs send`")
     return OK
+
+
+def _remove_reports(result: Path) -> None:
+    """Remove the reports of the result that was there before."""
+    for name in _REPORTS:
+        (result / name).unlink(missing_ok=True)
+
+
+def _write_reports(result: Path, unreviewed: bool) -> list[Path]:
+    """Write the reports of a result; none stays where that is refused (InputError)."""
+    from ..output.report import make_report
+    from ..output.report_files import write_html, write_pdf
+    from ..output.result_folder import read_result
+
+    _remove_reports(result)
+    report = make_report(read_result(result, unreviewed))
+    files = [result / name for name in _REPORTS]
+    for file, write in zip(files, (write_html, write_pdf)):
+        write(file, report)
+    return files
+
+
+def _say_written(files: Sequence[Path]) -> None:
+    for file in files:
+        say(f"wrote {file}")
 
 
 def _send(args: argparse.Namespace, archive: Archive, should_stop: Callable[[], bool]) -> int:
@@ -185,7 +211,11 @@ def _send(args: argparse.Namespace, archive: Archive, should_stop: Callable[[], 
     if ct is None:
         raise InputError(args.result, "was not fetched by pacs run: give its DICOM series by --ct")
     series = args.series or ("" if args.ct or fetched is None else fetched.ct)
-    return _send_from(result, ct, series, args.unreviewed, archive, should_stop)
+    # In another folder than that of pacs run, a report is somebody's own.
+    reports = [] if fetched is None else _write_reports(result, args.unreviewed)
+    _send_from(result, ct, series, args.unreviewed, archive, should_stop)
+    _say_written(reports)
+    return OK
 
 
 def _send_from(
@@ -195,14 +225,13 @@ def _send_from(
     unreviewed: bool,
     archive: Archive,
     should_stop: Callable[[], bool],
-) -> int:
+) -> None:
     from ..pacs.transfer import send_result
 
     with _Bar() as told:
-        files = send_result(archive, result, ct, series, told, should_stop, unreviewed)
-    for file in files:
-        say(f"the archive contains {file.name}")
-    return OK
+        sent = send_result(archive, result, ct, series, told, should_stop, unreviewed)
+    for one in sent:
+        say(f"the archive contains {one.file.name}{': it was stored before' * one.before}")
 
 
 class _Bar:

@@ -16,15 +16,16 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from enum import Enum
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from .. import __version__
-from ..errors import InputError, UserError
+from ..errors import InputError, UserError, WeightsError
 from ..events import Event, Message
 from ..files import files_in, make_folder, open_regular, read_object
 from ..imaging.image_file import is_dicom
+from ..imaging.series_files import files_beside, series_files
 from ..model.profile import BUNDLE, read_profile
 from ..output.result_folder import EXPORTED, FILES
 from ..output.tables import write_plain
@@ -42,6 +43,9 @@ MISSING = "missing"
 # The voxels of these stand in files beside them, with the same name but for the suffix.
 _DETACHED = (".mhd", ".nhdr", ".hdr", ".img")
 _KEPT_LINES = 40  # of a traceback
+# Part of every key.  What earlier versions recorded may be of weights that were replaced meanwhile,
+# and says nothing of files of labels: such cases are run anew.
+_RECORDS = 2
 
 
 class CaseStatus(str, Enum):
@@ -84,7 +88,8 @@ class CohortSettings:
         gpus = torch.cuda.device_count() if self.device in ("auto", "cuda") else 0
         if gpus:
             torch.cuda.set_device(number % gpus)
-        model = ready_model(self.weights, self.device)
+        stored = read_profile(self.weights or BUNDLE)
+        model = ready_model(self.weights, self.device, stored.hash)
         used = 0 if model.device.type == "cpu" else max(gpus, 1)
         return model, (used, str(model.device), model.device_reason)
 
@@ -93,19 +98,42 @@ class CohortSettings:
 class InputState:
     """The files of one input: a digest of their times and sizes, and the SHA-256 of their content.
 
-    ``sha256`` is empty where nobody has read them.
+    ``sha256`` is empty where nobody has read them, ``path`` where an earlier version wrote it.
     """
 
     stat: str
     sha256: str = ""
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class CaseInputs:
+    """What a result is made from, as the index of a cohort has it: paths that are absolute.
+
+    ``bodies`` and ``labels`` are empty where there are none; ``labels`` may be a convention.
+    """
+
+    ct: str
+    segmentation: str
+    bodies: str = ""
+    labels: str = ""
+    series: str = ""
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Return the paths of all inputs that are read, by name."""
+        said = {"ct": self.ct, "segmentation": self.segmentation, "bodies": self.bodies}
+        said["labels"] = self.labels if _is_json(self.labels) else ""
+        return {name: Path(text) for name, text in said.items() if text}
 
 
 @dataclass(frozen=True)
 class CaseRecord:
     """What became of a case, and what it was made from.
 
-    ``key`` stands for weights, options, labels and the version of this library.  ``memory_mb`` is
-    the most that its process ever had; ``finished`` is a time in UTC.
+    ``key`` stands for weights, options, labels and the version of this library; it is empty while
+    the result is being replaced.  ``memory_mb`` is the most that its process ever had; ``finished``
+    is a time in UTC.
     """
 
     case: str
@@ -181,22 +209,20 @@ class CaseTask:
         Whatever record such a machine finds is one of this run.
         """
         case, settings = self.case, self.settings
-        labels = case.labels
-        if labels is not None and labels.lower().endswith(".json"):
-            labels = str(Path(labels).absolute())
+        inputs = inputs_of(case)
         case = replace(
             case,
-            ct=case.ct.absolute(),
-            segmentation=case.segmentation.absolute(),
-            bodies=None if case.bodies is None else case.bodies.absolute(),
-            labels=labels,
+            ct=Path(inputs.ct),
+            segmentation=Path(inputs.segmentation),
+            bodies=Path(inputs.bodies) if inputs.bodies else None,
+            labels=inputs.labels or None,
         )
         weights = None if settings.weights is None else settings.weights.absolute()
         folder, settings = self.folder.absolute(), replace(settings, weights=weights)
         return replace(self, case=case, folder=folder, settings=settings, retry=False)
 
     def run(self, ready: Model) -> CaseRecord:
-        """Run the case with the weights that ``settings.start`` returned."""
+        """Run the case with the weights that ``settings.start`` returned; raises WeightsError."""
         return run_case(self, ready)
 
     def lost(self, status: CaseStatus, reason: str, seconds: float) -> CaseRecord:
@@ -237,12 +263,11 @@ class CheckTask:
 
 
 def case_key(case: CohortCase, settings: CohortSettings, weights_hash: str) -> str:
-    """Return the digest of all that a result depends on beside its images."""
+    """Return the digest of all that a result depends on beside its files (``CaseInputs``)."""
     labels = case.labels or ""
-    if labels.lower().endswith(".json"):
-        labels = _state(Path(labels), content=True).sha256
     used = asdict(replace(settings, weights=None, device="", overwrite=False))
-    told = {**used, "weights": weights_hash, "labels": labels, "series": case.series}
+    told = {**used, "weights": weights_hash, "series": case.series, "records": _RECORDS}
+    told["labels"] = "JSON" if _is_json(labels) else labels
     text = json.dumps({**told, "version": __version__}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -270,7 +295,7 @@ def write_index(cohort: Cohort, out: Path, tasks: Sequence[CaseTask]) -> None:
     cases = [
         {
             **{"case": case.name, "patient": case.patient, "folder": case.folder},
-            **dict(zip(("ct", "segmentation", "labels", "series"), inputs_of(case))),
+            **asdict(inputs_of(case)),
             **{"key": keys.get(case.name, ""), "further": dict(case.further)},
         }
         for case in cohort.cases
@@ -279,16 +304,17 @@ def write_index(cohort: Cohort, out: Path, tasks: Sequence[CaseTask]) -> None:
     write_plain(out / INDEX, {**index, "cases": cases})
 
 
-def inputs_of(case: CohortCase) -> tuple[str, str, str, str]:
-    """Return CT, segmentation, labels and series of a case as the index has them."""
-    ct, segmentation = str(case.ct.absolute()), str(case.segmentation.absolute())
-    return ct, segmentation, _labels_of(case), case.series
-
-
-def _labels_of(case: CohortCase) -> str:
-    """Return a convention, or the path of a JSON file that does not depend on where one is."""
+def inputs_of(case: CohortCase) -> CaseInputs:
+    """Return what the result of a case is made from; paths do not depend on where one is."""
+    bodies = "" if case.bodies is None else str(case.bodies.absolute())
     labels = case.labels or ""
-    return str(Path(labels).absolute()) if labels.lower().endswith(".json") else labels
+    labels = str(Path(labels).absolute()) if _is_json(labels) else labels
+    ct, segmentation = str(case.ct.absolute()), str(case.segmentation.absolute())
+    return CaseInputs(ct, segmentation, bodies, labels, case.series)
+
+
+def _is_json(labels: str) -> bool:
+    return labels.lower().endswith(".json")
 
 
 def read_record(folder: Path) -> CaseRecord | None:
@@ -312,9 +338,37 @@ def is_current(task: CaseTask, record: CaseRecord | None) -> bool:
     """
     if record is None or record.key != task.key:
         return False
-    stats = {name: state.stat for name, state in _states(task.case).items()}
-    same = {name: state.stat for name, state in record.inputs.items()} == stats
-    return same and _is_settled(task, record)
+    return not restated(record, inputs_of(task.case)) and _is_settled(task, record)
+
+
+def restated(record: CaseRecord, inputs: CaseInputs) -> list[str]:
+    """Return the names of the inputs whose files have other sizes or times than recorded."""
+    now = input_states(inputs)
+    names = dict.fromkeys((*record.inputs, *now))
+    return [n for n in names if _stat(record.inputs.get(n)) != _stat(now.get(n))]
+
+
+def changed_inputs(record: CaseRecord, inputs: CaseInputs) -> list[str]:
+    """Return the names of the inputs that are others than those that a record was made from.
+
+    Content counts, and is read where sizes or times differ.  A file that has gone cannot be
+    compared: it counts as the same where the record is of its path.
+    """
+    return [name for name in restated(record, inputs) if not _is_same(record, inputs, name)]
+
+
+def _is_same(record: CaseRecord, inputs: CaseInputs, name: str) -> bool:
+    was, path = record.inputs.get(name), inputs.files.get(name)
+    if was is None or path is None:
+        return False
+    now = _state(path, content=True, series=inputs.series if name == "ct" else None)
+    if now.stat == MISSING:
+        return was.path == now.path
+    return was.sha256 == now.sha256
+
+
+def _stat(state: InputState | None) -> str:
+    return "" if state is None else state.stat
 
 
 def _is_settled(task: CaseTask, record: CaseRecord) -> bool:
@@ -326,28 +380,38 @@ def _is_settled(task: CaseTask, record: CaseRecord) -> bool:
 
 def ended(task: CaseTask, status: CaseStatus, reason: str, seconds: float) -> CaseRecord:
     """Return the record of a case whose process ended before it could write one."""
-    states = _states(task.case)
+    states = input_states(inputs_of(task.case))
     return CaseRecord(
         *(task.case.name, status, reason, task.key, states, round(seconds, 2)), finished=_now()
     )
 
 
 def run_case(task: CaseTask, model: Model) -> CaseRecord:
-    """Run a case and write its result and its record; whatever goes wrong is told in the record."""
+    """Run a case and write its result and its record; whatever goes wrong is told in the record.
+
+    Raises WeightsError, and writes nothing, where ``model`` is not what the task's key stands for.
+    """
+    if case_key(task.case, task.settings, model.hash) != task.key:
+        raise WeightsError(
+            task.settings.weights or BUNDLE,
+            "has changed since the run began, or is of another version of hideseekseg: run again",
+        )
     began = time.monotonic()
+    inputs = inputs_of(task.case)
     try:
-        states = _states(task.case, content=True)
+        states = input_states(inputs, content=True)
         before = read_record(task.folder)
         if before is not None and _is_made_from(task, before, states):
             record = replace(before, inputs=states)
         else:
+            if before is not None:
+                # Ended midway, the folder may hold a result that is not the one recorded.
+                write_record(task.folder, replace(before, key=""))
             record = _attempt(task, model, before)
-            now = _states(task.case)
+            now = input_states(inputs)
             changed = [name for name, state in now.items() if state.stat != states[name].stat]
             if changed:
-                reason = (
-                    f"{_inputs(task.case)[changed[0]]}: has changed while it was read: run again"
-                )
+                reason = f"{inputs.files[changed[0]]}: has changed while it was read: run again"
                 record = replace(record, status=CaseStatus.FAILED, reason=reason)
             seconds = round(time.monotonic() - began, 2)
             record = replace(record, inputs=states, seconds=seconds, finished=_now())
@@ -403,44 +467,54 @@ def _attempt(task: CaseTask, model: Model, before: CaseRecord | None) -> CaseRec
     )
 
 
-@cache
-def ready_model(weights: Path | None, device: str) -> Model:
-    """Return the weights, loaded once in each process; raises WeightsError or DeviceError."""
+@lru_cache(maxsize=1)
+def ready_model(weights: Path | None, device: str, expected: str) -> Model:
+    """Return the weights of the hash ``expected``, loaded once in each process.
+
+    A worker may outlive the weights that lay in a folder when it first looked: those of another
+    hash are loaded anew.  Raises WeightsError, also where other ones lie there, or DeviceError.
+    """
     from ..model.weights import load_model
 
-    return load_model(weights or BUNDLE, device)
+    model = load_model(weights or BUNDLE, device)
+    if model.hash != expected:
+        raise WeightsError(weights or BUNDLE, "has changed while it was read: run again")
+    return model
 
 
-def _inputs(case: CohortCase) -> dict[str, Path]:
-    found = {"ct": case.ct, "segmentation": case.segmentation, "bodies": case.bodies}
-    return {name: path for name, path in found.items() if path is not None}
+def _pass(line: str) -> None:
+    """Say nothing."""
 
 
-def _files(path: Path, series: bool) -> Iterator[Path]:
+def _files(path: Path, series: str | None) -> Iterator[Path]:
     """Yield all files that reading a path may read, in order.
 
-    ``series``: with one file of a DICOM series, all in its folder are read.
+    ``series`` is None for a segmentation.  Of a CT's folder it chooses the files of one DICOM
+    series, where it is not empty; with one file of a series, all of that series are read.
     """
     found: Iterable[Path] = [path]
     if path.is_dir():
-        found = files_in(path, tell=lambda line: None)  # what is closed is refused on reading
+        # What is closed is refused on reading.
+        found = series_files(path, series, tell=_pass) if series else files_in(path, tell=_pass)
     elif path.suffix.lower() in _DETACHED:
         found = (file for file in path.parent.iterdir() if file.stem == path.stem)
-    elif series and path.is_file() and is_dicom(path):
-        found = path.parent.iterdir()
+    elif series is not None and path.is_file() and is_dicom(path):
+        found = files_beside(path)
     yield from sorted(file for file in found if file.is_file())
 
 
-def _states(case: CohortCase, content: bool = False) -> dict[str, InputState]:
+def input_states(inputs: CaseInputs, content: bool = False) -> dict[str, InputState]:
     """Return the state of each input of a case; ``content`` reads them.
 
     A segmentation that is one DICOM file (SEG, structure set) is read without those beside it.
     """
-    inputs = _inputs(case).items()
-    return {name: _state(path, content, series=name == "ct") for name, path in inputs}
+    return {
+        name: _state(path, content, series=inputs.series if name == "ct" else None)
+        for name, path in inputs.files.items()
+    }
 
 
-def _state(path: Path, content: bool = False, series: bool = False) -> InputState:
+def _state(path: Path, content: bool = False, series: str | None = None) -> InputState:
     """Return the state of an input; ``content`` reads it.  What cannot be read is as missing.
 
     A file that was written to has another change time (ctime), whatever was done to its times.
@@ -463,8 +537,8 @@ def _state(path: Path, content: bool = False, series: bool = False) -> InputStat
     except (OSError, ValueError, InputError):
         files = []
     if not files:
-        return InputState(MISSING, MISSING if content else "")
-    return InputState(stats.hexdigest(), digest.hexdigest() if content else "")
+        return InputState(MISSING, MISSING if content else "", str(path))
+    return InputState(stats.hexdigest(), digest.hexdigest() if content else "", str(path))
 
 
 def _memory_mb() -> float | None:

@@ -145,7 +145,7 @@ def run_task(task: Task, case_timeout: float) -> CaseRecord:
         if case_key(task.case, task.settings, found) != task.key:
             raise InputError(root, "a worker has other weights, or another version of hideseekseg")
         task = replace(task, threads=max(get_worker().state.nthreads, 1))
-        model = ready_model(task.settings.weights, task.settings.device)
+        model = ready_model(task.settings.weights, task.settings.device, found)
         timer = threading.Timer(case_timeout, _give_up, (task, case_timeout))
         timer.daemon = True
         timer.start()

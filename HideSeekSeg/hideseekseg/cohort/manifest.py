@@ -11,8 +11,8 @@ import hashlib
 import io
 import re
 import warnings
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -116,7 +116,7 @@ def _case(
     further: Sequence[str],
     folders: set[str],
 ) -> CohortCase:
-    """Raise ValueError saying what is wrong with the cells."""
+    """Raise ValueError saying what is wrong with the cells; ``folders`` as of ``_folder_apart``."""
     if None in cells:  # what DictReader calls values beyond the last column
         raise ValueError("has more values than there are columns")
     values = {name: str(cells.get(name) or "").strip() for name in COLUMNS}
@@ -132,7 +132,7 @@ def _case(
     if labels.lower().endswith(".json"):
         labels = str(parent / labels)
     return CohortCase(
-        *(line, name, case_folder(name, folders), values["patient"] or name, ct),
+        *(line, name, _folder_apart(name, folders), values["patient"] or name, ct),
         parent / values["segmentation"],
         labels or None,
         parent / values["bodies"] if values["bodies"] else None,
@@ -147,9 +147,13 @@ def case_folder(name: str, taken: Iterable[str] = ()) -> str:
     It has no separator, no leading dot and no device's name; a name that had to be changed, and one
     that differs from an earlier one by capitals alone, ends in a piece of its hash.
     """
+    return _folder_apart(name, {folder.casefold() for folder in taken})
+
+
+def _folder_apart(name: str, used: Set[str]) -> str:
+    """Return the folder of a case; those that are ``used`` are without capitals."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:MOST_NAME].rstrip("-.")
     device = plain.split(".")[0].casefold() in _DEVICES
-    used = {folder.casefold() for folder in taken}
     if plain and plain == name and not device and plain.casefold() not in used:
         return plain
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
@@ -227,6 +231,10 @@ def _told(check: Callable[[], T], causes: list[str]) -> T | None:
 Row = dict[str, str]
 
 FOUND = "manifest.csv"
+# What a file of a DICOM object may end in; all else that has a dot may be a part of its UID.
+_DICOM_SUFFIX = re.compile(r"\.(dcm|dicom|dic|ima)$", re.IGNORECASE)
+# Folders of BIDS right below the folder of a data set.
+_PARTS = re.compile(r"rawdata|sourcedata|derivatives", re.IGNORECASE)
 # A segmentation beside ct.nii.gz, in the order of preference.
 _BESIDE = ("segmentations", "segmentation", "vertebrae", "seg", "labels")
 _SUBJECT = re.compile(r"(sub-[A-Za-z0-9]+)")
@@ -260,34 +268,132 @@ def _found(folder: Path, tell: Callable[[str], None]) -> list[Row]:
         raise InputError(folder, "is not a folder")
     folder = folder.absolute()
     files = files_in(folder, tell=tell)
-    rows = [*_bids(files, tell), *_named_ct(folder, files, tell), *_dicom(folder, files, tell)]
+    rows = [
+        *_bids(folder, files, tell),
+        *_named_ct(folder, files, tell),
+        *_dicom(folder, files, tell),
+    ]
     if not rows:
         cause = "contains no CT with a segmentation in a layout that is known (BIDS, ct.nii.gz with"
         raise InputError(folder, f"{cause} segmentations beside it, DICOM with SEG): write a table")
-    return sorted(rows, key=lambda row: row["case"])
+    return sorted(_apart(rows, folder), key=lambda row: row["case"])
 
 
-def _bids(files: Iterable[Path], tell: Callable[[str], None]) -> Iterator[Row]:
+def _apart(rows: Sequence[Row], folder: Path) -> list[Row]:
+    """Return the rows with names of their own: that of its path, where several have one name."""
+    named = list(rows)
+    for column, whole in (("ct", False), ("segmentation", False), ("ct", True)):
+        count = Counter(row["case"] for row in named)
+        for n, row in enumerate(named):
+            if count[row["case"]] > 1:
+                path = Path(row[column])
+                own = path if whole else path.with_name(structure_of(path) or path.name)
+                named[n] = {**row, "case": own.relative_to(folder).as_posix()}
+    return named
+
+
+def _bids(folder: Path, files: Iterable[Path], tell: Callable[[str], None]) -> Iterator[Row]:
     """Find CTs named ``sub-X..._ct`` and their vertebrae ``..._seg-vert_msk`` (VerSe, TPTBox)."""
-    images = [path for path in files if path.name.startswith("sub-")]
-    masks: dict[str, dict[str, Path]] = defaultdict(dict)
-    for path in images:
-        found = re.fullmatch(r"(.+?)_(?:mod-ct_)?seg-(vert|subreg|spine)_msk", structure_of(path))
-        if found:
-            masks[_stem(found[1])].setdefault(found[2], path)
-    for ct in images:
-        stem = structure_of(ct)
-        if not stem.endswith("_ct"):
-            continue
-        own = masks.get(_stem(stem), {})
-        if "vert" not in own:
-            tell(f"{ct}: left out, there is no ..._seg-vert_msk of it")
-            continue
-        subject = _SUBJECT.match(ct.name)
-        row = {"case": stem.removesuffix("_ct"), "patient": subject[1] if subject else ""}
-        regions = own.get("subreg") or own.get("spine")
-        bodies = {"bodies": str(regions)} if regions is not None else {}
-        yield {**row, "ct": str(ct), "segmentation": str(own["vert"]), "labels": "verse", **bodies}
+    tree = _BidsTree(folder, files)
+    for subject in sorted(subject for subject, homes in tree.homes.items() if len(homes) > 1):
+        homes = len(tree.homes[subject])
+        tell(f"{subject}: stands in {homes} data sets, and is a patient of each of them")
+    for stem, scans in tree.scans.items():
+        for ct in scans:
+            own = {}
+            for kind in ("vert", "subreg", "spine"):
+                fits = tree.masks_of(ct, stem, kind)
+                if len(fits) == 1:
+                    own[kind] = str(fits[0])
+                elif fits:
+                    tell(f"{ct}: {' and '.join(map(str, fits[:2]))} fit it alike: none is taken")
+            if "vert" not in own:
+                tell(f"{ct}: left out, there is no ..._seg-vert_msk of it")
+                continue
+            regions = own.get("subreg") or own.get("spine")
+            row = {"case": stem, "patient": tree.patient(ct), "ct": str(ct)}
+            row |= {"segmentation": own["vert"], "labels": "verse"}
+            yield {**row, "bodies": regions} if regions else row
+
+
+class _BidsTree:
+    """CTs and masks of a tree by what they have in common (``_stem``), masks by kind as well.
+
+    Names are unique in a data set alone, of which the tree may hold several; ``homes`` are the
+    folders of the data sets in which a subject stands.
+    """
+
+    def __init__(self, folder: Path, files: Iterable[Path]) -> None:
+        self._folder = folder
+        self.scans: dict[str, list[Path]] = defaultdict(list)
+        self._masks: dict[tuple[str, str], list[Path]] = defaultdict(list)
+        self.homes: dict[str, set[Path]] = defaultdict(set)
+        for path in files:
+            if not path.name.startswith("sub-"):
+                continue
+            stem = structure_of(path)
+            found = re.fullmatch(r"(.+?)_(?:mod-ct_)?seg-(vert|subreg|spine)_msk", stem)
+            if found:
+                self._masks[_stem(found[1]), found[2]].append(path)
+            elif stem.endswith("_ct"):
+                self.scans[_stem(stem)].append(path)
+                self.homes[_subject(path)].add(self._home(path))
+        self.homes.pop("", None)
+
+    def patient(self, ct: Path) -> str:
+        """Return the subject of a CT, with its data set where several have one of this name."""
+        subject, home = _subject(ct), self._home(ct)
+        if len(self.homes[subject]) < 2 or home == self._folder:
+            return subject
+        return f"{home.relative_to(self._folder).as_posix()}/{subject}"
+
+    def masks_of(self, ct: Path, stem: str, kind: str) -> list[Path]:
+        """Return the masks of a CT: of its name, nearest to it, and to no other CT as near."""
+        return [
+            mask
+            for mask in self._nearest(ct, self._masks[stem, kind])
+            if self._nearest(mask, self.scans[stem]) == [ct]
+        ]
+
+    def _nearest(self, path: Path, others: Sequence[Path]) -> list[Path]:
+        """Return those of other files that share most of their folders with one, at either end."""
+
+        def shared(other: Path) -> tuple[int, int]:
+            a, b = path.parts[:-1], other.parts[:-1]
+            return _common(a, b), _common(a[::-1], b[::-1])
+
+        fit = [other for other in others if self._may_belong(path, other)]
+        best = max(map(shared, fit), default=None)
+        return [other for other in fit if shared(other) == best]
+
+    def _may_belong(self, a: Path, b: Path) -> bool:
+        """Return whether two files may be of one data set: neither says that it is of another."""
+        said = ((self._data_set(a), b), (self._data_set(b), a))
+        return all(home is None or home in other.parents for home, other in said)
+
+    def _data_set(self, path: Path) -> Path | None:
+        """Return the folder of the data set that a file is in, None where no folder says so."""
+        return self._above(path, _PARTS)
+
+    def _home(self, ct: Path) -> Path:
+        """Return the folder of a CT's data set, as far as one can tell."""
+        return self._data_set(ct) or self._above(ct, _SUBJECT) or ct.parent
+
+    def _above(self, path: Path, inside: re.Pattern[str]) -> Path | None:
+        """Return the folder that holds the first one of such a name on the way to a file."""
+        parts = path.relative_to(self._folder).parts[:-1]
+        at = next((n for n, part in enumerate(parts) if inside.match(part)), None)
+        return None if at is None else self._folder.joinpath(*parts[:at])
+
+
+def _common(a: Sequence[str], b: Sequence[str]) -> int:
+    """Return how many names two paths have in common at their beginning."""
+    return next((n for n, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+
+
+def _subject(ct: Path) -> str:
+    found = _SUBJECT.match(ct.name)
+    return found[1] if found else ""
 
 
 def _stem(name: str) -> str:
@@ -335,13 +441,15 @@ class _DicomSeries:
 def _dicom(folder: Path, files: Iterable[Path], tell: Callable[[str], None]) -> Iterator[Row]:
     """Find DICOM segmentations (SEG, RT structure sets) and the CT series that they name."""
     series = list(_dicom_series(files, tell))
-    ct = [one for one in series if one.modality == "CT"]
-    crowded = {one.home for one in ct if sum(other.home == one.home for other in ct) > 1}
+    of_study: dict[str, list[_DicomSeries]] = defaultdict(list)
+    for one in series:
+        if one.modality == "CT":
+            of_study[one.study].append(one)
     patients: dict[str, str] = {}
     for one in series:
         if one.sop_class not in (*SEG, STRUCTURE_SET):
             continue
-        same = [other for other in ct if other.study == one.study]
+        same = of_study[one.study]
         named = [other for other in same if other.uid in one.refers_to]
         chosen = named or same
         if len(chosen) != 1:
@@ -350,10 +458,11 @@ def _dicom(folder: Path, files: Iterable[Path], tell: Callable[[str], None]) -> 
             continue
         # Numbers of patients stay out of results: patients are counted.
         patient = patients.setdefault(one.patient, f"patient-{len(patients) + 1}")
-        name = one.file.relative_to(folder).with_suffix("").as_posix()
+        name = _DICOM_SUFFIX.sub("", one.file.relative_to(folder).as_posix())
         row = {"case": name, "patient": patient if one.patient else ""}
-        uid = {"series": chosen[0].uid} if chosen[0].home in crowded else {}
-        yield {**row, "ct": str(chosen[0].home), "segmentation": str(one.file), **uid}
+        # Always: others may lie in that folder, or below it, or come there.
+        row |= {"ct": str(chosen[0].home), "series": chosen[0].uid}
+        yield {**row, "segmentation": str(one.file)}
 
 
 def _dicom_series(files: Iterable[Path], tell: Callable[[str], None]) -> Iterator[_DicomSeries]:

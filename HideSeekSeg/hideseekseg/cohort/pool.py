@@ -478,7 +478,11 @@ def serve(connection: Connection, settings: TaskSettings, number: int) -> None:
             task = connection.recv()
         except EOFError:
             return
-        connection.send(task.run(ready))
+        try:
+            answer: Any = task.run(ready)
+        except UserError as error:  # of weights that have changed: no case can be run
+            answer = error
+        connection.send(answer)
 
 
 def _end_with_parent() -> None:

@@ -24,9 +24,9 @@ from ..output.result_folder import EACH, FILES, read_result, read_vertebra, scor
 from ..output.tables import result_from_json, write_plain
 from ..plain_data import as_type, counted, first_line
 from ..review.review import Review
-from .case_run import READINGS, CaseStatus, read_record
+from .case_run import READINGS, CaseStatus
 from .manifest import case_folder
-from .tables import IndexedCase, read_index
+from .tables import IndexedCase, current_record, read_index
 
 ABOUT, REVIEW, OUTLINES = "about.json", "review.json", "drawn"
 AGREEMENT = ("agreement.json", "agreement.md")
@@ -151,7 +151,10 @@ def write_reading(folder: Path, reading: Reading, text: str) -> None:
 
 
 class WorkList:
-    """The cases of a cohort that have a result, in the manifest's order, for one reader."""
+    """The cases of a cohort that have a result, in the manifest's order, for one reader.
+
+    Results of an earlier run are none.
+    """
 
     def __init__(self, folder: Path, reader: str) -> None:
         """Raise InputError where the folder is not a cohort's, or no case has a result."""
@@ -162,7 +165,7 @@ class WorkList:
         self.cases = [case for case in every if _is_done(case)]
         self.left_out = len(every) - len(self.cases)
         if not self.cases:
-            raise InputError(folder, "has no case with a result yet")
+            raise InputError(folder, "has no case with a current result: run the cohort")
         self._place = {case.name: n for n, case in enumerate(self.cases)}
         self._status = {case.name: self._read_status(case) for case in self.cases}
 
@@ -202,7 +205,7 @@ class WorkList:
         """Such as "Case 3 of 20, 2 read"."""
         read = sum(self._is_read(case) for case in self.cases)
         text = f"Case {self._place[name] + 1} of {len(self.cases)}, {read} read"
-        return text + (f"; {self.left_out} without a result" if self.left_out else "")
+        return text + (f"; {self.left_out} without a current result" if self.left_out else "")
 
     def _is_read(self, case: IndexedCase) -> bool:
         return self._status[case.name] is ReadStatus.FINISHED
@@ -219,8 +222,7 @@ class WorkList:
 
 
 def _is_done(case: IndexedCase) -> bool:
-    record = read_record(case.folder)
-    done = record is not None and record.status is CaseStatus.DONE
+    done = current_record(case).status is CaseStatus.DONE
     return done and (case.folder / FILES[1]).is_file()
 
 

@@ -200,8 +200,8 @@ def _summary(totals: _Totals, cases: int) -> str:
         ]
     if totals.statuses[CaseStatus.EARLIER.value]:
         lines.append(
-            "Results of an earlier run, with other options, weights, labels or version, are left"
-            " out: run the cohort again."
+            "Results of an earlier run, with other files, options, weights, labels or version, are"
+            " left out: run the cohort again."
         )
     if totals.memory:
         lines.append(f"Memory of a worker: at most {max(totals.memory):.0f} MB.")

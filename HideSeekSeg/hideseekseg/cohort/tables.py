@@ -21,7 +21,15 @@ from ..output.result_folder import FILES
 from ..output.segment_description import labels
 from ..output.tables import POSITION_COLUMNS, result_from_json
 from ..plain_data import spreadsheet_cell
-from .case_run import CASES, INDEX, CaseRecord, CaseStatus, read_record
+from .case_run import (
+    CASES,
+    INDEX,
+    CaseInputs,
+    CaseRecord,
+    CaseStatus,
+    changed_inputs,
+    read_record,
+)
 
 Row = dict[str, Any]
 
@@ -47,7 +55,7 @@ LESION_COLUMNS: dict[str, type] = {
     "p_malignant": float,
 }
 TABLES = {"cases": CASE_COLUMNS, "vertebrae": VERTEBRA_COLUMNS, "lesions": LESION_COLUMNS}
-_EARLIER = "made with other options, weights, labels or version: run the cohort again"
+_OTHER_RUN = "made with other options, weights, labels or version: run the cohort again"
 _BATCH = 20_000  # rows of parquet that are kept before they are written
 
 
@@ -67,6 +75,12 @@ class IndexedCase:
     series: str = ""
     further: Mapping[str, str] = field(default_factory=dict)
     key: str = ""
+    bodies: str = ""
+
+    @property
+    def inputs(self) -> CaseInputs:
+        """Return what its result has to be made from."""
+        return CaseInputs(self.ct, self.segmentation, self.bodies, self.labels, self.series)
 
 
 @dataclass(frozen=True)
@@ -102,27 +116,42 @@ def read_index(folder: Path) -> CohortIndex:
 
 
 def _indexed(folder: Path, entry: Mapping[str, Any]) -> IndexedCase:
-    name = str(entry["folder"])
-    if Path(name).name != name or name in ("", ".", ".."):
-        raise ValueError(name)
+    own = str(entry["folder"])
+    if Path(own).name != own or own in ("", ".", ".."):
+        raise ValueError(own)
     further = {str(key): str(value) for key, value in entry["further"].items()}
     keys = ("case", "patient", "ct", "segmentation", "labels")
     case, patient, ct, segmentation, labels = (str(entry[key]) for key in keys)
     words = (ct, segmentation, labels, str(entry.get("series", "")))
-    key = str(entry.get("key", ""))
-    return IndexedCase(case, patient, folder / CASES / name, *words, further, key)
+    key, bodies = (str(entry.get(name, "")) for name in ("key", "bodies"))
+    return IndexedCase(case, patient, folder / CASES / own, *words, further, key, bodies)
+
+
+def current_record(case: IndexedCase) -> CaseRecord:
+    """Return what became of a case; whoever counts or shows a result asks here whether it is one.
+
+    What the last run did not come to is of an earlier one, and so is what was made from files that
+    are others now: neither is a result of the case.
+    """
+    record = read_record(case.folder)
+    if record is None:
+        return CaseRecord(case.name, CaseStatus.WAITING)
+    if case.key and record.key != case.key:
+        return CaseRecord(case.name, CaseStatus.EARLIER, _OTHER_RUN)
+    changed = changed_inputs(record, case.inputs)
+    if changed:
+        cause = f"made from another {' and another '.join(changed)}: run the cohort again"
+        return CaseRecord(case.name, CaseStatus.EARLIER, cause)
+    return record
 
 
 def case_results(index: CohortIndex) -> Iterator[CaseResult]:
     """Yield what became of each case; one whose result cannot be read is one that failed.
 
-    What the last run did not come to is of an earlier one: such a result is left out.
+    A result that is of an earlier run is left out.
     """
     for case in index.cases:
-        record = read_record(case.folder) or CaseRecord(case.name, CaseStatus.WAITING)
-        if case.key and record.key not in ("", case.key):
-            record = CaseRecord(case.name, CaseStatus.EARLIER, _EARLIER)
-        result = None
+        record, result = current_record(case), None
         if record.status is CaseStatus.DONE:
             try:
                 result = result_from_json(read_object(case.folder / FILES[1]))

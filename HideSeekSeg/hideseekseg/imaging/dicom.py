@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..files import files_in
 from ..plain_data import counted
 from .image_file import captured, check_name, check_sizes, first_bytes, is_dicom
+from .series_files import files_beside, series_files
 from .slice_stack import DicomFrame, Plane, Stack, read_frames, rescaled, stack_of
 from .volume import Grid, Volume
 
@@ -158,17 +159,28 @@ def list_series(folder: str | Path) -> list[SeriesInfo]:
     return _sorted(_by_series(_scan(files_in(Path(folder)))))
 
 
-def check_series(folder: Path, series: str = "", inside: bool = True) -> None:
-    """Raise InputError where the tags alone show that ``read_series`` would refuse a folder.
+def check_series(folder: Path, member: Path | None = None, series: str = "") -> None:
+    """Raise InputError where the tags alone show that ``read_series`` would refuse a folder."""
+    source = member or folder
+    chosen, _ = _chosen(folder, member, series)
+    chosen, _ = _without_odd_ones(source, chosen)
+    _check_rescale(source, chosen)
 
-    ``inside`` looks into the folders in it, too.
-    """
-    found = _scan(files_in(folder, deep=inside))
-    chosen, _ = _pick(folder, found, None, series)
-    chosen, _ = _without_odd_ones(folder, chosen)
-    _check_rescale(folder, chosen)
     if all(one.frames == 1 for one in chosen):
         stack_of(folder, [one.plane for one in chosen])
+
+
+def _chosen(folder: Path, member: Path | None, series: str) -> tuple[list[Slice], tuple[str, ...]]:
+    """Return the slices of the series that is meant, and notes on others that state its UID.
+
+    Of a series that is named no others are read.
+    """
+    if member is not None:
+        _check_object(member)
+        files = files_beside(member)
+    else:
+        files = series_files(folder, series) if series else files_in(folder)
+    return _pick(folder, _scan(files), member, series)
 
 
 def read_series(
@@ -188,11 +200,8 @@ def read_series(
     into or a link leads nowhere, and when its slices are missing, doubled, uneven, damaged, of
     different shape or direction, or taken with a tilted gantry.
     """
-    if member is not None:
-        _check_object(member)
-    found = _scan(files_in(folder, deep=member is None))
-    chosen, others = _pick(folder, found, member, series)
     source = member or folder
+    chosen, others = _chosen(folder, member, series)
     chosen, notes = _without_odd_ones(source, chosen)
     notes = (*others, *notes)
     _check_rescale(source, chosen)

@@ -223,8 +223,11 @@ def check_ct(path: str | os.PathLike[str], series: str = "") -> Grid | None:
     of all files are read.  Raises InputError as ``read_ct`` does.
     """
     path = Path(path)
-    if is_folder(path) or is_dicom(path):
-        check_series(path if is_folder(path) else path.parent, series, is_folder(path))
+    if is_folder(path):
+        check_series(path, None, series)
+        return None
+    if is_dicom(path):
+        check_series(path.parent, path, series)
         return None
     reader = read_header(path)
     if reader.GetNumberOfComponents() > 1:

@@ -29,6 +29,12 @@ OBJECT_FILES = ("lesions.dcm", "measurements.dcm", "report.dcm")
 SEGMENTATIONS = ("SEG", "RTSTRUCT")
 OURS = "HideSeekSeg"  # what the descriptions of our own series begin with
 MOST_BYTES = 2 << 30  # of an instance
+# What the objects take over from the CT's instances, beside the UIDs of each.
+_TAKEN_OVER = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyID"),
+    *("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "SeriesInstanceUID"),
+    "FrameOfReferenceUID",
+)
 
 OnProgress = Callable[[str, int, int], None]
 ShouldStop = Callable[[], bool]
@@ -319,12 +325,20 @@ def check_same_patient(ct: Path, segmentation: Path, series: str) -> None:
 class SendRecord:
     """Which objects were made of a result: a hash of what they are of, and their files' names.
 
-    ``sent`` has the UIDs that an archive confirmed, by its address.
+    ``sent`` has the UIDs that an archive confirmed, by its address; it may have removed them since.
     """
 
     of: str
     files: tuple[str, ...]
     sent: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SentObject:
+    """The file of an object that the archive holds; ``before`` says that it did so already."""
+
+    file: Path
+    before: bool
 
 
 def send_result(
@@ -335,13 +349,13 @@ def send_result(
     on_progress: OnProgress,
     should_stop: ShouldStop,
     unreviewed: bool = False,
-) -> list[Path]:
+) -> list[SentObject]:
     """Make SEG, SR and report of a result, and store in the archive what it has not got yet.
 
     ``ct`` is the folder of the CT series, ``series`` chooses one in it.  The archive must hold the
-    study, under the same patient's number.  What was made is kept in ``result`` and sent again as
-    it is, until run or review change.  Returns the files that the archive holds now.  Raises
-    ArchiveError, InputError and Stopped.
+    study, under the same patient's number, and is asked which of the objects it holds.  What was
+    made is kept in ``result`` and sent again as it is, until run, review or CT change.  Returns
+    what the archive holds now.  Raises ArchiveError, InputError and Stopped.
     """
 
     def ask(call: Callable[[], Any]) -> Any:
@@ -355,15 +369,27 @@ def send_result(
         folder = result / OBJECTS
         datasets = [pydicom.dcmread(folder / name) for name in record.files]
         _check_destination(archive, datasets[0], ask)
+        sent = []
         for n, (name, dataset) in enumerate(zip(record.files, datasets)):
             on_progress(f"sending {name}", n, len(datasets))
             uid, done = str(dataset.SOPInstanceUID), record.sent.get(archive.address, ())
-            if uid not in done:
+            before = ask(partial(_is_held, archive, dataset))
+            if not before:
                 ask(partial(archive.store, dataset))
+            if uid not in done:
                 record = replace(record, sent={**record.sent, archive.address: (*done, uid)})
                 _write_json(folder / SENT, asdict(record))
+            sent.append(SentObject(folder / name, before))
         on_progress("sent", len(datasets), len(datasets))
-    return [folder / name for name in record.files]
+    return sent
+
+
+def _is_held(archive: Archive, dataset: Any) -> bool:
+    """Return whether the archive holds an object now."""
+    study, series = str(dataset.StudyInstanceUID), str(dataset.SeriesInstanceUID)
+    if series not in {one.uid for one in archive.series(study)}:
+        return False  # some archives call a question for a series that they have not an error
+    return str(dataset.SOPInstanceUID) in archive.instances(study, series)
 
 
 def _check_destination(archive: Archive, dataset: Any, ask: Callable[..., Any]) -> None:
@@ -381,7 +407,7 @@ def _check_destination(archive: Archive, dataset: Any, ask: Callable[..., Any]) 
 def make_objects(result: Path, ct: Path, series: str = "", unreviewed: bool = False) -> list[Path]:
     """Write SEG, SR and report of a result to its folder ``OBJECTS``; return their files.
 
-    Those of the same result are left as they are.  Without a lesion there is no SEG.
+    Those of the same result and CT are left as they are.  Without a lesion there is no SEG.
     """
     with locked(result):
         record = _objects(result, ct, series, unreviewed)
@@ -389,20 +415,21 @@ def make_objects(result: Path, ct: Path, series: str = "", unreviewed: bool = Fa
 
 
 def _objects(result: Path, ct: Path, series: str, unreviewed: bool) -> SendRecord:
-    """Return what was made of the result, now or before."""
+    """Return what was made of the result on this CT, now or before."""
     from ..output.dicom_seg_export import dicom_seg, read_instances, read_source
     from ..output.dicom_sr_export import dicom_report, dicom_sr
     from ..output.report import make_report
     from ..output.report_files import write_pdf
     from ..output.result_folder import read_result
 
-    folder, state = result / OBJECTS, _state(result, unreviewed)
-    known = _read_record(folder / SENT)
-    if known is not None and known.of == state:
-        return known
+    # Read in any case: the objects of the same voxels elsewhere are of another patient.
     stored = read_result(result, unreviewed)
     volume = read_source(stored, ct, series)
     instances = read_instances(volume)
+    folder, state = result / OBJECTS, _state(result, unreviewed, instances)
+    known = _read_record(folder / SENT)
+    if known is not None and known.of == state:
+        return known
     segmentation = dicom_seg(stored, volume, instances) if stored.lesions else None
     measured = dicom_sr(stored, volume, instances, segmentation)
     report = make_report(stored)
@@ -438,14 +465,17 @@ def _read_record(file: Path) -> SendRecord | None:
     return record if record.files and whole else None
 
 
-def _state(result: Path, unreviewed: bool) -> str:
-    """Return a hash of what the objects are made of."""
+def _state(result: Path, unreviewed: bool, instances: Sequence[Any]) -> str:
+    """Return a hash of what the objects are made of; ``instances`` are the headers of the CT."""
     from ..output.result_folder import EXPORTED, FILES
 
     sha = hashlib.sha256(b"unreviewed" if unreviewed else b"")
     for name in (FILES[1], FILES[0], EXPORTED[2], EXPORTED[0]):
         if (result / name).is_file():
             sha.update(hashlib.sha256(read_bytes(result / name, MOST_BYTES)).digest())
+    said = [str(instances[0].get(keyword, "")) for keyword in _TAKEN_OVER]
+    said += [str(one.get("SOPInstanceUID", "")) for one in instances]
+    sha.update(json.dumps(said).encode())
     return sha.hexdigest()
 
 
