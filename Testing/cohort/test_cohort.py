@@ -1383,13 +1383,15 @@ def test_what_lies_behind_a_link_is_an_input_of_its_case(tmp_path: Path, deep: b
     text = f"ct,segmentation\n{ct},{tmp_path / 'seg.nii'}\n"
     (tmp_path / "m.csv").write_text(text, "utf-8")
     (case,) = read_cohort(tmp_path / "m.csv").cases
-    before = [_states(case, content=content)["ct"] for content in (False, True)]
+    before = [input_states(inputs_of(case), content=content)["ct"] for content in (False, True)]
     save(one(3, 7.5, SeriesDescription="again"), slices[0])
-    after = [_states(case, content=content)["ct"] for content in (False, True)]
+    after = [input_states(inputs_of(case), content=content)["ct"] for content in (False, True)]
     assert before[0] != after[0] and before[1] != after[1]
     (ct / "closed").mkdir()
     with closed(ct / "closed"), as_another_user(tmp_path):
-        assert _states(case, content=True)["ct"] == after[1], "what can be read is its state"
+        assert input_states(inputs_of(case), content=True)["ct"] == after[1], (
+            "what can be read is its state"
+        )
 
 
 def test_discovery_keeps_data_sets_apart(

@@ -268,11 +268,8 @@ def _found(folder: Path, tell: Callable[[str], None]) -> list[Row]:
         raise InputError(folder, "is not a folder")
     folder = folder.absolute()
     files = files_in(folder, tell=tell)
-    rows = [
-        *_bids(folder, files, tell),
-        *_named_ct(folder, files, tell),
-        *_dicom(folder, files, tell),
-    ]
+    layouts = (_bids, _named_ct, _dicom)
+    rows = [row for layout in layouts for row in layout(folder, files, tell)]
     if not rows:
         cause = "contains no CT with a segmentation in a layout that is known (BIDS, ct.nii.gz with"
         raise InputError(folder, f"{cause} segmentations beside it, DICOM with SEG): write a table")

@@ -165,9 +165,8 @@ def check_series(folder: Path, member: Path | None = None, series: str = "") -> 
     chosen, _ = _chosen(folder, member, series)
     chosen, _ = _without_odd_ones(source, chosen)
     _check_rescale(source, chosen)
-
     if all(one.frames == 1 for one in chosen):
-        stack_of(folder, [one.plane for one in chosen])
+        stack_of(source, [one.plane for one in chosen])
 
 
 def _chosen(folder: Path, member: Path | None, series: str) -> tuple[list[Slice], tuple[str, ...]]:

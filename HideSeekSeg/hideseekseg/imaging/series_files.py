@@ -79,11 +79,8 @@ def _index(folder: Path, inside: bool, tell: Tell | None = None) -> _FolderIndex
     known = _indexed.pop((folder, inside), None)
     if known is None or any(_time(path) != then for path, then in known.times.items()):
         known = _read_index(folder, inside, tell)
-    if (
-        known is not None
-        and known.whole
-        and time.time_ns() - max(known.times.values()) > _SETTLED_NS
-    ):
+    settled = known is not None and time.time_ns() - max(known.times.values()) > _SETTLED_NS
+    if known is not None and known.whole and settled:
         _indexed[folder, inside] = known  # the one that was asked for last is last
         while len(_indexed) > _KEPT:
             del _indexed[next(iter(_indexed))]
