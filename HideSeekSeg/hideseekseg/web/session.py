@@ -702,7 +702,7 @@ class Session:
                 self.review.take_over_outlines()
 
         before = results.patches([identity]).get(identity)
-        return Brush(results.grid, before, erase, self.page.get("brush"), draw, ras)
+        return Brush(results, before, erase, self.page.get("brush"), draw, ras)
 
     # The run, and what is taken along.
 
