@@ -167,8 +167,11 @@ class Session:
         elsewhere = self.page.get("loading") or opened not in (None, shown)
         if action is None or (name in SAYS and elsewhere):
             return
-        if name in ENDS and self.unsaved:
-            summary = "; ".join(work.review.summary() for work in self._unsaved())
+        ended = self._unsaved() if name in ENDS else []
+        if name == "segment":  # other reviews of the scene stay
+            ended = [work for work in ended if work is self.review.session]
+        if ended:
+            summary = "; ".join(work.review.summary() for work in ended)
             text = RUN_UNSAVED if name == "segment" else UNSAVED
             text = text.format(doing=ENDS[name], summary=summary)
             self._ask(text, "Discard and go on", lambda: action(*values))
