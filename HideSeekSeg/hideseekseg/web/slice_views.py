@@ -296,6 +296,16 @@ class SliceViews:
         self._crosshair.SetCrosshairMode(slicer.vtkMRMLCrosshairNode.NoCrosshair)
         self.tell()
 
+    def clear(self) -> None:
+        """Nobody: no slice shows anything, and nothing is said of what lies under the mouse."""
+        for view in self.slices.values():
+            view.set_background_volume_id(None)
+            view.set_foreground_volume_id(None)
+        self._volume = None
+        clear_ruler(self._scene)
+        self._crosshair.SetCrosshairMode(slicer.vtkMRMLCrosshairNode.NoCrosshair)
+        self.pointed("")
+
     def show_crosshair(self, shown: bool) -> None:
         """Show the crosshair where it is, or hide it."""
         self._crosshair_shown = shown
