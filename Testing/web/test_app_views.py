@@ -268,6 +268,51 @@ def test_held_key_judges_one_finding(tab: Tab, key: str) -> None:
     assert tab.rows() == before
 
 
+@pytest.mark.parametrize("action", ["accept", "uncertain", "reject", "switchType"])
+def test_enter_held_on_a_button_judges_one_finding(tab: Tab, action: str) -> None:
+    tab.choose_first()
+    before, first = tab.rows(), tab.state("current")
+    tab.page.focus(f"[data-action={action}]")
+    for _ in range(4):
+        tab.page.keyboard.down("Enter")
+        tab.page.wait_for_timeout(
+            100
+        )  # as a keyboard repeats: the next finding is chosen meanwhile
+    tab.page.keyboard.up("Enter")
+    tab.until_state("can_undo", True)
+    if action != "switchType":
+        tab.until("([old]) => window.trame.state.get('current') !== old", first)
+    tab.page.wait_for_timeout(300)
+    assert sum(now != then for now, then in zip(tab.rows(), before)) == 1
+    tab.press("u")
+    tab.until_state("can_undo", False)
+    assert tab.rows() == before
+
+
+def test_enter_held_on_next_goes_on(tab: Tab) -> None:
+    """Stepping judges nothing: it repeats, as its key does."""
+    tab.choose_first()
+    third = tab.state("shown")[2]
+    tab.page.focus("[data-action=next]")
+    tab.page.keyboard.down("Enter")
+    tab.page.keyboard.down("Enter")
+    tab.page.keyboard.up("Enter")
+    tab.until_state("current", third)
+
+
+def test_enter_held_on_save_opens_its_dialog_once(tab: Tab) -> None:
+    tab.page.focus("[data-action=export]")
+    tab.page.keyboard.down("Enter")
+    tab.page.wait_for_selector("#save-dialog[open]", timeout=PATIENCE)
+    tab.page.focus("#save-dialog [data-close]")
+    tab.page.keyboard.down("Enter")
+    tab.page.wait_for_timeout(300)
+    assert tab.page.query_selector("#save-dialog[open]") is not None
+    tab.page.keyboard.up("Enter")
+    tab.press("Enter")
+    tab.page.wait_for_selector("#save-dialog", state="hidden", timeout=PATIENCE)
+
+
 def test_rows_are_reached_and_chosen_by_keys(tab: Tab) -> None:
     row = tab.page.locator("#candidates tbody tr").nth(1)
     identity = row.get_attribute("data-id")

@@ -76,6 +76,10 @@ def _run(args: argparse.Namespace) -> int:
         args.refuse("--reader is for the cases of a cohort")
     if args.ct is not None and args.segmentation is None and args.ct.suffix.lower() != ".mrb":
         args.refuse("a CT needs its SEGMENTATION")
+    if args.segmentation is None:  # a scene, a cohort and the example say it themselves
+        given = {"--labels": args.labels != "names", "--series": bool(args.series)}
+        for option in (name for name, said in given.items() if said):
+            args.refuse(f"{option} is for a CT with its SEGMENTATION")
     if importlib.util.find_spec("trame_slicer") is None:
         raise InputError("app", MISSING)
     from ..web.page import RunSettings

@@ -50,6 +50,25 @@ def moved(grid: Grid, toWorldRas: npt.NDArray[Any]) -> Grid:
     return Grid(grid.shape, RAS_FROM_LPS @ toWorldRas @ RAS_FROM_LPS @ grid.ijk_to_lps)
 
 
+def voxelAt(node: Any, grid: Grid, ras: tuple[float, float, float]) -> Matrix:
+    """Return where a place of the world (RAS mm) is on a node's own ``grid``: i, j, k, fractions.
+
+    The transform that the node is under now counts, linear or not.
+    """
+    fromWorld = vtk.vtkGeneralTransform()
+    parent = node.GetParentTransformNode()
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(None, parent, fromWorld)
+    return grid.ijk(RAS_FROM_LPS[:3, :3] @ np.array(fromWorld.TransformPoint(ras)))
+
+
+def valueAt(volumeNode: Any, ras: tuple[float, float, float]) -> float | None:
+    """Return a volume's value at a place of the world (RAS mm), None outside it."""
+    i, j, k = np.rint(voxelAt(volumeNode, localGrid(volumeNode), ras)).astype(int)
+    array = slicer.util.arrayFromVolume(volumeNode)
+    inside = all(0 <= n < size for n, size in zip((k, j, i), array.shape))
+    return float(array[k, j, i]) if inside else None
+
+
 def isRectangular(grid: Grid) -> bool:
     """Return whether the axes are at right angles, as files and the method want them."""
     cosines = grid.direction.T @ grid.direction - np.eye(3)

@@ -158,12 +158,22 @@ def addSegmentation(segmentation: Segmentation, name: str, ctNode: Any) -> Any:
 def removeData() -> None:
     """Remove what belongs to a patient; views and their settings stay."""
     scene = slicer.mrmlScene
-    removeResults()
+    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene):
+        if Results.isOne(node):
+            removeResults(node)
     for kind in _DATA:
         for node in slicer.util.getNodesByClass(kind, scene):
             if not _isPartOfView(node):
                 scene.RemoveNode(node)
-    # Where an earlier save put removed nodes: a scene that names that place would not open again.
+    _removeStorage()
+
+
+def _removeStorage() -> None:
+    """Forget where an earlier save put removed nodes.
+
+    A scene that names that place would not open again.
+    """
+    scene = slicer.mrmlScene
     nodes = slicer.util.getNodesByClass("vtkMRMLStorableNode", scene)
     used = {
         node.GetNthStorageNodeID(n) for node in nodes for n in range(node.GetNumberOfStorageNodes())
@@ -173,17 +183,11 @@ def removeData() -> None:
             scene.RemoveNode(storage)
 
 
-def removeResults(keep: Any = None) -> None:
-    """Remove the results of earlier runs with all that belongs to them; the patient stays.
-
-    ``keep`` is a segmentation node of results that stay.
-    """
-    scene = slicer.mrmlScene
-    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode", scene):
-        if Results.isOne(node) and node is not keep:
-            for part in Results.partsOf(node):
-                scene.RemoveNode(part)
-            scene.RemoveNode(node)
+def removeResults(node: Any) -> None:
+    """Remove the results of a segmentation node with all that belongs to them; others stay."""
+    for one in (*Results.partsOf(node), node):
+        slicer.mrmlScene.RemoveNode(one)
+    _removeStorage()
 
 
 def _isPartOfView(node: Any) -> bool:

@@ -39,6 +39,7 @@ from .geometry import (
     moved,
     patchOfSegment,
     toWorld,
+    voxelAt,
 )
 from .review_storage import packed, unpacked
 from .segments import dress, show, tag
@@ -661,6 +662,10 @@ class Results:
         step = RAS_FROM_LPS @ now @ np.linalg.inv(self._toWorld) @ RAS_FROM_LPS
         x, y, z = (float(v) for v in step[:3] @ np.array([*lps, 1.0]))
         return x, y, z
+
+    def voxelAt(self, ras: tuple[float, float, float]) -> Any:
+        """Return the voxel (i, j, k, fractions) at which a place of the world (RAS mm) is now."""
+        return voxelAt(self.node, self._grid, ras)
 
     def _mustBeThere(self) -> None:
         if not self.alive:

@@ -210,7 +210,7 @@ class RunView:
         if now is not None and now is not newer:
             if newer is not None:
                 self._review.keep_removed(newer.review, newer.results)
-            removeResults(keep=now.results.node)
+                _remove(newer)
             self._review.drop_results()
             self._review.flushed()
 
@@ -228,9 +228,9 @@ class RunView:
         if run is None or run.session is None:
             return
         if self._review.session is None:
-            removeResults(keep=run.session.results.node)
             earlier, self._earlier = self._earlier, None
             if earlier is not None:
+                _remove(earlier)
                 self._review.keep_removed(earlier.review, earlier.results)
             self._review.show(run.session)
         else:
@@ -258,6 +258,12 @@ class RunView:
 
     def _make_folder(self) -> Path:
         return Path(tempfile.mkdtemp(prefix="run-", dir=self._folder))
+
+
+def _remove(replaced: ReviewSession) -> None:
+    """Take results out of the scene in whose place others are; those of any other run stay."""
+    if replaced.alive:
+        removeResults(replaced.results.node)
 
 
 class ReviewPage:

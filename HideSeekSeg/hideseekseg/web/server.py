@@ -195,7 +195,7 @@ def _bind(server: Any, session: Session, uploads: Uploads, authentication: Authe
         return web.Response(text=start_page(), content_type="text/html")
 
     async def saved(request: web.Request) -> web.StreamResponse:
-        path = session.saved.get(request.match_info["name"])
+        path = session.downloads.files.get(request.match_info["name"])
         if path is None or not path.is_file():
             return web.Response(status=404)
         disposition = f'attachment; filename="{path.name}"'

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,6 @@ from typing import Any
 from ..errors import InputError, NoVoxelsError, SceneError, UserError
 from ..findings import LESION_TYPES
 from ..imaging.dicom import list_series
-from ..imaging.image_file import is_dicom
 from ..imaging.segmentation import Segmentation
 from ..imaging.volume import Patch, Volume, case_name
 from ..output.result_folder import folder_name
@@ -22,13 +20,13 @@ from ..scene.import_data import removeData, scanOf
 from ..scene.review_storage import as_text
 from ..ui import autosave, level_choices, texts
 from ..ui.autosave import Autosave
-from ..ui.child_process import AsyncioProcess, read_apart
-from ..ui.documents import Document, DocumentKind, ReviewDocuments
+from ..ui.child_process import read_apart
 from ..ui.review_session import ReviewSession, latest, opened, sessions
 from .comments import Comments
+from .downloads import Downloads
 from .page import PageState, ReviewPage, RunSettings, RunView
 from .slice_views import TOOLS, Brush, SliceViews
-from .slicer_scene import Patient, load_example, load_files, load_scene, resumed, save_all
+from .slicer_scene import Patient, load_example, load_files, load_scene, save_all
 from .uploads import ROLES, Uploads
 from .work_list import CaseAutosave, CaseDesk, WorkList
 
@@ -49,6 +47,7 @@ OTHER_CTS = (
     " Slicer's panel all of them."
 )
 UNSAVED = "{doing} discards the verdicts of this review, which are not saved: {summary}."
+CLOSED = "what was open is closed, and what was not saved of it is offered again"
 RUN_UNSAVED = (
     "A new run replaces this review, which is not saved: verdicts stay with findings of the same"
     " type and place alone. {summary}."
@@ -81,7 +80,6 @@ class Session:
     ) -> None:
         self._start, self._uploads = start, uploads
         self.patient = Patient()
-        self.saved: dict[str, Path] = {}
         self._pending: Callable[[], Any] | None = None
         self._choose_from = ("", "", "")
         self._copies: dict[Any, Autosave] = {}  # by the node of the results
@@ -98,9 +96,7 @@ class Session:
         self.windows.pointed = self._pointed
         self.windows.brush = self._stroke
         self.running = RunView(self.page, self.review, settings, uploads.folder.parent)
-        self._documents = ReviewDocuments(
-            self.review, AsyncioProcess, self._document_folder, self._offer_documents
-        )
+        self.downloads = Downloads(self.page, self.review, uploads.folder.parent)
         self.task: asyncio.Task[None] | None = None
         self._drawing: asyncio.Task[None] | None = None
         self.page.show(
@@ -153,8 +149,8 @@ class Session:
             "putBack": running.put_back,
             "fit": self.windows.fit,
             "save": self.save,
-            "report": lambda: self.write("report", "report.html", "report.pdf"),
-            "dicomSeg": lambda: self.write("seg", "lesions.dcm"),
+            "report": lambda: self.downloads.write("report", self.patient.source),
+            "dicomSeg": lambda: self.downloads.write("seg", self.patient.source),
             "hush": lambda: self.page.say(""),
         }
 
@@ -167,8 +163,11 @@ class Session:
         elsewhere = self.page.get("loading") or opened not in (None, shown)
         if action is None or (name in SAYS and elsewhere):
             return
-        if name in ENDS and self.unsaved:
-            summary = "; ".join(work.review.summary() for work in self._unsaved())
+        ended = self._unsaved() if name in ENDS else []
+        if name == "segment":  # other reviews of the scene stay
+            ended = [work for work in ended if work is self.review.session]
+        if ended:
+            summary = "; ".join(work.review.summary() for work in ended)
             text = RUN_UNSAVED if name == "segment" else UNSAVED
             text = text.format(doing=ENDS[name], summary=summary)
             self._ask(text, "Discard and go on", lambda: action(*values))
@@ -297,24 +296,12 @@ class Session:
 
         async def read() -> Patient:
             if source.vertebrae:
-                ct = Path(source.ct)
+                ct, vertebrae = Path(source.ct), Path(source.vertebrae)
                 adopted = ct.is_relative_to(folder)
-                patient = await load_files(*(ct, Path(source.vertebrae), source.series, adopted))
-            elif source.ct:
-                await load_scene(Path(source.ct))
-                every = sessions(lambda text: self.page.say(text, "error"))
-                every = [work for work in every if work.results.ctNode is not None]
-                if not every:
-                    raise InputError(source.ct, "contains no review of HideSeekSeg")
-                scan = kept.scan.get("sha256")
-                work = next((x for x in every if x.scan.get("sha256") == scan), every[-1])
-                nodes = work.results.ctNode, work.results.segmentationNode
-                patient = resumed(*nodes, Path(source.ct))
-            else:
-                patient = await load_example()
-            if scanOf(patient.ct)["sha256"] != kept.scan.get("sha256"):
-                raise InputError(source.ct, "is not the scan any more that was reviewed")
-            return patient
+                return await load_files(ct, vertebrae, source.series, adopted, kept=kept)
+            if source.ct:
+                return await load_scene(Path(source.ct), self._complain, kept)
+            return await load_example(kept)
 
         await self._load("Restoring the review…", read, "names")
         self.patient.corrections = dict(source.corrections)
@@ -349,7 +336,7 @@ class Session:
 
         A review that is not saved stays on disk, and is offered at the next start.
         """
-        self._documents.cancel()
+        self.downloads.cancel()
         if self.review.session is not None:
             self.review.flush()
         self._end_copies(self._unsaved())
@@ -428,13 +415,18 @@ class Session:
         noun = "finding waits" if waiting == 1 else "findings wait"
         return f"{name}: {waiting} {noun} for a verdict." if waiting and seen else ""
 
-    def _close_patient(self) -> None:
-        """Show nobody: no case may be taken for another one that could not be opened."""
+    def _close_patient(self, stay: Sequence[ReviewSession] = ()) -> None:
+        """Show nobody: nothing may be taken for another scan that could not be opened."""
+        self.downloads.cancel()
+        self.running.forget()
         self.review.clear()
-        self._end_copies()
+        self._end_copies(but=stay)
         removeData()
+        self.windows.clear()
         self.patient = Patient()
-        self.page.show(scan="", trame__title=TITLE)
+        self._saved_as = {}
+        self.downloads.offer(())
+        self.page.show(scan="", folder="", unsaved=False, trame__title=TITLE)
         self._show_patient()
 
     async def load_example(self) -> None:
@@ -523,13 +515,18 @@ class Session:
         self._comments.while_loading = []
         self.page.show(busy=text, loading=True)
         await asyncio.sleep(0)
+        unsaved = self._unsaved()
         try:
             self.patient = await read()
-        except InputError as error:
-            raise InputError(self._named(error.path), error.cause) from error
+        except Exception as error:
+            closed = self._close_if_replaced(unsaved)
+            if isinstance(error, InputError):
+                cause = f"{error.cause}; {CLOSED}" if closed else error.cause
+                raise InputError(self._named(error.path), cause) from error
+            raise
         finally:
             self.page.show(busy="", loading=False)
-        self._documents.cancel()
+        self.downloads.cancel()
         self.running.forget()
         self.review.clear()
         self.windows.show(self.patient.ct)
@@ -542,32 +539,38 @@ class Session:
         if self._desk is not None:
             self._desk.current = ""
             self._desk.show()
-        self._saved_as, self.saved = {}, {}
+        self._saved_as = {}
+        self.downloads.offer(())
         scan = scanOf(self.patient.ct)
         out = self._start.out
         if self._opened or out is None:
             out = (out or OUT) / folder_name(scan)
         self._opened = True
         title = f"{case_name(scan)} - {TITLE}"
-        self.page.show(convention=labels, saved=[], unsaved=False, trame__title=title)
+        self.page.show(convention=labels, unsaved=False, trame__title=title)
         self.page.show(folder=str(out), scan=case_name(scan))
         self._show_patient()
         self._centre()
         self._draw_surfaces()
 
-    async def _load_scene(self, path: Path) -> None:
-        async def read() -> Patient:
-            await load_scene(path)
-            self.patient = Patient()
-            work = latest(lambda text: self.page.say(text, "error"))
-            if work is None or work.results.ctNode is None:
-                self._show_patient()
-                raise InputError(path, "contains no review of HideSeekSeg")
-            nodes = work.results.ctNode, work.results.segmentationNode
-            return resumed(*nodes, path)
+    def _close_if_replaced(self, unsaved: Sequence[ReviewSession]) -> bool:
+        """Show nobody where what was open has left the scene; return whether it has.
 
-        await self._load("Opening the scene…", read, "names")
-        work = latest(lambda text: self.page.say(text, "error"), self.patient.ct)
+        What was said of it and not saved is offered again.
+        """
+        ct = self.patient.ct
+        if ct is None or ct.GetScene() is not None:
+            return False
+        self._close_patient([*unsaved, *self._comments.while_loading])
+        self._offer()
+        return True
+
+    def _complain(self, text: str) -> None:
+        self.page.say(text, "error")
+
+    async def _load_scene(self, path: Path) -> None:
+        await self._load("Opening the scene…", lambda: load_scene(path, self._complain), "names")
+        work = latest(self._complain, self.patient.ct)
         if work is not None:
             every = sessions(lambda text: None)
             self._saved_as = {x.results.node: as_text(x.review) for x in every}
@@ -702,7 +705,7 @@ class Session:
                 self.review.take_over_outlines()
 
         before = results.patches([identity]).get(identity)
-        return Brush(results.grid, before, erase, self.page.get("brush"), draw, ras)
+        return Brush(results, before, erase, self.page.get("brush"), draw, ras)
 
     # The run, and what is taken along.
 
@@ -721,8 +724,8 @@ class Session:
         found = self.patient.problems()
         if found:
             raise InputError("", " ".join(found))
-        self.saved = {}
-        self.page.show(running=True, fraction=0.0, progress="Preparing…", saved=[])
+        self.downloads.offer(())
+        self.page.show(running=True, fraction=0.0, progress="Preparing…")
         await asyncio.sleep(0.05)  # the page shows that, before the files are written
         try:
             self.running.start(self.patient, self._ran, levels)
@@ -754,42 +757,8 @@ class Session:
             files = save_all(work, place, reviewer, over)
         finally:
             self.page.show(busy="")
-        self.saved = {file.name: file for file in files}
         for one in opened():  # the scene that was saved has all of them
             self._saved_as[one.results.node] = as_text(one.review)
         self._keep()
         self.review.say_exported(place, files)
-        self.page.show(saved=[{"name": name, "url": f"saved/{name}"} for name in self.saved])
-
-    # Report and DICOM SEG, to be downloaded.
-
-    def write(self, kind: DocumentKind, *names: str) -> None:
-        """Write a document to the private folder; the page gets links to its files."""
-        place = self._uploads.folder.parent / "documents"
-        place.mkdir(mode=0o700, exist_ok=True)
-        source = self.patient.source
-        dicom = (Path(source.ct),) if kind == "seg" and _is_dicom(source.ct) else ()
-        files = tuple(place / name for name in names)
-        for file in files:  # of an earlier document, perhaps of another patient
-            self.saved.pop(file.name, None)
-            if not self._documents.writing:
-                file.unlink(missing_ok=True)
-        reviewer = str(self.page.get("reviewer") or "")
-        self._documents.write(
-            Document(kind, files, reviewer, dicom, source.series if dicom else "")
-        )
-
-    def _document_folder(self) -> Path:
-        return Path(tempfile.mkdtemp(prefix="document-", dir=self._uploads.folder.parent))
-
-    def _offer_documents(self, files: Sequence[Path]) -> None:
-        self.saved |= {file.name: file for file in files}
-        names = ", ".join(file.name for file in files)
-        self.page.say(f"Ready to download: {names}.")  # first: it belongs to the links
-        self.page.show(saved=[{"name": name, "url": f"saved/{name}"} for name in self.saved])
-
-
-def _is_dicom(path: str) -> bool:
-    """Return whether a CT was read from DICOM: from its folder, or one of its files."""
-    place = Path(path) if path else None
-    return place is not None and (place.is_dir() or (place.is_file() and is_dicom(place)))
+        self.downloads.offer(files)

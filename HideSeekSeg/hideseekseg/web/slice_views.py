@@ -20,8 +20,9 @@ from trame_rca.view_adapter import RcaViewAdapter
 from trame_slicer.rca_view.rca_view_factory import RcaRenderStrategy
 from trame_slicer.views import SliceView, ThreeDView
 
-from ..imaging.volume import Grid, Patch, patch_of, triple
-from ..scene.geometry import RAS_FROM_LPS
+from ..imaging.volume import Patch, patch_of, triple
+from ..scene.geometry import valueAt
+from ..scene.results import Results
 from ..scene.views import boneWindow, inHounsfield, setWindow
 from .slicer_scene import quiet_vtk
 
@@ -116,16 +117,21 @@ class Brush:
 
     def __init__(
         self,
-        grid: Grid,
+        results: Results,
         before: Patch | None,
         erase: bool,
         radius_mm: float,
         draw: Callable[[Patch | None, bool], None],
         ras: _Ras,
     ) -> None:
-        """``draw`` gets the voxels after each move, and whether that was the last one."""
-        self._grid, self._erase, self._radius, self._draw = grid, erase, radius_mm, draw
-        at = self._kji(ras)
+        """``draw`` gets the voxels after each move, and whether that was the last one.
+
+        The CT may have been moved since the run: ``ras`` is where it is now, ``radius_mm`` of then.
+        """
+        grid = results.grid
+        self._results, self._spacing = results, grid.spacing[::-1]
+        self._erase, self._radius, self._draw = erase, radius_mm, draw
+        at = np.rint(self._kji(ras)).astype(int)
         reach = np.ceil(_REACH_MM / grid.spacing[::-1]).astype(int)
         low, high = at - reach, at + reach + 1
         if before is not None:  # what is drawn already stays inside
@@ -136,26 +142,25 @@ class Brush:
         self._mask = np.zeros(np.maximum(shape, 0), bool)
         if before is not None:
             Patch(before.array, triple(np.subtract(before.start, self._low))).paint(self._mask)
-        self._last = ras
+        self._last = self._kji(ras)
         self.move(ras, (0, 0))
 
     def move(self, ras: _Ras, xy: tuple[int, int]) -> None:
         """Paint, or erase, balls all the way there: a fast mouse leaves no gaps."""
-        a, b = np.asarray(self._last), np.asarray(ras)
-        steps = max(int(np.ceil(2 * np.linalg.norm(b - a) / self._radius)), 1)
+        a, b = self._last, self._kji(ras)
+        steps = max(int(np.ceil(2 * np.linalg.norm((b - a) * self._spacing) / self._radius)), 1)
         for n in range(1, steps + 1):
-            self._ball(self._kji(a + (b - a) * n / steps) - self._low)
-        self._last = ras
+            self._ball(np.rint(a + (b - a) * n / steps).astype(int) - self._low)
+        self._last = b
         self._draw(self._patch(), False)
 
     def _ball(self, at: Any) -> None:
-        spacing = self._grid.spacing[::-1]
-        reach = np.ceil(self._radius / spacing).astype(int)
+        reach = np.ceil(self._radius / self._spacing).astype(int)
         first, last = np.maximum(at - reach, 0), np.minimum(at + reach + 1, self._mask.shape)
         if np.any(first >= last):
             return
         offsets = np.meshgrid(*(np.arange(a, b) for a, b in zip(first, last)), indexing="ij")
-        far = sum(((o - c) * mm) ** 2 for o, c, mm in zip(offsets, at, spacing))
+        far = sum(((o - c) * mm) ** 2 for o, c, mm in zip(offsets, at, self._spacing))
         box = tuple(slice(int(a), int(b)) for a, b in zip(first, last))
         self._mask[box] = np.where(far <= self._radius**2, not self._erase, self._mask[box])
 
@@ -166,9 +171,8 @@ class Brush:
     def _patch(self) -> Patch | None:
         return patch_of(self._mask, triple(self._low))
 
-    def _kji(self, ras: Any) -> Any:
-        lps = RAS_FROM_LPS[:3, :3] @ np.asarray(ras)
-        return np.rint(self._grid.ijk(lps))[::-1].astype(int)
+    def _kji(self, ras: _Ras) -> Any:
+        return self._results.voxelAt(ras)[::-1]
 
 
 SLICES = {"sagittal": "Sagittal", "axial": "Axial", "coronal": "Coronal"}
@@ -291,6 +295,16 @@ class SliceViews:
         clear_ruler(self._scene)
         self._crosshair.SetCrosshairMode(slicer.vtkMRMLCrosshairNode.NoCrosshair)
         self.tell()
+
+    def clear(self) -> None:
+        """Nobody: no slice shows anything, and nothing is said of what lies under the mouse."""
+        for view in self.slices.values():
+            view.set_background_volume_id(None)
+            view.set_foreground_volume_id(None)
+        self._volume = None
+        clear_ruler(self._scene)
+        self._crosshair.SetCrosshairMode(slicer.vtkMRMLCrosshairNode.NoCrosshair)
+        self.pointed("")
 
     def show_crosshair(self, shown: bool) -> None:
         """Show the crosshair where it is, or hide it."""
@@ -516,15 +530,8 @@ class SliceViews:
 
     def _said(self, ras: tuple[float, float, float]) -> str:
         """Return the CT's value there, such as "342 HU"; empty outside."""
-        if self._volume is None:
-            return ""
-        matrix = vtk.vtkMatrix4x4()
-        self._volume.GetRASToIJKMatrix(matrix)
-        i, j, k = (round(x) for x in matrix.MultiplyPoint((*ras, 1.0))[:3])
-        array = slicer.util.arrayFromVolume(self._volume)
-        if not all(0 <= n < size for n, size in zip((k, j, i), array.shape)):
-            return ""
-        return f"{float(array[k, j, i]):.0f}{' HU' if self._hounsfield else ''}"
+        value = None if self._volume is None else valueAt(self._volume, ras)
+        return "" if value is None else f"{value:.0f}{' HU' if self._hounsfield else ''}"
 
     def _follow(self, name: str) -> None:
         """Move the other slices to where the mouse points."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,18 +24,18 @@ from ..files import temporary_folder, together
 from ..imaging.image_file import captured
 from ..imaging.reading import read_ct, read_segmentation
 from ..imaging.segmentation import Segmentation
-from ..imaging.volume import Volume
+from ..imaging.volume import Volume, content_hash
 from ..output.result_folder import SCENE
 from ..plain_data import shortened
 from ..scene.export_inputs import LevelRow, levelRows, problems
-from ..scene.import_data import addCt, addSegmentation, read_scene, removeData
+from ..scene.import_data import addCt, addSegmentation, read_scene, removeData, scanOf
 from ..scene.segments import addSurfaces, removeSurfaces
 from ..scene.views import boneWindow
 from ..ui import level_choices
 from ..ui import sample_data as sample
-from ..ui.autosave import ScanSource
+from ..ui.autosave import Kept, ScanSource, matching
 from ..ui.child_process import read_apart
-from ..ui.review_session import ReviewSession
+from ..ui.review_session import ReviewSession, sessions
 
 
 def save_all(
@@ -232,6 +232,9 @@ def _is_file(text: str) -> bool:
         return False
 
 
+CHANGED = "is not the scan any more that was reviewed"
+
+
 async def load_files(
     ct: Path,
     vertebrae: Path,
@@ -239,13 +242,18 @@ async def load_files(
     uploaded: bool = False,
     names: bool = False,
     read: tuple[Volume, Segmentation] | None = None,
+    kept: Kept | None = None,
 ) -> Patient:
     """Files, or a folder of DICOM slices for the CT; InputError leaves the scene as it is.
 
     Of an uploaded CT the private path is not told on.  ``read`` are both where they were read.
+    ``kept`` is a review that is to be restored: another scan than its own is refused.
     """
     volume, labels = read or await read_files(ct, vertebrae, series, names)
     volume, labels, _ = await asyncio.to_thread(settled, volume, labels, None, None)
+    if kept is not None:
+        hashed = await asyncio.to_thread(content_hash, volume.array, volume.grid)
+        _check_scan(kept, hashed)
     removeData()
     ct_node = addCt(replace(volume, path="") if uploaded else volume, _bare(ct))
     segmentation = addSegmentation(labels, _bare(vertebrae), ct_node)
@@ -267,33 +275,59 @@ async def read_files(
         reading_labels.cancel()
 
 
-async def load_example() -> Patient:
-    """Load the simulated CT with a lytic and a blastic lesion."""
-    await asyncio.to_thread(sample.draw)
+async def load_example(kept: Kept | None = None) -> Patient:
+    """Load the simulated CT with a lytic and a blastic lesion; ``kept`` as of ``load_files``."""
+    ct = (await asyncio.to_thread(sample.draw)).ct
+    if kept is not None:
+        _check_scan(kept, content_hash(ct.array, ct.grid))
     removeData()
     return _shown(Patient(*sample.loadExample()))
 
 
-async def load_scene(path: Path) -> None:
-    """Replace the scene by a saved one; ``ui.review_session.latest`` finds its review.
+async def load_scene(
+    path: Path, complain: Callable[[str], None], kept: Kept | None = None
+) -> Patient:
+    """Replace the scene by a saved one; return the scan of its latest review with a CT.
 
-    It is read in a process of its own first: Slicer's readers end theirs over damaged files.
-    Raises InputError where it is none.
+    It is read in a process of its own first: Slicer's readers end theirs over damaged files, and
+    what cannot be reviewed leaves the scene as it is.  ``complain`` is told of reviews that cannot
+    be read.  ``kept`` is a review that is to be restored: the scan is its own then.  Raises
+    InputError where it is no scene, or has no such review.
     """
-    await read_apart(path, _try_scene)
+    await read_apart(path, _try_scene, kept)
     read_scene(path, before=removeData)
+    results = _review_in(path, complain, kept).results
+    source = ScanSource(str(path.absolute()))
+    return _shown(Patient(results.ctNode, results.segmentationNode, source=source))
 
 
-def _try_scene(path: Path) -> None:
+def _try_scene(path: Path, kept: Kept | None) -> None:
     with temporary_folder(purpose="scene") as cache, captured():
         scene = open_scene(cache)
         read_scene(path)
+        _review_in(path, lambda text: None, kept)
         del scene
 
 
-def resumed(ct: Any, vertebrae: Any, scene: Path) -> Patient:
-    """Return the scan of a review that was found in a loaded scene."""
-    return _shown(Patient(ct, vertebrae, source=ScanSource(str(scene.absolute()))))
+def _review_in(path: Path, complain: Callable[[str], None], kept: Kept | None) -> ReviewSession:
+    """Return the review of a scene that was read which ``load_scene`` is to show."""
+    found = [work for work in sessions(complain) if work.results.ctNode is not None]
+    if not found:
+        raise InputError(path, "contains no review of HideSeekSeg")
+    if kept is None:
+        return found[-1]
+    scan = kept.scan.get("sha256")
+    work = next((x for x in found if x.scan.get("sha256") == scan), found[-1])
+    ct = work.results.ctNode
+    _check_scan(kept, scanOf(ct).get("sha256", ""))
+    matching(kept, ct)
+    return work
+
+
+def _check_scan(kept: Kept, sha256: str) -> None:
+    """Raise InputError where a CT is not the one of a review that was kept."""
+    if sha256 != kept.scan.get("sha256"):
+        raise InputError(kept.source.ct or "the example", CHANGED)
 
 
 def _shown(patient: Patient) -> Patient:

@@ -52,10 +52,23 @@
     act("judge", "rejected", reason);
   }
 
+  // A button that Enter is held on is pressed once, as by its own key: only what steps or switches
+  // goes on, for a browser clicks it again each time that the key repeats.
+  const once = (action) => !(action in ASKS) || (state("once") || []).includes(action);
+  function isHeld(event) {
+    const button = event.repeat && event.key === "Enter" && event.target.closest("button");
+    return Boolean(button) && once(button.dataset.action);
+  }
+
   // Keys belong to the button that shows them; a dialog and a field that is typed in keep theirs.
   // The session decides what can be done, not the button: the page is later than the session, and a
   // key that waited for its button to be enabled would be lost.
   function onKey(event) {
+    if (isHeld(event)) {
+      event.preventDefault();
+      event.stopPropagation();
+      return;
+    }
     if (event.ctrlKey || event.altKey || event.metaKey || document.querySelector("dialog[open]")) return;
     if (entered !== null && event.target.id !== "comment") {
       // The field went while words were typed in it: the rest of them must not judge anything.
@@ -309,7 +322,16 @@
     }
   }
 
+  // The second click of a double click is none: another button may have taken the place of the one
+  // that was clicked, as Cancel does.
+  function onClickAgain(event) {
+    if (event.detail < 2 || !event.target.closest("[data-single]")) return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
   window.addEventListener("keydown", onKey, true);
+  document.addEventListener("click", onClickAgain, true);
   document.addEventListener("click", onClick);
   document.addEventListener("input", (event) => {
     if (event.target.id !== "threshold") {
@@ -363,7 +385,7 @@
   window.addEventListener("pagehide", keep);
   document.addEventListener("visibilitychange", () => document.hidden && keep());
   document.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || !(event.target.closest && event.target.closest("dialog"))) return;
+    if (event.key !== "Enter" || event.repeat || !(event.target.closest && event.target.closest("dialog"))) return;
     if (event.target.id === "save-folder" || event.target.id === "reviewer") save();
     if (event.target.id === "ct-path" || event.target.id === "vertebrae-path") load();
   });
