@@ -267,7 +267,7 @@ def test_saved_scene_comes_back_with_levels_and_evidence(
     """
     scene, state = tmp_path / "REVIEW.MRB", tmp_path / "state"
     write_two_results(first.out / "review.mrb", scene, state, monkeypatch)
-    with app.serve(str(scene), *words, state=state) as served:
+    with app.serve(str(scene), *words[2:], state=state) as served:  # it knows its levels
         tab = open_tab(browser, served.url, "#candidates tbody tr")
         tab.page.wait_for_selector("#message:has-text('other CTs (another CT)')", timeout=PATIENCE)
         older, newer = (one["id"] for one in tab.state("results"))

@@ -151,16 +151,10 @@ def test_moved_ct_is_read_and_drawn_in_where_it_is_shown(
             "() => window.trame.state.get('rows')[window.trame.state.get('current')].cells[4] > 0"
         )
         tab.page.click("[data-tool=crosshair]")
-        tab.choose("T12", "lytic")
-        tab.until(
-            "([old]) => window.trame.state.get('places').axial !== old",
-            tab.state("places")["axial"],
-        )
-        tab.choose("T11", "lytic")
-        script = (
-            "([x]) => Math.abs(parseFloat(window.trame.state.get('places').axial.slice(2)) - x) < 3"
-        )
-        tab.until(script, abs(float(at[2])))
+        height = "Math.abs(parseFloat(window.trame.state.get('places').axial.slice(2)))"
+        for level, ras in (("T12", drawn), ("T11", at)):
+            tab.choose(level, "lytic")
+            tab.until(f"([mm]) => Math.abs({height} - mm) < 3", abs(float(ras[2])))
         assert np.abs(crosshair(tab) - at).max() < 3.0, "it lies where it was drawn"
         assert tab.complaints == []
 
