@@ -349,7 +349,7 @@ KEPT_MM = 7.0  # beyond this distance from the body nothing reaches a crop
 SOFT_TISSUE_HU = 40
 STEP_HU = 2
 STALE_PACK = (
-    "was packed by another version, which cut and checked vertebrae otherwise: make it anew with "
+    "was packed by another version, which cut and checked vertebrae otherwise: make it again with "
     "`hideseekseg pack`"
 )
 

@@ -270,7 +270,7 @@ def read_observations(path: Path) -> Observations:
     if not {"features", "vertebrae"} <= data.keys():
         raise InputError(path, "contains no observations, as `benchmark observe` writes them")
     if "observer" not in data:
-        cause = "does not say by which weights: make it anew with `hideseekseg benchmark observe`"
+        cause = "does not say by which weights: make it again with `hideseekseg benchmark observe`"
         raise InputError(path, f"is of an earlier version, which {cause}")
     try:
         features = as_type(tuple[str, ...], data.get("features"))
