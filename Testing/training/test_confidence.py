@@ -801,7 +801,7 @@ def test_weights_are_judged_by_their_own_observations(
     other.write_text(json.dumps(old), encoding="utf-8")
     for command in (words, ("calibrate", WEIGHTS, "--out", tmp_path / "out")):
         line = refusal(capsys, *command, other)
-        assert line.endswith("make it anew with `hideseekseg benchmark observe`")
+        assert line.endswith("make it again with `hideseekseg benchmark observe`")
 
 
 def test_folds_share_no_person_and_no_settings_differ(
