@@ -386,8 +386,9 @@ def test_run_leaves_the_reviews_that_it_does_not_replace(
     with app.serve(str(scene), *words) as served:
         tab = open_tab(browser, served.url, "#candidates tbody tr")
         for _ in range(2):
+            tab.until_state("unsaved", True)  # what was drawn counts, once it was measured
             tab.page.click("#segment")
-            tab.page.click("#answer-yes")  # what was drawn counts as not saved
+            tab.page.click("#answer-yes")
             tab.until_state("running", True)
             tab.until_state("running", False)
             tab.until("() => window.trame.state.get('results').length === 2")
