@@ -25,6 +25,7 @@ Array = npt.NDArray[Any]
 # Voxel edges that a CT of a person can have.
 MIN_VOXEL_MM, MAX_VOXEL_MM = 0.1, 15.0
 MAX_FIELD_MM = 3000.0
+LEAST_DETERMINANT = 1e-12  # of a matrix that can be inverted
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,24 @@ class Grid:
         matrix = self.ijk_to_lps.copy()
         matrix[:3, 3] = self.lps(np.asarray(start_kji)[::-1])
         return Grid(shape, matrix)
+
+
+MatrixRow = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class StoredGrid:
+    """A grid as plain data, as a scene or a file keeps it; fields as of ``Grid``."""
+
+    shape: tuple[int, int, int]
+    ijk_to_lps: tuple[MatrixRow, MatrixRow, MatrixRow, MatrixRow]
+
+    def grid(self) -> Grid:
+        """Return the grid; raises ValueError where it is none."""
+        matrix = np.array(self.ijk_to_lps)
+        if min(self.shape) < 1 or abs(np.linalg.det(matrix)) < LEAST_DETERMINANT:
+            raise ValueError("its lattice is damaged")
+        return Grid(self.shape, matrix)
 
 
 @dataclass(frozen=True)
@@ -261,6 +280,9 @@ def shared_voxels(a: Patch, b: Patch) -> int:
         for p in (a, b)
     )
     return int((first & second).sum())
+
+
+NO_VOXELS = Patch(np.zeros((1, 1, 1), bool), (0, 0, 0))
 
 
 @dataclass(frozen=True)

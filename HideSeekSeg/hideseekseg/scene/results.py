@@ -16,7 +16,7 @@ import vtk
 
 from ..errors import SceneError
 from ..findings import Evidence, VertebraFinding
-from ..imaging.volume import Grid, Patch
+from ..imaging.volume import LEAST_DETERMINANT, NO_VOXELS, Grid, MatrixRow, Patch, StoredGrid
 from ..output.figures.drawing import is_hounsfield
 from ..output.segment_description import (
     PREFIX,
@@ -112,25 +112,20 @@ _PICTURE = PREFIX + "Picture"
 _CORRECTED = PREFIX + "Corrected"
 
 
-_EMPTY = Patch(np.zeros((1, 1, 1), bool), (0, 0, 0))
 _HU_SAMPLE = 200_000  # voxels that tell whether a CT is in HU
-_Row = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Place(StoredGrid):
     """Where results lie, as their node keeps it."""
 
-    shape: tuple[int, int, int]
-    ijk_to_lps: tuple[_Row, _Row, _Row, _Row]
-    to_world: tuple[_Row, _Row, _Row, _Row]
+    to_world: tuple[MatrixRow, MatrixRow, MatrixRow, MatrixRow]
 
     def grid(self) -> Grid:
-        """Return the lattice; raises ValueError where it is none."""
-        matrices = np.array(self.ijk_to_lps), np.array(self.to_world)
-        if min(self.shape) < 1 or any(abs(np.linalg.det(m)) < 1e-12 for m in matrices):
+        """Return the lattice; raises ValueError where it, or the way to the world, is none."""
+        if abs(np.linalg.det(np.array(self.to_world))) < LEAST_DETERMINANT:
             raise ValueError("its lattice is damaged")
-        return Grid(self.shape, matrices[0])
+        return super().grid()
 
 
 class Results:
@@ -345,7 +340,7 @@ class Results:
         segmentation = self.node.GetSegmentation()
         for item in items:
             if segmentation.GetSegment(item.id) is None:
-                self._add(item.id, describe_item(item), _EMPTY)
+                self._add(item.id, describe_item(item), NO_VOXELS)
 
     def ownSegments(self, known: Collection[str]) -> list[str]:
         """Return the IDs of segments that the reader added in Slicer, beside the ``known`` lesions.
@@ -615,7 +610,7 @@ class Results:
         """Give a segment these voxels; its ``surface``, that of others, goes."""
         segment = self.node.GetSegmentation().GetSegment(identity)
         segment.SetLabelValue(1)
-        segment.AddRepresentation(LABELMAP, imageOfPatch(patch or _EMPTY, self._grid))
+        segment.AddRepresentation(LABELMAP, imageOfPatch(patch or NO_VOXELS, self._grid))
         if surface:
             segment.RemoveRepresentation(SURFACE)
 

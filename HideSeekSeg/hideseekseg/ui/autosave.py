@@ -24,7 +24,7 @@ import numpy as np
 from ..errors import InputError, UserError
 from ..files import atomic, locked, read_arrays, read_object
 from ..findings import Evidence, VertebraFinding
-from ..imaging.volume import Grid, Patch, case_name, triple
+from ..imaging.volume import NO_VOXELS, Grid, Patch, StoredGrid, case_name, triple
 from ..output.result_folder import read_vertebra, write_vertebra
 from ..plain_data import as_type, from_plain
 from ..review.review import Review
@@ -38,7 +38,6 @@ from .review_session import ReviewSession, sessions
 from .texts import _, told
 
 ABOUT, REVIEW, INPUTS, VERTEBRAE, OUTLINES = "about.json", "review.json", "in", "run", "drawn"
-_ERASED = Patch(np.zeros((1, 1, 1), bool), (0, 0, 0))  # of a candidate of which all was erased
 
 
 @dataclass(frozen=True)
@@ -93,17 +92,6 @@ class Kept:
     vertebrae: tuple[tuple[VertebraFinding, Evidence | None], ...]
     outlines: Mapping[str, Patch]
     grid: Grid | None = None
-
-
-_Row = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
-class _KeptGrid:
-    """A grid as a file keeps it."""
-
-    shape: tuple[int, int, int]
-    ijk_to_lps: tuple[_Row, _Row, _Row, _Row]
 
 
 def place() -> Path:
@@ -168,7 +156,7 @@ def read(folder: Path) -> Kept:
         scan = as_type(dict[str, str], about["scan"])
         facts = as_type(dict[str, Any], about["facts"])
         place = about.get("place")
-        grid = None if place is None else _read_grid(place)
+        grid = None if place is None else from_plain(StoredGrid, place).grid()
         return Kept(source, scan, facts, review, _vertebrae(folder), outlines, grid)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(folder, f"is a damaged review: {error}") from error
@@ -255,7 +243,7 @@ class Autosave:
             (self.folder / OUTLINES).mkdir(exist_ok=True)
         patches = work.results.patches(edited) if edited else {}
         empty = edited - patches.keys()
-        patches |= dict.fromkeys(empty - missed, _ERASED)
+        patches |= dict.fromkeys(empty - missed, NO_VOXELS)
         for identity in (before.keys() - now.keys()) | (empty & missed):
             (self.folder / OUTLINES / f"{identity}.npz").unlink(missing_ok=True)
         for identity, patch in patches.items():
@@ -504,15 +492,6 @@ def _write(path: Path, text: str) -> None:
 
 def _vertebrae(folder: Path) -> tuple[tuple[VertebraFinding, Evidence | None], ...]:
     return tuple(read_vertebra(file) for file in sorted((folder / VERTEBRAE).glob("*.npz")))
-
-
-def _read_grid(place: Any) -> Grid:
-    """Read where a CT lay; raises ValueError where it is no grid."""
-    said = from_plain(_KeptGrid, place)
-    matrix = np.array(said.ijk_to_lps)
-    if min(said.shape) < 1 or abs(np.linalg.det(matrix)) < 1e-12:
-        raise ValueError("the place of its CT is damaged")
-    return Grid(said.shape, matrix)
 
 
 def _read_patch(path: Path) -> Patch:
