@@ -6,6 +6,7 @@ Nothing here needs the networks: what is refused is refused before torch is load
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from .anatomy.alignment import Agreement, check_agreement
@@ -89,13 +90,15 @@ def check_inputs(
     assignments = assign(segmentation, options.labels)
     levels = _wanted(segmentation, assignments, options.levels)
     turned, grid = options.accept_orientation, ct.grid
-    checks = check_vertebrae(segmentation, assignments, turned, grid)
-    if levels and all(level in checks.obstacles for level in levels):
-        cause = f"no vertebra can be analysed: {checks.why_not(levels)}"
-        raise SegmentationError(segmentation.source, cause)
-    agreement = check_agreement(ct, segmentation, assignments, bodies, options.accept_orientation)
+    with ThreadPoolExecutor(1) as beside:  # as long as the inputs are checked, nothing else is done
+        agreement = beside.submit(check_agreement, ct, segmentation, assignments, bodies, turned)
+        checks = check_vertebrae(segmentation, assignments, turned, grid)
+        if levels and all(level in checks.obstacles for level in levels):
+            cause = f"no vertebra can be analysed: {checks.why_not(levels)}"
+            raise SegmentationError(segmentation.source, cause)
+        agreed = agreement.result()
     return CheckedInputs(
-        ct, segmentation, bodies, options, tuple(assignments), levels, checks, agreement
+        ct, segmentation, bodies, options, tuple(assignments), levels, checks, agreed
     )
 
 

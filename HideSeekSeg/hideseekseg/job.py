@@ -10,7 +10,8 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from .anatomy.alignment import settled
 from .anatomy.segment_names import may_be_vertebra
-from .errors import DeviceError, InputError
+from .errors import DeviceError, InputError, UserError
 from .events import Cancelled, Event, Finished
 from .files import locked, remove_abandoned, together
 from .findings import LESION_TYPES, Evidence, Result, VertebraFinding
@@ -160,15 +161,34 @@ def load_libraries() -> None:
             gc.enable()
 
 
+class _LoadedAhead:
+    """What a process that stands by loads before it hears of its inputs: the bundled weights."""
+
+    bundle: Model | None = None
+
+
+def prepare_process() -> None:
+    """Load what nearly every run needs, whatever its inputs: torch, and the bundled weights.
+
+    Weights that cannot be loaded, or have no room on their device, are no error yet: the run that
+    needs them tells of it.
+    """
+    load_libraries()
+    from .model.weights import load_model
+
+    with suppress(UserError, RuntimeError):
+        _LoadedAhead.bundle = load_model(BUNDLE)
+
+
 def _loaded(weights: Model | str | os.PathLike[str] | None, device: str) -> Model:
     """Load torch and the weights, the bundled ones for None; a model is returned as it is."""
     load_libraries()
     from .model import weights as models
 
-    if weights is None:
-        return models.load_model(BUNDLE, device)
     if not isinstance(weights, models.Model):
-        return models.load_model(_path("weights", weights, "what load_model returns"), device)
+        named = weights is not None
+        path = _path("weights", weights, "what load_model returns") if named else BUNDLE
+        return models.load_model(path, device, _LoadedAhead.bundle)
     if device not in ("auto", str(weights.device), weights.device.type):
         cause = f"{device!r} was asked for, but the model was loaded on {weights.device}"
         raise DeviceError("device", cause)
@@ -213,8 +233,7 @@ def run(
     """
     began = time.monotonic()
     folder = job.out / EACH if job.each else job.out
-    with writable(folder), _claimed(job, ready is None) as (ct, scan, claim):
-        segmentation = _segmentation(job.segmentation)
+    with writable(folder), _claimed(job, ready is None) as (ct, segmentation, scan, claim):
         bodies = None if job.bodies is None else _segmentation(job.bodies)
         inputs = _checked(ct, segmentation, bodies, job.options)
         model = ready or _loaded(job.weights, job.device)
@@ -233,16 +252,19 @@ def run(
 
 
 @contextmanager
-def _claimed(job: Job, apart: bool) -> Iterator[tuple[Volume, dict[str, str], Claim]]:
-    """Read the CT, and take the folder for its result; another run in it is refused before that.
+def _claimed(job: Job, apart: bool) -> Iterator[tuple[Volume, Segmentation, dict[str, str], Claim]]:
+    """Read CT and segmentation, and take the folder for the CT's result.
 
-    ``apart`` as of ``read_ct_apart``.
+    Another run in it is refused before that.  ``apart`` as of ``read_ct_apart``.
     """
     with locked(job.out):
-        read = read_ct_apart if apart else partial(read_ct, undecided=True)
-        ct = read(job.ct, job.series, job.patient_names)
-        scan = scan_identity(ct)
-        yield ct, scan, claim(job.out, scan, job.overwrite, "--overwrite")
+        with ThreadPoolExecutor(1) as beside:  # one is unpacked while the other is
+            vertebrae = beside.submit(_segmentation, job.segmentation)
+            read = read_ct_apart if apart else partial(read_ct, undecided=True)
+            ct = read(job.ct, job.series, job.patient_names)
+            scan = scan_identity(ct)
+            taken = claim(job.out, scan, job.overwrite, "--overwrite")
+        yield ct, vertebrae.result(), scan, taken
 
 
 class _Keeper:

@@ -77,6 +77,25 @@ def test_a_folder_holds_three_files_and_no_leftovers(folder: Path) -> None:
     ]
 
 
+def test_loaded_weights_stand_for_a_folder_of_the_same_hash_alone(
+    folder: Path, tmp_path: Path
+) -> None:
+    ready = load_model(folder)
+    other = tiny_model()
+    save_model(
+        *(tmp_path / "other", other.autoencoder, other.classifier),
+        replace(other.profile, name="of another hospital"),
+    )
+    again = load_model(folder, "cpu", ready)
+    assert again.autoencoder is ready.autoencoder
+    assert again.device_reason == "chosen by the user" != ready.device_reason
+    assert load_model(tmp_path / "other", "cpu", ready).autoencoder is not ready.autoencoder
+    change_profile(folder, lambda data: data["decision"].update(threshold=0.123))
+    changed = load_model(folder, "cpu", ready)
+    assert changed.profile.decision.threshold == 0.123
+    assert changed.autoencoder is not ready.autoencoder
+
+
 def test_the_hash_tells_weights_and_settings_apart(folder: Path, tmp_path: Path) -> None:
     model, first = tiny_model(), load_model(folder, "cpu").hash
 

@@ -18,6 +18,7 @@ from desktop import Desktop
 from helpers.child_processes import gone, needs_proc, standing_by
 from hideseekseg.errors import InputError, UserError, WeightsError
 from hideseekseg.events import Cancelled, Event, Failed, Finished, Started, VertebraDone
+from hideseekseg.model.profile import BUNDLE, read_profile
 from hideseekseg.ui import child_process
 from hideseekseg.ui.child_process import read_apart
 
@@ -197,21 +198,25 @@ def test_run_tells_every_vertebra(
 
 
 @needs_proc
+@pytest.mark.parametrize("weights", ["bundle", "others"])
 def test_run_is_done_by_the_process_that_stands_by(
-    loop: Any, box_files: tuple[Path, Path], tiny_weights: Path, tmp_path: Path
+    loop: Any, box_files: tuple[Path, Path], tiny_weights: Path, tmp_path: Path, weights: str
 ) -> None:
+    """It has loaded the bundle: findings are those of the weights that the run asks for."""
+    chosen = BUNDLE if weights == "bundle" else tiny_weights
     loop.stand_by()
     loop.stand_by()
     loop.wait(standing_by)
     [ready] = standing_by()
     told, other = Told(), Told()
-    job = make(loop, told, segment(box_files, tiny_weights, tmp_path / "ready"))
+    job = make(loop, told, segment(box_files, chosen, tmp_path / "ready"))
     loop.call(job.start)
     loop.wait(lambda: told.kinds(Started), 60)
     assert job.pid == ready
+    assert told.kinds(Started)[0].weights_hash == read_profile(chosen).hash
     loop.wait(lambda: told.ended, 60)
     assert told.ended[0][:2] == (0, False) and isinstance(told.events[-1], Finished)
-    loop.call(make(loop, other, segment(box_files, tiny_weights, tmp_path / "new")).start)
+    loop.call(make(loop, other, segment(box_files, chosen, tmp_path / "new")).start)
     loop.wait(lambda: other.ended, 60)
     findings = [[event.finding for event in one.kinds(VertebraDone)] for one in (told, other)]
     assert findings[0] == findings[1] and len(findings[0]) == 3

@@ -131,9 +131,9 @@ def _stand_by_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _stand_by(args: argparse.Namespace) -> int:
-    from ..job import load_libraries
+    from ..job import prepare_process
 
-    load_libraries()
+    prepare_process()
     line = sys.stdin.buffer.readline(LONGEST + 1)
     if not line.strip():  # whoever was to ask for something has ended
         return OK

@@ -71,15 +71,20 @@ class Model:
     device_reason: str = ""
 
 
-def load_model(folder: str | os.PathLike[str], device: str = "auto") -> Model:
+def load_model(
+    folder: str | os.PathLike[str], device: str = "auto", ready: Model | None = None
+) -> Model:
     """Read a weights folder, checked against its hashes; tensors become float32.
 
-    ``device`` as in ``choose_device``.  Raises WeightsError naming the file and the cause, or
-    DeviceError.
+    ``device`` as in ``choose_device``.  ``ready`` is a model that was loaded before: where it is of
+    the same hash and device, it stands for the folder's.  Raises WeightsError naming the file and
+    the cause, or DeviceError.
     """
     folder = Path(folder)
     chosen, reason = choose_device(device)
     stored = read_profile(folder)
+    if ready is not None and (ready.hash, ready.device) == (stored.hash, chosen):
+        return replace(ready, device_reason=reason)
     profile = stored.profile
     tensors = {
         name: _read_tensors(folder / name, stored.files.get(name))
