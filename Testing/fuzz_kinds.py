@@ -47,7 +47,7 @@ from hideseekseg.training.calibration import (
     write_observations,
 )
 from hideseekseg.training.dataset import load_slices
-from hideseekseg.training.prepare import read_manifest
+from hideseekseg.training.manifest import read_manifest
 from hideseekseg.training.train import COMPACT
 from hideseekseg.training.trainer import TrainingStage, claim, run_stage
 

@@ -1707,7 +1707,8 @@ def test_training_shards_are_the_same_by_every_engine(
 ) -> None:
     """One process, worker processes and a scheduler; what cannot be read is told as ever."""
     from hideseekseg.simulation.simulate import COMPACT_GEOMETRY
-    from hideseekseg.training.prepare import read_manifest, write_shards
+    from hideseekseg.training.manifest import read_manifest
+    from hideseekseg.training.prepare import write_shards
 
     lines = [f"{ct}.nii.gz,bodies.nii.gz,{ct == 'b':d},{ct},T12,totalsegmentator" for ct in "ab"]
     files.manifest(*lines, "no.nii,no.nii,1,c,,", head="image,mask,label,patient,level,convention")

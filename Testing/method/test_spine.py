@@ -33,7 +33,8 @@ from hideseekseg.simulation.source_vertebrae import (
     load_vertebrae,
     unpack,
 )
-from hideseekseg.training.prepare import ManifestRow, PreparedRow, cut_out
+from hideseekseg.training.manifest import ManifestRow
+from hideseekseg.training.prepare import PreparedRow, cut_out
 from hideseekseg.training.train import COMPACT
 
 Floats = npt.NDArray[np.float64]

@@ -26,14 +26,8 @@ from hideseekseg.simulation.source_vertebrae import shared_patients
 from hideseekseg.training import prepare
 from hideseekseg.training.dataset import Slices, load_slices, make_batch
 from hideseekseg.training.evaluation import load_cases
-from hideseekseg.training.prepare import (
-    PreparedRow,
-    balance,
-    cut_out,
-    overlap,
-    read_manifest,
-    write_shards,
-)
+from hideseekseg.training.manifest import balance, overlap, read_manifest
+from hideseekseg.training.prepare import PreparedRow, cut_out, write_shards
 from hideseekseg.training.train import COMPACT, PATIENTS_GEOMETRY
 
 HEAD = "image,mask,label,patient,level,convention"

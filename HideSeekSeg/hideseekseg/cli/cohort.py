@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..cohort.case_run import CaseRecord
     from ..cohort.manifest import Cohort
     from ..cohort.pool import CohortEvent
-    from ..training.prepare import Problem
+    from ..training.manifest import Problem
 
 _USAGE = """hideseekseg cohort MANIFEST.csv --out DIR [options]
        hideseekseg cohort --discover FOLDER --out DIR [options]

@@ -28,7 +28,7 @@ from ..imaging.reading import check_ct, check_segmentation
 from ..imaging.segmentation import structure_of
 from ..imaging.volume import overlap
 from ..plain_data import counted, first_line
-from ..training.prepare import Problem, read_table
+from ..training.manifest import Problem, read_table
 
 T = TypeVar("T")
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from ..errors import InputError, UserError
 from ..files import locked, make_folder, remove_abandoned
-from ..training.prepare import Problem
+from ..training.manifest import Problem
 from .case_run import (
     CaseRecord,
     CaseStatus,

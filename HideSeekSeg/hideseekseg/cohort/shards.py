@@ -14,7 +14,8 @@ from ..errors import UserError
 from ..files import locked
 from ..model.profile import Geometry
 from ..plain_data import first_line
-from ..training.prepare import Manifest, ManifestRow, PreparedRow, make_shard, shard_groups
+from ..training.manifest import Manifest, ManifestRow
+from ..training.prepare import PreparedRow, make_shard, shard_groups
 from .case_run import CaseRecord, CaseStatus, NoNetwork
 from .pool import CaseEnded, CohortEvent, PoolLimits, RunControl, run_tasks
 

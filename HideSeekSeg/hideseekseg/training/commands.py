@@ -47,16 +47,8 @@ from .evaluation import (
     measure_weights,
     tune,
 )
-from .prepare import (
-    Manifest,
-    PreparedRow,
-    balance,
-    copies,
-    cut_out,
-    overlap,
-    read_manifest,
-    write_shards,
-)
+from .manifest import Manifest, balance, copies, overlap, read_manifest
+from .prepare import PreparedRow, cut_out, write_shards
 from .seen_patients import (
     CHOSEN_ON,
     CHOSEN_ON_OWN,
