@@ -61,21 +61,30 @@ def measured(cases: Path, out: Path, *weights: Path) -> int:
     return main(["benchmark", "folds", str(cases), *given, "--out", str(out), "--tuning", "4"])
 
 
+@pytest.fixture(scope="module")
+def two_folds(
+    cases: Path, weights: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """What is written of weights that make folds."""
+    out = tmp_path_factory.mktemp("two-folds")
+    assert measured(cases, out, weights["Ada,Ben"], weights["Cyn"]) == 0
+    return out
+
+
 def test_a_row_per_patient_and_every_vertebra_once(
-    cases: Path, weights: dict[str, Path], tmp_path: Path
+    two_folds: Path, weights: dict[str, Path]
 ) -> None:
-    assert measured(cases, tmp_path, weights["Ada,Ben"], weights["Cyn"]) == 0
-    data = json.loads((tmp_path / "folds.json").read_text("utf-8"))
+    data = json.loads((two_folds / "folds.json").read_text("utf-8"))
     assert (data["vertebrae"], data["patients"]) == (6, [*PATIENTS])
     assert list(data["each patient"]) == [f"{name} (n = 2)" for name in PATIENTS]
     hashes = [load_model(weights[name], "cpu").hash for name in ("Ada,Ben", "Cyn")]
     assert data["weights"].split() == hashes
     names = [method["name"] for method in data["methods"]]
     assert names[0] == "Hide-and-Seek Attribution" and "Otsu in the body" in names
-    text = (tmp_path / "folds.md").read_text("utf-8")
+    text = (two_folds / "folds.md").read_text("utf-8")
     assert all(f"| {name} (n = 2) |" in text for name in PATIENTS)
     for picture in ("froc", "f1", "calibration"):
-        assert (tmp_path / f"{picture}-folds.png").read_bytes()[:4] == b"\x89PNG"
+        assert (two_folds / f"{picture}-folds.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_thresholds_are_chosen_on_others(cases: Path, weights: dict[str, Path]) -> None:
@@ -177,11 +186,8 @@ def test_one_person_in_two_spellings_is_one_patient_of_a_fold(
     assert {s.case.patient for s in folds[0].unseen} == {"Ada", "Ben"}
 
 
-def test_the_page_names_the_patients_that_baselines_were_tuned_on(
-    cases: Path, weights: dict[str, Path], tmp_path: Path
-) -> None:
-    assert measured(cases, tmp_path, weights["Ada,Ben"], weights["Cyn"]) == 0
-    text = (tmp_path / "folds.md").read_text("utf-8")
+def test_the_page_names_the_patients_that_baselines_were_tuned_on(two_folds: Path) -> None:
+    text = (two_folds / "folds.md").read_text("utf-8")
     said = "on the other patients of each fold; patients of this set among them: Ada, Ben, Cyn."
     assert said in text
 

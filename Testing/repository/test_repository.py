@@ -15,6 +15,9 @@ import pytest
 from conftest import LONGEST
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / ".ci"))
+from set_up import Environment, SetUpError  # noqa: E402
+
 MODULE = ROOT / "HideSeekSeg"
 LIBRARY = MODULE / "hideseekseg"
 PANEL = MODULE / "HideSeekSegLib"
@@ -367,3 +370,18 @@ def test_set_up_refuses_an_old_python(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "Python 3.10 or newer is needed" in done.stderr
     assert not (tmp_path / "venv").exists()
+
+
+def test_set_up_compiles_what_is_installed_and_minds_no_file_that_cannot_be(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")]
+    subprocess.run(words, check=True)
+    environment = Environment(tmp_path / "venv")
+    site = environment.packages()
+    (site / "torch").mkdir()
+    (site / "torch" / "before.py").write_text("", "utf-8")
+    with environment.compiled("torch"):
+        for name, text in (("after", ""), ("template", "{{ no Python }}")):
+            (site / f"{name}.py").write_text(text, "utf-8")
+    assert {path.name.partition(".")[0] for path in site.rglob("*.pyc")} == {"before", "after"}
+    with pytest.raises(SetUpError, match="no network"), environment.compiled("torch"):
+        raise SetUpError("no network")

@@ -22,7 +22,7 @@ from helpers.vertebrae import TOY, toy_slices
 from hideseekseg.attribution import Latents, attribute, encode
 from hideseekseg.benchmark.cases import load_simulated
 from hideseekseg.benchmark.methods.method import HideAndSeek
-from hideseekseg.benchmark.probabilities import BINNED, figures
+from hideseekseg.benchmark.probabilities import BINNED, figures, redrawn_f1
 from hideseekseg.cli.main import main
 from hideseekseg.confidence import (
     VertebraInput,
@@ -498,6 +498,22 @@ def test_counts_and_figures_are_those_of_the_truth() -> None:
     assert said["by patient"]["A"]["false findings in healthy vertebrae"] == 2
     closed = figures(judged, 0.6, 0.99)
     assert closed["lytic F1"][0] == 0.0, "no vertebra passes the gate"
+
+
+@pytest.mark.parametrize("least", [0.0, 10.0])
+@pytest.mark.parametrize("kind", LESION_TYPES)
+def test_a_redrawn_set_counts_each_vertebra_as_often_as_it_was_drawn(
+    kind: LesionType, least: float
+) -> None:
+    seen = patients_drawn(1, 12)
+    judged = judge(fit(seen), seen)
+    measure = redrawn_f1(judged, kind, 0.5, 0.1, least)
+    rng = np.random.default_rng(2)
+    for size in (1, 5, len(seen)):
+        rows = rng.integers(0, len(seen), size)
+        counts = tally([judged[row] for row in rows], kind, 0.5, 0.1, least_mm=least)
+        expected = counts.f1 if counts.found + counts.missed else float("nan")
+        assert measure(rows) == pytest.approx(expected, abs=0, nan_ok=True)
 
 
 # --- The commands ---------------------------------------------------------------------------------

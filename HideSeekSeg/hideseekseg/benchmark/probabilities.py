@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import InputError
 from ..files import atomic, make_folder, read_object
-from ..findings import LESION_TYPES
+from ..findings import LESION_TYPES, LesionType
 from ..model.weights import Model, load_model
 from ..simulation.source_vertebrae import chosen, person, unpack
 from ..training.calibration import (
@@ -21,10 +22,10 @@ from ..training.calibration import (
     Judged,
     Observations,
     SeenVertebra,
+    TypeCounts,
     as_they_are,
     choose,
     expected_calibration_error,
-    false_per_healthy,
     findings_by_stability,
     fit,
     joined,
@@ -46,6 +47,8 @@ from .cases import real_subjects
 REPLICATES = 500
 SIZES_MM = ((0.0, 6.0), (6.0, 10.0), (10.0, np.inf))
 Data = dict[str, Any]
+Rows = npt.NDArray[np.intp]  # numbers of vertebrae, each as often as it was drawn
+Measure = Callable[[Rows], float]
 # Of probabilities that are right, too, whose true error is 0: no lower end may be read as a limit.
 BINNED = (
     "The calibration error is binned: chance alone makes it larger than 0, and redrawing adds to"
@@ -209,42 +212,49 @@ def _above(one: Judged, choice: Choice) -> Judged:
 
 def figures(judged: Sequence[Judged], threshold: float, gate: float) -> Data:
     """All figures of one set; intervals redraw patients, then their vertebrae."""
-    groups: dict[str, list[Judged]] = {}
-    for one in judged:
-        groups.setdefault(one.seen.patient, []).append(one)
+    groups: dict[str, list[int]] = {}
+    for row, one in enumerate(judged):
+        groups.setdefault(one.seen.patient, []).append(row)
+    p = np.array([one.p for one in judged])
+    diseased = np.array([one.seen.diseased for one in judged], bool)
+    false = np.array([len(one.accepted(threshold, gate)) for one in judged])
+    redrawn = _redrawn(list(groups.values()))
 
-    def estimate(measure: Callable[[Sequence[Judged]], float]) -> list[float | None]:
-        rng = np.random.default_rng(1)
-        drawn = []
-        names = list(groups)
-        for _ in range(REPLICATES):
-            some: list[Judged] = []
-            for name in rng.choice(names, len(names)):
-                own = groups[str(name)]
-                some += [own[n] for n in rng.integers(0, len(own), len(own))]
-            drawn.append(measure(some))
+    def estimate(measure: Measure) -> list[float | None]:
+        drawn = [measure(rows) for rows in redrawn]
         ends = np.nanquantile(drawn, [0.025, 0.975]) if np.isfinite(drawn).any() else [np.nan] * 2
-        values = [measure(judged), float(ends[0]), float(ends[1])]
+        values = [measure(np.arange(len(judged))), float(ends[0]), float(ends[1])]
         return [None if np.isnan(value) else round(value, 3) for value in values]
+
+    def vertebra_auc(rows: Rows) -> float:
+        return auc(p[rows[diseased[rows]]], p[rows[~diseased[rows]]])
+
+    def mean_healthy(rows: Rows) -> float:
+        own = p[rows[~diseased[rows]]]
+        return float(np.mean(own)) if len(own) else float("nan")
+
+    def false_findings(rows: Rows) -> float:
+        healthy = rows[~diseased[rows]]
+        return float(false[healthy].sum() / max(len(healthy), 1))
 
     result: Data = {
         "vertebrae": len(judged),
-        "diseased": sum(one.seen.diseased for one in judged),
+        "diseased": int(diseased.sum()),
         "patients": len(groups),
-        "vertebra AUC": estimate(_vertebra_auc),
-        "mean P of healthy vertebrae": estimate(_mean_healthy),
-        "false findings per healthy vertebra": estimate(
-            lambda some: false_per_healthy(some, threshold, gate)
-        ),
+        "vertebra AUC": estimate(vertebra_auc),
+        "mean P of healthy vertebrae": estimate(mean_healthy),
+        "false findings per healthy vertebra": estimate(false_findings),
     }
     for stability, (true, number) in findings_by_stability(judged, threshold, gate).items():
         result[f"true of the findings with stability {stability:g}"] = f"{true} of {number}"
     if result["diseased"]:
-        result["calibration error of P"] = estimate(_calibration_error)
+        result["calibration error of P"] = estimate(
+            lambda rows: expected_calibration_error(p[rows], diseased[rows])
+        )
         for kind in LESION_TYPES:
-            result[f"{kind} F1"] = estimate(lambda s, k=kind: _f1(s, k, threshold, gate, 0.0))  # type: ignore[misc]
+            result[f"{kind} F1"] = estimate(redrawn_f1(judged, kind, threshold, gate, 0.0))
             result[f"{kind} F1, 10 mm and more"] = estimate(
-                lambda s, k=kind: _f1(s, k, threshold, gate, 10.0)  # type: ignore[misc]
+                redrawn_f1(judged, kind, threshold, gate, 10.0)
             )
             counts = tally(judged, kind, threshold, gate)
             result[f"{kind} Dice"] = round(counts.dice, 3)
@@ -255,36 +265,40 @@ def figures(judged: Sequence[Judged], threshold: float, gate: float) -> Data:
     result["by patient"] = {
         name: {
             "vertebrae": len(own),
-            "mean P of healthy vertebrae": round(_mean_healthy(own), 3),
-            "false findings in healthy vertebrae": round(
-                false_per_healthy(own, threshold, gate) * sum(not o.seen.diseased for o in own)
-            ),
+            "mean P of healthy vertebrae": round(mean_healthy(np.array(own)), 3),
+            "false findings in healthy vertebrae": int(false[own][~diseased[own]].sum()),
         }
         for name, own in sorted(groups.items())
     }
     return result
 
 
-def _f1(judged: Sequence[Judged], kind: Any, threshold: float, gate: float, least: float) -> float:
-    counts = tally(judged, kind, threshold, gate, least_mm=least)
-    return counts.f1 if counts.found + counts.missed else float("nan")
+def _redrawn(groups: Sequence[Sequence[int]]) -> list[Rows]:
+    """Draw patients, then vertebrae of each, ``REPLICATES`` times; the same draws every time."""
+    rng = np.random.default_rng(1)
+    drawn = []
+    for _ in range(REPLICATES):
+        some: list[int] = []
+        for group in rng.choice(len(groups), len(groups)):
+            own = groups[group]
+            some += [own[n] for n in rng.integers(0, len(own), len(own))]
+        drawn.append(np.array(some, np.intp))
+    return drawn
 
 
-def _vertebra_auc(judged: Sequence[Judged]) -> float:
-    return auc(
-        [one.p for one in judged if one.seen.diseased],
-        [one.p for one in judged if not one.seen.diseased],
-    )
+def redrawn_f1(
+    judged: Sequence[Judged], kind: LesionType, threshold: float, gate: float, least: float
+) -> Measure:
+    """Return what gives the F1 of a redrawn set: each vertebra is counted once for all of them."""
+    each = [tally([one], kind, threshold, gate, least_mm=least) for one in judged]
+    table = np.array([(one.found, one.missed, one.false) for one in each])
 
+    def measure(rows: Rows) -> float:
+        found, missed, false = (int(count) for count in table[rows].sum(axis=0))
+        counts = TypeCounts(found, missed, false, float("nan"))
+        return counts.f1 if found + missed else float("nan")
 
-def _calibration_error(judged: Sequence[Judged]) -> float:
-    true = np.array([one.seen.diseased for one in judged])
-    return expected_calibration_error(np.array([one.p for one in judged]), true)
-
-
-def _mean_healthy(judged: Sequence[Judged]) -> float:
-    p = [one.p for one in judged if not one.seen.diseased]
-    return float(np.mean(p)) if p else float("nan")
+    return measure
 
 
 def _page(model: Model, rows: dict[str, Data]) -> str:
