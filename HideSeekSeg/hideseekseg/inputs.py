@@ -93,7 +93,8 @@ def check_inputs(
     if levels and all(level in checks.obstacles for level in levels):
         cause = f"no vertebra can be analysed: {checks.why_not(levels)}"
         raise SegmentationError(segmentation.source, cause)
-    agreement = check_agreement(ct, segmentation, assignments, bodies, options.accept_orientation)
+    telling = checks.telling(assignments)
+    agreement = check_agreement(ct, segmentation, telling, bodies, options.accept_orientation)
     return CheckedInputs(
         ct, segmentation, bodies, options, tuple(assignments), levels, checks, agreement
     )
