@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from .anatomy.alignment import Agreement, check_agreement
 from .anatomy.intensity import check_values
@@ -90,13 +91,16 @@ def check_inputs(
     assignments = assign(segmentation, options.labels)
     levels = _wanted(segmentation, assignments, options.levels)
     turned, grid = options.accept_orientation, ct.grid
+    agree = partial(check_agreement, ct, segmentation, bodies=bodies, accept_orientation=turned)
     with ThreadPoolExecutor(1) as beside:  # as long as the inputs are checked, nothing else is done
-        agreement = beside.submit(check_agreement, ct, segmentation, assignments, bodies, turned)
+        agreement = beside.submit(agree, assignments=assignments)
         checks = check_vertebrae(segmentation, assignments, turned, grid)
         if levels and all(level in checks.obstacles for level in levels):
             cause = f"no vertebra can be analysed: {checks.why_not(levels)}"
             raise SegmentationError(segmentation.source, cause)
-        agreed = agreement.result()
+    # What tells nothing is hardly ever there: then all is looked at again without it.
+    telling = checks.telling(assignments)
+    agreed = agree(assignments=telling) if checks.specks else agreement.result()
     return CheckedInputs(
         ct, segmentation, bodies, options, tuple(assignments), levels, checks, agreed
     )

@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from .anatomy.alignment import settled
-from .anatomy.body import CUT
+from .anatomy.body import CUT, PATIENT_AXES
 from .anatomy.intensity import (
     HOUNSFIELD,
     Calibration,
@@ -52,8 +52,9 @@ class Spine:
         self.inputs = inputs
         self.known: dict[str, Prepared] = {}
         self._geometry = geometry
-        labels = inputs.segmentation, inputs.assignments
-        self._marked, self._axes = all_bodies(*labels, inputs.bodies), spine_axes(*labels)
+        labels, telling = inputs.assignments, inputs.checks.telling(inputs.assignments)
+        self._marked = all_bodies(inputs.segmentation, labels, inputs.bodies)
+        self._axes = spine_axes(inputs.segmentation, telling)
 
     def vertebra(self, level: str) -> Prepared:
         """Return a vertebra, ready for the method or with its obstacle."""
@@ -69,7 +70,8 @@ class Spine:
         else:
             labels = inputs.segmentation, inputs.assignments
             site = locate_body(
-                level, *labels, inputs.ct.grid, self._marked, reference=self._axes[level]
+                *(level, *labels, inputs.ct.grid, self._marked),
+                reference=self._axes.get(level, PATIENT_AXES),
             )
         return inputs.checks.applied(site)
 

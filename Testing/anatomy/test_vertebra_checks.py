@@ -21,6 +21,7 @@ from hideseekseg.errors import InputError
 from hideseekseg.imaging.reading import read_segmentation
 from hideseekseg.imaging.segmentation import Segment, Segmentation, segments_from_values
 from hideseekseg.imaging.volume import Grid, Volume
+from hideseekseg.inputs import Options, check_inputs
 
 USUAL = [level for level in LEVELS if level not in VARIANTS]
 THORACIC = USUAL[7:17]  # T1 to T10
@@ -301,6 +302,59 @@ def test_islands_are_dropped_and_an_arch_apart_is_a_remark() -> None:
     found = checked(array, values)
     assert found.obstacles == {}
     assert "2 pieces" in found.flags["L1"][0]
+
+
+def scattered(array: np.ndarray, value: int, seed: int) -> None:
+    """A few voxels that a network called another vertebra, anywhere in the scan."""
+    chance = np.random.default_rng(seed)
+    array[tuple(chance.integers(1, n - 1, 15) for n in array.shape)] = value
+
+
+def rim(array: np.ndarray, value: int, seed: int) -> None:
+    """What rounding leaves of the values between 0 and a label that was interpolated."""
+    labels = np.unique(array[(array > 0) & (array < 50)])
+    own = array == labels[seed % len(labels)]
+    array[own & (np.roll(array, 1, axis=seed % 3) == 0)] = value
+
+
+@pytest.mark.parametrize("make", [scattered, rim])
+@pytest.mark.parametrize("levels", [["T3"], ["T3", "L5"], ["T3", "T4", "L4", "L5"]])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_specks_and_rims_are_no_vertebrae_and_tell_no_order(
+    make: Callable[[np.ndarray, int, int], None], levels: list[str], seed: int
+) -> None:
+    """They lie anywhere: a scan was refused as numbered from foot to head because of them."""
+    array, values = solid(["T10", "T11", "T12", "L1", "L2"])
+    array = array.copy()
+    for n, level in enumerate(levels):
+        values[level] = 50 + n
+        make(array, 50 + n, seed + n)
+    found = checked(array, values)
+    assert set(found.obstacles) == set(levels) == found.specks
+    assert all("only a speck or a rim" in why for why in found.obstacles.values())
+    assert not found.missing or not set(found.missing) & {"T10", "T11", "T12", "L1", "L2"}
+    assert found.flags == {}
+
+
+@pytest.mark.parametrize("make", [scattered, rim])
+def test_specks_are_left_out_where_header_and_anatomy_are_compared(
+    make: Callable[[np.ndarray, int, int], None],
+) -> None:
+    array, values = solid(["T10", "T11", "T12", "L1"])
+    array = np.pad(array, ((0, 0), (8, 8), (8, 8)))
+    for n, level in enumerate(("T3", "T4", "L4", "L5")):
+        values[level] = 50 + n
+        make(array[:40] if n < 2 else array[-40:], 50 + n, n + 1)
+    volume = Volume(array, Grid(array.shape, np.diag([MM, MM, MM, 1.0])))
+    names = {value: level for level, value in values.items()}
+    spine = Segmentation((volume,), segments_from_values(volume, names), "spine.nii.gz")
+    hu = np.random.default_rng(0).normal(40, 10, array.shape) + 360.0 * ((array > 0) & (array < 50))
+    hu[:, :4] = -1000.0
+    ct = Volume(hu.astype(np.int16), volume.grid)
+    inputs = check_inputs(ct, spine, Options())
+    assert inputs.agreement.refusal == "" and inputs.agreement.flags == ()
+    assert set(inputs.checks.obstacles) == {"T3", "T4", "L4", "L5"}
+    assert set(inputs.segmented) == set(values)
 
 
 def test_a_label_with_little_of_its_vertebra_is_a_remark() -> None:

@@ -590,3 +590,91 @@ def test_a_series_is_the_same_from_a_process_of_its_own(tmp_path: Path) -> None:
     assert (apart.stated_hu, apart.notes, apart.path) == (True, here.notes, str(folder))
     with pytest.raises(InputError, match="has no series 3"):
         read_ct_apart(folder, "3")
+
+
+def stored_as(hu: np.ndarray, **fields: Any) -> dict[str, Any]:
+    """The fields of a slice that stores HU as it says, with the usual rescaling of the helper."""
+    bits, alloc = fields.get("BitsStored", 16), fields.get("BitsAllocated", 16)
+    low = float(fields.get("RescaleIntercept", -1000))
+    stored = np.round((hu - low) / float(fields.get("RescaleSlope", 1))).astype(np.int64)
+    kind = "u1" if alloc == 8 else "<u2"
+    return fields | dict(
+        HighBit=fields.get("HighBit", bits - 1),
+        PixelData=(stored & ((1 << bits) - 1)).astype(kind).tobytes(),
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"BitsStored": 12},
+        {"BitsStored": 12, "RescaleSlope": 2, "RescaleIntercept": -1024},
+        {"BitsStored": 12, "RescaleSlope": "0.5", "RescaleIntercept": "-1000.5"},
+        {"PixelRepresentation": 1, "RescaleIntercept": 0},
+        {"BitsAllocated": 8, "BitsStored": 8, "RescaleSlope": 8},
+    ],
+    ids=["16 bits", "12 bits", "slope", "fraction", "signed", "8 bits"],
+)
+@pytest.mark.parametrize("which", ["all", "some"])
+def test_slices_for_an_inverted_display_have_the_hu_that_they_state(
+    tmp_path: Path, fields: dict[str, Any], which: str
+) -> None:
+    """GDCM turns the values of MONOCHROME1 upside down: soft tissue became bone and bone air."""
+    hu = np.random.default_rng(0).integers(-1000, 1000, (6, 8, 10)) // 8 * 8
+    for n, plane in enumerate(hu):
+        shown = "MONOCHROME1" if which == "all" or n % 2 else "MONOCHROME2"
+        values = stored_as(plane, PhotometricInterpretation=shown, **fields)
+        save(one(n, 2.5 * n, **values), tmp_path / f"{n}.dcm")
+    np.testing.assert_allclose(read_ct(tmp_path).array, hu, atol=0.51)
+
+
+@pytest.mark.parametrize(
+    ("fields", "cause"),
+    [
+        ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "a colour picture"),
+        ({"BitsStored": 12, "HighBit": 15}, "stored with shifted bits"),
+    ],
+    ids=["colour", "shifted"],
+)
+def test_pixels_that_are_no_hu_are_refused_and_left_out(
+    tmp_path: Path, fields: dict[str, Any], cause: str
+) -> None:
+    """Colours became a volume with a fourth axis, and shifted values lost their highest bits."""
+    pixels = np.zeros((8, 10, fields.get("SamplesPerPixel", 1)), "<u2").tobytes()
+    series(tmp_path / "all", EVEN, PixelData=pixels, PlanarConfiguration=0, **fields)
+    assert cause in refusal(tmp_path / "all")
+    series(tmp_path / "one", EVEN)
+    odd = one(50, 130.0, PixelData=pixels, PlanarConfiguration=0, **fields)
+    save(odd, tmp_path / "one" / "odd.dcm")
+    (note,) = read_ct(tmp_path / "one").notes
+    assert note.startswith("odd.dcm was left out: it is ") and cause in note
+
+
+def test_frames_for_an_inverted_display_are_refused(tmp_path: Path) -> None:
+    """The standard allows them for slices alone."""
+
+    def invert(made: Any) -> None:
+        made.PhotometricInterpretation = "MONOCHROME1"
+
+    enhanced(tmp_path / "e.dcm", EVEN, change=invert)
+    assert "inverted display" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("tilt", ["15", "-20.5"])
+def test_a_tilt_that_directions_do_not_show_is_said(tmp_path: Path, tilt: str) -> None:
+    series(tmp_path, EVEN, GantryDetectorTilt=tilt)
+    (note,) = read_ct(tmp_path).notes
+    assert f"tilted by {tilt.lstrip('-')} degrees" in note
+
+
+def test_nothing_is_said_of_slices_that_lean_as_their_tilt_says(tmp_path: Path) -> None:
+    cos, sin = float(np.cos(np.radians(15))), float(np.sin(np.radians(15)))
+    for n in range(6):
+        place = [-10, 20 + 2.5 * n * sin, 2.5 * n * cos]
+        axes = [1, 0, 0, 0, cos, -sin]
+        fields = dict(ImagePositionPatient=place, ImageOrientationPatient=axes)
+        save(one(n, 0, GantryDetectorTilt="15", **fields), tmp_path / f"{n}.dcm")
+    assert read_ct(tmp_path).notes == ()
+    series(tmp_path / "straight", EVEN, GantryDetectorTilt="0", number=500)
+    assert read_ct(tmp_path / "straight").notes == ()

@@ -64,7 +64,10 @@ def prepare(site: LocatedBody, ct: Volume, geometry: Geometry) -> Prepared:
     view, body, _ = close_up(ct, site.body)
     extent = np.array(site.body.array.shape) * ct.grid.spacing[::-1]
     if body.sum() < LEAST_BODY_VOXELS or extent.min() < LEAST_EXTENT_MM:
-        return Prepared(site, f"too few voxels ({body.sum()}) of its body are in the CT")
+        cause = f"too few voxels ({body.sum()}) of its body are in the CT"
+        if body.sum() >= LEAST_BODY_VOXELS and CUT not in site.flags:
+            cause = f"its body measures {extent.min():.1f} mm along an axis of the CT: too little"
+        return Prepared(site, cause)
     if not np.isfinite(view.array[body]).all():
         return Prepared(site, "values that are not finite (NaN) in its body")
     view = without_gaps(view)

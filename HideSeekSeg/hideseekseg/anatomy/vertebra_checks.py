@@ -54,6 +54,10 @@ TOO_SMALL = {"vertebra": 0.55, "body": 0.45}  # a body that has collapsed is not
 LARGEST = 2.6  # times an average adult's: no vertebra is larger
 LONGEST_MM = 110.0
 SLIVER = 0.25  # of the usual volume: what the border left of a vertebra tells no place
+# Of the usual volume, beside the largest label: scattered voxels, or the rim that rounding leaves
+# around other labels where a label map was interpolated.  They are no vertebra and tell no place.
+SPECK = 0.1
+RIM, RIM_THICK = 0.3, 0.35  # a rim may be larger, but is nowhere as thick as the largest body
 NEIGHBOURS = 4
 SLAB_MM, PIXEL_MM, RING_MM2, OPEN_MM = 4.0, 2.5, 50.0, 8.0
 
@@ -67,13 +71,19 @@ class SpineChecks:
 
     ``obstacles`` says by level why a label cannot be analysed, ``flags`` what the reader ought to
     know of others; ``missing`` are levels without a label between others; ``strangers`` are
-    segments without a level that lie where no vertebra does.
+    segments without a level that lie where no vertebra does; of the levels ``specks`` the label
+    holds so little that it does not say where the vertebra is.
     """
 
     obstacles: Mapping[str, str] = field(default_factory=dict)
     flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     strangers: tuple[Segment, ...] = ()
+    specks: frozenset[str] = field(default=frozenset(), compare=False)
+
+    def telling(self, assignments: Sequence[Assignment]) -> list[Assignment]:
+        """Return the assignments without those that are specks."""
+        return [a for a in assignments if a.level not in self.specks]
 
     def applied(self, site: LocatedBody) -> LocatedBody:
         """Return a body with what the checks say of its level."""
@@ -126,10 +136,14 @@ def check_vertebrae(
     obstacles = {level: EMPTY for level, shape in shapes.items() if shape is None}
     flags: dict[str, list[str]] = {level: [] for level in seen}
     usual = {level: _usual(level, kinds[level]) for level in seen}
+    specks = _specks(seen, usual)
+    for level in [level for level in specks if not seen[level].is_cut]:
+        mm3 = seen.pop(level).mm3
+        obstacles[level] = f"only a speck or a rim of it is segmented ({_size(mm3)})"
     telling = {
         level: shape.centre
         for level, shape in seen.items()
-        if not (shape.is_cut and shape.mm3 < SLIVER * usual[level])
+        if level not in specks and not (shape.is_cut and shape.mm3 < SLIVER * usual[level])
     }
     order = check_order(telling)
     accepted = _accepted_order(order, segmentation, assignments, telling, accept_orientation)
@@ -151,7 +165,7 @@ def check_vertebrae(
     missing = tuple(level for level in order.missing if level not in groups)
     missing = _not_filled(missing, telling, unknown)
     found = {level: tuple(dict.fromkeys(said)) for level, said in flags.items() if said}
-    return SpineChecks(obstacles, found, missing, strangers)
+    return SpineChecks(obstacles, found, missing, strangers, specks)
 
 
 def _accepted_order(
@@ -181,6 +195,22 @@ def _groups(assignments: Sequence[Assignment]) -> dict[str, list[Assignment]]:
         if own:
             groups[level] = [a for a in own if a.kind == "body"] or own
     return groups
+
+
+def _specks(shapes: Mapping[str, VertebraShape], usual: Mapping[str, float]) -> frozenset[str]:
+    """Return the levels whose labels are next to nothing beside the others."""
+    shares = {level: shape.mm3 / usual[level] for level, shape in shapes.items()}
+    largest = max(shares.values(), default=0.0)
+    thin = RIM_THICK * max((shape.half_mm for shape in shapes.values()), default=0.0)
+    return frozenset(
+        level
+        for level, share in shares.items()
+        if share < (RIM if shapes[level].half_mm < thin else SPECK) * largest
+    )
+
+
+def _size(mm3: float) -> str:
+    return f"{mm3 / 1000:.1f} cm3" if mm3 >= 100 else f"{mm3:.1f} mm3"
 
 
 def _usual(level: str, kind: Kind) -> float:

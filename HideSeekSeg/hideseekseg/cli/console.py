@@ -12,8 +12,9 @@ import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
+from io import FileIO
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -49,17 +50,18 @@ def quiet(event: Event) -> None:
 def logged(path: Path | None, say: Say) -> Iterator[Say]:
     """Yield ``say``, or one that also appends every line, with the time, to a file.
 
-    What ends the block goes there as well.  Raises InputError where the file cannot be written.
+    What ends the block goes there as well.  Raises InputError where the file cannot be opened; one
+    that cannot be written later, as its disk is full, ends with a warning and the work goes on.
     """
     if path is None:
         yield say
         return
     try:
-        file = path.open("a", encoding="utf-8", errors="backslashreplace")
+        file = path.open("ab", buffering=0)
     except OSError as error:
         raise InputError(path, f"cannot be written: {error.strerror or error}") from error
     with file:
-        out = _Stamped(file)
+        out = _Stamped(file, lambda why: say(Message("warning", f"{path}: {why}")))
         people = ForPeople(out, verbose=True)
         out.write(f"hideseekseg {__version__}: {' '.join(sys.argv[1:])}\n")
 
@@ -77,18 +79,27 @@ def logged(path: Path | None, say: Say) -> Iterator[Say]:
 class _Stamped:
     """Writes lines with the time before each."""
 
-    def __init__(self, file: TextIO) -> None:
-        self._file, self._begun = file, False
+    def __init__(self, file: FileIO, on_failure: Callable[[str], None]) -> None:
+        self._file, self._begun, self._on_failure = file, False, on_failure
+        self._failed = False
 
     def write(self, text: str) -> None:
         for line in text.splitlines(keepends=True):
             stamp = "" if self._begun else f"{datetime.now():%Y-%m-%d %H:%M:%S} "
-            self._file.write(stamp + line)
+            self._append((stamp + line).encode("utf-8", "backslashreplace"))
             self._begun = not line.endswith("\n")
-        self._file.flush()
+
+    def _append(self, line: bytes) -> None:
+        if self._failed:
+            return
+        try:
+            self._file.write(line)
+        except OSError as error:
+            self._failed = True
+            self._on_failure(f"cannot be written any more: {error.strerror or error}")
 
     def flush(self) -> None:
-        self._file.flush()
+        """Nothing is held back."""
 
     def isatty(self) -> bool:
         return False
@@ -268,7 +279,8 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked = True
         # Not print: the signal may have come in the middle of one.
-        os.write(2, b"\nStopping after this step (Ctrl-C again: at once) ...\n")
+        with suppress(OSError):  # the terminal may have gone
+            os.write(2, b"\nStopping after this step (Ctrl-C again: at once) ...\n")
 
     before = {number: signal.signal(number, ask) for number in _SIGNALS}
     try:

@@ -19,6 +19,7 @@ from ..events import Failed, to_line
 from ..plain_data import first_line
 from . import app, benchmark, cohort, export, pacs, segment, training, weights
 from .arguments import BAD_INPUT, FAILED, OK, STOPPED, Command, HelpFormatter, Parser
+from .streams import lasting_streams
 
 # Else Python would look for garbage among torch's half a million objects before it ends: half a
 # second of a processor.
@@ -98,6 +99,15 @@ COMMANDS: tuple[Command, ...] = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand and return 0, 1 (failed), 2 (bad input) or 130 (stopped by Ctrl-C)."""
+    with lasting_streams() as lost:
+        status = _run(arguments)
+        if lost():
+            print(f"hideseekseg: standard output cannot be written: {lost()}", file=sys.stderr)
+            status = status or FAILED
+    return status
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     args = _parser().parse_args(arguments)
@@ -109,7 +119,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.set_threshold(50_000, 20, 50)
     try:
         _check_address_space()
-        return int(args.run(args))
+        status = int(args.run(args))
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         print("hideseekseg: stopped", file=sys.stderr)
         return STOPPED

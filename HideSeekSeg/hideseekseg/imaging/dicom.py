@@ -21,6 +21,7 @@ from ..plain_data import counted
 from .image_file import captured, check_name, check_sizes, first_bytes, is_dicom
 from .series_files import files_beside, series_files
 from .slice_stack import DicomFrame, Plane, Stack, read_frames, rescaled, stack_of
+from .stored_pixels import INTERCEPT, SLOPE, as_stated, is_inverted, pixel_fault, tilt_notes
 from .volume import Grid, Volume
 
 MIN_SLICES = 4
@@ -30,7 +31,7 @@ SOP_CLASS, IMAGE_TYPE, MODALITY = "0008|0016", "0008|0008", "0008|0060"
 SERIES, NUMBER, DESCRIPTION = "0020|000e", "0020|0011", "0008|103e"
 POSITION, ORIENTATION, THICKNESS = "0020|0032", "0020|0037", "0018|0050"
 PIXEL_SPACING = "0028|0030"
-INTERCEPT, SLOPE, RESCALE_TYPE = "0028|1052", "0028|1053", "0028|1054"
+RESCALE_TYPE = "0028|1054"
 IDENTITY = {
     "study_uid": "0020|000d",
     "series_uid": SERIES,
@@ -123,7 +124,7 @@ class Slice:
         unit = self.tags.get(RESCALE_TYPE, "").strip().upper()
         if unit not in ("", "HU", "US", "HU_MOD"):
             return f"in {unit} and not in HU"
-        return ""
+        return pixel_fault(self.tags, self.frames)
 
 
 @dataclass(frozen=True)
@@ -525,6 +526,10 @@ def _read_slices(source: Path, group: list[Slice], notes: tuple[str, ...]) -> Vo
         raise InputError(
             source, "contains a series whose slices cannot be read together"
         ) from error
+    for n, one in enumerate(ordered):
+        if is_inverted(one.tags):
+            array[n] = as_stated(array[n], one.tags)
+    notes = (*notes, *tilt_notes(ordered[0].tags, first.axes))
     planes = tuple((str(one.path), 1) for one in ordered)
     stated = bool(ordered[0].tags.get(INTERCEPT))
     return replace(_volume(source, array, stack, stated, notes), planes=planes)

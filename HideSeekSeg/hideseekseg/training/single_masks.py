@@ -73,7 +73,7 @@ def check_masks(
         for segment, level in zip(together.segments, named)
     ]
     checks = check_vertebrae(together, assignments) if known else SpineChecks()
-    agreement = check_agreement(ct, together, assignments)
+    agreement = check_agreement(ct, together, checks.telling(assignments))
     inputs = CheckedInputs(
         *(ct, together, None, Options(), tuple(assignments), levels_of(assignments)),
         *(checks, agreement),
