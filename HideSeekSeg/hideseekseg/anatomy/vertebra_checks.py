@@ -200,7 +200,7 @@ def _groups(assignments: Sequence[Assignment]) -> dict[str, list[Assignment]]:
 def _specks(shapes: Mapping[str, VertebraShape], usual: Mapping[str, float]) -> frozenset[str]:
     """Return the levels whose labels are next to nothing beside the others."""
     shares = {level: shape.mm3 / usual[level] for level, shape in shapes.items()}
-    largest = max(shares.values(), default=0.0)
+    largest = min(max(shares.values(), default=0.0), 1.0)  # one that swallowed another is larger
     thin = RIM_THICK * max((shape.half_mm for shape in shapes.values()), default=0.0)
     return frozenset(
         level
