@@ -389,9 +389,10 @@ def test_title_claims_what_is_known(
     words += ["--out", tmp_path / "out", "--ablated", "0"]
     assert main([str(word) for word in words]) == 0
     text = (tmp_path / "out" / "simulated.md").read_text("utf-8")
+    assert str(tmp_path) not in text
     assert title in text and f"patients of this set among them: {also_used}." in text
     assert (
-        f"Not known to be held out: {known}: {unknown}" in text
+        f"Not known to be held out: {known.name}: {unknown}" in text
         if unknown
         else ("Not known" not in text)
     )

@@ -171,7 +171,7 @@ def test_thresholds_of_a_fold_are_not_chosen_on_whom_it_judges(
     old = started(tmp_path / "old", other, **unnamed)
     assert measured(cases, tmp_path / "out", other, old) == 0
     page = (tmp_path / "out" / "folds.md").read_text("utf-8")
-    assert f"Not known to be held out: {old}: the provenance does not state on which" in page
+    assert f"Not known to be held out: {old.name}: the provenance does not state on which" in page
 
 
 def test_one_person_in_two_spellings_is_one_patient_of_a_fold(

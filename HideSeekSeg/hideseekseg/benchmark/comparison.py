@@ -193,12 +193,15 @@ class Contest:
 
     @property
     def unknown(self) -> list[str]:
-        """Return why some weights may have seen more patients than those they name."""
+        """Return why some weights may have seen more patients than those they name.
+
+        By the names of their folders: where these lie on a machine is no business of a table's.
+        """
         causes = {
             folder: filter(None, (seen.learned_unknown, seen.chosen_unknown))
             for folder, seen in self.seen.items()
         }
-        return [f"{folder}: {why}" for folder, own in causes.items() for why in own]
+        return [f"{folder.name}: {why}" for folder, own in causes.items() for why in own]
 
 
 def compare(plan: ComparisonPlan, say: Say) -> list[Path]:

@@ -67,7 +67,7 @@ def cross_validate(plan: CrossValidationPlan, say: Say) -> list[Path]:
     make_folder(plan.out)
     folds = read_folds(plan.weights, plan.cases)
     subjects = [subject for fold in folds for subject in fold.unseen]
-    unknown = [f"{f.folder}: {f.seen.chosen_unknown}" for f in folds if f.seen.chosen_unknown]
+    unknown = [f"{f.folder.name}: {f.seen.chosen_unknown}" for f in folds if f.seen.chosen_unknown]
     for line in unknown:
         say(line)
     rows = _rows(plan, folds, say)

@@ -147,7 +147,10 @@ def plain_axes(figure: Figure, rows: int, columns: int, number: int, title: str)
 
 
 def _legend(axes: Axes) -> None:
-    axes.legend(frameon=False, labelcolor=TEXT, fontsize=7)
+    """Below all plots of the figure, where it hides no curve."""
+    shown = axes.get_legend_handles_labels()
+    style: Data = {"frameon": False, "labelcolor": TEXT, "fontsize": 7}
+    axes.figure.legend(*shown, loc="outside lower center", ncols=3, **style)
 
 
 def _colours(count: int) -> list[Any]:
