@@ -177,6 +177,41 @@ def test_held_key_judges_one_finding(opened: Opened) -> None:
     assert found["N"] and found["Shift+N"] and found["U"]
 
 
+@pytest.mark.parametrize("name", ["acceptButton", "uncertainButton", "rejectButton"])
+def test_double_click_judges_one_finding(opened: Opened, name: str) -> None:
+    double_click(opened, name)
+    assert opened.row() == 1, "nobody has looked at the second one yet"
+    assert [row[5] for row in opened.rows()][1:] == ["to review", "to review"]
+    for _ in range(2):  # each of them alone
+        click(opened, name)
+    assert "to review" not in [row[5] for row in opened.rows()]
+
+
+def test_double_click_switches_the_type_once_and_steps_twice(opened: Opened) -> None:
+    double_click(opened, "switchTypeButton")
+    assert opened.rows()[0][1] == "lytic"
+    double_click(opened, "nextButton")
+    assert opened.row() == 2
+
+
+def click(opened: Opened, name: str, gesture: str = "mouseClick") -> None:
+    """Press a button in the window that holds it, where Qt tells a double click from two."""
+    from PySide6.QtCore import Qt
+    from PySide6.QtTest import QTest
+
+    button = getattr(opened.ui, name)
+    window, middle = button.window(), button.rect.center()
+    where = button.mapTo(window, middle)
+    getattr(QTest, gesture)(
+        window.windowHandle(), Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, where
+    )
+    opened.desktop.settle()
+
+
+def double_click(opened: Opened, name: str) -> None:
+    click(opened, name, "mouseDClick")
+
+
 def test_wheel_and_arrows_over_the_reasons_reject_nothing(opened: Opened) -> None:
     from PySide6.QtCore import QPoint, QPointF, Qt
     from PySide6.QtGui import QWheelEvent

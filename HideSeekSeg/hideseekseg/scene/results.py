@@ -34,6 +34,8 @@ from .geometry import (
     LABELMAP,
     RAS_FROM_LPS,
     SURFACE,
+    arrayOfImage,
+    hasVoxels,
     imageOfPatch,
     localGrid,
     moved,
@@ -355,6 +357,14 @@ class Results:
     def nameOf(self, identity: str) -> str:
         """Return the name of a segment."""
         return str(self.node.GetSegmentation().GetSegment(identity).GetName() or identity)
+
+    def hasOutline(self, identity: str) -> bool:
+        """Return whether anything was drawn in a segment, on the CT or beside it."""
+        segment = self.node.GetSegmentation().GetSegment(identity)
+        image, surface = (segment.GetRepresentation(x) for x in (LABELMAP, SURFACE))
+        if hasVoxels(image):
+            return bool((arrayOfImage(image) == segment.GetLabelValue()).any())
+        return surface is not None and surface.GetNumberOfPoints() > 0
 
     def removeSegment(self, identity: str) -> None:
         """Remove a segment that is no lesion of the review."""
