@@ -723,6 +723,52 @@ def test_verdict_of_a_segment_stays_when_another_of_its_image_is_drawn(
     assert [row[5] for row in opened.rows()] == ["to review", "✗ rejected", "? uncertain"]
 
 
+@pytest.mark.parametrize("saved", [False, True])
+@pytest.mark.parametrize("beside", ["nothing", "flagged", "in progress"])
+def test_stroke_that_was_taken_back_is_no_verdict(
+    opened: Opened, saved: bool, beside: str, tmp_path: Path
+) -> None:
+    """Slicer's editor says "in progress" all the same, also where segments share an image."""
+    import slicer
+
+    opened.panel.exit()
+    if saved:
+        path = str(tmp_path / "scene.mrb")
+        assert slicer.mrmlScene.WriteToMRB(path)
+        slicer.mrmlScene.Clear(0)
+        assert slicer.mrmlScene.ReadFromMRB(path)
+        opened.panel.enter()
+        opened.panel.exit()
+    segmentation = node_of(opened).GetSegmentation()
+    stroke_taken_back(opened, "T10-1")
+    assert tag(opened, "T10-1", "Segmentation.Status") == "inprogress"
+    other, status = "to review", {"flagged": "flagged", "in progress": "inprogress"}.get(beside)
+    if status is not None:
+        segmentation.GetSegment("L1-1").SetTag("Segmentation.Status", status)
+        other = "✗ rejected" if beside == "flagged" else "? uncertain"
+    opened.panel.enter()
+    # Of two in one image, nobody can tell which was said: both are kept.
+    both = saved and beside == "in progress"
+    assert [row[5] for row in opened.rows()] == [
+        *("? uncertain" if both else "to review", "to review", other)
+    ]
+    kept = "inprogress" if both else "notstarted"
+    assert tag(opened, "T10-1", "Segmentation.Status") == kept
+
+
+def stroke_taken_back(opened: Opened, name: str) -> None:
+    """Paint where nothing comes of it."""
+    import slicer
+
+    editor = slicer.modules.segmenteditor.editor
+    editor.setSegmentationNode(node_of(opened))
+    editor.setCurrentSegmentID(name)
+    editor.setActiveEffectByName("Paint")
+    settings = editor.mrmlSegmentEditorNode()
+    settings.SetOverwriteMode(settings.OverwriteNone)
+    editor.paint(image_of(np.zeros(GRID.shape, bool), GRID.ijk_to_lps))
+
+
 def test_results_that_are_removed_end_the_review(opened: Opened) -> None:
     import slicer
 

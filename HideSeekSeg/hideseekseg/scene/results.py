@@ -624,16 +624,16 @@ class Results:
         if surface:
             segment.RemoveRepresentation(SURFACE)
 
-    def inSharedImages(self) -> set[str]:
+    def inSharedImages(self) -> dict[str, int]:
         """Return the lesions whose image holds other segments too, as in a scene that was saved.
 
-        A change of such an image says nothing of the single segment.
+        Each with the number of its image.  A change of it says nothing of the single segment.
         """
         segmentation = self.node.GetSegmentation()
         names = segmentation.GetSegmentIDs()
         layers = {name: segmentation.GetLayerIndex(name) for name in names}
         count = Counter(layers.values())
-        return {name for name, layer in layers.items() if count[layer] > 1}
+        return {name: layer for name, layer in layers.items() if count[layer] > 1}
 
     def outlineTimes(self) -> dict[str, int]:
         """When each segment's voxels were last changed (VTK's counter), by lesion id."""

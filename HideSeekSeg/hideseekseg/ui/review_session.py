@@ -120,12 +120,33 @@ class ReviewSession:
                 self.review.measure(identity, new)
                 changed = True
         self.results.noteCorrected(corrected)
-        segmentation = self.results.node.GetSegmentation()
-        # Slicer's editor says "in progress" of what it painted on, also where nothing came of it.
-        # But a stroke changes images of other segments, too, of which the reader may have said it.
-        touched = corrected or (edited & before.keys()) - self.results.inSharedImages()
-        notJudged(segmentation, [known[x] for x in touched if x in known])
+        touched = self._painted({*corrected}, edited & before.keys(), known)
+        notJudged(self.results.node.GetSegmentation(), [known[x] for x in touched])
         return changed
+
+    def _painted(
+        self, corrected: set[str], edited: set[str], known: Mapping[str, Item]
+    ) -> set[str]:
+        """Return the lesions that were painted on, also where nothing came of it.
+
+        Slicer's editor says "in progress" of these.  But a stroke changes images of other segments,
+        too, of which the reader may have said it.  Where no outline is another one and segments
+        share an image, it was painted on the only one that is said to be so; of several nobody can
+        tell.
+        """
+        if corrected:
+            return corrected
+        shared = self.results.inSharedImages()
+        painted = edited - shared.keys()
+        for image in {shared[x] for x in edited & shared.keys()}:
+            inside = {x for x, other in shared.items() if other == image}
+            said = judgedElsewhere(
+                self.results.node.GetSegmentation(),
+                [known[x] for x in inside & known.keys() if known[x].verdict == "unreviewed"],
+            )
+            uncertain = {x for x, verdict in said.items() if verdict == "uncertain"}
+            painted |= uncertain if len(uncertain) == 1 else set()
+        return painted & known.keys()
 
     def corrected(self, levels: Collection[str]) -> dict[str, Patch | None]:
         """Return the outlines in these levels that the reader corrected, held ones as well.
