@@ -238,6 +238,13 @@ class Results:
         read = {str(segment): str(text) for segment, text in said}
         return levelRows(node, read) if node is not None else []
 
+    def adopt(self, ctNode: Any) -> None:
+        """Refer to this CT: the scan of the run, loaded again after its first node was removed."""
+        self._mustBeThere()
+        self.node.SetNodeReferenceID(CT_REFERENCE, ctNode.GetID())
+        self.node.SetAndObserveTransformNodeID(ctNode.GetTransformNodeID())
+        self._ct = ctNode
+
     def disown(self) -> None:
         """Refer to no vertebrae any more: those at hand are not those of the run."""
         self.node.SetNodeReferenceID(_SOURCE, None)

@@ -13,7 +13,7 @@ from ..errors import SceneError
 from ..imaging.volume import Patch
 from ..output.review_export import export_accepted, measured_item
 from ..review.review import Filter, Item, Reason, Review, Verdict
-from ..scene.import_data import scanOf
+from ..scene.import_data import hashOf, scanOf
 from ..scene.results import Results
 from ..scene.review_storage import restore, store
 from ..scene.review_views import ReviewViews
@@ -249,6 +249,25 @@ def latest(complain: Callable[[str], None], ctNode: Any = None) -> ReviewSession
     """Return the latest review in the scene, as ``sessions``, or None."""
     found = sessions(complain, ctNode)
     return found[-1] if found else None
+
+
+def is_of_scan(work: ReviewSession, ctNode: Any) -> bool:
+    """Return whether a review is of the scan that a CT is, whatever node it was made with."""
+    scan = work.results.run.get("scan")
+    known = scan.get("sha256") if isinstance(scan, dict) else ""
+    return bool(known) and known == hashOf(ctNode)
+
+
+def of_scan(ctNode: Any) -> ReviewSession | None:
+    """Return the latest review in the scene of a scan that was loaded again, as another node.
+
+    It refers to the new node from then on where the first one was removed.
+    """
+    found = [work for work in sessions(lambda text: None) if is_of_scan(work, ctNode)]
+    work = found[-1] if found else None
+    if work is not None and work.results.ctNode is None:
+        work.results.adopt(ctNode)
+    return work
 
 
 def _moved(before: Item, now: Item, voxel_mm3: float) -> bool:
