@@ -83,6 +83,12 @@
     return Boolean(button) && once(button.dataset.action);
   }
 
+  // Of a keyboard that writes other letters than Latin ones, keys count by their place.
+  function letterOf(event) {
+    const foreign = event.key === "Process" || (event.key.length === 1 && event.key > "~");
+    return foreign && /^Key[A-Z]$/.test(event.code) ? event.code.slice(3) : event.key;
+  }
+
   // Keys belong to the button that shows them; a dialog and a field that is typed in keep theirs.
   // The session decides what can be done, not the button: the page is later than the session, and a
   // key that waited for its button to be enabled would be lost.
@@ -124,7 +130,7 @@
       event.target.click();
       return;
     }
-    const pressed = (event.shiftKey ? "⇧" : "") + event.key.toUpperCase();
+    const pressed = (event.shiftKey ? "⇧" : "") + letterOf(event).toUpperCase();
     const keys = state("keys") || {};
     const action = Object.keys(keys).find((name) => keys[name] === pressed);
     const button = action && document.querySelector(`[data-action="${action}"]`);
