@@ -95,6 +95,17 @@ class Shortcuts:
         return press
 
 
+class OneClick(qt.QObject):
+    """Takes the second click of a double click from buttons: it would judge the next finding.
+
+    Qt takes a double click for two clicks of a button; the next finding comes between them, and
+    nobody has looked at it so soon.
+    """
+
+    def eventFilter(self, watched: Any, event: Any) -> bool:
+        return bool(event.type() == qt.QEvent.MouseButtonDblClick)
+
+
 OF_CHOSEN = (
     *("acceptButton", "uncertainButton", "rejectButton", "reasonButton"),
     *("switchTypeButton", "commentEdit", "healthyButton", "differenceButton"),
@@ -131,6 +142,9 @@ class ReviewPanel:
         self._burden = PlainTable(ui.burdenTable, BURDEN_COLUMNS)
         for area, names in WRAPPED.items():
             _wrap(getattr(ui, area), [getattr(ui, name) for name in names])
+        self._oneClick = OneClick(ui.reviewButton)
+        for name in sorted(ONCE):
+            getattr(ui, name).installEventFilter(self._oneClick)
         self.context = FaintVertebrae(ui.reviewButton)
         self.controller = ReviewController(self)
         self._connect()

@@ -15,7 +15,7 @@ from hideseekseg.events import Progress, Started
 from hideseekseg.scene.export_inputs import problems
 from hideseekseg.scene.results import Results
 from hideseekseg.ui.autosave import Recovery
-from hideseekseg.ui.review_session import latest, opened
+from hideseekseg.ui.review_session import is_of_scan, latest, of_scan, opened
 from hideseekseg.ui.segmentation_run import Choices, MakeJob, Outcome, SegmentationRun
 from hideseekseg.ui.texts import done, told
 
@@ -303,6 +303,11 @@ class Panel:
         own = results.ctNode if results is not None else None
         if ct is not None and own is not None and own is not ct:
             text = _("“{name}” has no review yet: what is listed is of “{own}”.")
+            if self.review.session is not None and is_of_scan(self.review.session, ct):
+                text = _(
+                    "“{name}” is the same scan as “{own}”, whose review is listed: a run of it"
+                    " takes over what was said."
+                )
             self.messages.show(text.format(name=ct.GetName(), own=own.GetName()), "warning")
 
     def _check(self) -> None:
@@ -335,8 +340,12 @@ class Panel:
         return problems(ct, segmentation, self.levels.corrections(), bodies)
 
     def _restore(self, ct: Any = None) -> None:
-        """Take up the latest review of the scene, of a CT if one is given."""
+        """Take up the latest review of the scene, of a CT, or of its scan, if one is given."""
         work = latest(lambda text: self.messages.show(text, "error"), ct)
+        if work is None and ct is not None:
+            work = of_scan(ct)
+            if work is self.review.session and work is not None and work.results.ctNode is not ct:
+                return  # listed already, beside the node that it was made with
         if work is not None:
             self.messages.clear()
             self._forget()

@@ -93,6 +93,21 @@ def test_a_value_out_of_range_is_refused_in_one_line(
         (["app", "--labels", "verse"], "--labels"),
         (["app", "--cohort", "out", "--reader", "Ada", "--series", "1.2.3"], "--series"),
         (["app", "ct.nii.gz", "seg.nii.gz", "--reader", "Ada"], "cohort"),
+        *(
+            (["app", "--cohort", "out", "--reader", "Ada", *words], words[0])
+            for words in (
+                ("--out", "o"),
+                ("--weights", "w"),
+                ("--threshold", "0.3"),
+                ("--device", "cpu"),
+                ("--all-slices",),
+                ("--threads", "2"),
+                ("--schedule", "multistep"),
+                ("--accept-orientation",),
+                ("--patient-names",),
+                ("--labels", "verse"),
+            )
+        ),
         (["cohort", "report", "results", "--out", "elsewhere"], "report"),
         (["cohort", "evaluate", "results", "--discover", "scans"], "evaluate"),
         (["cohort", "report", "results", "--threshold", "0.3"], "--threshold"),

@@ -296,7 +296,39 @@ def test_readers_are_kept_apart_and_compared(
     shutil.rmtree(reading_folder(case, "Bo"))
     say(out, "A", "Bo", ["accepted"])
     assert main(["cohort", "agreement", str(out)]) == 0
-    assert "1 case that two" in capsys.readouterr().out
+    left_out = "1 case with a review of other findings than the present ones: A (Ada)."
+    assert left_out in capsys.readouterr().out
+    assert main(["cohort", "report", str(out)]) == 0
+    assert left_out in (out / "report.html").read_text("utf-8")
+
+
+def test_reviews_of_an_earlier_run_are_compared_with_none(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also not with each other: one table is of the findings that the cases have now."""
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    for case in "AB":
+        for reader in ("Ada", "Bo"):
+            say(out, case, reader, ["accepted"] if case == "A" else ["rejected"])
+    result = out / "cases" / "A" / "candidates.json"
+    found = json.loads(result.read_text("utf-8"))
+    found["vertebrae"][0]["p_malignant"] = 0.123
+    result.write_text(json.dumps(found), "utf-8")
+    assert main(["cohort", "agreement", str(out)]) == 0
+    assert "findings than the present ones: A (Ada, Bo)." in capsys.readouterr().out
+    for one in json.loads((out / "agreement.json").read_text("utf-8"))["agreements"]:
+        assert (one["cases"], one["other_runs"]) == (1, {"A": ["Ada", "Bo"]})
+        assert {first for first, _, _ in one["pairs"]} == (
+            {"rejected"} if one["unit"] == "candidates" else {"none"}
+        )
+    # Who had read the case to its end has not read these findings.
+    work = WorkList(out, "Ada")
+    assert [work.status(name).value for name in "AB"] == ["begun", "read"]
+    assert (work.first(), work.text("A")) == ("A", "Case 1 of 2, 1 read")
+    (out / "cases" / "A" / "candidates.json").unlink()
+    assert main(["cohort", "agreement", str(out)]) == 0
+    assert "A (Ada, Bo)" in capsys.readouterr().out
 
 
 @pytest.mark.slow

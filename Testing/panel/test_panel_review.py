@@ -177,6 +177,41 @@ def test_held_key_judges_one_finding(opened: Opened) -> None:
     assert found["N"] and found["Shift+N"] and found["U"]
 
 
+@pytest.mark.parametrize("name", ["acceptButton", "uncertainButton", "rejectButton"])
+def test_double_click_judges_one_finding(opened: Opened, name: str) -> None:
+    double_click(opened, name)
+    assert opened.row() == 1, "nobody has looked at the second one yet"
+    assert [row[5] for row in opened.rows()][1:] == ["to review", "to review"]
+    for _ in range(2):  # each of them alone
+        click(opened, name)
+    assert "to review" not in [row[5] for row in opened.rows()]
+
+
+def test_double_click_switches_the_type_once_and_steps_twice(opened: Opened) -> None:
+    double_click(opened, "switchTypeButton")
+    assert opened.rows()[0][1] == "lytic"
+    double_click(opened, "nextButton")
+    assert opened.row() == 2
+
+
+def click(opened: Opened, name: str, gesture: str = "mouseClick") -> None:
+    """Press a button in the window that holds it, where Qt tells a double click from two."""
+    from PySide6.QtCore import Qt
+    from PySide6.QtTest import QTest
+
+    button = getattr(opened.ui, name)
+    window, middle = button.window(), button.rect.center()
+    where = button.mapTo(window, middle)
+    getattr(QTest, gesture)(
+        window.windowHandle(), Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, where
+    )
+    opened.desktop.settle()
+
+
+def double_click(opened: Opened, name: str) -> None:
+    click(opened, name, "mouseDClick")
+
+
 def test_wheel_and_arrows_over_the_reasons_reject_nothing(opened: Opened) -> None:
     from PySide6.QtCore import QPoint, QPointF, Qt
     from PySide6.QtGui import QWheelEvent
@@ -686,6 +721,52 @@ def test_verdict_of_a_segment_stays_when_another_of_its_image_is_drawn(
         segmentation.GetSegment(name).GetRepresentation("Binary labelmap").Modified()
     opened.panel.enter()
     assert [row[5] for row in opened.rows()] == ["to review", "✗ rejected", "? uncertain"]
+
+
+@pytest.mark.parametrize("saved", [False, True])
+@pytest.mark.parametrize("beside", ["nothing", "flagged", "in progress"])
+def test_stroke_that_was_taken_back_is_no_verdict(
+    opened: Opened, saved: bool, beside: str, tmp_path: Path
+) -> None:
+    """Slicer's editor says "in progress" all the same, also where segments share an image."""
+    import slicer
+
+    opened.panel.exit()
+    if saved:
+        path = str(tmp_path / "scene.mrb")
+        assert slicer.mrmlScene.WriteToMRB(path)
+        slicer.mrmlScene.Clear(0)
+        assert slicer.mrmlScene.ReadFromMRB(path)
+        opened.panel.enter()
+        opened.panel.exit()
+    segmentation = node_of(opened).GetSegmentation()
+    stroke_taken_back(opened, "T10-1")
+    assert tag(opened, "T10-1", "Segmentation.Status") == "inprogress"
+    other, status = "to review", {"flagged": "flagged", "in progress": "inprogress"}.get(beside)
+    if status is not None:
+        segmentation.GetSegment("L1-1").SetTag("Segmentation.Status", status)
+        other = "✗ rejected" if beside == "flagged" else "? uncertain"
+    opened.panel.enter()
+    # Of two in one image, nobody can tell which was said: both are kept.
+    both = saved and beside == "in progress"
+    assert [row[5] for row in opened.rows()] == [
+        *("? uncertain" if both else "to review", "to review", other)
+    ]
+    kept = "inprogress" if both else "notstarted"
+    assert tag(opened, "T10-1", "Segmentation.Status") == kept
+
+
+def stroke_taken_back(opened: Opened, name: str) -> None:
+    """Paint where nothing comes of it."""
+    import slicer
+
+    editor = slicer.modules.segmenteditor.editor
+    editor.setSegmentationNode(node_of(opened))
+    editor.setCurrentSegmentID(name)
+    editor.setActiveEffectByName("Paint")
+    settings = editor.mrmlSegmentEditorNode()
+    settings.SetOverwriteMode(settings.OverwriteNone)
+    editor.paint(image_of(np.zeros(GRID.shape, bool), GRID.ijk_to_lps))
 
 
 def test_results_that_are_removed_end_the_review(opened: Opened) -> None:

@@ -13,11 +13,21 @@ import numpy as np
 import pytest
 
 from desktop import Desktop
-from helpers.findings import ball, body_centre, make_ct, make_evidence, make_grid, make_result
+from helpers.findings import (
+    LEVELS,
+    ball,
+    body_centre,
+    make_ct,
+    make_evidence,
+    make_grid,
+    make_result,
+    positions,
+)
 from helpers.panel import add_review
 from helpers.reviews import open_review
 from helpers.scene import add_segmentation
 from hideseekseg.findings import unstable
+from hideseekseg.imaging.volume import Patch
 from hideseekseg.output.result_folder import EXPORTED
 
 LAYOUT = 7061  # of the review: a large sagittal view
@@ -388,6 +398,90 @@ def test_own_segment_far_from_every_vertebra_is_named(review: Any) -> None:
     controller.choose("")
     controller.leave()
     assert identity in visible()
+
+
+@pytest.mark.parametrize("kind", ["voxels", "surface"])
+def test_own_segment_that_does_not_reach_the_ct_is_named(review: Any, kind: str) -> None:
+    """As a box that was drawn, or imported, somewhere else."""
+    import slicer
+    import vtk
+
+    controller = review.controller
+    node = controller.results.node
+    controller.leave()
+    segment = slicer.vtkSegment()
+    segment.SetName("Box")
+    if kind == "voxels":
+        patch = Patch(np.ones((4, 4, 4), bool), (500, 0, 0))
+        from hideseekseg.scene.geometry import imageOfPatch
+
+        segment.AddRepresentation("Binary labelmap", imageOfPatch(patch, GRID))
+    else:
+        box = vtk.vtkCubeSource()
+        box.SetBounds(0, 20, 0, 20, 2000, 2020)
+        box.Update()
+        segment.AddRepresentation("Closed surface", box.GetOutput())
+    assert node.GetSegmentation().AddSegment(segment, "Box")
+    controller.enter()
+    assert review.words["message"] == (
+        "“Box” lies in no vertebra of this review: it is neither listed nor exported."
+    )
+    assert len(review.rows) == 3
+
+
+@pytest.mark.parametrize("at", [(2, 2, 2), (55, 20, 20)])
+def test_vertebra_that_a_segment_names_is_not_believed_where_it_lies_elsewhere(
+    window: str, desktop: Desktop, at: tuple[int, int, int]
+) -> None:
+    evidence = make_evidence(make_ct(GRID), RESULT)
+    ct = add_review(RESULT.vertebrae, GRID, evidence={"T10": evidence["T10"]})
+    with open_review(window, desktop, ct) as opened:
+        controller = opened.controller
+        controller.leave()
+        own_segment(controller.results.node, "T10 box", at)
+        controller.enter()
+        if at == (2, 2, 2):
+            assert "“T10 box” lies in no vertebra" in opened.words["message"]
+            assert len(opened.rows) == 3
+        else:
+            assert "“T10 box” is listed as “T10 lytic added 1”" in opened.words["message"]
+
+
+@pytest.mark.parametrize("parts", ["vertebra", "body", "none"])
+def test_drawn_lesion_that_is_not_in_its_vertebra_is_named(
+    window: str, desktop: Desktop, parts: str
+) -> None:
+    """Drawn in another vertebra, beside all of them, and where it belongs."""
+    where = positions(GRID)
+    masks = {
+        f"vertebrae_{level}" + (" body" if parts == "body" else ""): (
+            np.abs(where - body_centre(n)) < (20.0, 15.0, 12.0)
+        ).all(axis=-1)
+        for n, level in enumerate(LEVELS)
+    }
+    source = None if parts == "none" else add_segmentation(masks, GRID.ijk_to_lps, "Vertebrae")
+    evidence = make_evidence(make_ct(GRID), RESULT)
+    ct = add_review(RESULT.vertebrae, GRID, source=source, evidence=evidence)
+    elsewhere = "“T10 lytic added 1” is drawn in L1, not in T10: check its level."
+    nowhere = "“T10 lytic added 1” is drawn outside of T10 and of every other vertebra"
+    with open_review(window, desktop, ct) as opened:
+        controller = opened.controller
+        name = controller.add_missed("T10", "lytic")
+        for place, said in (
+            (body_centre(3), elsewhere),
+            ((0.0, 0.0, 45.0), ""),
+            ((0.0, 22.0, 45.0), nowhere if parts == "vertebra" else ""),
+            ((0.0, 0.0, -63.0), nowhere),
+            ((0.0, 6.0, 45.0), ""),
+        ):
+            controller.results.draw(name, ball(GRID, place, 4.0))
+            controller.take_over_outlines()
+            told = opened.words["message"]
+            assert told.startswith(said) if said else "is drawn" not in told, place
+        controller.leave()
+        controller.results.draw(name, ball(GRID, body_centre(3), 4.0))
+        controller.enter()
+        assert elsewhere in opened.words["message"]
 
 
 def test_lesion_that_was_erased_has_no_size_until_it_is_drawn_again(review: Any) -> None:

@@ -70,16 +70,7 @@ def _run(args: argparse.Namespace) -> int:
 
         if (args.ct / INDEX).is_file():
             args.cohort, args.ct = args.cohort or args.ct, None
-    if args.cohort is not None and (args.ct is not None or not args.reader):
-        args.refuse("the cases of a cohort need --reader NAME, and no CT")
-    if args.cohort is None and args.reader:
-        args.refuse("--reader is for the cases of a cohort")
-    if args.ct is not None and args.segmentation is None and args.ct.suffix.lower() != ".mrb":
-        args.refuse("a CT needs its SEGMENTATION")
-    if args.segmentation is None:  # a scene, a cohort and the example say it themselves
-        given = {"--labels": args.labels != "names", "--series": bool(args.series)}
-        for option in (name for name, said in given.items() if said):
-            args.refuse(f"{option} is for a CT with its SEGMENTATION")
+    _refuse(args)
     if importlib.util.find_spec("trame_slicer") is None:
         raise InputError("app", MISSING)
     from ..web.page import RunSettings
@@ -104,6 +95,36 @@ def _run(args: argparse.Namespace) -> int:
     address = Address(args.host, args.port)
     serve(start, settings, address, args.upload_mb, not args.no_browser, say)
     return OK
+
+
+def _refuse(args: argparse.Namespace) -> None:
+    """Refuse words that do not go together."""
+    if args.cohort is not None and (args.ct is not None or not args.reader):
+        args.refuse("the cases of a cohort need --reader NAME, and no CT")
+    if args.cohort is None and args.reader:
+        args.refuse("--reader is for the cases of a cohort")
+    if args.ct is not None and args.segmentation is None and args.ct.suffix.lower() != ".mrb":
+        args.refuse("a CT needs its SEGMENTATION")
+    if args.segmentation is None:  # a scene, a cohort and the example say it themselves
+        given = {"--labels": args.labels != "names", "--series": bool(args.series)}
+        for option in (name for name, said in given.items() if said):
+            args.refuse(f"{option} is for a CT with its SEGMENTATION")
+    if args.cohort is not None:  # its results are there, and read as they are
+        _refuse_for_cohort(args)
+
+
+def _refuse_for_cohort(args: argparse.Namespace) -> None:
+    """Refuse options of a run, or of a scan, which would change nothing of a cohort's cases."""
+    usual = {"device": "auto", "all_slices": False, "accept_orientation": False}
+    usual |= dict.fromkeys(("weights", "threshold", "threads", "schedule"))
+    for name, value in usual.items():
+        if getattr(args, name) != value:
+            option = f"--{name.replace('_', '-')}"
+            args.refuse(f"{option} is for a run: the cases of a cohort are run by `cohort`")
+    if args.out is not None:
+        args.refuse("--out is for the results of a CT: reviews of a cohort are kept in its folder")
+    if args.patient_names:
+        args.refuse("--patient-names is for a CT: the cases of a cohort have none")
 
 
 def _read(args: argparse.Namespace) -> tuple[Volume, Segmentation] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import combinations
@@ -117,11 +117,23 @@ def read_findings(folder: Path) -> CaseFindings:
             vertebra = replace(vertebra, candidates=tuple(with_voxels))
             complete = complete and all(c.patch is not None for c in vertebra.candidates)
         found.append((vertebra, evidence))
-    text = json.dumps(data["vertebrae"], sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()
     return CaseFindings(
-        dict(result.run), result.threshold, tuple(found), digest, stored.grid, complete
+        dict(result.run), result.threshold, tuple(found), _digest(data), stored.grid, complete
     )
+
+
+def _digest(data: Mapping[str, Any]) -> str:
+    """Return what tells the findings of a result (JSON) from those of another run."""
+    text = json.dumps(data.get("vertebrae"), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _present(folder: Path) -> str:
+    """Return the digest of the findings in a case's folder, empty where none can be read."""
+    try:
+        return _digest(read_object(folder / FILES[1]))
+    except InputError:
+        return ""
 
 
 def reading_folder(case: Path, reader: str) -> Path:
@@ -218,7 +230,9 @@ class WorkList:
             return ReadStatus.NEW
         if about.get("reader") != self.reader:
             raise InputError(folder, "belongs to another reader, whose name differs in capitals")
-        return ReadStatus.FINISHED if about.get("finished") is True else ReadStatus.BEGUN
+        # What was read to its end is not when the case was run again: there are other findings.
+        read = about.get("finished") is True and about.get("result") == _present(case.folder)
+        return ReadStatus.FINISHED if read else ReadStatus.BEGUN
 
 
 def _is_done(case: IndexedCase) -> bool:
@@ -234,6 +248,9 @@ class ReaderAgreement:
     """How two readers agree on candidates or vertebrae: ``pairs`` counts what both said.
 
     ``kappa`` is Cohen's, None where it is not defined: both gave one and the same answer always.
+    ``left_out`` is how many others there were, of ``unit`` candidates those with one verdict alone,
+    of vertebrae the cases of ``other_runs``: their names, by the readers whose review is of other
+    findings than the case has now.
     """
 
     readers: tuple[str, str]
@@ -242,6 +259,7 @@ class ReaderAgreement:
     pairs: dict[tuple[str, str], int]
     kappa: float | None
     left_out: int = 0
+    other_runs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def number(self) -> int:
@@ -283,25 +301,37 @@ def agreements(folder: Path) -> list[ReaderAgreement]:
     """Compare every two readers on the cases that both have read to the end.
 
     Candidates are those to which both gave a verdict.  A vertebra has a metastasis where a reader
-    accepted a lesion in it, one that this reader drew included.  Cases where both reviewed the
-    findings of different runs are left out, and counted, as are candidates with one verdict alone.
+    accepted a lesion in it, one that this reader drew included.  Cases where one of both reviewed
+    other findings than the present ones, as before the case was run again, are left out, and
+    named; candidates with one verdict alone are counted.
     """
     readings = readers_of(folder)
+    every = {case.name: case for case in read_index(folder).cases}
+    present = {
+        name: _present(every[name].folder) if _is_done(every[name]) else ""
+        for name in {name for said in readings.values() for name in said}
+    }
     found = []
     for pair in combinations(readings, 2):
         own, other = (readings[name] for name in pair)
         both = [n for n in own if n in other and own[n].finished and other[n].finished]
-        same = [(own[n], other[n]) for n in both if own[n].result == other[n].result]
+        others = {
+            n: tuple(name for name in pair if readings[name][n].result != present[n]) for n in both
+        }
+        other_runs = {n: names for n, names in others.items() if names}
+        same = [(own[n], other[n]) for n in both if n not in other_runs]
         candidates = [_verdicts(a.review, b.review) for a, b in same]
         given = [said for one in candidates for said in one if "unreviewed" not in said]
         single = sum((said.count("unreviewed") == 1) for one in candidates for said in one)
         bones = [said for a, b in same for said in _bones(a.review, b.review)]
         for unit, pairs, left in (
             ("candidates", given, single),
-            ("vertebrae", bones, len(both) - len(same)),
+            ("vertebrae", bones, len(other_runs)),
         ):
-            counts = dict(Counter(pairs))
-            found.append(ReaderAgreement(pair, unit, len(same), counts, cohens_kappa(pairs), left))
+            counts, kappa = dict(Counter(pairs)), cohens_kappa(pairs)
+            found.append(
+                ReaderAgreement(pair, unit, len(same), counts, kappa, left, dict(other_runs))
+            )
     return found
 
 
@@ -351,20 +381,30 @@ def write_agreement(folder: Path) -> tuple[Path, ...]:
             **{"compared": one.number, "agreed": one.agreed, "kappa": one.kappa},
             "pairs": [[a, b, n] for (a, b), n in sorted(one.pairs.items())],
             "left_out": one.left_out,
+            "other_runs": {name: list(readers) for name, readers in one.other_runs.items()},
         }
         for one in found
     ]
     write_plain(folder / AGREEMENT[0], {"schema": 1, "agreements": data})
     lines = ["| " + " | ".join(row) + " |" for row in (AGREEMENT_HEAD, *agreement_rows(found))]
     lines.insert(1, "|" + "---|" * len(AGREEMENT_HEAD))
+    with atomic(folder / AGREEMENT[1]) as part:
+        part.write_text("\n".join([*lines, "", *agreement_notes(found)]) + "\n", encoding="utf-8")
+    return tuple(folder / name for name in AGREEMENT)
+
+
+def agreement_notes(found: Sequence[ReaderAgreement]) -> list[str]:
+    """Return in sentences what was left out of all comparisons, and what was compared."""
     single = sum(one.left_out for one in found if one.unit == "candidates")
-    other = sum(one.left_out for one in found if one.unit == "vertebrae")
-    notes = [
+    other: dict[str, set[str]] = {}
+    for one in found:
+        for name, readers in one.other_runs.items():
+            other.setdefault(name, set()).update(readers)
+    names = ", ".join(f"{name} ({', '.join(sorted(other[name]))})" for name in sorted(other))
+    cases = f"{counted(len(other), 'case')} with a review of other findings than the present ones"
+    return [
         f"Left out: {counted(single, 'candidate')} with a verdict of one reader alone;"
-        f" {counted(other, 'case')} that two readers reviewed after different runs.",
+        f" {cases}{': ' if names else ''}{names}.",
         "Compared are cases that both have read to the end. A vertebra counts as metastasis where a"
         " reader accepted a lesion in it.",
     ]
-    with atomic(folder / AGREEMENT[1]) as part:
-        part.write_text("\n".join([*lines, "", *notes]) + "\n", encoding="utf-8")
-    return tuple(folder / name for name in AGREEMENT)

@@ -35,7 +35,7 @@ from ..output.segment_description import TYPE_COLOURS, labels
 from ..plain_data import counted
 from ..progress import duration
 from .case_run import CaseRecord, CaseStatus
-from .readings import AGREEMENT_HEAD, agreement_rows, agreements
+from .readings import AGREEMENT_HEAD, agreement_notes, agreement_rows, agreements
 from .tables import CaseResult, case_results, read_index
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def write_report(folder: Path) -> Path:
         _figure("P(malignant) by level", _p_chart(totals.p)),
         _table("Failures", ("case", "what", "reason"), _failure_rows(totals)),
         _table("Flags", ("flag", "vertebrae"), _listed(totals.flags)),
-        _table("Agreement of readers", AGREEMENT_HEAD, agreement_rows(agreements(folder))),
+        _agreement(folder),
         _contact_sheet(totals),
     ]
     text = _PAGE.format(
@@ -317,6 +317,13 @@ def _table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> st
     names = "".join(f"<th>{html.escape(name)}</th>" for name in head)
     body = "".join(f"<tr>{line}</tr>" for line in lines)
     return f"<h2>{html.escape(title)}</h2>\n<table><tr>{names}</tr>{body}</table>"
+
+
+def _agreement(folder: Path) -> str:
+    found = agreements(folder)
+    table = _table("Agreement of readers", AGREEMENT_HEAD, agreement_rows(found))
+    notes = "".join(f"<p>{html.escape(note)}</p>" for note in agreement_notes(found))
+    return f"{table}\n{notes}" if table else ""
 
 
 def _figure(title: str, content: str) -> str:

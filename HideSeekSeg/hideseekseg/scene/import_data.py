@@ -55,6 +55,7 @@ _SCAN = PREFIX + "Scan"
 _SAME_PLACE_MM = 1e-3
 _State = tuple[int, str]  # of a node's voxels and place: changes when one of both does
 _checked: WeakKeyDictionary[Any, _State] = WeakKeyDictionary()  # nodes that are what they say
+_hashed: WeakKeyDictionary[Any, tuple[_State, str]] = WeakKeyDictionary()
 
 
 def addCt(volume: Volume, name: str) -> Any:
@@ -96,6 +97,20 @@ def scanOf(ctNode: Any) -> dict[str, str]:
             scan["series_uid"] = hierarchy.GetItemUID(item, "DICOM")
         item = hierarchy.GetItemParent(item)
     return {key: value for key, value in scan.items() if value}
+
+
+def hashOf(ctNode: Any) -> str:
+    """Return the SHA-256 of a volume node's scan, empty where it has no voxels.
+
+    Hashing a large CT takes a second: it is done once for each state of a node.
+    """
+    if ctNode is None or ctNode.GetImageData() is None:
+        return ""
+    state = _state(ctNode)
+    known = _hashed.get(ctNode)
+    if known is None or known[0] != state:
+        known = _hashed[ctNode] = state, scanOf(ctNode).get("sha256", "")
+    return known[1]
 
 
 def _isStill(ctNode: Any, hashed: str, place: Any) -> bool:

@@ -34,6 +34,8 @@ from .geometry import (
     LABELMAP,
     RAS_FROM_LPS,
     SURFACE,
+    arrayOfImage,
+    hasVoxels,
     imageOfPatch,
     localGrid,
     moved,
@@ -236,6 +238,13 @@ class Results:
         read = {str(segment): str(text) for segment, text in said}
         return levelRows(node, read) if node is not None else []
 
+    def adopt(self, ctNode: Any) -> None:
+        """Refer to this CT: the scan of the run, loaded again after its first node was removed."""
+        self._mustBeThere()
+        self.node.SetNodeReferenceID(CT_REFERENCE, ctNode.GetID())
+        self.node.SetAndObserveTransformNodeID(ctNode.GetTransformNodeID())
+        self._ct = ctNode
+
     def disown(self) -> None:
         """Refer to no vertebrae any more: those at hand are not those of the run."""
         self.node.SetNodeReferenceID(_SOURCE, None)
@@ -355,6 +364,14 @@ class Results:
     def nameOf(self, identity: str) -> str:
         """Return the name of a segment."""
         return str(self.node.GetSegmentation().GetSegment(identity).GetName() or identity)
+
+    def hasOutline(self, identity: str) -> bool:
+        """Return whether anything was drawn in a segment, on the CT or beside it."""
+        segment = self.node.GetSegmentation().GetSegment(identity)
+        image, surface = (segment.GetRepresentation(x) for x in (LABELMAP, SURFACE))
+        if hasVoxels(image):
+            return bool((arrayOfImage(image) == segment.GetLabelValue()).any())
+        return surface is not None and surface.GetNumberOfPoints() > 0
 
     def removeSegment(self, identity: str) -> None:
         """Remove a segment that is no lesion of the review."""
@@ -614,16 +631,16 @@ class Results:
         if surface:
             segment.RemoveRepresentation(SURFACE)
 
-    def inSharedImages(self) -> set[str]:
+    def inSharedImages(self) -> dict[str, int]:
         """Return the lesions whose image holds other segments too, as in a scene that was saved.
 
-        A change of such an image says nothing of the single segment.
+        Each with the number of its image.  A change of it says nothing of the single segment.
         """
         segmentation = self.node.GetSegmentation()
         names = segmentation.GetSegmentIDs()
         layers = {name: segmentation.GetLayerIndex(name) for name in names}
         count = Counter(layers.values())
-        return {name for name, layer in layers.items() if count[layer] > 1}
+        return {name: layer for name, layer in layers.items() if count[layer] > 1}
 
     def outlineTimes(self) -> dict[str, int]:
         """When each segment's voxels were last changed (VTK's counter), by lesion id."""

@@ -29,7 +29,7 @@ from ..output.result_folder import read_vertebra, write_vertebra
 from ..plain_data import as_type, from_plain
 from ..review.review import Review
 from ..scene.export_inputs import worldGrid
-from ..scene.import_data import scanOf
+from ..scene.import_data import hashOf
 from ..scene.results import Results
 from ..scene.review_storage import as_text
 from ..scene.same_bodies import isOfRun
@@ -315,7 +315,6 @@ class Recovery:
         self._offers: list[Unfinished] = []
         self._chosen: Path | None = None
         self._scan: tuple[Any, Any] = (None, None)
-        self._hash: tuple[Any, int, str] = (None, 0, "")
         self._problem = ""
         review.flushed = self.keep
 
@@ -343,7 +342,7 @@ class Recovery:
         """Offer the reviews of a CT that a crash left; the latest is chosen, or the same again."""
         self._scan, self._offers = (ct, vertebrae), []
         for one in unfinished() if ct is not None and ct.GetImageData() is not None else ():
-            known = one.sha256 and one.sha256 == self._hash_of(ct)
+            known = one.sha256 and one.sha256 == hashOf(ct)
             if known and not self._scene_has(one, ct):
                 self._offers.append(one)
         if self._offered is None:
@@ -457,13 +456,6 @@ class Recovery:
         self._end()  # results that others take the place of
         self._copies.append((node, copy))
         return copy
-
-    def _hash_of(self, ct: Any) -> str:
-        """Return the hash of a scan, which takes time: once for each."""
-        time = ct.GetImageData().GetMTime()
-        if self._hash[:2] != (ct, time):
-            self._hash = (ct, time, str(scanOf(ct).get("sha256") or ""))
-        return self._hash[2]
 
 
 def _same(review: Review, ct: Any, but: Collection[str] = ()) -> ReviewSession | None:

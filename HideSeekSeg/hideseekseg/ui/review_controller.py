@@ -33,7 +33,7 @@ from ..scene.results import Results
 from . import texts
 from .changed_levels import changes_of
 from .level_choices import LevelChanges, in_order
-from .own_segments import take_over
+from .own_segments import strayed, take_over
 from .review_session import ReviewSession, remember, sessions
 from .texts import _
 
@@ -137,6 +137,7 @@ class ReviewController:
         self._level = ""
         self._drawn: tuple[list[VertebraState], list[Burden]] = ([], [])
         self._at_work = False
+        self._astray = ""  # what was said of a lesion that is drawn beside its vertebra
         self._outlines = True
         self._lost: tuple[Review, Results] | None = None
         self._offered: tuple[ReviewSession, ...] = ()
@@ -203,6 +204,7 @@ class ReviewController:
         self.session, self._current, self.picture, self.wanted = None, "", "ct", Filter()
         self._level, self._drawn = "", ([], [])
         self._at_work, self._outlines, self._evidence = False, True, ("", None)
+        self._astray = ""
         view = self._view
         view.draw_review(False)
         view.draw_rows((), ())
@@ -313,14 +315,16 @@ class ReviewController:
         self._begin_action()
         self._choose(identity)
 
-    def judge(self, verdict: str, reason: str = "") -> None:
+    def judge(self, verdict: str, reason: str = "", seen: str = "") -> None:
         """Give the chosen candidate a verdict, and go on to the next that waits for one.
 
-        ``reason`` is one of ``REASONS``: what a rejected candidate is instead.
+        ``reason`` is one of ``REASONS``: what a rejected candidate is instead.  ``seen`` is the
+        candidate that the reader saw, where the window can be later than the review: no other one
+        is judged.
         """
         item = self.current
         known = verdict in VERDICTS and reason in REASONS
-        if self.session is None or item is None or not known:
+        if self.session is None or item is None or not known or not self._was_seen(item, seen):
             return
         self._begin_action()
         given: Verdict = next(v for v in VERDICTS if v == verdict)
@@ -332,10 +336,10 @@ class ReviewController:
         else:
             self._view.draw_chosen(self.current)
 
-    def switch_type(self) -> None:
-        """Make a lytic candidate blastic, or a blastic one lytic."""
+    def switch_type(self, seen: str = "") -> None:
+        """Make a lytic candidate blastic, or a blastic one lytic; ``seen`` as of ``judge``."""
         item = self.current
-        if self.review is not None and item is not None:
+        if self.review is not None and item is not None and self._was_seen(item, seen):
             self._begin_action()
             self._changed(self.review.switch_type(item.id))
             self._view.draw_chosen(self.current)
@@ -521,7 +525,12 @@ class ReviewController:
 
     def take_over_outlines(self) -> None:
         """Measure lesions whose outlines were drawn here; what is chosen stays chosen."""
+        before = self.review.items if self.review is not None else ()
         if self.session is not None and self.session.measure():
+            said = self._strayed(before)
+            if said or self._astray:
+                self._view.say(said, "warning")
+            self._astray = said
             self.renew()
         self.flush()
 
@@ -610,12 +619,21 @@ class ReviewController:
 
     def _sync(self, session: ReviewSession) -> bool:
         """Take over what was done to the scene elsewhere; False: there was nothing new."""
+        before = session.review.items
         changed = session.sync_from_scene()
         own = take_over(session)
-        said = texts.own_segments(own.taken, own.left)
+        lines = texts.own_segments(own.taken, own.left), self._strayed(before)
+        said = "\n".join(filter(None, lines))
         if said:
             self._view.say(said, "warning")
         return changed or bool(own.taken)
+
+    def _strayed(self, before: Sequence[Item]) -> str:
+        """Return what is to be said of lesions that the reader drew since, or drew otherwise."""
+        if self.session is None:
+            return ""
+        drawn = {x.id for x in self.session.review.items if x.missed and x not in before}
+        return texts.strayed(strayed(self.session, drawn))
 
     @property
     def _alive(self) -> bool:
@@ -710,6 +728,16 @@ class ReviewController:
                 review.can_redo,
             )
         )
+
+    def _was_seen(self, item: Item, seen: str) -> bool:
+        """Return whether the chosen candidate is the one that the reader saw; says where it is not.
+
+        It was not where another window of the same session has chosen it.
+        """
+        if not seen or seen == item.id:
+            return True
+        self._view.say(texts.chosen_meanwhile(item.name), "warning")
+        return False
 
     def _item(self, identity: str) -> Item | None:
         if self.review is None or not identity:

@@ -13,7 +13,7 @@ from ..errors import SceneError
 from ..imaging.volume import Patch
 from ..output.review_export import export_accepted, measured_item
 from ..review.review import Filter, Item, Reason, Review, Verdict
-from ..scene.import_data import scanOf
+from ..scene.import_data import hashOf, scanOf
 from ..scene.results import Results
 from ..scene.review_storage import restore, store
 from ..scene.review_views import ReviewViews
@@ -120,12 +120,33 @@ class ReviewSession:
                 self.review.measure(identity, new)
                 changed = True
         self.results.noteCorrected(corrected)
-        segmentation = self.results.node.GetSegmentation()
-        # Slicer's editor says "in progress" of what it painted on, also where nothing came of it.
-        # But a stroke changes images of other segments, too, of which the reader may have said it.
-        touched = corrected or (edited & before.keys()) - self.results.inSharedImages()
-        notJudged(segmentation, [known[x] for x in touched if x in known])
+        touched = self._painted({*corrected}, edited & before.keys(), known)
+        notJudged(self.results.node.GetSegmentation(), [known[x] for x in touched])
         return changed
+
+    def _painted(
+        self, corrected: set[str], edited: set[str], known: Mapping[str, Item]
+    ) -> set[str]:
+        """Return the lesions that were painted on, also where nothing came of it.
+
+        Slicer's editor says "in progress" of these.  But a stroke changes images of other segments,
+        too, of which the reader may have said it.  Where no outline is another one and segments
+        share an image, it was painted on the only one that is said to be so; of several nobody can
+        tell.
+        """
+        if corrected:
+            return corrected
+        shared = self.results.inSharedImages()
+        painted = edited - shared.keys()
+        for image in {shared[x] for x in edited & shared.keys()}:
+            inside = {x for x, other in shared.items() if other == image}
+            said = judgedElsewhere(
+                self.results.node.GetSegmentation(),
+                [known[x] for x in inside & known.keys() if known[x].verdict == "unreviewed"],
+            )
+            uncertain = {x for x, verdict in said.items() if verdict == "uncertain"}
+            painted |= uncertain if len(uncertain) == 1 else set()
+        return painted & known.keys()
 
     def corrected(self, levels: Collection[str]) -> dict[str, Patch | None]:
         """Return the outlines in these levels that the reader corrected, held ones as well.
@@ -228,6 +249,25 @@ def latest(complain: Callable[[str], None], ctNode: Any = None) -> ReviewSession
     """Return the latest review in the scene, as ``sessions``, or None."""
     found = sessions(complain, ctNode)
     return found[-1] if found else None
+
+
+def is_of_scan(work: ReviewSession, ctNode: Any) -> bool:
+    """Return whether a review is of the scan that a CT is, whatever node it was made with."""
+    scan = work.results.run.get("scan")
+    known = scan.get("sha256") if isinstance(scan, dict) else ""
+    return bool(known) and known == hashOf(ctNode)
+
+
+def of_scan(ctNode: Any) -> ReviewSession | None:
+    """Return the latest review in the scene of a scan that was loaded again, as another node.
+
+    It refers to the new node from then on where the first one was removed.
+    """
+    found = [work for work in sessions(lambda text: None) if is_of_scan(work, ctNode)]
+    work = found[-1] if found else None
+    if work is not None and work.results.ctNode is None:
+        work.results.adopt(ctNode)
+    return work
 
 
 def _moved(before: Item, now: Item, voxel_mm3: float) -> bool:

@@ -26,7 +26,7 @@ from ..scene.same_bodies import levelsByPlace
 from . import level_choices
 from .changed_levels import changes_of, exchange
 from .level_choices import LevelChanges
-from .review_session import ReviewSession
+from .review_session import ReviewSession, is_of_scan
 from .texts import _
 
 Outcome = Literal["finished", "cancelled", "failed"]
@@ -86,11 +86,12 @@ class SegmentationRun:
     Raises WeightsError where the chosen weights cannot be read.
 
     ``makeFolder`` makes an empty folder, or raises InputError: the child's files live there until
-    the end.  ``earlier`` is a review of the same CT: its verdicts and corrected outlines stay with
-    findings of the same type and place, and so do lesions that the reader drew, under the levels
-    that their segments have now or, in another segmentation, under those that it has at the place
-    of their bodies.  A run of some levels alone (``merged``) goes into the earlier results; levels
-    that segments were moved between do so once all of them are finished.  It is refused
+    the end.  ``earlier`` is a review of the same CT, or of its scan in another node: its verdicts
+    and corrected outlines stay with findings of the same type and place, and so do lesions that the
+    reader drew, under the levels that their segments have now or, in another segmentation, under
+    those that it has at the place of their bodies.  A run of some levels alone (``merged``) goes
+    into the earlier results; levels that segments were moved between do so once all of them are
+    finished.  It is refused
     (InputError, or a run that fails) where the earlier results are of another CT, other bodies,
     other weights or other slices.  ``notes`` are remarks on the files that the nodes came from.
 
@@ -152,9 +153,10 @@ class SegmentationRun:
         """
         if earlier is None:
             return None
-        if not earlier.alive or earlier.results.ctNode is not self.ctNode:
-            if self.choices.levels:
-                raise InputError("", _("the CT of this review is not the one that is chosen"))
+        own = earlier.alive and earlier.results.ctNode is self.ctNode
+        if not own and self.choices.levels:
+            raise InputError("", _("the CT of this review is not the one that is chosen"))
+        if not own and not (earlier.alive and is_of_scan(earlier, self.ctNode)):
             return None
         if earlier.results.grid.shape == self._grid.shape:
             return earlier

@@ -196,6 +196,12 @@ def not_kept(level: str) -> str:
     return text.format(level=level)
 
 
+def chosen_meanwhile(name: str) -> str:
+    """Return why a verdict was not taken: the reader saw another finding than this one."""
+    text = _("Nothing was changed: “{name}” was chosen meanwhile. Look at it, then judge it.")
+    return text.format(name=name)
+
+
 def difference_scale(limit: float, hounsfield: bool) -> str:
     """Return what the colours of the difference mean."""
     unit = "HU" if hounsfield else _("units of the volume")
@@ -231,6 +237,18 @@ def own_segments(taken: Mapping[str, str], left: Sequence[str]) -> str:
     ]
     text = _("“{own}” lies in no vertebra of this review: it is neither listed nor exported.")
     return "\n".join([*lines, *(text.format(own=name) for name in left)])
+
+
+def strayed(found: Mapping[Item, str]) -> str:
+    """Return what is said of lesions drawn beside their vertebra: ``own_segments.strayed``."""
+    elsewhere = _("“{name}” is drawn in {there}, not in {level}: check its level.")
+    nowhere = _(
+        "“{name}” is drawn outside of {level} and of every other vertebra: look where it is."
+    )
+    return "\n".join(
+        (elsewhere if there else nowhere).format(name=item.name, level=item.level, there=there)
+        for item, there in found.items()
+    )
 
 
 def exported(count: int, folder: str, names: str) -> str:

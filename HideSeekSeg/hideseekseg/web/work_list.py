@@ -153,7 +153,7 @@ class CaseDesk:
             if identity not in {item.id for item in review.items}:
                 raise InputError("", f"{name} has no such finding any more")
             review.comment(identity, text)
-            finished = kept is not None and kept.finished
+            finished = kept is not None and kept.finished and kept.result == found.digest
             reading = Reading(self.work.reader, found.digest, found.scan, finished, review)
             write_reading(folder, reading, as_text(review))
         if self.work.status(name) is ReadStatus.NEW:
@@ -206,14 +206,10 @@ class CaseDesk:
         kept = read_reading(folder)
         if kept is not None and kept.scan != found.scan:
             raise InputError(folder, "is the review of another scan: move it elsewhere")
-        reading = Reading(
-            self.work.reader,
-            found.digest,
-            found.scan,
-            kept is not None and kept.finished,
-            review := found.review(kept),
-        )
         same = kept is None or kept.result == found.digest
+        read = kept is not None and kept.finished and same  # nobody has read the new findings
+        review = found.review(kept)
+        reading = Reading(self.work.reader, found.digest, found.scan, read, review)
         autosave = CaseAutosave(folder, kept is not None, reading)
         try:
             levels = {row.segmentID: level_choices.as_read(row) for row in patient.rows()}

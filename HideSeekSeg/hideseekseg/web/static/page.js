@@ -5,15 +5,37 @@
   const $ = (id) => document.getElementById(id);
   const state = (name) => window.trame.state.get(name);
   // Each comes with the review that is drawn here: a verdict is of no other.
-  const act = (...words) => window.trame.trigger("do", words, { opened: state("opened") });
+  let unanswered = 0;
+  async function act(...words) {
+    unanswered += 1;
+    try {
+      return await window.trame.trigger("do", words, { opened: state("opened") });
+    } finally {
+      unanswered -= 1;
+    }
+  }
+
+  // A verdict is of the finding that its reader saw: of none that another tab chose meanwhile, nor of
+  // the next one before it is shown.  After the reader's own steps, which are still on their way, the
+  // session knows which finding that is.
+  let judging = false;
+  async function judge(name, ...values) {
+    if (judging) return;
+    judging = true;
+    try {
+      await act(name, ...values, unanswered ? "" : state("current"));
+    } finally {
+      judging = false;
+    }
+  }
 
   // What the review's buttons ask the session for, clicked or by key.
   const ASKS = {
-    accept: ["judge", "accepted"],
-    reject: ["judge", "rejected"],
+    accept: ["judge", "accepted", ""],
+    reject: ["judge", "rejected", ""],
     previous: ["step", -1],
     next: ["step", 1],
-    uncertain: ["judge", "uncertain"],
+    uncertain: ["judge", "uncertain", ""],
     previousVertebra: ["stepVertebra", -1],
     nextVertebra: ["stepVertebra", 1],
     undo: ["travel", false],
@@ -29,6 +51,7 @@
   // A case is left by its name: a second press, made before the next one was drawn, is not of that.
   function ask(action) {
     const [name, ...values] = ASKS[action];
+    if (name === "judge" || name === "switchType") return judge(name, ...values);
     if (name === "case") values.push((state("cases") || {}).current);
     return act(name, ...values);
   }
@@ -49,7 +72,7 @@
     if (typedIn !== list) return;
     const reason = list.value;
     list.blur();
-    act("judge", "rejected", reason);
+    judge("judge", "rejected", reason);
   }
 
   // A button that Enter is held on is pressed once, as by its own key: only what steps or switches
@@ -58,6 +81,12 @@
   function isHeld(event) {
     const button = event.repeat && event.key === "Enter" && event.target.closest("button");
     return Boolean(button) && once(button.dataset.action);
+  }
+
+  // Of a keyboard that writes other letters than Latin ones, keys count by their place.
+  function letterOf(event) {
+    const foreign = event.key === "Process" || (event.key.length === 1 && event.key > "~");
+    return foreign && /^Key[A-Z]$/.test(event.code) ? event.code.slice(3) : event.key;
   }
 
   // Keys belong to the button that shows them; a dialog and a field that is typed in keep theirs.
@@ -101,7 +130,7 @@
       event.target.click();
       return;
     }
-    const pressed = (event.shiftKey ? "⇧" : "") + event.key.toUpperCase();
+    const pressed = (event.shiftKey ? "⇧" : "") + letterOf(event).toUpperCase();
     const keys = state("keys") || {};
     const action = Object.keys(keys).find((name) => keys[name] === pressed);
     const button = action && document.querySelector(`[data-action="${action}"]`);
@@ -323,9 +352,16 @@
   }
 
   // The second click of a double click is none: another button may have taken the place of the one
-  // that was clicked, as Cancel does.
+  // that was clicked, as Cancel does, or another finding that of the one that was judged.  Nobody has
+  // looked at that so soon; who has is not kept waiting, however slow a double click the system allows.
+  const TWICE_MS = 400;
+  let clicked = -Infinity;
   function onClickAgain(event) {
-    if (event.detail < 2 || !event.target.closest("[data-single]")) return;
+    const button = event.target.closest("button"), action = button && button.dataset.action;
+    const soon = event.timeStamp - clicked < TWICE_MS;
+    if (event.detail > 0) clicked = event.timeStamp;
+    const single = event.target.closest("[data-single]") || (soon && action in ASKS && once(action));
+    if (event.detail < 2 || !single) return;
     event.preventDefault();
     event.stopPropagation();
   }

@@ -1,0 +1,180 @@
+"""One gesture, one finding: double clicks, and pages that are later than their session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers import app
+from helpers.app import PATIENCE, Tab, open_tab
+
+pytestmark = pytest.mark.slow
+BETWEEN_CLICKS = 150  # milliseconds of a usual double click
+LOOKED = 500  # after which a quick reader presses again
+STEPS = 5  # that a test takes at most
+# All that the session tells this page comes half a second late.
+LATE = """
+const own = Object.getOwnPropertyDescriptor(WebSocket.prototype, "onmessage");
+Object.defineProperty(WebSocket.prototype, "onmessage", {
+  ...own,
+  set(handler) { own.set.call(this, (event) => setTimeout(() => handler(event), 500)); },
+});
+"""
+JUDGED = "([n]) => document.querySelectorAll('#candidates tbody tr:not(.unreviewed)').length === n"
+
+
+@dataclass(frozen=True)
+class Session:
+    tab: Tab
+    browser: Any
+    url: str
+
+
+@pytest.fixture(scope="module")
+def session(box_files: tuple[Path, Path], tiny_weights: Path) -> Iterator[Session]:
+    app.need_all()
+    words = ["--labels", "totalsegmentator", "--weights", str(tiny_weights), "--threshold", "0"]
+    with app.browser() as browser, app.serve(*map(str, box_files), *words) as served:
+        found = open_tab(browser, served.url)
+        found.page.click("#segment")
+        found.page.wait_for_selector("#candidates tbody tr", timeout=PATIENCE)
+        found.page.wait_for_selector("#segment:not([disabled])", timeout=PATIENCE)
+        yield Session(found, browser, served.url)
+        assert found.complaints == []
+
+
+@pytest.fixture
+def tab(session: Session) -> Iterator[Tab]:
+    """The page on its first finding; what a test says is undone after it."""
+    found = session.tab
+    found.choose_first()
+    yield found
+    for _ in range(STEPS):
+        found.press("u")  # where there is none, nothing is undone
+    found.until_state("can_undo", False)
+
+
+def click(tab: Tab, selector: str, times: int, between: int = BETWEEN_CLICKS) -> None:
+    """Click an element so many times in one place, as a hand does."""
+    box = tab.page.locator(selector).bounding_box()
+    tab.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    for number in range(1, times + 1):
+        tab.page.mouse.down(click_count=number)
+        tab.page.mouse.up(click_count=number)
+        tab.page.wait_for_timeout(between)
+
+
+@pytest.mark.parametrize("times", [2, 3])
+@pytest.mark.parametrize("action", ["accept", "uncertain", "reject"])
+def test_double_click_judges_one_finding(tab: Tab, action: str, times: int) -> None:
+    second = tab.state("shown")[1]
+    click(tab, f"[data-action={action}]", times)
+    tab.until_state("current", second)
+    tab.rest()
+    tab.until(JUDGED, 1)
+    assert tab.state("current") == second
+
+
+def test_double_click_switches_the_type_once(tab: Tab) -> None:
+    was = tab.rows()[0][1]
+    click(tab, "[data-action=switchType]", 2)
+    tab.until_state("can_undo", True)
+    tab.rest()
+    assert tab.rows()[0][1] != was
+
+
+def test_quick_reader_judges_a_finding_with_each_click(tab: Tab) -> None:
+    """The system may take clicks for a double click that are half a second apart."""
+    box = tab.page.locator("[data-action=accept]").bounding_box()
+    tab.page.mouse.move(box["x"] + 9, box["y"] + 9)
+    for number, following in enumerate(tab.state("shown")[1:4], start=1):
+        tab.page.mouse.down(click_count=number)
+        tab.page.mouse.up(click_count=number)
+        tab.until_state("current", following)
+        tab.page.wait_for_timeout(LOOKED)
+    tab.until(JUDGED, 3)
+
+
+def test_quick_clicks_on_next_go_on(tab: Tab) -> None:
+    third = tab.state("shown")[2]
+    click(tab, "[data-action=next]", 2)
+    tab.until_state("current", third)
+
+
+@pytest.mark.parametrize("key", ["a", "k", "x"])
+def test_verdict_is_of_no_finding_that_is_not_shown_yet(
+    session: Session, tab: Tab, key: str
+) -> None:
+    """Where the page is late, its reader presses again: the first verdict was taken already."""
+    late = open_tab(session.browser, session.url, "#candidates tr.chosen", LATE)
+    late.press(key)
+    late.page.wait_for_timeout(200)
+    late.press(key)
+    late.until(JUDGED, 1)
+    late.page.wait_for_timeout(700)
+    late.until(JUDGED, 1)
+    tab.until(JUDGED, 1)
+    late.press(key)  # the next finding is shown now
+    tab.until(JUDGED, 2)
+    assert late.complaints == []
+    late.page.context.close()
+
+
+@pytest.mark.parametrize("key", ["a", "l"])
+def test_verdict_is_of_no_finding_that_another_tab_chose(
+    session: Session, tab: Tab, key: str
+) -> None:
+    late = open_tab(session.browser, session.url, "#candidates tr.chosen", LATE)
+    shown, rows = late.state("current"), tab.rows()
+    tab.press("n")
+    tab.until("([old]) => window.trame.state.get('current') !== old", shown)
+    assert late.state("current") == shown, "it does not know yet"
+    late.press(key)
+    for page in (tab, late):
+        page.until(
+            "() => /was chosen meanwhile/.test(document.querySelector('#message')?.innerText)"
+        )
+    assert tab.rows() == rows and late.state("current") != shown
+    late.page.wait_for_timeout(LOOKED)
+    late.press(key)
+    tab.until_state("can_undo", True)
+    assert late.complaints == []
+    late.page.context.close()
+
+
+def test_own_steps_that_are_on_their_way_are_followed(session: Session, tab: Tab) -> None:
+    """Who steps on and judges at once means the finding stepped to."""
+    late = open_tab(session.browser, session.url, "#candidates tr.chosen", LATE)
+    second = late.state("shown")[1]
+    late.press("n")
+    late.press("a")
+    tab.until(JUDGED, 1)
+    row = f"#candidates tr[data-id='{second}']"
+    assert "accepted" in tab.page.get_attribute(row, "class")
+    late.page.context.close()
+
+
+@pytest.mark.parametrize(
+    "letter", ["\N{CYRILLIC SMALL LETTER EF}", "\N{GREEK SMALL LETTER ALPHA}", "Process"]
+)
+def test_keys_of_other_alphabets_count_by_their_place(tab: Tab, letter: str) -> None:
+    """As on a Russian or Greek keyboard, or where an input method takes the letters."""
+    second = tab.state("shown")[1]
+    tab.page.evaluate(
+        "key => document.body.dispatchEvent("
+        "new KeyboardEvent('keydown', { key, code: 'KeyA', bubbles: true, cancelable: true }))",
+        letter,
+    )
+    tab.until(JUDGED, 1)
+    tab.until_state("current", second)
+
+
+def test_list_that_a_filter_empties_does_not_blame_the_threshold(tab: Tab) -> None:
+    tab.page.select_option("#filter-verdict", "accepted")
+    tab.until("() => /as chosen above/.test(document.querySelector('#nothing')?.innerText)")
+    tab.page.select_option("#filter-verdict", "")
+    tab.until("() => !document.querySelector('#nothing')")
