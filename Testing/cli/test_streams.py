@@ -29,7 +29,7 @@ def words(box_files: Files, calm_weights: Path, tmp_path: Path) -> list[str]:
 def start(words: list[str], **options: object) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(LIBRARY), "OMP_NUM_THREADS": "1"}
     program = [sys.executable, "-m", "hideseekseg", *words]
-    return subprocess.Popen(program, env=environment, text=True, **options)  # type: ignore[call-overload,no-any-return]
+    return subprocess.Popen(program, env=environment, text=True, **options)  # type: ignore[call-overload]
 
 
 def is_whole(folder: Path) -> bool:

@@ -52,7 +52,7 @@ def lasting_streams() -> Iterator[Callable[[], str]]:
     open_missing_streams()
     before = sys.stdout, sys.stderr
     out, err = (_Lasting(stream) for stream in before)
-    sys.stdout, sys.stderr = out, err  # type: ignore[assignment]
+    sys.stdout, sys.stderr = out, err
     try:
         yield lambda: out.lost
     finally:
