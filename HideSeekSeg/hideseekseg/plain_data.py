@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
@@ -179,3 +180,15 @@ def spreadsheet_cell(value: object) -> object:
     except ValueError:
         return f"'{value}"
     return value
+
+
+def name_fault(name: str) -> str:
+    """Return why the name of a file cannot be used, empty where it can.
+
+    Python keeps bytes of a name that are no text as surrogates, which no file of results can hold.
+    """
+    if not any("\ud800" <= letter <= "\udfff" for letter in name):
+        return ""
+    if sys.getfilesystemencoding().replace("-", "").lower() != "utf8":
+        return "has a name that this locale cannot read: set another one (LC_ALL=C.UTF-8)"
+    return "has a name that is not UTF-8: rename it, and its folder"

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ..errors import NotCTError
 from ..imaging.volume import Volume
 from ..model.profile import Intensity, Profile
+from ..plain_data import counted
 from .crop import Crop, Mask, feathered
 from .vertebra_shape import SurfaceDistance, surface_distance_of
 
@@ -258,7 +259,8 @@ def check_values(ct: Volume) -> None:
         values = np.unique(ct.array[np.isfinite(ct.array)])
         if 0 < len(values) < FEWEST_VALUES:
             raise NotCTError(
-                ct.source, f"only {len(values)} different values: a label map or a mask, not a CT"
+                ct.source,
+                f"only {counted(len(values), 'different value')}: a label map or a mask, not a CT",
             )
 
 

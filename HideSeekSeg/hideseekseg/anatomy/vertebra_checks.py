@@ -54,10 +54,10 @@ TOO_SMALL = {"vertebra": 0.55, "body": 0.45}  # a body that has collapsed is not
 LARGEST = 2.6  # times an average adult's: no vertebra is larger
 LONGEST_MM = 110.0
 SLIVER = 0.25  # of the usual volume: what the border left of a vertebra tells no place
-# Of the usual volume, beside the largest label: scattered voxels, or the rim that rounding leaves
-# around other labels where a label map was interpolated.  They are no vertebra and tell no place.
+# Of the usual volume, beside that of thick labels: scattered voxels, or the rim that rounding
+# leaves around other labels of an interpolated label map.  They are no vertebra and tell no place.
 SPECK = 0.1
-RIM, RIM_THICK = 0.3, 0.35  # a rim may be larger, but is nowhere as thick as the largest body
+RIM, RIM_THICK = 0.4, 0.25  # a rim may be larger, but is thin beside the thickest body
 NEIGHBOURS = 4
 SLAB_MM, PIXEL_MM, RING_MM2, OPEN_MM = 4.0, 2.5, 50.0, 8.0
 
@@ -200,12 +200,13 @@ def _groups(assignments: Sequence[Assignment]) -> dict[str, list[Assignment]]:
 def _specks(shapes: Mapping[str, VertebraShape], usual: Mapping[str, float]) -> frozenset[str]:
     """Return the levels whose labels are next to nothing beside the others."""
     shares = {level: shape.mm3 / usual[level] for level, shape in shapes.items()}
-    largest = min(max(shares.values(), default=0.0), 1.0)  # one that swallowed another is larger
-    thin = RIM_THICK * max((shape.half_mm for shape in shapes.values()), default=0.0)
+    thickest = max((shape.half_mm for shape in shapes.values()), default=0.0)
+    thick = [shares[level] for level, shape in shapes.items() if shape.half_mm > thickest / 2]
+    whole = float(np.median(thick)) if thick else 0.0  # one that was merged does not count
     return frozenset(
         level
         for level, share in shares.items()
-        if share < (RIM if shapes[level].half_mm < thin else SPECK) * largest
+        if share < (RIM if shapes[level].half_mm < RIM_THICK * thickest else SPECK) * whole
     )
 
 

@@ -12,11 +12,12 @@ import gc
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from .. import __version__
 from ..events import Failed, to_line
-from ..plain_data import first_line
+from ..plain_data import first_line, name_fault
 from . import app, benchmark, cohort, export, pacs, segment, training, weights
 from .arguments import BAD_INPUT, FAILED, OK, STOPPED, Command, HelpFormatter, Parser
 from .streams import lasting_streams
@@ -110,7 +111,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    args = _parser().parse_args(arguments)
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if fault := _unreadable_name(vars(args).values()):
+        parser.error(fault)
     # Threads that wait busily for each other are ten times slower on a machine with other work, and
     # those of numpy's linear algebra have too little to do to be worth it.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -132,6 +136,20 @@ def _run(arguments: Sequence[str] | None) -> int:
         if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith(PACKAGE):
             error = _missing_part(args.command)
         return _fail(error, getattr(args, "json_lines", False))
+
+
+def _unreadable_name(values: Iterable[object]) -> str:
+    """Return what is wrong with the name of a file that is given, empty where nothing is.
+
+    Libraries end the process over it, and results say where files lie: the working folder counts.
+    """
+    try:
+        names = [str(Path.cwd())]
+    except OSError:  # it was removed
+        names = []
+    for value in values:
+        names += map(str, value) if isinstance(value, (list, tuple)) else (str(value),)
+    return next((f"{name}: {fault}" for name in names if (fault := name_fault(name))), "")
 
 
 def _check_address_space() -> None:

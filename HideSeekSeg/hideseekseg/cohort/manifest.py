@@ -27,7 +27,7 @@ from ..imaging.image_file import is_dicom, is_folder
 from ..imaging.reading import check_ct, check_segmentation
 from ..imaging.segmentation import structure_of
 from ..imaging.volume import overlap
-from ..plain_data import counted, first_line
+from ..plain_data import counted, first_line, name_fault
 from ..training.manifest import Problem, read_table
 
 T = TypeVar("T")
@@ -267,7 +267,12 @@ def _found(folder: Path, tell: Callable[[str], None]) -> list[Row]:
     if not is_folder(folder):
         raise InputError(folder, "is not a folder")
     folder = folder.absolute()
-    files = files_in(folder, tell=tell)
+    files = []
+    for file in files_in(folder, tell=tell):
+        if fault := name_fault(str(file)):
+            tell(f"{file}: left out: {fault}")
+        else:
+            files.append(file)
     layouts = (_bids, _named_ct, _dicom)
     rows = [row for layout in layouts for row in layout(folder, files, tell)]
     if not rows:

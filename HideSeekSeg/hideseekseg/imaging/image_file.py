@@ -19,6 +19,7 @@ import SimpleITK as sitk
 
 from ..errors import InputError
 from ..files import atomic, open_regular
+from ..plain_data import name_fault
 from . import nifti
 from .text_headers import check_text_header, is_text_header
 from .volume import MAX_FIELD_MM, MAX_VOXEL_MM, MIN_VOXEL_MM
@@ -200,13 +201,8 @@ def is_folder(path: Path) -> bool:
 
 def check_name(path: Path) -> None:
     """Raise InputError where a name holds bytes that are not UTF-8: ITK would end the process."""
-    try:
-        str(path).encode("utf-8")
-    except UnicodeEncodeError as error:
-        plain = str(path).encode("utf-8", "backslashreplace").decode()
-        raise InputError(
-            plain, "has a name that is not UTF-8: rename it, and its folder"
-        ) from error
+    if fault := name_fault(str(path)):
+        raise InputError(str(path).encode("utf-8", "backslashreplace").decode(), fault)
 
 
 def read_image(path: Path) -> ReadImage:
