@@ -52,6 +52,7 @@ def jumpTo(centroidLps: Sequence[float]) -> None:
         step = ras - camera.GetFocalPoint()
         camera.SetPosition(*(step + camera.GetPosition()))
         camera.SetFocalPoint(*ras)
+        camera.ResetClippingRange()  # what lies before and behind would be cut as at the old place
 
 
 def closeUp(sliceNode: Any) -> None:
