@@ -140,6 +140,7 @@ class HideSeekSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel: Any = None
         self._parameterNode: Any = None
         self._guiTag: Any = None
+        self._observers: list[int] = []  # of the parameter node, for the form
 
     def setup(self) -> None:
         """Build the panel when the module is opened for the first time."""
@@ -227,10 +228,23 @@ class HideSeekSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Bind the form to a parameter node, or to none."""
         if self._parameterNode is not None:
             self._parameterNode.disconnectGui(self._guiTag)
-        self._parameterNode = node
+            for tag in self._observers:
+                self._parameterNode.parameterNode.RemoveObserver(tag)
+        self._parameterNode, self._observers = node, []
         if node is not None:
+            node.AddObserver = self._observe
             # The form says by the property SlicerParameterName which widget shows what.
             self._guiTag = node.connectGui(self.ui)
+
+    def _observe(self, event: Any, callback: Any, priority: float = 0.0) -> int:
+        """Observe the parameter node for the form, until another one is bound.
+
+        Slicer 5.10 goes on to observe it: Python then collects callback and wrapper, which refer to
+        each other alone, and the next change of the node calls what is no more.
+        """
+        tag = int(self._parameterNode.parameterNode.AddObserver(event, callback, priority))
+        self._observers.append(tag)
+        return tag
 
 
 class HideSeekSegLogic(ScriptedLoadableModuleLogic):

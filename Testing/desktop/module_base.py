@@ -75,8 +75,14 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
         return
 
 
+followed: list[Any] = []  # parameter nodes whose changes were followed by a form
+
+
 def parameterNodeWrapper(kind: type) -> type:
-    """Of the real one: node parameters alone, in a form that carries SlicerParameterName."""
+    """Of the real one: node parameters alone, in a form that carries SlicerParameterName.
+
+    As that of Slicer 5.10, it goes on to observe the node when the form was disconnected.
+    """
 
     class Wrapper(kind):  # type: ignore[misc, valid-type]
         def __init__(self, node: Any) -> None:
@@ -95,7 +101,11 @@ def parameterNodeWrapper(kind: type) -> type:
                     widget.connect("currentNodeChanged(vtkMRMLNode*)", put)
                     found.append((widget, put))
             self._shown = found
+            self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda node, _: followed.append(node))
             return found
+
+        def AddObserver(self, event: Any, callback: Any, priority: float = 0.0) -> int:
+            return int(self.parameterNode.AddObserver(event, callback, priority))
 
         def disconnectGui(self, tag: Any) -> None:
             for widget, put in tag:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import sys
@@ -207,6 +208,22 @@ def test_inputs_stay_chosen_when_a_scene_is_added(
     assert ui.segmentationSelector.currentNode() is node
     kept = slicer.mrmlScene.GetSingletonNode("HideSeekSeg", "vtkMRMLScriptedModuleNode")
     assert kept.GetNodeReference("ct") is ct
+
+
+def test_a_form_that_is_not_shown_observes_nothing(opened: Any, desktop: Desktop) -> None:
+    """Slicer 5.10 leaves what observes the node to Python's garbage, and crashes when told."""
+    import slicer
+
+    from desktop.module_base import followed
+
+    kept = slicer.mrmlScene.GetSingletonNode("HideSeekSeg", "vtkMRMLScriptedModuleNode")
+    for _ in range(2):
+        opened.exit()
+        followed.clear()
+        gc.collect()
+        kept.Modified()
+        assert followed == []
+        opened.enter()
 
 
 def test_nothing_is_chosen_that_cannot_be_analysed(opened: Any, desktop: Desktop) -> None:
