@@ -47,10 +47,13 @@ class HideSeekSeg(ScriptedLoadableModule):
             " independent implementation."
         )
         slicer.app.connect("startupCompleted()", registerSampleData)
+        slicer.app.connect("startupCompleted()", registerLayout)
 
 
 def registerSampleData() -> None:
     """Offer the embedded example in the module Sample Data; nothing is downloaded for it."""
+    if versionProblem():
+        return
     import SampleData  # type: ignore[import-not-found]
 
     # The function of Sample Data that registers a source takes no title; its list takes any source.
@@ -58,6 +61,13 @@ def registerSampleData() -> None:
     known = sources.setdefault(SAMPLE_CATEGORY, [])
     if all(source.sampleName != SAMPLE for source in known):
         known.append(makeSampleSource(SampleData.SampleDataSource))
+
+
+def registerLayout() -> None:
+    """Let Slicer know the layout of a review before a scene that was saved in one is opened."""
+    from hideseekseg.scene.layout import registerLayout as register
+
+    register()
 
 
 def makeSampleSource(base: type) -> Any:
@@ -130,6 +140,7 @@ class HideSeekSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.panel: Any = None
         self._parameterNode: Any = None
         self._guiTag: Any = None
+        self._observers: list[int] = []  # of the parameter node, for the form
 
     def setup(self) -> None:
         """Build the panel when the module is opened for the first time."""
@@ -155,6 +166,7 @@ class HideSeekSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.StartImportEvent, self.onSceneStartImport)
         self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
         self.initializeParameterNode()
         if self.parent.isEntered:  # reloaded: Slicer does not enter again
@@ -192,6 +204,10 @@ class HideSeekSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.initializeParameterNode()
         self.panel.onSceneEndClose()
 
+    def onSceneStartImport(self, caller: Any, event: Any) -> None:
+        """Keep the inputs: Slicer's selectors empty themselves at the end of an import."""
+        self.setParameterNode(None)
+
     def onSceneEndImport(self, caller: Any, event: Any) -> None:
         """Take up the inputs and the review of a scene that was loaded."""
         if self.parent.isEntered:
@@ -200,24 +216,35 @@ class HideSeekSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def initializeParameterNode(self) -> None:
         """Bind the parameter node, with the first CT and segmentation where none is chosen."""
+        from HideSeekSegLib.logic import firstInputs
+
         assert self.logic is not None
         self.setParameterNode(self.logic.getParameterNode())
-        for name, kind in (
-            ("ct", "vtkMRMLScalarVolumeNode"),
-            ("vertebrae", "vtkMRMLSegmentationNode"),
-        ):
-            first = slicer.mrmlScene.GetFirstNodeByClass(kind)
-            if getattr(self._parameterNode, name) is None and first is not None:
+        for name, first in firstInputs().items():
+            if getattr(self._parameterNode, name) is None:
                 setattr(self._parameterNode, name, first)
 
     def setParameterNode(self, node: Any) -> None:
         """Bind the form to a parameter node, or to none."""
         if self._parameterNode is not None:
             self._parameterNode.disconnectGui(self._guiTag)
-        self._parameterNode = node
+            for tag in self._observers:
+                self._parameterNode.parameterNode.RemoveObserver(tag)
+        self._parameterNode, self._observers = node, []
         if node is not None:
+            node.AddObserver = self._observe
             # The form says by the property SlicerParameterName which widget shows what.
             self._guiTag = node.connectGui(self.ui)
+
+    def _observe(self, event: Any, callback: Any, priority: float = 0.0) -> int:
+        """Observe the parameter node for the form, until another one is bound.
+
+        Slicer 5.10 goes on to observe it: Python then collects callback and wrapper, which refer to
+        each other alone, and the next change of the node calls what is no more.
+        """
+        tag = int(self._parameterNode.parameterNode.AddObserver(event, callback, priority))
+        self._observers.append(tag)
+        return tag
 
 
 class HideSeekSegLogic(ScriptedLoadableModuleLogic):

@@ -15,6 +15,7 @@ from hideseekseg.anatomy.label_conventions import LEVELS
 from hideseekseg.errors import InputError
 from hideseekseg.events import Progress, Started
 from hideseekseg.files import atomic, claim_folder
+from hideseekseg.scene.results import Results
 from hideseekseg.ui import sample_data as sample
 from hideseekseg.ui.segmentation_run import Choices, MakeJob, Outcome, SegmentationRun
 
@@ -34,6 +35,21 @@ def temporaryFolder() -> Path:
                 " Edit > Application Settings > Modules"
             ).format(reason=error.strerror),
         ) from error
+
+
+def firstInputs() -> dict[str, Any]:
+    """Return the scene's first "ct" and "vertebrae" that a user could choose, where there are any.
+
+    Pictures of one vertebra, label maps and results are neither.
+    """
+    volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    segmentations = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    found = {
+        "ct": [node for node in volumes if not node.IsA("vtkMRMLLabelMapVolumeNode")],
+        "vertebrae": [node for node in segmentations if not Results.isOne(node)],
+    }
+    shown = {key: [x for x in nodes if not x.GetHideFromEditors()] for key, nodes in found.items()}
+    return {key: nodes[0] for key, nodes in shown.items() if nodes}
 
 
 def loadExample() -> tuple[Any, Any]:

@@ -79,7 +79,8 @@ class Shortcuts:
         for shortcut in self._shortcuts:
             shortcut.enabled = False
             shortcut.disconnect("activated()")
-            shortcut.setParent(None)
+            # It keeps its parent: this may be called by the key itself, as by that of a missed
+            # lesion, and PythonQt deletes at once what has neither a parent nor a reference.
             shortcut.deleteLater()
         self._shortcuts = []
 
@@ -213,7 +214,7 @@ class ReviewPanel:
                 text = _("Review of “{name}”, not of “{other}”")
             other = chosen.GetName() if chosen is not None else ""
             text = text.format(name=own.GetName(), other=other)
-        self._ui.reviewButton.text = text
+        self._ui.reviewButton.text = text.replace("&", "&&")  # else it underlines the next letter
 
     def draw_rows(self, items: Sequence[Item], shown: Sequence[str]) -> None:
         self._table.fill(items, shown)

@@ -114,7 +114,11 @@ class Panel:
         self.context.hide()
 
     def cleanup(self) -> None:
-        """Slicer closes or the module is reloaded."""
+        """Slicer closes or the module is reloaded: nothing follows from this panel any more.
+
+        A reload hides the old widgets, which go on to follow the scene and say so.
+        """
+        self._shown = self._ready = False
         QtProcess.dismiss()
         self.keys.remove()
         self._torch.stop()

@@ -6,6 +6,7 @@ import atexit
 import shutil
 import tempfile
 import types
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,13 +55,15 @@ class LayoutManager:
 
 
 class ModuleSelector(QtCore.QObject):
-    """Which module is shown."""
+    """Which module is shown; ``_leave`` is called at once when another one is, as ``exit`` is."""
 
     def __init__(self) -> None:
         super().__init__()
         self._chosen: list[str] = []
+        self._leave: Callable[[], None] = lambda: None
 
     def selectModule(self, name: str) -> None:
+        self._leave()
         self._chosen.append(name)
 
 

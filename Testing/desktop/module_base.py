@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import types
 import unittest
 import urllib.request
@@ -26,6 +25,8 @@ class ScriptedLoadableModuleWidget:
         self.moduleName = type(self).__name__.removesuffix("Widget")
         self.parent = parent
         self.layout = parent.layout()
+        manager = slicer.app.moduleManager()
+        manager.connect("moduleAboutToBeUnloaded(QString)", self._onModuleAboutToBeUnloaded)
         self._folder = Path(getattr(slicer.modules, self.moduleName.lower()).path).parent
 
     def resourcePath(self, name: str) -> str:
@@ -37,18 +38,18 @@ class ScriptedLoadableModuleWidget:
     def cleanup(self) -> None:
         return
 
-    def onReload(self) -> None:
-        """Run the module's file again and put a new widget in the same place, as Slicer does."""
+    def _onModuleAboutToBeUnloaded(self, name: str) -> None:
         import slicer
 
-        path = getattr(slicer.modules, self.moduleName.lower()).path
-        specification = importlib.util.spec_from_file_location(self.moduleName, path)
-        assert specification is not None and specification.loader is not None
-        module = importlib.util.module_from_spec(specification)
-        specification.loader.exec_module(module)
-        self.cleanup()
-        self.reloaded = getattr(module, f"{self.moduleName}Widget")(self.parent)
-        self.reloaded.setup()
+        if name == self.moduleName:
+            self.cleanup()
+            manager = slicer.app.moduleManager()
+            manager.disconnect("moduleAboutToBeUnloaded(QString)", self._onModuleAboutToBeUnloaded)
+
+    def onReload(self) -> None:
+        import slicer.util
+
+        slicer.util.reloadScriptedModule(self.moduleName)
 
 
 class ScriptedLoadableModuleLogic:
@@ -74,8 +75,14 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
         return
 
 
+followed: list[Any] = []  # parameter nodes whose changes were followed by a form
+
+
 def parameterNodeWrapper(kind: type) -> type:
-    """Of the real one: node parameters alone, in a form that carries SlicerParameterName."""
+    """Of the real one: node parameters alone, in a form that carries SlicerParameterName.
+
+    As that of Slicer 5.10, it goes on to observe the node when the form was disconnected.
+    """
 
     class Wrapper(kind):  # type: ignore[misc, valid-type]
         def __init__(self, node: Any) -> None:
@@ -94,7 +101,11 @@ def parameterNodeWrapper(kind: type) -> type:
                     widget.connect("currentNodeChanged(vtkMRMLNode*)", put)
                     found.append((widget, put))
             self._shown = found
+            self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda node, _: followed.append(node))
             return found
+
+        def AddObserver(self, event: Any, callback: Any, priority: float = 0.0) -> int:
+            return int(self.parameterNode.AddObserver(event, callback, priority))
 
         def disconnectGui(self, tag: Any) -> None:
             for widget, put in tag:

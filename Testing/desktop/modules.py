@@ -48,6 +48,19 @@ class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
 
     isEntered = QtCore.Property(bool, _get)
 
+    def fill(self, name: str) -> Any:
+        """Make the widget of a module, as it is loaded now, in this place."""
+        import slicer
+
+        widget = getattr(sys.modules[name], f"{name}Widget")(self)
+        setattr(slicer.modules, f"{name}Widget", widget)
+        self._name = name
+        widget.setup()
+        return widget
+
+    def reload(self) -> None:
+        self.fill(self._name)
+
 
 @contextmanager
 def loaded(path: Path, sources: Path | None = None) -> Iterator[types.ModuleType]:
@@ -66,7 +79,8 @@ def loaded(path: Path, sources: Path | None = None) -> Iterator[types.ModuleType
         slicer.__path__.append(str(sources / "slicer"))
         _name_missing_widgets(sources)
         for name in names:
-            importlib.import_module(name)
+            if importlib.util.find_spec(name) is not None:  # Slicer 5.10 has no "packaging"
+                importlib.import_module(name)
     description = types.SimpleNamespace(path=str(path))
     setattr(slicer.modules, path.stem.lower(), description)
     specification = importlib.util.spec_from_file_location(path.stem, path)
@@ -83,7 +97,9 @@ def loaded(path: Path, sources: Path | None = None) -> Iterator[types.ModuleType
                 sys.modules[name] = before[name]
             else:
                 del sys.modules[name]
-        delattr(slicer.modules, path.stem.lower())
+        for name in (path.stem.lower(), f"{path.stem}Widget"):
+            if hasattr(slicer.modules, name):
+                delattr(slicer.modules, name)
 
 
 def _name_missing_widgets(sources: Path) -> None:
@@ -106,8 +122,8 @@ class Opened:
         self.module = getattr(module, name)(self.description)
         self.parent = qSlicerScriptedLoadableModuleWidget()
         self.parent.setMRMLScene(slicer.mrmlScene)
-        self.widget = getattr(module, f"{name}Widget")(self.parent)
-        self.widget.setup()
+        getattr(slicer.modules, name.lower()).widgetRepresentation = lambda: self.parent
+        self.widget = self.parent.fill(name)
 
     def enter(self) -> None:
         self.parent._entered = True
@@ -118,5 +134,8 @@ class Opened:
         self.widget.exit()
 
     def close(self) -> None:
-        self.widget.cleanup()
+        """Slicer is closed: the module is unloaded."""
+        import slicer
+
+        slicer.app.moduleManager().moduleAboutToBeUnloaded.emit(self.widget.moduleName)
         self.parent.deleteLater()

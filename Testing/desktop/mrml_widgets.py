@@ -45,7 +45,11 @@ class qSlicerWidget(qMRMLWidget):
 
 
 class qMRMLNodeComboBox(QtWidgets.QWidget):
-    """Chooses a node of the scene; follows nodes that come, go and change their names."""
+    """Chooses a node of the scene; follows nodes that come, go and change their names.
+
+    As its model and Qt's list have it: where the chosen node is removed, the one before it is
+    chosen; at the end of a closing or an import all entries are made anew, and none is chosen.
+    """
 
     currentNodeChanged = Signal("QVariant")
     currentNodeIsValid = Signal(bool)
@@ -84,14 +88,14 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self._scene, self._tags = scene, []
         if scene is not None:
             events = slicer.vtkMRMLScene
-            for event in (
-                events.NodeAddedEvent,
-                events.NodeRemovedEvent,
-                events.EndCloseEvent,
-                events.EndImportEvent,
-                events.EndBatchProcessEvent,
+            for event, follow in (
+                (events.NodeAddedEvent, self._follow),
+                (events.NodeRemovedEvent, self._follow),
+                (events.EndCloseEvent, self._begin_anew),
+                (events.EndImportEvent, self._begin_anew),
+                (events.EndBatchProcessEvent, self._follow),
             ):
-                self._tags.append((scene, scene.AddObserver(event, self._follow)))
+                self._tags.append((scene, scene.AddObserver(event, follow)))
         self._refill()
 
     def mrmlScene(self) -> Any:
@@ -102,7 +106,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self._refill()
 
     def _nodes(self) -> list[Any]:
-        if self._scene is None or self._scene.IsBatchProcessing():
+        if self._scene is None:
             return []
         found = []
         for kind in self._types:
@@ -118,7 +122,13 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         return found
 
     def _follow(self, *_: Any) -> None:
-        if shiboken6.isValid(self):  # C++ widgets stop to observe when they die
+        # C++ widgets stop to observe when they die.
+        if shiboken6.isValid(self) and not (self._scene.IsClosing() or self._scene.IsImporting()):
+            self._refill()
+
+    def _begin_anew(self, *_: Any) -> None:
+        if shiboken6.isValid(self):
+            self._box.setCurrentIndex(0 if self._options["noneEnabled"] else -1)
             self._refill()
 
     def _refill(self) -> None:
@@ -126,12 +136,15 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         entries = [(self._none, "")] if self._options["noneEnabled"] else []
         entries += [(node.GetName() or node.GetID(), node.GetID()) for node in self._nodes()]
         ids = [identity for _, identity in entries]
+        neighbour = self._box.currentIndex - 1
         self._box.blockSignals(True)
         self._box.clear()
         for text, identity in entries:
             self._box.addItem(text, identity)
         # As Slicer's does: the first node is chosen where there was none, unless none may be.
         fallback = -1 if not entries or (had and self._options["noneEnabled"]) else 0
+        if before and neighbour >= 0:
+            fallback = min(neighbour, len(entries) - 1)
         place = ids.index(before) if before in ids else fallback
         self._box.setCurrentIndex(place)
         self._box.blockSignals(False)

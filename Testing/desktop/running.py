@@ -131,6 +131,7 @@ def open_desktop(mrml: Slicer) -> Iterator[Desktop]:
     for name in before:
         setattr(slicer.util, name, ask if name in ANSWERS else tell)
     window.moduleSelector()._chosen.clear()
+    window.moduleSelector()._leave = lambda: None
     pythonqt.slot_errors.clear()
     try:
         yield desktop

@@ -125,6 +125,7 @@ def open_panel(
         )
     ]
     panel.enter()
+    desktop.window.moduleSelector()._leave = panel.exit
     if weights is not None:
         assert panel.settings.use(weights)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import sys
@@ -125,11 +126,13 @@ def test_nothing_is_left_after_cleanup(module: types.ModuleType, launcher: None)
 
 
 def test_reload_takes_the_library_anew_and_keeps_the_keys(opened: Any) -> None:
+    import slicer
+
     before = sys.modules["HideSeekSegLib.widget"]
     kept = {n: m for n, m in sys.modules.items() if n.startswith(("hideseekseg", "HideSeekSegLib"))}
     try:
         opened.widget.onReload()
-        new = opened.widget.reloaded
+        new = slicer.modules.HideSeekSegWidget
         assert sys.modules["HideSeekSegLib.widget"] is not before
         assert isinstance(new.panel, sys.modules["HideSeekSegLib.widget"].Panel)
         assert new.panel.keys.installed
@@ -138,6 +141,131 @@ def test_reload_takes_the_library_anew_and_keeps_the_keys(opened: Any) -> None:
         for name in [n for n in sys.modules if n.startswith(("hideseekseg", "HideSeekSegLib"))]:
             del sys.modules[name]
         sys.modules.update(kept)
+
+
+@pytest.mark.parametrize("ended", ["reload", "close"])
+def test_nothing_follows_from_a_panel_that_was_ended(opened: Any, ended: str) -> None:
+    """A reload hides the old widgets: their selectors follow the scene as before."""
+    import slicer
+
+    ct, _ = add_inputs()
+    opened.exit()
+    opened.enter()
+    old, looked = opened.widget, []
+    kept = {n: m for n, m in sys.modules.items() if n.startswith(("hideseekseg", "HideSeekSegLib"))}
+    try:
+        if ended == "reload":
+            old.onReload()
+            slicer.modules.HideSeekSegWidget.cleanup()
+        else:
+            opened.close()
+        old.panel.recovery.look = lambda *inputs: looked.append(inputs)
+        old.panel._standBy = lambda: looked.append(())
+        assert old.ui.ctSelector.currentNode() is ct
+        slicer.mrmlScene.RemoveNode(ct)
+        add_inputs()
+        old.ui.ctSelector.setCurrentNode(add_inputs()[0])
+        assert looked == []
+    finally:
+        for name in [n for n in sys.modules if n.startswith(("hideseekseg", "HideSeekSegLib"))]:
+            del sys.modules[name]
+        sys.modules.update(kept)
+
+
+def write_scene(path: Path) -> Path:
+    """A saved scene with one transform in it."""
+    import slicer
+
+    scene = slicer.vtkMRMLScene()
+    scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Moved")
+    scene.SetURL(str(path))
+    assert scene.Commit()
+    return path
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_inputs_stay_chosen_when_a_scene_is_added(
+    opened: Any, desktop: Desktop, tmp_path: Path, shown: bool
+) -> None:
+    """Slicer's selectors choose nothing at the end of an import, and so would the module."""
+    import slicer
+
+    add_inputs()
+    ct, node = add_inputs()
+    opened.exit()
+    opened.enter()
+    ui = opened.widget.ui
+    ui.ctSelector.setCurrentNode(ct)
+    ui.segmentationSelector.setCurrentNode(node)
+    if not shown:
+        opened.exit()
+    slicer.mrmlScene.SetURL(str(write_scene(tmp_path / "more.mrml")))
+    assert slicer.mrmlScene.Import()
+    if not shown:
+        opened.enter()
+    assert slicer.util.getNodesByClass("vtkMRMLLinearTransformNode")
+    assert ui.ctSelector.currentNode() is ct
+    assert ui.segmentationSelector.currentNode() is node
+    kept = slicer.mrmlScene.GetSingletonNode("HideSeekSeg", "vtkMRMLScriptedModuleNode")
+    assert kept.GetNodeReference("ct") is ct
+
+
+def test_a_form_that_is_not_shown_observes_nothing(opened: Any, desktop: Desktop) -> None:
+    """Slicer 5.10 leaves what observes the node to Python's garbage, and crashes when told."""
+    import slicer
+
+    from desktop.module_base import followed
+
+    kept = slicer.mrmlScene.GetSingletonNode("HideSeekSeg", "vtkMRMLScriptedModuleNode")
+    for _ in range(2):
+        opened.exit()
+        followed.clear()
+        gc.collect()
+        kept.Modified()
+        assert followed == []
+        opened.enter()
+
+
+def test_nothing_is_chosen_that_cannot_be_analysed(opened: Any, desktop: Desktop) -> None:
+    """Of several nodes, pictures of the method, label maps and results are no inputs."""
+    import numpy as np
+    import slicer
+
+    from hideseekseg.scene.results import Results
+
+    zeros = np.zeros((8, 9, 10), np.int16)
+    picture = slicer.util.addVolumeFromArray(zeros, name="T10 healthy edit")
+    picture.SetHideFromEditors(True)
+    slicer.util.addVolumeFromArray(zeros, name="Labels", nodeClassName="vtkMRMLLabelMapVolumeNode")
+    ui = opened.widget.ui
+    opened.exit()
+    opened.enter()
+    kept = slicer.mrmlScene.GetSingletonNode("HideSeekSeg", "vtkMRMLScriptedModuleNode")
+    assert kept.GetNodeReference("ct") is None
+    ct = slicer.util.addVolumeFromArray(zeros, name="CT")
+    Results.create(ct, None, {})
+    opened.exit()
+    opened.enter()
+    assert ui.ctSelector.currentNode() is ct
+    assert ui.segmentationSelector.currentNode() is None
+    vertebrae = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Vertebrae")
+    opened.exit()
+    opened.enter()
+    assert ui.segmentationSelector.currentNode() is vertebrae
+
+
+def test_slicer_knows_the_layout_of_a_review_once_it_has_started(
+    opened: Any, desktop: Desktop, sample_data: types.ModuleType
+) -> None:
+    import slicer
+
+    from hideseekseg.scene.layout import LAYOUT
+
+    layout = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLayoutNode")
+    assert not layout.IsLayoutDescription(LAYOUT)
+    slicer.app.startupCompleted.emit()
+    assert layout.IsLayoutDescription(LAYOUT)
+    assert list(slicer.modules.sampleDataSources) == ["Vertebral metastases"]
 
 
 def test_an_older_slicer_is_told_in_one_sentence(module: types.ModuleType) -> None:
@@ -155,6 +283,7 @@ def test_an_older_slicer_is_told_in_one_sentence(module: types.ModuleType) -> No
         slicer.mrmlScene.Clear()
         found.exit()
         found.close()
+        module.registerSampleData()  # of which nothing could be opened there
     finally:
         slicer.app._version = (5, 12)
 

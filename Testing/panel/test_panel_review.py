@@ -434,8 +434,9 @@ def test_missed_lesion_goes_to_segment_editor_and_counts(opened: Opened, tmp_pat
     ui = opened.ui
     ui.missedLevel.setCurrentIndex(ui.missedLevel.findText("T11"))
     ui.missedType.setCurrentIndex(1)
-    opened.key("M")
+    opened.key("M")  # which takes the keys away, its own as well
     assert opened.desktop.selected == ["SegmentEditor"]
+    assert not opened.panel.keys.installed
     identity = "T11-added-1"
     assert "14799000" in tag(opened, identity, "TerminologyEntry")
     assert opened.rows()[-1][:3] == ["T11", "blastic", "added"]
@@ -447,6 +448,17 @@ def test_missed_lesion_goes_to_segment_editor_and_counts(opened: Opened, tmp_pat
     assert opened.panel.handover.export(tmp_path)
     with (tmp_path / "accepted.csv").open(encoding="utf-8") as file:
         assert [row["id"] for row in csv.DictReader(file)] == [identity]
+
+
+def test_heading_names_a_ct_as_it_is_called(opened: Opened) -> None:
+    """A button underlines the letter behind a "&", and takes Alt with it as a key."""
+    import slicer
+
+    ct = opened.ui.ctSelector.currentNode()
+    ct.SetName("Thorax & Abdomen")
+    slicer.app.processEvents()
+    opened.panel.enter()
+    assert opened.ui.reviewButton.text == "Review of “Thorax && Abdomen”"
 
 
 def test_painting_a_missed_lesion_spares_all_others(opened: Opened) -> None:

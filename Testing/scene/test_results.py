@@ -364,7 +364,10 @@ def test_views_jump_and_flick(scene: Any) -> None:
     camera = scene.AddNewNodeByClass("vtkMRMLCameraNode")
     layers = scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
     distance = np.subtract(camera.GetPosition(), camera.GetFocalPoint())
+    told: list[str] = []
+    camera.AddObserver(camera.ResetCameraClippingEvent, lambda *_: told.append("depth"))
     views.jumpTo((10.0, -20.0, 30.0))
+    assert told == ["depth"], "Slicer's 3D views would cut what they did not reach before"
     for node in slices:
         to_ras = slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS())
         np.testing.assert_allclose(to_ras[:3, 3], (-10, 20, 30))

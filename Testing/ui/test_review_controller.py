@@ -676,6 +676,38 @@ def test_bare_lesion(window: str, desktop: Desktop) -> None:
         assert crosshair.GetCrosshairMode() == crosshair.NoCrosshair
 
 
+@pytest.mark.parametrize("change", ["layout", "window", "none"])
+def test_zoom_comes_back_where_views_changed_their_size(
+    window: str, desktop: Desktop, change: str
+) -> None:
+    """Slicer resizes its views after a layout was chosen: they keep their height in mm alone."""
+    import slicer
+
+    def resize(width: int, height: int) -> None:
+        views = slicer.app.layoutManager().mrmlSliceLogics()
+        for n in range(views.GetNumberOfItems()):
+            views.GetItemAsObject(n).ResizeSliceNode(width, height)
+
+    ct = add_review(RESULT.vertebrae, GRID)
+    slices = _nodes("vtkMRMLSliceNode")
+    resize(400, 300)
+    for view in slices:
+        view.SetFieldOfView(400.0, 300.0, 1.0)
+    with open_review(window, desktop, ct) as review:
+        if change != "none":
+            resize(300, 900)
+        heights = sorted(view.GetFieldOfView()[1] for view in slices)
+        assert heights == pytest.approx([110.0, 110.0, 150.0])
+        slices[0].SetFieldOfView(60.0, 60.0, 1.0)
+        review.controller.leave()
+        if change == "layout":
+            resize(400, 300)
+        found = [view.GetFieldOfView()[:2] for view in slices[1:]]
+        wide = 100.0 if change == "window" else 400.0
+        assert found == [pytest.approx((wide, 300.0))] * 2
+        assert slices[0].GetFieldOfView()[1] == 60.0, "the user's own zoom"
+
+
 def test_list_is_sorted_by_any_column(review: Any) -> None:
     """By a click on its heading; a second one turns it round; the keys follow the list."""
     assert [cells[2] for cells in review.rows] == ["0.91", "0.72", "0.66"]

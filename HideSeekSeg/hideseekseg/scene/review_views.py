@@ -29,7 +29,7 @@ class ReviewViews:
         self._layout: tuple[int, int] | None = None
         self._layers: dict[str, tuple[str | None, str | None, float]] = {}
         self._linked: list[Any] = []
-        self._fields: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {}
+        self._fields: dict[str, tuple[float, float]] = {}  # heights: the user's, and ours, in mm
         self._crosshair: int | None = None
 
     def take(self) -> None:
@@ -88,9 +88,9 @@ class ReviewViews:
             return
         if not self._fields:
             for view in _slices():
-                before = tuple(view.GetFieldOfView())
+                before = view.GetFieldOfView()[1]
                 closeUp(view)
-                self._fields[view.GetID()] = before, tuple(view.GetFieldOfView())
+                self._fields[view.GetID()] = before, view.GetFieldOfView()[1]
         jumpTo(centroidLps)
         crosshair = _crosshairNode()
         if crosshair is None:
@@ -128,9 +128,11 @@ class ReviewViews:
             if view.GetScene() is not None:
                 view.SetLinkedControl(False)
         for view in _slices():
-            before, ours = self._fields.get(view.GetID(), ((), ()))
-            if before and tuple(view.GetFieldOfView()) == ours:
-                view.SetFieldOfView(*before)
+            before, ours = self._fields.get(view.GetID(), (0.0, 0.0))
+            width, height, depth = view.GetFieldOfView()
+            # A view that changes its size, as with the layout, keeps its height in mm alone.
+            if before > 0 and height == ours:
+                view.SetFieldOfView(width * before / height, before, depth)
         crosshair = _crosshairNode()
         if crosshair is not None and self._crosshair is not None:
             crosshair.SetCrosshairMode(self._crosshair)

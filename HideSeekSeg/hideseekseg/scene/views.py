@@ -15,6 +15,7 @@ from ..imaging.volume import Grid
 from ..output.figures.drawing import difference_limit, is_hounsfield, window
 from ..output.segment_description import TYPE_COLOURS
 from .geometry import CT_REFERENCE, RAS_FROM_LPS, asMatrix
+from .layout import LAYOUT, showSagittal
 from .segments import isolate
 
 __all__ = [
@@ -40,7 +41,6 @@ _SAMPLE = 2_000_000
 _SAGITTAL = 0.7
 # Heights of the views around a finding: a vertebra with its neighbours.
 _SAGITTAL_MM, _ACROSS_MM = 150.0, 110.0
-LAYOUT = 7061  # number of the review's own layout among Slicer's
 
 
 def jumpTo(centroidLps: Sequence[float]) -> None:
@@ -52,36 +52,7 @@ def jumpTo(centroidLps: Sequence[float]) -> None:
         step = ras - camera.GetFocalPoint()
         camera.SetPosition(*(step + camera.GetPosition()))
         camera.SetFocalPoint(*ras)
-
-
-def showSagittal() -> None:
-    """Show the layout of a review: a large sagittal view, beside it axial, coronal and 3D."""
-    layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
-    if layout is not None:
-        if not layout.IsLayoutDescription(LAYOUT):
-            layout.AddLayoutDescription(LAYOUT, _layoutText())
-        layout.SetViewArrangement(LAYOUT)
-
-
-def _layoutText() -> str:
-    """Return the layout as Slicer reads it; view names and colours are those of its own layouts."""
-    views = [
-        f'<item><view class="vtkMRMLSliceNode" singletontag="{tag}">'
-        f'<property name="orientation" action="default">{orientation}</property>'
-        f'<property name="viewlabel" action="default">{tag[0]}</property>'
-        f'<property name="viewcolor" action="default">{colour}</property></view></item>'
-        for tag, orientation, colour in (
-            ("Yellow", "Sagittal", "#EDD54C"),
-            ("Red", "Axial", "#F34A33"),
-            ("Green", "Coronal", "#6EB04B"),
-        )
-    ]
-    threed = (
-        '<item><view class="vtkMRMLViewNode" singletontag="1">'
-        '<property name="viewlabel" action="default">1</property></view></item>'
-    )
-    right = f'<item><layout type="vertical">{views[1]}{views[2]}{threed}</layout></item>'
-    return f'<layout type="horizontal" split="true">{views[0]}{right}</layout>'
+        camera.ResetClippingRange()  # what lies before and behind would be cut as at the old place
 
 
 def closeUp(sliceNode: Any) -> None:
