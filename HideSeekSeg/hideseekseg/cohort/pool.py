@@ -396,9 +396,8 @@ class _Pool:
         elif not worker.ready:
             self._lost += 1
             if self._lost == _STARTS:
-                raise InputError(
-                    "cohort", f"{_STARTS} worker processes in a row {why} at the start"
-                )
+                cause = f"{_STARTS} worker processes ended at the start; the last one {why}"
+                raise InputError("cohort", cause)
 
     def _give_up(self, worker: _Worker, status: CaseStatus, reason: str) -> None:
         assert worker.task is not None
