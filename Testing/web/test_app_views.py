@@ -213,7 +213,7 @@ def verdicts(tab: Tab) -> list[str]:
 def test_reason_is_chosen_by_intent_and_gives_the_keys_back(tab: Tab) -> None:
     """Arrows and letters in the list only look; what was chosen leaves the keys to the review."""
     tab.choose_first()
-    waiting = verdicts(tab)
+    waiting, shown = verdicts(tab), tab.state("shown")
     reason = tab.page.locator("#reason")
     reason.focus()
     tab.press("ArrowDown")
@@ -228,10 +228,12 @@ def test_reason_is_chosen_by_intent_and_gives_the_keys_back(tab: Tab) -> None:
     tab.press("ArrowDown")
     tab.press("Enter")
     tab.until("() => document.querySelectorAll('#candidates tr.rejected').length === 1")
+    tab.until_state("current", shown[1])  # a verdict is of a finding that is shown
     assert verdicts(tab)[0] == "✗ rejected (haemangioma)"
     assert reason.input_value() == "", "that of the next finding"
     reason.select_option("artefact")
     tab.until("() => document.querySelectorAll('#candidates tr.rejected').length === 2")
+    tab.until_state("current", shown[2])
     assert tab.page.evaluate("document.activeElement.tagName") == "BODY"
     tab.press("a")
     tab.page.wait_for_selector("#candidates tr.accepted", timeout=PATIENCE)

@@ -18,14 +18,17 @@
   // A verdict is of the finding that its reader saw: of none that another tab chose meanwhile, nor of
   // the next one before it is shown.  After the reader's own steps, which are still on their way, the
   // session knows which finding that is.
-  let judging = false;
+  let judging = 0, judged = "";
   async function judge(name, ...values) {
-    if (judging) return;
-    judging = true;
+    const shown = state("current");
+    if (judging && shown === judged) return;
+    const seen = unanswered > judging ? "" : shown;
+    judged = shown;
+    judging += 1;
     try {
-      await act(name, ...values, unanswered ? "" : state("current"));
+      await act(name, ...values, seen);
     } finally {
-      judging = false;
+      judging -= 1;
     }
   }
 
