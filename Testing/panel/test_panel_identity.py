@@ -379,6 +379,8 @@ def test_a_vertebra_of_a_ct_that_is_gone_is_not_run_on_another(
     opened.run()
     before = opened.panel.review.review.items
     other = add_boxes(box_spine, "B")
+    slicer.util.arrayFromVolume(other[0])[0, 0, 0] += 1  # else it were the same scan
+    slicer.util.arrayFromVolumeModified(other[0])
     slicer.mrmlScene.RemoveNode(ct)
     opened.choose(*other)
     run_again(opened, "T12")

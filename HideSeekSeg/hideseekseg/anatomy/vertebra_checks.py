@@ -136,14 +136,15 @@ def check_vertebrae(
     obstacles = {level: EMPTY for level, shape in shapes.items() if shape is None}
     flags: dict[str, list[str]] = {level: [] for level in seen}
     usual = {level: _usual(level, kinds[level]) for level in seen}
-    specks = _specks(seen, usual)
-    for level in [level for level in specks if not seen[level].is_cut]:
+    # What the border left of a vertebra is none: it says less, but says where the spine goes on.
+    specks = frozenset(level for level in _specks(seen, usual) if not seen[level].is_cut)
+    for level in specks:
         mm3 = seen.pop(level).mm3
         obstacles[level] = f"only a speck or a rim of it is segmented ({_size(mm3)})"
     telling = {
         level: shape.centre
         for level, shape in seen.items()
-        if level not in specks and not (shape.is_cut and shape.mm3 < SLIVER * usual[level])
+        if not (shape.is_cut and shape.mm3 < SLIVER * usual[level])
     }
     order = check_order(telling)
     accepted = _accepted_order(order, segmentation, assignments, telling, accept_orientation)
