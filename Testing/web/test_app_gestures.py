@@ -158,6 +158,21 @@ def test_own_steps_that_are_on_their_way_are_followed(session: Session, tab: Tab
     late.page.context.close()
 
 
+def test_verdict_that_was_taken_back_is_given_otherwise_at_once(session: Session, tab: Tab) -> None:
+    """Also where the page has not shown any of it yet."""
+    late = open_tab(session.browser, session.url, "#candidates tr.chosen", LATE)
+    first = late.state("current")
+    for key in ("a", "u", "x"):
+        late.press(key)
+    tab.until(
+        "([id]) => document.querySelector(`#candidates tr[data-id='${id}'].rejected`) !== null",
+        first,
+    )
+    tab.until(JUDGED, 1)
+    assert late.complaints == []
+    late.page.context.close()
+
+
 @pytest.mark.parametrize(
     "letter", ["\N{CYRILLIC SMALL LETTER EF}", "\N{GREEK SMALL LETTER ALPHA}", "Process"]
 )

@@ -55,6 +55,7 @@
   function ask(action) {
     const [name, ...values] = ASKS[action];
     if (name === "judge" || name === "switchType") return judge(name, ...values);
+    judged = ""; // who steps or takes back in between means the same finding once more
     if (name === "case") values.push((state("cases") || {}).current);
     return act(name, ...values);
   }
