@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from helpers.benchmark import SMALL, save_useless
+from helpers.models import with_provenance
 from hideseekseg.benchmark.cases import (
     boxed_subjects,
     boxes_by_patient,
@@ -294,14 +295,6 @@ def of_patient(cases: Path, folder: Path, name: str) -> Path:
     return folder
 
 
-def knowing(folder: Path, weights: Path, **provenance: object) -> Path:
-    """The same weights with another provenance."""
-    model = load_model(weights, "cpu")
-    own = replace(model.profile, provenance=provenance)
-    save_model(folder, model.autoencoder, model.classifier, own)
-    return folder
-
-
 def test_whom_any_of_the_networks_learned_from_is_not_measured(
     cases: Path,
     weights: Path,
@@ -314,14 +307,16 @@ def test_whom_any_of_the_networks_learned_from_is_not_measured(
 ) -> None:
     """Nor chosen on, before anything is computed."""
     ada = of_patient(cases, tmp_path / "ada", "Ada")
-    start = knowing(tmp_path / "start", weights, patients=["Zoe"], start={"patients": ["ADA"]})
+    start = with_provenance(
+        tmp_path / "start", weights, patients=["Zoe"], start={"patients": ["ADA"]}
+    )
     trained = tmp_path / "trained"
     trained.mkdir()
     unet = UNet()
     save_network(trained / UNET, unet, {"patients": ["ada"]})
     audited = tmp_path / "audited"
     save_network_of(audited, baselines)
-    knowing(audited / AUDITOR, baselines / AUDITOR, patients=["Ada "])
+    with_provenance(audited / AUDITOR, baselines / AUDITOR, patients=["Ada "])
 
     def words(set_: Path, own: Path, validation: Path, *more: str | Path) -> list[str | Path]:
         out = ("--out", tmp_path / "out", "--validation", validation)
@@ -339,7 +334,7 @@ def test_whom_any_of_the_networks_learned_from_is_not_measured(
         assert refusal(capsys, given).endswith(said)
     scans = ("--sources", real / "sources.csv", "--data", box_files[0].parent)
     for name, more in (("Well", ()), ("ill", ("--boxes", real / "boxes.csv"))):
-        known = knowing(tmp_path / name, weights, patients=[name])
+        known = with_provenance(tmp_path / name, weights, patients=[name])
         line = refusal(capsys, words(cases, known, cases, *scans, *more))
         assert line.endswith(
             f"sources.csv: shows patients whom {known} learned from: {name.lower()}"
@@ -384,7 +379,7 @@ def test_title_claims_what_is_known(
     unknown: str,
 ) -> None:
     ada = of_patient(cases, tmp_path / "ada", "Ada")
-    known = knowing(tmp_path / "known", weights, **provenance)
+    known = with_provenance(tmp_path / "known", weights, **provenance)
     words = ["benchmark", "accuracy", ada, "--weights", known, "--validation", cases]
     words += ["--out", tmp_path / "out", "--ablated", "0"]
     assert main([str(word) for word in words]) == 0

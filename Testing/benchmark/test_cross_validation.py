@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from helpers.benchmark import SMALL, save_useless
+from helpers.models import with_provenance
 from hideseekseg.benchmark.cases import draw_subjects, load_simulated
 from hideseekseg.benchmark.comparison import tuning_cases
 from hideseekseg.benchmark.cross_validation import read_folds
 from hideseekseg.cli.main import main
 from hideseekseg.errors import InputError
 from hideseekseg.model.profile import Profile
-from hideseekseg.model.weights import load_model, save_model
+from hideseekseg.model.weights import load_model
 from hideseekseg.simulation.simulate import BLASTIC, BODY, LYTIC
 from hideseekseg.training.evaluation import Match
 
@@ -123,14 +124,6 @@ def columns_of(cases: Path) -> dict[str, np.ndarray]:
         return dict(shard)
 
 
-def started(folder: Path, weights: Path, **provenance: object) -> Path:
-    """The same weights with another provenance."""
-    model = load_model(weights, "cpu")
-    own = replace(model.profile, provenance=provenance)
-    save_model(folder, model.autoencoder, model.classifier, own)
-    return folder
-
-
 def test_whom_the_start_learned_from_is_no_fold(
     cases: Path,
     weights: dict[str, Path],
@@ -141,11 +134,16 @@ def test_whom_the_start_learned_from_is_no_fold(
     first = weights["Ada,Ben"]
     known: dict[str, Any] = {"patients": ["Ada", "Ben"], "start": {"patients": ["Dan"]}}
     known["start"]["start"] = {"patients": ["CYN "]}
-    assert measured(cases, tmp_path / "out", first, started(tmp_path / "all", first, **known)) == 2
+    assert (
+        measured(cases, tmp_path / "out", first, with_provenance(tmp_path / "all", first, **known))
+        == 2
+    )
     assert "Cyn is unseen by 0 of the weights" in capsys.readouterr().err
-    other = started(tmp_path / "one", first, patients=["Ada"], start={"patients": ["ben"]})
+    other = with_provenance(tmp_path / "one", first, patients=["Ada"], start={"patients": ["ben"]})
     assert [len(fold.unseen) for fold in read_folds([first, other], cases)] == [4, 2]
-    counted = started(tmp_path / "counted", first, patients=["Cyn"], start={"own patients": 9})
+    counted = with_provenance(
+        tmp_path / "counted", first, patients=["Cyn"], start={"own patients": 9}
+    )
     assert measured(cases, tmp_path / "out", counted, other) == 2
     said = "counted: they learned from 9 patients, of whom only the number is stated"
     assert said in capsys.readouterr().err
@@ -163,12 +161,12 @@ def test_thresholds_of_a_fold_are_not_chosen_on_whom_it_judges(
         ("fitted", {"validation": {"fitted on these": True, "patients": ["Cyn"]}}),
         ("started", {"start": {"patients": ["Ada"], "chosen on": ["Cyn"]}}),
     ):
-        known = started(tmp_path / name, other, patients=["Ada", "Ben"], **facts)
+        known = with_provenance(tmp_path / name, other, patients=["Ada", "Ben"], **facts)
         assert measured(cases, tmp_path / "out", other, known) == 2
         said = "has thresholds chosen on patients whom it is to judge: Cyn"
         assert said in capsys.readouterr().err
     unnamed = {"patients": ["Ada", "Ben"], "thresholds": "tuned on the validation set"}
-    old = started(tmp_path / "old", other, **unnamed)
+    old = with_provenance(tmp_path / "old", other, **unnamed)
     assert measured(cases, tmp_path / "out", other, old) == 0
     page = (tmp_path / "out" / "folds.md").read_text("utf-8")
     assert f"Not known to be held out: {old.name}: the provenance does not state on which" in page

@@ -9,6 +9,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import torch
 from hideseekseg.model.autoencoder import DiffusionAutoencoder
 from hideseekseg.model.classifier import LinearClassifier
 from hideseekseg.model.profile import Architecture, Decision, Profile, Schedule
-from hideseekseg.model.weights import Model
+from hideseekseg.model.weights import Model, load_model, save_model
 
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference"
 CPU = torch.device("cpu")
@@ -117,3 +118,11 @@ def _values(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
     else:
         v = v / np.sqrt(np.prod(shape[1:]))
     return torch.from_numpy(v.astype(np.float32))
+
+
+def with_provenance(folder: Path, weights: Path, **provenance: object) -> Path:
+    """The same weights with another provenance."""
+    model = load_model(weights, "cpu")
+    own = replace(model.profile, provenance=provenance)
+    save_model(folder, model.autoencoder, model.classifier, own)
+    return folder

@@ -31,6 +31,14 @@ def opened(
         yield panel
 
 
+def run_boxes(opened: Opened, box_spine: Spine) -> tuple[Any, Any]:
+    """Add the boxes' CT and segmentation, and run them; return their nodes."""
+    ct, segmentation = add_boxes(box_spine)
+    opened.choose(ct, segmentation)
+    opened.run()
+    return ct, segmentation
+
+
 def add_named(spine: Spine, names: Mapping[str, int], name: str) -> Any:
     labels = spine[1]
     masks = {key: labels.array == value for key, value in names.items()}
@@ -110,9 +118,7 @@ def test_a_vertebra_of_another_segmentation_is_not_put_among_those_of_the_first(
     """Its level may be that of another body; the same bodies under another name may."""
     import slicer
 
-    ct, segmentation = add_boxes(box_spine)
-    opened.choose(ct, segmentation)
-    opened.run()
+    ct, segmentation = run_boxes(opened, box_spine)
     control = opened.panel.review
     before, run = control.review.items, control.results.run
     if first == "removed":
@@ -133,9 +139,7 @@ def test_a_vertebra_of_another_segmentation_is_not_put_among_those_of_the_first(
 def test_words_and_drawings_follow_the_body_into_another_segmentation(
     opened: Opened, box_spine: Spine
 ) -> None:
-    ct, segmentation = add_boxes(box_spine)
-    opened.choose(ct, segmentation)
-    opened.run()
+    ct, segmentation = run_boxes(opened, box_spine)
     control = opened.panel.review
     assert accept_all(opened) >= 3
     corrected = next(x for x in control.review.items if x.level == "T12")
@@ -164,9 +168,7 @@ def test_words_and_drawings_follow_the_body_into_another_segmentation(
 
 def test_segments_that_were_replaced_in_the_same_node(opened: Opened, box_spine: Spine) -> None:
     """As another model does that writes into it: ids and names are the same, bodies are not."""
-    ct, segmentation = add_boxes(box_spine)
-    opened.choose(ct, segmentation)
-    opened.run()
+    _, segmentation = run_boxes(opened, box_spine)
     assert accept_all(opened) >= 3
     before, levels = told(opened), levels_of(opened)
     labels, segments = box_spine[1], segmentation.GetSegmentation()
@@ -190,9 +192,7 @@ def test_what_another_segmentation_has_no_body_for_is_named(
     opened: Opened, box_spine: Spine
 ) -> None:
     """T11's body is not in it, and T12's is T11 there; L1's is as it was."""
-    ct, segmentation = add_boxes(box_spine)
-    opened.choose(ct, segmentation)
-    opened.run()
+    ct, _ = run_boxes(opened, box_spine)
     control = opened.panel.review
     control.set_threshold(0.0)
     accept_all(opened)
@@ -218,9 +218,7 @@ def test_what_another_segmentation_has_no_body_for_is_named(
 def test_verdicts_stay_when_the_ct_was_moved_between_two_runs(
     opened: Opened, box_spine: Spine, how: str
 ) -> None:
-    ct, segmentation = add_boxes(box_spine)
-    opened.choose(ct, segmentation)
-    opened.run()
+    ct, segmentation = run_boxes(opened, box_spine)
     control = opened.panel.review
     assert accept_all(opened) >= 3
     drawn = control.add_missed("T12", "lytic")
@@ -265,9 +263,7 @@ def test_a_ct_that_is_moved_before_the_first_vertebra(
 def test_results_are_put_back_where_the_ct_lies_now(opened: Opened, box_spine: Spine) -> None:
     import slicer
 
-    ct, segmentation = add_boxes(box_spine)
-    opened.choose(ct, segmentation)
-    opened.run()
+    ct, _ = run_boxes(opened, box_spine)
     control = opened.panel.review
     drawn = control.add_missed("T12", "lytic")
     control.results.draw(drawn, Patch(np.ones((4, 4, 4), bool), (38, 18, 18)))
@@ -311,9 +307,7 @@ def test_a_restored_review_is_not_of_another_segmentation(opened: Opened, box_sp
     """That has segments of the same ids at other bodies."""
     from hideseekseg.ui import autosave
 
-    ct, segmentation = add_boxes(box_spine)
-    opened.choose(ct, segmentation)
-    opened.run()
+    ct, _ = run_boxes(opened, box_spine)
     [folder] = autosave.place().iterdir()
     other = {"vertebrae_T11": 32, "vertebrae_T12": 31, "vertebrae_L1": 33}
     kept = autosave.read(folder)

@@ -694,6 +694,19 @@ def test_keys_are_free_again_when_the_module_is_left(opened: Opened) -> None:
     assert opened.rows()[0][5] == "✓ accepted"
 
 
+def leave(opened: Opened, scene: Path | None) -> None:
+    """Leave the module; where a file is given, once more after the scene was saved and read."""
+    import slicer
+
+    opened.panel.exit()
+    if scene is not None:
+        assert slicer.mrmlScene.WriteToMRB(str(scene))
+        slicer.mrmlScene.Clear(0)
+        assert slicer.mrmlScene.ReadFromMRB(str(scene))
+        opened.panel.enter()
+        opened.panel.exit()
+
+
 @pytest.mark.parametrize("saved", [False, True])
 def test_verdict_of_a_segment_stays_when_another_of_its_image_is_drawn(
     opened: Opened, saved: bool, tmp_path: Path
@@ -701,14 +714,7 @@ def test_verdict_of_a_segment_stays_when_another_of_its_image_is_drawn(
     """In a scene that was saved, segments share images: a change is not that of each of them."""
     import slicer
 
-    opened.panel.exit()
-    if saved:
-        path = str(tmp_path / "scene.mrb")
-        assert slicer.mrmlScene.WriteToMRB(path)
-        slicer.mrmlScene.Clear(0)
-        assert slicer.mrmlScene.ReadFromMRB(path)
-        opened.panel.enter()
-        opened.panel.exit()
+    leave(opened, tmp_path / "scene.mrb" if saved else None)
     node = node_of(opened)
     segmentation, ct = node.GetSegmentation(), slicer.util.getNode("CT")
     layers = [segmentation.GetLayerIndex(name) for name in ("T10-1", "L1-1")]
@@ -741,16 +747,8 @@ def test_stroke_that_was_taken_back_is_no_verdict(
     opened: Opened, saved: bool, beside: str, tmp_path: Path
 ) -> None:
     """Slicer's editor says "in progress" all the same, also where segments share an image."""
-    import slicer
 
-    opened.panel.exit()
-    if saved:
-        path = str(tmp_path / "scene.mrb")
-        assert slicer.mrmlScene.WriteToMRB(path)
-        slicer.mrmlScene.Clear(0)
-        assert slicer.mrmlScene.ReadFromMRB(path)
-        opened.panel.enter()
-        opened.panel.exit()
+    leave(opened, tmp_path / "scene.mrb" if saved else None)
     segmentation = node_of(opened).GetSegmentation()
     stroke_taken_back(opened, "T10-1")
     assert tag(opened, "T10-1", "Segmentation.Status") == "inprogress"

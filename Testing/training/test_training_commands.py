@@ -16,7 +16,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from helpers.models import tiny_model
+from helpers.models import tiny_model, with_provenance
 from helpers.vertebrae import plain_vertebra, scanned
 from hideseekseg.cli.main import main
 from hideseekseg.imaging.volume import Volume, to_sitk
@@ -286,14 +286,6 @@ def test_tuned_weights_are_the_same_networks_with_thresholds_of_their_own(
     assert (before.profile.schedule.draws, after.profile.schedule.draws) == (2, 1)
     assert after.profile.provenance["training"] == before.profile.provenance["training"]
     assert after.profile.provenance["thresholds"] == "tuned on the validation set"
-
-
-def with_provenance(folder: Path, weights: Path, **provenance: object) -> Path:
-    """The same weights with another provenance."""
-    model = load_model(weights, "cpu")
-    own = replace(model.profile, provenance=provenance)
-    save_model(folder, model.autoencoder, model.classifier, own)
-    return folder
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
