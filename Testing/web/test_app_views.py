@@ -427,6 +427,19 @@ def test_tablet_is_worked_by_fingers(session: Session) -> None:
         chromium.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": places})
         tablet.page.wait_for_timeout(30)
 
+    def two_fingers(*moves: tuple[tuple[float, float], tuple[float, float]], hold: int = 0) -> None:
+        """Put one finger down, then a second one; lift the first, ``hold`` ms later the second."""
+        touch("touchStart", moves[0][0])
+        touch("touchStart", *moves[0])
+        for first, second in moves[1:]:
+            touch("touchMove", first, second)
+        chromium.send(
+            "Input.dispatchTouchEvent",
+            {"type": "touchEnd", "touchPoints": [dict(zip("xy", moves[-1][1]), id=1)]},
+        )
+        tablet.page.wait_for_timeout(hold)
+        touch("touchEnd")
+
     def moved(before: dict[str, str]) -> dict[str, str]:
         script = "([old]) => trame.state.get('places').axial !== old"
         tablet.until(script, before["axial"])
@@ -447,14 +460,15 @@ def test_tablet_is_worked_by_fingers(session: Session) -> None:
         return is_lytic_blue(pixels) | is_blastic_orange(pixels)
 
     before = tablet.until_seen(".sagittal", outline, 20)
-    touch("touchStart", (x - 30, y), (x + 30, y))
-    for n in range(1, 6):
-        touch("touchMove", (x - 30 - 6 * n, y), (x + 30 + 6 * n, y))  # twice as far apart
-    touch("touchEnd")
+    apart = [30 + 6 * n for n in range(6)]  # twice as far in the end
+    two_fingers(*(((x - far, y), (x + far, y)) for far in apart), hold=700)
     after = tablet.until_seen(".sagittal", outline, round(1.4 * before))
     tablet.rest()
     assert after < 20 * before, "no more than fingers ask for"
     assert tablet.state("places") == tapped, "two fingers leave the crosshair where it is"
+    two_fingers(*(((x - 30, y + 9 * n), (x + 30, y + 9 * n)) for n in range(8)))
+    tablet.rest()
+    assert tablet.state("places") == tapped, "also where they move side by side"
     accepted = tablet.page.locator("#candidates tr.accepted").count()
     tablet.page.locator("[data-action=accept]").tap()
     tablet.until(

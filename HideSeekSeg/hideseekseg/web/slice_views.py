@@ -7,7 +7,6 @@ window, measures, or outlines a missed lesion.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Any, Literal, Protocol, get_args
 
@@ -50,6 +49,9 @@ class Stroke(Protocol):
     def end(self) -> None:
         """Take over what was done."""
 
+    def take_back(self) -> None:
+        """Leave all as it was before the press, also after the end."""
+
 
 class Window:
     """To the right more contrast is lost, upwards the picture gets darker, as in Slicer."""
@@ -67,6 +69,11 @@ class Window:
 
     def end(self) -> None:
         """Keep it."""
+
+    def take_back(self) -> None:
+        """Show the window of before."""
+        low = self._level - self._width / 2
+        setWindow(self._display, low, low + self._width)
 
 
 class Ruler:
@@ -97,7 +104,13 @@ class Ruler:
     def end(self) -> None:
         """Remove one without a length."""
         if self.length < 0.1:
-            self._node.GetScene().RemoveNode(self._node)
+            self.take_back()
+
+    def take_back(self) -> None:
+        """Remove it."""
+        scene = self._node.GetScene()
+        if scene is not None:  # it is still in one
+            scene.RemoveNode(self._node)
 
     @property
     def length(self) -> float:
@@ -130,7 +143,7 @@ class Brush:
         """
         grid = results.grid
         self._results, self._spacing = results, grid.spacing[::-1]
-        self._erase, self._radius, self._draw = erase, radius_mm, draw
+        self._erase, self._radius, self._draw, self._before = erase, radius_mm, draw, before
         at = np.rint(self._kji(ras)).astype(int)
         reach = np.ceil(_REACH_MM / grid.spacing[::-1]).astype(int)
         low, high = at - reach, at + reach + 1
@@ -168,6 +181,10 @@ class Brush:
         """Take over the outline."""
         self._draw(self._patch(), True)
 
+    def take_back(self) -> None:
+        """Take over the outline of before."""
+        self._draw(self._before, True)
+
     def _patch(self) -> Patch | None:
         return patch_of(self._mask, triple(self._low))
 
@@ -184,7 +201,6 @@ _SIDES = {"sagittal": (0, "L", "R"), "axial": (2, "I", "S"), "coronal": (1, "P",
 _FROM = (-0.75, -0.62, 0.22)  # patient's left (RAS -x), behind (-y), a little above
 _FIRST = 100.0  # priority of an observer
 _GESTURES = ("Pinch", "Rotate", "Pan")  # of two fingers
-_LIFTED_SECONDS = 0.4  # from the first finger's end to the second's
 _FIELD_MM = (10.0, 2000.0)  # heights of a slice view that a pinch may reach
 _CROSS = (0.45, 1.0, 0.55)  # neither lytic's nor blastic's colour
 _DARK = (0.035, 0.043, 0.055)
@@ -259,9 +275,9 @@ class SliceViews:
         self._adapters: dict[str, RcaViewAdapter] = {}
         self._dragged: str | None = None
         self._stroke: Stroke | None = None
-        self._before: _Ras | None = None  # the crosshair when the button, or a finger, went down
+        self._take_back: Callable[[], None] = lambda: None  # what the last press did
         self._pinched = (0.0, 0.0, 0.0)  # field of view when a pinch began
-        self._pinch_end = -1.0
+        self._one_finger_left = False
         self._crosshair_shown = True
         self._volume: Any = None
         self._hounsfield = False
@@ -402,7 +418,7 @@ class SliceViews:
         with quiet_vtk():
             view = SliceView(slicer_app.scene, slicer_app.app_logic, name)
         view.set_orientation(SLICES[name])
-        self._stream(view, name, gesture=lambda event: self._pinch(name, event))
+        self._stream(view, name, gesture=lambda event: self._two_fingers(name, event))
         node = view.get_view_node()
         node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: self.tell())
         node.SetRulerType(node.RulerTypeThin)  # the scale bar
@@ -466,12 +482,13 @@ class SliceViews:
             self._server.controller.rc_area_register(adapter)
 
     def _press(self, name: str) -> None:
-        if time.monotonic() - self._pinch_end < _LIFTED_SECONDS:
-            return  # the finger that is lifted last is not a press
-        x, y, z = self._crosshair.GetCrosshairRAS()
-        self._dragged, self._before = name, (x, y, z)
+        if self._one_finger_left:  # the page says a press of the finger that is lifted last
+            self._one_finger_left = False
+            return
+        self._dragged, self._take_back = name, lambda: None
         ras, xy = self._place_of_mouse(name)
         if self.tool == "crosshair" or self._volume is None:
+            self._take_back = self._way_back()
             self._follow(name)
         elif self.tool == "window":
             self._stroke = Window(self._volume, xy)
@@ -479,6 +496,8 @@ class SliceViews:
             self._stroke = Ruler(self._scene, ras)
         else:
             self._stroke = self.brush(ras, self.tool == "erase")
+        if self._stroke is not None:
+            self._take_back = self._stroke.take_back
 
     def _drag(self, name: str) -> None:
         ras, xy = self._place_of_mouse(name)
@@ -496,22 +515,23 @@ class SliceViews:
         if stroke is not None:
             stroke.end()
 
-    def _pinch(self, name: str, event: dict[str, Any]) -> bool:
-        """Zoom a slice by two fingers; all else that two fingers do is left out."""
+    def _two_fingers(self, name: str, event: dict[str, Any]) -> bool:
+        """Zoom a slice by two fingers; all else that two fingers do is left out.
+
+        The first finger pressed, and was said to be released when the second one came: what that
+        did is taken back.
+        """
         kind = str(event.get("type", ""))
         if not kind.endswith(_GESTURES):
             return False
         node = self.slices[name].get_view_node()
-        if kind == "StartPinch":
+        if kind.startswith("Start"):
             self._release()
+            self._take_back()
+            self._take_back = lambda: None
             self._pinched = node.GetFieldOfView()
-            if self.tool == "crosshair" and self._before is not None:
-                # The first finger moved it before the second one came.
-                jump = slicer.vtkMRMLSliceNode.OffsetJumpSlice
-                slicer.vtkMRMLSliceNode.JumpAllSlices(self._scene, *self._before, jump)
-                self.mark(self._before)
-        elif kind == "EndPinch":
-            self._pinch_end = time.monotonic()
+        elif kind.startswith("End"):
+            self._one_finger_left = True
         elif kind == "Pinch":
             width, height, depth = self._pinched
             factor = float(event.get("factor", 0.0))
@@ -532,6 +552,19 @@ class SliceViews:
         """Return the CT's value there, such as "342 HU"; empty outside."""
         value = None if self._volume is None else valueAt(self._volume, ras)
         return "" if value is None else f"{value:.0f}{' HU' if self._hounsfield else ''}"
+
+    def _way_back(self) -> Callable[[], None]:
+        """Return what puts the slices and the crosshair where they are now."""
+        nodes = [view.get_view_node() for view in self.slices.values()]
+        offsets = [node.GetSliceOffset() for node in nodes]
+        x, y, z = self._crosshair.GetCrosshairRAS()
+
+        def back() -> None:
+            for node, offset in zip(nodes, offsets):
+                node.SetSliceOffset(offset)
+            self.mark((x, y, z))
+
+        return back
 
     def _follow(self, name: str) -> None:
         """Move the other slices to where the mouse points."""
