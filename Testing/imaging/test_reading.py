@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from scipy.spatial.transform import Rotation
 from helpers.permissions import as_another_user, posix
 from hideseekseg.errors import InputError
 from hideseekseg.files import atomic
+from hideseekseg.imaging.image_file import Printed, captured
 from hideseekseg.imaging.reading import check_ct, read_ct, read_segmentation
 from hideseekseg.imaging.volume import Grid, Volume, to_sitk
 from hideseekseg.simulation.example import write_example
@@ -804,3 +806,27 @@ def test_what_a_full_disk_cuts_off_is_said(tmp_path: Path, name: str) -> None:
     last = done.stderr.strip().splitlines()[-1]
     assert f"InputError: {tmp_path / name}: cannot be written" in last
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_threads_that_read_images_leave_standard_error_as_it_was() -> None:
+    """The CT and its segmentation are read at once; errors that come later must still be seen."""
+    before, both = os.fstat(2), threading.Barrier(2)
+    printed: list[Printed] = []
+
+    def listen(seconds: float, text: bytes) -> None:
+        both.wait(timeout=60)
+        time.sleep(seconds)
+        with captured() as mine:
+            os.write(2, text)
+            time.sleep(0.2)
+        printed.append(mine)
+
+    def warning(word: str) -> bytes:
+        return f"WARNING: In {word}.cxx, line 1\nReader (0x0): {word}\n".encode()
+
+    other = threading.Thread(target=listen, args=(0.1, warning("two")))
+    other.start()
+    listen(0.0, warning("one"))
+    other.join()
+    assert os.path.samestat(os.fstat(2), before)
+    assert sorted(one.warnings() for one in printed) == [("one",), ("two",)], "each its own"

@@ -7,6 +7,7 @@ import re
 import stat
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -136,24 +137,36 @@ class Printed:
         return tuple(dict.fromkeys(" ".join(line.split())[:200] for line in found))
 
 
+_ONE_LISTENER = threading.RLock()
+
+
 @contextmanager
 def captured() -> Iterator[Printed]:
     """Keep what ITK's C libraries print from the process's standard error, and read it.
 
     MetaIO, niftilib and HDF5 print past every switch of SimpleITK, and their text would stand
-    beside our own single line.  Other threads' messages are lost for as long as it lasts.
+    beside our own single line.  Other threads' messages are lost for as long as it lasts.  There is
+    one standard error in a process: another thread that listens, too, waits until this one has put
+    it back, or would put back the first one's scratch file for good.
     """
     printed = Printed()
     sys.stderr.flush()
+    with _ONE_LISTENER, _redirected(printed):
+        yield printed
+
+
+@contextmanager
+def _redirected(printed: Printed) -> Iterator[None]:
+    """Lead standard error to a scratch file, and tell what was printed to it."""
     try:
         kept = os.dup(2)
     except OSError:  # a process without a console, such as Slicer on Windows, prints nowhere
-        yield printed
+        yield
         return
     with _scratch() as scratch:
         try:
             os.dup2(scratch, 2)
-            yield printed
+            yield
         finally:
             os.dup2(kept, 2)
             os.close(kept)
