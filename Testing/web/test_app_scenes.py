@@ -385,6 +385,9 @@ def test_run_leaves_the_reviews_that_it_does_not_replace(
     words = ["--weights", str(tiny_weights), "--threshold", "0", "--out", str(several)]
     with app.serve(str(scene), *words) as served:
         tab = open_tab(browser, served.url, "#candidates tbody tr")
+        tab.page.evaluate(
+            "() => { window.seen = []; window.trame.state.watch(['running'], x => seen.push(x)) }"
+        )
         for _ in range(2):
             tab.until_state("unsaved", True)  # what was drawn counts, once it was measured
             tab.page.click("#segment")
@@ -392,6 +395,8 @@ def test_run_leaves_the_reviews_that_it_does_not_replace(
             tab.until_state("running", True)
             tab.until_state("running", False)
             tab.until("() => window.trame.state.get('results').length === 2")
+        seen = tab.page.evaluate("() => seen")
+        assert seen == [False, True, False, True, False], "a run is never idle before it is over"
         before = tab.state("opened")
         tab.page.wait_for_selector("#put-back", timeout=PATIENCE)
         click_at(tab, middle_of(tab, "#put-back"))

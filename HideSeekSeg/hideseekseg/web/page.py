@@ -172,7 +172,7 @@ class RunView:
             notes=patient.notes,
         )
         run.start(AsyncioProcess, self)
-        self.forget()
+        self._forget()  # the page is told once: a run that begins shows no idle moment
         self._run, self._idle = run, idle
         self._page.show(running=True, stopping=False, fraction=0.0, progress=texts.STARTING)
         if run.merged:
@@ -196,11 +196,14 @@ class RunView:
 
     def forget(self) -> None:
         """End a run and remove its files; what was removed cannot be put back any more."""
+        self._forget()
+        self._page.show(**IDLE)
+
+    def _forget(self) -> None:
         if self._run is not None:
             self._run.abandon()
         self._run = self._earlier = None
         self._review.forget_removed()
-        self._page.show(**IDLE)
 
     def put_back(self) -> None:
         """Exchange the review for the one that this run replaced."""
