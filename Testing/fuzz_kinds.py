@@ -39,15 +39,15 @@ from hideseekseg.output.tables import result_from_json, to_json
 from hideseekseg.review.review import Review
 from hideseekseg.scene.review_storage import packed, unpacked
 from hideseekseg.simulation.source_vertebrae import read_sources
-from hideseekseg.training.calibration import (
+from hideseekseg.training.dataset import load_slices
+from hideseekseg.training.manifest import read_manifest
+from hideseekseg.training.observations import (
     Observer,
     SeenCandidate,
     SeenVertebra,
     read_observations,
     write_observations,
 )
-from hideseekseg.training.dataset import load_slices
-from hideseekseg.training.manifest import read_manifest
 from hideseekseg.training.train import COMPACT
 from hideseekseg.training.trainer import TrainingStage, claim, run_stage
 

@@ -23,20 +23,7 @@ from ..model.weights import Model, load_model, save_model
 from ..output.figures.drawing import save_figure
 from ..plain_data import counted
 from ..simulation.source_vertebrae import DRAWN, shared_patients
-from .calibration import (
-    MOST_FALSE,
-    Observations,
-    Observer,
-    SeenVertebra,
-    choose,
-    fit,
-    joined,
-    missing,
-    observer_of,
-    read_observations,
-    require_settings,
-    require_unlearned,
-)
+from .calibration import MOST_FALSE, choose, fit, missing
 from .dataset import Slices, is_label_only, left_out, limits_in, load_slices
 from .evaluation import (
     Case,
@@ -48,6 +35,16 @@ from .evaluation import (
     tune,
 )
 from .manifest import Manifest, balance, copies, overlap, read_manifest
+from .observations import (
+    Observations,
+    Observer,
+    SeenVertebra,
+    joined,
+    observer_of,
+    read_observations,
+    require_settings,
+    require_unlearned,
+)
 from .prepare import PreparedRow, cut_out, write_shards
 from .seen_patients import (
     CHOSEN_ON,
