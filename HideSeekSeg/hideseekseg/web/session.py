@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import InputError, NoVoxelsError, SceneError, UserError
 from ..findings import LESION_TYPES
-from ..imaging.dicom import list_series
+from ..imaging.dicom_series import list_series
 from ..imaging.segmentation import Segmentation
 from ..imaging.volume import Patch, Volume, case_name
 from ..output.result_folder import folder_name
