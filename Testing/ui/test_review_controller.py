@@ -514,7 +514,8 @@ def test_edited_outlines_reach_list_and_table(review: Any) -> None:
 
 def keep_evidence(review: Any) -> None:
     for level, seen in make_evidence(make_ct(GRID), RESULT).items():
-        review.controller.results.keepEvidence(level, seen)
+        review.controller.results.kept.put(level, seen)
+    review.controller.results.kept.save()
     review.controller.renew()
 
 
