@@ -21,6 +21,7 @@ from ..scene.review_storage import as_text
 from ..ui import autosave, level_choices, texts
 from ..ui.autosave import Autosave
 from ..ui.child_process import read_apart
+from ..ui.exports import ReviewExport
 from ..ui.review_session import ReviewSession, latest, opened, sessions
 from .comments import Comments
 from .downloads import Downloads
@@ -96,6 +97,7 @@ class Session:
         self.windows.pointed = self._pointed
         self.windows.brush = self._stroke
         self.running = RunView(self.page, self.review, settings, uploads.folder.parent)
+        self._exports = ReviewExport(self.review)
         self.downloads = Downloads(self.page, self.review, uploads.folder.parent)
         self.task: asyncio.Task[None] | None = None
         self._drawing: asyncio.Task[None] | None = None
@@ -742,7 +744,7 @@ class Session:
             raise InputError("", "choose a folder to save to")
         place, who = Path(folder.strip()).expanduser().resolve(), reviewer.strip()
         self.page.show(folder=folder.strip(), reviewer=who)
-        question, foreign = self.review.replaced_by_export(place)
+        question, foreign = self._exports.replaced(place)
         if question:
             self._ask(question, "Replace", lambda: self._save(work, place, who, foreign))
         else:
@@ -760,5 +762,5 @@ class Session:
         for one in opened():  # the scene that was saved has all of them
             self._saved_as[one.results.node] = as_text(one.review)
         self._keep()
-        self.review.say_exported(place, files)
+        self._exports.say(place, files)
         self.downloads.offer(files)
