@@ -24,7 +24,7 @@ from hideseekseg.anatomy.segment_names import may_be_vertebra
 from hideseekseg.benchmark.cases import read_boxes
 from hideseekseg.errors import InputError, WeightsError
 from hideseekseg.events import Progress, from_line, to_line
-from hideseekseg.files import ArchiveLimits, decompress, read_object, unpack
+from hideseekseg.files import read_object
 from hideseekseg.findings import LesionType
 from hideseekseg.imaging.reading import read_ct, read_segmentation
 from hideseekseg.imaging.segmentation import Segment, Segmentation
@@ -39,17 +39,18 @@ from hideseekseg.output.tables import result_from_json, to_json
 from hideseekseg.review.review import Review
 from hideseekseg.scene.review_storage import packed, unpacked
 from hideseekseg.simulation.source_vertebrae import read_sources
-from hideseekseg.training.calibration import (
+from hideseekseg.training.dataset import load_slices
+from hideseekseg.training.manifest import read_manifest
+from hideseekseg.training.observations import (
     Observer,
     SeenCandidate,
     SeenVertebra,
     read_observations,
     write_observations,
 )
-from hideseekseg.training.dataset import load_slices
-from hideseekseg.training.manifest import read_manifest
 from hideseekseg.training.train import COMPACT
 from hideseekseg.training.trainer import TrainingStage, claim, run_stage
+from hideseekseg.unpacking import ArchiveLimits, decompress, unpack
 
 GRID = Grid((6, 8, 10), np.diag([0.8, 0.8, 1.5, 1.0]))
 RESULT = make_result(make_grid((75, 60, 50), (1.2, 1.1, 2.0)))

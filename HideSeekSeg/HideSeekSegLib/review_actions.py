@@ -18,6 +18,7 @@ from hideseekseg.output.review_export import EXPORTED
 from hideseekseg.scene.results import Results
 from hideseekseg.scene.segments import addSurfaces, removeSurfaces
 from hideseekseg.ui.documents import Document, DocumentKind, MakeJob, ReviewDocuments
+from hideseekseg.ui.exports import ReviewExport
 from hideseekseg.ui.review_controller import ReviewController
 
 from .logic import temporaryFolder
@@ -62,6 +63,7 @@ class ReviewActions:
 
     def __init__(self, ui: Any, review: ReviewController, makeJob: MakeJob = QtProcess) -> None:
         self._ui, self._review = ui, review
+        self._exports = ReviewExport(review)
         self.documents = ReviewDocuments(review, makeJob, temporaryFolder)
         self._editing: tuple[Any, int] | None = None
         ui.missedButton.connect("clicked()", self.addMissed)
@@ -92,11 +94,11 @@ class ReviewActions:
 
         False, with a message unless the answer was no, where nothing was written.
         """
-        question, foreign = self._review.replaced_by_export(folder)
+        question, foreign = self._exports.replaced(folder)
         if question and not slicer.util.confirmOkCancelDisplay(question):
             return False
         reviewer = self._ui.reviewerEdit.text.strip()
-        return bool(self._review.export(folder, reviewer, foreign))
+        return bool(self._exports.write(folder, reviewer, foreign))
 
     def _chooseAndExport(self) -> None:
         title = _("Folder for {files}").format(files=", ".join(EXPORTED))

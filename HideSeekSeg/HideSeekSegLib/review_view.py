@@ -16,7 +16,8 @@ from slicer.i18n import tr as _
 from hideseekseg.findings import LESION_TYPES
 from hideseekseg.review.burden import Burden
 from hideseekseg.review.review import REASONS, Filter, Item, VertebraState
-from hideseekseg.ui.review_controller import Kind, Picture, ReviewController, ReviewTexts
+from hideseekseg.ui.review_controller import ReviewController
+from hideseekseg.ui.review_view import Kind, Picture, ReviewTexts
 from hideseekseg.ui.texts import (
     ALL_LEVELS,
     ALL_TYPES,

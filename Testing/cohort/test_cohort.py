@@ -23,6 +23,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from helpers.findings import make_grid, make_result
+from helpers.meeting import Meeting
 from helpers.permissions import as_another_user, closed, posix
 from hideseekseg.benchmark.cohort_evaluation import _levels
 from hideseekseg.cli.main import main
@@ -396,45 +397,6 @@ def test_browser_reads_a_cohort_case_by_case(finished: Path, tmp_path: Path) -> 
     assert (given.count("uncertain"), given.count("rejected")) == (1, 2)
     [kept] = [r for r in readers_of(out)["Bo"].values()]
     assert [x.verdict for x in kept.review.items] == [x.verdict for x in other.items]
-
-
-@dataclass(frozen=True)
-class Numbered:
-    """Settings whose worker knows its number."""
-
-    device: str = "cpu"
-
-    def start(self, number: int) -> tuple[int, tuple[int, str, str]]:
-        return number, (0, "cpu", "nothing is computed")
-
-
-@dataclass(frozen=True)
-class Meeting:
-    """A task that tells its worker's number; "b" lasts until "c", for which "a" makes room."""
-
-    name: str
-    place: Path
-    folder: Path | None = None
-    settings: Numbered = Numbered()
-
-    def with_threads(self, threads: int) -> Meeting:
-        return self
-
-    def absolute(self) -> Meeting:
-        return self
-
-    def run(self, ready: int) -> CaseRecord:
-        (self.place / self.name).touch()
-        patience = time.monotonic() + 60
-        while self.name != "c" and time.monotonic() < patience:
-            if (self.place / ("b" if self.name == "a" else "c")).exists():
-                break
-            time.sleep(0.01)
-        trace = "as of an error that nobody foresaw" if self.name == "a" else ""
-        return CaseRecord(self.name, CaseStatus.DONE, str(ready), traceback=trace)
-
-    def lost(self, status: CaseStatus, reason: str, seconds: float) -> CaseRecord:
-        return CaseRecord(self.name, status, reason)
 
 
 def test_a_worker_that_replaces_another_has_its_number(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 from hideseekseg.errors import InputError
-from hideseekseg.imaging.dicom import list_series
+from hideseekseg.imaging.dicom_series import list_series
 from hideseekseg.imaging.reading import check_ct, read_ct, read_ct_apart, read_segmentation
 
 pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")

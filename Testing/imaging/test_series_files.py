@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hideseekseg.errors import InputError
-from hideseekseg.imaging import dicom, series_files
+from hideseekseg.imaging import dicom_headers, series_files
 from hideseekseg.imaging.reading import check_ct, read_ct
 from hideseekseg.imaging.series_files import files_beside
 
@@ -60,9 +60,9 @@ def test_headers_of_other_series_are_read_once(
     """What reading all cases of the folder costs grows with their number, not with its square."""
     opened: list[Path] = []
     indexed: list[Path] = []
-    read, index = dicom._read_tags, series_files._series_of
+    read, index = dicom_headers.read_header, series_files._series_of
 
-    def read_tags(path: Path) -> dicom.Slice | None:
+    def read_header(path: Path) -> dicom_headers.Slice | None:
         opened.append(path)
         return read(path)
 
@@ -70,7 +70,7 @@ def test_headers_of_other_series_are_read_once(
         indexed.append(path)
         return index(path)
 
-    monkeypatch.setattr(dicom, "_read_tags", read_tags)
+    monkeypatch.setattr(dicom_headers, "read_header", read_header)
     monkeypatch.setattr(series_files, "_series_of", series_of)
     for n in range(1, 7):
         series = {"by UID": uid(n), "by number": str(n)}.get(way, "")

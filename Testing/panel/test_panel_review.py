@@ -387,7 +387,8 @@ def test_flick_to_the_healthy_edit_and_back(opened: Opened) -> None:
 
     evidence = make_evidence(make_ct_volume(), RESULT)
     for level, seen in evidence.items():
-        opened.panel.review.results.keepEvidence(level, seen)
+        opened.panel.review.results.kept.put(level, seen)
+    opened.panel.review.results.kept.save()
     opened.panel.review.renew()
     view = slicer.app.layoutManager().sliceWidget("Yellow").sliceLogic().GetSliceCompositeNode()
     opened.key("H")
@@ -410,7 +411,8 @@ def test_another_scene_that_is_imported_leaves_the_open_review(opened: Opened) -
     import slicer
 
     for level, seen in make_evidence(make_ct_volume(), RESULT).items():
-        opened.panel.review.results.keepEvidence(level, seen)
+        opened.panel.review.results.kept.put(level, seen)
+    opened.panel.review.results.kept.save()
     opened.key("N")
     opened.key("H")
     slicer.mrmlScene.InvokeEvent(slicer.vtkMRMLScene.EndImportEvent)

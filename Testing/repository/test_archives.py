@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hideseekseg.errors import InputError
-from hideseekseg.files import ArchiveLimits, decompress, unpack
+from hideseekseg.unpacking import ArchiveLimits, decompress, unpack
 
 
 def archive(path: Path, *members: tuple[str | zipfile.ZipInfo, bytes]) -> Path:

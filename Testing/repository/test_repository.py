@@ -28,6 +28,7 @@ FLOORS = (
     ("plain_data",),
     ("errors",),
     ("events", "files"),
+    ("unpacking",),
     ("imaging", "model"),
     ("progress", "findings"),
     ("anatomy", "review"),

@@ -91,7 +91,7 @@ def test_without_evidence_or_segments_lesions_say_where_a_body_is(
     results: Results, scene: Any
 ) -> None:
     scene.RemoveNode(results.segmentationNode)
-    scene.RemoveNode(results.evidenceNode)
+    scene.RemoveNode(results.kept.textNode)
     results = Results.of(results.node)
     lesions = {v.level: [c.id for c in v.candidates] for v in RESULT.vertebrae}
     found = now(results, boxes({"T11": (0,), "L2": (3,)}), lesions)

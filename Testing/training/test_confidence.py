@@ -53,26 +53,28 @@ from hideseekseg.simulation.simulate import Recipe, simulate
 from hideseekseg.simulation.source_vertebrae import drawn_vertebrae
 from hideseekseg.training.calibration import (
     DISEASED_SHARE,
-    LIKELY,
-    Observations,
-    SeenCandidate,
-    SeenVertebra,
     choose,
     expected_calibration_error,
     findings_by_stability,
     fit,
     healthy_weights,
-    joined,
     judge,
     judge_apart,
     least_stability,
-    observer_of,
-    read_observations,
     tally,
     vertebra_probabilities,
-    write_observations,
 )
 from hideseekseg.training.dataset import make_batch
+from hideseekseg.training.observations import (
+    LIKELY,
+    Observations,
+    SeenCandidate,
+    SeenVertebra,
+    joined,
+    observer_of,
+    read_observations,
+    write_observations,
+)
 
 CPU = torch.device("cpu")
 REPOSITORY = Path(__file__).resolve().parents[2]

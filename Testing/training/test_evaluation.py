@@ -23,7 +23,6 @@ from hideseekseg.lesions import Lesion3D, SliceCandidate, log_odds, p_of_vertebr
 from hideseekseg.model.profile import Decision, Schedule
 from hideseekseg.model.weights import Model
 from hideseekseg.simulation.simulate import Recipe, simulate
-from hideseekseg.training.calibration import observe
 from hideseekseg.training.dataset import load_slices, make_batch
 from hideseekseg.training.evaluation import (
     LOST_BY_GATE,
@@ -43,6 +42,7 @@ from hideseekseg.training.evaluation import (
     tune,
     vertebra_auc,
 )
+from hideseekseg.training.observations import observe
 from hideseekseg.training.train import TrainingSettings, train
 
 SHAPE = (6, 20, 20)

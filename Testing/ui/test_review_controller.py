@@ -277,13 +277,13 @@ def test_lesion_whose_segment_was_removed_is_erased(
     item = controller.review.item(identity)
     assert (item.volume_mm3, item.diameter_mm, item.verdict) == (0.0, None, "accepted")
     assert controller.review.burden()[-1].volume_mm3 == pytest.approx(burden - size)
-    assert controller.export(tmp_path / "out", "") == ()
+    assert export(controller, tmp_path / "out", "") == ()
     assert "draw it, or reject it" in review.words["message"]
     controller.leave()
     draw(node, identity, 5)
     controller.enter()
     assert controller.review.item(identity).volume_mm3 == pytest.approx(125 * GRID.voxel_mm3)
-    assert len(controller.export(tmp_path / "out", "")) == len(EXPORTED)
+    assert len(export(controller, tmp_path / "out", "")) == len(EXPORTED)
 
 
 def test_removed_segment_stays_erased_as_a_corrected_outline_does(review: Any) -> None:
@@ -345,7 +345,7 @@ def test_segment_of_the_readers_own_is_taken_over_as_a_lesion(review: Any, tmp_p
     controller.leave()
     assert "T11-added-1" in visible() and empty in visible(), "an empty one may yet be drawn in"
     controller.enter()
-    assert len(controller.export(tmp_path / "out", "")) == len(EXPORTED)
+    assert len(export(controller, tmp_path / "out", "")) == len(EXPORTED)
     names = list(node.GetSegmentation().GetSegmentIDs())
     assert [x for x in names if not x.startswith(("T10-", "L1-"))] == [empty, "T11-added-1"]
     review.press("undo")
@@ -512,9 +512,16 @@ def test_edited_outlines_reach_list_and_table(review: Any) -> None:
     assert controller.review.items[0].volume_mm3 == pytest.approx(wanted)
 
 
+def export(controller: Any, folder: Path, reviewer: str) -> tuple[Path, ...]:
+    from hideseekseg.ui.exports import ReviewExport
+
+    return ReviewExport(controller).write(folder, reviewer)
+
+
 def keep_evidence(review: Any) -> None:
     for level, seen in make_evidence(make_ct(GRID), RESULT).items():
-        review.controller.results.keepEvidence(level, seen)
+        review.controller.results.kept.put(level, seen)
+    review.controller.results.kept.save()
     review.controller.renew()
 
 
@@ -889,9 +896,9 @@ def _places() -> list[float]:
 def test_export_holds_what_was_accepted(review: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     review.press("accept")
-    assert review.controller.export(tmp_path / "file", "A. Reader") == ()
+    assert export(review.controller, tmp_path / "file", "A. Reader") == ()
     assert review.words["message"].startswith("Nothing was exported")
-    files = review.controller.export(tmp_path, "A. Reader")
+    files = export(review.controller, tmp_path, "A. Reader")
     assert {file.name for file in files} == set(EXPORTED)
     assert json.loads((tmp_path / "review.json").read_text("utf-8"))["reviewer"] == "A. Reader"
 

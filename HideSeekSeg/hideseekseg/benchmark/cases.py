@@ -219,10 +219,10 @@ def _real_subject(
     for box in boxes:
         boxed |= body & _in_box(crop, box)[slices]
     # One and the same truth for both types: a box has none.
-    truth = {"lytic": boxed, "blastic": boxed}
+    truth: dict[LesionType, Mask] = {"lytic": boxed, "blastic": boxed}
     s, p, i = (float(mm) for mm in crop.grid.spacing[::-1])
     case = Case(
-        *(x, body, truth, bool(boxed.any()), vertebra.patient),  # type: ignore[arg-type]
+        *(x, body, truth, bool(boxed.any()), vertebra.patient),
         group=vertebra.patient,
         spacing=(s, p, i),
         chosen=None if len(analysed) == len(slices) else np.searchsorted(slices, analysed),

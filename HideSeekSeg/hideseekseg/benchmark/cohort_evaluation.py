@@ -26,7 +26,7 @@ from ..errors import InputError, UserError
 from ..files import atomic
 from ..findings import LESION_TYPES, LesionType, Status, VertebraFinding, from_head_down
 from ..imaging.reading import check_segmentation, read_segmentation
-from ..imaging.volume import Grid, Patch, move_patch, patch_of, shared_voxels
+from ..imaging.volume import Grid, Patch, move_patch, patch_of, shared_voxels, triple
 from ..output.result_folder import FILES, read_result
 from ..output.tables import write_plain
 from ..plain_data import counted
@@ -307,10 +307,10 @@ def _match(truth: Sequence[Patch], claims: Sequence[tuple[float, Patch]]) -> Mat
         return match(np.zeros((1, 1, 1), bool), [])
     low = np.min([p.start for p in patches], axis=0)
     high = np.max([np.add(p.start, p.array.shape) for p in patches], axis=0)
-    start = (int(low[0]), int(low[1]), int(low[2]))
-    mask = np.zeros(tuple(int(n) for n in high - low), bool)
+    start, shape = triple(low), triple(high - low)
+    mask = np.zeros(shape, bool)
     for patch in truth:
-        mask |= _Claimed(0.0, patch, start).mask(mask.shape)  # type: ignore[arg-type]
+        mask |= _Claimed(0.0, patch, start).mask(shape)
     return match(mask, [_Claimed(score, patch, start) for score, patch in claims])
 
 

@@ -17,29 +17,31 @@ from ..findings import LESION_TYPES, LesionType
 from ..model.weights import Model, load_model
 from ..simulation.source_vertebrae import chosen, person, unpack
 from ..training.calibration import (
-    MOST_BYTES,
     Choice,
     Judged,
-    Observations,
-    SeenVertebra,
     TypeCounts,
     as_they_are,
     choose,
     expected_calibration_error,
     findings_by_stability,
     fit,
-    joined,
     judge,
     missing,
+    tally,
+)
+from ..training.evaluation import Case, auc, load_cases
+from ..training.observations import (
+    MOST_BYTES,
+    Observations,
+    SeenVertebra,
+    joined,
     observe,
     observer_of,
     read_observations,
     require_settings,
     require_unlearned,
-    tally,
     write_observations,
 )
-from ..training.evaluation import Case, auc, load_cases
 from ..training.seen_patients import SeenPatients, seen_patients
 from ..training.trainer import Say, counter
 from .cases import real_subjects

@@ -37,6 +37,7 @@ from ..events import VertebraDone, from_line
 from ..files import make_folder, read_object
 from ..findings import LESION_TYPES, LesionType, SliceCandidate
 from ..model.autoencoder import DiffusionAutoencoder
+from ..model.layers import keep_channels_last
 from ..model.profile import Architecture, Schedule
 from ..model.weights import Model
 from ..simulation.example import FILES, Spot, painter, write_volume
@@ -328,7 +329,7 @@ def published_network() -> DiffusionAutoencoder:
     torch.manual_seed(1)
     for parameter in network.parameters():
         parameter.requires_grad_(False).normal_(0.0, 0.02)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    keep_channels_last(network)
     return network.eval()
 
 

@@ -299,7 +299,7 @@ def _accuracy(args: argparse.Namespace) -> int:
 
 
 def _figures(args: argparse.Namespace, weights: Path) -> int:
-    from ..training.commands import run_benchmark
+    from ..training.tune_command import run_benchmark
 
     run_benchmark(args.cases, weights, args.out, say)
     return OK

@@ -157,8 +157,8 @@ def _train(args: argparse.Namespace) -> int:
     with stop_on_signal() as should_stop:
         import torch
 
-        from ..training.commands import Training, run_train
         from ..training.train import TrainingSettings
+        from ..training.train_command import Training, run_train
 
         if args.threads:
             torch.set_num_threads(args.threads)
@@ -202,7 +202,7 @@ def _check(args: argparse.Namespace) -> int:
 
     with stop_on_signal() as should_stop:
         from ..simulation.simulate import COMPACT_GEOMETRY
-        from ..training.commands import run_check
+        from ..training.prepare_command import run_check
 
         wrong = run_check(args.manifests, COMPACT_GEOMETRY, say, say_aside, should_stop)
     return FAILED if wrong else OK
@@ -226,7 +226,7 @@ def _prepare(args: argparse.Namespace) -> int:
         from ..cohort.pool import PoolLimits
         from ..cohort.shards import write_shards_by_engine
         from ..simulation.simulate import COMPACT_GEOMETRY
-        from ..training.commands import run_prepare
+        from ..training.prepare_command import run_prepare
 
         limits = PoolLimits(args.workers, scheduler=args.scheduler)
         write = partial(write_shards_by_engine, limits)
@@ -243,7 +243,7 @@ def _tune_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _tune(args: argparse.Namespace) -> int:
-    from ..training.commands import run_tune
+    from ..training.tune_command import run_tune
 
     run_tune(args.weights, args.validation, args.out, say, args.draws)
     print(args.out)
@@ -316,7 +316,7 @@ def observed(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 
 def _calibrate(args: argparse.Namespace) -> int:
-    from ..training.commands import run_calibrate
+    from ..training.tune_command import run_calibrate
 
     settings = observed(args)
     run_calibrate(args.weights, args.observations, args.training, args.out, settings, say)

@@ -21,7 +21,8 @@ import SimpleITK as sitk
 
 from ..errors import InputError, UserError
 from . import nifti
-from .dicom import DICOMDIR, check_series, object_name, read_series
+from .dicom import check_series, read_series
+from .dicom_headers import DICOMDIR, object_name
 from .dicom_seg import find_dicom_segmentations, read_dicom_segmentation
 from .image_file import ReadImage, is_dicom, is_folder, read_header, read_image
 from .segmentation import (

@@ -26,6 +26,7 @@ from ..errors import DeviceError, ScheduleError, WeightsError
 from ..files import open_regular
 from .autoencoder import DiffusionAutoencoder
 from .classifier import LinearClassifier
+from .layers import keep_channels_last
 from .profile import (
     BUNDLE,
     PROFILE,
@@ -252,7 +253,7 @@ def _autoencoder(
     # Convolutions on a processor are a little faster so; but it moves the last bits of float32,
     # which inversion and rendering amplify beyond what golden values allow.
     if profile.schedule.edit == "single-shot":
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        keep_channels_last(network)
     return network.eval().requires_grad_(False)
 
 

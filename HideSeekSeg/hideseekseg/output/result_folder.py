@@ -18,7 +18,7 @@ import numpy as np
 
 from ..anatomy.labelling import LEVELS
 from ..errors import InputError
-from ..files import atomic, read_arrays, read_object
+from ..files import atomic, read_object
 from ..findings import (
     Candidate,
     Evidence,
@@ -33,6 +33,7 @@ from ..imaging.volume import Grid, Patch, case_name, patch_of, triple
 from ..plain_data import as_type, first_line, from_plain
 from ..review.items import Item, VertebraState, is_open
 from ..review.review import Review
+from ..unpacking import read_arrays
 from .tables import result_from_json, vertebra_from_json, vertebra_to_json
 
 FILES = ("lesions.seg.nrrd", "candidates.json", "candidates.csv", "overview.png")

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import ArchiveError, InputError
 from ..files import atomic, locked, make_folder, read_bytes, read_object, together
-from ..imaging.dicom import MIN_SLICES
+from ..imaging.dicom_series import MIN_SLICES
 from ..plain_data import first_line, from_plain
 from ..progress import Stopped
 from .archive import UID, Archive, ArchivedSeries, interruptible

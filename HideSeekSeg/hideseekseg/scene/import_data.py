@@ -24,11 +24,12 @@ import vtk
 from vtk.util import numpy_support
 
 from ..errors import InputError
-from ..files import ArchiveLimits, temporary_folder, unpack
+from ..files import temporary_folder
 from ..imaging.segmentation import Segmentation
 from ..imaging.text_headers import check_text_header, is_text_header
 from ..imaging.volume import Grid, Volume, content_hash, scan_identity
 from ..output.segment_description import PREFIX
+from ..unpacking import ArchiveLimits, unpack
 from .geometry import LABELMAP, asMatrix, localGrid
 from .results import Results
 

@@ -1,22 +1,20 @@
-"""The results of a run in the scene: a segmentation of their own, a table, pictures on request."""
+"""The results of a run in the scene: a segmentation of their own, with what belongs to it."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import slicer
 import slicer.util
-import vtk
 
 from ..errors import SceneError
 from ..findings import Evidence, VertebraFinding
-from ..imaging.volume import LEAST_DETERMINANT, NO_VOXELS, Grid, MatrixRow, Patch, StoredGrid
+from ..imaging.volume import NO_VOXELS, Grid, Patch
 from ..output.figures.drawing import is_hounsfield
 from ..output.segment_description import (
     PREFIX,
@@ -26,79 +24,29 @@ from ..output.segment_description import (
     labels,
 )
 from ..plain_data import as_type, first_line, from_plain
-from ..review.burden import BURDEN_COLUMNS, Burden
+from ..review.burden import Burden
 from ..review.review import Item, Review
 from .export_inputs import LevelRow, levelRows
 from .geometry import (
     CT_REFERENCE,
     LABELMAP,
-    RAS_FROM_LPS,
     SURFACE,
     arrayOfImage,
     hasVoxels,
     imageOfPatch,
-    localGrid,
-    moved,
     patchOfSegment,
-    toWorld,
     voxelAt,
 )
-from .review_storage import packed, unpacked
+from .result_nodes import (
+    EVIDENCE_ROLES,
+    KeptEvidence,
+    fillBurden,
+    fillTable,
+    isInScene,
+    placeBeside,
+)
+from .run_place import RunPlace, placeOfRun
 from .segments import dress, show, tag
-from .views import fillDifference, fillEdit
-
-_TEXTS: dict[str, Callable[[Item], str]] = {
-    "name": lambda x: x.name,
-    "id": lambda x: x.id,
-    "level": lambda x: x.level,
-    "type": lambda x: x.type,
-    "verdict": lambda x: x.verdict,
-    "reason": lambda x: x.reason,
-    "comment": lambda x: x.comment,
-}
-_NUMBERS: dict[str, Callable[[Item], float | None]] = {
-    "score": lambda x: None if x.missed else x.score,
-    "P(malignant)": lambda x: x.p_malignant,
-    "volume (mm3)": lambda x: x.volume_mm3,
-    "largest diameter (mm)": lambda x: x.diameter_mm,
-    "mean HU": lambda x: x.mean_hu,
-    "R (mm)": lambda x: -x.centroid_lps[0],
-    "A (mm)": lambda x: -x.centroid_lps[1],
-    "S (mm)": lambda x: x.centroid_lps[2],
-}
-
-
-def fillTable(tableNode: Any, items: Sequence[Item]) -> None:
-    """One row per candidate; positions are RAS mm in the world; what is not known is NaN."""
-    table = vtk.vtkTable()
-    for name, text in _TEXTS.items():
-        table.AddColumn(_column(vtk.vtkStringArray(), name, [text(item) for item in items]))
-    for name, number in _NUMBERS.items():
-        values = [float("nan") if (x := number(item)) is None else x for item in items]
-        table.AddColumn(_column(vtk.vtkDoubleArray(), name, values))
-    tableNode.SetUseColumnTitleAsColumnHeader(True)
-    tableNode.SetAndObserveTable(table)
-
-
-def fillBurden(tableNode: Any, rows: Sequence[Burden]) -> None:
-    """One row per level and type, and for all together; what is not known is NaN."""
-    table = vtk.vtkTable()
-    for name in BURDEN_COLUMNS[:2]:
-        texts = [getattr(row, name) for row in rows]
-        table.AddColumn(_column(vtk.vtkStringArray(), name, texts))
-    for name in BURDEN_COLUMNS[2:]:
-        values = [float("nan") if (x := getattr(row, name)) is None else x for row in rows]
-        table.AddColumn(_column(vtk.vtkDoubleArray(), name, values))
-    tableNode.SetUseColumnTitleAsColumnHeader(True)
-    tableNode.SetAndObserveTable(table)
-
-
-def _column(array: Any, name: str, values: Sequence[Any]) -> Any:
-    array.SetName(name)
-    for value in values:
-        array.InsertNextValue(value)
-    return array
-
 
 # How much of a lesion's colour lies over the bone in slices; its outline is opaque.
 _FILL = 0.25
@@ -106,28 +54,11 @@ _RUN = PREFIX + "Run"
 _PLACE = PREFIX + "Place"
 _TABLE = PREFIX + "Table"
 _BURDEN = PREFIX + "Burden"
-_EDIT = PREFIX + "HealthyEdit"
-_DIFFERENCE = PREFIX + "Difference"
 _SOURCE = PREFIX + "Vertebrae"
-_EVIDENCE = PREFIX + "Evidence"
-_PICTURE = PREFIX + "Picture"
 _CORRECTED = PREFIX + "Corrected"
 
 
 _HU_SAMPLE = 200_000  # voxels that tell whether a CT is in HU
-
-
-@dataclass(frozen=True)
-class _Place(StoredGrid):
-    """Where results lie, as their node keeps it."""
-
-    to_world: tuple[MatrixRow, MatrixRow, MatrixRow, MatrixRow]
-
-    def grid(self) -> Grid:
-        """Return the lattice; raises ValueError where it, or the way to the world, is none."""
-        if abs(np.linalg.det(np.array(self.to_world))) < LEAST_DETERMINANT:
-            raise ValueError("its lattice is damaged")
-        return super().grid()
 
 
 class Results:
@@ -140,8 +71,8 @@ class Results:
     def __init__(self, node: Any) -> None:
         self.node = node
         try:
-            place = from_plain(_Place, json.loads(node.GetAttribute(_PLACE)))
-            self._grid, self._toWorld = place.grid(), np.array(place.to_world)
+            self._place = from_plain(RunPlace, json.loads(node.GetAttribute(_PLACE)))
+            self._grid = self._place.grid()
         except (ValueError, RecursionError) as error:
             cause = f"“{node.GetName()}”: the saved results cannot be read: {first_line(error)}"
             raise SceneError(cause) from error
@@ -151,7 +82,7 @@ class Results:
         self._applied: dict[str, Item] = {}
         self._putBack: frozenset[str] = frozenset()
         self._late: set[str] = set()  # levels that came after the node was removed
-        self._evidence: dict[str, str] = {}
+        self.kept = KeptEvidence(node)
         self._burden: list[Burden] = []
 
     @classmethod
@@ -169,9 +100,7 @@ class Results:
         """
         if ctNode is None or ctNode.GetScene() is None or ctNode.GetImageData() is None:
             raise SceneError("The CT was removed from the scene: choose it and run again.")
-        local = localGrid(ctNode)
-        if grid is not None and grid.shape != local.shape:
-            raise SceneError("The CT has other voxels than when the run began: run again.")
+        place = placeOfRun(ctNode, grid)
         scene = ctNode.GetScene()
         name = scene.GenerateUniqueName(f"{ctNode.GetName()} metastases")
         node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
@@ -183,16 +112,11 @@ class Results:
         if segmentationNode is not None and segmentationNode.GetScene() is scene:
             node.SetNodeReferenceID(_SOURCE, segmentationNode.GetID())
         node.SetAttribute(_RUN, json.dumps(dict(run), default=str))
-        place = {
-            "shape": local.shape,
-            "ijk_to_lps": local.ijk_to_lps.tolist(),
-            "to_world": _worldOfRun(ctNode, local, grid).tolist(),
-        }
-        node.SetAttribute(_PLACE, json.dumps(place))
+        node.SetAttribute(_PLACE, json.dumps(asdict(place)))
         table = scene.AddNewNodeByClass("vtkMRMLTableNode", f"{name} candidates")
         node.SetNodeReferenceID(_TABLE, table.GetID())
         for made in (node, table):
-            _placeBeside(made, ctNode)
+            placeBeside(made, ctNode)
         return cls(node)
 
     @classmethod
@@ -210,16 +134,10 @@ class Results:
         """Return whether a node holds the results of a run."""
         return node.IsA("vtkMRMLSegmentationNode") and node.GetAttribute(_PLACE) is not None
 
-    @staticmethod
-    def isPicture(node: Any) -> bool:
-        """Return whether a volume node is a healthy edit or a difference."""
-        return node.GetAttribute(_PICTURE) is not None
-
     @property
     def alive(self) -> bool:
         """Return whether the node is still in its scene."""
-        scene = self.node.GetScene()
-        return scene is not None and scene.IsNodePresent(self.node)
+        return isInScene(self.node)
 
     @property
     def ctNode(self) -> Any:
@@ -262,13 +180,8 @@ class Results:
             name = f"{self.node.GetName()} lesion burden"
             node = self.node.GetScene().AddNewNodeByClass("vtkMRMLTableNode", name)
             self.node.SetNodeReferenceID(_BURDEN, node.GetID())
-            _placeBeside(node, self.node)
+            placeBeside(node, self.node)
         return node
-
-    @property
-    def evidenceNode(self) -> Any:
-        """The text node that holds what the method saw, None where nothing was kept."""
-        return self.node.GetNodeReference(_EVIDENCE) if self.alive else None
 
     @property
     def parts(self) -> list[Any]:
@@ -278,7 +191,7 @@ class Results:
     @staticmethod
     def partsOf(node: Any) -> list[Any]:
         """Return the other nodes of a node's results, whatever else is wrong with it."""
-        roles = (_TABLE, _BURDEN, _EVIDENCE, _EDIT, _DIFFERENCE)
+        roles = (_TABLE, _BURDEN, *EVIDENCE_ROLES)
         parts = (node.GetNodeReference(role) for role in roles)
         return [part for part in parts if part is not None]
 
@@ -302,7 +215,7 @@ class Results:
     @property
     def grid(self) -> Grid:
         """The CT's voxels as they were analysed, in world LPS: that of the candidates' patches."""
-        return moved(self._grid, self._toWorld)
+        return self._place.world()
 
     def addVertebra(self, finding: VertebraFinding, evidence: Evidence | None = None) -> None:
         """Add the candidates of a vertebra, hidden until the review says which are shown.
@@ -312,13 +225,12 @@ class Results:
         """
         self._findings[finding.level] = finding
         if evidence is not None:
-            self._readEvidence()  # that of other vertebrae stays
-            self._evidence[finding.level] = packed(evidence)
+            self.kept.put(finding.level, evidence)
         if not self.alive:
             self._late.add(finding.level)
         self._mustBeThere()
         if evidence is not None:
-            self._writeEvidence()
+            self.kept.save()
         segmentation = self.node.GetSegmentation()
         modifying = self.node.StartModify()
         for identity in self._segmentsOf(finding.level):
@@ -392,37 +304,12 @@ class Results:
         for identity in self._segmentsOf(level):
             self.node.GetSegmentation().RemoveSegment(identity)
             self._applied.pop(identity, None)
-        if self._readEvidence().pop(level, None) is not None:
-            self._writeEvidence()
-
-    def keepEvidence(self, level: str, evidence: Evidence) -> None:
-        """Keep what the method saw of a vertebra in the scene, which saves it as a text file.
-
-        Raises SceneError where the results were removed from the scene.
-        """
-        self._evidence[level] = packed(evidence)
-        self._mustBeThere()
-        self._writeEvidence()
+        if self.kept.drop(level):
+            self.kept.save()
 
     def evidence(self, level: str) -> Evidence | None:
         """Return what was kept of a vertebra, None where there is nothing or it is damaged."""
-        return unpacked(self._readEvidence().get(level, ""))
-
-    def _readEvidence(self) -> dict[str, str]:
-        """Return the text by level, a line each."""
-        if not self._evidence and self.evidenceNode is not None:
-            lines = (self.evidenceNode.GetText() or "").splitlines()
-            self._evidence = {level: text for level, _, text in (x.partition(" ") for x in lines)}
-        return self._evidence
-
-    def _writeEvidence(self) -> None:
-        node = self.evidenceNode
-        if node is None:
-            name = f"{self.node.GetName()} evidence"
-            node = self.node.GetScene().AddNewNodeByClass("vtkMRMLTextNode", name)
-            self.node.SetNodeReferenceID(_EVIDENCE, node.GetID())
-            _placeBeside(node, self.node)
-        node.SetText("\n".join(f"{level} {text}" for level, text in self._evidence.items()))
+        return self.kept.of(level)
 
     @property
     def canReturn(self) -> bool:
@@ -484,9 +371,7 @@ class Results:
         new.node.SetName(self.node.GetName())
         for finding in self._findings.values():
             new.addVertebra(finding)
-        if self._evidence:
-            new._evidence = self._evidence
-            new._writeEvidence()
+        new.kept.takeOver(self.kept)
         new._takeOutlines(self)
         return new
 
@@ -595,7 +480,7 @@ class Results:
             source = self.node.GetSegmentation()
             node.GetSegmentation().CopySegmentFromSegmentation(source, identity)
             node.GetDisplayNode().SetSegmentVisibility(identity, True)
-        _placeBeside(node, self.node)
+        placeBeside(node, self.node)
         return node
 
     def hounsfield(self) -> Any:
@@ -655,25 +540,15 @@ class Results:
         """Show the healthy edit and the difference of one vertebra: volumes (edit, difference).
 
         There is one pair, which is filled anew for each vertebra, cannot be chosen as a CT and is
-        not saved: it is made of what ``keepEvidence`` keeps.  Raises SceneError where the
-        results were removed from the scene.
+        not saved: it is made of what is ``kept``.  Raises SceneError where the results were removed
+        from the scene.
         """
         self._mustBeThere()
-        grid = moved(evidence.grid, np.linalg.inv(self._toWorld))
-        edit = self._picture(_EDIT, f"{level} healthy edit".strip())
-        difference = self._picture(_DIFFERENCE, f"{level} difference".strip())
-        fillEdit(edit, evidence, grid)
-        fillDifference(difference, evidence, grid)
-        return edit, difference
+        return self.kept.volumes(evidence, self._place.local(evidence.grid), level, self.ctNode)
 
     def here(self, lps: tuple[float, float, float]) -> tuple[float, float, float]:
         """Return where a position of the run (LPS mm) is now: the CT may have been moved since."""
-        now = toWorld(self.node) if self.alive else None
-        if now is None:
-            return lps
-        step = RAS_FROM_LPS @ now @ np.linalg.inv(self._toWorld) @ RAS_FROM_LPS
-        x, y, z = (float(v) for v in step[:3] @ np.array([*lps, 1.0]))
-        return x, y, z
+        return self._place.here(self.node, lps) if self.alive else lps
 
     def voxelAt(self, ras: tuple[float, float, float]) -> Any:
         """Return the voxel (i, j, k, fractions) at which a place of the world (RAS mm) is now."""
@@ -704,34 +579,6 @@ class Results:
         self.node.GetSegmentation().AddSegment(segment, identity)
         self.node.GetDisplayNode().SetSegmentVisibility(identity, False)
 
-    def _picture(self, role: str, name: str) -> Any:
-        node, ct = self.node.GetNodeReference(role), self.ctNode
-        if node is None:
-            node = slicer.vtkMRMLScalarVolumeNode()
-            node.SetHideFromEditors(True)
-            node.SetSaveWithScene(False)
-            node.SetAttribute(_PICTURE, role)
-            node = self.node.GetScene().AddNode(node)
-            self.node.SetNodeReferenceID(role, node.GetID())
-        node.SetName(f"{ct.GetName() if ct else self.node.GetName()} {name}")
-        node.SetAndObserveTransformNodeID(self.node.GetTransformNodeID())
-        if ct is not None:
-            node.SetNodeReferenceID(CT_REFERENCE, ct.GetID())
-        return node
-
-
-def _worldOfRun(ctNode: Any, local: Grid, run: Grid | None) -> npt.NDArray[np.float64]:
-    """Return the 4x4 (RAS) from the CT's own frame of now to the world of its run.
-
-    ``local`` are the CT's voxels in its own frame; ``run`` where they lay in the world then, None:
-    as now.  The CT may have been moved since, by a transform or for good.
-    """
-    now = toWorld(ctNode)
-    now = np.eye(4) if now is None else now
-    if run is None or moved(local, now).matches(run, 1e-6):
-        return now
-    return RAS_FROM_LPS @ run.ijk_to_lps @ np.linalg.inv(local.ijk_to_lps) @ RAS_FROM_LPS
-
 
 def _same(now: Patch | None, before: Patch) -> bool:
     """Return whether an outline, if there is one, has the same voxels as before."""
@@ -744,15 +591,3 @@ def _same(now: Patch | None, before: Patch) -> bool:
 
 def _isMissed(item: Item) -> bool:
     return item.missed and item.verdict != "rejected"
-
-
-def _placeBeside(node: Any, other: Any) -> None:
-    """Next to the other node in the subject hierarchy."""
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(node.GetScene())
-    if hierarchy is None:
-        return
-    beside = hierarchy.GetItemByDataNode(other)
-    parent = hierarchy.GetItemParent(beside) if beside else hierarchy.GetSceneItemID()
-    # Slicer's plugins make the item by themselves, but only where there is a window.
-    item = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(parent, node)
-    hierarchy.SetItemParent(item, parent)

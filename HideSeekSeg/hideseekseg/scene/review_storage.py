@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ..files import decompress, read_arrays
 from ..findings import Evidence
 from ..output.result_folder import ARRAYS, evidence_of
 from ..output.segment_description import PREFIX
 from ..review.review import Review
+from ..unpacking import decompress, read_arrays
 from .segments import tag
 
 _STEPS = 2**16 - 1

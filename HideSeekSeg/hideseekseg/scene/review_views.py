@@ -8,6 +8,7 @@ from typing import Any
 import slicer
 import slicer.util
 
+from .result_nodes import isPicture
 from .results import Results
 from .views import boneWindow, closeUp, fillLesions, jumpTo, showOverlay, showSagittal
 
@@ -116,10 +117,10 @@ class ReviewViews:
         for view in _composites() if ct is not None else ():
             before = self._layers.get(view.GetID(), _layers(view))
             if picture is not None and self._taken:
-                if not _isPicture(view):
+                if not _showsPicture(view):
                     self._layers[view.GetID()] = (before[0], *_layers(view)[1:])
                 _setLayers(view, ct.GetID(), picture.GetID(), 1.0)
-            elif picture is None and _isPicture(view):
+            elif picture is None and _showsPicture(view):
                 _setLayers(view, ct.GetID(), *before[1:])
 
     def _restoreZoom(self) -> None:
@@ -184,11 +185,11 @@ def _setLayers(view: Any, back: str, front: str | None, opacity: float) -> None:
     view.EndModify(modifying)
 
 
-def _isPicture(view: Any) -> bool:
+def _showsPicture(view: Any) -> bool:
     """Return whether a view's foreground is a picture of the method."""
     identity = view.GetForegroundVolumeID()
     node = view.GetScene().GetNodeByID(identity) if identity else None
-    return node is not None and Results.isPicture(node)
+    return node is not None and isPicture(node)
 
 
 def _window(display: Any) -> tuple[Any, ...]:

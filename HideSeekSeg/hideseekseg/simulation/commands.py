@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..files import make_folder, read_arrays, read_json
+from ..files import make_folder, read_json
 from ..model.profile import Geometry
 from ..output.figures.drawing import TYPE_COLOURS, Outline, Tile
 from ..output.figures.overview import show_crops
 from ..plain_data import counted
+from ..unpacking import read_arrays
 from .simulate import BLASTIC, LYTIC, Recipe, simulate
 from .source_vertebrae import (
     Source,

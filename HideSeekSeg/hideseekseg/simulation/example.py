@@ -58,9 +58,9 @@ def painter(spots: Sequence[Spot]) -> Paint:
         for spot in spots:
             body = bodies == label_value(spot.level)
             box = bounding_box(body, margin=4)
-            spacing = tuple(float(s) for s in grid.spacing[::-1])
-            canvas = VertebraPatch(hu[box], body[box], spacing)  # type: ignore[arg-type]
-            centre = np.array(spot.where) * canvas.body.shape * spacing
+            k, j, i = (float(mm) for mm in grid.spacing[::-1])
+            canvas = VertebraPatch(hu[box], body[box], (k, j, i))
+            centre = np.array(spot.where) * canvas.body.shape * canvas.spacing
             weight = blob(rng, canvas, centre, spot.radius_mm, 0.25, 1.0) * canvas.soft_body
             tissue = spot.hu * (1 + 0.1 * smooth_field(rng, canvas, 4.0))
             hu[box] = canvas.hu + weight * (tissue - canvas.hu)

@@ -21,9 +21,10 @@ from ..anatomy.crop import PREPARATION, Floats, Mask, crop_grid, oversampled, po
 from ..anatomy.label_conventions import LEVELS
 from ..anatomy.vertebra_frame import PATIENT_AXES
 from ..errors import InputError, UserError
-from ..files import atomic, read_arrays, read_text
+from ..files import atomic, read_text
 from ..imaging.volume import Grid, Volume, bounding_box
 from ..model.profile import Geometry
+from ..unpacking import read_arrays
 from .phantom.spine import draw_clean, label_value
 from .phantom.vertebra import LEVELS as DRAWN_LEVELS
 from .phantom.vertebra import random_settings

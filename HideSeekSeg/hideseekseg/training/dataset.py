@@ -27,11 +27,12 @@ from ..anatomy.preparation import learned_slices
 from ..anatomy.quality import limits_over
 from ..confidence import compressed_tensor, marrow, reference_of, relative_reference
 from ..errors import InputError
-from ..files import array_names, read_arrays, read_object
+from ..files import read_object
 from ..model.autoencoder import DiffusionAutoencoder
 from ..model.profile import Geometry, Limits, Profile
 from ..simulation.simulate import BLASTIC, BODY, LEAST_LESION_PIXELS, LYTIC
 from ..simulation.source_vertebrae import chosen, one_spelling, person
+from ..unpacking import array_names, read_arrays
 
 Bools = npt.NDArray[np.bool_]
 

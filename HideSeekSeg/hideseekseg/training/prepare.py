@@ -21,7 +21,7 @@ from ..anatomy.quality import UNKNOWN
 from ..anatomy.segment_names import is_unnamed, may_be_vertebra
 from ..anatomy.vertebra_checks import EMPTY
 from ..errors import InputError, NotCTError, UserError
-from ..files import atomic, make_folder, read_arrays
+from ..files import atomic, make_folder
 from ..imaging.reading import read_ct, read_segmentation, two_places
 from ..imaging.segmentation import Segmentation
 from ..imaging.volume import Grid, Patch, Volume, patch_of
@@ -29,6 +29,7 @@ from ..model.profile import Geometry, Limits
 from ..plain_data import counted
 from ..simulation.simulate import BODY, as_int16
 from ..spine import Spine, SpineScale, spine_of, without_option
+from ..unpacking import read_arrays
 from .manifest import Manifest, ManifestRow, content_of, files_of
 from .single_masks import SingleMask, check_masks, cut_by_own_border, placed, same_vertebra
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..model.autoencoder import DiffusionAutoencoder
 from ..model.classifier import LinearClassifier
+from ..model.layers import keep_channels_last
 from ..model.profile import Architecture, Decision, Intensity, Profile, Schedule
 from ..model.weights import Model
 from ..simulation.simulate import COMPACT_GEOMETRY
@@ -185,7 +186,8 @@ def _train_encoder(
     """Train the encoder with a linear head on labels; the model keeps the averaged weights."""
     module = nn.ModuleDict({"encoder": model.encoder, "head": head})
     device = next(model.parameters()).device
-    module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module.to(device)
+    keep_channels_last(module)
 
     def losses(step: int, rng: np.random.Generator, generator: torch.Generator) -> Losses:
         batch = make_batch(slices, _encoder_rows(slices, settings, rng), profile, rng)
@@ -231,7 +233,7 @@ def _train_decoder(
     run: Run,
 ) -> DiffusionAutoencoder:
     """Train everything but the encoder, which stays as it is."""
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    keep_channels_last(model)
     model.encoder.requires_grad_(False)
     trained = [p for p in model.parameters() if p.requires_grad]
 

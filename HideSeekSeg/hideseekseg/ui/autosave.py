@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, UserError
-from ..files import atomic, locked, read_arrays, read_object
+from ..files import atomic, locked, read_object
 from ..findings import Evidence, VertebraFinding
 from ..imaging.volume import NO_VOXELS, Grid, Patch, StoredGrid, case_name, triple
 from ..output.result_folder import read_vertebra, write_vertebra
@@ -33,6 +33,7 @@ from ..scene.import_data import hashOf
 from ..scene.results import Results
 from ..scene.review_storage import as_text
 from ..scene.same_bodies import isOfRun
+from ..unpacking import read_arrays
 from .review_controller import ReviewController
 from .review_session import ReviewSession, sessions
 from .texts import _, told

@@ -6,28 +6,17 @@ The panel and the browser draw what they are told (``ReviewView``) and forward w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 from ..anatomy.label_conventions import LEVELS
-from ..errors import SceneError, UserError
+from ..errors import SceneError
 from ..findings import Evidence, LesionType
 from ..output.figures.drawing import difference_limit, is_hounsfield
-from ..output.result_folder import EXPORTED, held_by_another
 from ..review.burden import Burden
 from ..review.items import ORDERS, shared_box
-from ..review.review import (
-    REASONS,
-    VERDICTS,
-    Filter,
-    Item,
-    Reason,
-    Review,
-    Verdict,
-    VertebraState,
-)
+from ..review.review import REASONS, VERDICTS, Filter, Item, Reason, Review, Verdict, VertebraState
 from ..scene.export_inputs import LevelRow
 from ..scene.results import Results
 from . import texts
@@ -35,88 +24,10 @@ from .changed_levels import changes_of
 from .level_choices import LevelChanges, in_order
 from .own_segments import strayed, take_over
 from .review_session import ReviewSession, remember, sessions
+from .review_view import Kind, Picture, ReviewTexts, ReviewView
 from .texts import _
 
-Kind = Literal["info", "warning", "error"]
-Picture = Literal["ct", "healthy", "difference"]
 SETTLE_SECONDS = 0.15  # the scene follows once the reader rests
-
-
-@dataclass(frozen=True)
-class ReviewTexts:
-    """Everything that is said in words, and which steps can be taken."""
-
-    summary: str = ""
-    counts: str = ""
-    detail: str = ""
-    comment: str = ""
-    quiet: str = ""
-    can_undo: bool = False
-    can_redo: bool = False
-
-
-class ReviewView(Protocol):
-    """What a window must draw of a review; it decides nothing."""
-
-    def draw_review(self, shown: bool) -> None:
-        """Show or hide the whole review."""
-
-    def draw_rows(self, items: Sequence[Item], shown: Sequence[str]) -> None:
-        """List these candidates anew, those with an id in ``shown`` visible."""
-
-    def draw_items(self, items: Iterable[Item]) -> None:
-        """Write the rows of these candidates again."""
-
-    def draw_shown(self, shown: Sequence[str]) -> None:
-        """Show the rows with these ids and hide the others."""
-
-    def draw_chosen(self, item: Item | None) -> None:
-        """Mark the row of this candidate, or none; its evidence follows."""
-
-    def draw_vertebrae(self, states: Sequence[VertebraState]) -> None:
-        """List all vertebrae, from the head down, with state, P(malignant) and flags."""
-
-    def draw_level(self, level: str) -> None:
-        """Mark the row of this vertebra, or none."""
-
-    def draw_burden(self, rows: Sequence[Burden], heading: str) -> None:
-        """Show the lesion burden by level and in total."""
-
-    def draw_results(self, names: Mapping[str, str], chosen: str) -> None:
-        """Offer the results of a CT, name by node ID, the latest last; ``chosen`` is an ID."""
-
-    def draw_texts(self, said: ReviewTexts) -> None:
-        """Write all labels and enable the buttons that can be pressed."""
-
-    def draw_threshold(self, value: float) -> None:
-        """Move the slider."""
-
-    def draw_levels(self, found: Sequence[str], analysed: Sequence[str]) -> None:
-        """Offer levels with candidates for the filter, analysed ones for a missed lesion."""
-
-    def draw_filter(self, wanted: Filter) -> None:
-        """Show what the list is narrowed to."""
-
-    def draw_picture(self, picture: Picture) -> None:
-        """Show which picture the views show."""
-
-    def draw_outlines(self, shown: bool) -> None:
-        """Show whether outlines are drawn."""
-
-    def draw_outdated(self, levels: Sequence[str], again: Sequence[str]) -> None:
-        """Say whose findings are out of date, and which levels can be run again; or nothing."""
-
-    def draw_put_back(self, offered: bool) -> None:
-        """Offer to put removed results back, or no longer."""
-
-    def take_comment(self) -> str | None:
-        """Return the comment that is being typed, once; None where nothing was typed."""
-
-    def say(self, text: str, kind: Kind = "info") -> None:
-        """Show one message in place of the last one; an empty text removes it."""
-
-    def call_later(self, seconds: float, action: Callable[[], None]) -> Callable[[], None]:
-        """Call ``action`` once after a while; return what cancels that."""
 
 
 class ReviewController:
@@ -141,7 +52,6 @@ class ReviewController:
         self._outlines = True
         self._lost: tuple[Review, Results] | None = None
         self._offered: tuple[ReviewSession, ...] = ()
-        self._exported: tuple[Any, bytes] = (None, b"")  # its CT, and the review as it was written
         self._evidence: tuple[str, Evidence | None] = ("", None)
         self._cancel_settling: Callable[[], None] | None = None
         self.flushed: Callable[[], None] = lambda: None  # hears when the scene is up to date
@@ -534,42 +444,6 @@ class ReviewController:
             self.renew()
         self.flush()
 
-    def replaced_by_export(self, folder: Path) -> tuple[str, bool]:
-        """Return a question that names what an export replaces; whether that is of another scan.
-
-        The question is empty where that is nothing, or what was exported from here last.
-        """
-        session, file = self.session, folder / EXPORTED[2]
-        if session is None:
-            return "", False
-        why = held_by_another(folder, session.scan)
-        if why:
-            return _("{folder} {why}. Replace all of it?").format(folder=folder, why=why), True
-        ct, written = self._exported
-        if not file.is_file() or (ct is session.results.ctNode and _read(file) == written):
-            return "", False
-        text = _("{folder} contains {review} of this scan. Replace it?")
-        return text.format(folder=folder, review=texts.earlier(file)), False
-
-    def export(self, folder: Path, reviewer: str, overwrite: bool = False) -> tuple[Path, ...]:
-        """Write the accepted findings; return the files, empty (with a message) where none is.
-
-        ``overwrite`` replaces the result of another scan.
-        """
-        if self.session is None or not self._alive:
-            return ()
-        self.commit_comment()
-        if self.session.measure():
-            self.renew()
-        self.flush()
-        try:
-            files = self.session.export(folder, reviewer, overwrite)
-        except UserError as error:
-            self._view.say(_("Nothing was exported: {error}.").format(error=error), "error")
-            return ()
-        self.say_exported(folder, files)
-        return files
-
     def say(self, text: str, kind: Kind = "info") -> None:
         """Show one message in place of the last one."""
         self._view.say(text, kind)
@@ -577,14 +451,6 @@ class ReviewController:
     def call_later(self, seconds: float, action: Callable[[], None]) -> Callable[[], None]:
         """Call ``action`` once after a while; return what cancels that."""
         return self._view.call_later(seconds, action)
-
-    def say_exported(self, folder: Path, files: Sequence[Path]) -> None:
-        """Say what was written where."""
-        assert self.review is not None and self.results is not None
-        self._exported = (self.results.ctNode, _read(folder / EXPORTED[2]))
-        accepted = sum(item.verdict == "accepted" for item in self.review.items)
-        names = ", ".join(file.name for file in files)
-        self._view.say(texts.exported(accepted, str(folder), names))
 
     # Results that were removed.
 
@@ -755,11 +621,3 @@ class ReviewController:
         if self._cancel_settling is not None:
             self._cancel_settling()
         self._cancel_settling = None
-
-
-def _read(file: Path) -> bytes:
-    """Return what a file holds, nothing where it cannot be read."""
-    try:
-        return file.read_bytes()
-    except OSError:
-        return b""

@@ -23,8 +23,9 @@ from ..scene.import_data import removeResults
 from ..scene.views import showBackground
 from ..ui import level_choices, texts
 from ..ui.child_process import AsyncioProcess
-from ..ui.review_controller import Kind, Picture, ReviewController, ReviewTexts
+from ..ui.review_controller import ReviewController
 from ..ui.review_session import ReviewSession
+from ..ui.review_view import Kind, Picture, ReviewTexts
 from ..ui.segmentation_run import Choices, Outcome, SegmentationRun
 from ..ui.texts import CASE_KEYS, KEYS, ONCE, shown
 from .slice_views import PRESETS

@@ -6,29 +6,30 @@ import asyncio
 import inspect
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, NoVoxelsError, SceneError, UserError
-from ..findings import LESION_TYPES
-from ..imaging.dicom import list_series
+from ..imaging.dicom_series import list_series
 from ..imaging.segmentation import Segmentation
-from ..imaging.volume import Patch, Volume, case_name
+from ..imaging.volume import Volume, case_name
 from ..output.result_folder import folder_name
 from ..scene.import_data import removeData, scanOf
-from ..scene.review_storage import as_text
 from ..ui import autosave, level_choices, texts
 from ..ui.autosave import Autosave
 from ..ui.child_process import read_apart
+from ..ui.exports import ReviewExport
 from ..ui.review_session import ReviewSession, latest, opened, sessions
 from .comments import Comments
 from .downloads import Downloads
+from .kept_reviews import KeptReviews
 from .page import PageState, ReviewPage, RunSettings, RunView
-from .slice_views import TOOLS, Brush, SliceViews
+from .slice_tools import SliceTools
+from .slice_views import SliceViews
 from .slicer_scene import Patient, load_example, load_files, load_scene, save_all
 from .uploads import ROLES, Uploads
-from .work_list import CaseAutosave, CaseDesk, WorkList
+from .work_list import CaseDesk, WorkList
 
 SCENE_SUFFIX = ".mrb"
 OUT = Path("hideseekseg-results")
@@ -82,20 +83,17 @@ class Session:
         self.patient = Patient()
         self._pending: Callable[[], Any] | None = None
         self._choose_from = ("", "", "")
-        self._copies: dict[Any, Autosave] = {}  # by the node of the results
-        self._saved_as: dict[Any, str] = {}  # each review as a file of the reader has it
         self._opened = self._busy = False
         self.page = PageState(server, self.do)
         self.windows = SliceViews(server, slicer_app, lambda places: self.page.show(places=places))
         reviewing = ReviewPage(self.page, self.windows)
         self.review = reviewing.controller
-        self.review.flushed = self._keep
         self.review.level_rows = lambda node: (
             self.patient.rows() if node is self.patient.vertebrae else None
         )
-        self.windows.pointed = self._pointed
-        self.windows.brush = self._stroke
+        tools = SliceTools(self.page, self.windows, self.review)
         self.running = RunView(self.page, self.review, settings, uploads.folder.parent)
+        self._exports = ReviewExport(self.review)
         self.downloads = Downloads(self.page, self.review, uploads.folder.parent)
         self.task: asyncio.Task[None] | None = None
         self._drawing: asyncio.Task[None] | None = None
@@ -108,10 +106,6 @@ class Session:
             series=[],
             unsaved=False,
             offers=[],
-            tool="crosshair",
-            crosshair=True,
-            brush=4,
-            pointer="",
             scan="",
             reviewer="",
             saved=[],
@@ -120,7 +114,9 @@ class Session:
             limit_mb=uploads.limit // 2**20,
         )
         self._desk = None if start.work is None else CaseDesk(start.work, self.page)
-        self._comments = Comments(self.page, reviewing, self._desk, self._keep)
+        self._kept = KeptReviews(self.page, self.review, lambda: self.patient, uploads, self._desk)
+        self.review.flushed = self._kept.keep
+        self._comments = Comments(self.page, reviewing, self._desk, self._kept.keep)
         self._show_patient()
         running = self.running
         self._actions: dict[str, Callable[..., Any]] = {
@@ -137,12 +133,12 @@ class Session:
             "openCase": self.open_case,
             "segment": self.segment,
             "again": self.run_again,
-            "tool": self.take_tool,
+            "tool": tools.take,
             "window": self.windows.set_window,
-            "crosshair": self.show_crosshair,
+            "crosshair": tools.show_crosshair,
             "slice": self.windows.move_slice,
-            "brush": self.size_brush,
-            "missed": self.add_missed,
+            "brush": tools.size_brush,
+            "missed": tools.add_missed,
             "cancel": running.cancel,
             **reviewing.actions,
             "comment": self._comments.take,
@@ -163,7 +159,7 @@ class Session:
         elsewhere = self.page.get("loading") or opened not in (None, shown)
         if action is None or (name in SAYS and elsewhere):
             return
-        ended = self._unsaved() if name in ENDS else []
+        ended = self._kept.unsaved() if name in ENDS else []
         if name == "segment":  # other reviews of the scene stay
             ended = [work for work in ended if work is self.review.session]
         if ended:
@@ -204,7 +200,7 @@ class Session:
     async def begin(self) -> None:
         """Load what the command line named, or the example; offer what an earlier session left."""
         start = self._start
-        self._offer()
+        self._kept.offer()
         if start.work is not None:
             self.page.show(reviewer=start.work.reader)
             await self.do("openCase", start.work.first())
@@ -219,78 +215,11 @@ class Session:
     @property
     def unsaved(self) -> bool:
         """Return whether the reader said something that no file of the reader has."""
-        return bool(self._unsaved())
-
-    def _unsaved(self) -> list[ReviewSession]:
-        """Return the reviews of the scene that no file of the reader has as they are."""
-        return [work for work in opened() if work.review.has_work and not self._has(work)]
-
-    def _has(self, work: ReviewSession) -> bool:
-        """Return whether a file of the reader has a review as it is."""
-        node, text = work.results.node, as_text(work.review)
-        copy = self._copies.get(node)
-        return text == self._saved_as.get(node) or (copy is not None and copy.holds(text))
-
-    def _keep(self) -> None:
-        """Save the reviews at work automatically; what ends one removes that again."""
-        try:
-            for work in opened():
-                if work.results.node not in self._copies:
-                    self._copies[work.results.node] = Autosave()
-            self._drop_replaced()
-            for work in opened():
-                copy = self._copies[work.results.node]
-                saved = work.review.has_work and self._has(work)
-                source = replace(self.patient.source, corrections=dict(self.patient.corrections))
-                copy.keep(work, source, as_text(work.review), saved)
-                if self._desk is not None and isinstance(copy, CaseAutosave):
-                    self._desk.update(copy)
-        except (UserError, OSError) as error:
-            self.page.say(f"This review is not saved automatically: {error}.", "warning")
-        unsaved = self.unsaved
-        if unsaved != self.page.get("unsaved"):
-            self.page.show(unsaved=unsaved)
-
-    def _drop_replaced(self) -> None:
-        """Remove copies of results that others have replaced; the one that is shown inherits."""
-        results = self.review.results
-        heir = self._copies.get(results.node) if results is not None and results.alive else None
-        if heir is None:
-            return
-        gone = [node for node in self._copies if node.GetScene() is None]
-        before = [self._copies.pop(node) for node in gone]
-        self._adopt(heir, before)
-        for copy in before:
-            copy.close(True)
-
-    def _adopt(self, copy: Autosave, before: Sequence[Autosave]) -> None:
-        """Move uploaded files, which are nowhere else, to a copy; also from those ``before``."""
-        source = self.patient.source
-        places = [self._uploads.folder.parent, *(older.folder for older in before)]
-
-        def moved(path: str) -> str:
-            ours = any(Path(path).is_relative_to(place) for place in places)
-            return str(copy.adopt(Path(path))) if path and ours and Path(path).exists() else path
-
-        self.patient.source = replace(
-            source, ct=moved(source.ct), vertebrae=moved(source.vertebrae)
-        )
-
-    def _end_copies(self, but: Sequence[ReviewSession] = ()) -> None:
-        """Remove all copies ``but`` those of some reviews, which are offered at the next start."""
-        stay = [work.results.node for work in but]
-        for node, copy in self._copies.items():
-            copy.close(remove=node not in stay)
-        self._copies = {}
-
-    def _offer(self) -> None:
-        found = [one for one in autosave.unfinished() if not one.slicer]
-        offers = zip(found, autosave.told_apart(found))
-        self.page.show(offers=[{"id": one.folder.name, "text": line} for one, line in offers])
+        return bool(self._kept.unsaved())
 
     async def restore(self, name: str) -> None:
         """Take up a review that an earlier session left."""
-        folder = self._offered(name)
+        folder = self._kept.offered(name)
         kept = autosave.read(folder)
         source = kept.source
 
@@ -309,27 +238,18 @@ class Session:
         known = autosave.matching(kept, self.patient.ct)
         results = None if known is None else known.results
         work = autosave.restored(kept, self.patient.ct, self.patient.vertebrae, results)
-        self._copies[work.results.node] = Autosave(folder)
+        self._kept.keep_in(work, Autosave(folder))
         self.review.show(work)
-        self._keep()
-        self._offer()
+        self._kept.keep()
+        self._kept.offer()
         self.page.say(f"Restored: {kept.review.summary()}.")
 
     def discard(self, name: str) -> None:
         """Remove a review that an earlier session left, once the reader has said so twice."""
-
-        def gone() -> None:
-            autosave.discard(self._offered(name))
-            self._offer()
-
         [text] = [x["text"] for x in self.page.get("offers") if x["id"] == name] or [""]
-        self._ask(f"Discard this review for good? {text}", "Discard", gone)
-
-    def _offered(self, name: str) -> Path:
-        """Return the folder of a review that is offered; the page names it, and no other."""
-        if name not in [offer["id"] for offer in self.page.get("offers")]:
-            raise InputError("", "this review is not there any more")
-        return autosave.place() / name
+        self._ask(
+            f"Discard this review for good? {text}", "Discard", lambda: self._kept.discard(name)
+        )
 
     def close(self) -> None:
         """End what is running; the private folder is its owner's to remove.
@@ -339,7 +259,7 @@ class Session:
         self.downloads.cancel()
         if self.review.session is not None:
             self.review.flush()
-        self._end_copies(self._unsaved())
+        self._kept.end(self._kept.unsaved())
         if self._desk is not None:
             self._desk.close()
         self.running.forget()
@@ -388,7 +308,7 @@ class Session:
                 self._close_patient()
                 desk.current = name
                 raise
-            self._copies[work.results.node] = copy
+            self._kept.keep_in(work, copy)
             self.page.show(folder=str(desk.work.folder(name) / "saved"))
             self._show_patient()
             self.review.show(work)
@@ -410,8 +330,7 @@ class Session:
         if name and self.unsaved:
             cause = "cannot be written: your review of this case exists only in this page"
             raise InputError(self._desk.work.folder(name), cause)
-        copy = self._copies.get(self.review.results.node) if self.review.results else None
-        waiting = self._desk.leave(copy, self.review.session, seen)
+        waiting = self._desk.leave(self._kept.shown(), self.review.session, seen)
         noun = "finding waits" if waiting == 1 else "findings wait"
         return f"{name}: {waiting} {noun} for a verdict." if waiting and seen else ""
 
@@ -420,11 +339,10 @@ class Session:
         self.downloads.cancel()
         self.running.forget()
         self.review.clear()
-        self._end_copies(but=stay)
+        self._kept.end(but=stay)
         removeData()
         self.windows.clear()
         self.patient = Patient()
-        self._saved_as = {}
         self.downloads.offer(())
         self.page.show(scan="", folder="", unsaved=False, trame__title=TITLE)
         self._show_patient()
@@ -515,7 +433,7 @@ class Session:
         self._comments.while_loading = []
         self.page.show(busy=text, loading=True)
         await asyncio.sleep(0)
-        unsaved = self._unsaved()
+        unsaved = self._kept.unsaved()
         try:
             self.patient = await read()
         except Exception as error:
@@ -533,13 +451,12 @@ class Session:
         self.page.say("\n".join(self.patient.notes), "warning")
         self.patient.read_by(labels)
         late = self._comments.while_loading
-        self._end_copies(but=late)
+        self._kept.end(but=late)
         if late:
-            self._offer()  # nobody was asked whether these words may go
+            self._kept.offer()  # nobody was asked whether these words may go
         if self._desk is not None:
             self._desk.current = ""
             self._desk.show()
-        self._saved_as = {}
         self.downloads.offer(())
         scan = scanOf(self.patient.ct)
         out = self._start.out
@@ -562,7 +479,7 @@ class Session:
         if ct is None or ct.GetScene() is not None:
             return False
         self._close_patient([*unsaved, *self._comments.while_loading])
-        self._offer()
+        self._kept.offer()
         return True
 
     def _complain(self, text: str) -> None:
@@ -573,7 +490,7 @@ class Session:
         work = latest(self._complain, self.patient.ct)
         if work is not None:
             every = sessions(lambda text: None)
-            self._saved_as = {x.results.node: as_text(x.review) for x in every}
+            self._kept.take_down(every)
             self.patient.take_over(dict(work.results.run.get("levels") or {}))
             self._show_patient()
             self.review.show(work)
@@ -651,62 +568,6 @@ class Session:
             self._drawing.cancel()
         self._drawing = asyncio.get_running_loop().create_task(draw())
 
-    # The mouse in the slices.
-
-    def _pointed(self, text: str) -> None:
-        if text != self.page.get("pointer"):
-            self.page.show(pointer=text)
-
-    def take_tool(self, name: str) -> None:
-        """Give the left button another use; a second time, or an unknown one: the crosshair."""
-        before = self.page.get("tool")
-        chosen = next((tool for tool in TOOLS if tool == name and tool != before), TOOLS[0])
-        if chosen in ("draw", "erase") and not self._drawable():
-            self.page.say("Choose a lesion that you added: then it can be drawn.", "warning")
-            chosen = TOOLS[0]
-        if before == "ruler":
-            self.windows.clear_ruler()
-        self.windows.tool = chosen
-        self.page.show(tool=chosen)
-
-    def show_crosshair(self) -> None:
-        """Switch the crosshair on or off."""
-        shown = not self.page.get("crosshair")
-        self.windows.show_crosshair(shown)
-        self.page.show(crosshair=shown)
-
-    def size_brush(self, mm: float) -> None:
-        """Set the brush's radius."""
-        self.page.show(brush=min(max(float(mm), 1.0), 20.0))
-
-    def add_missed(self, level: str, kind: str) -> None:
-        """Add a lesion that the method missed, and begin to draw it."""
-        type = next((known for known in LESION_TYPES if known == kind), LESION_TYPES[0])
-        if self.review.add_missed(level, type):
-            self.windows.tool = "draw"
-            self.page.show(tool="draw")
-            self.page.say("Draw it with the left button, in any slice; it counts as accepted.")
-
-    def _drawable(self) -> bool:
-        item = self.review.current
-        return item is not None and item.missed
-
-    def _stroke(self, ras: tuple[float, float, float], erase: bool) -> Brush | None:
-        """Begin to draw the chosen lesion, one that the reader added."""
-        item, work = self.review.current, self.review.session
-        if work is None or not work.alive or item is None or not item.missed:
-            self.page.say("Choose a lesion that you added: then it can be drawn.", "warning")
-            return None
-        identity, results = item.id, work.results
-
-        def draw(patch: Patch | None, last: bool) -> None:
-            results.draw(identity, patch, last)
-            if last:
-                self.review.take_over_outlines()
-
-        before = results.patches([identity]).get(identity)
-        return Brush(results, before, erase, self.page.get("brush"), draw, ras)
-
     # The run, and what is taken along.
 
     async def run_again(self) -> None:
@@ -742,7 +603,7 @@ class Session:
             raise InputError("", "choose a folder to save to")
         place, who = Path(folder.strip()).expanduser().resolve(), reviewer.strip()
         self.page.show(folder=folder.strip(), reviewer=who)
-        question, foreign = self.review.replaced_by_export(place)
+        question, foreign = self._exports.replaced(place)
         if question:
             self._ask(question, "Replace", lambda: self._save(work, place, who, foreign))
         else:
@@ -757,8 +618,7 @@ class Session:
             files = save_all(work, place, reviewer, over)
         finally:
             self.page.show(busy="")
-        for one in opened():  # the scene that was saved has all of them
-            self._saved_as[one.results.node] = as_text(one.review)
-        self._keep()
-        self.review.say_exported(place, files)
+        self._kept.take_down(opened())  # the scene that was saved has all of them
+        self._kept.keep()
+        self._exports.say(place, files)
         self.downloads.offer(files)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from ...imaging.volume import Grid, Volume
+from ...imaging.volume import Grid, Volume, triple
 from .tissue import (
     Axes,
     Placed,
@@ -235,8 +235,7 @@ def _coarse_grid(fine: Grid, factors: tuple[int, int, int]) -> Grid:
     matrix = fine.ijk_to_lps.copy()
     matrix[:3, :3] *= np.array([i, j, k])
     matrix[:3, 3] = fine.lps(((i - 1) / 2, (j - 1) / 2, (k - 1) / 2))
-    shape = tuple(n // f for n, f in zip(fine.shape, factors, strict=True))
-    return Grid(shape, matrix)  # type: ignore[arg-type]
+    return Grid(triple(n // f for n, f in zip(fine.shape, factors, strict=True)), matrix)
 
 
 def _shape(level: str, settings: SpineSettings, rng: np.random.Generator) -> Shape:

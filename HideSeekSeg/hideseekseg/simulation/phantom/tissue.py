@@ -6,6 +6,7 @@ vessels, lung and spinal canal.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
 
@@ -31,6 +32,11 @@ CORTEX_HU = 1250.0
 ARCH_CORTEX_MM = 1.1
 
 
+def _box(slices: Iterable[slice]) -> Slices:
+    k, j, i = slices
+    return k, j, i
+
+
 @dataclass(frozen=True)
 class Axes:
     """Voxel centres in LPS mm of an unrotated grid: x (I,), y (J,), z (K,), all growing."""
@@ -42,12 +48,13 @@ class Axes:
     @property
     def step(self) -> tuple[float, float, float]:
         """Voxel size along k, j, i."""
-        return tuple(float(a[1] - a[0]) for a in (self.z, self.y, self.x))  # type: ignore[return-value]
+        k, j, i = (float(a[1] - a[0]) for a in (self.z, self.y, self.x))
+        return k, j, i
 
     def box(self, points: npt.NDArray[np.float64], reach: float) -> Slices:
         """Return the voxels within ``reach`` of the box around points (N, 3)."""
         low, high = points.min(0) - reach, points.max(0) + reach
-        return tuple(  # type: ignore[return-value]
+        return _box(
             slice(int(np.searchsorted(a, lo)), int(np.searchsorted(a, hi)))
             for a, lo, hi in zip((self.z, self.y, self.x), low[::-1], high[::-1], strict=True)
         )
@@ -91,7 +98,7 @@ class DrawnVertebra:
     @property
     def body_in_box(self) -> Slices:
         """The body box as seen from the whole box."""
-        return tuple(  # type: ignore[return-value]
+        return _box(
             slice(b.start - w.start, b.stop - w.start)
             for b, w in zip(self.body_box, self.box, strict=True)
         )
@@ -101,13 +108,13 @@ def _union(into: Field, box: Slices, placed: Placed, limbs: list[Limb], axes: Ax
     """Join limbs to the distances ``into`` that cover ``box``."""
     for limb in limbs:
         near = axes.box(placed.world([limb.start, limb.end]), limb.reach + 3)
-        near = tuple(  # type: ignore[assignment]
+        near = _box(
             slice(max(n.start, b.start), min(n.stop, b.stop))
             for n, b in zip(near, box, strict=True)
         )
         if any(n.stop <= n.start for n in near):
             continue
-        here = tuple(
+        here = _box(
             slice(n.start - b.start, n.stop - b.start) for n, b in zip(near, box, strict=True)
         )
         into[here] = smooth_min(into[here], limb.distance(*placed.local(axes, near)), 2.5)
@@ -158,10 +165,10 @@ def rib_distance(vertebrae: list[DrawnVertebra], axes: Axes) -> Field:
     """Distances (K, J, I) to the ribs, which keep 1.2 mm from every vertebra."""
     shape = (len(axes.z), len(axes.y), len(axes.x))
     distance = np.full(shape, FAR, np.float32)
-    everything = tuple(slice(0, n) for n in shape)
+    everything = _box(slice(0, n) for n in shape)
     for vertebra in vertebrae:
         limbs = ribs(vertebra.placed.shape)
-        _union(distance, everything, vertebra.placed, limbs, axes)  # type: ignore[arg-type]
+        _union(distance, everything, vertebra.placed, limbs, axes)
     for vertebra in vertebrae:
         view = distance[vertebra.box]
         np.maximum(view, 1.2 - vertebra.whole, out=view)
