@@ -397,17 +397,55 @@ def test_nothing_is_out_of_reach_on_any_screen(tab: Tab, screen: str) -> None:
     assert tab.page.evaluate("document.querySelector('header').getBoundingClientRect().top") == 0
 
 
-def test_tablet_is_worked_by_fingers(session: Session) -> None:
-    """Tap, drag and pinch on a device that has no mouse."""
+@dataclass
+class Tablet(Tab):
+    """A page on a device without a mouse, and fingers on its sagittal view."""
+
+    fingers: Any = None
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        box = self.page.locator(".sagittal").bounding_box()
+        return box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"]
+
+    def touch(self, kind: str, *points: tuple[float, float]) -> None:
+        places = [{"x": u, "y": v, "id": n} for n, (u, v) in enumerate(points)]
+        self.fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": places})
+        self.page.wait_for_timeout(30)
+
+    def spread(self, hold: int = 0) -> None:
+        """Put one finger down, then a second, and bring them twice as far apart.
+
+        The first is lifted ``hold`` ms before the second.
+        """
+        x, y = self.middle
+        self.touch("touchStart", (x - 30, y))
+        self.touch("touchStart", (x - 30, y), (x + 30, y))
+        for far in range(36, 61, 6):
+            self.touch("touchMove", (x - far, y), (x + far, y))
+        left = [{"x": x + 60, "y": y, "id": 1}]
+        self.fingers.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": left})
+        self.page.wait_for_timeout(hold)
+        self.touch("touchEnd")
+
+
+@pytest.fixture
+def tablet(session: Session) -> Iterator[Tablet]:
     context = session.tab.page.context.browser.new_context(
         viewport={"width": 1024, "height": 768},
         has_touch=True,
         is_mobile=True,
         device_scale_factor=2,
     )
-    tablet = Tab(context.new_page())
-    tablet.page.goto(session.url)
-    tablet.page.wait_for_selector("#candidates tbody tr", timeout=PATIENCE)
+    page = context.new_page()
+    page.goto(session.url)
+    page.wait_for_selector("#candidates tbody tr", timeout=PATIENCE)
+    yield Tablet(page, fingers=context.new_cdp_session(page))
+    context.close()
+
+
+def test_tablet_is_worked_by_fingers(tablet: Tablet) -> None:
+    """Tap, drag and pinch on a device that has no mouse."""
     assert tablet.page.evaluate("matchMedia('(pointer: coarse)').matches && innerWidth === 1024")
     assert tablet.page.evaluate(OUT_OF_REACH) == []
     small = (
@@ -418,27 +456,7 @@ def test_tablet_is_worked_by_fingers(session: Session) -> None:
     tablet.page.wait_for_selector("#candidates tbody tr.chosen:nth-child(2)", timeout=PATIENCE)
     tablet.rest()
 
-    chromium = context.new_cdp_session(tablet.page)
-    box = tablet.page.locator(".sagittal").bounding_box()
-    x, y = box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"]
-
-    def touch(kind: str, *points: tuple[float, float]) -> None:
-        places = [{"x": u, "y": v, "id": n} for n, (u, v) in enumerate(points)]
-        chromium.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": places})
-        tablet.page.wait_for_timeout(30)
-
-    def two_fingers(*moves: tuple[tuple[float, float], tuple[float, float]], hold: int = 0) -> None:
-        """Put one finger down, then a second one; lift the first, ``hold`` ms later the second."""
-        touch("touchStart", moves[0][0])
-        touch("touchStart", *moves[0])
-        for first, second in moves[1:]:
-            touch("touchMove", first, second)
-        chromium.send(
-            "Input.dispatchTouchEvent",
-            {"type": "touchEnd", "touchPoints": [dict(zip("xy", moves[-1][1]), id=1)]},
-        )
-        tablet.page.wait_for_timeout(hold)
-        touch("touchEnd")
+    x, y = tablet.middle
 
     def moved(before: dict[str, str]) -> dict[str, str]:
         script = "([old]) => trame.state.get('places').axial !== old"
@@ -447,10 +465,10 @@ def test_tablet_is_worked_by_fingers(session: Session) -> None:
         return dict(tablet.state("places"))
 
     start = dict(tablet.state("places"))
-    touch("touchStart", (x, y))
+    tablet.touch("touchStart", (x, y))
     for n in range(8):
-        touch("touchMove", (x + 4 * n, y + 8 * n))
-    touch("touchEnd")
+        tablet.touch("touchMove", (x + 4 * n, y + 8 * n))
+    tablet.touch("touchEnd")
     dragged = moved(start)
     assert dragged["coronal"] != start["coronal"] and dragged["sagittal"] == start["sagittal"]
     tablet.page.touchscreen.tap(x - 30, y - 60)
@@ -460,13 +478,15 @@ def test_tablet_is_worked_by_fingers(session: Session) -> None:
         return is_lytic_blue(pixels) | is_blastic_orange(pixels)
 
     before = tablet.until_seen(".sagittal", outline, 20)
-    apart = [30 + 6 * n for n in range(6)]  # twice as far in the end
-    two_fingers(*(((x - far, y), (x + far, y)) for far in apart), hold=700)
+    tablet.spread(hold=700)
     after = tablet.until_seen(".sagittal", outline, round(1.4 * before))
     tablet.rest()
     assert after < 20 * before, "no more than fingers ask for"
     assert tablet.state("places") == tapped, "two fingers leave the crosshair where it is"
-    two_fingers(*(((x - 30, y + 9 * n), (x + 30, y + 9 * n)) for n in range(8)))
+    tablet.touch("touchStart", (x - 30, y))
+    for n in range(8):
+        tablet.touch("touchMove" if n else "touchStart", (x - 30, y + 9 * n), (x + 30, y + 9 * n))
+    tablet.touch("touchEnd")
     tablet.rest()
     assert tablet.state("places") == tapped, "also where they move side by side"
     accepted = tablet.page.locator("#candidates tr.accepted").count()
@@ -475,4 +495,25 @@ def test_tablet_is_worked_by_fingers(session: Session) -> None:
         "([n]) => document.querySelectorAll('#candidates tr.accepted').length > n", accepted
     )
     tablet.page.locator("[data-action=undo]").tap()
-    context.close()
+
+
+def test_two_fingers_draw_nothing(tablet: Tablet) -> None:
+    """The first finger presses before the second one comes: that is no stroke of the brush."""
+    tab: Tab = tablet
+    count = len(tab.rows())
+    tab.press("m")
+    tab.page.select_option("#missed-level", "T12")
+    tab.page.click("#missed-add")
+    tab.until_rows(count + 1)
+    tab.until_state("tool", "draw")
+    size = "Number(document.querySelector('#candidates tr.chosen td:nth-child(5)').innerText)"
+    assert tab.page.evaluate(size) == 0
+    tab.rest()
+    before = tab.picture(".sagittal")
+    tablet.spread()
+    tab.until_changed(".sagittal", before, 3000)  # larger
+    tab.rest()
+    assert tab.page.evaluate(size) == 0
+    take(tab, "crosshair")
+    tab.press("u")
+    tab.until_rows(count)
