@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,19 @@ pytestmark = pytest.mark.slow
 BETWEEN_CLICKS = 150  # milliseconds of a usual double click
 LOOKED = 500  # after which a quick reader presses again
 STEPS = 5  # that a test takes at most
-# All that the session tells this page comes half a second late.
+# A page that hears nothing of its session from "hold" to "hear", as on a slow line.
 LATE = """
 const own = Object.getOwnPropertyDescriptor(WebSocket.prototype, "onmessage");
+const waiting = [];
+let late = false;
 Object.defineProperty(WebSocket.prototype, "onmessage", {
   ...own,
-  set(handler) { own.set.call(this, (event) => setTimeout(() => handler(event), 500)); },
+  set(handler) {
+    own.set.call(this, (event) => (late ? waiting.push(() => handler(event)) : handler(event)));
+  },
 });
+window.hold = () => { late = true; };
+window.hear = () => { late = false; waiting.splice(0).forEach((go) => go()); };
 """
 JUDGED = "([n]) => document.querySelectorAll('#candidates tbody tr:not(.unreviewed)').length === n"
 
@@ -105,91 +112,79 @@ def test_quick_clicks_on_next_go_on(tab: Tab) -> None:
     tab.until_state("current", third)
 
 
+@contextmanager
+def late_page(session: Session) -> Iterator[Tab]:
+    """A second page, which hears nothing until ``hear``."""
+    late = open_tab(session.browser, session.url, "#candidates tr.chosen", LATE)
+    late.rest()
+    late.page.evaluate("hold()")
+    yield late
+    assert late.complaints == []
+    late.page.context.close()
+
+
+def hear(late: Tab) -> None:
+    late.page.evaluate("hear()")
+
+
 @pytest.mark.parametrize("key", ["a", "k", "x"])
 def test_verdict_is_of_no_finding_that_is_not_shown_yet(
     session: Session, tab: Tab, key: str
 ) -> None:
     """Where the page is late, its reader presses again: the first verdict was taken already."""
-    late = open_tab(session.browser, session.url, "#candidates tr.chosen", LATE)
-    late.press(key)
-    late.page.wait_for_timeout(200)
-    late.press(key)
-    late.until(JUDGED, 1)
-    late.page.wait_for_timeout(700)
-    late.until(JUDGED, 1)
-    tab.until(JUDGED, 1)
-    late.press(key)  # the next finding is shown now
-    tab.until(JUDGED, 2)
-    assert late.complaints == []
-    late.page.context.close()
+    with late_page(session) as late:
+        late.press(key)
+        late.press(key)
+        tab.until(JUDGED, 1)
+        hear(late)
+        late.until(JUDGED, 1)
+        late.until("() => window.trame.state.get('current') !== window.trame.state.get('shown')[0]")
+        late.press(key)  # the next finding is shown now
+        tab.until(JUDGED, 2)
 
 
 @pytest.mark.parametrize("key", ["a", "l"])
 def test_verdict_is_of_no_finding_that_another_tab_chose(
     session: Session, tab: Tab, key: str
 ) -> None:
-    late = open_tab(session.browser, session.url, "#candidates tr.chosen", LATE)
-    shown, rows = late.state("current"), tab.rows()
-    tab.press("n")
-    tab.until("([old]) => window.trame.state.get('current') !== old", shown)
-    assert late.state("current") == shown, "it does not know yet"
-    late.press(key)
-    for page in (tab, late):
-        page.until(
-            "() => /was chosen meanwhile/.test(document.querySelector('#message')?.innerText)"
-        )
-    assert tab.rows() == rows and late.state("current") != shown
-    late.page.wait_for_timeout(LOOKED)
-    late.press(key)
-    tab.until_state("can_undo", True)
-    assert late.complaints == []
-    late.page.context.close()
+    with late_page(session) as late:
+        shown, rows = late.state("current"), tab.rows()
+        tab.press("n")
+        tab.until("([old]) => window.trame.state.get('current') !== old", shown)
+        assert late.state("current") == shown, "it does not know yet"
+        late.press(key)
+        said = "() => /was chosen meanwhile/.test(document.querySelector('#message')?.innerText)"
+        tab.until(said)
+        hear(late)
+        late.until(said)
+        assert tab.rows() == rows and late.state("current") != shown
+        late.page.wait_for_timeout(LOOKED)
+        late.press(key)
+        tab.until_state("can_undo", True)
 
 
 def test_own_steps_that_are_on_their_way_are_followed(session: Session, tab: Tab) -> None:
     """Who steps on and judges at once means the finding stepped to."""
-    late = open_tab(session.browser, session.url, "#candidates tr.chosen", LATE)
-    second = late.state("shown")[1]
-    late.press("n")
-    late.press("a")
-    tab.until(JUDGED, 1)
-    row = f"#candidates tr[data-id='{second}']"
-    assert "accepted" in tab.page.get_attribute(row, "class")
-    late.page.context.close()
+    with late_page(session) as late:
+        second = late.state("shown")[1]
+        late.press("n")
+        late.press("a")
+        tab.until(JUDGED, 1)
+        row = f"#candidates tr[data-id='{second}']"
+        assert "accepted" in tab.page.get_attribute(row, "class")
+        hear(late)
 
 
 def test_verdict_that_was_taken_back_is_given_otherwise_at_once(session: Session, tab: Tab) -> None:
     """Also where the page has not shown any of it yet."""
-    late = open_tab(session.browser, session.url, "#candidates tr.chosen", LATE)
-    first = late.state("current")
-    for key in ("a", "u", "x"):
-        late.press(key)
-    tab.until(
-        "([id]) => document.querySelector(`#candidates tr[data-id='${id}'].rejected`) !== null",
-        first,
-    )
-    tab.until(JUDGED, 1)
-    assert late.complaints == []
-    late.page.context.close()
-
-
-@pytest.mark.parametrize(
-    "letter", ["\N{CYRILLIC SMALL LETTER EF}", "\N{GREEK SMALL LETTER ALPHA}", "Process"]
-)
-def test_keys_of_other_alphabets_count_by_their_place(tab: Tab, letter: str) -> None:
-    """As on a Russian or Greek keyboard, or where an input method takes the letters."""
-    second = tab.state("shown")[1]
-    tab.page.evaluate(
-        "key => document.body.dispatchEvent("
-        "new KeyboardEvent('keydown', { key, code: 'KeyA', bubbles: true, cancelable: true }))",
-        letter,
-    )
-    tab.until(JUDGED, 1)
-    tab.until_state("current", second)
-
-
-def test_list_that_a_filter_empties_does_not_blame_the_threshold(tab: Tab) -> None:
-    tab.page.select_option("#filter-verdict", "accepted")
-    tab.until("() => /as chosen above/.test(document.querySelector('#nothing')?.innerText)")
-    tab.page.select_option("#filter-verdict", "")
-    tab.until("() => !document.querySelector('#nothing')")
+    with late_page(session) as late:
+        first = late.state("current")
+        for key in ("a", "u", "x"):
+            late.press(key)
+        tab.until(
+            "([id]) => document.querySelector(`#candidates tr[data-id='${id}'].rejected`) !== null",
+            first,
+        )
+        tab.until(JUDGED, 1)
+        hear(late)
+        late.until(JUDGED, 1)
