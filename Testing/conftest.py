@@ -96,7 +96,7 @@ def calm_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def slow_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with many steps: there is time to press Ctrl-C."""
-    schedule = Schedule(invert_steps=25, render_steps=20)
+    schedule = Schedule(invert_steps=15, render_steps=12)
     return _save_weights(tmp_path_factory.mktemp("slow"), schedule)
 
 

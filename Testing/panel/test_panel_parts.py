@@ -236,7 +236,9 @@ def test_choices_become_the_command_line(opened: Opened, tiny_weights: Path) -> 
     assert {"--all-slices", "--each", "--json-lines"} <= set(words)
 
 
-def test_estimate_knows_the_method_the_device_and_the_slices(slow_weights: Path) -> None:
+def test_estimate_knows_the_method_the_device_and_the_slices(
+    desktop: Desktop, slow_weights: Path
+) -> None:
     from HideSeekSegLib.settings import BUNDLE, describe
 
     bundled, heavy = describe(BUNDLE), describe(slow_weights)

@@ -89,15 +89,24 @@ class PythonLoop:
 
 @pytest.fixture(params=["panel", "browser"])
 def loop(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Each test alone: what one that fails leaves running would keep all others from a start."""
     if request.param == "panel":
         panel = QtLoop(request.getfixturevalue("desktop"))
         yield panel
+        end_what_runs(panel)
         panel.dismiss()
         return
     made = PythonLoop()
     yield made
+    end_what_runs(made)
     made.dismiss()
     made.loop.close()
+
+
+def end_what_runs(loop: Any) -> None:
+    left = child_process.ChildProcess.current
+    if left is not None:
+        loop.call(left.kill)
 
 
 class Told:

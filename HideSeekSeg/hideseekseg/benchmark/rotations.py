@@ -25,7 +25,6 @@ Floats = npt.NDArray[np.float64]
 
 LEAST_SCORE = 0.5  # of the findings that are compared, whatever the threshold of the weights
 SAME_PLACE_MM = 8.0  # between the middles of a finding and of what it became
-SCORE_LIMIT, VOLUME_LIMIT = 0.05, 0.05  # with turned headers, the same voxels
 AIR_HU = -1000.0
 HEADER, RESAMPLED = "header turned", "CT resampled"
 
@@ -227,14 +226,3 @@ def to_markdown(seen: Sequence[Comparison], facts: dict[str, Any]) -> str:
                 f" {moved.max():.1f} ({moved.mean():.1f}) |"
             )
     return "\n".join(lines) + "\n"
-
-
-def within_limits(seen: Sequence[Comparison]) -> bool:
-    """Return whether every finding is found, its score and volume within what is promised."""
-    return all(
-        one.score is not None
-        and one.volume is not None
-        and abs(one.score) <= SCORE_LIMIT
-        and abs(one.volume) <= VOLUME_LIMIT
-        for one in seen
-    )

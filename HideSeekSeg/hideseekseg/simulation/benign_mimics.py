@@ -346,22 +346,3 @@ def _around(canvas: VertebraPatch, site: Site, radius_mm: float) -> Field:
     ds = s - ((s0 + s1) / 2 + site[0] * (s1 - s0) / 2)
     dp = p - ((p0 + p1) / 2 + site[1] * (p1 - p0) / 2)
     return np.asarray(np.exp(-(((ds**2 + dp**2) / radius_mm**2) ** 2)), np.float32)
-
-
-# All of them, for a vertebra alone: what a patient has is planned in ``patient``.
-MIMICS: tuple[Painter, ...] = (
-    marrow_density,
-    heterogeneous_marrow,
-    coarse_trabeculae,
-    central_condensation,
-    pedicle_roots,
-    endplate_sclerosis,
-    bone_island,
-    schmorl_node,
-    haemangioma,
-    basivertebral_cleft,
-    osteophyte,
-    flowing_ossification,
-    fatty_island,
-    impaction_band,
-)
