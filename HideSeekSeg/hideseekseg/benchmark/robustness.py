@@ -190,7 +190,7 @@ DEGRADED: dict[str, tuple[Degraded, tuple[str, ...]]] = {
     "slices of 5 mm": (partial(thick, 5.0, False), ("thick slices", "few slices")),
     "slices of 5 mm stored as thin ones": (
         partial(thick, 5.0, True),
-        ("thick slices", "few slices"),
+        ("thick slices", "few slices", "repeated"),
     ),
 }
 
@@ -208,6 +208,8 @@ RULES = {
     "noise": "noise in the marrow of the crop above 80 HU",
     "thick slices": "voxels longer than 3 mm",
     "few slices": "fewer than 5 voxels of the CT through the body along some axis",
+    "repeated": "slices of the CT through the body are copies of others",
+    "empty slices": "slices of the CT through the body hold one value",
 }
 AS_IT_IS = "as it is"
 # A crop of a simulated vertebra ends at the body's sides: rules about ends mean nothing there.
