@@ -40,7 +40,8 @@ class VertebraShape:
 
     ``centre`` (LPS mm) is the middle of the thickest part, which is the body.  ``points`` (n, 3:
     LPS mm) are its voxels on a coarse grid.  ``pieces`` come largest first.  ``is_cut``: it ends at
-    the border of the segmentation's volume, or is cut there where the CT is known.
+    the border of the segmentation's volume, or is cut there where the CT is known.  ``has_islands``
+    tells that some were left out.
     """
 
     centre: Vector
@@ -49,6 +50,7 @@ class VertebraShape:
     pieces: tuple[Piece, ...]
     points: npt.NDArray[np.float64]
     is_cut: bool
+    has_islands: bool = False
 
     def extent(self, axis: Vector) -> float:
         """Return how far (mm) the label reaches along a unit vector, its last percents left out."""
@@ -109,6 +111,7 @@ def shape_of(segmentation: Segmentation, segments: Sequence[Segment]) -> Vertebr
         pieces=tuple(pieces),
         points=lps(np.argwhere(inside)),
         is_cut=any(s.start == 0 or s.stop == n for s, n in zip(box, whole)),
+        has_islands=len(kept) < np.count_nonzero(sizes),
     )
 
 
