@@ -135,6 +135,12 @@ def test_padding_around_the_body_is_no_copy() -> None:
     assert said(replace(CT, array=array)) == {}
 
 
+def test_one_value_in_the_body_alone_is_no_empty_slice() -> None:
+    array = CT.array.copy()
+    array[MIDDLE][BODY.any(axis=0)] = 700
+    assert said(replace(CT, array=array)) == {}
+
+
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 0.7, 2.5)])
 def test_a_phantom_without_noise_repeats_nothing(spacing: tuple[float, float, float]) -> None:
     grid = grid_around(spacing)

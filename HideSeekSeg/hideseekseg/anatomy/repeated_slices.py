@@ -83,6 +83,8 @@ def _along(axis: int, view: Volume, body: Mask, box: Box) -> Repeats | None:
     shares = steps / (np.median(spread[spread > 0]) if spread.any() else 1.0)
     same = shares <= SAME
     earlier, empty = _copies(slices, same), np.ptp(slices, axis=1) == 0
+    for n in np.flatnonzero(empty):  # a phantom's cortex may be the same throughout, no whole slice
+        empty[n] = np.ptp(view.array.take(low + n, axis=axis)) == 0
     own = slice(first - low, stop - low)
     if not (earlier | empty)[own].any():
         return None
