@@ -40,6 +40,8 @@ NO_BONE = "no bone in the segmented body"
 # training and validation, mostly below 90 where the outline has slipped off the bone.
 EDGE_HU = 100.0
 NO_EDGE = "the outline does not follow an edge of bone"
+# No tissue and no artefact in bone is as dark: it stands for what was not measured.
+LOWEST_HU = -1500.0
 AIR_HU = -500.0
 AIR_SHARE = 0.01  # of the body; no body of training or validation holds any
 OUTSIDE_SHARE = 0.05  # of what the network sees
@@ -219,6 +221,8 @@ def obstacles(found: Quality, scale: Calibration) -> dict[str, str]:
         said["metal in the body"] = f"metal in {metal:.0%} of the body"
     if scale.slope * found.bright + scale.intercept < BONE_HU:
         said["no bone"] = NO_BONE
+    if scale.slope * found.body[0] + scale.intercept < LOWEST_HU:
+        said["not measured"] = f"values that no tissue has ({found.body[0]:g}) in its body"
     return said
 
 

@@ -63,6 +63,7 @@ SLAB_MM, PIXEL_MM, RING_MM2, OPEN_MM = 4.0, 2.5, 50.0, 8.0
 
 NOT_SEGMENTED = "not segmented"
 EMPTY = "its segment is empty"
+HOLLOW = "its label is an outline without its inside"
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ def check_vertebrae(
     seen = {level: shape for level, shape in shapes.items() if shape is not None}
     islands = frozenset(level for level, shape in seen.items() if shape.has_islands)
     obstacles = {level: EMPTY for level, shape in shapes.items() if shape is None}
+    obstacles |= {level: HOLLOW for level, shape in seen.items() if shape.is_hollow}
     flags: dict[str, list[str]] = {level: [] for level in seen}
     usual = {level: _usual(level, kinds[level]) for level in seen}
     # What the border left of a vertebra is none: it says less, but says where the spine goes on.
@@ -157,7 +159,7 @@ def check_vertebrae(
     for level in seen:
         obstacle, said = _one_vertebra(level, seen, usual, order.scale or 1.0, kinds)
         if obstacle:
-            obstacles[level] = obstacle
+            obstacles.setdefault(level, obstacle)
         flags[level].extend(said)
     if groups and len(obstacles) == len(groups):
         why = SpineChecks(obstacles).why_not(list(obstacles))

@@ -202,6 +202,7 @@ RULES = {
     "metal in the body": "more than 1 % of the body above 3000 HU: not analysed",
     "metal nearby": "anything above 3000 HU within 10 mm of the body",
     "no bone": "less than 5 % of the body above 150 HU: not analysed",
+    "not measured": "a voxel of the body below -1500 HU: not analysed",
     "no edge": "the body's rim is not 100 HU brighter than what lies around it",
     "air": "more than 1 % of the body below -500 HU",
     "outside": "more than 5 % of what the network sees lies outside the CT",
