@@ -22,7 +22,7 @@ from .image_file import captured, check_name, check_sizes, first_bytes, is_dicom
 from .series_files import files_beside, series_files
 from .slice_stack import DicomFrame, Plane, Stack, read_frames, rescaled, stack_of
 from .stored_pixels import INTERCEPT, SLOPE, as_stated, is_inverted, pixel_fault, tilt_notes
-from .volume import Grid, Volume
+from .volume import FRAME_OF_REFERENCE, Grid, Volume
 
 MIN_SLICES = 4
 PIXEL_DATA = b"\xe0\x7f\x10\x00"
@@ -35,7 +35,7 @@ RESCALE_TYPE = "0028|1054"
 IDENTITY = {
     "study_uid": "0020|000d",
     "series_uid": SERIES,
-    "frame_of_reference_uid": "0020|0052",
+    FRAME_OF_REFERENCE: "0020|0052",
     "series_description": DESCRIPTION,
     "study_date": "0008|0020",
 }
@@ -45,7 +45,7 @@ PATIENT = {"patient_name": "0010|0010", "patient_id": "0010|0020"}
 OF_ONE_SERIES = {
     "patient": tuple(reversed(PATIENT.values())),
     "study": (IDENTITY["study_uid"],),
-    "frame of reference": (IDENTITY["frame_of_reference_uid"],),
+    "frame of reference": (IDENTITY[FRAME_OF_REFERENCE],),
     "modality": (MODALITY,),
 }
 OF_UNNAMED = {
