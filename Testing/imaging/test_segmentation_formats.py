@@ -552,7 +552,8 @@ def stated(path: Path, keyword: str, uid: str, inside: str = "") -> Path:
 def test_what_was_drawn_on_another_scan_is_told(
     tmp_path: Path, make: str, keyword: str, inside: str
 ) -> None:
-    path = {"seg": dicom_seg, "contours": structure_set}[make](tmp_path / "labels.dcm")
+    path = tmp_path / "labels.dcm"
+    path = dicom_seg(path) if make == "seg" else structure_set(path)
     found = read_segmentation(stated(path, keyword, "1.2.3.4", inside), may_be_vertebra)
     grid = found.layers[0].grid
     dark = np.zeros(grid.shape, np.int16)

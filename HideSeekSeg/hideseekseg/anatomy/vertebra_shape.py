@@ -116,8 +116,8 @@ def shape_of(segmentation: Segmentation, segments: Sequence[Segment]) -> Vertebr
         pieces=tuple(pieces),
         points=lps(np.argwhere(inside)),
         is_cut=any(s.start == 0 or s.stop == n for s, n in zip(box, whole)),
-        has_islands=len(kept) < np.count_nonzero(sizes),
-        is_hollow=depth.max() < THIN_MM and _is_hollow(full),
+        has_islands=bool(len(kept) < np.count_nonzero(sizes)),
+        is_hollow=bool(depth.max() < THIN_MM) and _is_hollow(full),
     )
 
 

@@ -210,7 +210,7 @@ RULES = {
     "thick slices": "voxels longer than 3 mm",
     "few slices": "fewer than 5 voxels of the CT through the body along some axis",
     "repeated": "slices of the CT through the body are copies of others",
-    "empty slices": "slices of the CT through the body hold one value",
+    "empty slices": "slices of the CT through the body are empty",
 }
 AS_IT_IS = "as it is"
 # A crop of a simulated vertebra ends at the body's sides: rules about ends mean nothing there.
