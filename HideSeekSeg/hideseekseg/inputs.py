@@ -12,6 +12,7 @@ from functools import partial
 
 from .anatomy.alignment import Agreement, check_agreement
 from .anatomy.intensity import check_values
+from .anatomy.islands import without_islands
 from .anatomy.label_conventions import unknown_level
 from .anatomy.labelling import Assignment, assign
 from .anatomy.localization import levels_of
@@ -52,6 +53,8 @@ class Options:
 class CheckedInputs:
     """Inputs that go together: ``levels`` are those to analyse, from the head down.
 
+    ``segmentation`` is that given less the small islands that lie far from a vertebra.
+
     ``bodies`` marks vertebral bodies where the segmentation holds whole vertebrae only.
     """
 
@@ -91,19 +94,22 @@ def check_inputs(
     assignments = assign(segmentation, options.labels)
     levels = _wanted(segmentation, assignments, options.levels)
     turned, grid = options.accept_orientation, ct.grid
-    agree = partial(check_agreement, ct, segmentation, bodies=bodies, accept_orientation=turned)
+    agree = partial(check_agreement, ct, bodies=bodies, accept_orientation=turned)
     with ThreadPoolExecutor(1) as beside:  # as long as the inputs are checked, nothing else is done
-        agreement = beside.submit(agree, assignments=assignments)
+        agreement = beside.submit(agree, segmentation=segmentation, assignments=assignments)
         checks = check_vertebrae(segmentation, assignments, turned, grid)
+        # Islands, and what tells nothing, are hardly ever there: then all is looked at without.
+        cleaned = without_islands(segmentation, assignments, checks.islands)
+        if cleaned is not segmentation:
+            checks = check_vertebrae(cleaned, assignments, turned, grid)
         if levels and all(level in checks.obstacles for level in levels):
             cause = f"no vertebra can be analysed: {checks.why_not(levels)}"
             raise SegmentationError(segmentation.source, cause)
-    # What tells nothing is hardly ever there: then all is looked at again without it.
-    telling = checks.telling(assignments)
-    agreed = agree(assignments=telling) if checks.specks else agreement.result()
-    return CheckedInputs(
-        ct, segmentation, bodies, options, tuple(assignments), levels, checks, agreed
-    )
+    if cleaned is not segmentation or checks.specks:
+        agreed = agree(segmentation=cleaned, assignments=checks.telling(assignments))
+    else:
+        agreed = agreement.result()
+    return CheckedInputs(ct, cleaned, bodies, options, tuple(assignments), levels, checks, agreed)
 
 
 def _wanted(

@@ -143,6 +143,19 @@ def test_slices_are_thick_beside_those_of_the_training(thickest: float) -> None:
         assert ("thick slices" in said) is (thickness > thickest)
 
 
+@pytest.mark.parametrize("value", [-2000, -3024, -32768, -2147483648])
+def test_a_value_that_stands_for_nothing_in_the_body_forbids(value: int) -> None:
+    array = CT.array.astype(np.int32)
+    at = tuple(int(n) for n in np.argwhere(BODY).mean(axis=0))
+    array[at] = value
+    assert "not measured" in obstacles(measured(replace(CT, array=array)), HU)
+    array = np.where(BODY, CT.array, value).astype(np.int32)
+    assert "not measured" not in obstacles(measured(replace(CT, array=array)), HU)
+    array = CT.array.astype(np.int32)
+    array[at] = -1024
+    assert "not measured" not in obstacles(measured(replace(CT, array=array)), HU), "it is air"
+
+
 def test_muscle_is_no_bone() -> None:
     soft = replace(CT, array=np.clip(CT.array, -1000, 70))
     found = measured(soft)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from hideseekseg.anatomy.label_conventions import LEVELS
 from hideseekseg.anatomy.labelling import assign
@@ -453,3 +454,19 @@ def test_the_checks_cost_little() -> None:
     began = time.process_time()
     assert check_vertebrae(spine, assignments) == SpineChecks()
     assert time.process_time() - began < 1.0  # 0.2 s where nothing else runs
+
+
+@pytest.mark.parametrize("kind", ["vertebra", "body"])
+@pytest.mark.parametrize("across", [None, 0, 1, 2], ids=["shell", "axial", "coronal", "sagittal"])
+def test_outlines_without_their_inside_are_refused(kind: str, across: int | None) -> None:
+    array, values = solid(["T11", "T12", "L1", "L2"], kind)
+    near = ndimage.generate_binary_structure(3, 1)
+    if across is not None:
+        others = [axis for axis in range(3) if axis != across]
+        near = np.expand_dims(near.any(axis=across) & near.take(1, axis=across), across)
+        assert near.shape[others[0]] == near.shape[others[1]] == 3
+    for value in values.values():
+        array[ndimage.binary_erosion(array == value, near)] = 0
+    suffix = " body" if kind == "body" else ""
+    with pytest.raises(InputError, match="L1: its label is an outline without its inside"):
+        checked(array, values, {value: level + suffix for level, value in values.items()})

@@ -13,13 +13,14 @@ import SimpleITK as sitk
 
 pydicom = pytest.importorskip("pydicom", reason="pydicom reads DICOM segmentations")
 
+from hideseekseg.anatomy.alignment import OTHER_FRAME, check_agreement  # noqa: E402
 from hideseekseg.anatomy.labelling import assign  # noqa: E402
 from hideseekseg.anatomy.segment_names import may_be_vertebra  # noqa: E402
 from hideseekseg.errors import InputError  # noqa: E402
 from hideseekseg.imaging.dicom_seg import SEG, STRUCTURE_SET  # noqa: E402
 from hideseekseg.imaging.reading import read_segmentation  # noqa: E402
 from hideseekseg.imaging.segmentation import Segmentation  # noqa: E402
-from hideseekseg.imaging.volume import Grid, Volume, to_sitk  # noqa: E402
+from hideseekseg.imaging.volume import FRAME_OF_REFERENCE, Grid, Volume, to_sitk  # noqa: E402
 
 GRID = Grid(
     (24, 30, 40),
@@ -518,3 +519,49 @@ def test_a_single_slice_of_unknown_thickness_is_refused(tmp_path: Path) -> None:
 
     path = change(structure_set(tmp_path / "rs.dcm"), leave_one)
     assert "a single slice, and does not state how thick" in refusal(path).cause
+
+
+def stated(path: Path, keyword: str, uid: str, inside: str = "") -> Path:
+    """The same object with its frame of reference stated there and nowhere else."""
+    dataset = pydicom.dcmread(path)
+    for structure in dataset.get("StructureSetROISequence") or ():
+        structure.ReferencedFrameOfReferenceUID = ""
+    for keep in ("FrameOfReferenceUID", "ReferencedFrameOfReferenceSequence"):
+        if keep in dataset:
+            del dataset[keep]
+    holders = [dataset]
+    if inside == "ReferencedFrameOfReferenceSequence":
+        dataset.ReferencedFrameOfReferenceSequence = holders = [pydicom.Dataset()]
+    elif inside:
+        holders = dataset[inside].value
+    for holder in holders:
+        setattr(holder, keyword, uid)
+    dataset.save_as(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "keyword", "inside"),
+    [
+        ("seg", "FrameOfReferenceUID", ""),
+        ("contours", "FrameOfReferenceUID", ""),
+        ("contours", "FrameOfReferenceUID", "ReferencedFrameOfReferenceSequence"),
+        ("contours", "ReferencedFrameOfReferenceUID", "StructureSetROISequence"),
+    ],
+)
+def test_what_was_drawn_on_another_scan_is_told(
+    tmp_path: Path, make: str, keyword: str, inside: str
+) -> None:
+    path = tmp_path / "labels.dcm"
+    path = dicom_seg(path) if make == "seg" else structure_set(path)
+    found = read_segmentation(stated(path, keyword, "1.2.3.4", inside), may_be_vertebra)
+    grid = found.layers[0].grid
+    dark = np.zeros(grid.shape, np.int16)
+    for uid, expected in {
+        "1.2.3.4": [],
+        "1.2.3.5": [OTHER_FRAME.format("labels.dcm")],
+        "": [],
+    }.items():
+        ct = Volume(dark, grid, "ct", identity={FRAME_OF_REFERENCE: uid} if uid else {})
+        notes = check_agreement(ct, found, [], accept_orientation=True).notes
+        assert [note for note in notes if "frame of reference" in note] == expected

@@ -206,7 +206,7 @@ FLAG_FUNCTIONS = {
     "anatomy.alignment": ("__str__",),
     "anatomy.intensity": ("cut_off",),
     "anatomy.preparation": ("slices_of",),
-    "anatomy.quality": ("remarks", "_too_bright"),
+    "anatomy.quality": ("remarks", "_too_bright", "_not_measured"),
 }
 LISTS_OF_FLAGS, NAMES_OF_FLAGS = ("flags", "said", "doubts"), ("flag", "doubt")
 

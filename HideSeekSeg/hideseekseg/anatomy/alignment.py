@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ..errors import InputError
 from ..imaging.reading import two_places
 from ..imaging.segmentation import Segmentation
-from ..imaging.volume import Box, Grid, Volume
+from ..imaging.volume import FRAME_OF_REFERENCE, Box, Grid, Volume
 from .labelling import Assignment, assign
 from .orientation import ACCEPTED, GO_ON, contradiction
 
@@ -37,6 +37,7 @@ REFUSED_MM, FEWEST = 6.0, 3
 FOLLOWS, NOWHERE = 0.16, 0.08
 # Quartiles from the median beyond which a value is that of metal.
 METAL_QUARTILES = 4.0
+OTHER_FRAME = "{}: states another frame of reference than the CT: was it made on another scan?"
 DIRECTIONS = (
     *(("to the patient's left", "to the patient's right"), ("behind", "in front of")),
     ("above", "below"),
@@ -110,6 +111,7 @@ def check_agreement(
     """
     others = (*segmentation.layers[:1], *(() if bodies is None else bodies.layers[:1]))
     notes = [note for note in file_notes(ct, *others) if note not in ct.doubts]
+    notes += [OTHER_FRAME.format(one.name) for one in others if _is_of_another_frame(one, ct)]
     flags = list(ct.doubts)
     misfit = find_misfit(ct, segmentation, assignments)
     refusal = ""
@@ -131,6 +133,15 @@ def check_agreement(
     elif lean:
         flags.append(lean)
     return Agreement((*dict.fromkeys(notes), *flags), tuple(flags), refusal)
+
+
+def _is_of_another_frame(labels: Volume, ct: Volume) -> bool:
+    """Return whether two DICOM objects state that their positions have nothing to do with another.
+
+    Where the outlines fit all the same, a program may have invented the one.
+    """
+    told = [one.identity.get(FRAME_OF_REFERENCE, "") for one in (labels, ct)]
+    return all(told) and told[0] != told[1]
 
 
 def file_notes(*volumes: Volume) -> tuple[str, ...]:

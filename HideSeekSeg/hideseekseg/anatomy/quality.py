@@ -8,7 +8,7 @@ Each rule has a short name under which its alarms are counted (``hideseekseg ben
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from ..imaging.volume import Grid, Volume, bounding_box
 from ..model.profile import Geometry, Limits, Profile
 from .crop import Crop, Mask, feathered
 from .intensity import METAL_HU, Calibration, highest
+from .repeated_slices import Repeats, find_repeats
 from .vertebra_shape import REACH_MM, SurfaceDistance, depth_of, surface_distance_of
 
 Floats = npt.NDArray[np.float32]
@@ -39,6 +40,8 @@ NO_BONE = "no bone in the segmented body"
 # training and validation, mostly below 90 where the outline has slipped off the bone.
 EDGE_HU = 100.0
 NO_EDGE = "the outline does not follow an edge of bone"
+# No tissue and no artefact in bone is as dark: it stands for what was not measured.
+LOWEST_HU = -1500.0
 AIR_HU = -500.0
 AIR_SHARE = 0.01  # of the body; no body of training or validation holds any
 OUTSIDE_SHARE = 0.05  # of what the network sees
@@ -108,7 +111,8 @@ class Quality:
     ``brightest_near``: highest value within REACH_MM; ``saturated``: share of the body at the
     highest value of the CT; ``edge``: the body's rim minus what lies around it, in the medians;
     ``outside_share``: of what the network sees, outside the CT; ``slice_mm``: the CT's largest
-    voxel edge; ``layers``: the fewest voxels that the body measures along an axis of the CT.
+    voxel edge; ``layers``: the fewest voxels that the body measures along an axis of the CT: both
+    by what was measured, where slices are ``repeated`` or empty.
     """
 
     noise: float
@@ -120,6 +124,7 @@ class Quality:
     outside_share: float
     slice_mm: float
     layers: int
+    repeated: tuple[Repeats, ...] = ()
 
     @property
     def bright(self) -> float:
@@ -144,6 +149,8 @@ def measure(
     deep = at.values[at.inner > min(MARROW_MM, 0.6 * float(at.inner.max()))]
     steps = np.arange(0, 100 + STEP / 2, STEP)
     top = highest(view)
+    repeated = find_repeats(view, body)
+    layers = [s.stop - s.start for s in bounding_box(body)]
     return Quality(
         noise=noise_of(crop.image, crop.body, crop.grid.spacing[::-1]),
         body=tuple(np.percentile(own, steps).tolist()),
@@ -152,8 +159,9 @@ def measure(
         saturated=float((own >= top).mean()),
         edge=_edge(at),
         outside_share=_outside_share(crop, view.grid, geometry),
-        slice_mm=float(at.spacing.max()),
-        layers=min(s.stop - s.start for s in bounding_box(body)),
+        slice_mm=max([float(at.spacing.max()), *(one.real_mm for one in repeated)]),
+        layers=min([*layers, *(one.measured for one in repeated)]),
+        repeated=repeated,
     )
 
 
@@ -213,6 +221,8 @@ def obstacles(found: Quality, scale: Calibration) -> dict[str, str]:
         said["metal in the body"] = f"metal in {metal:.0%} of the body"
     if scale.slope * found.bright + scale.intercept < BONE_HU:
         said["no bone"] = NO_BONE
+    if scale.slope * found.body[0] + scale.intercept < LOWEST_HU:
+        said["not measured"] = f"values that no tissue has ({found.body[0]:g}) in its body"
     return said
 
 
@@ -257,6 +267,18 @@ def remarks(found: Quality, scale: Calibration, limits: Limits) -> dict[str, str
         said["noise"] = f"noise beyond training ({noise:.0f} HU)"
     if limits.slice_mm is not None and found.slice_mm > limits.slice_mm + SLICE_TOLERANCE_MM:
         said["thick slices"] = f"slices thicker than in training ({found.slice_mm:.1f} mm)"
+    said |= _not_measured(found.repeated)
     if limits.layers is not None and found.layers < limits.layers:
         said["few slices"] = f"only {found.layers} slices of the CT through the body"
+    return said
+
+
+def _not_measured(repeated: Sequence[Repeats]) -> dict[str, str]:
+    """Return what is to be said of slices that are copies of others or empty."""
+    how = "; ".join(str(one) for one in repeated if one.copies)
+    said = {"repeated": f"slices of the CT are repeated {how}"} if how else {}
+    empty = max(repeated, key=lambda one: one.empty / one.layers, default=None)
+    if empty is not None and empty.empty:
+        share = f"{empty.empty} of {empty.layers}"
+        said["empty slices"] = f"{share} slices of the CT through the body are empty"
     return said

@@ -63,6 +63,7 @@ SLAB_MM, PIXEL_MM, RING_MM2, OPEN_MM = 4.0, 2.5, 50.0, 8.0
 
 NOT_SEGMENTED = "not segmented"
 EMPTY = "its segment is empty"
+HOLLOW = "its label is an outline without its inside"
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class SpineChecks:
     ``obstacles`` says by level why a label cannot be analysed, ``flags`` what the reader ought to
     know of others; ``missing`` are levels without a label between others; ``strangers`` are
     segments without a level that lie where no vertebra does; of the levels ``specks`` the label
-    holds so little that it does not say where the vertebra is.
+    holds so little that it does not say where the vertebra is, and those of ``islands`` hold small
+    parts beside the rest.
     """
 
     obstacles: Mapping[str, str] = field(default_factory=dict)
@@ -80,6 +82,7 @@ class SpineChecks:
     missing: tuple[str, ...] = ()
     strangers: tuple[Segment, ...] = ()
     specks: frozenset[str] = field(default=frozenset(), compare=False)
+    islands: frozenset[str] = field(default=frozenset(), compare=False)
 
     def telling(self, assignments: Sequence[Assignment]) -> list[Assignment]:
         """Return the assignments without those that are specks."""
@@ -133,7 +136,9 @@ def check_vertebrae(
             shapes[level] = replace(shape, is_cut=cut)
     kinds: dict[str, Kind] = {level: own[0].kind for level, own in groups.items()}
     seen = {level: shape for level, shape in shapes.items() if shape is not None}
+    islands = frozenset(level for level, shape in seen.items() if shape.has_islands)
     obstacles = {level: EMPTY for level, shape in shapes.items() if shape is None}
+    obstacles |= {level: HOLLOW for level, shape in seen.items() if shape.is_hollow}
     flags: dict[str, list[str]] = {level: [] for level in seen}
     usual = {level: _usual(level, kinds[level]) for level in seen}
     # What the border left of a vertebra is none: it says less, but says where the spine goes on.
@@ -154,7 +159,7 @@ def check_vertebrae(
     for level in seen:
         obstacle, said = _one_vertebra(level, seen, usual, order.scale or 1.0, kinds)
         if obstacle:
-            obstacles[level] = obstacle
+            obstacles.setdefault(level, obstacle)
         flags[level].extend(said)
     if groups and len(obstacles) == len(groups):
         why = SpineChecks(obstacles).why_not(list(obstacles))
@@ -166,7 +171,7 @@ def check_vertebrae(
     missing = tuple(level for level in order.missing if level not in groups)
     missing = _not_filled(missing, telling, unknown)
     found = {level: tuple(dict.fromkeys(said)) for level, said in flags.items() if said}
-    return SpineChecks(obstacles, found, missing, strangers, specks)
+    return SpineChecks(obstacles, found, missing, strangers, specks, islands)
 
 
 def _accepted_order(

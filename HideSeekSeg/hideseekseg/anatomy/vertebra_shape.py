@@ -23,6 +23,10 @@ Mask = npt.NDArray[np.bool_]
 FINE_MM = 0.7  # voxels are not looked at closer than this for pieces,
 COARSE_MM = 2.5  # nor than this for thickness and extent
 ISLAND_SHARE = 0.05  # smaller pieces are islands, which are dropped
+# A label that is nowhere thicker than twice this may be an outline without its inside: bodies are
+# 7 mm and more from their middle to the surface.  Slices of such a label, filled, hold so many
+# times the pixels; the canal alone adds a quarter to a vertebra.
+THIN_MM, FILLED = 4.0, 1.7
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ class VertebraShape:
 
     ``centre`` (LPS mm) is the middle of the thickest part, which is the body.  ``points`` (n, 3:
     LPS mm) are its voxels on a coarse grid.  ``pieces`` come largest first.  ``is_cut``: it ends at
-    the border of the segmentation's volume, or is cut there where the CT is known.
+    the border of the segmentation's volume, or is cut there where the CT is known.  ``has_islands``
+    tells that some were left out; ``is_hollow``: it is an outline without its inside.
     """
 
     centre: Vector
@@ -49,6 +54,8 @@ class VertebraShape:
     pieces: tuple[Piece, ...]
     points: npt.NDArray[np.float64]
     is_cut: bool
+    has_islands: bool = False
+    is_hollow: bool = False
 
     def extent(self, axis: Vector) -> float:
         """Return how far (mm) the label reaches along a unit vector, its last percents left out."""
@@ -67,12 +74,12 @@ def shape_of(segmentation: Segmentation, segments: Sequence[Segment]) -> Vertebr
         for axis in range(3)
     )
     box = (box[0], box[1], box[2])
-    mask = np.any([segmentation.mask(segment, box) for segment in segments], axis=0)
+    full = np.any([segmentation.mask(segment, box) for segment in segments], axis=0)
     spacing = segmentation.grid.spacing[::-1]
     fine = _steps(spacing, FINE_MM)
-    mask = mask[tuple(slice(None, None, step) for step in fine)]
+    mask = full[tuple(slice(None, None, step) for step in fine)]
     if not mask.any():
-        fine, mask = (1, 1, 1), np.any([segmentation.mask(s, box) for s in segments], axis=0)
+        fine, mask = (1, 1, 1), full
     labels, _ = ndimage.label(mask)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
@@ -109,7 +116,18 @@ def shape_of(segmentation: Segmentation, segments: Sequence[Segment]) -> Vertebr
         pieces=tuple(pieces),
         points=lps(np.argwhere(inside)),
         is_cut=any(s.start == 0 or s.stop == n for s, n in zip(box, whole)),
+        has_islands=bool(len(kept) < np.count_nonzero(sizes)),
+        is_hollow=bool(depth.max() < THIN_MM) and _is_hollow(full),
     )
+
+
+def _is_hollow(mask: Mask) -> bool:
+    """Return whether slices of a mask across some axis are outlines without their inside."""
+    filled = [
+        sum(int(ndimage.binary_fill_holes(one).sum()) for one in np.moveaxis(mask, axis, 0))
+        for axis in range(3)
+    ]
+    return max(filled) > FILLED * int(mask.sum())
 
 
 def _steps(spacing: npt.NDArray[np.float64], target: float) -> tuple[int, int, int]:

@@ -190,7 +190,7 @@ DEGRADED: dict[str, tuple[Degraded, tuple[str, ...]]] = {
     "slices of 5 mm": (partial(thick, 5.0, False), ("thick slices", "few slices")),
     "slices of 5 mm stored as thin ones": (
         partial(thick, 5.0, True),
-        ("thick slices", "few slices"),
+        ("thick slices", "few slices", "repeated"),
     ),
 }
 
@@ -202,12 +202,15 @@ RULES = {
     "metal in the body": "more than 1 % of the body above 3000 HU: not analysed",
     "metal nearby": "anything above 3000 HU within 10 mm of the body",
     "no bone": "less than 5 % of the body above 150 HU: not analysed",
+    "not measured": "a voxel of the body below -1500 HU: not analysed",
     "no edge": "the body's rim is not 100 HU brighter than what lies around it",
     "air": "more than 1 % of the body below -500 HU",
     "outside": "more than 5 % of what the network sees lies outside the CT",
     "noise": "noise in the marrow of the crop above 80 HU",
     "thick slices": "voxels longer than 3 mm",
     "few slices": "fewer than 5 voxels of the CT through the body along some axis",
+    "repeated": "slices of the CT through the body are copies of others",
+    "empty slices": "slices of the CT through the body are empty",
 }
 AS_IT_IS = "as it is"
 # A crop of a simulated vertebra ends at the body's sides: rules about ends mean nothing there.

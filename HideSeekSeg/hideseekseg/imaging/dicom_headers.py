@@ -19,6 +19,7 @@ from ..errors import InputError
 from .image_file import captured, check_name, first_bytes, is_dicom
 from .slice_stack import Plane, read_frames, stack_of
 from .stored_pixels import INTERCEPT, SLOPE, pixel_fault
+from .volume import FRAME_OF_REFERENCE
 
 PIXEL_DATA = b"\xe0\x7f\x10\x00"
 
@@ -30,7 +31,7 @@ RESCALE_TYPE = "0028|1054"
 IDENTITY = {
     "study_uid": "0020|000d",
     "series_uid": SERIES,
-    "frame_of_reference_uid": "0020|0052",
+    FRAME_OF_REFERENCE: "0020|0052",
     "series_description": DESCRIPTION,
     "study_date": "0008|0020",
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from ..files import files_in
 from ..plain_data import counted
 from .image_file import is_dicom
 from .segmentation import Segmentation, layered
-from .volume import Grid, Patch, patch_of, triple
+from .volume import FRAME_OF_REFERENCE, Grid, Patch, patch_of, triple
 
 SEG = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
@@ -59,7 +60,26 @@ def read_dicom_segmentation(path: Path, wanted: Callable[[str], bool]) -> Segmen
     with _damage_told(path):
         dataset = _load(path)
         read = _structure_set if kind == STRUCTURE_SET else _seg
-        return read(path, dataset, wanted)
+        found = read(path, dataset, wanted)
+        uid = _frame_of_reference(dataset)
+    identity = {FRAME_OF_REFERENCE: uid} if uid else {}
+    layers = tuple(replace(layer, identity=identity) for layer in found.layers)
+    return replace(found, layers=layers)
+
+
+def _frame_of_reference(dataset: Any) -> str:
+    """Return the UID of the frame that positions are told in; empty where it is not stated.
+
+    A structure set states it for each structure, or for all together.
+    """
+    structures = dataset.get("StructureSetROISequence") or ()
+    told = {str(one.get("ReferencedFrameOfReferenceUID", "")) for one in structures} - {""}
+    if not told:
+        frames = dataset.get("ReferencedFrameOfReferenceSequence") or ()
+        told = {str(one.get("FrameOfReferenceUID", "")) for one in frames} - {""}
+    if not told:
+        told = {str(dataset.get("FrameOfReferenceUID", ""))}
+    return told.pop() if len(told) == 1 else ""
 
 
 def _class_of(path: Path) -> str:

@@ -36,7 +36,7 @@ MIN_SLICES = 4
 OF_ONE_SERIES = {
     "patient": tuple(reversed(PATIENT.values())),
     "study": (IDENTITY["study_uid"],),
-    "frame of reference": (IDENTITY["frame_of_reference_uid"],),
+    "frame of reference": (IDENTITY[FRAME_OF_REFERENCE],),
     "modality": (MODALITY,),
 }
 OF_UNNAMED = {

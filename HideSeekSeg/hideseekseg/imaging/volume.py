@@ -25,6 +25,7 @@ Array = npt.NDArray[Any]
 # Voxel edges that a CT of a person can have.
 MIN_VOXEL_MM, MAX_VOXEL_MM = 0.1, 15.0
 MAX_FIELD_MM = 3000.0
+FRAME_OF_REFERENCE = "frame_of_reference_uid"  # in the identity of what was read from DICOM
 LEAST_DETERMINANT = 1e-12  # of a matrix that can be inverted
 
 
