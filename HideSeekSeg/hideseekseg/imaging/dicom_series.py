@@ -28,6 +28,7 @@ from .dicom_headers import (
     scan,
 )
 from .series_files import files_beside, series_files
+from .volume import FRAME_OF_REFERENCE
 
 MIN_SLICES = 4
 
