@@ -263,6 +263,9 @@ class ReviewPanel:
             ui.commentEdit.text = said.comment
         ui.undoButton.setEnabled(said.can_undo)
         ui.redoButton.setEnabled(said.can_redo)
+        for button, step in ((ui.undoButton, said.undo), (ui.redoButton, said.redo)):
+            tip = button.toolTip.partition("\n")[0]
+            button.toolTip = f"{tip}\n{step}" if step else tip
 
     def draw_threshold(self, value: float) -> None:
         self._quietly(lambda: setattr(self._ui.thresholdSlider, "value", value))

@@ -450,6 +450,20 @@ def test_missed_lesion_goes_to_segment_editor_and_counts(opened: Opened, tmp_pat
         assert [row["id"] for row in csv.DictReader(file)] == [identity]
 
 
+def test_missed_lesion_is_added_where_segment_editor_cannot_be_shown(opened: Opened) -> None:
+    """As in a Slicer without its main window."""
+    window = opened.desktop.window
+    window.setObjectName("another window")
+    try:
+        opened.panel.handover.addMissed()
+    finally:
+        window.setObjectName("qSlicerMainWindow")
+    assert opened.rows()[-1][2] == "added"
+    assert opened.message.startswith("Paint “")
+    assert opened.desktop.selected == []
+    assert opened.panel.keys.installed, "no other module was opened"
+
+
 def test_heading_names_a_ct_as_it_is_called(opened: Opened) -> None:
     """A button underlines the letter behind a "&", and takes Alt with it as a key."""
     import slicer

@@ -53,6 +53,8 @@ class ReviewTexts:
     quiet: str = ""
     can_undo: bool = False
     can_redo: bool = False
+    undo: str = ""  # the step that each of them takes
+    redo: str = ""
 
 
 class ReviewView(Protocol):
@@ -423,6 +425,7 @@ class ReviewController:
             return
         self._begin_action()
         before = {item.id: item for item in self.review.items}
+        step = texts.step_of(self.review, self.review.following(forward))
         ids = self.review.redo() if forward else self.review.undo()
         if ids is None:
             return
@@ -436,6 +439,8 @@ class ReviewController:
         self._changed(ids)
         if len(ids) == 1 and ids[0] in self.shown:
             self._choose(ids[0])
+        elif ids and not gone:
+            self._view.say(texts.travelled(step, forward), "warning")
 
     def set_threshold(self, value: float) -> None:
         """Show candidates that score above a value, which is clamped to 0 to 1."""
@@ -726,6 +731,7 @@ class ReviewController:
                 texts.quiet(review, self.session.notes),
                 review.can_undo,
                 review.can_redo,
+                *(texts.step_of(review, review.following(way)) for way in (False, True)),
             )
         )
 
