@@ -256,7 +256,8 @@ class ReviewPanel:
 
     def draw_texts(self, said: ReviewTexts) -> None:
         ui = self._ui
-        ui.summaryLabel.text, ui.countsLabel.text = said.summary, said.counts
+        kept = f"\n⚠ {said.not_kept}" if said.not_kept else ""
+        ui.summaryLabel.text, ui.countsLabel.text = f"{said.summary}{kept}", said.counts
         ui.detailLabel.text, ui.quietLabel.text = said.detail, said.quiet
         ui.quietLabel.setVisible(bool(said.quiet))
         if not ui.commentEdit.modified:

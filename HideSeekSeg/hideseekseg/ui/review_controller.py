@@ -55,6 +55,7 @@ class ReviewTexts:
     can_redo: bool = False
     undo: str = ""  # the step that each of them takes
     redo: str = ""
+    not_kept: str = ""  # why a crash would lose what was said
 
 
 class ReviewView(Protocol):
@@ -139,6 +140,7 @@ class ReviewController:
         self._level = ""
         self._drawn: tuple[list[VertebraState], list[Burden]] = ([], [])
         self._at_work = False
+        self._not_kept = ""
         self._astray = ""  # what was said of a lesion that is drawn beside its vertebra
         self._outlines = True
         self._lost: tuple[Review, Results] | None = None
@@ -579,6 +581,14 @@ class ReviewController:
         """Show one message in place of the last one."""
         self._view.say(text, kind)
 
+    def say_kept(self, error: Exception | None = None) -> None:
+        """Say why the review cannot be saved automatically, as long as that is so."""
+        before, self._not_kept = self._not_kept, texts.not_saved(error) if error else ""
+        if self._not_kept != before:
+            self._say()
+        if error and not before:
+            self._view.say(self._not_kept, "warning")
+
     def call_later(self, seconds: float, action: Callable[[], None]) -> Callable[[], None]:
         """Call ``action`` once after a while; return what cancels that."""
         return self._view.call_later(seconds, action)
@@ -731,7 +741,9 @@ class ReviewController:
                 texts.quiet(review, self.session.notes),
                 review.can_undo,
                 review.can_redo,
-                *(texts.step_of(review, review.following(way)) for way in (False, True)),
+                texts.step_of(review, review.following(False)),
+                texts.step_of(review, review.following(True)),
+                self._not_kept,
             )
         )
 

@@ -191,6 +191,11 @@ def told(error: UserError) -> str:
     return str(error) if error.path else error.cause[:1].upper() + error.cause[1:]
 
 
+def not_saved(error: Exception) -> str:
+    """Return why no copy of the review is on disk."""
+    return _("This review is not saved automatically: {error}.").format(error=error)
+
+
 def not_kept(level: str) -> str:
     """Return why there is no healthy edit to show."""
     text = _("The healthy edit of {level} was not kept: run “Segment metastases” again to see it.")

@@ -245,8 +245,9 @@ class Session:
                 copy.keep(work, source, as_text(work.review), saved)
                 if self._desk is not None and isinstance(copy, CaseAutosave):
                     self._desk.update(copy)
+            self.review.say_kept()
         except (UserError, OSError) as error:
-            self.page.say(f"This review is not saved automatically: {error}.", "warning")
+            self.review.say_kept(error)
         unsaved = self.unsaved
         if unsaved != self.page.get("unsaved"):
             self.page.show(unsaved=unsaved)
