@@ -771,8 +771,13 @@ def test_stroke_that_was_taken_back_is_no_verdict(
         segmentation.GetSegment("L1-1").SetTag("Segmentation.Status", status)
         other = "✗ rejected" if beside == "flagged" else "? uncertain"
     opened.panel.enter()
-    # Of two in one image, nobody can tell which was said: both are kept.
+    # Of two in one image, nobody can tell which was said: both are kept, and the reader is told.
     both = saved and beside == "in progress"
+    names = ["T10 blastic 1"] if both else []
+    if beside != "nothing":
+        names.append("L1 lytic 1")
+    assert bool(names) == opened.message.startswith("From the status of")
+    assert all(f"“{name}” {other}" in opened.message for name in names)
     assert [row[5] for row in opened.rows()] == [
         *("? uncertain" if both else "to review", "to review", other)
     ]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from helpers import app
@@ -197,6 +198,48 @@ def test_page_comes_back_after_its_connection_was_cut(session: Session, browser:
     tab.page.wait_for_selector("#ended", timeout=PATIENCE)
     assert "saved automatically" in tab.text("#ended")
     tab.page.wait_for_selector(READY, timeout=PATIENCE)
+    tab.page.context.close()
+
+
+@pytest.mark.parametrize("button", ["left", "right"])
+def test_mouse_does_not_go_on_after_a_reload(session: Session, browser: Any, button: str) -> None:
+    """Nothing says that the button was released: neither drawing nor zooming may go on."""
+    tab = open_tab(browser, session.url, "#candidates tbody tr")
+    tab.page.on("dialog", lambda dialog: dialog.accept())
+    tab.page.evaluate("trame.trigger('do', ['missed', 'T5', 'lytic'])")
+    tab.until_state("tool", "draw")
+    tab.rest()
+    box = tab.page.locator(".axial").bounding_box()
+
+    def move(across: float, down: float) -> None:
+        x, y = box["x"] + across * box["width"], box["y"] + down * box["height"]
+        tab.page.mouse.move(x, y, steps=5)
+
+    def volume() -> str:
+        return str(tab.rows()[-1][4])
+
+    move(0.6, 0.7)
+    tab.page.mouse.down(button=button)
+    move(0.65, 0.6)
+    tab.rest()
+    tab.page.reload()
+    tab.page.wait_for_selector("#candidates tbody tr", timeout=PATIENCE)
+    tab.rest()
+    drawn, seen = volume(), tab.picture(".axial")
+    assert bool(drawn) == (button == "left"), "what was drawn is kept"
+    tab.page.mouse.up(button=button)
+    for across in (0.3, 0.5, 0.7):
+        move(across, 0.4)
+    tab.rest()
+    assert np.abs(tab.picture(".axial") - seen).max() < 40
+    move(0.72, 0.75)
+    tab.page.mouse.down()
+    tab.page.mouse.up()
+    last = "[...document.querySelectorAll('#candidates tr')].at(-1).cells[4].innerText"
+    tab.until(f"([old]) => {last}.trim() !== old", drawn)
+    assert float(volume()) - float(drawn or 0) < 0.6, "one ball alone"
+    tab.press("u")
+    tab.until_state("can_undo", False)
     tab.page.context.close()
 
 

@@ -637,7 +637,13 @@ class ReviewController:
         before = session.review.items
         changed = session.sync_from_scene()
         own = take_over(session)
-        lines = texts.own_segments(own.taken, own.left), self._strayed(before)
+        known = {item.id: item.verdict for item in before}
+        judged = [x for x in session.review.items if known.get(x.id, x.verdict) != x.verdict]
+        lines = (
+            texts.judged_elsewhere(judged),
+            texts.own_segments(own.taken, own.left),
+            self._strayed(before),
+        )
         said = "\n".join(filter(None, lines))
         if said:
             self._view.say(said, "warning")

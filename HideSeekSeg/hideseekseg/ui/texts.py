@@ -273,6 +273,15 @@ def undrawn(name: str) -> str:
     return text.format(name=name)
 
 
+def judged_elsewhere(items: Sequence[Item]) -> str:
+    """Return the verdicts that were taken from the status that segments have in Slicer."""
+    text = _("From the status of its segment in Slicer: {verdicts}. Undo takes it back.")
+    if len(items) > 1:
+        text = _("From the status of their segments in Slicer: {verdicts}. Undo takes them back.")
+    said = ", ".join(f"“{item.name}” {VERDICTS[item.verdict]}" for item in items)
+    return text.format(verdicts=said) if items else ""
+
+
 def own_segments(taken: Mapping[str, str], left: Sequence[str]) -> str:
     """Return what became of segments that the reader added, see ``own_segments.take_over``."""
     lines = [
