@@ -192,6 +192,26 @@ def test_finding_without_evidence_says_so(tab: Tab) -> None:
     assert "was not kept" in tab.text("#strip")
 
 
+def test_files_of_earlier_verdicts_are_named(tab: Tab, tmp_path: Path) -> None:
+    """What is downloaded has the verdicts as they stand, or it is said."""
+    tab.page.click("#report")
+    tab.page.wait_for_selector(".links a:has-text('report.pdf')", timeout=PATIENCE)
+    assert not tab.page.is_visible("#old-files")
+    tab.press("a")
+    tab.page.wait_for_selector("#old-files", timeout=PATIENCE)
+    assert "report.html, report.pdf" in tab.text("#old-files")
+    tab.press("u")
+    tab.page.wait_for_selector("#old-files", state="detached", timeout=PATIENCE)
+    tab.press("a")
+    tab.page.wait_for_selector("#old-files", timeout=PATIENCE)
+    tab.page.evaluate("folder => trame.trigger('do', ['save', folder, 'A'])", str(tmp_path / "new"))
+    tab.page.wait_for_selector(".links a:has-text('accepted.csv')", timeout=PATIENCE)
+    tab.page.wait_for_selector("#old-files", state="detached", timeout=PATIENCE)
+    tab.press("u")
+    tab.page.wait_for_selector("#old-files", timeout=PATIENCE)
+    assert "accepted.csv" in tab.text("#old-files")
+
+
 def test_page_comes_back_after_its_connection_was_cut(session: Session, browser: Any) -> None:
     tab = open_tab(browser, session.url, READY, SOCKETS)
     tab.page.evaluate("sockets.forEach(one => one.close())")

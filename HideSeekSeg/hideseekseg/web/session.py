@@ -233,6 +233,7 @@ class Session:
 
     def _keep(self) -> None:
         """Save the reviews at work automatically; what ends one removes that again."""
+        self.downloads.look()
         try:
             for work in opened():
                 if work.results.node not in self._copies:
