@@ -170,7 +170,8 @@ def test_nothing_lies_upon_another_where_much_is_said(tab: Tab) -> None:
 def test_list_is_one_stop_of_the_tab_key_and_has_arrows(tab: Tab) -> None:
     stops = "() => document.querySelectorAll('#candidates tr[tabindex=\"0\"]').length"
     assert tab.page.evaluate(stops) == 1
-    tab.page.locator(READY).focus()
+    tab.page.locator("#candidates th[data-order=verdict] button").focus()
+    tab.press("Tab")
     shown = tab.state("shown")
     for key, row in (("ArrowDown", 1), ("ArrowDown", 2), ("ArrowUp", 1)):
         tab.press(key)
@@ -181,11 +182,22 @@ def test_list_is_one_stop_of_the_tab_key_and_has_arrows(tab: Tab) -> None:
     tab.press("u")
     tab.until_state("can_undo", False)
     tab.page.click("#tab-vertebrae")
-    tab.page.locator("#vertebrae-list tr.chosen").focus()
+    tab.page.locator("#tab-burden").focus()
+    tab.press("Tab")
     level = tab.state("level")
     tab.press("ArrowUp")
     tab.until("([old]) => trame.state.get('level') !== old", level)
     tab.until("() => document.activeElement.dataset.id === trame.state.get('level')")
+
+
+def test_arrows_step_through_slices_after_a_row_was_clicked(tab: Tab) -> None:
+    tab.page.locator("#candidates tbody tr").nth(2).click()
+    tab.until("() => trame.state.get('current') === trame.state.get('shown')[2]")
+    tab.page.locator(".axial .area").hover()
+    before, current = tab.state("places")["axial"], tab.state("current")
+    tab.press("ArrowUp")
+    tab.until("([old]) => trame.state.get('places').axial !== old", before)
+    assert tab.state("current") == current
 
 
 def test_finding_without_evidence_says_so(tab: Tab) -> None:

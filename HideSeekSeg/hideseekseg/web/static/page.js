@@ -63,11 +63,13 @@
 
   // Arrows step through the slices of the view that the mouse was over last.
   const ARROWS = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1 };
-  let pointedAt = "sagittal";
+  // So they do after a click in a list; who came to the list by Tab goes on in it.
+  let pointedAt = "sagittal", tabbed = false;
   document.addEventListener("pointerover", (event) => {
     const view = event.target.closest && event.target.closest(".view");
     const name = view && ["sagittal", "axial", "coronal"].find((one) => view.classList.contains(one));
     if (name) pointedAt = name;
+    if (name) tabbed = false;
   });
 
   // Arrows and letters change a list by themselves, before anything is chosen: then the list keeps
@@ -103,6 +105,7 @@
       event.stopPropagation();
       return;
     }
+    if (event.key === "Tab") tabbed = true;
     if (event.ctrlKey || event.altKey || event.metaKey || document.querySelector("dialog[open]")) return;
     if (entered !== null && event.target.id !== "comment") {
       // The field went while words were typed in it: the rest of them must not judge anything.
@@ -120,7 +123,8 @@
       else if (event.key === "Enter" || event.key === "Escape") typed.blur();
       return;
     }
-    if (ARROWS[event.key] && !event.target.closest("aside, header, .tools")) {
+    const row = event.target.matches("tr[tabindex]");
+    if (ARROWS[event.key] && (row ? !tabbed : !event.target.closest("aside, header, .tools"))) {
       event.preventDefault();
       event.stopPropagation();
       act("slice", pointedAt, ARROWS[event.key]);
@@ -130,7 +134,7 @@
       showAlone(document.querySelector(".view.alone [data-full]").dataset.full);
       return;
     }
-    if (event.target.matches("tr[tabindex]")) {
+    if (row) {
       const ways = event.target.closest("#candidates") ? ["previous", "next"] : ["previousVertebra", "nextVertebra"];
       const step = { ArrowUp: ways[0], ArrowDown: ways[1] }[event.key];
       const pressed = event.key === "Enter" || event.key === " ";
@@ -440,7 +444,7 @@
   });
   document.addEventListener("pointerdown", (event) => {
     slider.held = event.target.id === "threshold";
-    browsing = false;
+    browsing = tabbed = false;
     const field = $("comment");
     entered = field && [event.target, document.activeElement].includes(field) ? state("opened") : null;
     guard();
