@@ -40,6 +40,7 @@ LONGEST = (
     *("cohort/test_cohort.py", "web/test_app_safety.py", "web/test_app_reviews.py"),
     *("web/test_app.py", "web/test_app_scenes.py", "panel/test_panel_run.py"),
     *("training/test_training_commands.py", "pacs/test_archive.py", "web/test_app_views.py"),
+    "web/test_app_whole_spine.py",
     *("panel/test_panel_identity.py", "benchmark/test_app_benchmark.py", "cli/test_cli.py"),
     *("benchmark/test_benchmark_command.py", "training/test_training.py"),
     *("benchmark/test_benchmark_methods.py", "method/test_attribution.py"),

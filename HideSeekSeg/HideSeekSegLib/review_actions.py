@@ -151,11 +151,14 @@ class ReviewActions:
         slicer.app.userSettings().setValue(REVIEWER_KEY, self._ui.reviewerEdit.text.strip())
 
     def _openEditor(self, node: Any, ctNode: Any, segmentID: str) -> None:
-        """Segment Editor on this segment, with the CT to paint on."""
-        slicer.util.selectModule("SegmentEditor")
+        """Segment Editor on this segment, with the CT to paint on, where this Slicer can show it.
+
+        Elsewhere its user was asked to paint, and does so in whatever editor there is.
+        """
         module = getattr(slicer.modules, "segmenteditor", None)
-        if module is None:
+        if module is None or slicer.util.mainWindow() is None:
             return
+        slicer.util.selectModule("SegmentEditor")
         editor = module.widgetRepresentation().self().editor
         editor.setSegmentationNode(node)
         if ctNode is not None:

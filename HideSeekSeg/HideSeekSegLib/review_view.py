@@ -257,13 +257,17 @@ class ReviewPanel:
 
     def draw_texts(self, said: ReviewTexts) -> None:
         ui = self._ui
-        ui.summaryLabel.text, ui.countsLabel.text = said.summary, said.counts
+        kept = f"\n⚠ {said.not_kept}" if said.not_kept else ""
+        ui.summaryLabel.text, ui.countsLabel.text = f"{said.summary}{kept}", said.counts
         ui.detailLabel.text, ui.quietLabel.text = said.detail, said.quiet
         ui.quietLabel.setVisible(bool(said.quiet))
         if not ui.commentEdit.modified:
             ui.commentEdit.text = said.comment
         ui.undoButton.setEnabled(said.can_undo)
         ui.redoButton.setEnabled(said.can_redo)
+        for button, step in ((ui.undoButton, said.undo), (ui.redoButton, said.redo)):
+            tip = button.toolTip.partition("\n")[0]
+            button.toolTip = f"{tip}\n{step}" if step else tip
 
     def draw_threshold(self, value: float) -> None:
         self._quietly(lambda: setattr(self._ui.thresholdSlider, "value", value))

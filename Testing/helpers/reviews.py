@@ -112,7 +112,12 @@ class PanelReview:
             "quiet": ui.quietLabel.text,
             "comment": ui.commentEdit.text,
             "message": self.opened.message,
+            **{way: self._step(way) for way in ("undo", "redo")},
         }
+
+    def _step(self, way: str) -> str:
+        """What a button says that it will take back, or do again."""
+        return str(getattr(self.ui, f"{way}Button").toolTip).partition("\n")[2]
 
     @property
     def threshold(self) -> float:

@@ -17,6 +17,7 @@ import pytest
 
 from desktop import Desktop
 from helpers.findings import RUN, ball, body_centre, make_ct, make_evidence, make_grid, make_result
+from helpers.full_disk import no_file_above
 from helpers.panel import Opened, add_review, open_panel
 from helpers.scene import add_ct
 
@@ -448,6 +449,30 @@ def test_a_copy_that_cannot_be_written_is_said_once(desktop: Desktop, state: Pat
         opened.rest()
         assert opened.message == ""
         assert verdicts(opened)["T10-1"] == "accepted"
+
+
+def test_what_a_full_disk_kept_back_is_said_and_written_later(
+    desktop: Desktop, state: Path
+) -> None:
+    """Outlines as well, which are written only where they are other ones than before."""
+    from hideseekseg.ui import autosave
+
+    with open_panel(desktop) as opened:
+        results, review = begin_run(opened, add_scan(opened)), opened.panel.review
+        with no_file_above(100):
+            review.add_missed("T11", "blastic")
+            for identity, centre in ((MISSED, body_centre(1)), ("T10-1", body_centre(0))):
+                results.draw(identity, ball(GRID, centre, 5.0))
+            review.take_over_outlines()
+            for _ in range(2):
+                opened.key("K")
+                opened.rest()
+                assert "not saved automatically" in opened.ui.summaryLabel.text, "as long as so"
+        opened.key("K")
+        opened.rest()
+        assert "not saved" not in opened.ui.summaryLabel.text
+        [copy] = state.iterdir()
+        assert autosave.read_outlines(copy).keys() == {MISSED, "T10-1"}
 
 
 def results_of(ct: Any) -> Any:

@@ -452,6 +452,20 @@ def test_missed_lesion_goes_to_segment_editor_and_counts(opened: Opened, tmp_pat
         assert [row["id"] for row in csv.DictReader(file)] == [identity]
 
 
+def test_missed_lesion_is_added_where_segment_editor_cannot_be_shown(opened: Opened) -> None:
+    """As in a Slicer without its main window."""
+    window = opened.desktop.window
+    window.setObjectName("another window")
+    try:
+        opened.panel.handover.addMissed()
+    finally:
+        window.setObjectName("qSlicerMainWindow")
+    assert opened.rows()[-1][2] == "added"
+    assert opened.message.startswith("Paint “")
+    assert opened.desktop.selected == []
+    assert opened.panel.keys.installed, "no other module was opened"
+
+
 def test_heading_names_a_ct_as_it_is_called(opened: Opened) -> None:
     """A button underlines the letter behind a "&", and takes Alt with it as a key."""
     import slicer
@@ -759,8 +773,13 @@ def test_stroke_that_was_taken_back_is_no_verdict(
         segmentation.GetSegment("L1-1").SetTag("Segmentation.Status", status)
         other = "✗ rejected" if beside == "flagged" else "? uncertain"
     opened.panel.enter()
-    # Of two in one image, nobody can tell which was said: both are kept.
+    # Of two in one image, nobody can tell which was said: both are kept, and the reader is told.
     both = saved and beside == "in progress"
+    names = ["T10 blastic 1"] if both else []
+    if beside != "nothing":
+        names.append("L1 lytic 1")
+    assert bool(names) == opened.message.startswith("From the status of")
+    assert all(f"“{name}” {other}" in opened.message for name in names)
     assert [row[5] for row in opened.rows()] == [
         *("? uncertain" if both else "to review", "to review", other)
     ]

@@ -6,12 +6,12 @@ import http.server
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from helpers.full_disk import no_file_above
 from helpers.scene import Slicer, open_scene
 from hideseekseg.errors import InputError
 from hideseekseg.imaging.volume import Grid, Volume, scan_identity
@@ -139,18 +139,6 @@ def test_what_is_no_good_scene_is_one_line(
     assert "\n" not in str(caught.value)
     assert not emptied, "what was open is removed only for a scene that can be read"
     assert [file.name for file in tmp_path.iterdir()] == ["review.mrb"]
-
-
-@contextmanager
-def no_file_above(size: int) -> Iterator[None]:
-    """As on a disk that is full: whatever grows above so many bytes cannot be written."""
-    resource = pytest.importorskip("resource", reason="Windows has no such limit")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_review_is_saved_with_its_scene_or_not_at_all(mrml: Slicer, tmp_path: Path) -> None:

@@ -86,6 +86,49 @@ def test_verdicts_move_on_and_can_be_undone(review: Any) -> None:
     assert states(review)[0] == "✓ accepted"
 
 
+def test_undo_and_redo_say_what_they_do(review: Any) -> None:
+    assert (review.words["undo"], review.words["redo"]) == ("", "")
+    review.press("accept")
+    steps = ["T10 blastic 1: ✓ accepted"]
+    assert review.words["undo"] == steps[-1]
+    review.reject_as("haemangioma")
+    steps.append(f"{review.controller.review.items[1].name}: ✗ rejected, haemangioma")
+    assert review.words["undo"] == steps[-1]
+    review.comment("of the third one")
+    steps.append(f"{review.controller.review.items[2].name}: comment")
+    assert review.words["undo"] == steps[-1]
+    review.press("switchType")
+    assert review.words["undo"].endswith(": type switched")
+    review.press("undo")
+    review.slide(0.7)
+    steps.append("threshold 0.50 → 0.70")
+    assert review.words["undo"] == steps[-1]
+    review.controller.add_missed("T11", "lytic")
+    steps.append("“T11 lytic added 1” added")
+    assert review.words["undo"] == steps[-1]
+    review.rest()
+    for n in range(len(steps) - 1, -1, -1):
+        assert review.words["undo"] == steps[n]
+        review.press("undo")
+        assert review.words["redo"] == steps[n]
+    assert review.words["undo"] == ""
+    review.press("redo")
+    assert (review.words["undo"], review.words["redo"]) == tuple(steps[:2])
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_step_that_the_list_does_not_show_is_said(review: Any, shown: bool) -> None:
+    review.press("accept")
+    if not shown:
+        review.filter("level", "L1")
+    for way in ("undo", "redo"):
+        review.press(way)
+        step = "T10 blastic 1: ✓ accepted. The list as it is filtered does not show it."
+        said = f"{'Undone' if way == 'undo' else 'Redone'}: {step}"
+        assert review.words["message"] == ("" if shown else said)
+    assert review.controller.review.items[0].verdict == "accepted"
+
+
 def test_next_and_previous_stop_at_the_ends(review: Any) -> None:
     review.press("previous")
     assert review.chosen == 0

@@ -51,8 +51,9 @@ REGIONS = {
     "semi-rigid": tuple(f"T{n}" for n in range(3, 11)),
 }
 PICTURES_MISSING = (
-    "The folder contains no images of the vertebrae, so there are no pictures, no places within "
-    "them and nothing on stability: run it with --each, and export a review to the same folder."
+    "The result contains no images of the vertebrae, so there are no pictures, no places within "
+    "them and nothing on stability: run it with --each, or again in a window, and export a review "
+    "to the same folder."
 )
 PICTURES_EXPLAINED = (
     "Pictures, on the sagittal slice with most of the finding, anterior to the left: the CT with "

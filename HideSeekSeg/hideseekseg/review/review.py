@@ -415,6 +415,11 @@ class Review:
     def can_redo(self) -> bool:
         return bool(self._history.undone)
 
+    def following(self, forward: bool) -> Command | None:
+        """Return the step that ``undo`` would take back, or ``redo`` (``forward``) do again."""
+        steps = self._history.undone if forward else self._history.done
+        return steps[-1] if steps else None
+
     def undo(self) -> tuple[str, ...] | None:
         """Take the last step back; None where there is none."""
         return self._changed(self._history.undo(self._state))

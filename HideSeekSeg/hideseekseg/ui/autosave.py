@@ -239,7 +239,6 @@ class Autosave:
         missed = {item.id for item in work.review.items if item.missed}
         before, drawn = self._times, missed | {*work.results.putBack}
         edited = {x for x, t in now.items() if before.get(x) != t and (x in before or x in drawn)}
-        self._times = now
         if edited:
             (self.folder / OUTLINES).mkdir(exist_ok=True)
         patches = work.results.patches(edited) if edited else {}
@@ -250,6 +249,7 @@ class Autosave:
         for identity, patch in patches.items():
             with atomic(self.folder / OUTLINES / f"{identity}.npz") as part, part.open("wb") as f:
                 np.savez_compressed(f, voxels=patch.array, start=np.array(patch.start, np.int64))
+        self._times = now  # only now: what could not be written is written the next time
 
 
 def restored(kept: Kept, ct: Any, vertebrae: Any, results: Results | None = None) -> ReviewSession:
@@ -316,13 +316,12 @@ class Recovery:
         self._offers: list[Unfinished] = []
         self._chosen: Path | None = None
         self._scan: tuple[Any, Any] = (None, None)
-        self._problem = ""
         review.flushed = self.keep
 
     def keep(self, work: ReviewSession | None = None) -> None:
         """Write what has changed in a review, else in the one that is open.
 
-        Says once why where it cannot.
+        Says why where it cannot, as long as that is so.
         """
         work = work or self._review.session
         if work is None or not work.alive:
@@ -332,12 +331,9 @@ class Recovery:
             copy = self._copy(work, text)
             if copy is not None:
                 copy.keep(work, ScanSource(slicer=True), text, saved=False)
-            self._problem = ""
+            self._review.say_kept()
         except (UserError, OSError) as error:
-            if str(error) != self._problem:
-                said = _("This review is not saved automatically: {error}.")
-                self._review.say(said.format(error=error), "warning")
-            self._problem = str(error)
+            self._review.say_kept(error)
 
     def look(self, ct: Any, vertebrae: Any) -> None:
         """Offer the reviews of a CT that a crash left; the latest is chosen, or the same again."""

@@ -48,6 +48,7 @@ class ReviewController:
         self._level = ""
         self._drawn: tuple[list[VertebraState], list[Burden]] = ([], [])
         self._at_work = False
+        self._not_kept = ""
         self._astray = ""  # what was said of a lesion that is drawn beside its vertebra
         self._outlines = True
         self._lost: tuple[Review, Results] | None = None
@@ -333,6 +334,7 @@ class ReviewController:
             return
         self._begin_action()
         before = {item.id: item for item in self.review.items}
+        step = texts.step_of(self.review, self.review.following(forward))
         ids = self.review.redo() if forward else self.review.undo()
         if ids is None:
             return
@@ -346,6 +348,8 @@ class ReviewController:
         self._changed(ids)
         if len(ids) == 1 and ids[0] in self.shown:
             self._choose(ids[0])
+        elif ids and not gone:
+            self._view.say(texts.travelled(step, forward), "warning")
 
     def set_threshold(self, value: float) -> None:
         """Show candidates that score above a value, which is clamped to 0 to 1."""
@@ -448,6 +452,14 @@ class ReviewController:
         """Show one message in place of the last one."""
         self._view.say(text, kind)
 
+    def say_kept(self, error: Exception | None = None) -> None:
+        """Say why the review cannot be saved automatically, as long as that is so."""
+        before, self._not_kept = self._not_kept, texts.not_saved(error) if error else ""
+        if self._not_kept != before:
+            self._say()
+        if error and not before:
+            self._view.say(self._not_kept, "warning")
+
     def call_later(self, seconds: float, action: Callable[[], None]) -> Callable[[], None]:
         """Call ``action`` once after a while; return what cancels that."""
         return self._view.call_later(seconds, action)
@@ -488,7 +500,13 @@ class ReviewController:
         before = session.review.items
         changed = session.sync_from_scene()
         own = take_over(session)
-        lines = texts.own_segments(own.taken, own.left), self._strayed(before)
+        known = {item.id: item.verdict for item in before}
+        judged = [x for x in session.review.items if known.get(x.id, x.verdict) != x.verdict]
+        lines = (
+            texts.judged_elsewhere(judged),
+            texts.own_segments(own.taken, own.left),
+            self._strayed(before),
+        )
         said = "\n".join(filter(None, lines))
         if said:
             self._view.say(said, "warning")
@@ -592,6 +610,9 @@ class ReviewController:
                 texts.quiet(review, self.session.notes),
                 review.can_undo,
                 review.can_redo,
+                texts.step_of(review, review.following(False)),
+                texts.step_of(review, review.following(True)),
+                self._not_kept,
             )
         )
 

@@ -24,6 +24,9 @@ class ReviewTexts:
     quiet: str = ""
     can_undo: bool = False
     can_redo: bool = False
+    undo: str = ""  # the step that each of them takes
+    redo: str = ""
+    not_kept: str = ""  # why a crash would lose what was said
 
 
 class ReviewView(Protocol):

@@ -12,6 +12,7 @@ from ..findings import STOPPED, UNSTABLE, Status, unstable
 from ..output.segment_description import TYPE_COLOURS
 from ..progress import duration
 from ..review.burden import Burden
+from ..review.history import AddMissed, Command, SetThreshold
 from ..review.review import REASONS, Item, Review, VertebraState
 
 try:
@@ -190,10 +191,25 @@ def told(error: UserError) -> str:
     return str(error) if error.path else error.cause[:1].upper() + error.cause[1:]
 
 
+def not_saved(error: Exception) -> str:
+    """Return why no copy of the review is on disk."""
+    return _("This review is not saved automatically: {error}.").format(error=error)
+
+
 def not_kept(level: str) -> str:
     """Return why there is no healthy edit to show."""
     text = _("The healthy edit of {level} was not kept: run “Segment metastases” again to see it.")
     return text.format(level=level)
+
+
+def no_evidence(item: Item) -> str:
+    """Return why there are no pictures of what the method saw in a finding."""
+    if item.missed:
+        return _("You added this lesion: the method has no evidence for it.")
+    if not item.volume_mm3:
+        return _("Nothing is drawn of this finding any more: there is no evidence to show.")
+    text = _("The evidence for {name} was not kept: run “Segment metastases” again to see it.")
+    return text.format(name=item.name)
 
 
 def chosen_meanwhile(name: str) -> str:
@@ -223,10 +239,47 @@ def outdated(levels: Sequence[str]) -> str:
     return text.format(levels=", ".join(levels))
 
 
+def step_of(review: Review, step: Command | None) -> str:
+    """Return what a step of the reader is, as "T12 lytic 1: ✓ accepted"; empty without one."""
+    if step is None:
+        return ""
+    if isinstance(step, SetThreshold):
+        return _("threshold {before:.2f} → {after:.2f}").format(**vars(step))
+    if isinstance(step, AddMissed):
+        kind, number = TYPE_NAMES[step.lesion.type], step.lesion.numbers[0]
+        text = _("“{level} {kind} added {number}” added")
+        return text.format(level=step.lesion.level, kind=kind, number=number)
+    changed = (
+        (step.before.verdict != step.after.verdict, VERDICTS[step.after.verdict]),
+        (step.before.reason != step.after.reason, REASON_NAMES[step.after.reason]),
+        (step.before.switched != step.after.switched, _("type switched")),
+        (step.before.comment != step.after.comment, _("comment")),
+    )
+    words = ", ".join(said for is_so, said in changed if is_so)
+    return f"{review.item(step.id).name}: {words}"
+
+
+def travelled(step: str, forward: bool) -> str:
+    """Return what was undone or redone where the list does not show it."""
+    text = _("Redone: {step}. The list as it is filtered does not show it.")
+    if not forward:
+        text = _("Undone: {step}. The list as it is filtered does not show it.")
+    return text.format(step=step)
+
+
 def undrawn(name: str) -> str:
     """Return what undoing did to a lesion that was drawn."""
     text = _("“{name}” was removed with all that is drawn of it: Redo brings it back.")
     return text.format(name=name)
+
+
+def judged_elsewhere(items: Sequence[Item]) -> str:
+    """Return the verdicts that were taken from the status that segments have in Slicer."""
+    text = _("From the status of its segment in Slicer: {verdicts}. Undo takes it back.")
+    if len(items) > 1:
+        text = _("From the status of their segments in Slicer: {verdicts}. Undo takes them back.")
+    said = ", ".join(f"“{item.name}” {VERDICTS[item.verdict]}" for item in items)
+    return text.format(verdicts=said) if items else ""
 
 
 def own_segments(taken: Mapping[str, str], left: Sequence[str]) -> str:

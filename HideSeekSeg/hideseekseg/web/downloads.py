@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..imaging.image_file import is_dicom
 from ..ui.autosave import ScanSource
@@ -24,14 +25,22 @@ class Downloads:
     """``files`` are those that the server hands out, by name; documents are in ``folder``."""
 
     def __init__(self, page: PageState, review: ReviewController, folder: Path) -> None:
-        self._page, self._folder = page, folder
+        self._page, self._folder, self._review = page, folder, review
         self.files: dict[str, Path] = {}
+        self._made_of: dict[str, Any] = {}  # what was said when each file was made
+        self._begun_of: Any = None
         self._documents = ReviewDocuments(review, AsyncioProcess, self._own_folder, self._written)
 
     def offer(self, files: Iterable[Path]) -> None:
         """Show links to these files in place of all others; to none: where they are outdated."""
         self.files = {file.name: file for file in files}
+        self._made_of = dict.fromkeys(self.files, self._said())
         self._show()
+
+    def look(self) -> None:
+        """Say which files are of the review no longer as it is now."""
+        if any(one["old"] != self._is_old(one["name"]) for one in self._page.get("saved")):
+            self._show()
 
     def write(self, kind: DocumentKind, source: ScanSource) -> None:
         """Write a document of the open review; links to its files follow.
@@ -50,6 +59,7 @@ class Downloads:
         self._documents.write(
             Document(kind, files, reviewer, dicom, source.series if dicom else "")
         )
+        self._begun_of = self._said()  # a verdict that follows is not in it any more
 
     def cancel(self) -> None:
         """End a document that is being written."""
@@ -60,12 +70,26 @@ class Downloads:
 
     def _written(self, files: Sequence[Path]) -> None:
         self.files |= {file.name: file for file in files}
+        self._made_of |= {file.name: self._begun_of for file in files}
         names = ", ".join(file.name for file in files)
         self._page.say(f"Ready to download: {names}.")  # first: it belongs to the links
         self._show()
 
     def _show(self) -> None:
-        self._page.show(saved=[{"name": name, "url": f"saved/{name}"} for name in self.files])
+        self._page.show(
+            saved=[
+                {"name": name, "url": f"saved/{name}", "old": self._is_old(name)}
+                for name in self.files
+            ]
+        )
+
+    def _is_old(self, name: str) -> bool:
+        return self._made_of.get(name) != self._said()
+
+    def _said(self) -> Any:
+        """Return all that files are made of: the same again where a step was taken back."""
+        review = self._review.review
+        return None if review is None else (review.items, review.threshold)
 
 
 def _is_dicom(path: str) -> bool:

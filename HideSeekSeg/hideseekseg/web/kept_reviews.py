@@ -76,8 +76,9 @@ class KeptReviews:
                 copy.keep(work, source, as_text(work.review), saved)
                 if self._desk is not None and isinstance(copy, CaseAutosave):
                     self._desk.update(copy)
+            self._review.say_kept()
         except (UserError, OSError) as error:
-            self._page.say(f"This review is not saved automatically: {error}.", "warning")
+            self._review.say_kept(error)
         unsaved = bool(self.unsaved())
         if unsaved != self._page.get("unsaved"):
             self._page.show(unsaved=unsaved)

@@ -79,6 +79,7 @@ class PageState:
                 "tab": "findings",
                 "presets": {name: text for name, (text, _, _) in PRESETS.items()},
                 "message": {"text": "", "kind": "info"},
+                "trame__template_error": (FOLDER / "ended.html").read_text("utf-8"),
             }
         )
         with DivLayout(server, classes="app") as layout:
@@ -404,7 +405,7 @@ class ReviewPage:
         evidence = review.evidence(item.level)
         patch = review.results.patches([item.id]).get(item.id) if evidence is not None else None
         if evidence is None or patch is None:
-            return [], ""
+            return [], texts.no_evidence(item)
         strip = make_strip(evidence, patch, review.results.grid, item.type)
         return [{"title": t, "src": png(p)} for t, p in strip.pictures.items()], strip.note
 

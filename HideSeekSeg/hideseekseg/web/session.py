@@ -115,8 +115,8 @@ class Session:
         )
         self._desk = None if start.work is None else CaseDesk(start.work, self.page)
         self._kept = KeptReviews(self.page, self.review, lambda: self.patient, uploads, self._desk)
-        self.review.flushed = self._kept.keep
-        self._comments = Comments(self.page, reviewing, self._desk, self._kept.keep)
+        self.review.flushed = self._keep
+        self._comments = Comments(self.page, reviewing, self._desk, self._keep)
         self._show_patient()
         running = self.running
         self._actions: dict[str, Callable[..., Any]] = {
@@ -217,6 +217,11 @@ class Session:
         """Return whether the reader said something that no file of the reader has."""
         return bool(self._kept.unsaved())
 
+    def _keep(self) -> None:
+        """Save the reviews automatically, and name files that are no longer of them."""
+        self.downloads.look()
+        self._kept.keep()
+
     async def restore(self, name: str) -> None:
         """Take up a review that an earlier session left."""
         folder = self._kept.offered(name)
@@ -240,7 +245,7 @@ class Session:
         work = autosave.restored(kept, self.patient.ct, self.patient.vertebrae, results)
         self._kept.keep_in(work, Autosave(folder))
         self.review.show(work)
-        self._kept.keep()
+        self._keep()
         self._kept.offer()
         self.page.say(f"Restored: {kept.review.summary()}.")
 
@@ -619,6 +624,6 @@ class Session:
         finally:
             self.page.show(busy="")
         self._kept.take_down(opened())  # the scene that was saved has all of them
-        self._kept.keep()
+        self._keep()
         self._exports.say(place, files)
         self.downloads.offer(files)

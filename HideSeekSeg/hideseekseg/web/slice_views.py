@@ -293,6 +293,7 @@ class SliceViews:
         self._crosshair.SetCrosshairThickness(slicer.vtkMRMLCrosshairNode.Fine)
         self._crosshair.SetCrosshairColor(*_CROSS)
         server.controller.on_server_ready.add(self._register)
+        server.controller.on_client_connected.add(self._let_go)
 
     @property
     def centre(self) -> tuple[float, float, float] | None:
@@ -514,6 +515,16 @@ class SliceViews:
         self._stroke = None
         if stroke is not None:
             stroke.end()
+
+    def _let_go(self, **_: Any) -> None:
+        """End what a page was dragging when it was loaded again, or its connection was cut.
+
+        It never said that the button was released: the mouse of the next page would go on drawing.
+        """
+        for view in (*self.slices.values(), self.threed):
+            for button in ("Left", "Middle", "Right"):
+                view.interactor().InvokeEvent(f"{button}ButtonReleaseEvent")
+        self._release()
 
     def _two_fingers(self, name: str, event: dict[str, Any]) -> bool:
         """Zoom a slice by two fingers; all else that two fingers do is left out.

@@ -67,7 +67,8 @@ def _pack(path: Path) -> None:
     with captured():
         try:
             if not scene.WriteToMRB(str(path)):
-                raise InputError(path, "cannot be written: Slicer could not pack the scene")
+                cause = "cannot be written: Slicer could not pack the scene, as on a full disk"
+                raise InputError(path, cause)
         finally:
             scene.SetURL(before[0] or "")
             scene.SetRootDirectory(before[1] or "")

@@ -7,6 +7,7 @@
   // Each comes with the review that is drawn here: a verdict is of no other.
   let unanswered = 0;
   async function act(...words) {
+    if ($("ended")) return;
     unanswered += 1;
     try {
       return await window.trame.trigger("do", words, { opened: state("opened") });
@@ -62,11 +63,13 @@
 
   // Arrows step through the slices of the view that the mouse was over last.
   const ARROWS = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1 };
-  let pointedAt = "sagittal";
+  // So they do after a click in a list; who came to the list by Tab goes on in it.
+  let pointedAt = "sagittal", tabbed = false;
   document.addEventListener("pointerover", (event) => {
     const view = event.target.closest && event.target.closest(".view");
     const name = view && ["sagittal", "axial", "coronal"].find((one) => view.classList.contains(one));
     if (name) pointedAt = name;
+    if (name) tabbed = false;
   });
 
   // Arrows and letters change a list by themselves, before anything is chosen: then the list keeps
@@ -102,6 +105,7 @@
       event.stopPropagation();
       return;
     }
+    if (event.key === "Tab") tabbed = true;
     if (event.ctrlKey || event.altKey || event.metaKey || document.querySelector("dialog[open]")) return;
     if (entered !== null && event.target.id !== "comment") {
       // The field went while words were typed in it: the rest of them must not judge anything.
@@ -119,7 +123,8 @@
       else if (event.key === "Enter" || event.key === "Escape") typed.blur();
       return;
     }
-    if (ARROWS[event.key] && !event.target.closest("aside, header, .tools")) {
+    const row = event.target.matches("tr[tabindex]");
+    if (ARROWS[event.key] && (row ? !tabbed : !event.target.closest("aside, header, .tools"))) {
       event.preventDefault();
       event.stopPropagation();
       act("slice", pointedAt, ARROWS[event.key]);
@@ -129,10 +134,14 @@
       showAlone(document.querySelector(".view.alone [data-full]").dataset.full);
       return;
     }
-    if ((event.key === "Enter" || event.key === " ") && event.target.matches("tr[tabindex]")) {
-      event.preventDefault();
-      event.target.click();
-      return;
+    if (row) {
+      const ways = event.target.closest("#candidates") ? ["previous", "next"] : ["previousVertebra", "nextVertebra"];
+      const step = { ArrowUp: ways[0], ArrowDown: ways[1] }[event.key];
+      const pressed = event.key === "Enter" || event.key === " ";
+      if (pressed || step) event.preventDefault();
+      if (pressed) event.target.click();
+      if (step) ask(step);
+      if (pressed || step) return;
     }
     const pressed = (event.shiftKey ? "⇧" : "") + letterOf(event).toUpperCase();
     const keys = state("keys") || {};
@@ -173,12 +182,18 @@
   // What is typed as a comment is of the finding and the review that the page showed when it was
   // begun: another tab may choose another finding meanwhile, or open another case.
   let draft = null, resting = 0;
+  const unheard = new Set(); // words that were sent, and of which the session has not said that it has them
+  async function tell(text, ...of) {
+    unheard.add(text);
+    await act("comment", text, ...of);
+    if (!$("ended")) unheard.delete(text);
+  }
   function commit(elsewhere = false) {
     clearTimeout(resting);
     if (!draft) return;
     const { text, id, opened, sent } = draft;
     draft = null;
-    if (elsewhere || text !== sent) act("comment", text, id, opened);
+    if (elsewhere || text !== sent) tell(text, id, opened);
   }
   // What is typed is sent as soon as its reader rests, or the page is hidden or closed: it may never
   // be entered.
@@ -186,7 +201,7 @@
     clearTimeout(resting);
     if (!draft || !draft.id || draft.text === draft.sent) return false;
     draft.sent = draft.text;
-    act("comment", draft.text, draft.id, draft.opened);
+    tell(draft.text, draft.id, draft.opened);
     return true;
   }
   // The number of the review in which the field was entered, until it is left.  Nothing can be typed
@@ -215,12 +230,58 @@
     resting = setTimeout(keep, 1000);
   }
   // Bring a row into sight in its list alone: on a small screen the views stay where they are.
-  function bring(row) {
+  // Return by how much it was out of sight.
+  function bring(row, scroll = true) {
     const list = row.closest(".rows"), place = row.getBoundingClientRect(), seen = list.getBoundingClientRect();
-    const head = list.querySelector("thead").offsetHeight;
-    if (place.top < seen.top + head) list.scrollTop -= seen.top + head - place.top;
-    else if (place.bottom > seen.bottom) list.scrollTop += place.bottom - seen.bottom;
+    const top = seen.top + list.querySelector("thead").offsetHeight;
+    const bottom = seen.top + list.clientTop + list.clientHeight;
+    const away = place.top < top ? place.top - top : Math.max(place.bottom - bottom, 0);
+    if (scroll) list.scrollTop += away;
+    return away;
   }
+  // The chosen row is brought into sight, with the focus where another row of its list has it.  It
+  // stays in sight while the list is sorted, filtered or made smaller, unless its reader scrolled away.
+  const rows = { "panel-findings": {}, "panel-vertebrae": {} };
+  const smaller = new ResizeObserver((all) => all.forEach(({ target }) => keepInSight(target)));
+  function keepInSight(list) {
+    const before = rows[list.id], chosen = list.querySelector("tr.chosen");
+    if (before.list !== list) {
+      smaller.observe(list);
+      list.addEventListener("scroll", () => {
+        const row = list.querySelector("tr.chosen");
+        const still = row && row.offsetTop === before.top && list.clientHeight === before.height;
+        if (still) before.seen = Math.abs(bring(row, false)) < row.offsetHeight / 2; // else no reader scrolled
+      });
+    }
+    const another = chosen && chosen.dataset.id !== before.id;
+    if (chosen && (another || before.seen)) {
+      bring(chosen);
+      before.seen = true;
+    }
+    const focused = document.activeElement;
+    if (another && list.contains(focused) && focused.matches("tr[tabindex]")) chosen.focus({ preventScroll: true });
+    Object.assign(before, { list, id: chosen ? chosen.dataset.id : "", height: list.clientHeight, top: chosen && chosen.offsetTop });
+  }
+  // The server has ended, or the connection to it: the page comes back by itself once it answers.
+  let looking = false;
+  async function lookForServer() {
+    const ended = $("ended");
+    if (!ended || looking) return;
+    looking = true;
+    const words = [...unheard, ...(draft && draft.text !== draft.sent ? [draft.text] : [])].filter(Boolean).pop();
+    $("ended-words").textContent = words ? `This comment may not be kept: “${words}”` : "";
+    try {
+      const answer = await fetch("index.html", { cache: "no-store" });
+      if (answer.ok && !words) location.reload();
+      $("ended-again").hidden = answer.ok || answer.status !== 403;
+      $("ended-reload").hidden = !answer.ok;
+    } catch (error) {
+      $("ended-reload").hidden = true;
+    } finally {
+      looking = false;
+    }
+  }
+  setInterval(lookForServer, 1000);
   // A missed lesion is in the chosen vertebra, until the reader says another.
   let meant = "";
   function mean() {
@@ -249,9 +310,7 @@
     for (const picture of document.querySelectorAll(".view img:not([alt]), .view img[alt='']")) {
       picture.alt = picture.closest(".view").querySelector(".name").innerText;
     }
-    const chosen = document.querySelector("#candidates tr.chosen");
-    if (chosen && chosen.dataset.id !== follow.last) bring(chosen);
-    follow.last = chosen ? chosen.dataset.id : "";
+    for (const id in rows) if ($(id)) keepInSight($(id));
   }
 
   // Uploads.
@@ -385,7 +444,7 @@
   });
   document.addEventListener("pointerdown", (event) => {
     slider.held = event.target.id === "threshold";
-    browsing = false;
+    browsing = tabbed = false;
     const field = $("comment");
     entered = field && [event.target, document.activeElement].includes(field) ? state("opened") : null;
     guard();
@@ -419,6 +478,7 @@
   // The session goes on without its page, and saves automatically: but who closes the last tab may
   // not know that.
   window.addEventListener("beforeunload", (event) => {
+    if ($("ended")) return;
     const typed = keep(); // on its way while the reader is asked
     if (typed || state("unsaved")) event.preventDefault();
   });
