@@ -455,6 +455,19 @@ def make_folder(path: Path) -> None:
     remove_abandoned(path)
 
 
+def require_apart(out: Path, inputs: Iterable[Path], within: bool = False) -> None:
+    """Raise InputError where a folder to write to is one of ``inputs``, links followed.
+
+    With ``within`` also where it lies in one of them, all of whose files are read.
+    """
+    real = Path(os.path.realpath(out))
+    for path in inputs:
+        place = Path(os.path.realpath(path))
+        if place == real or (within and place in real.parents):
+            where = "is read from" if place == real else "lies in what is read"
+            raise InputError(out, f"{where}, {path}: choose another folder for the output")
+
+
 def _unwritable(path: Path, error: OSError) -> InputError:
     return InputError(path, f"cannot be written: {error.strerror or error}")
 

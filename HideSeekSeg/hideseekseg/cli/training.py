@@ -202,7 +202,7 @@ def _check(args: argparse.Namespace) -> int:
 
     with stop_on_signal() as should_stop:
         from ..simulation.simulate import COMPACT_GEOMETRY
-        from ..training.commands import run_check
+        from ..training.check import run_check
 
         wrong = run_check(args.manifests, COMPACT_GEOMETRY, say, say_aside, should_stop)
     return FAILED if wrong else OK

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..files import make_folder, read_arrays, read_json
+from ..files import locked, make_folder, read_arrays, read_json
 from ..model.profile import Geometry
 from ..output.figures.drawing import TYPE_COLOURS, Outline, Tile
 from ..output.figures.overview import show_crops
@@ -93,6 +93,17 @@ def run_simulate(
     )
     # By the size alone: a seed stands for one set, whoever draws it.
     recipes = [whole] if job.vertebrae <= MOST_IN_SHARD else _parts(whole)
+    with locked(job.out):
+        return _drawn(job, recipes, vertebrae, say, should_stop)
+
+
+def _drawn(
+    job: Simulation,
+    recipes: Sequence[Recipe],
+    vertebrae: Sequence[SourceVertebra],
+    say: Say,
+    should_stop: Callable[[], bool],
+) -> list[Path]:
     _refuse_others(job.out, recipes)
     if len(recipes) == 1 < job.workers:
         say(f"up to {MOST_IN_SHARD} vertebrae are one shard, which one process draws")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from .. import __version__
 from ..anatomy.quality import UNKNOWN, limits_of, limits_of_both
 from ..errors import InputError
-from ..files import atomic, make_folder, read_text
+from ..files import atomic, locked, make_folder, read_text, require_apart
 from ..findings import LESION_TYPES
 from ..model.profile import Geometry, Profile
 from ..model.weights import Model, load_model, save_model
@@ -37,6 +37,7 @@ from .calibration import (
     require_settings,
     require_unlearned,
 )
+from .check import say_outcomes
 from .dataset import Slices, is_label_only, left_out, limits_in, load_slices
 from .evaluation import (
     Case,
@@ -47,8 +48,8 @@ from .evaluation import (
     measure_weights,
     tune,
 )
-from .manifest import Manifest, balance, copies, overlap, read_manifest
-from .prepare import PreparedRow, cut_out, write_shards
+from .manifest import read_manifest
+from .prepare import PreparedRow, write_shards
 from .seen_patients import (
     CHOSEN_ON,
     CHOSEN_ON_OWN,
@@ -63,6 +64,7 @@ from .train import (
     LABELS_DECISION,
     LABELS_SCHEDULE,
     PATIENTS_GEOMETRY,
+    Trained,
     TrainingSettings,
     train,
 )
@@ -77,88 +79,6 @@ from .trainer import (
     step_kept,
     steps_done,
 )
-
-SHOWN_PATIENTS = 50
-
-
-def run_check(
-    paths: Sequence[Path],
-    geometry: Geometry,
-    say: Say,
-    tell: Say,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> int:
-    """Say everything that is wrong in manifests that are meant to be kept apart; gives how much.
-
-    ``say`` hears the report, ``tell`` how far it is.  ``should_stop`` ends in KeyboardInterrupt.
-    """
-    manifests = [read_manifest(path) for path in paths]
-    wrong = sum(_check(manifest, geometry, say, tell, should_stop) for manifest in manifests)
-    pairs = combinations(manifests, 2)
-    shared = [line for first, second in pairs for line in overlap(first, second)]
-    shared += copies(manifests, should_stop)
-    for line in shared:
-        say(line)
-    wrong += len(shared)
-    say("nothing is wrong" if not wrong else f"wrong: {wrong}")
-    return wrong
-
-
-def _check(
-    manifest: Manifest, geometry: Geometry, say: Say, tell: Say, should_stop: Callable[[], bool]
-) -> int:
-    for problem in manifest.problems:
-        say(str(problem))
-    wrong = len(manifest.problems)
-    groups = manifest.by_image()
-    count = counter(tell, "image")
-    usable = 0
-    for number, rows in enumerate(groups, start=1):
-        if should_stop():
-            raise KeyboardInterrupt
-        outcomes = cut_out(rows, geometry)
-        wrong += sum(bool(outcome.obstacle) for outcome in outcomes)
-        usable += sum(not outcome.obstacle for outcome in outcomes)
-        _say_outcomes(manifest.path, outcomes, say)
-        count(number, len(groups))
-    counts = balance(manifest.rows)
-    healthy, malignant = (sum(pair[n] for pair in counts.values()) for n in (0, 1))
-    if not usable:  # why, was said of each row
-        say(f"{manifest.path}: contains no usable vertebra: there is nothing to learn from")
-    elif not healthy or not malignant:
-        only = "malignant" if malignant else "healthy"
-        say(f"{manifest.path}: contains {only} vertebrae only: there is nothing to learn from")
-        wrong += 1
-    for line in _summary(manifest, counts):
-        say(line)
-    return wrong
-
-
-def _say_outcomes(path: Path, outcomes: Sequence[PreparedRow], say: Say) -> None:
-    for outcome in outcomes:
-        where = f"{path}, line {outcome.row.line}"
-        if outcome.obstacle:
-            say(f"{where}: {outcome.obstacle}")
-        elif outcome.notes:
-            say(f"{where}: usable, but note: {'; '.join(outcome.notes)}")
-
-
-def _summary(manifest: Manifest, counts: dict[str, tuple[int, int]]) -> list[str]:
-    """Classes of each patient, most vertebrae first."""
-    healthy, malignant = (sum(pair[n] for pair in counts.values()) for n in (0, 1))
-    lines = [
-        f"{manifest.path}: {healthy} healthy and {malignant} malignant vertebrae"
-        f" of {counted(len(counts), 'patient')} in {counted(len(manifest.by_image()), 'image')}"
-    ]
-    if manifest.unused:
-        lines.append(f"columns that are not read: {', '.join(manifest.unused)}")
-    order = sorted(counts.items(), key=lambda item: -sum(item[1]))
-    width = max([len(patient) for patient in counts] + [7])
-    lines.append(f"{'patient':{width}}  healthy  malignant")
-    lines += [f"{name:{width}}  {h:7}  {m:9}" for name, (h, m) in order[:SHOWN_PATIENTS]]
-    if len(order) > SHOWN_PATIENTS:
-        lines.append(f"and {counted(len(order) - SHOWN_PATIENTS, 'more patient')}")
-    return lines
 
 
 def run_prepare(
@@ -186,7 +106,7 @@ def run_prepare(
     def tell(number: int, total: int, outcomes: Sequence[PreparedRow]) -> None:
         nonlocal left_out
         left_out += sum(bool(outcome.obstacle) for outcome in outcomes)
-        _say_outcomes(path, outcomes, say)
+        say_outcomes(path, outcomes, say)
         count(number, total)
 
     shards = write(manifest, geometry, out, tell, should_stop)
@@ -228,10 +148,14 @@ class Training:
 def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path | None:
     """Train, choose thresholds on the validation cases; gives where the weights were written.
 
-    Resumes what ``out`` holds.  Raises InputError where that was begun with other settings.  Of
-    several processes that torchrun started the leader does all but the training alone, and the
-    others give None.
+    Resumes what ``out`` holds.  Raises InputError where that was begun with other settings, where
+    another training is at work in it, and where it is an input.  Of several processes that torchrun
+    started the leader does all but the training alone, and the others give None.
     """
+    weights = job.out / "weights"
+    inputs = [path for path in (job.slices, job.validation, job.start) if path is not None]
+    for written in (job.out, weights):
+        require_apart(written, inputs)
     profile = _profile(job)
     job = replace(job, without=left_out(job.slices, job.without))
     slices = load_slices(job.slices, profile, job.without)
@@ -241,45 +165,50 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
     profile, facts = _with_start(start, profile, _facts(slices))
     validation = _validation_slices(job, profile, slices)
     _require_apart(job, start, validation, say)
-    tunable = job.tuned and validation is not None and not validation.label_only
-    weights = job.out / "weights"
-    with open_team(job.device) as team:
+    with ExitStack() as held:
+        with open_team(job.device) as team:
+            if team.is_main:
+                make_folder(job.out)
+                held.enter_context(locked(job.out))
+                if weights.exists():  # that it is no folder is better known before
+                    make_folder(weights)
+                own: dict[str, object] = {
+                    "central_slices": job.central_slices,
+                    "context": job.context,
+                }
+                if settings.patience is not None and validation is not None:
+                    own["validation"] = validation.content
+                without = sorted(job.without)
+                claim(job.out, slices.content, {**asdict(settings), "without": without, **own})
+                say(_described(slices, team))
+            trained = train(
+                *(slices, profile, settings, job.out, stage_teller(say)),
+                *(should_stop, team, start, validation),
+            )
         if team.is_main:
-            make_folder(job.out)
-            own: dict[str, object] = dict(central_slices=job.central_slices, context=job.context)
-            if settings.patience is not None and validation is not None:
-                own["validation"] = validation.content
-            without = sorted(job.without)
-            claim(job.out, slices.content, {**asdict(settings), "without": without, **own})
-            say(_described(slices, team))
-        trained = train(
-            slices,
-            profile,
-            settings,
-            job.out,
-            stage_teller(say),
-            should_stop,
-            team,
-            start,
-            validation,
-        )
-    if not team.is_main:
-        return None
+            _keep(job, trained, facts, validation, say)
+    return weights if team.is_main else None
+
+
+def _keep(
+    job: Training, trained: Trained, facts: dict[str, Any], validation: Slices | None, say: Say
+) -> None:
+    """Write what was trained, with its provenance, and measure it on the validation set."""
+    weights = job.out / "weights"
     facts |= {"seconds": round(seconds_spent(job.out))}
     kept = {stage: step_kept(job.out, stage) for stage in ("encoder", "decoder")}
     facts |= {f"{stage} kept after": step for stage, step in kept.items() if step is not None}
-    if settings.patience is not None and validation is not None:
+    if job.settings.patience is not None and validation is not None:
         facts |= _ended_on(validation)
     profile = replace(trained.profile, provenance={**trained.profile.provenance, **facts})
     save_model(weights, trained.autoencoder, trained.classifier, profile, half=True)
     loss_curves(job.out, job.out / "losses.png")
-    if job.validation is None:
+    if job.validation is None or validation is None:
         say("no validation: the thresholds are not tuned, the accuracy of these weights is unknown")
-    elif tunable:
-        run_tune(weights, job.validation, weights, say, without=job.without)
+    elif job.tuned and not validation.label_only:
+        _tune(weights, job.validation, weights, say, without=job.without)
     elif job.tuned:
         run_measure(weights, job.validation, say, job.without)
-    return weights
 
 
 def _profile(job: Training) -> Profile:
@@ -296,7 +225,8 @@ def _profile(job: Training) -> Profile:
 def _validation_slices(job: Training, profile: Profile, trained: Slices) -> Slices | None:
     """Return what is measured on the way.
 
-    Raises InputError where it shows patients who are trained on, or no threshold can be chosen.
+    Raises InputError where it shows patients who are trained on, or one label alone, or no
+    threshold can be chosen.
     """
     if job.validation is None:
         return None
@@ -310,10 +240,10 @@ def _validation_slices(job: Training, profile: Profile, trained: Slices) -> Slic
     if job.tuned and not validation.label_only:
         # what is wrong with it is better known before
         _validation(job.validation, profile, job.without)
-    if job.settings.patience is not None and len(np.unique(validation.label)) < 2:
-        raise InputError(
-            job.validation, "shows vertebrae of one label only, so no weights are better there"
-        )
+    measured = validation.label_only and job.tuned
+    if (measured or job.settings.patience is not None) and len(np.unique(validation.label)) < 2:
+        cause = "shows vertebrae of one label only, so nothing can be measured there"
+        raise InputError(job.validation, cause)
     return validation
 
 
@@ -443,8 +373,20 @@ def run_tune(
     ``draws`` of noise for a single-shot edit, where other than the weights have.  Patients named by
     ``without`` are left out.  Raises InputError where weights edit by rendering, without draws, and
     for weights with probabilities: these hold for the gate and floors they were fitted with; and
-    where the cases are of patients whom the weights learned from.
+    where the cases are of patients whom the weights learned from, or ``out`` is their folder.
     """
+    require_apart(out, [weights])
+    _tune(weights, validation, out, say, draws, without)
+
+
+def _tune(
+    weights: Path,
+    validation: Path,
+    out: Path,
+    say: Say,
+    draws: int | None = None,
+    without: Sequence[str] = (),
+) -> None:
     model = load_model(weights)
     _require_scores(model, weights, "`calibrate` chooses their thresholds")
     if draws is not None:
@@ -554,8 +496,10 @@ def run_calibrate(
     ``observations`` are of patients who were not in training, of these weights or of those of
     other folds of one recipe; ``training`` of vertebrae that were, of these weights.  ``settings``
     are the schedule and decision that they were made with.  Raises InputError, also where they were
-    made with others, or by networks that learned from the patients they observed.
+    made with others, or by networks that learned from the patients they observed, and where ``out``
+    is the folder of ``weights``.
     """
+    require_apart(out, [weights])
     model = load_model(weights)
     profile = replace(
         model.profile,
