@@ -142,6 +142,31 @@ def test_a_second_run_in_a_folder_is_refused(
     assert main([*words, *rest, "--out", str(out)]) == 0
 
 
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare")
+def test_simulation_without_shared_memory_says_how_it_goes_without(own: Path) -> None:
+    """As in a container that was given none."""
+    head = "ct,segmentation,labels,patient,split"
+    (own / "s.csv").write_text(f"{head}\nct,bodies.nii.gz,totalsegmentator,A,training\n", "utf-8")
+    words = f"-m hideseekseg simulate {own}/s.csv --data {own} --vertebrae 2 --out {own}/out"
+    alone = "mount -t tmpfs -o size=4k none /dev/shm && head -c 4096 /dev/zero > /dev/shm/full"
+
+    def run(script: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["unshare", "--map-root-user", "--mount", "sh", "-c", script],
+            env={**os.environ, "PYTHONPATH": str(LIBRARY)},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    if run(alone).returncode:
+        pytest.skip("this user may not hide shared memory")
+    failed = run(f"{alone} && {sys.executable} {words} --workers 2")
+    assert failed.returncode == 2 and "--workers 1 does without" in failed.stderr
+    assert failed.stderr.count("\n") == 1
+    assert run(f"{alone} && {sys.executable} {words}").returncode == 0
+
+
 @pytest.mark.skipif(os.name == "nt", reason="limits of POSIX")
 def test_a_checkpoint_that_finds_no_room_is_one_line_and_the_last_one_stays(
     slices: Path, tmp_path: Path

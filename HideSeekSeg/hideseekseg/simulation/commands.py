@@ -222,7 +222,12 @@ def _draw(
         return
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
-    stop, done = context.Event(), context.Value("q", 0)
+    try:
+        stop, done = context.Event(), context.Value("q", 0)
+    except OSError as error:  # of containers without shared memory, which semaphores lie in
+        why = error.strerror or str(error)
+        cause = f"processes cannot share memory here (/dev/shm): {why}; --workers 1 does without"
+        raise InputError("--workers", cause) from error
     shared = (vertebrae, job.out, stop, done)
     workers = min(job.workers, max(len(recipes), 1))
     try:
