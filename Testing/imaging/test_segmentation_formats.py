@@ -13,6 +13,7 @@ import SimpleITK as sitk
 
 pydicom = pytest.importorskip("pydicom", reason="pydicom reads DICOM segmentations")
 
+from hideseekseg.anatomy.alignment import check_agreement  # noqa: E402
 from hideseekseg.anatomy.labelling import assign  # noqa: E402
 from hideseekseg.anatomy.segment_names import may_be_vertebra  # noqa: E402
 from hideseekseg.errors import InputError  # noqa: E402
@@ -518,3 +519,31 @@ def test_a_single_slice_of_unknown_thickness_is_refused(tmp_path: Path) -> None:
 
     path = change(structure_set(tmp_path / "rs.dcm"), leave_one)
     assert "a single slice, and does not state how thick" in refusal(path).cause
+
+
+@pytest.mark.parametrize("kind", ["SEG", "structure set"])
+def test_another_frame_of_reference_than_the_cts_is_said(tmp_path: Path, kind: str) -> None:
+    """Positions in two frames are not comparable, also where the outlines lie near the bone."""
+
+    def stated(frame: str) -> Segmentation:
+        def state(dataset: Any) -> None:
+            if kind == "SEG":
+                dataset.FrameOfReferenceUID = frame
+            else:
+                for roi in dataset.StructureSetROISequence:
+                    roi.ReferencedFrameOfReferenceUID = frame
+
+        file = tmp_path / f"{frame or 'none'}.dcm"
+        file = dicom_seg(file) if kind == "SEG" else structure_set(file)
+        return read_segmentation(change(file, state), may_be_vertebra)
+
+    hu = np.where(sum(masks().values()), 300, 40).astype(np.int16)
+    said = {}
+    for own in ("1.2.3", ""):
+        identity = {"frame_of_reference_uid": own} if own else {}
+        ct = Volume(hu, GRID, "ct", identity=identity)
+        for frame in ("1.2.3", "1.2.4", ""):
+            found = stated(frame)
+            notes = check_agreement(ct, found, assign(found), accept_orientation=True).notes
+            said[own, frame] = [n for n in notes if "another frame of reference than" in n]
+    assert [key for key, notes in said.items() if notes] == [("1.2.3", "1.2.4")]

@@ -110,6 +110,7 @@ def check_agreement(
     """
     others = (*segmentation.layers[:1], *(() if bodies is None else bodies.layers[:1]))
     notes = [note for note in file_notes(ct, *others) if note not in ct.doubts]
+    notes += _other_frames(ct, others)
     flags = list(ct.doubts)
     misfit = find_misfit(ct, segmentation, assignments)
     refusal = ""
@@ -131,6 +132,19 @@ def check_agreement(
     elif lean:
         flags.append(lean)
     return Agreement((*dict.fromkeys(notes), *flags), tuple(flags), refusal)
+
+
+def _other_frames(ct: Volume, others: Sequence[Volume]) -> list[str]:
+    """Return which files state another frame of reference (DICOM) than the CT, a line each."""
+    own = ct.identity.get("frame_of_reference_uid")
+    stated = {v.name: v.identity.get("frame_of_reference_uid") for v in others}
+    cause = (
+        "states another frame of reference than the CT, so that its positions may be those of"
+        " another scan: look whether the outlines lie on the bone"
+    )
+    return [
+        f"{name}: {cause}" for name, frame in stated.items() if own and frame not in (None, own)
+    ]
 
 
 def file_notes(*volumes: Volume) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,20 @@ def _seg(path: Path, dataset: Any, wanted: Callable[[str], bool]) -> Segmentatio
     ]
     if not patches:
         raise InputError(path, "is an empty segmentation: no segment of a vertebra has a voxel")
-    return layered(patches, grid, path, [_entry(about[n]) for n in sorted(masks)])
+    found = layered(patches, grid, path, [_entry(about[n]) for n in sorted(masks)])
+    return _in_frame(found, dataset.get("FrameOfReferenceUID"))
+
+
+def _in_frame(segmentation: Segmentation, frame: Any) -> Segmentation:
+    """Return the segmentation with the frame of reference that its positions are in, where known.
+
+    Those of a CT in another one need not be comparable.
+    """
+    if not frame:
+        return segmentation
+    identity = {"frame_of_reference_uid": str(frame)}
+    layers = tuple(replace(layer, identity=identity) for layer in segmentation.layers)
+    return replace(segmentation, layers=layers)
 
 
 def _group(dataset: Any, frame: Any, name: str) -> Any:
@@ -239,7 +253,13 @@ def _structure_set(path: Path, dataset: Any, wanted: Callable[[str], bool]) -> S
         if patch is not None:
             patches.append((names[number], patch))
             notes += [f"{names[number]}: {said}" for said in _bridge(patch, step)]
-    return layered(patches, grid, path, notes=tuple(notes))
+    frames = {
+        str(r.get("ReferencedFrameOfReferenceUID") or "")
+        for r in dataset.StructureSetROISequence
+        if int(r.ROINumber) in contours
+    }
+    found = layered(patches, grid, path, notes=tuple(notes))
+    return _in_frame(found, frames.pop() if len(frames) == 1 else None)
 
 
 def _contour_grid(points: Floats, axis: int, step: float) -> Grid:
