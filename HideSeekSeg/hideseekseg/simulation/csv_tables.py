@@ -42,7 +42,8 @@ def read_table(
     missing = [name for name in needed if name not in names]
     if missing:
         there = [name for name in names if name]
-        raise InputError(path, f"has no column {' and no '.join(missing)}; it has {there}")
+        lack = f"it has no column {' and no '.join(missing)}, but {there}"
+        raise InputError(path, f"needs the columns {', '.join(needed)}: {lack}")
     twice = [name for name, times in Counter(filter(None, names)).items() if times > 1]
     if twice:
         raise InputError(path, f"has the column {twice[0]} twice")
@@ -72,10 +73,13 @@ def _text(path: Path) -> str:
     content = read_bytes(path)
     is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # "Unicode text"
     try:
-        return content.decode("utf-16" if is_utf16 else "utf-8-sig")
-    except UnicodeDecodeError as error:
+        text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
+        if is_utf16 and not any(letter in text for letter in _DELIMITERS):
+            raise ValueError("nearly all bytes can be read so")
+    except ValueError as error:
         cause = "cannot be read: it is not UTF-8 text (a spreadsheet saves it as 'CSV UTF-8')"
         raise InputError(path, cause) from error
+    return text
 
 
 def _by_name(names: Sequence[str], cells: Sequence[str]) -> dict[Any, Any]:
