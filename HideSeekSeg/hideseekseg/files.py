@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -439,6 +439,19 @@ def make_folder(path: Path) -> None:
     except OSError as error:
         raise InputError(path, f"cannot be made: {error.strerror or error}") from error
     remove_abandoned(path)
+
+
+def require_apart(out: Path, inputs: Iterable[Path], within: bool = False) -> None:
+    """Raise InputError where a folder to write to is one of ``inputs``, links followed.
+
+    With ``within`` also where it lies in one of them, all of whose files are read.
+    """
+    real = Path(os.path.realpath(out))
+    for path in inputs:
+        place = Path(os.path.realpath(path))
+        if place == real or (within and place in real.parents):
+            where = "is read from" if place == real else "lies in what is read"
+            raise InputError(out, f"{where}, {path}: choose another folder for the output")
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:

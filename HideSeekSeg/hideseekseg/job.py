@@ -37,6 +37,7 @@ from .output.result_folder import (
     Claim,
     claim,
     remove_vertebrae,
+    require_no_input,
     write_vertebra,
 )
 from .output.seg_nrrd import lesion_mask, write_segmentation
@@ -257,6 +258,8 @@ def _claimed(job: Job, apart: bool) -> Iterator[tuple[Volume, Segmentation, dict
 
     Another run in it is refused before that.  ``apart`` as of ``read_ct_apart``.
     """
+    given = (job.ct, job.segmentation, job.bodies)
+    require_no_input(job.out, [Path(path) for path in given if path is not None])
     with locked(job.out):
         with ThreadPoolExecutor(1) as beside:  # one is unpacked while the other is
             vertebrae = beside.submit(_segmentation, job.segmentation)

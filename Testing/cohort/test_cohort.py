@@ -26,6 +26,7 @@ from helpers.findings import make_grid, make_result
 from helpers.meeting import Meeting
 from helpers.permissions import as_another_user, closed, posix
 from hideseekseg.benchmark.cohort_evaluation import _levels
+from hideseekseg.cli.cohort import _ForPeople
 from hideseekseg.cli.main import main
 from hideseekseg.cohort import case_run
 from hideseekseg.cohort.case_run import (
@@ -69,6 +70,7 @@ from hideseekseg.imaging.dicom_seg import SEG
 from hideseekseg.imaging.volume import Volume, to_sitk
 from hideseekseg.model.profile import read_profile
 from hideseekseg.output.result_folder import read_result
+from hideseekseg.progress import duration
 from hideseekseg.review.review import Review, Verdict
 from hideseekseg.ui.child_process import tree
 
@@ -1166,6 +1168,17 @@ class Screen:
         line = self.lines[self._row].ljust(self._column)
         self.lines[self._row] = line[: self._column] + letter + line[self._column + 1 :]
         self._column += 1
+
+
+def test_a_log_says_how_much_time_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a run under ``nohup``, or in a queue, there is nothing else to look at."""
+    told = _ForPeople(lambda: False)
+    one = CaseRecord("A", CaseStatus.DONE, seconds=3.0)
+    for done, seconds_left in ((1, 7200.0), (2, 0.0)):
+        told(CaseEnded(one, done, 0, 2, seconds_left))
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == f"1/2  A: done in 3 s, about {duration(7200.0)} left"
+    assert last == "2/2  A: done in 3 s"
 
 
 @linux

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +15,10 @@ from ..anatomy.intensity import HOUNSFIELD, network_input
 from ..anatomy.preparation import slices_of
 from ..confidence import marrow, reference_of, relative_reference
 from ..errors import InputError
-from ..files import make_folder, read_text
+from ..files import make_folder
 from ..findings import LesionType
 from ..model.profile import Profile
+from ..simulation.csv_tables import read_table
 from ..simulation.random_fields import Field, Mask
 from ..simulation.simulate import Recipe, simulate
 from ..simulation.source_vertebrae import (
@@ -168,12 +168,11 @@ class Box:
 def read_boxes(path: Path) -> list[Box]:
     """Read a CSV with patient, x, y, z, width (x), depth (y), height (z) in LPS mm; InputError."""
     try:
-        rows = list(csv.DictReader(read_text(path).splitlines(), strict=True))
         return [
             Box(row["patient"], _triple(row, BOX_COLUMNS[1:4]), _triple(row, BOX_COLUMNS[4:]))
-            for row in rows
+            for _, row in read_table(path, BOX_COLUMNS)[0]
         ]
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
+    except ValueError as error:
         cause = f"needs the columns {', '.join(BOX_COLUMNS)}, with numbers in mm"
         raise InputError(path, cause) from error
 

@@ -274,14 +274,15 @@ class _ForPeople:
             return
         record = event.record
         where = f"{event.done}/{event.total}"
+        left = f", about {duration(event.seconds_left)} left"
         if record.status is not CaseStatus.DONE:
             self._failures.append(record)
             if not self._bar.has_rows:
                 say_aside(f"{where}  {record.case}: {record.status.value}: {record.reason}")
         elif not self._bar.is_drawn:
-            say_aside(f"{where}  {record.case}: done in {duration(record.seconds)}")
+            after = left if event.done < event.total else ""
+            say_aside(f"{where}  {record.case}: done in {duration(record.seconds)}{after}")
         failed = f", {event.failed} failed" if event.failed else ""
-        left = f", about {duration(event.seconds_left)} left"
         self._bar.draw(event.done / event.total, f"{where} cases{failed}{left}", self._table())
 
 

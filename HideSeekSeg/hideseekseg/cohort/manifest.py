@@ -28,7 +28,9 @@ from ..imaging.reading import check_ct, check_segmentation
 from ..imaging.segmentation import structure_of
 from ..imaging.volume import overlap
 from ..plain_data import counted, first_line, name_fault
-from ..training.manifest import Problem, read_table
+from ..simulation.csv_tables import fault_of_name, path_in, read_table
+from ..simulation.source_vertebrae import person, spelled_twice
+from ..training.manifest import Problem
 
 T = TypeVar("T")
 
@@ -117,7 +119,7 @@ def _case(
     folders: set[str],
 ) -> CohortCase:
     """Raise ValueError saying what is wrong with the cells; ``folders`` as of ``_folder_apart``."""
-    if None in cells:  # what DictReader calls values beyond the last column
+    if None in cells:
         raise ValueError("has more values than there are columns")
     values = {name: str(cells.get(name) or "").strip() for name in COLUMNS}
     empty = [name for name in NEEDED if not values[name]]
@@ -126,16 +128,19 @@ def _case(
     odd = next((text for text in cells.values() if not str(text or "").isprintable()), None)
     if odd is not None:
         raise ValueError(f"contains a letter that cannot be printed, in {odd!r}")
-    ct = parent / values["ct"]
+    for column in ("case", "patient"):
+        if fault := fault_of_name(values[column]):
+            raise ValueError(f"the {column} {fault}")
+    ct = path_in(parent, values["ct"])
     name = values["case"] or structure_of(ct) or ct.name
     labels = values["labels"]
     if labels.lower().endswith(".json"):
-        labels = str(parent / labels)
+        labels = str(path_in(parent, labels))
     return CohortCase(
         *(line, name, _folder_apart(name, folders), values["patient"] or name, ct),
-        parent / values["segmentation"],
+        path_in(parent, values["segmentation"]),
         labels or None,
-        parent / values["bodies"] if values["bodies"] else None,
+        path_in(parent, values["bodies"]) if values["bodies"] else None,
         values["series"],
         {column: str(cells.get(column) or "").strip() for column in further},
     )
@@ -166,11 +171,13 @@ def _folder_apart(name: str, used: Set[str]) -> str:
 
 
 def _contradictions(cases: Sequence[CohortCase]) -> Iterator[tuple[int, str]]:
-    """CTs that stand there for two cases or two patients."""
+    """CTs that stand there for two cases or two patients, and patients in two spellings."""
+    named = (case for case in cases if case.patient != case.name)
+    yield from spelled_twice((case.line, case.patient) for case in named)
     seen: dict[tuple[Path, str], CohortCase] = {}
     for case in cases:
         first = seen.setdefault((case.ct.resolve(), case.series), case)
-        if first.patient != case.patient and first is not case:
+        if person(first.patient) != person(case.patient) and first is not case:
             who = f"of patient {first.patient} in line {first.line}, of {case.patient} here"
             yield case.line, f"the CT is {who}"
         elif first is not case and first.segmentation.resolve() == case.segmentation.resolve():

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, UserError
-from ..files import locked, make_folder, remove_abandoned
+from ..files import locked, make_folder, remove_abandoned, require_apart
 from ..training.manifest import Problem
 from .case_run import (
     CaseRecord,
@@ -178,8 +178,11 @@ def run_cohort(
 
     A case that is refused, fails, takes too long or loses its process is a record with its reason,
     and the others go on.  Raises UserError where the weights cannot be used, ``out`` cannot be
-    written to or another run is in it.
+    written to, another run is in it, or it lies in the folder of a case's images: each result would
+    change what it was made from.
     """
+    read = {path for case in cohort.cases for path in (case.ct, case.segmentation, case.bodies)}
+    require_apart(out, [path for path in read if path is not None], within=True)
     make_folder(out)
     with locked(out):
         tasks = cohort_tasks(cohort, out, settings, control.limits.retry)

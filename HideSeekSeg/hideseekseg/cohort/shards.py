@@ -6,6 +6,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,9 @@ class ShardTask:
 
     def lost(self, status: CaseStatus, reason: str, seconds: float) -> ShardRecord:
         """Return the record of an image that nothing came of: no row of it is usable."""
+        # What files held before, if they have changed since, is not to be learned from.
+        with suppress(OSError):
+            self.shard.unlink(missing_ok=True)
         outcomes = tuple(PreparedRow(row, f"image: {reason}") for row in self.rows)
         image = str(self.rows[0].image)
         return ShardRecord(image, status, reason, seconds=round(seconds, 2), outcomes=outcomes)

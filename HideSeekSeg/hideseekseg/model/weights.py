@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..errors import DeviceError, ScheduleError, WeightsError
-from ..files import open_regular
+from ..files import atomic, make_folder, open_regular
 from .autoencoder import DiffusionAutoencoder
 from .classifier import LinearClassifier
 from .layers import keep_channels_last
@@ -111,10 +110,10 @@ def save_model(
     """Write a weights folder and return its hash; ``half`` stores the autoencoder in float16.
 
     Every file is written to a temporary name and moved, the profile last: a folder whose writing
-    was cut short does not load.
+    was cut short does not load.  Raises InputError where it cannot be written.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     dtype = torch.float16 if half else torch.float32
     # Training keeps tensors with channels last, which safetensors does not store.
     stored = {
@@ -294,10 +293,6 @@ def _file_hash(file: Any) -> str:
 
 def _write(path: Path, content: bytes) -> str:
     """Write by way of a temporary name; the SHA-256 of what was written."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
+    with atomic(path) as temporary:
         temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return hashlib.sha256(content).hexdigest()

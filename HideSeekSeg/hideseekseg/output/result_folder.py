@@ -8,6 +8,7 @@ Each vertebra is written while the run continues with the next one.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -68,6 +69,15 @@ def claim(folder: Path, scan: Mapping[str, str], overwrite: bool, option: str = 
     if why and not overwrite:
         raise InputError(folder, f"{why}: choose another folder{option and f', or {option}'}")
     return Claim(folder, bool(why))
+
+
+def require_no_input(folder: Path, inputs: Iterable[Path]) -> None:
+    """Raise InputError where one of ``inputs`` is a file that a result in ``folder`` replaces."""
+    ours = {os.path.realpath(folder / name) for name in _ALL}
+    for path in inputs:
+        if os.path.realpath(path) in ours:
+            cause = "would be replaced by the result: choose another folder for the output"
+            raise InputError(path, cause)
 
 
 def held_by_another(folder: Path, scan: Mapping[str, str]) -> str:

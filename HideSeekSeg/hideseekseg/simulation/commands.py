@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..files import make_folder, read_json
+from ..files import locked, make_folder, read_json
 from ..model.profile import Geometry
 from ..output.figures.drawing import TYPE_COLOURS, Outline, Tile
 from ..output.figures.overview import show_crops
@@ -94,6 +94,17 @@ def run_simulate(
     )
     # By the size alone: a seed stands for one set, whoever draws it.
     recipes = [whole] if job.vertebrae <= MOST_IN_SHARD else _parts(whole)
+    with locked(job.out):
+        return _drawn(job, recipes, vertebrae, say, should_stop)
+
+
+def _drawn(
+    job: Simulation,
+    recipes: Sequence[Recipe],
+    vertebrae: Sequence[SourceVertebra],
+    say: Say,
+    should_stop: Callable[[], bool],
+) -> list[Path]:
     _refuse_others(job.out, recipes)
     if len(recipes) == 1 < job.workers:
         say(f"up to {MOST_IN_SHARD} vertebrae are one shard, which one process draws")
@@ -212,7 +223,12 @@ def _draw(
         return
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
-    stop, done = context.Event(), context.Value("q", 0)
+    try:
+        stop, done = context.Event(), context.Value("q", 0)
+    except OSError as error:  # of containers without shared memory, which semaphores lie in
+        why = error.strerror or str(error)
+        cause = f"processes cannot share memory here (/dev/shm): {why}; --workers 1 does without"
+        raise InputError("--workers", cause) from error
     shared = (vertebrae, job.out, stop, done)
     workers = min(job.workers, max(len(recipes), 1))
     try:

@@ -5,9 +5,9 @@ They are loaded from scans, or from one small file that stands for them on anoth
 
 from __future__ import annotations
 
-import csv
+import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from hashlib import sha256
@@ -21,10 +21,11 @@ from ..anatomy.crop import PREPARATION, Floats, Mask, crop_grid, oversampled, po
 from ..anatomy.label_conventions import LEVELS
 from ..anatomy.vertebra_frame import PATIENT_AXES
 from ..errors import InputError, UserError
-from ..files import atomic, read_text
+from ..files import atomic
 from ..imaging.volume import Grid, Volume, bounding_box
 from ..model.profile import Geometry
 from ..unpacking import read_arrays
+from .csv_tables import fault_of_name, path_in, read_table
 from .phantom.spine import draw_clean, label_value
 from .phantom.vertebra import LEVELS as DRAWN_LEVELS
 from .phantom.vertebra import random_settings
@@ -122,7 +123,7 @@ class Source:
 
 
 def read_sources(path: Path, data: Path) -> list[Source]:
-    """Return the rows of a CSV with the columns ct, segmentation, labels, patient, split.
+    """Return the rows of a table (see ``read_table``) with the columns ``COLUMNS``.
 
     Paths are below ``data``; a label map in JSON stands beside the CSV.  A column ``leave_out`` may
     name levels that are not to be used, separated by spaces; other columns are for people.  Each
@@ -130,11 +131,13 @@ def read_sources(path: Path, data: Path) -> list[Source]:
     names a level that there is not.
     """
     sources = []
-    for row in _rows(path):
+    for line, row in read_table(path, COLUMNS, ("leave_out",))[0]:
+        if fault := _fault(row):
+            raise InputError(path, f"line {line} {fault}")
         own_map = path.parent / row["labels"]
         labels = str(own_map) if own_map.suffix == ".json" else row["labels"]
-        files = data / row["ct"], data / row["segmentation"]
-        left_out = tuple((row.get("leave_out") or "").split())
+        files = path_in(data, row["ct"]), path_in(data, row["segmentation"])
+        left_out = tuple(row.get("leave_out", "").split())
         if unknown := sorted(set(left_out) - set(LEVELS)):
             cause = f"unknown level {unknown[0]!r} in its column leave_out: write C1 to S1"
             raise InputError(path, cause)
@@ -143,19 +146,15 @@ def read_sources(path: Path, data: Path) -> list[Source]:
     return [replace(source, patient=name) for source, name in zip(sources, names)]
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    rows = []
-    try:
-        reader = csv.DictReader(read_text(path).splitlines(), strict=True)
-        if not set(COLUMNS) <= set(reader.fieldnames or ()):
-            raise InputError(path, f"a sources file needs the columns {', '.join(COLUMNS)}")
-        for row in reader:
-            if None in row or None in row.values():
-                raise InputError(path, f"line {reader.line_num} has not one value per column")
-            rows.append(row)
-    except csv.Error as error:
-        raise InputError(path, "cannot be read: it is not a CSV file") from error
-    return rows
+def _fault(row: Mapping[Any, str]) -> str:
+    """Return what is wrong with a row of a sources file, "" where nothing is."""
+    if None in row:
+        return "has more values than there are columns"
+    empty = [name for name in COLUMNS if name != "labels" and not row[name].strip()]
+    if empty:
+        return f"has no {' and no '.join(empty)}"
+    fault = fault_of_name(row["patient"].strip())
+    return f"has a patient that {fault}" if fault else ""
 
 
 def load_vertebrae(
@@ -341,8 +340,31 @@ def shared_patients(patients: Iterable[str], others: Iterable[str]) -> list[str]
 
 
 def person(patient: str) -> str:
-    """Return what two spellings of one patient have in common ("P01" and "p01 ")."""
-    return " ".join(unicodedata.normalize("NFKC", patient).casefold().split())
+    """Return what two spellings of one patient have in common ("P01" and "p01 ").
+
+    Also 007, 7 and 7.0: spreadsheets and statistics programs take a number for one.
+    """
+    plain = " ".join(unicodedata.normalize("NFKC", patient).casefold().split())
+    number = _NUMBER.fullmatch(plain)
+    return number[1] if number else plain
+
+
+_NUMBER = re.compile(r"0*([0-9]+?)(?:\.0+)?")
+
+
+def spelled_twice(patients: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """Yield each line of a table with a new spelling of a patient, and what is wrong there.
+
+    ``patients`` are its lines, with the patient of each.
+    """
+    known: dict[str, tuple[int, str]] = {}
+    spellings: set[str] = set()
+    for line, name in patients:
+        first, before = known.setdefault(person(name), (line, name))
+        if name != before and name not in spellings:
+            said = f"spelled {before} in line {first} and {name} here"
+            yield line, f"the patient is {said}: write one spelling"
+        spellings.add(name)
 
 
 MARGIN_MM = 9.0

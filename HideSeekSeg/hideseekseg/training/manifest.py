@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,9 +11,10 @@ from typing import Any
 
 from ..anatomy.segment_names import meaning_of_name
 from ..errors import InputError
-from ..files import files_in, open_regular, read_text
+from ..files import files_in, open_regular
 from ..imaging.text_headers import data_files, is_text_header
-from ..simulation.source_vertebrae import one_spelling, person
+from ..simulation.csv_tables import fault_of_name, path_in, read_table
+from ..simulation.source_vertebrae import one_spelling, person, spelled_twice
 
 NEEDED = ("image", "mask", "label", "patient")
 OPTIONAL = ("level", "convention")
@@ -92,7 +92,7 @@ class Manifest:
 def read_manifest(path: Path) -> Manifest:
     """Read a CSV of the columns image, mask, label, patient and, if known, level and convention.
 
-    Comma or semicolon, whatever the head has.  Paths are relative to the manifest, a convention
+    As ``read_table`` reads it.  Paths are relative to the manifest, a convention
     that ends in .json too.  Raises InputError where the file is not such a table; what is wrong in
     a line is a problem, and the line gives no row.
     """
@@ -162,53 +162,9 @@ def balance(rows: Iterable[ManifestRow]) -> dict[str, tuple[int, int]]:
     return {p: (counts[p, False], counts[p, True]) for p in dict.fromkeys(patients)}
 
 
-def read_table(
-    path: Path, needed: Sequence[str], known: Sequence[str] = ()
-) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
-    """Return the lines of a CSV with their cells by column, and the names of the columns.
-
-    Comma or semicolon, whatever the head has.  Columns ``needed`` and ``known`` are found in any
-    case of letters; others keep their spelling.  Raises InputError where a needed one is missing.
-    """
-    try:
-        text = read_text(path)
-        head = text.split("\n", 1)[0]
-        delimiter = ";" if head.count(";") > head.count(",") else ","
-        reader = csv.DictReader(text.splitlines(), delimiter=delimiter, restval="", strict=True)
-        stripped = [name.strip() for name in reader.fieldnames or ()]
-        names = [n.lower() if n.lower() in (*needed, *known) else n for n in stripped]
-        reader.fieldnames = [name or f"{NAMELESS}{n}" for n, name in enumerate(names)]
-        rows = [(reader.line_num, _with_nameless(row)) for row in reader]
-        table = [(line, row) for line, row in rows if any(row.values())]
-        names = [name for name in names if name]
-    except csv.Error as error:
-        raise InputError(path, f"is not a CSV file: {error}") from error
-    missing = [name for name in needed if name not in names]
-    if missing:
-        raise InputError(path, f"has no column {' and no '.join(missing)}; it has {names}")
-    twice = [name for name, times in Counter(names).items() if times > 1]
-    if twice:
-        raise InputError(path, f"has the column {twice[0]} twice")
-    return table, names
-
-
-NAMELESS = "\0"  # begins what stands for a column without a name: no file's text has it
-
-
-def _with_nameless(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row without its nameless columns, which spreadsheets add; what they hold is more.
-
-    Such values stand where DictReader puts those beyond the last column, at None.
-    """
-    more = [row.pop(name) for name in [n for n in row if n and n.startswith(NAMELESS)]]
-    if filled := [value for value in more if value and value.strip()]:
-        row.setdefault(None, []).extend(filled)  # type: ignore[call-overload]
-    return row
-
-
 def _row(folder: Path, line: int, cells: Mapping[str, str]) -> ManifestRow:
     """Raise ValueError saying what is wrong with the cells."""
-    if None in cells:  # what DictReader calls values beyond the last column
+    if None in cells:
         raise ValueError("has more values than there are columns")
     values = {name: str(cells.get(name, "")).strip() for name in NEEDED + OPTIONAL}
     empty = [name for name in NEEDED if not values[name]]
@@ -219,10 +175,12 @@ def _row(folder: Path, line: int, cells: Mapping[str, str]) -> ManifestRow:
         raise ValueError(f"unknown label {values['label']!r}: write healthy (0) or malignant (1)")
     convention = values["convention"]
     if convention.lower().endswith(".json"):
-        convention = str(folder / convention)
+        convention = str(path_in(folder, convention))
     if any("\0" in value for value in values.values()):
         raise ValueError("contains a character that no file's name has")
-    image, mask = folder / values["image"], folder / values["mask"]
+    if fault := fault_of_name(values["patient"]):
+        raise ValueError(f"the patient {fault}")
+    image, mask = path_in(folder, values["image"]), path_in(folder, values["mask"])
     return ManifestRow(
         line, image, mask, label, values["patient"], _level(values["level"]), convention
     )
@@ -242,14 +200,8 @@ def _contradictions(rows: Sequence[ManifestRow]) -> Iterable[tuple[int, str]]:
     """Vertebrae that stand there twice, images of two patients, and patients in two spellings."""
     seen: dict[tuple[Path, Path | None, str], ManifestRow] = {}
     owner: dict[Path, ManifestRow] = {}
-    known: dict[str, ManifestRow] = {}
-    spellings: set[str] = set()
+    yield from spelled_twice((row.line, row.patient) for row in rows)
     for row in rows:
-        named = known.setdefault(person(row.patient), row)
-        if named.patient != row.patient and row.patient not in spellings:
-            said = f"spelled {named.patient} in line {named.line} and {row.patient} here"
-            yield row.line, f"the patient is {said}: write one spelling"
-        spellings.add(row.patient)
         first = seen.setdefault(row.vertebra, row)
         if first is not row:
             other = ", but with the other label" if first.malignant != row.malignant else ""

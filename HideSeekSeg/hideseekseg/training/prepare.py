@@ -21,7 +21,7 @@ from ..anatomy.quality import UNKNOWN
 from ..anatomy.segment_names import is_unnamed, may_be_vertebra
 from ..anatomy.vertebra_checks import EMPTY
 from ..errors import InputError, NotCTError, UserError
-from ..files import atomic, make_folder
+from ..files import atomic, make_folder, require_apart
 from ..imaging.reading import read_ct, read_segmentation, two_places
 from ..imaging.segmentation import Segmentation
 from ..imaging.volume import Grid, Patch, Volume, patch_of
@@ -263,7 +263,11 @@ def write_shards(
 
 
 def shard_groups(manifest: Manifest, out: Path) -> dict[Path, list[ManifestRow]]:
-    """Return the rows of each shard; raises InputError where ``out`` holds other shards."""
+    """Return the rows of each shard.
+
+    Raises InputError where ``out`` holds other shards, or is or lies in an image's folder.
+    """
+    require_apart(out, {path for row in manifest.rows for path in (row.image, row.mask)}, True)
     make_folder(out)
     groups = {out / f"shard-{_digest(rows)}.npz": rows for rows in manifest.by_image()}
     strangers = sorted(set(out.glob("shard-*.npz")) - set(groups))

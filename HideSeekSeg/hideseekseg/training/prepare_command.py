@@ -66,10 +66,29 @@ def _check(
         wrong += 1
     for line in _summary(manifest, counts):
         say(line)
+    for line in _notes(counts):
+        say(f"{manifest.path}: note: {line}")
     return wrong
 
 
+def _notes(counts: dict[str, tuple[int, int]]) -> list[str]:
+    """Return what makes training or its figures worth little, though no row is wrong."""
+    if len(counts) == 1:
+        return [
+            "of one patient alone: what is learned is tested on other patients, which `train"
+            " --validation` needs, and figures of one patient say little"
+        ]
+    classes = {(healthy > 0, malignant > 0) for healthy, malignant in counts.values()}
+    if classes == {(True, False), (False, True)}:
+        return [
+            "no patient has both classes: what tells the patients or their scanners apart may be"
+            " learned in place of the disease"
+        ]
+    return []
+
+
 def _say_outcomes(path: Path, outcomes: Sequence[PreparedRow], say: Say) -> None:
+    """Say a line of each row that cannot be used, or has something to be noted."""
     for outcome in outcomes:
         where = f"{path}, line {outcome.row.line}"
         if outcome.obstacle:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from .. import __version__
 from ..anatomy.quality import UNKNOWN, limits_of, limits_of_both
 from ..errors import InputError
-from ..files import make_folder, read_text
+from ..files import locked, make_folder, read_text, require_apart
 from ..model.profile import Profile
 from ..model.weights import Model, load_model, save_model
 from ..output.figures.drawing import save_figure
@@ -27,11 +28,12 @@ from .train import (
     LABELS_DECISION,
     LABELS_SCHEDULE,
     PATIENTS_GEOMETRY,
+    Trained,
     TrainingSettings,
     train,
 )
 from .trainer import ProcessGroup, Say, claim, open_team, seconds_spent, stage_teller, step_kept
-from .tune_command import cases_with_lesions, run_measure, run_tune
+from .tune_command import cases_with_lesions, choose_thresholds, run_measure
 
 THRESHOLDS_OF_START = "not tuned: those of the weights it went on from"
 
@@ -64,10 +66,14 @@ class Training:
 def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path | None:
     """Train, choose thresholds on the validation cases; gives where the weights were written.
 
-    Resumes what ``out`` holds.  Raises InputError where that was begun with other settings.  Of
-    several processes that torchrun started the leader does all but the training alone, and the
-    others give None.
+    Resumes what ``out`` holds.  Raises InputError where that was begun with other settings, where
+    another training is at work in it, and where it is an input.  Of several processes that torchrun
+    started the leader does all but the training alone, and the others give None.
     """
+    weights = job.out / "weights"
+    inputs = [path for path in (job.slices, job.validation, job.start) if path is not None]
+    for written in (job.out, weights):
+        require_apart(written, inputs)
     profile = _profile(job)
     job = replace(job, without=left_out(job.slices, job.without))
     slices = load_slices(job.slices, profile, job.without)
@@ -77,45 +83,50 @@ def run_train(job: Training, say: Say, should_stop: Callable[[], bool]) -> Path 
     profile, facts = _with_start(start, profile, _facts(slices))
     validation = _validation_slices(job, profile, slices)
     _require_apart(job, start, validation, say)
-    tunable = job.tuned and validation is not None and not validation.label_only
-    weights = job.out / "weights"
-    with open_team(job.device) as team:
+    with ExitStack() as held:
+        with open_team(job.device) as team:
+            if team.is_main:
+                make_folder(job.out)
+                held.enter_context(locked(job.out))
+                if weights.exists():  # that it is no folder is better known before
+                    make_folder(weights)
+                own: dict[str, object] = {
+                    "central_slices": job.central_slices,
+                    "context": job.context,
+                }
+                if settings.patience is not None and validation is not None:
+                    own["validation"] = validation.content
+                without = sorted(job.without)
+                claim(job.out, slices.content, {**asdict(settings), "without": without, **own})
+                say(_described(slices, team))
+            trained = train(
+                *(slices, profile, settings, job.out, stage_teller(say)),
+                *(should_stop, team, start, validation),
+            )
         if team.is_main:
-            make_folder(job.out)
-            own: dict[str, object] = dict(central_slices=job.central_slices, context=job.context)
-            if settings.patience is not None and validation is not None:
-                own["validation"] = validation.content
-            without = sorted(job.without)
-            claim(job.out, slices.content, {**asdict(settings), "without": without, **own})
-            say(_described(slices, team))
-        trained = train(
-            slices,
-            profile,
-            settings,
-            job.out,
-            stage_teller(say),
-            should_stop,
-            team,
-            start,
-            validation,
-        )
-    if not team.is_main:
-        return None
+            _keep(job, trained, facts, validation, say)
+    return weights if team.is_main else None
+
+
+def _keep(
+    job: Training, trained: Trained, facts: dict[str, Any], validation: Slices | None, say: Say
+) -> None:
+    """Write what was trained, with its provenance, and measure it on the validation set."""
+    weights = job.out / "weights"
     facts |= {"seconds": round(seconds_spent(job.out))}
     kept = {stage: step_kept(job.out, stage) for stage in ("encoder", "decoder")}
     facts |= {f"{stage} kept after": step for stage, step in kept.items() if step is not None}
-    if settings.patience is not None and validation is not None:
+    if job.settings.patience is not None and validation is not None:
         facts |= _ended_on(validation)
     profile = replace(trained.profile, provenance={**trained.profile.provenance, **facts})
     save_model(weights, trained.autoencoder, trained.classifier, profile, half=True)
     loss_curves(job.out, job.out / "losses.png")
-    if job.validation is None:
+    if job.validation is None or validation is None:
         say("no validation: the thresholds are not tuned, the accuracy of these weights is unknown")
-    elif tunable:
-        run_tune(weights, job.validation, weights, say, without=job.without)
+    elif job.tuned and not validation.label_only:
+        choose_thresholds(weights, job.validation, weights, say, without=job.without)
     elif job.tuned:
         run_measure(weights, job.validation, say, job.without)
-    return weights
 
 
 def _profile(job: Training) -> Profile:
@@ -132,7 +143,8 @@ def _profile(job: Training) -> Profile:
 def _validation_slices(job: Training, profile: Profile, trained: Slices) -> Slices | None:
     """Return what is measured on the way.
 
-    Raises InputError where it shows patients who are trained on, or no threshold can be chosen.
+    Raises InputError where it shows patients who are trained on, or one label alone, or no
+    threshold can be chosen.
     """
     if job.validation is None:
         return None
@@ -146,10 +158,10 @@ def _validation_slices(job: Training, profile: Profile, trained: Slices) -> Slic
     if job.tuned and not validation.label_only:
         # what is wrong with it is better known before
         cases_with_lesions(job.validation, profile, job.without)
-    if job.settings.patience is not None and len(np.unique(validation.label)) < 2:
-        raise InputError(
-            job.validation, "shows vertebrae of one label only, so no weights are better there"
-        )
+    measured = validation.label_only and job.tuned
+    if (measured or job.settings.patience is not None) and len(np.unique(validation.label)) < 2:
+        cause = "shows vertebrae of one label only, so nothing can be measured there"
+        raise InputError(job.validation, cause)
     return validation
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import io
 import json
 import math
 import os
@@ -482,8 +483,11 @@ def _save(
         "history": history,
         "best": None if best is None else vars(best),
     }
+    # Into memory first: where the disk is full, PyTorch's own writer says another thing.
+    content = io.BytesIO()
+    torch.save(state, content)
     with atomic(checkpoint) as temporary:
-        torch.save(state, temporary)
+        temporary.write_bytes(content.getbuffer())
     table = checkpoint.with_name(checkpoint.name.replace("checkpoint.pt", "losses.csv"))
     with atomic(table) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         # A run that was resumed with another validation has other figures from there on.

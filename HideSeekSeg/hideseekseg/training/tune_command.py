@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..files import atomic, make_folder
+from ..files import atomic, make_folder, require_apart
 from ..findings import LESION_TYPES
 from ..model.profile import Profile
 from ..model.weights import Model, load_model, save_model
@@ -64,8 +64,21 @@ def run_tune(
     ``draws`` of noise for a single-shot edit, where other than the weights have.  Patients named by
     ``without`` are left out.  Raises InputError where weights edit by rendering, without draws, and
     for weights with probabilities: these hold for the gate and floors they were fitted with; and
-    where the cases are of patients whom the weights learned from.
+    where the cases are of patients whom the weights learned from, or ``out`` is their folder.
     """
+    require_apart(out, [weights])
+    choose_thresholds(weights, validation, out, say, draws, without)
+
+
+def choose_thresholds(
+    weights: Path,
+    validation: Path,
+    out: Path,
+    say: Say,
+    draws: int | None = None,
+    without: Sequence[str] = (),
+) -> None:
+    """Do what ``run_tune`` does, also into the folder of the weights: who trains made them."""
     model = load_model(weights)
     _require_scores(model, weights, "`calibrate` chooses their thresholds")
     if draws is not None:
@@ -175,8 +188,10 @@ def run_calibrate(
     ``observations`` are of patients who were not in training, of these weights or of those of
     other folds of one recipe; ``training`` of vertebrae that were, of these weights.  ``settings``
     are the schedule and decision that they were made with.  Raises InputError, also where they were
-    made with others, or by networks that learned from the patients they observed.
+    made with others, or by networks that learned from the patients they observed, and where ``out``
+    is the folder of ``weights``.
     """
+    require_apart(out, [weights])
     model = load_model(weights)
     profile = replace(
         model.profile,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch.nn import functional
 
 from ... import __version__
 from ...errors import InputError, WeightsError
-from ...files import atomic, make_folder, open_regular
+from ...files import atomic, locked, make_folder, open_regular, require_apart
 from ...findings import LESION_TYPES, LesionType
 from ...lesions import p_of_vertebra
 from ...model.autoencoder import DiffusionAutoencoder
@@ -201,26 +202,31 @@ def train_baseline(
 
     ``size`` slices make a batch; patients named by ``without`` are left out; ``seconds`` end the
     training even before its steps do, but not that of the auditor.  Raises InputError where one of
-    those patients is not there, or ``out`` holds a training of other slices or settings.
+    those patients is not there, ``out`` holds a training of other slices or settings, or one that
+    is at work, or is an input.
     """
     without = left_out(folder, without)
     slices = load_slices(folder, COMPACT, without)
     work = out / baseline
-    if team.is_main:
-        make_folder(work)
-        limits = {"steps": steps, "seconds": seconds}
-        own = {"seed": seed, "batch": size, "without": sorted(without)}
-        claim(work, slices.content, {**limits, **own})
-    if baseline == "auditor":
-        return train_auditor(slices, COMPACT, steps, seed, work, on_progress, should_stop, team)
-    way = train_unet if baseline == "unet" else train_anomaly
-    network = way(slices, COMPACT, steps, seed, work, on_progress, should_stop, team, size, seconds)
-    patients = sorted(set(slices.patient.tolist()))
-    taken = steps_done(work, baseline) or steps
-    facts = {"steps": taken, "seed": seed, "patients": patients, "version": __version__}
-    path = out / (UNET if baseline == "unet" else ANOMALY)
-    save_network(path, network, facts)
-    return path
+    require_apart(out, [folder])
+    require_apart(work, [folder])
+    with ExitStack() as held:
+        if team.is_main:
+            make_folder(work)
+            held.enter_context(locked(work))
+            limits = {"steps": steps, "seconds": seconds}
+            own = {"seed": seed, "batch": size, "without": sorted(without)}
+            claim(work, slices.content, {**limits, **own})
+        given = slices, COMPACT, steps, seed, work, on_progress, should_stop, team
+        if baseline == "auditor":
+            return train_auditor(*given)
+        network = (train_unet if baseline == "unet" else train_anomaly)(*given, size, seconds)
+        patients = sorted(set(slices.patient.tolist()))
+        taken = steps_done(work, baseline) or steps
+        facts = {"steps": taken, "seed": seed, "patients": patients, "version": __version__}
+        path = out / (UNET if baseline == "unet" else ANOMALY)
+        save_network(path, network, facts)
+        return path
 
 
 def train_auditor(
