@@ -163,6 +163,14 @@ def test_verdict_is_of_no_finding_that_another_tab_chose(
         tab.until_state("can_undo", True)
 
 
+def test_what_is_shown_comes_before_the_answer(tab: Tab) -> None:
+    """The page takes an answer for the end of what was asked: the next verdict relies on it."""
+    second = tab.state("shown")[1]
+    step = "window.trame.trigger('do', ['step', 1], { opened: window.trame.state.get('opened') })"
+    then = "window.trame.state.get('current')"
+    assert tab.page.evaluate(f"async () => {{ await {step}; return {then}; }}") == second
+
+
 def test_own_steps_that_are_on_their_way_are_followed(session: Session, tab: Tab) -> None:
     """Who steps on and judges at once means the finding stepped to."""
     with late_page(session) as late:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -43,8 +43,8 @@ ICON = FOLDER / "icon.png"
 class PageState:
     """What every open tab shows; all of them share one state."""
 
-    def __init__(self, server: Any, do: Callable[..., Any]) -> None:
-        """``do`` gets the name of what was pressed and its values; it may be a coroutine."""
+    def __init__(self, server: Any, do: Callable[..., Awaitable[None]]) -> None:
+        """``do`` gets the name of what was pressed and its values."""
         self._state = server.state
         module = {
             "serve": {ADDRESS: str(FOLDER)},
@@ -55,7 +55,12 @@ class PageState:
 
         server.enable_module(areas)
         server.enable_module(module)
-        server.trigger("do")(do)
+
+        async def answer(*values: Any, **told: Any) -> None:
+            await do(*values, **told)
+            await _sent()
+
+        server.trigger("do")(answer)
         self._state.update(
             {
                 "trame__title": "HideSeekSeg",
@@ -97,6 +102,17 @@ class PageState:
     def say(self, text: str, kind: Kind = "info") -> None:
         """One line says what happened and what to do; an empty one takes it away."""
         self.show(message={"text": text, "kind": kind})
+
+
+async def _sent() -> None:
+    """Return when all that was shown is on its way: wslink sends it a turn of the loop later.
+
+    An answer that overtook it would tell the page that nothing is to come.
+    """
+    loop = asyncio.get_running_loop()
+    sent = asyncio.Event()
+    loop.call_later(0, loop.call_soon, sent.set)
+    await sent.wait()
 
 
 def start_page() -> str:
