@@ -82,7 +82,10 @@ def _along(axis: int, view: Volume, body: Mask, box: Box) -> Repeats | None:
     spread = slices.std(axis=1)
     shares = steps / (np.median(spread[spread > 0]) if spread.any() else 1.0)
     same = shares <= SAME
-    earlier, empty = _copies(slices, same), np.ptp(slices, axis=1) == 0
+    empty = np.ptp(slices, axis=1) == 0
+    if not (same.any() or empty.any()) and np.unique(slices.sum(axis=1)).size == len(slices):
+        return None  # as in nearly every scan
+    earlier = _copies(slices, same)
     for n in np.flatnonzero(empty):  # a phantom's cortex may be the same throughout, no whole slice
         empty[n] = np.ptp(view.array.take(low + n, axis=axis)) == 0
     own = slice(first - low, stop - low)
