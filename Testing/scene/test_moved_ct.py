@@ -106,7 +106,7 @@ def test_brush_draws_where_the_mouse_is(
     """Whatever the CT was under at the run, and is under now; also along a fast move."""
     pytest.importorskip("trame_slicer", reason="trame-slicer is not installed")
     from hideseekseg.scene.results import Results
-    from hideseekseg.web.slice_views import Brush
+    from hideseekseg.web.strokes import Brush
 
     node, vertebrae, ct = box
     put(node, before())

@@ -6,7 +6,8 @@ from ..findings import LESION_TYPES
 from ..imaging.volume import Patch
 from ..ui.review_controller import ReviewController
 from .page import PageState
-from .slice_views import TOOLS, Brush, SliceViews
+from .slice_views import TOOLS, SliceViews
+from .strokes import Brush
 
 NOT_DRAWABLE = "Choose a lesion that you added: then it can be drawn."
 
