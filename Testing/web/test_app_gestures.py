@@ -94,6 +94,31 @@ def test_double_click_switches_the_type_once(tab: Tab) -> None:
     assert tab.rows()[0][1] != was
 
 
+# Answers come late, after all that they show.
+ANSWERED_LATE = """() => {
+  const trigger = window.trame.trigger;
+  window.trame.trigger = async (...words) => {
+    const answer = await trigger.call(window.trame, ...words);
+    await new Promise((resolve) => setTimeout(resolve, 2000));
+    return answer;
+  };
+}"""
+
+
+def test_a_type_is_switched_back_as_soon_as_it_is_shown(session: Session, tab: Tab) -> None:
+    other = open_tab(session.browser, session.url, "#candidates tr.chosen")
+    other.page.evaluate(ANSWERED_LATE)
+    was = other.rows()[0][1]
+    cell = "document.querySelector('#candidates tr.chosen td:nth-child(2)').innerText.trim()"
+    other.press("l")
+    other.until(f"([old]) => {cell} !== old", was)
+    other.press("l")
+    other.until(f"([old]) => {cell} === old", was)
+    tab.until_state("can_undo", True)
+    assert other.complaints == []
+    other.page.context.close()
+
+
 def test_quick_reader_judges_a_finding_with_each_click(tab: Tab) -> None:
     """The system may take clicks for a double click that are half a second apart."""
     box = tab.page.locator("[data-action=accept]").bounding_box()

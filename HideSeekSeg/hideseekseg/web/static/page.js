@@ -20,11 +20,14 @@
   // the next one before it is shown.  After the reader's own steps, which are still on their way, the
   // session knows which finding that is.
   let judging = 0, judged = "";
+  // A finding as it stands in the list: a type that is switched stays chosen, and may be switched back
+  // as soon as it is shown.
+  const told = () => state("current") + JSON.stringify((state("rows") || {})[state("current")]);
   async function judge(name, ...values) {
-    const shown = state("current");
-    if (judging && shown === judged) return;
+    const shown = state("current"), drawn = name === "switchType" ? told() : shown;
+    if (judging && drawn === judged) return;
     const seen = unanswered > judging ? "" : shown;
-    judged = shown;
+    judged = drawn;
     judging += 1;
     try {
       await act(name, ...values, seen);
