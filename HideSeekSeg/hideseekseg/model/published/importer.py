@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ... import __version__
-from ...errors import WeightsError
+from ...errors import InputError, WeightsError
 from ...files import open_regular, temporary_folder
 from ..autoencoder import DiffusionAutoencoder
 from ..classifier import LinearClassifier
@@ -85,6 +85,8 @@ def import_published(files: Published, out: str | os.PathLike[str], licence: str
         return _write(out, autoencoder, classifier, profile)
     except OSError as error:
         raise WeightsError(out, f"cannot be written: {error.strerror or error}") from error
+    except InputError as error:  # of a file whose folder is of a moment
+        raise WeightsError(out, error.cause) from error
     finally:
         for made in missing:
             if made.is_dir() and not any(made.iterdir()):
