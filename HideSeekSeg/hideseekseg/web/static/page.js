@@ -22,12 +22,12 @@
   let judging = 0, judged = "";
   // A finding as it stands in the list: a type that is switched stays chosen, and may be switched back
   // as soon as it is shown.
-  const told = () => state("current") + JSON.stringify((state("rows") || {})[state("current")]);
+  const asListed = () => state("current") + JSON.stringify((state("rows") || {})[state("current")]);
   async function judge(name, ...values) {
-    const shown = state("current"), drawn = name === "switchType" ? told() : shown;
-    if (judging && drawn === judged) return;
+    const shown = state("current"), about = name === "switchType" ? asListed() : shown;
+    if (judging && about === judged) return;
     const seen = unanswered > judging ? "" : shown;
-    judged = drawn;
+    judged = about;
     judging += 1;
     try {
       await act(name, ...values, seen);
