@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
-from hideseekseg.benchmark.responsiveness import GRID, _candidate
+from hideseekseg.benchmark.responsiveness import candidate_at, write_scene
 from hideseekseg.findings import Status, VertebraFinding
-from hideseekseg.imaging.volume import Volume
 
 PARTS = {"C": 7, "T": 12, "L": 5}
 LEVELS = tuple(f"{part}{n}" for part, last in PARTS.items() for n in range(1, last + 1))
@@ -23,36 +21,21 @@ FLAG = "unlike the vertebrae that the weights were trained on: look yourself"
 NAME = "CT 胸部単純 <b>fett</b> עמוד השדרה & Beckenübersicht mit Kontrastmittel"
 
 
-def write_scene(path: Path, cache: Path) -> None:
+def findings() -> Iterator[VertebraFinding]:
     """Each third level has a flag, two are left out; one finding of each type on the others."""
-    from hideseekseg.review.review import Review
-    from hideseekseg.scene.import_data import addCt
-    from hideseekseg.scene.results import Results
-    from hideseekseg.scene.review_storage import store
-    from hideseekseg.web.slicer_scene import open_scene, save_scene
-
-    opened = open_scene(cache)
-    array = np.random.default_rng(1).normal(200, 60, GRID.shape).astype(np.int16)
-    ct = addCt(Volume(array, GRID, "CT"), NAME)
-    results, review = Results.create(ct, None, {"weights": "none"}), Review(0.2)
     for number, level in enumerate(LEVELS):
-        finding = VertebraFinding(
-            level, Status.NOT_ANALYSED, reason="it touches the border of the CT"
-        )
-        if level not in ("C1", "L5"):
-            found = tuple(_candidate(level, n, COUNT) for n in range(number, COUNT, len(LEVELS)))
-            flags = (FLAG,) if number % 3 == 0 else ()
-            finding = VertebraFinding(
-                level, Status.FINDINGS, p_malignant=0.9, candidates=found, flags=flags
+        if level in ("C1", "L5"):
+            yield VertebraFinding(
+                level, Status.NOT_ANALYSED, reason="it touches the border of the CT"
             )
-        review.add_vertebra(finding)
-        results.addVertebra(finding)
-    results.apply(review)
-    store(results.node, review)
-    save_scene(path)
-    del opened
+            continue
+        found = tuple(candidate_at(level, n, COUNT) for n in range(number, COUNT, len(LEVELS)))
+        flags = (FLAG,) if number % 3 == 0 else ()
+        yield VertebraFinding(
+            level, Status.FINDINGS, p_malignant=0.9, candidates=found, flags=flags
+        )
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as made:
-        write_scene(Path(sys.argv[1]), Path(made))
+        write_scene(Path(sys.argv[1]), NAME, 0.2, findings(), Path(made))

@@ -145,13 +145,19 @@ def test_one_view_fills_the_window_and_goes_back(tab: Tab) -> None:
     assert tab.page.locator(".coronal").bounding_box() == small
 
 
-def test_missed_lesion_is_drawn_with_the_brush(tab: Tab) -> None:
+def add_missed(tab: Tab) -> int:
+    """Add a lesion of T12 that the brush draws next; return how many there were before."""
     count = len(tab.rows())
     tab.press("m")
     tab.page.select_option("#missed-level", "T12")
     tab.page.click("#missed-add")
     tab.until_rows(count + 1)
     tab.until_state("tool", "draw")
+    return count
+
+
+def test_missed_lesion_is_drawn_with_the_brush(tab: Tab) -> None:
+    count = add_missed(tab)
     drag(tab, (0.45, 0.45), (0.55, 0.5))
     tab.until_seen(".sagittal", is_lytic_blue, 100)
     size = "() => Number(document.querySelector('#candidates tr.chosen td:nth-child(5)').innerText)"
@@ -500,12 +506,7 @@ def test_tablet_is_worked_by_fingers(tablet: Tablet) -> None:
 def test_two_fingers_draw_nothing(tablet: Tablet) -> None:
     """The first finger presses before the second one comes: that is no stroke of the brush."""
     tab: Tab = tablet
-    count = len(tab.rows())
-    tab.press("m")
-    tab.page.select_option("#missed-level", "T12")
-    tab.page.click("#missed-add")
-    tab.until_rows(count + 1)
-    tab.until_state("tool", "draw")
+    count = add_missed(tab)
     size = "Number(document.querySelector('#candidates tr.chosen td:nth-child(5)').innerText)"
     assert tab.page.evaluate(size) == 0
     tab.rest()

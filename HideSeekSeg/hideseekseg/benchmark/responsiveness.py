@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -105,9 +105,10 @@ SIDE, STEP = 5, 8  # voxels of a candidate, and from one to the next
 MOST = (GRID.shape[0] // STEP) * (GRID.shape[1] // STEP - 1) * (GRID.shape[2] // STEP - 1)
 
 
-def write_scene(path: Path, count: int, cache: Path) -> None:
-    """``count`` candidates (at most MOST) on a CT of noise, as the app saves a review."""
-    from ..review.review import Review
+def write_scene(
+    path: Path, name: str, threshold: float, findings: Iterable[VertebraFinding], cache: Path
+) -> None:
+    """Write a review of these findings, on a CT of noise with this name, as the app saves one."""
     from ..scene.import_data import addCt
     from ..scene.results import Results
     from ..scene.review_storage import store
@@ -115,11 +116,9 @@ def write_scene(path: Path, count: int, cache: Path) -> None:
 
     opened = open_scene(cache)
     array = np.random.default_rng(1).normal(200, 60, GRID.shape).astype(np.int16)
-    ct = addCt(Volume(array, GRID, "CT"), f"{count} candidates")
-    results, review = Results.create(ct, None, {"weights": "none"}), Review(0.5)
-    for number, level in enumerate(LEVELS):
-        found = tuple(_candidate(level, n, count) for n in range(number, count, len(LEVELS)))
-        finding = VertebraFinding(level, Status.FINDINGS, p_malignant=0.9, candidates=found)
+    ct = addCt(Volume(array, GRID, "CT"), name)
+    results, review = Results.create(ct, None, {"weights": "none"}), Review(threshold)
+    for finding in findings:
         review.add_vertebra(finding)
         results.addVertebra(finding)
     results.apply(review)
@@ -128,7 +127,14 @@ def write_scene(path: Path, count: int, cache: Path) -> None:
     del opened
 
 
-def _candidate(level: str, number: int, count: int) -> Candidate:
+def _findings(count: int) -> Iterator[VertebraFinding]:
+    """Yield the vertebrae of a review with ``count`` candidates, at most MOST."""
+    for number, level in enumerate(LEVELS):
+        found = tuple(candidate_at(level, n, count) for n in range(number, count, len(LEVELS)))
+        yield VertebraFinding(level, Status.FINDINGS, p_malignant=0.9, candidates=found)
+
+
+def candidate_at(level: str, number: int, count: int) -> Candidate:
     """On a lattice, so that no two overlap; scores from 1 down to 0."""
     rows, columns = (size // STEP - 1 for size in GRID.shape[1:])
     k, rest = divmod(number, rows * columns)
@@ -359,4 +365,6 @@ def _machine() -> Data:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as made:
-        write_scene(Path(sys.argv[1]), int(sys.argv[2]), Path(made))
+        count = int(sys.argv[2])
+        name = f"{count} candidates"
+        write_scene(Path(sys.argv[1]), name, 0.5, _findings(count), Path(made))

@@ -243,8 +243,10 @@ def _tune_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _tune(args: argparse.Namespace) -> int:
+    from ..files import require_apart
     from ..training.tune_command import run_tune
 
+    require_apart(args.out, [args.weights])
     run_tune(args.weights, args.validation, args.out, say, args.draws)
     print(args.out)
     return OK

@@ -33,7 +33,7 @@ from .train import (
     train,
 )
 from .trainer import ProcessGroup, Say, claim, open_team, seconds_spent, stage_teller, step_kept
-from .tune_command import cases_with_lesions, choose_thresholds, run_measure
+from .tune_command import cases_with_lesions, run_measure, run_tune
 
 THRESHOLDS_OF_START = "not tuned: those of the weights it went on from"
 
@@ -124,7 +124,7 @@ def _keep(
     if job.validation is None or validation is None:
         say("no validation: the thresholds are not tuned, the accuracy of these weights is unknown")
     elif job.tuned and not validation.label_only:
-        choose_thresholds(weights, job.validation, weights, say, without=job.without)
+        run_tune(weights, job.validation, weights, say, without=job.without)
     elif job.tuned:
         run_measure(weights, job.validation, say, job.without)
 

@@ -64,21 +64,8 @@ def run_tune(
     ``draws`` of noise for a single-shot edit, where other than the weights have.  Patients named by
     ``without`` are left out.  Raises InputError where weights edit by rendering, without draws, and
     for weights with probabilities: these hold for the gate and floors they were fitted with; and
-    where the cases are of patients whom the weights learned from, or ``out`` is their folder.
+    where the cases are of patients whom the weights learned from.
     """
-    require_apart(out, [weights])
-    choose_thresholds(weights, validation, out, say, draws, without)
-
-
-def choose_thresholds(
-    weights: Path,
-    validation: Path,
-    out: Path,
-    say: Say,
-    draws: int | None = None,
-    without: Sequence[str] = (),
-) -> None:
-    """Do what ``run_tune`` does, also into the folder of the weights: who trains made them."""
     model = load_model(weights)
     _require_scores(model, weights, "`calibrate` chooses their thresholds")
     if draws is not None:
