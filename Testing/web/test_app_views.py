@@ -377,6 +377,15 @@ OUT_OF_REACH = """() => {
   document.querySelectorAll('*').forEach((e) => { if (e.scrollTop) e.scrollTop = 0; });
   return said;
 }"""
+# Lists with columns that are out of sight, where a scroll bar takes its place beside them.
+SCROLLS_SIDEWAYS = """() => [...document.querySelectorAll('.rows')]
+  .filter((e) => e.checkVisibility() && e.querySelector('table'))
+  .filter((e) => {
+    e.style.paddingRight = '15px';
+    const wide = e.scrollWidth > e.clientWidth;
+    e.style.paddingRight = '';
+    return wide;
+  }).map((e) => e.id)"""
 SCREENS = {
     "small": (1024, 768, 1.0),
     "upright tablet": (768, 1024, 2.0),
@@ -395,6 +404,10 @@ def test_nothing_is_out_of_reach_on_any_screen(tab: Tab, screen: str) -> None:
     tab.until("([w, s]) => innerWidth === w && devicePixelRatio === s", width, scale)
     assert tab.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert tab.page.evaluate(OUT_OF_REACH) == []
+    for name in ("vertebrae", "burden", "findings"):
+        tab.page.click(f"#tab-{name}")
+        tab.until_state("tab", name)
+        assert tab.page.evaluate(SCROLLS_SIDEWAYS) == [], name
     for view in (".sagittal", ".axial", ".coronal"):
         box = tab.page.locator(view).bounding_box()
         assert min(box["width"], box["height"]) > 100, view
