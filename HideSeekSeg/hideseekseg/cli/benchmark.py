@@ -58,6 +58,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         kinds.add_parser("speed", help="seconds and memory, and their price in accuracy")
     )
     _range_arguments(kinds.add_parser("range", help="warnings on unusual inputs, false and true"))
+    _foci_arguments(
+        kinds.add_parser("foci", help="what is found of foci of known density and diameter")
+    )
     _rotations_arguments(
         kinds.add_parser("rotations", help="changes of findings in turned patients")
     )
@@ -180,6 +183,26 @@ def _range_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, metavar="DIR", help="folder for range.md and range.json")
     add("--degraded", type=count, default=4, metavar="N", help="vertebrae to degrade of each CT")
     parser.set_defaults(measure=_range)
+
+
+def _foci_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Round foci of known density and diameter, painted into real vertebral bodies in which no"
+        " lesion is known: which of them are found."
+    )
+    add = parser.add_argument
+    add("sources", type=Path, metavar="SOURCES.csv")
+    add(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder that the paths are relative to",
+    )
+    add("--split", type=names, default=("validation", "test"), metavar="A,B", help="of the sources")
+    add("--weights", type=Path, metavar="DIR", help=WEIGHTS_HELP)
+    add("--out", type=Path, required=True, metavar="DIR", help="folder for foci.md and foci.json")
+    parser.set_defaults(measure=_foci)
 
 
 def _rotations_arguments(parser: argparse.ArgumentParser) -> None:
@@ -388,6 +411,15 @@ def _cohort(args: argparse.Namespace) -> int:
     if len(trunk) != len(TRUNK):
         args.refuse("--trunk needs three numbers")
     print(measure(args.cases, args.sizes, args.weights or BUNDLE, args.out, say, trunk))
+    return OK
+
+
+def _foci(args: argparse.Namespace) -> int:
+    from ..benchmark.foci import report
+    from ..model.weights import BUNDLE
+
+    weights = args.weights or BUNDLE
+    print(report(args.sources, args.data, args.split, weights, args.out, say))
     return OK
 
 
