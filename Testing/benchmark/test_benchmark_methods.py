@@ -14,14 +14,8 @@ from helpers.benchmark import toys
 from helpers.models import CPU
 from helpers.vertebrae import TOY, toy_slices
 from hideseekseg.attribution import encode
+from hideseekseg.benchmark.ablations import ablations, run_ablations
 from hideseekseg.benchmark.cases import BenchmarkCase
-from hideseekseg.benchmark.comparison import (
-    ablations,
-    choose,
-    realism,
-    removed_share,
-    run_ablations,
-)
 from hideseekseg.benchmark.methods.baselines import (
     NAMES,
     Logit,
@@ -45,7 +39,9 @@ from hideseekseg.benchmark.methods.trained import (
     unet_method,
 )
 from hideseekseg.benchmark.metrics import measure
+from hideseekseg.benchmark.realism import realism, removed_share
 from hideseekseg.benchmark.report.pictures import SHOWN, draw_examples, examples
+from hideseekseg.benchmark.threshold_choice import choose
 from hideseekseg.errors import InputError
 from hideseekseg.findings import LESION_TYPES, LesionType
 from hideseekseg.lesions import p_of_vertebra

@@ -10,10 +10,10 @@ import pytest
 
 from helpers.benchmark import toys
 from hideseekseg.benchmark.cases import BenchmarkCase
-from hideseekseg.benchmark.comparison import choose, worth
 from hideseekseg.benchmark.methods.method import ByMaps, Level, Maps, Tuned, run
 from hideseekseg.benchmark.metrics import Outcome, lesions_of, recall_by_stratum
 from hideseekseg.benchmark.report.table import About, MethodResult, describe, to_markdown
+from hideseekseg.benchmark.threshold_choice import choose, worth
 from hideseekseg.findings import LESION_TYPES
 
 

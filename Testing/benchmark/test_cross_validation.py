@@ -13,8 +13,8 @@ import pytest
 from helpers.benchmark import SMALL, save_useless
 from helpers.models import with_provenance
 from hideseekseg.benchmark.cases import draw_subjects, load_simulated
-from hideseekseg.benchmark.comparison import tuning_cases
 from hideseekseg.benchmark.cross_validation import read_folds
+from hideseekseg.benchmark.threshold_choice import tuning_cases
 from hideseekseg.cli.main import main
 from hideseekseg.errors import InputError
 from hideseekseg.model.profile import Profile

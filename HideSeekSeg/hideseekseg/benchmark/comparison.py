@@ -1,28 +1,18 @@
-"""The full benchmark: every method on every set, one table each, sets never pooled.
-
-Thresholds of a method are chosen on validation vertebrae: per type the setting, and the score
-threshold, that are worth most: the mean of F1 (IoU >= 0.1) and Dice, less what false findings in
-healthy vertebrae cost.  And whether the healthy edit is real: how much of a lesion it removes, what
-an auditor says of it.
-"""
+"""The full benchmark: every method on every set, one table each, sets never pooled."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ..attribution import encode
 from ..errors import InputError
 from ..files import atomic, make_folder
-from ..findings import LESION_TYPES, LesionType
 from ..model.weights import Model, load_model
 from ..simulation.source_vertebrae import (
     Source,
@@ -31,10 +21,9 @@ from ..simulation.source_vertebrae import (
     read_sources,
     shared_patients,
 )
-from ..training.evaluation import LEAST_IOU, Edited, edit_case
-from ..training.evaluation import worth as worth_of
 from ..training.seen_patients import SeenPatients, require_unseen, seen_patients
 from ..training.trainer import Say, counter
+from .ablations import ablations, run_ablations
 from .cases import (
     BenchmarkCase,
     Box,
@@ -48,22 +37,16 @@ from .cases import (
 )
 from .methods.baselines import FROM_TORCHCAM, OtsuHiding, cams, change_map, difference_map, otsu
 from .methods.baselines import NAME as ANOMALY_NAME
-from .methods.method import HideAndSeek, Method, Setting, Tuned, run, with_profile
+from .methods.method import HideAndSeek, Method, Tuned, run
 from .methods.trained import AUDITOR, load_auditor, seen_by_networks, spread, trained_methods
 from .methods.trained import NAME as UNET_NAME
 from .metrics import (
-    Estimate,
-    Outcome,
-    Weights,
-    count,
     draw_weights,
     estimates,
-    interval,
     lesions_of,
-    outcome,
     recall_by_stratum,
-    weighted_mean,
 )
+from .realism import realism
 from .report.pictures import (
     RULE,
     boxes_to_markdown,
@@ -73,73 +56,7 @@ from .report.pictures import (
     try_boxes,
 )
 from .report.table import About, Data, MethodResult, describe, estimates_data, to_markdown
-
-TRIED_THRESHOLDS = 20
-
-
-def tuning_cases(folder: Path, subjects: Sequence[BenchmarkCase], most: int) -> list[BenchmarkCase]:
-    """Return at most ``most`` of the subjects, evenly spread, to choose thresholds on.
-
-    Raises InputError where these show no lesion of a type, or no healthy vertebra: any threshold
-    would be as good as any other, and a baseline be worse than it is.
-    """
-    some = [subjects[i] for i in spread(len(subjects), most)] if subjects else []
-    among = f"among the {len(some)} vertebrae that choose thresholds"
-    for kind in LESION_TYPES:
-        if not any(subject.case.lesions(kind) for subject in some):
-            raise InputError(folder, f"shows no {kind} lesion {among}")
-    if all(subject.case.diseased for subject in some):
-        raise InputError(folder, f"shows no healthy vertebra {among}")
-    return some
-
-
-def choose(
-    method: Method,
-    subjects: Sequence[BenchmarkCase],
-    tell: Callable[[int, int], None] = lambda done, total: None,
-) -> Tuned:
-    """Return the method's own thresholds where they are fixed, else the best on the subjects."""
-    if method.fixed is not None:
-        return method.fixed
-    outcomes: list[list[Outcome]] = [[] for _ in method.settings]
-    for number, subject in enumerate(subjects):
-        seen = method.prepare(subject)
-        for own, setting in zip(outcomes, method.settings):
-            lesions, p = method.detect(seen, dict.fromkeys(LESION_TYPES, setting))
-            own.append(outcome(subject.case, subject.vertebra, lesions, p))
-        tell(number + 1, len(subjects))
-    settings: dict[LesionType, Setting] = {}
-    thresholds: dict[LesionType, float] = {}
-    for kind in LESION_TYPES:
-        best = -np.inf
-        for setting, own in zip(method.settings, outcomes):
-            for threshold in _thresholds(own, kind):
-                value = worth(own, kind, threshold)
-                if value > best:
-                    best, settings[kind], thresholds[kind] = value, setting, threshold
-    return Tuned(settings, thresholds)
-
-
-def worth(outcomes: Sequence[Outcome], kind: LesionType, threshold: float) -> float:
-    """As in tuning, for one type; 0 where there is none of it."""
-    counted = count(outcomes, kind, threshold, LEAST_IOU)
-    found, missed, false = (float(c.sum()) for c in (counted.found, counted.missed, counted.false))
-    if found + missed == 0:
-        return 0.0
-    healthy = np.array([not one.diseased for one in outcomes])
-    per_healthy = float(counted.false[healthy].sum()) / max(int(healthy.sum()), 1)
-    f1 = 2 * found / (2 * found + missed + false)
-    return worth_of(f1, float(np.nanmean(counted.dice)), per_healthy)
-
-
-def _thresholds(outcomes: Sequence[Outcome], kind: LesionType) -> list[float]:
-    """Quantiles of the candidates' scores, from below all of them."""
-    scores = np.concatenate([np.empty(0), *(one.matches[kind].scores for one in outcomes)])
-    if len(scores) == 0:
-        return [0.0]
-    levels = np.linspace(0, 1, TRIED_THRESHOLDS, endpoint=False)
-    return [float(scores.min()) - 1.0, *np.unique(np.quantile(scores, levels)).tolist()]
-
+from .threshold_choice import choose, tuning_cases
 
 OWN = "Hide-and-Seek Attribution"
 
@@ -426,133 +343,3 @@ def write_set(out: Path, stem: str, data: Data) -> Path:
 def _write_text(path: Path, text: str) -> None:
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-RENDERED = {"invert_steps": 20, "render_steps": 10}
-QUANTILES = (0.25, 0.5, 0.75)
-THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
-NOISE_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5)
-DRAWS = (1, 4, 16)
-
-
-def ablations(model: Model) -> list[HideAndSeek]:
-    """Return the method as it is, then its variants."""
-    schedule = model.profile.schedule
-
-    def decided(name: str, **changes: Any) -> HideAndSeek:
-        return HideAndSeek(name, with_profile(model, changes, {}))
-
-    def scheduled(name: str, **changes: Any) -> HideAndSeek:
-        return HideAndSeek(name, with_profile(model, {}, changes))
-
-    steps = f"{RENDERED['invert_steps']} + {RENDERED['render_steps']} steps"
-    projection = (
-        scheduled(f"projected by rendering, {steps}", projection="render", **RENDERED)
-        if schedule.projection == "none"
-        else scheduled("no projection", projection="none")
-    )
-    single = {"edit": "single-shot"}
-    return [
-        HideAndSeek("as the weights ask for", model),
-        HideAndSeek("no hiding: every candidate kept", model, hiding=False),
-        HideAndSeek("each slice judged alone, then joined", model, pooled=False),
-        projection,
-        scheduled(f"edit by rendering, {steps}", edit="render", **RENDERED),
-        *(decided(f"candidate quantile {q}", candidate_quantile=q) for q in QUANTILES),
-        decided("quantile 0.5 alone, no floors", **_published()),
-        *(decided(f"score threshold {t}", threshold=t) for t in THRESHOLDS),
-        *(scheduled(f"noise level {n}", noise_level=n, **single) for n in NOISE_LEVELS),
-        *(scheduled(f"{n} draws of noise", draws=n, **single) for n in DRAWS),
-    ]
-
-
-def _published() -> dict[str, float]:
-    return {"candidate_quantile": 0.5, "lytic_floor": 0.0, "blastic_floor": 0.0}
-
-
-def run_ablations(
-    methods: Sequence[HideAndSeek],
-    subjects: Sequence[BenchmarkCase],
-    tell: Callable[[int, int], None] = lambda done, total: None,
-) -> list[list[Outcome]]:
-    """Return the outcomes of each method; methods that edit alike share the edit."""
-    outcomes: list[list[Outcome]] = [[] for _ in methods]
-    for number, subject in enumerate(subjects):
-        edits: dict[Any, Any] = {}
-        for method, own in zip(methods, outcomes):
-            key = replace(method.model.profile.schedule, projection="none")
-            if key not in edits:
-                edits[key] = method.prepare(subject)
-            lesions, p = method.detect(edits[key], method.fixed.settings)
-            own.append(outcome(subject.case, subject.vertebra, lesions, p))
-        tell(number + 1, len(subjects))
-    return outcomes
-
-
-LEAST_PIXELS = 16  # of lesion, for a slice to count as crossed
-
-
-def realism(subjects: Sequence[BenchmarkCase], model: Model, auditor: Model) -> dict[str, Estimate]:
-    """Means over the diseased vertebrae with a twin, with bootstrap intervals, by name."""
-    ill = [s for s in subjects if s.twin is not None and _crossed(s).any()]
-    rows = [_of_vertebra(subject, model, auditor) for subject in ill]
-    weights = draw_weights([s.case.patient for s in ill], [s.vertebra for s in ill])
-    names = rows[0] if rows else {}
-    return {name: _estimate(np.array([row[name] for row in rows]), weights) for name in names}
-
-
-def _estimate(values: npt.NDArray[np.float64], weights: Weights) -> Estimate:
-    value = float(weighted_mean(values, np.ones((1, len(values))))[0])
-    return Estimate(value, *interval(weighted_mean(values, weights)))
-
-
-def _of_vertebra(subject: BenchmarkCase, model: Model, auditor: Model) -> dict[str, float]:
-    seen = edit_case(subject.case, model)
-    figures = {
-        f"{kind} signal removed": removed_share(subject, seen, kind) for kind in LESION_TYPES
-    }
-    figures["change beside the lesions (x)"] = _beside(subject, seen)
-    crossed = _crossed(subject)
-    reference = subject.case.reference_of(crossed)
-    pictures = {"image": subject.case.x, "edit": seen.healthy.edited, "twin": subject.twin}
-    for judge, weights in (("own classifier", model), ("auditor", auditor)):
-        for what, images in pictures.items():
-            assert images is not None
-            p = encode(images[crossed], weights, reference=reference).p.numpy()
-            figures[f"P of {what}, {judge}"] = float(p.mean())
-            figures[f"{what} called malignant, {judge}"] = float((p >= 0.5).mean())
-    return figures
-
-
-def removed_share(subject: BenchmarkCase, seen: Edited, kind: LesionType) -> float:
-    """Return the part of the lesion's signal (image minus twin) that the edit takes away.
-
-    1 where the edit is the twin, 0 where nothing was changed: the change's projection on the
-    signal, over the true voxels of one type on slices that are analysed.  NaN without such voxels.
-    """
-    assert subject.twin is not None
-    where = subject.case.truth[kind] & _analysed(subject)[:, None, None]
-    signal = (subject.case.x - subject.twin)[:, 0].numpy()[where]
-    change = -seen.healthy.difference[where]
-    power = float((signal**2).sum())
-    return float((change * signal).sum()) / power if power > 0 else float("nan")
-
-
-def _beside(subject: BenchmarkCase, seen: Edited) -> float:
-    """Mean absolute change of x in the body where there is no lesion, on slices with one."""
-    case = subject.case
-    beside = case.body & ~case.truth["lytic"] & ~case.truth["blastic"]
-    beside &= _crossed(subject)[:, None, None]
-    change = np.abs(seen.healthy.difference[beside])
-    return float(change.mean()) if change.size else float("nan")
-
-
-def _crossed(subject: BenchmarkCase) -> npt.NDArray[np.bool_]:
-    truth = subject.case.truth
-    crossed = (truth["lytic"] | truth["blastic"]).sum(axis=(1, 2)) >= LEAST_PIXELS
-    return np.asarray(crossed & _analysed(subject))
-
-
-def _analysed(subject: BenchmarkCase) -> npt.NDArray[np.bool_]:
-    """Which slices (S,) are analysed: the others are not edited."""
-    return np.isin(np.arange(len(subject.case.x)), subject.case.analysed)

@@ -17,7 +17,7 @@ from ..simulation.source_vertebrae import person
 from ..training.seen_patients import SeenPatients, seen_patients
 from ..training.trainer import Say, counter
 from .cases import BenchmarkCase, load_simulated, split_drawn
-from .comparison import OWN, bootstrap_of, choose, load_alike, tuning_cases, write_set
+from .comparison import OWN, bootstrap_of, load_alike, write_set
 from .methods.baselines import OtsuHiding, change_map, difference_map, otsu
 from .methods.method import HideAndSeek, Method, Tuned, run
 from .metrics import (
@@ -29,6 +29,7 @@ from .metrics import (
     recall_by_stratum,
 )
 from .report.table import About, Data, MethodResult, describe, estimates_data
+from .threshold_choice import choose, tuning_cases
 
 TITLE = "Simulated lesions in real vertebrae, cross-validated by patient"
 TUNED_ON = "the other patients of each fold"

@@ -57,7 +57,7 @@ class Focus:
 
 
 @dataclass(frozen=True)
-class Body:
+class WholeBody:
     """A whole vertebral body of a scan, on the CT's grid."""
 
     level: str
@@ -119,11 +119,13 @@ def painted(ct: Volume, body: Patch, focus: Focus) -> tuple[Volume, Patch]:
     return replace(ct, array=array), Patch(share >= 0.5, body.start)
 
 
-def whole_bodies(ct: Volume, segmentation: Segmentation, labels: str) -> list[Body]:
+def whole_bodies(ct: Volume, segmentation: Segmentation, labels: str) -> list[WholeBody]:
     """Return the bodies that lie in the CT as a whole, from the head down."""
     spine = spine_of(ct, segmentation, labels, COMPACT_GEOMETRY)
     located = (spine.locate(level) for level in spine.inputs.segmented)
-    return [Body(x.level, x.body) for x in located if x.body is not None and CUT not in x.flags]
+    return [
+        WholeBody(x.level, x.body) for x in located if x.body is not None and CUT not in x.flags
+    ]
 
 
 def look_at(
