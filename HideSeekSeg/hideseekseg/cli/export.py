@@ -92,7 +92,8 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _report(args: argparse.Namespace) -> int:
     from ..output.report import make_report
-    from ..output.report_files import write_html, write_pdf
+    from ..output.report_html import write_html
+    from ..output.report_pdf import write_pdf
     from ..output.result_folder import read_result
 
     _apart("--out", args.out, "--pdf", args.pdf)

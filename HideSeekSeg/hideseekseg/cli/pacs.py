@@ -185,7 +185,8 @@ def _remove_reports(result: Path) -> None:
 def _write_reports(result: Path, unreviewed: bool) -> list[Path]:
     """Write the reports of a result; none stays where that is refused (InputError)."""
     from ..output.report import make_report
-    from ..output.report_files import write_html, write_pdf
+    from ..output.report_html import write_html
+    from ..output.report_pdf import write_pdf
     from ..output.result_folder import read_result
 
     _remove_reports(result)

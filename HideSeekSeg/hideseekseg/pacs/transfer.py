@@ -419,7 +419,7 @@ def _objects(result: Path, ct: Path, series: str, unreviewed: bool) -> SendRecor
     from ..output.dicom_seg_export import dicom_seg, read_instances, read_source
     from ..output.dicom_sr_export import dicom_report, dicom_sr
     from ..output.report import make_report
-    from ..output.report_files import write_pdf
+    from ..output.report_pdf import write_pdf
     from ..output.result_folder import read_result
 
     # Read in any case: the objects of the same voxels elsewhere are of another patient.
