@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +15,18 @@ import numpy as np
 import pytest
 from matplotlib import rc_context
 
+from helpers.findings import (
+    ball,
+    body_centre,
+    make_candidate,
+    make_ct,
+    make_grid,
+    make_result,
+    store_result,
+)
 from helpers.printed import PrintedPage, printed_pages
+from hideseekseg.cli.pacs import _write_reports as write_reports
+from hideseekseg.events import Finished, Progress, from_line
 from hideseekseg.output import report_pdf
 from hideseekseg.output.report_blocks import (
     RESEARCH,
@@ -115,10 +131,8 @@ def test_pages_of_the_pdf_have_a_foot_and_whole_findings() -> None:
 
 def test_a_finding_longer_than_a_page_goes_on_and_loses_nothing() -> None:
     report = long_report(findings=1)
-    blocks = [
-        replace(x, text="much " * 3000) if x == report.blocks[6] else x for x in report.blocks
-    ]
-    assert blocks != [*report.blocks]
+    blocks = [*report.blocks]
+    blocks[blocks.index(ReportHeading("finding0", 3)) + 1] = ReportText("much " * 3000)
     pages = laid_out(replace(report, blocks=tuple(blocks)))
     text = " ".join(word for page in pages for word in words(page))
     assert text.count("much") == 3000 and "caption0" in text
@@ -170,3 +184,80 @@ def test_every_step_is_reported(tmp_path: Path) -> None:
     assert heard[-1][1:] == (19, 20)
     assert len(re.findall(rb"/Subtype /Image", (tmp_path / "r.pdf").read_bytes())) == 20
     assert report_pdf.PAGE == (8.27, 11.69)
+
+
+LIBRARY = Path(report_pdf.__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A result with forty findings in one vertebra."""
+    folder, grid = tmp_path_factory.mktemp("many"), make_grid((60, 50, 60), (2.0, 2.0, 2.5))
+    made = make_result(grid)
+    first, *others = made.vertebrae
+    x, y, z = body_centre(0)
+    found = [
+        make_candidate(f"T10-{n + 1}", "lytic", 0.9, ball(grid, (x - 10 + n / 2, y, z), 4.0), grid)
+        for n in range(40)
+    ]
+    store_result(
+        folder,
+        make_ct(grid),
+        replace(made, vertebrae=(replace(first, candidates=tuple(found)), *others)),
+    )
+    return folder
+
+
+def command(folder: Path, *words: object) -> subprocess.Popen[str]:
+    line = [sys.executable, "-m", "hideseekseg", "report", str(folder), *map(str, words)]
+    pipe = subprocess.PIPE
+    environment = {**os.environ, "PYTHONPATH": str(LIBRARY)}
+    return subprocess.Popen(line, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def test_a_report_tells_programs_how_far_it_is(many: Path, tmp_path: Path) -> None:
+    files = tmp_path / "r.html", tmp_path / "r.pdf"
+    out, err = command(many, "--out", files[0], "--pdf", files[1], "--json-lines").communicate(
+        timeout=120
+    )
+    *steps, last = map(from_line, out.splitlines())
+    assert last is not None and err == ""
+    assert isinstance(last, Finished) and last.files == tuple(map(str, files))
+    assert all(isinstance(step, Progress) for step in steps)
+    shares = [step.fraction for step in steps if isinstance(step, Progress)]
+    assert shares == sorted(shares) and shares[0] == 0 and 0.9 < shares[-1] < 1 and len(shares) > 40
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends no SIGINT to one process alone")
+@pytest.mark.parametrize("step", ["drawing findings", "writing PDF, page"])
+def test_a_report_is_stopped_within_two_seconds(step: str, many: Path, tmp_path: Path) -> None:
+    running = command(
+        many, "--out", tmp_path / "r.html", "--pdf", tmp_path / "r.pdf", "--json-lines"
+    )
+    assert running.stdout is not None
+    for line in running.stdout:
+        event = from_line(line)
+        if isinstance(event, Progress) and event.step == step:
+            break
+    began = time.monotonic()
+    running.send_signal(signal.SIGINT)
+    _out, err = running.communicate(timeout=60)
+    assert time.monotonic() - began < 2 and running.returncode == 130
+    assert err == "hideseekseg: stopped\n"
+    whole = [] if step == "drawing findings" else ["r.html"]
+    assert [file.name for file in tmp_path.iterdir()] == whole
+
+
+@pytest.mark.parametrize("after", [3, 60, 80])
+def test_reports_for_the_archive_are_stopped_and_none_stays(after: int, many: Path) -> None:
+    asked = 0
+
+    def should_stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > after
+
+    with pytest.raises(Stopped):
+        write_reports(many, False, should_stop)
+    assert asked == after + 1
+    assert not [*many.glob("report.*")] and not [*many.glob(".*report*")]

@@ -12,13 +12,13 @@ from typing import Any
 from .. import __version__
 from ..anatomy.vertebra_shape import describe_place, place_in_body
 from ..findings import LESION_TYPES, Status
+from ..progress import OnProgress, unwatched
 from ..review.burden import ALL, lesion_burden
 from ..review.items import Item, is_open
 from .figures.vertebra_row import RowStyle, common_look, draw_strip
 from .report_blocks import (
     RESEARCH,
     Block,
-    OnProgress,
     Report,
     ReportHeading,
     ReportPictures,
@@ -29,7 +29,6 @@ from .report_blocks import (
     millilitres,
     millimetres,
     number_of,
-    unwatched,
 )
 from .report_follow_up import check_earlier, follow_up
 from .report_lesions import (

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-
-# Told which step is about to be done, and of how many: it may raise ``progress.Stopped``.
-OnProgress = Callable[[str, int, int], None]
 
 RESEARCH = (
     "Research use only. Not a medical device, and no diagnosis: every finding needs a reader."
@@ -92,10 +89,6 @@ def in_sections(blocks: Sequence[Block]) -> Iterator[tuple[Block, ...]]:
         section.append(block)
     if section:
         yield tuple(section)
-
-
-def unwatched(words: str, done: int, total: int) -> None:
-    """Let a step pass: nobody wants to know of it."""
 
 
 def capital(text: str) -> str:

@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..files import atomic
+from ..progress import OnProgress, unwatched
 from .report_blocks import (
     RESEARCH,
     Block,
-    OnProgress,
     Report,
     ReportHeading,
     ReportPictures,
@@ -28,7 +28,6 @@ from .report_blocks import (
     ReportText,
     in_sections,
     shortened,
-    unwatched,
 )
 
 _STYLE = """

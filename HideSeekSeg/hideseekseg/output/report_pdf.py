@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..files import atomic
+from ..progress import OnProgress, unwatched
 from .pdf_text import NO_LETTER, POINTS, fonts_for, width, wrapped
 from .report_blocks import (
     RESEARCH,
     Block,
-    OnProgress,
     Report,
     ReportHeading,
     ReportPictures,
@@ -30,7 +30,6 @@ from .report_blocks import (
     ReportText,
     in_sections,
     shortened,
-    unwatched,
 )
 
 if TYPE_CHECKING:
