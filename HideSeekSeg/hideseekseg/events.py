@@ -40,6 +40,7 @@ class Started:
 class Progress:
     """Step ``step`` of vertebra ``level`` has done ``done`` of ``total``.
 
+    ``level`` is empty where the step is of the whole, as those of a report are.
     ``fraction`` (0 to 1) is of the whole run; ``seconds_left`` is None until it can be told.
     """
 

@@ -19,8 +19,28 @@ STEPS = {
 }
 
 
+# Hears which step is about to be done, in words, after how many of how many: may raise Stopped.
+OnProgress = Callable[[str, int, int], None]
+ShouldStop = Callable[[], bool]
+
+
 class Stopped(Exception):  # noqa: N818 - no error, the user's wish
     """A stop was requested during a step."""
+
+
+def unwatched(words: str, done: int, total: int) -> None:
+    """Let a step pass: nobody wants to know of it."""
+
+
+def stoppable(on_progress: OnProgress, should_stop: ShouldStop) -> OnProgress:
+    """Return what hears of steps as ``on_progress`` does, and raises Stopped where asked to."""
+
+    def hear(words: str, done: int, total: int) -> None:
+        if should_stop():
+            raise Stopped
+        on_progress(words, done, total)
+
+    return hear
 
 
 class ProgressReporter:

@@ -37,8 +37,10 @@ from hideseekseg.cli.main import main
 from hideseekseg.errors import InputError
 from hideseekseg.findings import Evidence, Result, Status, VertebraFinding
 from hideseekseg.imaging.volume import Grid, Volume
-from hideseekseg.output.report import make_report, measured
-from hideseekseg.output.report_files import write_html, write_pdf
+from hideseekseg.output.report import make_report
+from hideseekseg.output.report_html import write_html
+from hideseekseg.output.report_lesions import measured
+from hideseekseg.output.report_pdf import write_pdf
 from hideseekseg.output.result_folder import read_result, write_vertebra
 from hideseekseg.output.review_export import export_accepted
 from hideseekseg.output.seg_nrrd import write_segmentation
@@ -589,7 +591,13 @@ def test_an_earlier_result_of_the_same_scan_or_a_later_study_is_refused(
     report(run, "--earlier", str(tmp_path / "new"))  # whose own date is not known
 
 
-def test_printed_page_is_a4_with_a_finding_in_one_row(run: Path) -> None:
+@pytest.mark.parametrize(
+    ("paper", "points", "pixels"),
+    [("A4", (595.92, 842.88), 657), ("Letter", (612.0, 792.0), 680)],
+)
+def test_printed_page_is_the_printers_with_a_finding_in_one_row(
+    run: Path, paper: str, points: tuple[float, float], pixels: int
+) -> None:
     """As a browser prints it: the four pictures of a finding side by side."""
     pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     from hideseekseg.benchmark.browser import browser, chromium
@@ -598,19 +606,21 @@ def test_printed_page_is_a4_with_a_finding_in_one_row(run: Path) -> None:
         pytest.skip("Chromium is not installed")
     report(run)
     with browser() as opened:
-        page = opened.new_page(viewport={"width": 657, "height": 986})  # A4 within its margins
+        page = opened.new_page(viewport={"width": pixels, "height": 986})  # within its margins
         page.emulate_media(media="print")
         page.goto((run / "report.html").as_uri())
         rows = """() => [...document.querySelectorAll('figure')].map((figure) =>
           [...figure.querySelectorAll('img')].map((e) => e.getBoundingClientRect()))"""
         figures = page.evaluate(rows)
-        printed = page.pdf(prefer_css_page_size=True)
+        printed = page.pdf(format=paper, prefer_css_page_size=True)
     assert figures and all(len(pictures) == 4 for pictures in figures)
     for pictures in figures:
         assert len({round(one["top"]) for one in pictures}) == 1
         assert all(one["width"] == pytest.approx(41 / 25.4 * 96, abs=1) for one in pictures)
     boxes = re.findall(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", printed)
-    assert boxes and {(round(float(w)), round(float(h))) for w, h in boxes} == {(595, 842)}
+    assert boxes
+    for box in boxes:
+        assert tuple(map(float, box)) == pytest.approx(points, abs=1.5)
 
 
 def test_a_report_is_whole_or_absent_and_the_pdf_has_the_same_pages_twice(

@@ -14,8 +14,8 @@ from fontTools.ttLib import TTFont
 from matplotlib import font_manager, ft2font, rc_context
 from matplotlib.font_manager import FontProperties
 
-from hideseekseg.output import pdf_text, report_files
-from hideseekseg.output.report import Report, ReportHeading, ReportTable, ReportText
+from hideseekseg.output import pdf_text, report_pdf
+from hideseekseg.output.report_blocks import Report, ReportHeading, ReportTable, ReportText
 
 LONG = "Vertebral metastases in CT of WIDEMANN WOLFGANG WILHELM, thorax and abdomen, venous phase"
 WORD = "W" * 150
@@ -33,22 +33,28 @@ def report(text: str) -> Report:
     )
 
 
+def pages_of(made: Report) -> list[list[report_pdf.PdfLine]]:
+    """The lines of each page, laid out with the fonts that they are drawn with."""
+    families, lacking = pdf_text.fonts_for(report_pdf.texts(made))
+    assert families == ["DejaVu Sans"] and not lacking
+    with rc_context({"font.family": families}):
+        pages = report_pdf.lay_out(made)
+    return [[x for x in page if isinstance(x, report_pdf.PdfLine)] for page in pages]
+
+
 def drawn(made: Report) -> Iterator[tuple[str, float]]:
     """The lines of all pages, with the right end of each in inches, by its letters' widths."""
-    families, lacking = pdf_text.fonts_for(report_files._texts(made))
-    assert families == ["DejaVu Sans"] and not lacking
     fonts = {
-        weight: TTFont(font_manager.findfont(FontProperties(family=families, weight=weight)))
+        weight: TTFont(font_manager.findfont(FontProperties(family="DejaVu Sans", weight=weight)))
         for weight in ("normal", "bold")
     }
-    with rc_context({"font.family": families}):
-        for page in report_files._pages(made):
-            for text in page.texts:
-                font, line = fonts[str(text.get_fontweight())], text.get_text()
-                letters, widths = font.getBestCmap(), font["hmtx"].metrics
-                units = sum(widths[letters[ord(letter)]][0] for letter in line)
-                inches = units / font["head"].unitsPerEm * text.get_fontsize() / 72
-                yield line, text.get_position()[0] * 8.27 + inches
+    for page in pages_of(made):
+        for line in page:
+            font = fonts[line.weight]
+            letters, widths = font.getBestCmap(), font["hmtx"].metrics
+            units = sum(widths[letters[ord(letter)]][0] for letter in line.text)
+            inches = units / font["head"].unitsPerEm * line.size / 72
+            yield line.text, line.x + inches
 
 
 @pytest.mark.parametrize("text", ["", "iiii " * 40, "MW" * 60, "Ωμέγα Привет " * 9])
@@ -58,24 +64,24 @@ def test_no_line_leaves_the_page_and_no_letter_is_lost(text: str) -> None:
         lines and max(end for _line, end in lines) <= 0.75 + 6.77 + 0.1
     )  # letters that are drawn nearer
     written = "".join(line for line, _end in lines).replace(" ", "")
-    assert written.count("W") == sum(t.count("W") for t in report_files._texts(report(text)))
+    assert written.count("W") == sum(t.count("W") for t in report_pdf.texts(report(text)))
 
 
 def test_letters_without_a_font_are_boxes_which_the_pdf_and_a_line_say(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = report(NAME)
-    families, lacking = pdf_text.fonts_for(report_files._texts(made))
+    families, lacking = pdf_text.fonts_for(report_pdf.texts(made))
     if not lacking:
         pytest.skip(f"a font of this computer has Japanese letters: {families}")
     with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
         warnings.simplefilter("error")
-        report_files.write_pdf(tmp_path / "r.pdf", made)
+        report_pdf.write_pdf(tmp_path / "r.pdf", made)
     assert [r.message for r in caplog.records] == [
         "letters that no font here can draw are boxes in the PDF: 4"
     ]
-    shown = report_files._drawable(made, lacking)
-    texts = list(report_files._texts(shown))
+    shown = report_pdf.drawable(made, lacking)
+    texts = list(report_pdf.texts(shown))
     assert texts[0].endswith("□□ □□") and "no font of the computer" in shown.blocks[0].text  # type: ignore[union-attr]
     assert not any(letter in text for text in texts for letter in "山田太郎")
 
@@ -105,7 +111,7 @@ def test_a_font_of_the_computer_is_used_where_the_usual_one_lacks_letters(tmp_pa
         assert families == ["DejaVu Sans", "Squares of a test"] and not lacking
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            report_files.write_pdf(tmp_path / "r.pdf", report(NAME))
+            report_pdf.write_pdf(tmp_path / "r.pdf", report(NAME))
     finally:
         entries[:] = before
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import sys
 import time
@@ -555,7 +556,7 @@ def written(opened: Opened, file: Path) -> str:
 
 
 def test_report_and_dicom_seg_of_a_ct_from_slicers_database(
-    of_dicom: Opened, tmp_path: Path
+    of_dicom: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened, ui = of_dicom, of_dicom.ui
     ui.reviewerEdit.text = "Ada Löwe"
@@ -576,6 +577,14 @@ def test_report_and_dicom_seg_of_a_ct_from_slicers_database(
     assert patch is not None
     assert int(segmentation.mask(segmentation.segments[0]).sum()) == int(patch.array.sum())
 
+    heard: list[str] = []
+    say = opened.panel.review.say
+
+    def listen(text: str, kind: Any = "info") -> None:
+        heard.append(text)
+        say(text, kind)
+
+    monkeypatch.setattr(opened.panel.review, "say", listen)
     opened.desktop.paths.append(str(tmp_path / "report.html"))
     ui.reportButton.click()
     opened.key("N")  # the reader goes on meanwhile
@@ -583,6 +592,8 @@ def test_report_and_dicom_seg_of_a_ct_from_slicers_database(
     assert written(opened, tmp_path / "report.html") == f"Wrote {tmp_path / 'report.html'}."
     text = (tmp_path / "report.html").read_text("utf-8")
     assert "Reviewed by Ada Löwe" in text and text.count("<figure>") == 1
+    shares = [int(x) for text in heard for x in re.findall(r"Writing the report… (\d+) %", text)]
+    assert len(shares) > 2 and shares == sorted({*shares}), "how far it was, in tenths"
 
     opened.desktop.paths.append(str(tmp_path / "report.pdf"))
     ui.reportButton.click()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import time
 from pathlib import Path
 
+from ..events import Finished, Progress
 from .arguments import OK, Command, file_to_write
+from .console import LineBar, json_lines
 
 UNREVIEWED = "the findings of the run, whatever a review in RESULT says"
 
@@ -88,23 +92,77 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
     add("--pdf", type=pdf, metavar="FILE.pdf", help="also write it as PDF")
     add("--earlier", type=Path, metavar="RESULT", help="an earlier result of the same patient")
     add("--unreviewed", action="store_true", help=UNREVIEWED)
+    add("--json-lines", action="store_true", help="print events as JSON lines")
 
 
 def _report(args: argparse.Namespace) -> int:
     from ..output.report import make_report
-    from ..output.report_files import write_html, write_pdf
+    from ..output.report_html import write_html
+    from ..output.report_pdf import write_pdf
     from ..output.result_folder import read_result
 
     _apart("--out", args.out, "--pdf", args.pdf)
     stored = read_result(args.result, args.unreviewed)
     earlier = read_result(args.earlier, args.unreviewed) if args.earlier else None
-    report = make_report(stored, earlier)
-    write_html(args.out, report)
-    print(args.out)
-    if args.pdf:
-        write_pdf(args.pdf, report)
-        print(args.pdf)
+    began = time.monotonic()
+    with _ReportProgress(args.pdf is not None, args.json_lines) as on_progress:
+        report = make_report(stored, earlier, on_progress)
+        write_html(args.out, report, on_progress)
+        on_progress.wrote(args.out)
+        if args.pdf:
+            write_pdf(args.pdf, report, on_progress)
+            on_progress.wrote(args.pdf)
+    if args.json_lines:
+        files = tuple(str(file) for file in (args.out, args.pdf) if file)
+        json_lines(sys.stdout)(Finished(files, time.monotonic() - began))
     return OK
+
+
+class _ReportProgress:
+    """How far a report is: a bar on a terminal, or a JSON line for each hundredth."""
+
+    # The steps as they follow each other, with their shares of the time, roughly.
+    _SHARES = (
+        ("drawing findings", 0.2),
+        ("writing HTML, section", 0.15),
+        ("writing PDF, page", 0.4),
+        ("writing PDF, picture", 0.25),
+    )
+
+    def __init__(self, pdf: bool, as_json: bool) -> None:
+        self._bar = None if as_json else LineBar(sys.stderr)
+        steps = self._SHARES if pdf else self._SHARES[:2]
+        whole = sum(share for _, share in steps)
+        self._ranges: dict[str, tuple[float, float]] = {}
+        before = 0.0
+        for words, share in steps:
+            self._ranges[words] = before / whole, share / whole
+            before += share
+        self._said = -1.0
+
+    def __enter__(self) -> _ReportProgress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar:
+            self._bar.clear()
+
+    def wrote(self, file: Path) -> None:
+        """Print which file was written, where people read it."""
+        if self._bar:
+            self._bar.clear()
+            print(file)
+
+    def __call__(self, words: str, done: int, total: int) -> None:
+        begin, share = self._ranges[words]
+        fraction = begin + share * done / total
+        if fraction - self._said < 0.01:
+            return
+        self._said = fraction
+        if self._bar:
+            self._bar.draw(fraction, f"{words} {done + 1}/{total}")
+        else:
+            json_lines(sys.stdout)(Progress("", words, done, total, fraction))
 
 
 COMMANDS = (

@@ -166,12 +166,14 @@ def _fetch_and_segment(
     if result.run["stopped"]:
         return STOPPED
     say(format_table(result))
-    reports = _write_reports(out, args.unreviewed)
+    reports = _write_reports(out, args.unreviewed, should_stop)
     if args.send:
         _send_from(out, ct, fetched.ct, args.unreviewed, archive, should_stop)
         _say_written(reports)
         return OK
-    _say_written([*reports, *make_objects(out, ct, fetched.ct, args.unreviewed)])
+    with _Bar() as told:
+        made = make_objects(out, ct, fetched.ct, args.unreviewed, told, should_stop)
+    _say_written([*reports, *made])
     say("nothing was sent: review the result, then `hideseekseg pacs send`")
     return OK
 
@@ -182,17 +184,25 @@ def _remove_reports(result: Path) -> None:
         (result / name).unlink(missing_ok=True)
 
 
-def _write_reports(result: Path, unreviewed: bool) -> list[Path]:
-    """Write the reports of a result; none stays where that is refused (InputError)."""
+def _write_reports(result: Path, unreviewed: bool, should_stop: Callable[[], bool]) -> list[Path]:
+    """Write the reports of a result; none stays where that is refused (InputError) or stopped."""
     from ..output.report import make_report
-    from ..output.report_files import write_html, write_pdf
+    from ..output.report_html import write_html
+    from ..output.report_pdf import write_pdf
     from ..output.result_folder import read_result
+    from ..progress import stoppable
 
     _remove_reports(result)
-    report = make_report(read_result(result, unreviewed))
     files = [result / name for name in _REPORTS]
-    for file, write in zip(files, (write_html, write_pdf)):
-        write(file, report)
+    try:
+        with _Bar() as told:
+            on_progress = stoppable(told, should_stop)
+            report = make_report(read_result(result, unreviewed), on_progress=on_progress)
+            for file, write in zip(files, (write_html, write_pdf)):
+                write(file, report, on_progress)
+    except BaseException:
+        _remove_reports(result)
+        raise
     return files
 
 
@@ -212,7 +222,9 @@ def _send(args: argparse.Namespace, archive: Archive, should_stop: Callable[[], 
         raise InputError(args.result, "was not fetched by pacs run: give its DICOM series by --ct")
     series = args.series or ("" if args.ct or fetched is None else fetched.ct)
     # In another folder than that of pacs run, a report is somebody's own.
-    reports = [] if fetched is None else _write_reports(result, args.unreviewed)
+    reports = []
+    if fetched is not None:
+        reports = _write_reports(result, args.unreviewed, should_stop)
     _send_from(result, ct, series, args.unreviewed, archive, should_stop)
     _say_written(reports)
     return OK

@@ -1,6 +1,6 @@
 """Text of a PDF page: which fonts have its letters, how wide it is, and where a line ends.
 
-To be called while ``fonts_for`` is matplotlib's family of fonts, see ``report_files.write_pdf``.
+To be called while ``fonts_for`` is matplotlib's family of fonts, see ``report_pdf.write_pdf``.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from typing import Any
 
 USUAL = "DejaVu Sans"  # comes with matplotlib
 NO_LETTER = "□"  # drawn for a letter that no font has
@@ -62,7 +63,9 @@ def _letters_of(path: str, letters: set[str]) -> set[str]:
 
 def width(text: str, size: float, weight: str = "normal") -> float:
     """Return the width (inches) of a line of letters of a size in points."""
-    return _measured(text, size, weight, _families())
+    words = text.split(" ")
+    inches = sum(_advance(word, weight, _families()) for word in words)
+    return size * (inches + (len(words) - 1) * _advance(" ", weight, _families()))
 
 
 def _families() -> tuple[str, ...]:
@@ -71,13 +74,25 @@ def _families() -> tuple[str, ...]:
     return tuple(rcParams["font.family"])
 
 
-# Headings are kept together with what follows, so that most texts are asked for several times.
-@lru_cache(maxsize=4096)
-def _measured(text: str, size: float, weight: str, families: tuple[str, ...]) -> float:
+# Letters are measured word by word, as a report says the same ones again and again.
+@lru_cache(maxsize=1 << 14)
+def _advance(word: str, weight: str, families: tuple[str, ...]) -> float:
+    """Return how far (inches) a word of one point takes the line on, room around it included."""
+    return _measured(f"n{word}n", weight, families) - _measured("nn", weight, families)
+
+
+@lru_cache(maxsize=64)
+def _look(weight: str, families: tuple[str, ...]) -> Any:
     from matplotlib.font_manager import FontProperties
+
+    return FontProperties(family=list(families), size=1.0, weight=weight)
+
+
+def _measured(text: str, weight: str, families: tuple[str, ...]) -> float:
+    """Return the width (inches) of the letters themselves, one point large."""
     from matplotlib.textpath import text_to_path
 
-    look = FontProperties(family=list(families), size=size, weight=weight)
+    look = _look(weight, families)
     wide, _height, _descent = text_to_path.get_text_width_height_descent(text, look, False)
     return float(wide) / POINTS
 
@@ -85,17 +100,20 @@ def _measured(text: str, size: float, weight: str, families: tuple[str, ...]) ->
 def wrapped(text: str, room: float, size: float, weight: str = "normal") -> list[str]:
     """Return the lines of a text that fit into so many inches: at spaces, else within a word."""
     lines: list[str] = []
-    line = ""
+    line: list[str] = []
+    space, used = width(" ", size, weight), 0.0
     for word in text.split():
-        longer = f"{line} {word}" if line else word
-        if width(longer, size, weight) <= room:
-            line = longer
+        wide = width(word, size, weight)
+        if line and used + space + wide <= room:
+            line.append(word)
+            used += space + wide
             continue
         if line:
-            lines.append(line)
-        *full, line = _cut(word, room, size, weight)
+            lines.append(" ".join(line))
+        *full, last = _cut(word, room, size, weight)
         lines += full
-    return [*lines, line] if line else lines
+        line, used = [last], width(last, size, weight)
+    return [*lines, " ".join(line)] if line else lines
 
 
 def _cut(word: str, room: float, size: float, weight: str) -> Iterator[str]:

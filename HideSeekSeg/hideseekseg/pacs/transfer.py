@@ -20,7 +20,7 @@ from ..errors import ArchiveError, InputError
 from ..files import atomic, locked, make_folder, read_bytes, read_object, together
 from ..imaging.dicom_series import MIN_SLICES
 from ..plain_data import first_line, from_plain
-from ..progress import Stopped
+from ..progress import OnProgress, ShouldStop, Stopped, stoppable, unwatched
 from .archive import UID, Archive, ArchivedSeries, interruptible
 
 FETCHED, CT, SEGMENTATION, RESULT = "archive.json", "ct", "segmentation", "result"
@@ -35,9 +35,6 @@ _TAKEN_OVER = (
     *("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "SeriesInstanceUID"),
     "FrameOfReferenceUID",
 )
-
-OnProgress = Callable[[str, int, int], None]
-ShouldStop = Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -365,7 +362,8 @@ def send_result(
 
     with locked(result):
         on_progress("writing DICOM objects", 0, 1)
-        record = _objects(result, ct, series, unreviewed)
+        hear = stoppable(on_progress, should_stop)
+        record = _objects(result, ct, series, unreviewed, hear)
         folder = result / OBJECTS
         datasets = [pydicom.dcmread(folder / name) for name in record.files]
         _check_destination(archive, datasets[0], ask)
@@ -404,22 +402,32 @@ def _check_destination(archive: Archive, dataset: Any, ask: Callable[..., Any]) 
         raise ArchiveError(archive.address, cause)
 
 
-def make_objects(result: Path, ct: Path, series: str = "", unreviewed: bool = False) -> list[Path]:
+def make_objects(
+    result: Path,
+    ct: Path,
+    series: str = "",
+    unreviewed: bool = False,
+    on_progress: OnProgress = unwatched,
+    should_stop: ShouldStop = lambda: False,
+) -> list[Path]:
     """Write SEG, SR and report of a result to its folder ``OBJECTS``; return their files.
 
     Those of the same result and CT are left as they are.  Without a lesion there is no SEG.
+    Raises InputError and Stopped.
     """
     with locked(result):
-        record = _objects(result, ct, series, unreviewed)
+        record = _objects(result, ct, series, unreviewed, stoppable(on_progress, should_stop))
     return [result / OBJECTS / name for name in record.files]
 
 
-def _objects(result: Path, ct: Path, series: str, unreviewed: bool) -> SendRecord:
+def _objects(
+    result: Path, ct: Path, series: str, unreviewed: bool, on_progress: OnProgress
+) -> SendRecord:
     """Return what was made of the result on this CT, now or before."""
     from ..output.dicom_seg_export import dicom_seg, read_instances, read_source
     from ..output.dicom_sr_export import dicom_report, dicom_sr
     from ..output.report import make_report
-    from ..output.report_files import write_pdf
+    from ..output.report_pdf import write_pdf
     from ..output.result_folder import read_result
 
     # Read in any case: the objects of the same voxels elsewhere are of another patient.
@@ -432,11 +440,11 @@ def _objects(result: Path, ct: Path, series: str, unreviewed: bool) -> SendRecor
         return known
     segmentation = dicom_seg(stored, volume, instances) if stored.lesions else None
     measured = dicom_sr(stored, volume, instances, segmentation)
-    report = make_report(stored)
+    report = make_report(stored, on_progress=on_progress)
     make_folder(folder)
     with together(folder) as part:
         pdf = part / "report.pdf"
-        write_pdf(pdf, report)
+        write_pdf(pdf, report, on_progress)
         written = dicom_report(stored, instances, pdf.read_bytes(), report.title)
         pdf.unlink()
         made = {

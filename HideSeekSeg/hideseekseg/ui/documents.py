@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import InputError, UserError
+from ..events import Event, Progress
 from ..files import release_folder
 from ..findings import VertebraFinding
 from ..output.result_folder import EACH, write_vertebra
@@ -62,6 +63,7 @@ class ReviewDocuments:
         self._folder: Path | None = None
         self._document: Document | None = None
         self._job: Any = None
+        self._tenth = 0  # of the report, as it was said last
         self._cancelStep: Callable[[], None] = lambda: None
 
     @property
@@ -105,7 +107,7 @@ class ReviewDocuments:
             document = replace(document, dicom=found)
         if document.kind == "seg" and not document.dicom:
             raise InputError("", texts.NO_DICOM)
-        self._document, self._folder = document, self._makeFolder()
+        self._document, self._folder, self._tenth = document, self._makeFolder(), 0
         copy = self._folder / "review"
         self._review.take_over_outlines()
         session.export(copy, document.reviewer)
@@ -131,7 +133,7 @@ class ReviewDocuments:
                 following = partial(self._step, session, copy, levels[1:])
                 self._cancelStep = self._review.call_later(PAUSE_SECONDS, following)
                 return
-            self._job = self._makeJob(self._words(copy), lambda event: None, self._ended)
+            self._job = self._makeJob(self._words(copy), self._hear, self._ended)
             self._job.start()
         except (UserError, OSError) as error:
             self._job = None
@@ -144,11 +146,21 @@ class ReviewDocuments:
         if document.kind == "report":
             html = [file for file in document.files if file.suffix.lower() != ".pdf"]
             pdf = [file for file in document.files if file.suffix.lower() == ".pdf"]
-            words = ["report", str(copy), "--out", str((html or [self._folder / "report.html"])[0])]
+            out = str((html or [self._folder / "report.html"])[0])
+            words = ["report", str(copy), "--out", out, "--json-lines"]
             return words + (["--pdf", str(pdf[0])] if pdf else [])
         ct = one_place(document.dicom, self._folder / "ct")
         words = ["export", str(copy), "--ct", str(ct), "--dicom-seg", str(document.files[0])]
         return words + (["--series", document.series] if document.series else [])
+
+    def _hear(self, event: Event) -> None:
+        """Say how far the report is, in steps that can be read."""
+        if self._document is None or not isinstance(event, Progress):
+            return
+        tenth = int(10 * event.fraction)
+        if tenth > self._tenth:
+            self._tenth = tenth
+            self._review.say(texts.writing(self._document.kind, tenth / 10))
 
     def _ended(self, code: int, crashed: bool, last: str) -> None:
         document, copy = self._document, str((self._folder or Path()) / "review")

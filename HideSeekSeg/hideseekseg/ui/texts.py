@@ -318,10 +318,14 @@ NO_DICOM = _(
 )
 
 
-def writing(kind: str) -> str:
-    """Return what is said while a document is written."""
+def writing(kind: str, fraction: float = 0.0) -> str:
+    """Return what is said while a document is written, and how much of it (0 to 1) is."""
     if kind == "seg":
         return _("Writing the DICOM SEG… (press again to stop)")
+    if fraction > 0:
+        percent = f"{100 * fraction:.0f}"
+        text = _("Writing the report… {percent} % (press again to stop)")
+        return text.format(percent=percent)
     return _("Writing the report… (press again to stop)")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -171,7 +171,7 @@ def _place(row: VertebraRow) -> str:
     return f"slice {abs(off):.0f} mm to the {'right' if off > 0 else 'left'} of the middle"
 
 
-Picture = npt.NDArray[Any]  # bytes once finished, 0 to 1 before
+Picture = npt.NDArray[np.uint8]
 
 TITLES = ("original", "healthy edit", "difference", "revealed alone")
 _PIXELS = 224  # of the longer side, at least
@@ -188,32 +188,37 @@ class Strip:
 
 
 def make_strip(evidence: Evidence, patch: Patch, ct: Grid, kind: LesionType) -> Strip:
-    """Draw the sagittal slice with most of the candidate.
-
-    ``patch`` has its voxels on the CT's grid ``ct``.  *Revealed alone* is what the classifier was
-    given: the healthy edit replaces every changed pixel but those of this candidate.
-    """
+    """Draw the sagittal slice with most of the candidate, whose voxels are on the CT's grid."""
     mask = np.zeros(evidence.grid.shape, bool)
     moved = move_patch(patch, ct, evidence.grid)
     if moved is not None:
         moved.paint(mask)
+    return draw_strip(evidence, mask, kind, common_look([evidence]))
+
+
+def draw_strip(evidence: Evidence, mask: Mask, kind: LesionType, look: RowStyle) -> Strip:
+    """Draw the sagittal slice with most of a candidate, whose mask (S, P, I) is on the crop.
+
+    ``look`` is that of the vertebra alone.  *Revealed alone* is what the classifier was given: the
+    healthy edit replaces every changed pixel but those of this candidate.
+    """
     s = busiest_slice([mask], evidence.body)
     scored = slice_candidate(evidence, mask[s], s)
     alone = revealed_alone(evidence, scored if scored.any() else mask[s], s)
-    low, high = window(evidence.image)
-    most = difference_limit(evidence.image, evidence.difference[evidence.body])
+    (low, high), most, unit = look.limits, look.difference, look.unit
     scale = -(-_PIXELS // max(evidence.image[s].shape))
     grey = [_grey(x, low, high, scale) for x in (evidence.image[s], evidence.edit[s], alone)]
     signed = _signed(evidence.difference[s], most, scale)
     outline, body = _rim(mask[s], scale), _rim(evidence.body[s], scale)
-    colour = TYPE_COLOURS[kind]
-    pictures = (
-        _drawn(grey[0], outline, colour),
-        _finish(grey[1]),
-        _with_bar(_drawn(_over(signed, body, _STRIP_BODY), outline, (1.0, 1.0, 1.0))),
-        _drawn(grey[2], outline, colour),
-    )
-    unit = "HU" if is_hounsfield(evidence.image) else "a.u."
+    for picture, rim, colour in (
+        (grey[0], outline, TYPE_COLOURS[kind]),
+        (signed, body, _STRIP_BODY),
+        (signed, outline, (1.0, 1.0, 1.0)),
+        (grey[2], outline, TYPE_COLOURS[kind]),
+    ):
+        picture[rim] = _in_bytes(np.array(colour, np.float32))
+    pictures = [_upright(x) for x in (grey[0], grey[1], signed, grey[2])]
+    _draw_bar(pictures[2])
     note = (
         f"sagittal slice {s + 1} of {len(mask)}; difference: blue +{most:.3g} {unit} (added, lytic)"
         f" to orange -{most:.3g} {unit} (taken away, blastic)"
@@ -245,47 +250,71 @@ def revealed_alone(evidence: Evidence, kept: Mask, s: int) -> npt.NDArray[np.flo
 
 
 def _grey(image: npt.NDArray[np.float32], low: float, high: float, scale: int) -> Picture:
-    grey = np.clip((_enlarged(image, scale) - low) / (high - low), 0, 1)
-    return np.asarray(np.repeat(grey[..., None], 3, axis=2), np.float32)
+    grey = np.clip((_enlarged(image, scale) - low) / (high - low), 0, 1).astype(np.float32)
+    return np.repeat(_in_bytes(grey)[..., None], 3, axis=2)
 
 
 def _signed(image: npt.NDArray[np.float32], most: float, scale: int) -> Picture:
+    return _in_bytes(_signed_colours(_enlarged(image, scale) / most))
+
+
+def _signed_colours(shares: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     """Blue where density was added (lytic), orange where it was taken away, black at zero."""
-    share = np.clip(_enlarged(image, scale) / most, -1, 1)[..., None]
-    added, taken = (np.array(TYPE_COLOURS[kind]) for kind in LESION_TYPES)
-    return np.asarray(np.where(share > 0, share * added, -share * taken), np.float32)
+    positive, negative = np.clip(shares, 0, 1), np.clip(-shares, 0, 1)
+    colours = np.empty((*shares.shape, 3), np.float32)
+    for n, (added, taken) in enumerate(zip(*(TYPE_COLOURS[kind] for kind in LESION_TYPES))):
+        colours[..., n] = positive * added + negative * taken  # one of both is 0
+    return colours
 
 
 def _enlarged(image: npt.NDArray[np.float32], scale: int) -> npt.NDArray[np.float32]:
-    return np.asarray(ndimage.zoom(image, scale, order=1, mode="nearest", grid_mode=True))
+    """Return the image with ``scale`` pixels for each, linear between the middles of its own.
+
+    As ``ndimage.zoom`` with its ``grid_mode``, in an eighth of the time.
+    """
+    for axis in (0, 1):
+        lines = np.moveaxis(np.asarray(image, np.float32), axis, 0)
+        large = np.empty((len(lines), scale, lines.shape[1]), np.float32)
+        before = np.concatenate([lines[:1], lines[:-1]])
+        after = np.concatenate([lines[1:], lines[-1:]])
+        for n in range(scale):
+            past = np.float32((n + 0.5) / scale - 0.5)  # the middle of its own pixel
+            large[:, n] = lines + abs(past) * ((before if past < 0 else after) - lines)
+        image = np.moveaxis(large.reshape(-1, lines.shape[1]), 0, axis)
+    return image
 
 
 def _rim(mask: Mask, scale: int) -> Mask:
     """Return the outline just outside the mask, so that it hides none of it."""
-    large = np.kron(mask, np.ones((scale, scale), bool))
+    rim = np.zeros((mask.shape[0] * scale, mask.shape[1] * scale), bool)
+    if not mask.any():
+        return rim
+    # No further than the smoothing reaches: 4 standard deviations, and the rim itself.
+    inside = np.argwhere(mask)
+    low = np.maximum(inside.min(axis=0) - 4, 0)
+    high = np.minimum(inside.max(axis=0) + 5, mask.shape)
+    near = mask[low[0] : high[0], low[1] : high[1]]
+    large = near.repeat(scale, axis=0).repeat(scale, axis=1)
     smooth = ndimage.gaussian_filter(large.astype(np.float32), scale / 2) > 0.5
-    return np.asarray(ndimage.binary_dilation(smooth, iterations=2) & ~smooth)
+    part = rim[low[0] * scale : high[0] * scale, low[1] * scale : high[1] * scale]
+    part[...] = ndimage.binary_dilation(smooth, iterations=2) & ~smooth
+    return rim
 
 
-def _over(picture: Picture, rim: Mask, colour: Colour) -> Picture:
-    return np.where(rim[..., None], np.array(colour, np.float32), picture)
-
-
-def _drawn(picture: Picture, rim: Mask, colour: Colour) -> Picture:
-    return _finish(_over(picture, rim, colour))
-
-
-def _with_bar(picture: Picture) -> Picture:
+def _draw_bar(picture: Picture) -> None:
     """Draw the scale along the right side, where no body is and the difference is black.
 
     It runs from the most that was added down to the most that was taken away.
     """
     shares = np.linspace(1, -1, len(picture))[:, None].repeat(_BAR, axis=1).astype(np.float32)
-    picture[:, -_BAR:] = np.round(_signed(shares, 1.0, 1) * 255).astype(np.uint8)
+    picture[:, -_BAR:] = _in_bytes(_signed_colours(shares))
     picture[:, -_BAR - 1] = 255
-    return picture
 
 
-def _finish(picture: Picture) -> Picture:
-    """Rows and columns swapped, so that superior is up; bytes."""
-    return np.ascontiguousarray((np.swapaxes(picture, 0, 1) * 255).round().astype(np.uint8))
+def _in_bytes(shares: npt.NDArray[np.float32]) -> Picture:
+    return np.asarray((shares * 255).round().astype(np.uint8))
+
+
+def _upright(picture: Picture) -> Picture:
+    """Rows and columns swapped, so that superior is up."""
+    return np.ascontiguousarray(np.swapaxes(picture, 0, 1))
