@@ -25,6 +25,7 @@ from scipy import ndimage
 from helpers.findings import make_grid, make_result
 from helpers.meeting import Meeting
 from helpers.permissions import as_another_user, closed, posix
+from hideseekseg.anatomy.alignment import OTHER_FRAME
 from hideseekseg.benchmark.cohort_evaluation import _levels
 from hideseekseg.cli.cohort import _ForPeople
 from hideseekseg.cli.main import main
@@ -67,6 +68,7 @@ from hideseekseg.cohort.readings import (
 from hideseekseg.errors import InputError, WeightsError
 from hideseekseg.files import LOCK, locked
 from hideseekseg.imaging.dicom_seg import SEG
+from hideseekseg.imaging.reading import read_ct
 from hideseekseg.imaging.volume import Volume, to_sitk
 from hideseekseg.model.profile import read_profile
 from hideseekseg.output.result_folder import read_result
@@ -1598,6 +1600,55 @@ def test_discovery_pairs_dicom_segmentations_with_the_series_they_name(tmp_path:
     assert case.patient == "patient-1" and "4711" not in path.read_text("utf-8")
     assert [line for line in told if "lost.dcm: left out" in line]
     assert [line for line in told if "damaged.dcm: left out, it cannot be read" in line]
+
+
+def test_discovery_counts_copies_of_dicom_objects_once(tmp_path: Path) -> None:
+    """Archives leave a study twice: its segmentation is one case, its CT one series."""
+    from helpers.dicom import dicom, save, series
+
+    pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
+    jane = tmp_path / "tree" / "jane"
+    series(jane / "disc-1" / "ct", range(8))
+    seg = dicom(SEG[0], 90, Modality="SEG", SeriesInstanceUID="1.2.8")
+    first = save(seg, jane / "disc-1" / "seg.dcm")
+    shutil.copytree(jane / "disc-1", jane / "disc-2")
+    seg.file_meta.SourceApplicationEntityTitle = "ARCHIVE"
+    save(seg, jane / "disc-2" / "again.dcm")
+    told: list[str] = []
+    (case,) = discovered(tmp_path / "tree", told.append).cases
+    assert (case.ct, case.segmentation) == (jane, first)
+    for name in ("again.dcm", "seg.dcm"):
+        copy = jane / "disc-2" / name
+        assert f"{copy}: left out, it is a copy of {first}" in told
+    ct = read_ct(case.ct, case.series)
+    assert ct.notes == ("8 files are copies of others and were left out",)
+    assert ct.array.shape[0] == 8
+    other = pydicom.dcmread(first)
+    other.ContentLabel = "OTHER"
+    other.save_as(jane / "disc-2" / "seg.dcm")
+    assert len(discovered(tmp_path / "tree", told.append).cases) == 2
+
+
+def test_a_check_notes_another_frame_of_reference(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a run does, which warns and goes on."""
+    from helpers.dicom import ROOT, dicom, save, series
+
+    series(tmp_path / "ct", range(8))
+    lines = ["ct,segmentation,case,patient"]
+    for n, frame in enumerate((f"{ROOT}.3", f"{ROOT}.4", "")):
+        fields = {"FrameOfReferenceUID": frame} if frame else {}
+        seg = dicom(SEG[0], 90 + n, Modality="SEG", **fields)
+        if not frame:
+            del seg.FrameOfReferenceUID
+        save(seg, tmp_path / f"{n}" / "seg.dcm")
+        lines.append(f"ct,{n}/seg.dcm,{n},jane")
+    (tmp_path / "m.csv").write_text("\n".join([*lines, "ct/000.dcm,2,of a file,jane"]))
+    assert main(["cohort", "check", str(tmp_path / "m.csv")]) == 0
+    (said,) = [x for x in capsys.readouterr().out.splitlines() if "frame of reference" in x]
+    where = f"{tmp_path / 'm.csv'}, line 3: note: {tmp_path / '1' / 'seg.dcm'}"
+    assert said == OTHER_FRAME.format(where)
 
 
 @linux

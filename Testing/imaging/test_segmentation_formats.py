@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +19,7 @@ from hideseekseg.anatomy.labelling import assign  # noqa: E402
 from hideseekseg.anatomy.segment_names import may_be_vertebra  # noqa: E402
 from hideseekseg.errors import InputError  # noqa: E402
 from hideseekseg.imaging.dicom_seg import SEG, STRUCTURE_SET  # noqa: E402
-from hideseekseg.imaging.reading import read_segmentation  # noqa: E402
+from hideseekseg.imaging.reading import check_segmentation, read_segmentation  # noqa: E402
 from hideseekseg.imaging.segmentation import Segmentation  # noqa: E402
 from hideseekseg.imaging.volume import FRAME_OF_REFERENCE, Grid, Volume, to_sitk  # noqa: E402
 
@@ -245,7 +246,17 @@ def test_a_folder_with_one_dicom_seg_among_others(tmp_path: Path) -> None:
     dicom_seg(tmp_path / "seg" / "IM1")
     dicom(tmp_path / "seg" / "report", "1.2.840.10008.5.1.4.1.1.88.33", Modality="SR")
     assert_same(read_segmentation(tmp_path / "seg"), masks())
-    dicom_seg(tmp_path / "seg" / "IM2")
+    shutil.copy(tmp_path / "seg" / "IM1", tmp_path / "seg" / "IM0")
+    again = pydicom.dcmread(tmp_path / "seg" / "IM1")
+    again.file_meta.SourceApplicationEntityTitle = "ARCHIVE"
+    again.save_as(tmp_path / "seg" / "IM3")
+    found = read_segmentation(tmp_path / "seg")
+    assert_same(found, masks())
+    assert found.layers[0].notes == ("2 files are copies of others and were left out",)
+    assert check_segmentation(tmp_path / "seg").names_labels
+    (tmp_path / "seg" / "IM0").unlink()
+    (tmp_path / "seg" / "IM3").unlink()
+    dicom_seg(tmp_path / "seg" / "IM2", ContentLabel="OTHER")
     assert "contains 2 segmentations, give one of them: IM1, IM2" in refusal(tmp_path / "seg").cause
 
 

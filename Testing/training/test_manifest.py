@@ -24,7 +24,7 @@ from hideseekseg.imaging.volume import Grid, Volume, to_sitk
 from hideseekseg.simulation.simulate import BODY, COMPACT_GEOMETRY
 from hideseekseg.simulation.source_vertebrae import shared_patients
 from hideseekseg.training import prepare
-from hideseekseg.training.dataset import Slices, load_slices, make_batch
+from hideseekseg.training.dataset import Slices, load_slices, make_batch, patients_of
 from hideseekseg.training.evaluation import load_cases
 from hideseekseg.training.manifest import balance, overlap, read_manifest
 from hideseekseg.training.prepare import PreparedRow, cut_out, write_shards
@@ -580,6 +580,53 @@ def test_a_shard_follows_the_data_beside_a_header_and_goes_with_its_mask(ward: W
     sitk.WriteImage(mask * 0, str(ward.folder / "bodies.nii.gz"))
     changed()
     assert not list(out.glob("*.npz")), "nothing of what was there is left to learn from"
+
+
+@pytest.mark.parametrize("what", ["missing", "corrupt", "mask"])
+def test_a_shard_outlives_a_while_without_its_files(
+    ward: Ward, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A missing mount, a copy that is not finished: nothing is learned from, and nothing lost."""
+    table, out = full_table(ward), ward.folder / "out"
+    lines = table.read_text("utf-8").replace("bodies.nii.gz,malignant,A", "mask.nii.gz,malignant,A")
+    table.write_text(lines, "utf-8")
+    ward.image("mask.nii.gz", ward.bodies.array)
+    words = ["prepare", str(table), "--out", str(out)]
+
+    def shards() -> dict[str, bytes]:
+        return {x.name: x.read_bytes() for x in out.glob("*.npz")}
+
+    assert main(words) == 0
+    before = shards()
+    path = ward.folder / ("mask.nii.gz" if what == "mask" else "other.nii.gz")
+    content = path.read_bytes()
+    for _ in range(2):
+        path.unlink(missing_ok=True)
+        if what == "corrupt":
+            path.write_bytes(content[: len(content) // 2])
+        capsys.readouterr()
+        assert main(words) == 0
+        said = capsys.readouterr().out
+        (aside,) = out.glob("*.aside")
+        assert f"its shard of an earlier run is kept as {aside.name} until" in said
+        assert aside.read_bytes() == before[aside.name.removesuffix(".aside")]
+        for name, left in shards().items():
+            assert name != aside.name.removesuffix(".aside") or what == "mask"
+            assert left == before[name] or len(left) < len(before[name])
+        assert patients_of(out) == ({"A", "B"} if what == "mask" else {"A"})
+    path.write_bytes(content)
+    times = {aside.name.removesuffix(".aside"): aside.stat().st_mtime_ns}
+    assert main(words) == 0
+    assert shards() == before and not list(out.glob("*.aside"))
+    assert all((out / name).stat().st_mtime_ns == time for name, time in times.items()), "cut again"
+    if what != "missing":
+        return
+    path.unlink()
+    assert main(words) == 0
+    ward.image("other.nii.gz", ward.ct.array + 50)
+    assert main(words) == 0
+    assert shards().keys() == before.keys() and shards() != before, "the image is another one"
+    assert not list(out.glob("*.aside"))
 
 
 def test_shards_of_another_manifest_are_not_mixed_in(ward: Ward) -> None:

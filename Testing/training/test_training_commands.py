@@ -397,6 +397,54 @@ def test_names_that_choose_are_compared_as_persons(
     assert recipe["sources"] == ["case 2"]
 
 
+def test_a_name_with_a_comma_is_one_name(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An option for names may be given again, and what is between commas may be several names."""
+    table = (folder / "sources.csv").read_text("utf-8")
+    table = table.replace("case 1", '"Doe, J"').replace("validation", '"b, c"')
+    (tmp_path / "sources.csv").write_text(table, encoding="utf-8")
+    (tmp_path / "levels.json").write_text('{"1": "T10"}', encoding="utf-8")
+    words = ("simulate", tmp_path / "sources.csv", "--data", folder, "--vertebrae", "2", "--whole")
+    drawing = (*words, "--out", tmp_path / "drawn")
+    splits = ("--split", "b, c", "--split", "training")
+    for left in (
+        ("--without", "doe, j", "--without", "case 2"),
+        ("--without", "case 2", "--without", "Doe, J"),
+    ):
+        said = refusal(capsys, *drawing, *splits, *left)
+        assert said.endswith("has no patient in the split b, c or training but those left out")
+    said = refusal(capsys, *drawing, "--without", "case 2,Doe, J")
+    assert said.endswith("has no patient Doe, J to leave out")
+    assert run((*drawing, *splits, "--without", "Doe, J")) == 0
+    shard = next((tmp_path / "drawn").glob("*.npz"))
+    assert set(np.load(shard)["patient"]) == {"case 2"}
+    train = ("train", tmp_path / "drawn", *STEPS, "--out", tmp_path / "kept", "--without", "nobody")
+    assert refusal(capsys, *train, "--without", "case 3, Case 2").endswith(
+        "has no patient nobody, case 3 to leave out"
+    )
+
+
+@pytest.mark.parametrize("inside", ["ct", "ct/deeper", "seg", "link"])
+def test_what_is_drawn_or_packed_lies_outside_of_the_scans(
+    folder: Path, tmp_path: Path, inside: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("ct", "seg"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("ct")
+    row = "ct,seg,verse,case 1"
+    table = f"ct,segmentation,labels,patient,split\n{row},validation\n{row},training\n"
+    (tmp_path / "s.csv").write_text(table, encoding="utf-8")
+    out = tmp_path / inside
+    where = "is read from" if inside != "ct/deeper" else "lies in what is read"
+    words = (tmp_path / "s.csv", "--data", tmp_path, "--split", "training", "--out")
+    said = refusal(capsys, "simulate", *words, out)
+    assert f"{out}: {where}" in said and "choose another folder" in said
+    packed = out / "bodies.npz"
+    assert f"{packed}: lies in what is read" in refusal(capsys, "pack", *words, packed)
+    assert not any(x.exists() for x in (packed, tmp_path / "ct" / "deeper"))
+
+
 def test_a_patient_of_two_spellings_is_one_wherever_vertebrae_are_read(
     folder: Path, undisturbed: Path, tmp_path: Path
 ) -> None:

@@ -1,7 +1,8 @@
-"""A real CT as a folder of DICOM slices, in the browser: by its path, and by upload."""
+"""A real CT as a folder of DICOM slices, in the browser: by its path, and, twice, by upload."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,12 @@ def load(tab: Tab) -> None:
 
 
 @pytest.mark.slow
-def test_folder_of_slices_is_opened_by_path_and_by_upload(slices: Path, bodies: Path) -> None:
+def test_folder_of_slices_is_opened_by_path_and_by_upload(
+    slices: Path, bodies: Path, tmp_path: Path
+) -> None:
+    """What is uploaded holds every slice twice, as a disc may: it is the same scan."""
+    for name in ("first", "again"):
+        shutil.copytree(slices, tmp_path / "disc" / name)
     with app.browser() as browser, app.serve() as served:
         tab = open_tab(browser, served.url)
         tab.page.click("text=Open…")
@@ -53,7 +59,7 @@ def test_folder_of_slices_is_opened_by_path_and_by_upload(slices: Path, bodies: 
         tab.page.click("text=Open…")
         tab.page.fill("#ct-path", "")
         tab.page.fill("#vertebrae-path", "")
-        tab.page.set_input_files("#dicom-folder", str(slices))
+        tab.page.set_input_files("#dicom-folder", str(tmp_path / "disc"))
         tab.page.set_input_files("#vertebrae-file", str(bodies))
         load(tab)
         assert (tab.text(".levels summary"), tab.state("places")) == by_path

@@ -111,7 +111,11 @@ def check_agreement(
     """
     others = (*segmentation.layers[:1], *(() if bodies is None else bodies.layers[:1]))
     notes = [note for note in file_notes(ct, *others) if note not in ct.doubts]
-    notes += [OTHER_FRAME.format(one.name) for one in others if _is_of_another_frame(one, ct)]
+    notes += [
+        OTHER_FRAME.format(one.name)
+        for one in others
+        if are_of_other_frames(*(x.identity.get(FRAME_OF_REFERENCE, "") for x in (one, ct)))
+    ]
     flags = list(ct.doubts)
     misfit = find_misfit(ct, segmentation, assignments)
     refusal = ""
@@ -135,13 +139,13 @@ def check_agreement(
     return Agreement((*dict.fromkeys(notes), *flags), tuple(flags), refusal)
 
 
-def _is_of_another_frame(labels: Volume, ct: Volume) -> bool:
-    """Return whether two DICOM objects state that their positions have nothing to do with another.
+def are_of_other_frames(first: str, second: str) -> bool:
+    """Return whether the frames of reference of two DICOM objects, where stated, are others.
 
-    Where the outlines fit all the same, a program may have invented the one.
+    Their positions have nothing to do with each other then; where the outlines fit all the same, a
+    program may have invented the one.
     """
-    told = [one.identity.get(FRAME_OF_REFERENCE, "") for one in (labels, ct)]
-    return all(told) and told[0] != told[1]
+    return bool(first and second) and first != second
 
 
 def file_notes(*volumes: Volume) -> tuple[str, ...]:

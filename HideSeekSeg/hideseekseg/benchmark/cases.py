@@ -193,7 +193,8 @@ def boxes_by_patient(
     by another name, be taken for healthy.
     """
     known = [source.patient for source in sources]
-    named = chosen(path, [b.patient for b in boxes], known, "has boxes of {}, not in the sources")
+    refusal = "has boxes of {}, not in the sources"
+    named = chosen(path, [b.patient for b in boxes], known, refusal, with_commas=False)
     return {name: [b for b in boxes if person(b.patient) == person(name)] for name in named}
 
 

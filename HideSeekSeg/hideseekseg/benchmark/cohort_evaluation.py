@@ -234,7 +234,7 @@ def _truth(
 
     A lesion belongs, whole, to the analysed vertebra that it shares most voxels with.
     """
-    grid, _ = check_segmentation(found.case.folder / FILES[0])
+    grid = check_segmentation(found.case.folder / FILES[0]).grid
     assert grid is not None and found.result is not None
     analysed = {v.level for v in found.result.vertebrae if v.status is not Status.NOT_ANALYSED}
     vertebrae = _vertebrae(found, grid)

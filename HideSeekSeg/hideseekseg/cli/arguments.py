@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -116,9 +116,44 @@ def file_to_write(*suffixes: str) -> Callable[[str], Path]:
     return parse
 
 
-def names(text: str) -> tuple[str, ...]:
-    """Parse names between commas, at least one."""
-    found = tuple(name.strip() for name in text.split(",") if name.strip())
+def add_names(
+    parser: argparse.ArgumentParser, option: str, help: str, default: Sequence[str] = ()
+) -> None:
+    """Add an option for a name, or several between commas, that may be given more than once.
+
+    Its value holds the arguments as they were given: which commas belong to a name, only who knows
+    the names can tell (``simulation.source_vertebrae.chosen``).
+    """
+    again = "may be given again"
+    said = f"{help[:-1]}; {again})" if help.endswith(")") else f"{help} ({again})"
+    parser.add_argument(
+        option, action=_AddName, type=_names, default=default, metavar="A,B", help=said
+    )
+
+
+class _AddName(argparse.Action):
+    """Collect arguments in a tuple, in place of the default."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        given = () if before is self.default else before
+        setattr(namespace, self.dest, (*given, values))
+
+
+def _names(text: str) -> str:
+    between_commas(text)
+    return text.strip()
+
+
+def between_commas(text: str) -> tuple[str, ...]:
+    """Parse what stands between commas, at least one word."""
+    found = tuple(word.strip() for word in text.split(",") if word.strip())
     if not found:
         raise argparse.ArgumentTypeError(f"{_shown(text)} contains no name")
     return found

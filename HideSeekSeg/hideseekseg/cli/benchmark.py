@@ -12,10 +12,11 @@ from .arguments import (
     WEIGHTS_HELP,
     Command,
     add_hidden,
+    add_names,
+    between_commas,
     count,
     count_or_none,
     file_to_write,
-    names,
     say,
     seed,
     threads,
@@ -72,7 +73,7 @@ def _observe_arguments(parser: argparse.ArgumentParser) -> None:
     add("cases", type=Path, metavar="CASES", help="output of `simulate --whole`, or of `pack`")
     add("--weights", type=Path, metavar="DIR", help=WEIGHTS_HELP)
     add("--out", type=file_to_write(".json"), required=True, metavar="FILE.json")
-    add("--patients", type=names, default=(), metavar="A,B", help="only these")
+    add_names(parser, "--patients", "only these")
     add("--stability", action="store_true", help="look for likely candidates again")
     add("--device", default="auto", choices=DEVICES)
     add_observed(parser)
@@ -227,7 +228,7 @@ def _rotations_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _counts(text: str) -> tuple[int, ...]:
     """Parse numbers above 0 between commas."""
-    return tuple(count(part) for part in names(text))
+    return tuple(count(part) for part in between_commas(text))
 
 
 def _cohort_arguments(parser: argparse.ArgumentParser) -> None:
@@ -285,7 +286,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=seed, default=101, metavar="N", help="not that of the weights under test")
     add("--batch", type=count, default=32, metavar="N", help="slices of one step")
     add("--seconds", type=count, metavar="S", help="end after so long (not for the auditor)")
-    add("--without", type=names, default=(), metavar="A,B", help="patients kept for a test")
+    add_names(parser, "--without", "patients kept for a test")
     add("--device", default="auto", choices=DEVICES)
     parser.set_defaults(measure=_train)
 

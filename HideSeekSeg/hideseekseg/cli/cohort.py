@@ -136,7 +136,7 @@ def _check(cohort: Cohort, args: argparse.Namespace, should_stop: Callable[[], b
         bar.clear()
         for problem in found:
             say(str(problem))
-        wrong += len(found)
+        wrong += sum(not problem.is_note for problem in found)
         bar.draw(done / max(total, 1), f"{done}/{total} cases checked")
 
     # A process costs more than reading the headers of a few cases.

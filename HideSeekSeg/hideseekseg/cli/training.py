@@ -12,10 +12,10 @@ from .arguments import (
     FAILED,
     OK,
     Command,
+    add_names,
     count,
     count_or_none,
     file_to_write,
-    names,
     rate,
     say,
     say_aside,
@@ -38,11 +38,11 @@ def _simulate_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder that the paths are relative to, or the file that `pack` wrote",
     )
-    add(
+    add_names(
+        parser,
         "--split",
-        type=names,
-        default=("training",),
-        help="which rows of the sources file, e.g. training,validation (default: training)",
+        "which rows of the sources file, e.g. training,validation (default: training)",
+        ("training",),
     )
     add("--out", type=Path, required=True, metavar="DIR", help="folder for the shard")
     add("--vertebrae", type=count, default=4000, metavar="N", help="two in five have lesions")
@@ -58,7 +58,7 @@ def _simulate_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="of patients whose real vertebrae stay as they are, healthy (default: 0.07)",
     )
-    add("--without", type=names, default=(), metavar="A,B", help="patients to leave out")
+    add_names(parser, "--without", "patients to leave out")
     add("--workers", type=count, default=1, metavar="N", help="processes, for over 4000 vertebrae")
 
 
@@ -82,7 +82,7 @@ def _pack_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("sources", type=Path, metavar="SOURCES.csv", help="as `simulate` wants it")
     add("--data", type=Path, required=True, metavar="DIR", help="folder the paths start from")
-    add("--split", type=names, default=(), help="which rows of the sources file (default: all)")
+    add_names(parser, "--split", "which rows of the sources file (default: all)")
     add("--out", type=file_to_write(".npz"), required=True, metavar="FILE.npz")
 
 
@@ -115,13 +115,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     add("--encoder-rate", type=rate, default=1e-3, metavar="RATE", help="learning rate")
     add("--decoder-rate", type=rate, default=8e-4, metavar="RATE", help="learning rate")
     add("--start", type=Path, metavar="DIR", help="weights to continue from (default: random)")
-    add(
-        "--without",
-        type=names,
-        default=(),
-        metavar="A,B",
-        help="patients to leave out, for testing",
-    )
+    add_names(parser, "--without", "patients to leave out, for testing")
     add("--central-slices", type=count, metavar="N", help="train on the N central slices only")
     add("--name", default="compact", help="name of the weights, shown to their users")
     add("--encoder-batch", type=count, default=32, metavar="N", help="slices of one step")

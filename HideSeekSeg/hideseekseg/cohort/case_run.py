@@ -148,6 +148,13 @@ class CaseRecord:
     traceback: str = ""
 
 
+@dataclass(frozen=True)
+class CheckRecord(CaseRecord):
+    """What headers tell of a case: ``warnings`` are what is wrong, ``notes`` what is not."""
+
+    notes: tuple[str, ...] = ()
+
+
 class TaskSettings(Protocol):
     """What all tasks of a run share; ``device`` is the one asked for ("auto", "cpu", ...).
 
@@ -234,7 +241,7 @@ class CaseTask:
 
 @dataclass(frozen=True)
 class CheckTask:
-    """A case whose headers are to be read; the warnings of its record say what is wrong with it."""
+    """A case whose headers are to be read; its record is a ``CheckRecord``."""
 
     case: CohortCase
     folder: ClassVar[None] = None
@@ -251,10 +258,11 @@ class CheckTask:
     def run(self, ready: None) -> CaseRecord:
         """Check the case; an error that nobody foresaw is a warning as well."""
         try:
-            causes = check_case(self.case)
+            causes, notes = check_case(self.case)
         except Exception as error:
-            causes = [f"{self.case.ct}: {type(error).__name__}: {first_line(error)}"]
-        return CaseRecord(self.case.name, CaseStatus.DONE, warnings=tuple(causes))
+            causes, notes = [f"{self.case.ct}: {type(error).__name__}: {first_line(error)}"], []
+        name, said = self.case.name, tuple(causes)
+        return CheckRecord(name, CaseStatus.DONE, warnings=said, notes=tuple(notes))
 
     def lost(self, status: CaseStatus, reason: str, seconds: float) -> CaseRecord:
         """Return the record of a case whose files ended the process that read them."""

@@ -9,19 +9,22 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
+from ..anatomy.alignment import OTHER_FRAME, are_of_other_frames
 from ..anatomy.labelling import check_labels
 from ..anatomy.segment_names import may_be_vertebra
 from ..errors import InputError, UserError
 from ..files import atomic, files_in, make_folder
 from ..findings import LESION_TYPES
+from ..imaging.dicom_copies import without_equal_files
 from ..imaging.dicom_seg import SEG, STRUCTURE_SET
 from ..imaging.image_file import is_dicom, is_folder
 from ..imaging.reading import check_ct, check_segmentation
@@ -202,8 +205,12 @@ def write_manifest(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
         raise InputError(path, f"{cause}, or remove it")
 
 
-def check_case(case: CohortCase) -> list[str]:
-    """Return what is wrong with a case as far as headers tell, a line each."""
+def check_case(case: CohortCase) -> tuple[list[str], list[str]]:
+    """Return what is wrong with a case as far as headers tell, and what is to be noted, by lines.
+
+    A case is run in spite of a note, and its result has the same warning.
+    """
+    notes: list[str] = []
     causes: list[str] = []
     ct = _told(lambda: check_ct(case.ct, case.series), causes)
     own = _told(lambda: check_segmentation(case.segmentation, may_be_vertebra), causes)
@@ -212,16 +219,19 @@ def check_case(case: CohortCase) -> list[str]:
     if case.bodies is not None:
         marked = case.bodies
         bodies = _told(lambda: check_segmentation(marked, may_be_vertebra), causes)
-    if own is not None and not own[1] and case.labels is None:
+    if own is not None and not own.names_labels and case.labels is None:
         causes.append(
             f"{case.segmentation}: does not name its labels: say in the column labels what they"
             " mean (totalsegmentator, verse, ... or a JSON file)"
         )
     for path, found in ((case.segmentation, own), (case.bodies, bodies)):
-        grid = found[0] if found is not None else None
-        if ct is not None and grid is not None and not overlap(ct, grid):
+        if ct is None or found is None:
+            continue
+        if ct.grid is not None and found.grid is not None and not overlap(ct.grid, found.grid):
             causes.append(f"{path}: lies outside of the CT {case.ct}: of another scan?")
-    return causes
+        if are_of_other_frames(ct.frame_of_reference, found.frame_of_reference):
+            notes.append(OTHER_FRAME.format(path))
+    return causes, notes
 
 
 def _told(check: Callable[[], T], causes: list[str]) -> T | None:
@@ -435,7 +445,10 @@ def _named_ct(folder: Path, files: Iterable[Path], tell: Callable[[str], None]) 
 
 @dataclass(frozen=True)
 class _DicomSeries:
-    """Files of one series in one folder; ``refers_to`` are the series a segmentation names."""
+    """Files of one series in one folder; ``refers_to`` are the series a segmentation names.
+
+    ``instance`` is of ``file``.
+    """
 
     home: Path
     file: Path
@@ -444,7 +457,13 @@ class _DicomSeries:
     modality: str
     sop_class: str
     patient: str
+    instance: str
     refers_to: tuple[str, ...]
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Return what copies of its file state alike."""
+        return self.patient, self.study, self.uid, self.instance
 
 
 def _dicom(folder: Path, files: Iterable[Path], tell: Callable[[str], None]) -> Iterator[Row]:
@@ -454,11 +473,14 @@ def _dicom(folder: Path, files: Iterable[Path], tell: Callable[[str], None]) -> 
     for one in series:
         if one.modality == "CT":
             of_study[one.study].append(one)
+    of_study = {study: _homes_joined(group) for study, group in of_study.items()}
+    drawn = {one.file: one for one in series if one.sop_class in (*SEG, STRUCTURE_SET)}
+    kept, copies = without_equal_files(list(drawn), lambda file: drawn[file].identity)
+    for copy, original in copies.items():
+        tell(f"{copy}: left out, it is a copy of {original}")
     patients: dict[str, str] = {}
-    for one in series:
-        if one.sop_class not in (*SEG, STRUCTURE_SET):
-            continue
-        same = of_study[one.study]
+    for one in map(drawn.__getitem__, kept):
+        same = of_study.get(one.study, [])
         named = [other for other in same if other.uid in one.refers_to]
         chosen = named or same
         if len(chosen) != 1:
@@ -474,12 +496,25 @@ def _dicom(folder: Path, files: Iterable[Path], tell: Callable[[str], None]) -> 
         yield {**row, "segmentation": str(one.file)}
 
 
+def _homes_joined(group: Iterable[_DicomSeries]) -> list[_DicomSeries]:
+    """Return the series of a study, one of several folders in the folder that holds them all.
+
+    They may be copies or parts of it: who reads the series tells.
+    """
+    by_uid: dict[str, _DicomSeries] = {}
+    for one in group:
+        first = by_uid.setdefault(one.uid, one)
+        home = Path(os.path.commonpath([first.home, one.home]))
+        by_uid[one.uid] = replace(first, home=home)
+    return list(by_uid.values())
+
+
 def _dicom_series(files: Iterable[Path], tell: Callable[[str], None]) -> Iterator[_DicomSeries]:
     import pydicom
 
     seen: set[tuple[Path, str]] = set()
     wanted = ["StudyInstanceUID", "SeriesInstanceUID", "Modality", "SOPClassUID", "PatientID"]
-    wanted += ["ReferencedSeriesSequence", "ReferencedFrameOfReferenceSequence"]
+    wanted += ["SOPInstanceUID", "ReferencedSeriesSequence", "ReferencedFrameOfReferenceSequence"]
     for path in files:
         try:
             if not is_dicom(path):
@@ -498,6 +533,7 @@ def _dicom_series(files: Iterable[Path], tell: Callable[[str], None]) -> Iterato
         yield _DicomSeries(
             *(path.parent, path, str(tags.get("StudyInstanceUID", "")), uid),
             *(str(tags.get("Modality", "")), kind, str(tags.get("PatientID", ""))),
+            str(tags.get("SOPInstanceUID", "")),
             tuple(_references(tags)),
         )
 

@@ -28,6 +28,7 @@ from ..training.manifest import Problem
 from .case_run import (
     CaseRecord,
     CaseStatus,
+    CheckRecord,
     CheckTask,
     CohortSettings,
     Task,
@@ -225,7 +226,10 @@ def check_cohort(
     def heard(event: CohortEvent) -> None:
         if isinstance(event, CaseEnded):
             record = event.record
-            found = [Problem(cohort.path, lines[record.case], one) for one in record.warnings]
+            line = lines[record.case]
+            found = [Problem(cohort.path, line, one) for one in record.warnings]
+            notes = record.notes if isinstance(record, CheckRecord) else ()
+            found += [Problem(cohort.path, line, one, is_note=True) for one in notes]
             tell(event.done, event.total, found)
 
     tasks = [CheckTask(case) for case in cohort.cases]

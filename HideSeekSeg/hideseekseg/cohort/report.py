@@ -60,7 +60,7 @@ def draw_findings(folder: Path, result: Result) -> None:
     if not found:
         path.unlink(missing_ok=True)
         return
-    grid, _ = check_segmentation(folder / FILES[0])
+    grid = check_segmentation(folder / FILES[0]).grid
     assert grid is not None
     look = common_look(list(result.evidence.values()))
     figure = new_figure(_TILE * len(found), _TILE)

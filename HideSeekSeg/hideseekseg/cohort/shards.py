@@ -16,7 +16,7 @@ from ..files import locked
 from ..model.profile import Geometry
 from ..plain_data import first_line
 from ..training.manifest import Manifest, ManifestRow
-from ..training.prepare import PreparedRow, make_shard, shard_groups
+from ..training.prepare import PreparedRow, make_shard, set_aside, shard_groups
 from .case_run import CaseRecord, CaseStatus, NoNetwork
 from .pool import CaseEnded, CohortEvent, PoolLimits, RunControl, run_tasks
 
@@ -79,9 +79,10 @@ class ShardTask:
     def lost(self, status: CaseStatus, reason: str, seconds: float) -> ShardRecord:
         """Return the record of an image that nothing came of: no row of it is usable."""
         # What files held before, if they have changed since, is not to be learned from.
+        said = ""
         with suppress(OSError):
-            self.shard.unlink(missing_ok=True)
-        outcomes = tuple(PreparedRow(row, f"image: {reason}") for row in self.rows)
+            said = set_aside(self.shard, len(self.rows))
+        outcomes = tuple(PreparedRow(row, f"image: {reason}{said}") for row in self.rows)
         image = str(self.rows[0].image)
         return ShardRecord(image, status, reason, seconds=round(seconds, 2), outcomes=outcomes)
 

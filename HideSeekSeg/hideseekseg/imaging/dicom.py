@@ -17,18 +17,22 @@ from .dicom_headers import IDENTITY, IMAGE_TYPE, PATIENT, RESCALE_TYPE, Slice, p
 from .dicom_series import MIN_SLICES, chosen_slices, without_odd_ones
 from .image_file import captured, check_sizes
 from .slice_stack import DicomFrame, Stack, read_frames, rescaled, stack_of
-from .stored_pixels import INTERCEPT, as_stated, is_inverted, tilt_notes
-from .volume import Grid, Volume
+from .stored_pixels import INTERCEPT, as_stated, is_inverted, read_pixels, tilt_notes
+from .volume import FRAME_OF_REFERENCE, Grid, Volume
 
 
-def check_series(folder: Path, member: Path | None = None, series: str = "") -> None:
-    """Raise InputError where the tags alone show that ``read_series`` would refuse a folder."""
+def check_series(folder: Path, member: Path | None = None, series: str = "") -> str:
+    """Return the UID of a series' frame of reference, empty where it states none.
+
+    Raises InputError where the tags alone show that ``read_series`` would refuse the folder.
+    """
     source = member or folder
     chosen, _ = chosen_slices(folder, member, series)
     chosen, _ = without_odd_ones(source, chosen)
     _check_rescale(source, chosen)
     if all(one.frames == 1 for one in chosen):
         stack_of(source, [one.plane for one in chosen])
+    return plain_text(chosen[0].tags.get(IDENTITY[FRAME_OF_REFERENCE], ""))
 
 
 def read_series(
@@ -37,9 +41,10 @@ def read_series(
     """Return the CT series of a folder and the folders in it, slices in order of position.
 
     Localizers, projections, material maps, series of fewer than ``MIN_SLICES`` slices and other
-    modalities are passed over; what is left out of the chosen series is named in ``notes``.  Slices
-    of different patients, studies or frames of reference are of different series, though they may
-    state one UID, or none.  Where several CT series remain, none is guessed: the error lists them.
+    modalities are passed over; what is left out of the chosen series is named in ``notes``, where
+    copies of slices are counted.  Slices of different patients, studies or frames of reference are
+    of different series, though they may state one UID, or none.  Where several CT series remain,
+    none is guessed: the error lists them.
     ``series`` chooses one by its UID or its number, ``member`` by one of its files (then among the
     files beside it).  With ``patient_names`` the volume's identity holds the patient's name and
     number as well.
@@ -87,7 +92,7 @@ def _read_slices(source: Path, group: list[Slice], notes: tuple[str, ...]) -> Vo
                 array = _read_together(ordered)
             else:
                 # The first slice's type would wrap around or cut off what others hold.
-                array = np.stack(_common_type([_read_one(one.path)[0] for one in ordered]))
+                array = np.stack(_common_type([read_pixels(one.path)[0] for one in ordered]))
     except RuntimeError as error:
         raise InputError(
             source, "contains a series whose slices cannot be read together"
@@ -106,15 +111,6 @@ def _read_together(ordered: Sequence[Slice]) -> npt.NDArray[Any]:
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileNames([str(one.path) for one in ordered])
     return np.asarray(sitk.GetArrayFromImage(reader.Execute()))
-
-
-def _read_one(path: Path) -> npt.NDArray[Any]:
-    """Return a file's images (frames, J, I), rescaled as GDCM does."""
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(path))
-    array = np.asarray(sitk.GetArrayFromImage(reader.Execute()))
-    return array if array.ndim == 3 else array[None]
 
 
 def _common_type(arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
@@ -140,7 +136,7 @@ def _read_multi_frame(source: Path, group: list[Slice], notes: tuple[str, ...]) 
             ]
         try:
             with captured():
-                array = _read_one(one.path)
+                array = read_pixels(one.path)
         except RuntimeError as error:
             raise InputError(one.path, "is a truncated or damaged DICOM image") from error
         if len(array) != len(of_file):

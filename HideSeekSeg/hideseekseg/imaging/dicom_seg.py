@@ -21,6 +21,7 @@ from scipy import ndimage
 from ..errors import InputError
 from ..files import files_in
 from ..plain_data import counted
+from .dicom_copies import copies_note, without_equal_files
 from .image_file import is_dicom
 from .segmentation import Segmentation, layered
 from .volume import FRAME_OF_REFERENCE, Grid, Patch, patch_of, triple
@@ -38,10 +39,12 @@ MOST_GAP_MM = 10.5  # between contours of one structure, over which it is taken 
 Floats = npt.NDArray[np.float64]
 
 
-def find_dicom_segmentations(folder: Path) -> list[Path]:
-    """Return the SEG objects and structure sets among the files of a folder."""
+def find_dicom_segmentations(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
+    """Return the SEG objects and structure sets of a folder, and a note on copies of them."""
     files = [path for path in files_in(folder, deep=False) if is_dicom(path)]
-    return [path for path in files if _class_of(path) in (*SEG, STRUCTURE_SET)]
+    found = [path for path in files if _class_of(path) in (*SEG, STRUCTURE_SET)]
+    kept, copies = without_equal_files(found, _instance_of)
+    return kept, copies_note(len(copies))
 
 
 def read_dicom_segmentation(path: Path, wanted: Callable[[str], bool]) -> Segmentation:
@@ -80,6 +83,20 @@ def _frame_of_reference(dataset: Any) -> str:
     if not told:
         told = {str(dataset.get("FrameOfReferenceUID", ""))}
     return told.pop() if len(told) == 1 else ""
+
+
+def stated_frame_of_reference(path: Path) -> str:
+    """Return the UID of a segmentation's frame of reference by its header; empty without one.
+
+    Raises InputError where the header is damaged.
+    """
+    with _damage_told(path):
+        return _frame_of_reference(_load(path, stop_before_pixels=True))
+
+
+def _instance_of(path: Path) -> str:
+    with _damage_told(path):
+        return str(_load(path, stop_before_pixels=True).get("SOPInstanceUID", ""))
 
 
 def _class_of(path: Path) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import InputError
 from ..files import files_in
 from ..plain_data import counted
+from .dicom_copies import distinct, without_copies
 from .dicom_headers import (
     DESCRIPTION,
     IDENTITY,
@@ -83,16 +84,20 @@ def list_series(folder: str | Path) -> list[SeriesInfo]:
 def chosen_slices(
     folder: Path, member: Path | None, series: str
 ) -> tuple[list[Slice], tuple[str, ...]]:
-    """Return the slices of the series that is meant, and notes on others that state its UID.
+    """Return the slices of the series that is meant, and notes on what was left out.
 
-    Of a series that is named no others are read.
+    That is others that state its UID, and copies.  Of a series that is named no others are read.
     """
     if member is not None:
         check_object(member)
         files = files_beside(member)
     else:
         files = series_files(folder, series) if series else files_in(folder)
-    return _pick(folder, scan(files), member, series)
+    picked, notes = _pick(folder, scan(files), member, series)
+    picked, copied = without_copies(folder, picked)
+    if copied and (fault := _fault(picked)):
+        raise InputError(member or folder, f"belongs to a CT series of {fault} ({copied[0]})")
+    return picked, (*notes, *copied)
 
 
 def _by_series(slices: Iterable[Slice]) -> list[list[Slice]]:
@@ -117,7 +122,7 @@ def _apart(group: list[Slice], tags: Sequence[str]) -> list[list[Slice]]:
     by_value: dict[tuple[str, ...], list[Slice]] = defaultdict(list)
     for one in group:
         by_value[_values(one, tags)].append(one)
-    is_invented = len(by_value) == len(group) and all(one.frames == 1 for one in group)
+    is_invented = len(by_value) == len(distinct(group)) and all(one.frames == 1 for one in group)
     return [group] if is_invented else list(by_value.values())
 
 
@@ -135,7 +140,8 @@ def _difference(group: Sequence[Slice], other: Sequence[Slice]) -> str:
 
 
 def _count(group: Sequence[Slice]) -> int:
-    return sum(found.frames for found in group)
+    """Return how many slices there are, copies counted once."""
+    return sum(found.frames for found in distinct(group))
 
 
 def _fault(group: Sequence[Slice]) -> str:
@@ -163,7 +169,7 @@ def _info(group: Sequence[Slice]) -> SeriesInfo:
     first = group[0]
     along = sorted(
         float(one.plane.position @ np.cross(*one.plane.axes))
-        for one in group
+        for one in distinct(group)
         if one.plane.position.size and one.plane.axes.size
     )
     step = float(np.median(np.diff(along))) if len(along) > 1 else 0.0

@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,7 +23,11 @@ from ..errors import InputError, UserError
 from . import nifti
 from .dicom import check_series, read_series
 from .dicom_headers import DICOMDIR, object_name
-from .dicom_seg import find_dicom_segmentations, read_dicom_segmentation
+from .dicom_seg import (
+    find_dicom_segmentations,
+    read_dicom_segmentation,
+    stated_frame_of_reference,
+)
 from .image_file import ReadImage, is_dicom, is_folder, read_header, read_image
 from .segmentation import (
     Segmentation,
@@ -217,39 +221,50 @@ def _read_label_map(path: Path) -> Segmentation:
     return Segmentation(layers, segments, path.name, str(path))
 
 
-def check_ct(path: str | os.PathLike[str], series: str = "") -> Grid | None:
-    """Return the grid of a CT from its header alone; refuse what shows there.
+@dataclass(frozen=True)
+class HeaderCheck:
+    """What the headers of a CT or a segmentation tell, which as far as they show can be used.
 
-    The grid is None for DICOM, and for a file that states two places.  Of a DICOM series the tags
-    of all files are read.  Raises InputError as ``read_ct`` does.
+    ``grid`` is None for DICOM, and for a file that states two places.  ``frame_of_reference`` is
+    the UID that a DICOM object states, else empty; ``names_labels`` is of a segmentation.
+    """
+
+    grid: Grid | None = None
+    frame_of_reference: str = ""
+    names_labels: bool = True
+
+
+def check_ct(path: str | os.PathLike[str], series: str = "") -> HeaderCheck:
+    """Return what a CT's header tells; refuse what shows there.
+
+    Of a DICOM series the tags of all files are read.  Raises InputError as ``read_ct`` does.
     """
     path = Path(path)
     if is_folder(path):
-        check_series(path, None, series)
-        return None
+        return HeaderCheck(frame_of_reference=check_series(path, None, series))
     if is_dicom(path):
-        check_series(path.parent, path, series)
-        return None
+        return HeaderCheck(frame_of_reference=check_series(path.parent, path, series))
     reader = read_header(path)
     if reader.GetNumberOfComponents() > 1:
         raise InputError(path, f"has {reader.GetNumberOfComponents()} values per voxel; a CT has 1")
-    return _header_grid(path, reader)
+    return HeaderCheck(_header_grid(path, reader))
 
 
 def check_segmentation(
     path: str | os.PathLike[str], wanted: Callable[[str], bool] = lambda name: True
-) -> tuple[Grid | None, bool]:
-    """Return the grid of a segmentation (None as of ``check_ct``), and whether it names its labels.
+) -> HeaderCheck:
+    """Return what the headers of a segmentation tell; raises InputError as ``read_segmentation``.
 
-    Only headers are read.  Raises InputError as ``read_segmentation`` does.
+    Of copies of a DICOM object in one folder all is read, to be compared.
     """
     path = Path(path)
     if is_folder(path):
         files = mask_files(path)
         if not files:
-            if len(find_dicom_segmentations(path)) != 1:
+            found, _ = find_dicom_segmentations(path)
+            if len(found) != 1:
                 _read_folder(path, wanted)  # says what is wrong
-            return None, True
+            return HeaderCheck(frame_of_reference=stated_frame_of_reference(found[0]))
         chosen = [file for file in files if wanted(structure_of(file))]
         if not chosen:
             raise InputError(path, "contains no mask of a vertebra (vertebrae_L1.nii.gz, ...)")
@@ -257,13 +272,13 @@ def check_segmentation(
         for file, grid in zip(chosen, grids):
             if grid is not None and grids[0] is not None and not grid.matches(grids[0]):
                 raise InputError(file, f"lies on another grid than {chosen[0].name}")
-        return grids[0], True
+        return HeaderCheck(grids[0])
     if is_dicom(path):
-        return None, True
+        return HeaderCheck(frame_of_reference=stated_frame_of_reference(path))
     reader = read_header(path)
     named = any(key.startswith("Segment") for key in reader.GetMetaDataKeys())
     named = named or (nifti.is_nifti(path) and bool(nifti.label_names(path)))
-    return _header_grid(path, reader), named
+    return HeaderCheck(_header_grid(path, reader), names_labels=named)
 
 
 def _header_grid(path: Path, reader: sitk.ImageFileReader) -> Grid | None:
@@ -283,9 +298,11 @@ def _header_grid(path: Path, reader: sitk.ImageFileReader) -> Grid | None:
 def _read_folder(folder: Path, wanted: Callable[[str], bool]) -> Segmentation:
     if mask_files(folder):
         return read_mask_folder(folder, _read_mask, wanted)
-    found = find_dicom_segmentations(folder)
+    found, notes = find_dicom_segmentations(folder)
     if len(found) == 1:
-        return read_dicom_segmentation(found[0], wanted)
+        read = read_dicom_segmentation(found[0], wanted)
+        layers = (replace(layer, notes=(*notes, *layer.notes)) for layer in read.layers)
+        return replace(read, layers=tuple(layers))
     if found:
         names = ", ".join(path.name for path in found[:4])
         raise InputError(folder, f"contains {len(found)} segmentations, give one of them: {names}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import SimpleITK as sitk
 
 PHOTOMETRIC, SAMPLES = "0028|0004", "0028|0002"
 BITS_STORED, HIGH_BIT, IS_SIGNED = "0028|0101", "0028|0102", "0028|0103"
@@ -15,6 +17,15 @@ TILT = "0018|1120"
 # Degrees of a stated gantry tilt that move slices by less than a voxel over a vertebra.
 LEAST_TILT = 1.0
 INVERTED, USUAL = "MONOCHROME1", "MONOCHROME2"
+
+
+def read_pixels(path: Path) -> npt.NDArray[Any]:
+    """Return a file's images (frames, J, I), rescaled as GDCM does; RuntimeError where it fails."""
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(path))
+    array = np.asarray(sitk.GetArrayFromImage(reader.Execute()))
+    return array if array.ndim == 3 else array[None]
 
 
 def pixel_fault(tags: Mapping[str, str], frames: int = 1) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..files import locked, make_folder, read_json
+from ..files import locked, make_folder, read_json, require_apart
 from ..model.profile import Geometry
 from ..output.figures.drawing import TYPE_COLOURS, Outline, Tile
 from ..output.figures.overview import show_crops
@@ -30,6 +30,7 @@ from .source_vertebrae import (
     content_of,
     drawn_vertebrae,
     load_vertebrae,
+    names_in,
     pack,
     person,
     read_sources,
@@ -71,10 +72,13 @@ def run_simulate(
     """Write shards of simulated slices, their recipes, and a contact sheet to look at.
 
     Shards that are there already, by the same recipe, are kept: a run that was stopped goes on.
-    Raises InputError, also where a shard of another recipe stands in the way, and KeyboardInterrupt
-    once ``should_stop`` says so.
+    Raises InputError, also where a shard of another recipe stands in the way and where ``out`` is
+    or lies in the folder of a scan, and KeyboardInterrupt once ``should_stop`` says so.
     """
-    vertebrae, names = _vertebrae(job, say)
+    known = read_sources(job.sources, job.data)
+    _require_apart(job.out, known)
+    job = replace(job, splits=names_in(job.splits, (source.split for source in known)))
+    vertebrae, names = _vertebrae(job, known, say)
     content = content_of(vertebrae)
     if job.drawn:
         vertebrae += drawn_vertebrae(np.random.default_rng(job.seed), job.drawn)
@@ -120,18 +124,21 @@ def _drawn(
 def run_pack(sources: Path, data: Path, out: Path, say: Say, splits: Sequence[str] = ()) -> Path:
     """Pack the vertebrae of a sources file, all or those of some splits.
 
-    To simulate where the scans are not, or to observe them as they are.  Raises InputError.
+    To simulate where the scans are not, or to observe them as they are.  Raises InputError, also
+    where ``out`` lies in the folder of a scan.
     """
     known = read_sources(sources, data)
+    _require_apart(out, known)
     vertebrae = _loaded(_of_splits(sources, known, splits) if splits else known, say)
     pack(vertebrae, out)
     say(f"{len(vertebrae)} vertebrae in {out.stat().st_size / 2**20:.1f} MiB")
     return out
 
 
-def _vertebrae(job: Simulation, say: Say) -> tuple[list[SourceVertebra], tuple[str, ...]]:
+def _vertebrae(
+    job: Simulation, known: Sequence[Source], say: Say
+) -> tuple[list[SourceVertebra], tuple[str, ...]]:
     """Return the real vertebrae of a job and the names of their patients, in the file's order."""
-    known = read_sources(job.sources, job.data)
     everybody = [source.patient for source in known]
     without = chosen(job.sources, job.without, everybody, "has no patient {} to leave out")
     sources = [s for s in _of_splits(job.sources, known, job.splits) if s.patient not in without]
@@ -147,6 +154,13 @@ def _vertebrae(job: Simulation, say: Say) -> tuple[list[SourceVertebra], tuple[s
     for name in names:
         say(f"{name}: {sum(v.patient == name for v in vertebrae)} vertebrae")
     return vertebrae, names
+
+
+def _require_apart(out: Path, known: Sequence[Source]) -> None:
+    """Refuse an output in the folder of any scan, also of a split that is not asked for."""
+    require_apart(
+        out, {path for source in known for path in (source.ct, source.segmentation)}, True
+    )
 
 
 def _of_splits(path: Path, known: Sequence[Source], splits: Sequence[str]) -> list[Source]:

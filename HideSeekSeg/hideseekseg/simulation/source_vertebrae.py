@@ -310,20 +310,39 @@ def _redrawn(rng: Rng, canvas: VertebraPatch) -> Mask:
 
 
 def chosen(
-    where: Path, names: Iterable[str], known: Iterable[str], refusal: str = "has no patient {}"
+    where: Path,
+    names: Iterable[str],
+    known: Iterable[str],
+    refusal: str = "has no patient {}",
+    with_commas: bool = True,
 ) -> list[str]:
     """Return those of ``known``, each once and in their order, whom (or which) ``names`` mean.
 
-    Spellings are compared by ``person``.  Raises InputError, ``refusal`` with the names in place of
-    ``{}``, where any name is of none: one that is misspelt would choose fewer without a word.
+    Spellings are compared by ``person``; ``with_commas``, ``names`` may hold several in one, as of
+    ``names_in``.  Raises InputError, ``refusal`` with the names in place of ``{}``, where any name
+    is of none: one that is misspelt would choose fewer without a word.
     """
     spellings = list(dict.fromkeys(known))
     there = {person(spelling) for spelling in spellings}
-    asked = list(dict.fromkeys(names))
+    asked = names_in(names, spellings) if with_commas else list(dict.fromkeys(names))
     if unknown := [name for name in asked if person(name) not in there]:
         raise InputError(where, refusal.format(", ".join(unknown)))
     wanted = {person(name) for name in asked}
     return [spelling for spelling in spellings if person(spelling) in wanted]
+
+
+def names_in(texts: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Return the names in texts: one that is known itself is one name, others are split at commas.
+
+    "Doe, J" may be a name.  Each is there once, as it is spelled in the text.
+    """
+    there = {person(spelling) for spelling in known}
+    parts = (
+        part.strip()
+        for text in texts
+        for part in ([text] if person(text) in there else text.split(","))
+    )
+    return [part for part in dict.fromkeys(parts) if part]
 
 
 def one_spelling(names: Iterable[str]) -> list[str]:

@@ -62,14 +62,16 @@ class ManifestRow:
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong in a line of a manifest."""
+    """What is wrong in a line of a manifest, or a note on it, which is not wrong."""
 
     manifest: Path
     line: int
     cause: str
+    is_note: bool = False
 
     def __str__(self) -> str:
-        return f"{self.manifest}, line {self.line}: {self.cause}"
+        note = "note: " if self.is_note else ""
+        return f"{self.manifest}, line {self.line}: {note}{self.cause}"
 
 
 @dataclass(frozen=True)

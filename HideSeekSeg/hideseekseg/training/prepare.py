@@ -33,6 +33,7 @@ from ..unpacking import read_arrays
 from .manifest import Manifest, ManifestRow, content_of, files_of
 from .single_masks import SingleMask, check_masks, cut_by_own_border, placed, same_vertebra
 
+SET_ASIDE = "; its shard of an earlier run is kept as {} until its files are as they were"
 SOURCES = "sources"  # of a shard: the hash of the files that it was made from, and of the way
 
 
@@ -249,7 +250,8 @@ def write_shards(
 
     As ``simulate`` writes them, but without twins and lesion masks.  One image is in memory at a
     time.  A shard that is whole, made from the files as they are now (by their hash) and in the way
-    that is now, is kept; one of another manifest is refused with InputError.  ``tell`` hears of
+    that is now, is kept; one that cannot be made anew is set aside; one of another manifest is
+    refused with InputError.  ``tell`` hears of
     every image: how many are behind, of how many, and what became of its rows if they were not
     finished before.
     ``should_stop`` ends in KeyboardInterrupt.
@@ -280,17 +282,47 @@ def shard_groups(manifest: Manifest, out: Path) -> dict[Path, list[ManifestRow]]
 def make_shard(shard: Path, rows: Sequence[ManifestRow], geometry: Geometry) -> list[PreparedRow]:
     """Write the shard of one image; return what became of its rows, nothing where it was whole.
 
-    Raises InputError where it cannot be written.
+    A whole shard that cannot be made anew is set aside, see ``set_aside``, and comes back as soon
+    as the files are again those it was made from.  Raises InputError where it cannot be written.
     """
-    outcomes = [] if _is_finished(shard, rows, geometry) else cut_out(rows, geometry)
+    # Of files before they are cut out: those that change meanwhile are others on the next run.
+    sources, aside = _content_hash(rows, geometry), _aside(shard)
+    if _is_finished(shard, len(rows), sources):
+        aside.unlink(missing_ok=True)
+        return []
+    if _is_finished(aside, len(rows), sources):
+        aside.replace(shard)
+        return []
+    outcomes = cut_out(rows, geometry)
     kept = [outcome for outcome in outcomes if outcome.crop is not None]
+    said = set_aside(shard, len(rows)) if len(kept) < len(rows) else ""
     if kept:
         with atomic(shard) as temporary:
-            columns = {**_columns(kept), SOURCES: np.array(_content_hash(rows, geometry))}
+            columns = {**_columns(kept), SOURCES: np.array(sources)}
             np.savez(temporary, **columns)  # type: ignore[arg-type]
-    elif outcomes:  # of what the files held before nothing is to be learned
+    if len(kept) == len(rows):
+        aside.unlink(missing_ok=True)
+    return [
+        replace(outcome, obstacle=f"{outcome.obstacle}{said}") if outcome.obstacle else outcome
+        for outcome in outcomes
+    ]
+
+
+def set_aside(shard: Path, rows: int) -> str:
+    """Take a shard away from what is learned from; return words that say so of a whole one.
+
+    Whether it is outdated is not known where its files cannot be read for a while: one that has all
+    ``rows`` is kept under another name, which ``train`` does not look for.
+    """
+    if _vertebrae_in(shard) == rows:
+        shard.replace(_aside(shard))
+    else:
         shard.unlink(missing_ok=True)
-    return outcomes
+    return SET_ASIDE.format(_aside(shard).name) if _aside(shard).exists() else ""
+
+
+def _aside(shard: Path) -> Path:
+    return shard.with_name(f"{shard.name}.aside")
 
 
 def _digest(rows: Sequence[ManifestRow]) -> str:
@@ -298,17 +330,22 @@ def _digest(rows: Sequence[ManifestRow]) -> str:
     return sha256(repr([row.resolved() for row in rows]).encode()).hexdigest()[:12]
 
 
-def _is_finished(shard: Path, rows: Sequence[ManifestRow], geometry: Geometry) -> bool:
-    """Return whether it holds every row, made as now from the files as they are now."""
+def _is_finished(shard: Path, rows: int, sources: str) -> bool:
+    """Return whether it holds all ``rows``, made as now from the files as they are now."""
+    return _vertebrae_in(shard, sources) == rows
+
+
+def _vertebrae_in(shard: Path, sources: str = "") -> int:
+    """Return how many vertebrae a shard has; 0 without it, or where it is of other ``sources``."""
     if not shard.exists():
-        return False
+        return 0
     try:
         data = read_arrays(shard, {"vertebra", SOURCES})
         count = len(np.unique(data["vertebra"]))
         made_from = str(data[SOURCES]) if SOURCES in data else ""
     except (KeyError, OSError, ValueError):  # damaged: it is made anew
-        return False
-    return count == len(rows) and made_from == _content_hash(rows, geometry)
+        return 0
+    return count if not sources or made_from == sources else 0
 
 
 def _content_hash(rows: Sequence[ManifestRow], geometry: Geometry) -> str:
@@ -320,10 +357,13 @@ def _content_hash(rows: Sequence[ManifestRow], geometry: Geometry) -> str:
     paths = {path.absolute(): path for row in rows for path in (row.image, row.mask)}
     paths |= {file.absolute(): file for row in rows if (file := row.labels_file) is not None}
     for _, path in sorted(paths.items()):
-        for file in files_of(path):
-            digest.update(f"\n{path.name}/{file.name}\n".encode())
-            if file.is_file():
-                digest = content_of(file, digest)
+        try:
+            for file in files_of(path):
+                digest.update(f"\n{path.name}/{file.name}\n".encode())
+                if file.is_file():
+                    digest = content_of(file, digest)
+        except (OSError, InputError) as error:  # which is said of its rows when it is read
+            digest.update(f"\n{type(error).__name__}\n".encode())
     return digest.hexdigest()
 
 
