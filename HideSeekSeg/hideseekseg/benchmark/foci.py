@@ -28,7 +28,7 @@ from ..inputs import Options, check_inputs
 from ..model.weights import Model, load_model
 from ..pipeline import segment_spine
 from ..simulation.simulate import COMPACT_GEOMETRY
-from ..simulation.source_vertebrae import Source, read_sources
+from ..simulation.source_vertebrae import Source, chosen, read_sources
 from ..spine import spine_of
 from ..training.evaluation import LEAST_IOU
 from .robustness import wilson
@@ -177,12 +177,14 @@ def report(
 ) -> str:
     """Look at all scans of these splits; write foci.md and foci.json to a folder, return the first.
 
-    Raises InputError where a scan cannot be read.
+    Raises InputError where a scan cannot be read, or a split has none.
     """
+    known = read_sources(sources, data)
+    wanted = chosen(sources, splits, (s.split for s in known), "has no row with the split {}")
     model = load_model(weights)
     rows: list[SeenFocus | Beside] = []
-    for source in read_sources(sources, data):
-        if source.split in splits:
+    for source in known:
+        if source.split in wanted:
             rows += look_at(source, model, all_foci(), say)
     seen = [row for row in rows if isinstance(row, SeenFocus)]
     beside = [row for row in rows if isinstance(row, Beside)]

@@ -200,7 +200,12 @@ def _foci_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder that the paths are relative to",
     )
-    add("--split", type=names, default=("validation", "test"), metavar="A,B", help="of the sources")
+    add_names(
+        parser,
+        "--split",
+        "which rows of the sources file (default: validation,test)",
+        ("validation", "test"),
+    )
     add("--weights", type=Path, metavar="DIR", help=WEIGHTS_HELP)
     add("--out", type=Path, required=True, metavar="DIR", help="folder for foci.md and foci.json")
     parser.set_defaults(measure=_foci)
