@@ -191,6 +191,26 @@ def test_figures_of_turned_patients_are_those_of_the_table() -> None:
     assert f"change by at most {changes}." in guide
 
 
+def test_figures_of_foci_are_those_of_the_table() -> None:
+    guide = (ROOT / "Resources/Docs/accuracy.md").read_text("utf-8")
+    table = (ROOT / "Resources/Benchmark/foci.md").read_text("utf-8")
+    by_split = table.split("\n## ")[1:]
+    rows = re.findall(r"^\| (lytic|blastic), (-?\d+) HU \| (.*) \|$", guide, re.MULTILINE)
+    assert len(rows) == 6
+    for kind, density, said in rows:
+        found = [
+            cell.partition(" (")[0].strip()
+            for part in by_split
+            for cell in re.findall(rf"^\| {kind} \| {density} \| (.*) \|$", part, re.M)[0].split(
+                "|"
+            )
+        ]
+        assert [cell.strip() for cell in said.split("|")] == found, (kind, density)
+    validation, test = re.findall(r"beside them: (\d+) in (\d+)\.", table)
+    assert validation[0] == "0" and f"none in {validation[1]} of the validation patients" in guide
+    assert f"the {test[0]} findings in the {test[1]} vertebrae beside" in " ".join(guide.split())
+
+
 # Flags that stand as constants, by the module that says them.
 FLAG_CONSTANTS = {
     "anatomy.body": ("CUT", "NO_CANAL"),
