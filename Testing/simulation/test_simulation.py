@@ -525,8 +525,10 @@ def test_patients_of_several_splits_are_drawn_together(scan: Path) -> None:
 
 
 def test_output_folder_that_cannot_be_made_is_named(scan: Path) -> None:
-    with pytest.raises(InputError, match=r"ct\.nii\.gz: cannot be made"):
-        run_simulate(job(scan, "ct.nii.gz"), lambda line: None)
+    (scan / "notes.txt").write_text("a file", "utf-8")
+    for name, cause in (("notes.txt", "cannot be made"), ("ct.nii.gz", "is read from")):
+        with pytest.raises(InputError, match=f"{name}: {cause}"):
+            run_simulate(job(scan, name), lambda line: None)
 
 
 def test_source_without_a_whole_body_is_named(scan: Path) -> None:
