@@ -37,17 +37,27 @@ def module(request: pytest.FixtureRequest, desktop: Desktop) -> Iterator[types.M
 @pytest.fixture
 def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """This Python as Slicer's PythonSlicer: a launcher on the PATH that starts the real one."""
+    _launch(tmp_path, f'"{sys.executable}" "$@"', monkeypatch)
+
+
+@pytest.fixture
+def silent_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PythonSlicer that has not answered yet: for what neither torch nor a run has part in."""
+    _launch(tmp_path, "exec cat > /dev/null", monkeypatch)
+
+
+def _launch(folder: Path, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if os.name == "nt":
         pytest.skip("needs a script as program")
-    path = tmp_path / "bin" / "PythonSlicer"
+    path = folder / "bin" / "PythonSlicer"
     path.parent.mkdir()
-    path.write_text(f'#!/bin/sh\n"{sys.executable}" "$@"\n', "utf-8")
+    path.write_text(f"#!/bin/sh\n{line}\n", "utf-8")
     path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
 
 
 @pytest.fixture
-def opened(module: types.ModuleType, launcher: None) -> Iterator[Any]:
+def opened(module: types.ModuleType, silent_launcher: None) -> Iterator[Any]:
     from desktop.modules import Opened
 
     found = Opened(module)

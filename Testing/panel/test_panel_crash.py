@@ -475,6 +475,46 @@ def test_what_a_full_disk_kept_back_is_said_and_written_later(
         assert autosave.read_outlines(copy).keys() == {MISSED, "T10-1"}
 
 
+@pytest.mark.parametrize("taken_up", [False, True])
+def test_a_copy_that_somebody_removed_is_written_anew(
+    desktop: Desktop, state: Path, taken_up: bool
+) -> None:
+    """All of it, also what was drawn before it went, and in a session before this one."""
+    from hideseekseg.ui import autosave
+
+    with open_panel(desktop) as opened:
+        results = begin_run(opened, add_scan(opened))
+        opened.key("A")
+        results.draw("T10-1", drawn := ball(GRID, body_centre(0), 5.0))
+        opened.panel.review.take_over_outlines()
+        opened.rest()
+        if taken_up:
+            shutil.copytree(state, state.with_name("left"))
+    if taken_up:
+        desktop.mrml.scene.Clear(True)
+        shutil.copytree(state.with_name("left"), state, dirs_exist_ok=True)
+    with open_panel(desktop) as opened:
+        ct = add_scan(opened)
+        if taken_up:
+            opened.ui.restoreButton.click()
+        else:
+            results = begin_run(opened, ct)
+            results.draw("T10-1", drawn)
+            opened.panel.review.take_over_outlines()
+            opened.rest()
+        shutil.rmtree(state)
+        opened.key("X")
+        opened.rest()
+        assert "not saved" not in opened.ui.summaryLabel.text
+        [copy] = state.iterdir()
+        kept, said = autosave.read(copy), verdicts(opened)
+        assert {x.id: x.verdict for x in kept.review.items} == said
+        assert "rejected" in said.values()
+        levels = [finding.level for finding, _evidence in kept.vertebrae]
+        assert levels == [vertebra.level for vertebra in RESULT.vertebrae]
+        assert kept.outlines["T10-1"].array.sum() == drawn.array.sum()
+
+
 def results_of(ct: Any) -> Any:
     """The only results of a CT in the scene."""
     import slicer

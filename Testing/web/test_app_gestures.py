@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,15 +136,25 @@ def test_quick_clicks_on_next_go_on(tab: Tab) -> None:
     tab.until_state("current", third)
 
 
-@contextmanager
-def late_page(session: Session) -> Iterator[Tab]:
-    """A second page, which hears nothing until ``hear``."""
-    late = open_tab(session.browser, session.url, "#candidates tr.chosen", LATE)
-    late.rest()
-    late.page.evaluate("hold()")
-    yield late
-    assert late.complaints == []
-    late.page.context.close()
+@pytest.fixture(scope="module")
+def second(session: Session) -> Iterator[Tab]:
+    """A second page of the session, which can be made late."""
+    found = open_tab(session.browser, session.url, "#candidates tr.chosen", LATE)
+    yield found
+    assert found.complaints == []
+
+
+@pytest.fixture
+def late(tab: Tab, second: Tab) -> Iterator[Tab]:
+    """The second page, which shows what the first does, and hears nothing until ``hear``."""
+    second.until_state("current", tab.state("current"))
+    second.until_state("can_undo", False)
+    second.rest()
+    second.page.evaluate("hold()")
+    yield second
+    hear(second)
+    second.rest()
+    assert second.complaints == []
 
 
 def hear(late: Tab) -> None:
@@ -153,39 +162,34 @@ def hear(late: Tab) -> None:
 
 
 @pytest.mark.parametrize("key", ["a", "k", "x"])
-def test_verdict_is_of_no_finding_that_is_not_shown_yet(
-    session: Session, tab: Tab, key: str
-) -> None:
+def test_verdict_is_of_no_finding_that_is_not_shown_yet(tab: Tab, late: Tab, key: str) -> None:
     """Where the page is late, its reader presses again: the first verdict was taken already."""
-    with late_page(session) as late:
-        late.press(key)
-        late.press(key)
-        tab.until(JUDGED, 1)
-        hear(late)
-        late.until(JUDGED, 1)
-        late.until("() => window.trame.state.get('current') !== window.trame.state.get('shown')[0]")
-        late.press(key)  # the next finding is shown now
-        tab.until(JUDGED, 2)
+    late.press(key)
+    late.press(key)
+    tab.until(JUDGED, 1)
+    hear(late)
+    late.until(JUDGED, 1)
+    late.until("() => window.trame.state.get('current') !== window.trame.state.get('shown')[0]")
+    late.press(key)  # the next finding is shown now
+    tab.until(JUDGED, 2)
 
 
 @pytest.mark.parametrize("key", ["a", "l"])
-def test_verdict_is_of_no_finding_that_another_tab_chose(
-    session: Session, tab: Tab, key: str
-) -> None:
-    with late_page(session) as late:
-        shown, rows = late.state("current"), tab.rows()
-        tab.press("n")
-        tab.until("([old]) => window.trame.state.get('current') !== old", shown)
-        assert late.state("current") == shown, "it does not know yet"
-        late.press(key)
-        said = "() => /was chosen meanwhile/.test(document.querySelector('#message')?.innerText)"
-        tab.until(said)
-        hear(late)
-        late.until(said)
-        assert tab.rows() == rows and late.state("current") != shown
-        late.page.wait_for_timeout(LOOKED)
-        late.press(key)
-        tab.until_state("can_undo", True)
+def test_verdict_is_of_no_finding_that_another_tab_chose(tab: Tab, late: Tab, key: str) -> None:
+    shown, rows = late.state("current"), tab.rows()
+    tab.press("n")
+    tab.until("([old]) => window.trame.state.get('current') !== old", shown)
+    assert late.state("current") == shown, "it does not know yet"
+    said = "() => /was chosen meanwhile/.test(document.querySelector('#message')?.innerText)"
+    assert not tab.page.evaluate(said) and not late.page.evaluate(said)
+    late.press(key)
+    tab.until(said)
+    hear(late)
+    late.until(said)
+    assert tab.rows() == rows and late.state("current") != shown
+    late.page.wait_for_timeout(LOOKED)
+    late.press(key)
+    tab.until_state("can_undo", True)
 
 
 def test_what_is_shown_comes_before_the_answer(tab: Tab) -> None:
@@ -196,28 +200,26 @@ def test_what_is_shown_comes_before_the_answer(tab: Tab) -> None:
     assert tab.page.evaluate(f"async () => {{ await {step}; return {then}; }}") == second
 
 
-def test_own_steps_that_are_on_their_way_are_followed(session: Session, tab: Tab) -> None:
+def test_own_steps_that_are_on_their_way_are_followed(tab: Tab, late: Tab) -> None:
     """Who steps on and judges at once means the finding stepped to."""
-    with late_page(session) as late:
-        second = late.state("shown")[1]
-        late.press("n")
-        late.press("a")
-        tab.until(JUDGED, 1)
-        row = f"#candidates tr[data-id='{second}']"
-        assert "accepted" in tab.page.get_attribute(row, "class")
-        hear(late)
+    second = late.state("shown")[1]
+    late.press("n")
+    late.press("a")
+    tab.until(JUDGED, 1)
+    row = f"#candidates tr[data-id='{second}']"
+    assert "accepted" in tab.page.get_attribute(row, "class")
+    hear(late)
 
 
-def test_verdict_that_was_taken_back_is_given_otherwise_at_once(session: Session, tab: Tab) -> None:
+def test_verdict_that_was_taken_back_is_given_otherwise_at_once(tab: Tab, late: Tab) -> None:
     """Also where the page has not shown any of it yet."""
-    with late_page(session) as late:
-        first = late.state("current")
-        for key in ("a", "u", "x"):
-            late.press(key)
-        tab.until(
-            "([id]) => document.querySelector(`#candidates tr[data-id='${id}'].rejected`) !== null",
-            first,
-        )
-        tab.until(JUDGED, 1)
-        hear(late)
-        late.until(JUDGED, 1)
+    first = late.state("current")
+    for key in ("a", "u", "x"):
+        late.press(key)
+    tab.until(
+        "([id]) => document.querySelector(`#candidates tr[data-id='${id}'].rejected`) !== null",
+        first,
+    )
+    tab.until(JUDGED, 1)
+    hear(late)
+    late.until(JUDGED, 1)

@@ -19,6 +19,7 @@ from ..imaging.volume import Grid, Volume, bounding_box
 from ..model.profile import Geometry, Limits, Profile
 from .crop import Crop, Mask, feathered
 from .intensity import METAL_HU, Calibration, highest
+from .interpolated_slices import measured_mm
 from .repeated_slices import Repeats, find_repeats
 from .vertebra_shape import REACH_MM, SurfaceDistance, depth_of, surface_distance_of
 
@@ -112,7 +113,8 @@ class Quality:
     highest value of the CT; ``edge``: the body's rim minus what lies around it, in the medians;
     ``outside_share``: of what the network sees, outside the CT; ``slice_mm``: the CT's largest
     voxel edge; ``layers``: the fewest voxels that the body measures along an axis of the CT: both
-    by what was measured, where slices are ``repeated`` or empty.
+    by what was measured, where slices are ``repeated``, empty or interpolated; then
+    ``interpolated_mm`` is what the header says of those that are farthest apart.
     """
 
     noise: float
@@ -125,6 +127,7 @@ class Quality:
     slice_mm: float
     layers: int
     repeated: tuple[Repeats, ...] = ()
+    interpolated_mm: float | None = None
 
     @property
     def bright(self) -> float:
@@ -150,7 +153,11 @@ def measure(
     steps = np.arange(0, 100 + STEP / 2, STEP)
     top = highest(view)
     repeated = find_repeats(view, body)
-    layers = [s.stop - s.start for s in bounding_box(body)]
+    apart = np.array(measured_mm(view, body))
+    heights = np.array([s.stop - s.start for s in bounding_box(body)])
+    farthest = int(apart.argmax())
+    stated = float(view.grid.spacing[2 - farthest])
+    layers = np.ceil(heights * (view.grid.spacing[::-1] / apart)).astype(int).tolist()
     return Quality(
         noise=noise_of(crop.image, crop.body, crop.grid.spacing[::-1]),
         body=tuple(np.percentile(own, steps).tolist()),
@@ -159,9 +166,10 @@ def measure(
         saturated=float((own >= top).mean()),
         edge=_edge(at),
         outside_share=_outside_share(crop, view.grid, geometry),
-        slice_mm=max([float(at.spacing.max()), *(one.real_mm for one in repeated)]),
+        slice_mm=max([*apart.tolist(), *(one.real_mm for one in repeated)]),
         layers=min([*layers, *(one.measured for one in repeated)]),
         repeated=repeated,
+        interpolated_mm=stated if apart[farthest] > stated else None,
     )
 
 
@@ -266,7 +274,10 @@ def remarks(found: Quality, scale: Calibration, limits: Limits) -> dict[str, str
     if limits.noise_hu is not None and noise > limits.noise_hu:
         said["noise"] = f"noise beyond training ({noise:.0f} HU)"
     if limits.slice_mm is not None and found.slice_mm > limits.slice_mm + SLICE_TOLERANCE_MM:
-        said["thick slices"] = f"slices thicker than in training ({found.slice_mm:.1f} mm)"
+        how = f"{found.slice_mm:.1f} mm"
+        if found.interpolated_mm is not None:
+            how += f", interpolated to {found.interpolated_mm:.1f}"
+        said["thick slices"] = f"slices thicker than in training ({how})"
     said |= _not_measured(found.repeated)
     if limits.layers is not None and found.layers < limits.layers:
         said["few slices"] = f"only {found.layers} slices of the CT through the body"

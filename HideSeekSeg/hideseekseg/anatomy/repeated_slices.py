@@ -67,17 +67,26 @@ def find_repeats(view: Volume, body: Mask) -> tuple[Repeats, ...]:
     return tuple(one for one in found if one is not None)
 
 
-def _along(axis: int, view: Volume, body: Mask, box: Box) -> Repeats | None:
-    """Look at slices (n, m) across an axis, at the columns that pass through the body."""
-    spacing = float(view.grid.spacing[2 - axis])
-    first, stop = box[axis].start, box[axis].stop
-    margin = int(np.ceil(AROUND_MM / spacing))
-    low, high = max(first - margin, 0), min(stop + margin, body.shape[axis])
+def columns_through(axis: int, view: Volume, body: Mask) -> tuple[npt.NDArray[np.float32], int]:
+    """Return slices (n, m) across an axis of the CT: what columns through the body show of each.
+
+    They begin and end ``AROUND_MM`` from the body, at the array index that is returned as well.
+    """
+    box = bounding_box(body)
+    margin = int(np.ceil(AROUND_MM / float(view.grid.spacing[2 - axis])))
+    low = max(box[axis].start - margin, 0)
     part = list(box)
-    part[axis] = slice(low, high)
+    part[axis] = slice(low, min(box[axis].stop + margin, body.shape[axis]))
     columns = np.argwhere(body[box].any(axis=axis))
     a, b = columns[:: max(len(columns) // MOST_PIXELS, 1)].T
     slices = np.moveaxis(view.array[tuple(part)], axis, 0)[:, a, b].astype(np.float32)
+    return slices, low
+
+
+def _along(axis: int, view: Volume, body: Mask, box: Box) -> Repeats | None:
+    spacing = float(view.grid.spacing[2 - axis])
+    first, stop = box[axis].start, box[axis].stop
+    slices, low = columns_through(axis, view, body)
     steps = np.abs(np.diff(slices, axis=0)).mean(axis=1)
     spread = slices.std(axis=1)
     shares = steps / (np.median(spread[spread > 0]) if spread.any() else 1.0)

@@ -39,6 +39,7 @@ from .review_session import ReviewSession, sessions
 from .texts import _, told
 
 ABOUT, REVIEW, INPUTS, VERTEBRAE, OUTLINES = "about.json", "review.json", "in", "run", "drawn"
+NEVER = -1  # time of an outline that is to be written
 
 
 @dataclass(frozen=True)
@@ -168,16 +169,20 @@ class Autosave:
 
     def __init__(self, folder: Path | None = None) -> None:
         """Begin a folder of its own, or go on in one that was ``read``; raises InputError."""
-        parent = place()
-        self.folder = folder or parent / secrets.token_hex(8)
+        self.folder = folder or place() / secrets.token_hex(8)
         self._held = ExitStack()
         self._times: dict[str, int] | None = {} if folder is None else None
         self._done: dict[str, VertebraFinding] = {}
         self._scan: dict[str, str] = {}
         self._kept: tuple[str, bool, ScanSource | None] = ("", False, None)
+        self._take_folder(folder is not None)
+        self._drawn = {file.stem for file in (self.folder / OUTLINES).glob("*.npz")}
+
+    def _take_folder(self, known: bool) -> None:
+        parent = self.folder.parent
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            self.folder.mkdir(mode=0o700, exist_ok=folder is not None)
+            self.folder.mkdir(mode=0o700, exist_ok=known)
         except OSError as error:
             raise InputError(parent, f"cannot be written: {error.strerror or error}") from error
         self._held.enter_context(locked(self.folder))
@@ -198,7 +203,11 @@ class Autosave:
         ``text`` is the review as JSON; ``saved`` tells that the reader has saved it as it is.
         Raises InputError where it cannot be written.
         """
-        if (text, saved, source) == self._kept or not work.alive:
+        if not work.alive:
+            return
+        if not self.folder.exists():
+            self._begin_again(work)
+        if (text, saved, source) == self._kept:
             return
         for level in self._done.keys() - work.review.vertebrae.keys():
             for file in (self.folder / VERTEBRAE).glob(f"*-{level}.npz"):
@@ -216,6 +225,17 @@ class Autosave:
         _write(self.folder / REVIEW, text)
         _write(self.folder / ABOUT, json.dumps(about, default=dict))
         self._kept = (text, saved, source)
+
+    def _begin_again(self, work: ReviewSession) -> None:
+        """Keep all of the review anew, as somebody has removed its folder.
+
+        What was uploaded to it is lost, no verdict and no outline.
+        """
+        self._held.close()
+        self._take_folder(True)
+        times = work.results.outlineTimes() if self._times is None else self._times
+        self._times = {**times, **dict.fromkeys(self._drawn & times.keys(), NEVER)}
+        self._done, self._kept = {}, ("", False, None)
 
     def close(self, remove: bool) -> None:
         """End it; what nobody needs any more is removed."""
@@ -241,6 +261,7 @@ class Autosave:
         edited = {x for x, t in now.items() if before.get(x) != t and (x in before or x in drawn)}
         if edited:
             (self.folder / OUTLINES).mkdir(exist_ok=True)
+        self._drawn |= edited
         patches = work.results.patches(edited) if edited else {}
         empty = edited - patches.keys()
         patches |= dict.fromkeys(empty - missed, NO_VOXELS)

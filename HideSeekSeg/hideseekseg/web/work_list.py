@@ -54,7 +54,7 @@ class CaseAutosave(Autosave):
         self.folder, self._reading, self._begun = folder, reading, begun
         self._held = ExitStack()
         self._times = None if begun else {}
-        self._done = {}
+        self._done, self._drawn = {}, set()
         self._kept = ("", False, None)
         self._held.enter_context(locked(folder))
 
