@@ -274,14 +274,19 @@ def remarks(found: Quality, scale: Calibration, limits: Limits) -> dict[str, str
     if limits.noise_hu is not None and noise > limits.noise_hu:
         said["noise"] = f"noise beyond training ({noise:.0f} HU)"
     if limits.slice_mm is not None and found.slice_mm > limits.slice_mm + SLICE_TOLERANCE_MM:
-        how = f"{found.slice_mm:.1f} mm"
-        if found.interpolated_mm is not None:
-            how += f", interpolated to {found.interpolated_mm:.1f}"
-        said["thick slices"] = f"slices thicker than in training ({how})"
+        said["thick slices"] = f"slices thicker than in training ({_thickness(found)})"
     said |= _not_measured(found.repeated)
     if limits.layers is not None and found.layers < limits.layers:
         said["few slices"] = f"only {found.layers} slices of the CT through the body"
     return said
+
+
+def _thickness(found: Quality) -> str:
+    """Return how far apart slices were measured, and what interpolation made of that."""
+    measured = f"{found.slice_mm:.1f} mm"
+    if found.interpolated_mm is None:
+        return measured
+    return f"{measured}, interpolated to {found.interpolated_mm:.1f}"
 
 
 def _not_measured(repeated: Sequence[Repeats]) -> dict[str, str]:
