@@ -157,6 +157,7 @@ def measure(
     heights = np.array([s.stop - s.start for s in bounding_box(body)])
     farthest = int(apart.argmax())
     stated = float(view.grid.spacing[2 - farthest])
+    slice_mm = max([*apart.tolist(), *(one.real_mm for one in repeated)])
     layers = np.ceil(heights * (view.grid.spacing[::-1] / apart)).astype(int).tolist()
     return Quality(
         noise=noise_of(crop.image, crop.body, crop.grid.spacing[::-1]),
@@ -166,10 +167,10 @@ def measure(
         saturated=float((own >= top).mean()),
         edge=_edge(at),
         outside_share=_outside_share(crop, view.grid, geometry),
-        slice_mm=max([*apart.tolist(), *(one.real_mm for one in repeated)]),
+        slice_mm=slice_mm,
         layers=min([*layers, *(one.measured for one in repeated)]),
         repeated=repeated,
-        interpolated_mm=stated if apart[farthest] > stated else None,
+        interpolated_mm=stated if slice_mm == apart[farthest] > stated else None,
     )
 
 
