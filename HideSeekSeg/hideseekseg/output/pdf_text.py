@@ -118,12 +118,22 @@ def wrapped(text: str, room: float, size: float, weight: str = "normal") -> list
 
 def _cut(word: str, room: float, size: float, weight: str) -> Iterator[str]:
     """Cut a word into parts that fit, of one letter at least."""
-    while width(word, size, weight) > room and len(word) > 1:
-        low, high = 1, len(word) - 1  # letters that fit, and more than do
-        while low < high:
-            middle = (low + high + 1) // 2
-            fits = width(word[:middle], size, weight) <= room
-            low, high = (middle, high) if fits else (low, middle - 1)
+
+    def fits(letters: int) -> bool:
+        return width(word[:letters], size, weight) <= room
+
+    while True:
+        # Letters that fit, and more than do: only as many as a line has are measured each time.
+        low, high = 1, 2
+        while high < len(word) and fits(high):
+            low, high = high, 2 * high
+        if high >= len(word):
+            if len(word) <= 1 or fits(len(word)):
+                break
+            high = len(word)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
         yield word[:low]
         word = word[low:]
     yield word
