@@ -96,6 +96,33 @@ def test_printed_pages_have_a_foot_and_whole_findings(paper: str, tmp_path: Path
         assert page.text.index(" ".join(HEAD)) < page.text.index("row"), "the head is not repeated"
 
 
+def test_a_lesion_of_many_that_joined_does_not_widen_the_table(tmp_path: Path) -> None:
+    """As in a follow-up: its names are many, and a row of one name stays on one line."""
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    from hideseekseg.benchmark.browser import browser, chromium
+
+    if not chromium():
+        pytest.skip("Chromium is not installed")
+    names = ", ".join(f"T10 blastic {n}" for n in range(1, 13))
+    more = ("there before, 12 joined", "1.00 mL", "2.00 mL", "+1.00 mL (+100 %)", "+20 HU")
+    head = ("Lesion", "Earlier", "State", "Volume before", "Volume now", "Change", "Density")
+    table = ReportTable(head, ((names, names, *more), ("T10 blastic 13", "", *more)))
+    write_html(tmp_path / "report.html", Report("of a scan", (table,)))
+    with browser() as opened:
+        page = opened.new_page(viewport={"width": 657, "height": 900})
+        page.emulate_media(media="print")
+        page.goto((tmp_path / "report.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") == 657
+        lines = page.evaluate(
+            """() => [...document.querySelectorAll('td:first-child')].map((cell) => {
+              const range = document.createRange();
+              range.selectNodeContents(cell);
+              return new Set([...range.getClientRects()].map((box) => box.top)).size;
+            })"""
+        )
+    assert lines[0] > 1 and lines[1] == 1
+
+
 def laid_out(report: Report) -> list[list[PdfItem]]:
     with rc_context({"font.family": ["DejaVu Sans"]}):
         return lay_out(report)
