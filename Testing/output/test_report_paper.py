@@ -123,6 +123,32 @@ def test_a_lesion_of_many_that_joined_does_not_widen_the_table(tmp_path: Path) -
     assert lines[0] > 1 and lines[1] == 1
 
 
+@pytest.mark.parametrize("scan", ["sub-" + "abcdefghi_" * 12, "W" * 200])
+def test_a_word_longer_than_the_foot_ends_before_the_number_of_the_page(
+    scan: str, tmp_path: Path
+) -> None:
+    """Margin boxes are no part of the page that a script can see: their text is, in a box."""
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    from hideseekseg.benchmark.browser import browser, chromium
+
+    if not chromium():
+        pytest.skip("Chromium is not installed")
+    write_html(tmp_path / "report.html", Report("of a scan", (), scan, "2026-03-04"))
+    style = (tmp_path / "report.html").read_text("utf-8")
+    content = re.search(r'@bottom-left { content: ("[^"]*");', style)
+    assert content
+    box = "width: 135mm; font: 7.5pt/1.35 system-ui, sans-serif; white-space: pre-line"
+    with browser() as opened:
+        page = opened.new_page()
+        page.set_content(
+            f"<style>p::before {{ content: {content[1]} }}</style><p style='{box}'></p>"
+        )
+        width, room = page.evaluate(
+            "(p => [p.scrollWidth, p.clientWidth])(document.querySelector('p'))"
+        )
+    assert width <= room
+
+
 def laid_out(report: Report) -> list[list[PdfItem]]:
     with rc_context({"font.family": ["DejaVu Sans"]}):
         return lay_out(report)

@@ -7,6 +7,7 @@ without them print the page without a foot.  The paper is the printer's own.
 from __future__ import annotations
 
 import base64
+import re
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -63,9 +64,10 @@ _PAGE = """
 """
 _FOOT_STYLE = (
     "font: 7.5pt/1.35 system-ui, sans-serif; color: #1b1f24; vertical-align: top;"
-    " white-space: pre-line; overflow-wrap: anywhere; margin-top: 3mm; padding-top: 1.5mm;"
+    " white-space: pre-line; margin-top: 3mm; padding-top: 1.5mm;"
     " border-top: 1px solid #c9d1d9"
 )
+_LONG_WORD, _MAY_BREAK = re.compile(r"\S{24}(?=\S)"), "\N{ZERO WIDTH SPACE}"
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _SHORT_TABLE = 10  # rows that are not divided
 _SHORT_CELL = 32  # letters that stay on one line, of what a row is of
@@ -95,7 +97,9 @@ def write_html(path: str | Path, report: Report, on_progress: OnProgress = unwat
 
 def _page(report: Report) -> str:
     """Return the style of printed pages: their margins and their foot."""
-    left = _css(f"{shortened(report.scan)}\n{RESEARCH}".lstrip())
+    # Margin boxes break no word by themselves: it would run into the number of the page.
+    scan = _LONG_WORD.sub(f"\\g<0>{_MAY_BREAK}", shortened(report.scan))
+    left = _css(f"{scan}\n{RESEARCH}".lstrip())
     right = _css(f"\n{report.foot_date}")
     return _PAGE.format(left=left, right=right, foot=_FOOT_STYLE)
 
