@@ -109,6 +109,16 @@ def test_letters_without_a_font_are_boxes_which_the_pdf_and_a_line_say(
     assert not any(letter in text for text in texts for letter in "山田太郎")
 
 
+def test_letters_of_nobodys_are_boxes_without_a_warning_of_each(tmp_path: Path) -> None:
+    """Of private use, or not assigned to anything: Python does not call them printable."""
+    made = report("\ue123 \u0378")
+    _families, lacking = pdf_text.fonts_for(report_pdf.texts(made))
+    assert "\u0378" in lacking
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report_pdf.write_pdf(tmp_path / "r.pdf", made)
+
+
 def test_a_font_of_the_computer_is_used_where_the_usual_one_lacks_letters(tmp_path: Path) -> None:
     font = FontBuilder(1000)
     pen = TTGlyphPen(None)

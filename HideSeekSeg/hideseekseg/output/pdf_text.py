@@ -13,8 +13,9 @@ from typing import Any
 USUAL = "DejaVu Sans"  # comes with matplotlib
 NO_LETTER = "□"  # drawn for a letter that no font has
 POINTS = 72.0  # of an inch
-# Boxes for every letter, and letters of coloured dots, which a PDF cannot take.
-_NOT_FONTS = ("LastResort", "Emoji")
+# Boxes for every letter, letters of coloured dots, which a PDF cannot take, and signs of formulas
+# at places of private use.
+_NOT_FONTS = ("LastResort", "Emoji", "STIXNon")
 # Scripts whose letters change places or shapes with those beside them: from and to.
 _JOINED = ((0x0590, 0x08FF), (0x0900, 0x0DFF), (0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF))
 
@@ -27,7 +28,7 @@ def fonts_for(texts: Iterable[str]) -> tuple[list[str], set[str]]:
     """
     from matplotlib import font_manager, ft2font
 
-    letters = {c for text in texts for c in text if not c.isspace() and c.isprintable()}
+    letters = {c for text in texts for c in text if not c.isspace()}
     joined = set() if hasattr(ft2font, "__libraqm_version__") else set(filter(_is_joined, letters))
     usual = font_manager.findfont(USUAL)
     lacking = letters - joined - _letters_of(usual, letters)
