@@ -11,7 +11,7 @@ from helpers.vertebrae import reordered, scanned
 from hideseekseg.anatomy.crop import crop_grid, take_crop
 from hideseekseg.anatomy.intensity import Calibration
 from hideseekseg.anatomy.interpolated_slices import measured_mm
-from hideseekseg.anatomy.quality import Quality, measure, remarks
+from hideseekseg.anatomy.quality import Quality, measure, measured_layers, remarks
 from hideseekseg.imaging.volume import Grid, Volume, resample
 from hideseekseg.model.profile import Geometry, Limits
 
@@ -85,11 +85,31 @@ def test_what_was_measured_is_not_called_interpolated() -> None:
     assert measured_mm(ct, BODY[1:-1]) == own
 
 
-def test_the_measured_distance_counts_for_thickness_and_number_of_slices() -> None:
-    def quality(ct: Volume, body: np.ndarray) -> Quality:
-        crop = take_crop(ct, body, crop_grid(body, ct.grid, GEOMETRY))
-        return measure(ct, body, crop, GEOMETRY)
+def quality(ct: Volume, body: np.ndarray) -> Quality:
+    crop = take_crop(ct, body, crop_grid(body, ct.grid, GEOMETRY))
+    return measure(ct, body, crop, GEOMETRY)
 
+
+def test_whole_numbers_of_measured_slices_are_not_rounded_up() -> None:
+    """54 slices that stand for 9 are 9, whatever the distance of slices is."""
+    for spacing in (0.3, 0.7, 1.2):
+        apart = np.array([6 * spacing, spacing, spacing])
+        counted = measured_layers(np.array([54, 30, 31]), np.full(3, spacing), apart)
+        assert counted == [9, 30, 31]
+    uneven = measured_layers(np.array([55, 30, 31]), np.ones(3), np.array([6.0, 1.0, 1.0]))
+    assert uneven == [10, 30, 31]
+
+
+def test_interpolation_is_not_said_of_slices_that_are_copies() -> None:
+    ct, body = finer((1, 1, 3))
+    copied = np.arange(ct.array.shape[2]) // 3 * 3
+    found = quality(replace(ct, array=ct.array[..., copied]), body)
+    assert found.repeated and found.slice_mm == pytest.approx(2.4)
+    said = remarks(found, HU, Limits(slice_mm=1.2))
+    assert said["thick slices"] == "slices thicker than in training (2.4 mm)"
+
+
+def test_the_measured_distance_counts_for_thickness_and_number_of_slices() -> None:
     before, after = quality(CT, BODY), quality(*finer((1, 1, 3)))
     assert after.slice_mm == pytest.approx(before.slice_mm)
     assert after.layers == pytest.approx(before.layers, abs=1)

@@ -16,8 +16,10 @@ from hideseekseg.benchmark.foci import (
     all_foci,
     look_at,
     painted,
+    report,
     to_markdown,
 )
+from hideseekseg.errors import InputError
 from hideseekseg.imaging.volume import Grid, Patch, Volume
 from hideseekseg.model.weights import BUNDLE, Model, load_model
 from hideseekseg.simulation.example import write_volume
@@ -93,7 +95,24 @@ def test_what_is_dense_is_found_and_fat_is_not(model: Model, tmp_path: Path) -> 
         f"1 of 1 (21 to 100), P {p_dense:.2f}",
         "-",
     ]
-    assert "Accepted findings in the vertebrae beside them: 0 in 6." in table
+    assert (
+        "Accepted findings beside them: 0 in 6 looks at 3 other vertebrae, one for each focus."
+        in table
+    )
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_the_first_run(tmp_path: Path) -> None:
+    drawn = example_spine()
+    write_volume(tmp_path / "ct.nii.gz", drawn.ct)
+    write_volume(tmp_path / "vertebrae.nii.gz", drawn.vertebrae)
+    row = "Drawn,test,ct.nii.gz,vertebrae.nii.gz,totalsegmentator"
+    sources = tmp_path / "sources.csv"
+    sources.write_text(f"patient,split,ct,segmentation,labels\n{row}\n", "utf-8")
+    (tmp_path / "file").write_text("no folder")
+    told: list[str] = []
+    with pytest.raises(InputError, match="cannot be made"):
+        report(sources, tmp_path, ("test",), BUNDLE, tmp_path / "file" / "out", told.append)
+    assert told == [], "no run was made"
 
 
 def test_every_density_is_tried_with_every_diameter() -> None:

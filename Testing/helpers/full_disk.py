@@ -1,4 +1,4 @@
-"""A disk that is full, for this process alone."""
+"""A disk that is full, or too many open files, for this process alone."""
 
 from __future__ import annotations
 
@@ -18,3 +18,16 @@ def no_file_above(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
+def no_further_file() -> Iterator[None]:
+    """As where a process has too many open files: folders can be made, and no file opened."""
+    resource = pytest.importorskip("resource", reason="Windows has no such limit")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # As many as are open anyway, those of standard streams and of pytest: poll needs some.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

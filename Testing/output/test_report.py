@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+import warnings
 from dataclasses import replace
 from datetime import datetime
 from html.parser import HTMLParser
@@ -736,3 +737,21 @@ def test_places_and_the_posterior_wall() -> None:
     assert describe_place(place_in_body(lesion, body)) == "central, posterior, upper third"
     moved = np.roll(lesion, (8, -35, 30), axis=(0, 1, 2))
     assert describe_place(place_in_body(moved, body)) == "right, anterior, lower third"
+
+
+def test_names_that_turn_or_break_a_text_are_written_out(tmp_path: Path) -> None:
+    store_result(tmp_path, make_ct(GRID))
+    file = tmp_path / "candidates.json"
+    result = json.loads(file.read_text())
+    name = 'DOE </style>"\u202eeht\ud800\0'
+    result["run"]["scan"]["patient_name"] = name
+    result["vertebrae"][0]["flags"] = [name]
+    file.write_text(json.dumps(result))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        page = report(tmp_path, "--pdf", str(tmp_path / "report.pdf"))
+    assert not re.search("[\u202e\0]", page.source) and page.tags.count("style") == 1
+    said = 'DOE </style>"\\u202eeht\\ud800\\x00'
+    assert f"Vertebral lesions in CT: {said}, ct.nii.gz" in page.text
+    assert said in [row[-1] for row in page.rows]
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")

@@ -96,6 +96,59 @@ def test_printed_pages_have_a_foot_and_whole_findings(paper: str, tmp_path: Path
         assert page.text.index(" ".join(HEAD)) < page.text.index("row"), "the head is not repeated"
 
 
+def test_a_lesion_of_many_that_joined_does_not_widen_the_table(tmp_path: Path) -> None:
+    """As in a follow-up: its names are many, and a row of one name stays on one line."""
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    from hideseekseg.benchmark.browser import browser, chromium
+
+    if not chromium():
+        pytest.skip("Chromium is not installed")
+    names = ", ".join(f"T10 blastic {n}" for n in range(1, 13))
+    more = ("there before, 12 joined", "1.00 mL", "2.00 mL", "+1.00 mL (+100 %)", "+20 HU")
+    head = ("Lesion", "Earlier", "State", "Volume before", "Volume now", "Change", "Density")
+    table = ReportTable(head, ((names, names, *more), ("T10 blastic 13", "", *more)))
+    write_html(tmp_path / "report.html", Report("of a scan", (table,)))
+    with browser() as opened:
+        page = opened.new_page(viewport={"width": 657, "height": 900})
+        page.emulate_media(media="print")
+        page.goto((tmp_path / "report.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") == 657
+        lines = page.evaluate(
+            """() => [...document.querySelectorAll('td:first-child')].map((cell) => {
+              const range = document.createRange();
+              range.selectNodeContents(cell);
+              return new Set([...range.getClientRects()].map((box) => box.top)).size;
+            })"""
+        )
+    assert lines[0] > 1 and lines[1] == 1
+
+
+@pytest.mark.parametrize("scan", ["sub-" + "abcdefghi_" * 12, "W" * 200])
+def test_a_word_longer_than_the_foot_ends_before_the_number_of_the_page(
+    scan: str, tmp_path: Path
+) -> None:
+    """Margin boxes are no part of the page that a script can see: their text is, in a box."""
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    from hideseekseg.benchmark.browser import browser, chromium
+
+    if not chromium():
+        pytest.skip("Chromium is not installed")
+    write_html(tmp_path / "report.html", Report("of a scan", (), scan, "2026-03-04"))
+    style = (tmp_path / "report.html").read_text("utf-8")
+    content = re.search(r'@bottom-left { content: ("[^"]*");', style)
+    assert content
+    box = "width: 135mm; font: 7.5pt/1.35 system-ui, sans-serif; white-space: pre-line"
+    with browser() as opened:
+        page = opened.new_page()
+        page.set_content(
+            f"<style>p::before {{ content: {content[1]} }}</style><p style='{box}'></p>"
+        )
+        width, room = page.evaluate(
+            "(p => [p.scrollWidth, p.clientWidth])(document.querySelector('p'))"
+        )
+    assert width <= room
+
+
 def laid_out(report: Report) -> list[list[PdfItem]]:
     with rc_context({"font.family": ["DejaVu Sans"]}):
         return lay_out(report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,28 @@ def test_no_line_leaves_the_page_and_no_letter_is_lost(text: str) -> None:
     assert written.count("W") == sum(t.count("W") for t in report_pdf.texts(report(text)))
 
 
+@pytest.mark.parametrize("text", ["word " * 2000, "W" * 5000])
+def test_a_row_higher_than_a_page_goes_on_and_loses_nothing(text: str) -> None:
+    table = ReportTable(("Level", "Remarks"), (("T10", "cut off"), ("T11", text), ("T12", "")))
+    pages = pages_of(Report("of a scan", (ReportHeading("Analysed"), table)))
+    lines = [line for page in pages for line in page]
+    assert max(line.y for line in lines if line.size > 8) < 10.7, "none is in the foot, or below"
+    written = [line.text for line in lines if line.size == 8.5]
+    assert "".join(written).count("W") == text.count("W")
+    assert " ".join(written).split().count("word") == text.split().count("word")
+    assert written.count("T11") == 1 and written.count("Remarks") == len(pages) > 1
+
+
+def test_a_word_of_5000_letters_is_cut_within_a_second() -> None:
+    began = time.process_time()
+    lines = pdf_text.wrapped("abcdefghij" * 500, 4.0, 9)
+    assert time.process_time() - began < 1, "each line is measured, not the rest of the word"
+    assert "".join(lines) == "abcdefghij" * 500 and len(lines) > 50
+    assert all(pdf_text.width(line, 9) <= 4.0 for line in lines)
+    widths = [pdf_text.width(line + "a", 9) for line in lines[:-1]]
+    assert min(widths) > 3.9, "a line takes what fits"
+
+
 def test_letters_without_a_font_are_boxes_which_the_pdf_and_a_line_say(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -84,6 +107,16 @@ def test_letters_without_a_font_are_boxes_which_the_pdf_and_a_line_say(
     texts = list(report_pdf.texts(shown))
     assert texts[0].endswith("□□ □□") and "no font of the computer" in shown.blocks[0].text  # type: ignore[union-attr]
     assert not any(letter in text for text in texts for letter in "山田太郎")
+
+
+def test_letters_of_nobodys_are_boxes_without_a_warning_of_each(tmp_path: Path) -> None:
+    """Of private use, or not assigned to anything: Python does not call them printable."""
+    made = report("\ue123 \u0378")
+    _families, lacking = pdf_text.fonts_for(report_pdf.texts(made))
+    assert "\u0378" in lacking
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report_pdf.write_pdf(tmp_path / "r.pdf", made)
 
 
 def test_a_font_of_the_computer_is_used_where_the_usual_one_lacks_letters(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -14,12 +15,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from desktop import Desktop
 from helpers.findings import RUN, ball, body_centre, make_ct, make_evidence, make_grid, make_result
-from helpers.full_disk import no_file_above
+from helpers.full_disk import no_file_above, no_further_file
 from helpers.panel import Opened, add_review, open_panel
 from helpers.scene import add_ct
+from hideseekseg.files import LOCK
+from hideseekseg.imaging.volume import to_sitk
 
 GRID = make_grid((70, 50, 50), (1.2, 1.1, 2.0))
 RESULT = make_result(GRID)
@@ -513,6 +517,111 @@ def test_a_copy_that_somebody_removed_is_written_anew(
         levels = [finding.level for finding, _evidence in kept.vertebrae]
         assert levels == [vertebra.level for vertebra in RESULT.vertebrae]
         assert kept.outlines["T10-1"].array.sum() == drawn.array.sum()
+
+
+@pytest.mark.parametrize("gone", ["folder while no file can be opened", "files alone"])
+def test_a_removed_copy_is_whole_again_after_a_fault(
+    desktop: Desktop, state: Path, gone: str
+) -> None:
+    """A folder that could be made, and nothing in it, does not pass for the copy."""
+    from hideseekseg.ui import autosave
+
+    with open_panel(desktop) as opened:
+        results = begin_run(opened, add_scan(opened))
+        results.draw("T10-1", drawn := ball(GRID, body_centre(0), 5.0))
+        opened.panel.review.take_over_outlines()
+        opened.rest()
+        [copy] = state.iterdir()
+        if gone == "files alone":
+            for path in copy.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        else:
+            shutil.rmtree(copy)
+            with no_further_file():
+                opened.key("A")
+                opened.rest()
+                assert "not saved automatically" in opened.ui.summaryLabel.text
+        opened.key("X")
+        opened.rest()
+        assert "not saved" not in opened.ui.summaryLabel.text
+        kept = autosave.read(copy)
+        assert {x.id: x.verdict for x in kept.review.items} == verdicts(opened)
+        levels = [finding.level for finding, _evidence in kept.vertebrae]
+        assert levels == [vertebra.level for vertebra in RESULT.vertebrae]
+        assert kept.outlines["T10-1"].array.sum() == drawn.array.sum()
+        assert (copy / LOCK).exists(), "nobody else takes it meanwhile"
+
+
+def test_what_a_reader_said_of_a_case_is_written_anew_where_it_was_removed(
+    desktop: Desktop, tmp_path: Path
+) -> None:
+    from hideseekseg.cohort.readings import Reading, read_reading
+    from hideseekseg.scene.review_storage import as_text
+    from hideseekseg.ui.autosave import ScanSource, read_outlines
+    from hideseekseg.web.work_list import CaseAutosave
+
+    folder, source = tmp_path / "reviews" / "Ann", ScanSource()
+    with open_panel(desktop) as opened:
+        results = begin_run(opened, add_scan(opened))
+        work = opened.panel.review.session
+        assert work is not None
+        for begun in (False, True):  # again in a later session, with the outlines of the first
+            copy = CaseAutosave(folder, begun, Reading("Ann", "ab", "cd", False, work.review))
+            copy.note_outlines(results)
+            copy.keep(work, source, as_text(work.review), False)
+            if not begun:
+                results.draw("T10-1", drawn := ball(GRID, body_centre(0), 5.0))
+                opened.panel.review.take_over_outlines()
+                opened.key("A")
+                copy.keep(work, source, as_text(work.review), False)
+            shutil.rmtree(folder)
+            copy.keep(work, source, as_text(work.review), False)
+            kept = read_reading(folder)
+            assert kept is not None
+            said = {x.id: x.verdict for x in kept.review.items if x.verdict != "unreviewed"}
+            assert said == {"T10-1": "accepted"}
+            assert read_outlines(folder)["T10-1"].array.sum() == drawn.array.sum()
+            copy.close(False)
+        shutil.rmtree(folder)
+        copy = CaseAutosave(folder, False, Reading("Ann", "ab", "cd", False, work.review))
+        shutil.rmtree(folder)
+        copy.close(False)
+        assert not folder.exists()
+
+
+def test_an_outline_that_is_corrected_before_all_else_in_a_case_is_kept(
+    mrml: Any, box_spine: tuple[Any, Any], tiny_weights: Path, tmp_path: Path
+) -> None:
+    from hideseekseg.cli.main import main
+    from hideseekseg.cohort.readings import WorkList
+    from hideseekseg.scene.review_storage import as_text
+    from hideseekseg.ui.autosave import ScanSource, read_outlines
+    from hideseekseg.web.slicer_scene import load_files
+    from hideseekseg.web.work_list import CaseDesk
+
+    for name, volume in zip(("ct.nii.gz", "bodies.nii.gz"), box_spine):
+        sitk.WriteImage(to_sitk(volume), str(tmp_path / name))
+    rows = "case,ct,segmentation,labels,patient\nA,ct.nii.gz,bodies.nii.gz,totalsegmentator,p\n"
+    (tmp_path / "manifest.csv").write_text(rows, "utf-8")
+    out, words = tmp_path / "out", ["--device", "cpu", "--threads", "1", "--workers", "1"]
+    run = ["cohort", str(tmp_path / "manifest.csv"), "--out", str(out), "--each"]
+    assert main([*run, "--weights", str(tiny_weights), *words]) == 0
+    desk = CaseDesk(WorkList(out, "Ann"), None)  # type: ignore[arg-type]
+    desk.current = "A"
+    files, findings = asyncio.run(desk.read("A"))
+    patient = asyncio.run(
+        load_files(tmp_path / "ct.nii.gz", tmp_path / "bodies.nii.gz", read=files)
+    )
+    work, copy, _remark = desk.results(patient, findings)
+    identity, patch = next(iter(work.results.patches().items()))
+    work.results.draw(
+        identity,
+        replace(patch, array=patch.array & (patch.array.cumsum().reshape(patch.array.shape) < 9)),
+    )
+    work.review.judge(identity, "accepted")
+    copy.keep(work, ScanSource(), as_text(work.review), False)
+    assert read_outlines(desk.work.folder("A"))[identity].array.sum() == 8
+    copy.close(False)
 
 
 def results_of(ct: Any) -> Any:

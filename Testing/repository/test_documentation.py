@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib
+import json
 import re
 import shlex
 import types
@@ -206,9 +207,26 @@ def test_figures_of_foci_are_those_of_the_table() -> None:
             )
         ]
         assert [cell.strip() for cell in said.split("|")] == found, (kind, density)
-    validation, test = re.findall(r"beside them: (\d+) in (\d+)\.", table)
-    assert validation[0] == "0" and f"none in {validation[1]} of the validation patients" in guide
-    assert f"the {test[0]} findings in the {test[1]} vertebrae beside" in " ".join(guide.split())
+    validation, test = re.findall(r"beside them: (\d+) in (\d+) looks at (\d+) other", table)
+    text = " ".join(guide.split())
+    assert validation[0] == "0"
+    assert f"none in the {validation[1]} looks at {validation[2]} vertebrae of the valid" in text
+    assert f"the {test[0]} findings in these {test[1]} looks are all in one patient" in text
+    assert f"{test[2]} other vertebrae of the test patients were looked at once for each" in text
+    rows = json.loads((ROOT / "Resources/Benchmark/foci.json").read_text("utf-8"))
+    foci, beside = ([(x, x["focus"]) for x in rows[name]] for name in ("foci", "beside"))
+    large = [(x, f) for x, f in foci if f["type"] == "blastic" and f["diameter_mm"] > 10]
+    dense = [x["found"] for x, f in large if f["hounsfield"] >= 500]
+    assert f"up to the highest density: {sum(dense)} of {len(dense)}." in text
+    pale = [x for x, f in large if f["hounsfield"] == 350]
+    assert all(x["found"] for x in pale if x["split"] == "validation")
+    found = [x["found"] for x in pale if x["split"] == "test"]
+    assert f"({sum(found)} of {len(found)}) in the test patients" in text
+    found = [x["found"] for x in pale if x["patient"] == "ricord1012"]
+    assert not any(found) and f"none of {len(found)} in `ricord1012`" in text
+    assert {(x["patient"], f["type"], f["diameter_mm"]) for x, f in beside if x["false"]} == {
+        ("lung1_003", "blastic", diameter) for diameter in (18.0, 28.0)
+    }
 
 
 # Flags that stand as constants, by the module that says them.

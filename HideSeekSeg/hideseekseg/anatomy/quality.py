@@ -157,8 +157,8 @@ def measure(
     heights = np.array([s.stop - s.start for s in bounding_box(body)])
     farthest = int(apart.argmax())
     stated = float(view.grid.spacing[2 - farthest])
-    slice_mm = max([*apart.tolist(), *(one.real_mm for one in repeated)])
-    layers = np.ceil(heights * (view.grid.spacing[::-1] / apart)).astype(int).tolist()
+    layers = measured_layers(heights, view.grid.spacing[::-1], apart)
+    thickest = max((one.real_mm for one in repeated), default=0.0)
     return Quality(
         noise=noise_of(crop.image, crop.body, crop.grid.spacing[::-1]),
         body=tuple(np.percentile(own, steps).tolist()),
@@ -167,10 +167,10 @@ def measure(
         saturated=float((own >= top).mean()),
         edge=_edge(at),
         outside_share=_outside_share(crop, view.grid, geometry),
-        slice_mm=slice_mm,
+        slice_mm=max(*apart.tolist(), thickest),
         layers=min([*layers, *(one.measured for one in repeated)]),
         repeated=repeated,
-        interpolated_mm=stated if slice_mm == apart[farthest] > stated else None,
+        interpolated_mm=stated if apart[farthest] > max(stated, thickest) else None,
     )
 
 
@@ -199,6 +199,17 @@ def _differences(image: Floats, marrow: Mask, axis: int, spacing: float) -> floa
     curve = (a[: -2 * step] - 2 * a[step:-step] + a[2 * step :])[seen]
     # 1.4826: from median to deviation; a second difference has six times the noise's variance.
     return float(1.4826 * np.median(np.abs(curve)) / np.sqrt(6))
+
+
+def measured_layers(
+    heights: npt.NDArray[np.intp], spacing: npt.NDArray[np.float64], apart: npt.NDArray[np.float64]
+) -> list[int]:
+    """Return how many slices were measured through a body that is so many voxels high, by axis.
+
+    ``spacing`` (mm) is that of the voxels, ``apart`` (mm) that of what was measured.
+    """
+    # 54 of a sixth are 9: rounded first, as the product of such fractions may lie just above.
+    return [int(n) for n in np.ceil(np.round(heights * (spacing / apart), 6))]
 
 
 def _edge(at: SurfaceDistance) -> float:
@@ -275,19 +286,16 @@ def remarks(found: Quality, scale: Calibration, limits: Limits) -> dict[str, str
     if limits.noise_hu is not None and noise > limits.noise_hu:
         said["noise"] = f"noise beyond training ({noise:.0f} HU)"
     if limits.slice_mm is not None and found.slice_mm > limits.slice_mm + SLICE_TOLERANCE_MM:
-        said["thick slices"] = f"slices thicker than in training ({_thickness(found)})"
+        mm, stated = found.slice_mm, found.interpolated_mm
+        said["thick slices"] = (
+            f"slices thicker than in training ({mm:.1f} mm)"
+            if stated is None
+            else f"slices thicker than in training ({mm:.1f} mm, interpolated to {stated:.1f})"
+        )
     said |= _not_measured(found.repeated)
     if limits.layers is not None and found.layers < limits.layers:
         said["few slices"] = f"only {found.layers} slices of the CT through the body"
     return said
-
-
-def _thickness(found: Quality) -> str:
-    """Return how far apart slices were measured, and what interpolation made of that."""
-    measured = f"{found.slice_mm:.1f} mm"
-    if found.interpolated_mm is None:
-        return measured
-    return f"{measured}, interpolated to {found.interpolated_mm:.1f}"
 
 
 def _not_measured(repeated: Sequence[Repeats]) -> dict[str, str]:

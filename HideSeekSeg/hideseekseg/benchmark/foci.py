@@ -78,7 +78,7 @@ class SeenFocus:
 
 @dataclass(frozen=True)
 class Beside:
-    """Accepted findings (``false``) in the other vertebrae of a run with a focus."""
+    """Accepted findings (``false``) in a patient's other vertebrae, in the run with a focus."""
 
     patient: str
     split: str
@@ -177,11 +177,12 @@ def report(
 ) -> str:
     """Look at all scans of these splits; write foci.md and foci.json to a folder, return the first.
 
-    Raises InputError where a scan cannot be read, or a split has none.
+    Raises InputError where a scan cannot be read, a split has none, or the folder cannot be made.
     """
     known = read_sources(sources, data)
     wanted = chosen(sources, splits, (s.split for s in known), "has no row with the split {}")
     model = load_model(weights)
+    make_folder(out)  # before hours of work
     rows: list[SeenFocus | Beside] = []
     for source in known:
         if source.split in wanted:
@@ -189,7 +190,6 @@ def report(
     seen = [row for row in rows if isinstance(row, SeenFocus)]
     beside = [row for row in rows if isinstance(row, Beside)]
     text = to_markdown(seen, beside, model)
-    make_folder(out)
     with atomic(out / "foci.md") as path:
         path.write_text(text, encoding="utf-8")
     found = {"weights": model.hash, "foci": [asdict(x) for x in seen]}
@@ -227,8 +227,10 @@ def to_markdown(seen: Sequence[SeenFocus], beside: Sequence[Beside], model: Mode
                 foci = [Focus(kind, hu, mm) for mm in DIAMETERS_MM]
                 cells = (_cell([x for x in own if x.focus == focus]) for focus in foci)
                 lines.append(f"| {kind} | {hu:g} | {' | '.join(cells)} |")
-        false, vertebrae = sum(x.false for x in around), sum(x.vertebrae for x in around)
-        lines += ["", f"Accepted findings in the vertebrae beside them: {false} in {vertebrae}."]
+        false, looks = sum(x.false for x in around), sum(x.vertebrae for x in around)
+        vertebrae = sum({x.patient: x.vertebrae for x in around}.values())
+        lines += ["", f"Accepted findings beside them: {false} in {looks} looks at {vertebrae}"]
+        lines[-1] += " other vertebrae, one for each focus."
     return "\n".join(lines) + "\n"
 
 

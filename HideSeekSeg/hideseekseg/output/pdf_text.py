@@ -13,8 +13,9 @@ from typing import Any
 USUAL = "DejaVu Sans"  # comes with matplotlib
 NO_LETTER = "□"  # drawn for a letter that no font has
 POINTS = 72.0  # of an inch
-# Boxes for every letter, and letters of coloured dots, which a PDF cannot take.
-_NOT_FONTS = ("LastResort", "Emoji")
+# Boxes for every letter, letters of coloured dots, which a PDF cannot take, and signs of formulas
+# at places of private use.
+_NOT_FONTS = ("LastResort", "Emoji", "STIXNon")
 # Scripts whose letters change places or shapes with those beside them: from and to.
 _JOINED = ((0x0590, 0x08FF), (0x0900, 0x0DFF), (0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF))
 
@@ -27,7 +28,7 @@ def fonts_for(texts: Iterable[str]) -> tuple[list[str], set[str]]:
     """
     from matplotlib import font_manager, ft2font
 
-    letters = {c for text in texts for c in text if not c.isspace() and c.isprintable()}
+    letters = {c for text in texts for c in text if not c.isspace()}
     joined = set() if hasattr(ft2font, "__libraqm_version__") else set(filter(_is_joined, letters))
     usual = font_manager.findfont(USUAL)
     lacking = letters - joined - _letters_of(usual, letters)
@@ -118,12 +119,22 @@ def wrapped(text: str, room: float, size: float, weight: str = "normal") -> list
 
 def _cut(word: str, room: float, size: float, weight: str) -> Iterator[str]:
     """Cut a word into parts that fit, of one letter at least."""
-    while width(word, size, weight) > room and len(word) > 1:
-        low, high = 1, len(word) - 1  # letters that fit, and more than do
-        while low < high:
-            middle = (low + high + 1) // 2
-            fits = width(word[:middle], size, weight) <= room
-            low, high = (middle, high) if fits else (low, middle - 1)
+
+    def fits(letters: int) -> bool:
+        return width(word[:letters], size, weight) <= room
+
+    while True:
+        # Letters that fit, and more than do: only as many as a line has are measured each time.
+        low, high = 1, 2
+        while high < len(word) and fits(high):
+            low, high = high, 2 * high
+        if high >= len(word):
+            if len(word) <= 1 or fits(len(word)):
+                break
+            high = len(word)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
         yield word[:low]
         word = word[low:]
     yield word

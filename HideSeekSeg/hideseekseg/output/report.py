@@ -12,6 +12,7 @@ from typing import Any
 from .. import __version__
 from ..anatomy.vertebra_shape import describe_place, place_in_body
 from ..findings import LESION_TYPES, Status
+from ..plain_data import printable
 from ..progress import OnProgress, unwatched
 from ..review.burden import ALL, lesion_burden
 from ..review.items import Item, is_open
@@ -29,6 +30,7 @@ from .report_blocks import (
     millilitres,
     millimetres,
     number_of,
+    with_texts,
 )
 from .report_follow_up import check_earlier, follow_up
 from .report_lesions import (
@@ -82,7 +84,9 @@ def make_report(
     blocks += stability(stored, images, seen)
     scan, made = title_of(stored), date.today().isoformat()
     blocks += _method(stored, made)
-    return Report(f"Vertebral lesions in CT: {scan}", tuple(blocks), scan, made)
+    # Names and comments are others' words: none may turn what stands beside it, or be unwritable.
+    report = Report(f"Vertebral lesions in CT: {scan}", tuple(blocks), scan, made)
+    return with_texts(report, printable)
 
 
 def _summary(stored: StoredResult) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +77,22 @@ def shortened(text: str) -> str:
     first = text[: MOST_LETTERS - _LAST].rstrip()
     last = text[-_LAST:].partition(" ")[2] or text[-_LAST:]
     return f"{first} \N{HORIZONTAL ELLIPSIS} {last}"
+
+
+def with_texts(report: Report, change: Callable[[str], str]) -> Report:
+    """Return the report with all its texts changed."""
+
+    def changed(block: Block) -> Block:
+        if isinstance(block, ReportTable):
+            rows = tuple(tuple(map(change, row)) for row in block.rows)
+            return replace(block, head=tuple(map(change, block.head)), rows=rows)
+        if isinstance(block, ReportPictures):
+            pictures = tuple((change(title), picture) for title, picture in block.pictures)
+            return replace(block, caption=change(block.caption), pictures=pictures)
+        return replace(block, text=change(block.text))
+
+    blocks = tuple(map(changed, report.blocks))
+    return replace(report, title=change(report.title), scan=change(report.scan), blocks=blocks)
 
 
 def in_sections(blocks: Sequence[Block]) -> Iterator[tuple[Block, ...]]:

@@ -7,6 +7,7 @@ without them print the page without a foot.  The paper is the printer's own.
 from __future__ import annotations
 
 import base64
+import re
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -41,7 +42,7 @@ p { margin: .4rem 0 } p.warning { border-left: 4px solid #b35900; padding-left: 
 table { border-collapse: collapse; width: 100%; font-size: .92em; margin: .5rem 0 }
 th, td { text-align: left; vertical-align: top; padding: .25rem .6rem .25rem 0;
   border-bottom: 1px solid #e3e7eb; overflow-wrap: normal } td { overflow-wrap: anywhere }
-td:first-child { white-space: nowrap; font-weight: 600 }
+td:first-child { font-weight: 600 } td.short { white-space: nowrap }
 figure { display: flex; flex-wrap: wrap; gap: .5rem; margin: .5rem 0 } figure div { width: 13.5rem }
 figure img { width: 100%; display: block; background: #000 } figcaption { width: 100%;
   color: #57606a; font-size: .85em } figure div span { font-size: .85em }
@@ -63,11 +64,13 @@ _PAGE = """
 """
 _FOOT_STYLE = (
     "font: 7.5pt/1.35 system-ui, sans-serif; color: #1b1f24; vertical-align: top;"
-    " white-space: pre-line; overflow-wrap: anywhere; margin-top: 3mm; padding-top: 1.5mm;"
+    " white-space: pre-line; margin-top: 3mm; padding-top: 1.5mm;"
     " border-top: 1px solid #c9d1d9"
 )
+_LONG_WORD, _MAY_BREAK = re.compile(r"\S{24}(?=\S)"), "\N{ZERO WIDTH SPACE}"
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _SHORT_TABLE = 10  # rows that are not divided
+_SHORT_CELL = 32  # letters that stay on one line, of what a row is of
 # Of a PNG: its kinds of pixels, its filter, and a level of zlib that is quick.
 _GREY, _RGB, _UP, _LEVEL = 0, 2, 2, 4
 
@@ -94,7 +97,9 @@ def write_html(path: str | Path, report: Report, on_progress: OnProgress = unwat
 
 def _page(report: Report) -> str:
     """Return the style of printed pages: their margins and their foot."""
-    left = _css(f"{shortened(report.scan)}\n{RESEARCH}".lstrip())
+    # Margin boxes break no word by themselves: it would run into the number of the page.
+    scan = _LONG_WORD.sub(f"\\g<0>{_MAY_BREAK}", shortened(report.scan))
+    left = _css(f"{scan}\n{RESEARCH}".lstrip())
     right = _css(f"\n{report.foot_date}")
     return _PAGE.format(left=left, right=right, foot=_FOOT_STYLE)
 
@@ -137,10 +142,15 @@ def _html(block: Block, lead: bool = False) -> str:
 
 def _table(block: ReportTable) -> str:
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in block.head)
-    rows = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in block.rows]
+    rows = ["".join(_cell(n, cell) for n, cell in enumerate(row)) for row in block.rows]
     top = f"<thead><tr>{head}</tr></thead>" if any(block.head) else ""
     lines = "".join(f"<tr>{row}</tr>" for row in rows)
     return f"<table>{top}<tbody>{lines}</tbody></table>"
+
+
+def _cell(column: int, text: str) -> str:
+    kind = ' class="short"' if column == 0 and len(text) <= _SHORT_CELL else ""
+    return f"<td{kind}>{escape(text)}</td>"
 
 
 def _pictures(block: ReportPictures) -> str:

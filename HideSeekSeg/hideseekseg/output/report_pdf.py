@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from .report_blocks import (
     ReportText,
     in_sections,
     shortened,
+    with_texts,
 )
 
 if TYPE_CHECKING:
@@ -175,20 +177,8 @@ def texts(report: Report) -> Iterator[str]:
 def drawable(report: Report, lacking: set[str]) -> Report:
     """Return the report with boxes for these letters, and a line that says so."""
     boxes = {ord(letter): NO_LETTER for letter in lacking}
-    blocks: list[Block] = [ReportText(_LACKING, warning=True)]
-    for block in report.blocks:
-        if isinstance(block, ReportTable):
-            head = tuple(cell.translate(boxes) for cell in block.head)
-            rows = tuple(tuple(cell.translate(boxes) for cell in row) for row in block.rows)
-            blocks.append(replace(block, head=head, rows=rows))
-        elif isinstance(block, ReportPictures):
-            pictures = tuple((title.translate(boxes), picture) for title, picture in block.pictures)
-            caption = block.caption.translate(boxes)
-            blocks.append(replace(block, caption=caption, pictures=pictures))
-        else:
-            blocks.append(replace(block, text=block.text.translate(boxes)))
-    title, scan = report.title.translate(boxes), report.scan.translate(boxes)
-    return replace(report, title=title, scan=scan, blocks=tuple(blocks))
+    report = with_texts(report, lambda text: text.translate(boxes))
+    return replace(report, blocks=(ReportText(_LACKING, warning=True), *report.blocks))
 
 
 def lay_out(report: Report) -> list[list[PdfItem]]:
@@ -257,7 +247,10 @@ def _kept(section: Sequence[Block], following: Sequence[Block] = ()) -> float:
             return both
     height -= 0.0 if parts[-1].items else parts[-1].height
     most = whole if first.level > 2 else _SHORT
-    return height if height <= most else sum(part.height for part in parts[:5])
+    if height <= most:
+        return height
+    *_, least = (h for h in accumulate(part.height for part in parts[:5]) if h <= _SHORT)
+    return least
 
 
 def _parts(block: Block) -> Iterator[_Part]:
@@ -293,26 +286,40 @@ def _items(parts: Sequence[_Part]) -> Iterator[PdfItem]:
 
 def _table(table: ReportTable) -> Iterator[_Part]:
     widths = _widths(table)
-    head = _row(table.head, widths, "bold") if any(table.head) else None
-    if head is not None:
+    head: _Part | None = None
+    if any(table.head):
+        (head,) = _row(table.head, widths, _BOTTOM - _TOP, "bold")
         yield head
+    room = _BOTTOM - _TOP - (head.height if head else 0.0)
     for row in table.rows:
-        yield replace(_row(row, widths), head=head)
+        for part in _row(row, widths, room):
+            yield replace(part, head=head)
     yield _Part(0.06)
 
 
-def _row(row: Sequence[str], widths: Sequence[float], weight: str = "normal") -> _Part:
-    """Return a row of a table: the first cell stands out, as its column says what the row is of."""
-    items: list[PdfItem] = []
-    x, most = _LEFT, 0
-    for n, (text, inches) in enumerate(zip(row, widths)):
-        look = "bold" if n == 0 else weight
-        lines = wrapped(text, inches - _BETWEEN + _ROUNDING, _CELL_SIZE, look)
-        for m, line in enumerate(lines):
-            items.append(PdfLine(x, _CELL_ABOVE + m * _LINE, line, _CELL_SIZE, look))
-        x, most = x + inches, max(most, len(lines))
-    height = _CELL_ABOVE + most * _LINE + _CELL_BELOW
-    return _Part(height, (*items, PdfRule(_LEFT, height - _CELL_BELOW / 2, _WIDTH)))
+def _row(
+    row: Sequence[str], widths: Sequence[float], room: float, weight: str = "normal"
+) -> Iterator[_Part]:
+    """Yield a row of a table, in several parts where it is higher than ``room`` on a whole page.
+
+    The first cell stands out, as its column says what the row is of.
+    """
+    looks = ["bold", *[weight] * (len(row) - 1)]
+    cells = [
+        wrapped(text, inches - _BETWEEN + _ROUNDING, _CELL_SIZE, look)
+        for text, inches, look in zip(row, widths, looks)
+    ]
+    most = int((room - _CELL_ABOVE - _CELL_BELOW) / _LINE)  # lines of one part
+    for first in range(0, max(1, *map(len, cells)), most):
+        items: list[PdfItem] = []
+        x, lines = _LEFT, 0
+        for cell, inches, look in zip(cells, widths, looks):
+            own = cell[first : first + most]
+            for n, line in enumerate(own):
+                items.append(PdfLine(x, _CELL_ABOVE + n * _LINE, line, _CELL_SIZE, look))
+            x, lines = x + inches, max(lines, len(own))
+        height = _CELL_ABOVE + lines * _LINE + _CELL_BELOW
+        yield _Part(height, (*items, PdfRule(_LEFT, height - _CELL_BELOW / 2, _WIDTH)))
 
 
 def _widths(table: ReportTable) -> list[float]:

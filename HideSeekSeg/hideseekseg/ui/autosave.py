@@ -176,7 +176,10 @@ class Autosave:
         self._scan: dict[str, str] = {}
         self._kept: tuple[str, bool, ScanSource | None] = ("", False, None)
         self._take_folder(folder is not None)
-        self._drawn = {file.stem for file in (self.folder / OUTLINES).glob("*.npz")}
+        self._drawn = self._kept_outlines()
+
+    def _kept_outlines(self) -> set[str]:
+        return {file.stem for file in (self.folder / OUTLINES).glob("*.npz")}
 
     def _take_folder(self, known: bool) -> None:
         parent = self.folder.parent
@@ -185,7 +188,12 @@ class Autosave:
             self.folder.mkdir(mode=0o700, exist_ok=known)
         except OSError as error:
             raise InputError(parent, f"cannot be written: {error.strerror or error}") from error
-        self._held.enter_context(locked(self.folder))
+        try:
+            self._held.enter_context(locked(self.folder))
+        except InputError:
+            with suppress(OSError):  # one that was just made: else it would pass for a copy
+                self.folder.rmdir()
+            raise
 
     def holds(self, text: str) -> bool:
         """Return whether the reader need save nothing: a copy that stays has this review."""
@@ -205,7 +213,7 @@ class Autosave:
         """
         if not work.alive:
             return
-        if not self.folder.exists():
+        if not self.folder.exists() or (self._kept[0] and not (self.folder / ABOUT).exists()):
             self._begin_again(work)
         if (text, saved, source) == self._kept:
             return
@@ -227,15 +235,15 @@ class Autosave:
         self._kept = (text, saved, source)
 
     def _begin_again(self, work: ReviewSession) -> None:
-        """Keep all of the review anew, as somebody has removed its folder.
+        """Keep all of the review anew, as somebody has removed its folder, or what is in it.
 
         What was uploaded to it is lost, no verdict and no outline.
         """
-        self._held.close()
-        self._take_folder(True)
         times = work.results.outlineTimes() if self._times is None else self._times
         self._times = {**times, **dict.fromkeys(self._drawn & times.keys(), NEVER)}
         self._done, self._kept = {}, ("", False, None)
+        self._held.close()
+        self._take_folder(True)
 
     def close(self, remove: bool) -> None:
         """End it; what nobody needs any more is removed."""

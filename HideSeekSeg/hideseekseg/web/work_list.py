@@ -50,13 +50,21 @@ class CaseAutosave(Autosave):
 
         ``begun`` says that something is there already.
         """
-        make_folder(folder)
         self.folder, self._reading, self._begun = folder, reading, begun
         self._held = ExitStack()
-        self._times = None if begun else {}
-        self._done, self._drawn = {}, set()
+        self._times = None
+        self._done = {}
         self._kept = ("", False, None)
-        self._held.enter_context(locked(folder))
+        self._take_folder(begun)
+        self._drawn = self._kept_outlines()
+
+    def _take_folder(self, known: bool) -> None:
+        make_folder(self.folder)  # as others of the cohort: colleagues may read it
+        self._held.enter_context(locked(self.folder))
+
+    def note_outlines(self, results: Results) -> None:
+        """Take the outlines as they are now for those that need not be written."""
+        self._times = results.outlineTimes()
 
     @property
     def begun(self) -> bool:
@@ -73,7 +81,11 @@ class CaseAutosave(Autosave):
 
     def keep(self, work: ReviewSession, source: ScanSource, text: str, saved: bool) -> None:
         """Write the review and the outlines that were drawn, where they have changed."""
-        if not work.alive or text == self._kept[0]:
+        if not work.alive:
+            return
+        if not self.folder.exists():
+            self._begin_again(work)
+        if text == self._kept[0]:
             return
         if self._begun or work.review.has_work:
             self._begun = True
@@ -92,7 +104,7 @@ class CaseAutosave(Autosave):
     def close(self, remove: bool) -> None:
         """Release the folder; it is removed where the reader said nothing."""
         self._held.close()
-        if not self._begun and not any(self.folder.iterdir()):
+        if not self._begun and self.folder.exists() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
 
@@ -225,6 +237,7 @@ class CaseDesk:
             for identity, patch in read_outlines(folder).items():
                 if same or identity in drawn:
                     results.draw(identity, patch)
+            autosave.note_outlines(results)
         except BaseException:
             autosave.close(False)
             raise
