@@ -59,6 +59,31 @@ def test_linear_interpolation_is_told_with_the_measured_distance(
     assert found == pytest.approx([apart[axis] for axis in order], rel=0.03)
 
 
+@pytest.mark.parametrize("ratio", [2.2, 2.4, 2.56, 2.73, 2.9, 3.03])
+def test_measured_slices_need_not_lie_at_whole_steps(ratio: float) -> None:
+    """2.5 mm to the 0.977 mm of the pixels, say: often no new slice is between two old ones."""
+    for begin in (0.0, 0.3):
+        assert measured_mm(*finer((1, 1, ratio), begin))[0] == pytest.approx(1.5, rel=0.005)
+
+
+@pytest.mark.parametrize("beyond", [2, 9])
+def test_padding_beyond_the_scan_hides_no_interpolation(beyond: int) -> None:
+    """Resampling to a larger grid repeats the last slice for half its thickness, then pads."""
+    ct, body = finer((1, 1, 4))
+    rim = np.repeat(ct.array[-1:], 2, axis=0), np.full((beyond, *ct.array.shape[1:]), -1024)
+    array = np.concatenate([ct.array, *rim]).astype(np.int16)
+    mask = np.concatenate([body, np.zeros((2 + beyond, *body.shape[1:]), bool)])
+    assert measured_mm(Volume(array, Grid(array.shape, ct.grid.ijk_to_lps)), mask)[0] == 1.5
+
+
+def test_slices_that_were_filled_in_make_no_other_distance() -> None:
+    """Every third is the mean of those beside it: the others were measured where they lie."""
+    own = tuple(CT.grid.spacing[::-1])
+    array = CT.array.astype(float)
+    array[1:-1:3] = (array[:-2:3] + array[2::3])[: len(array[1:-1:3])] / 2
+    assert measured_mm(replace(CT, array=np.round(array).astype(np.int16)), BODY) == own
+
+
 @pytest.mark.parametrize("begin", [0.3, 0.5])
 def test_measured_slices_may_lie_between_those_of_the_file(begin: float) -> None:
     ct, body = finer((1, 1, 4), begin)

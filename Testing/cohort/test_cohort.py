@@ -1629,6 +1629,22 @@ def test_discovery_counts_copies_of_dicom_objects_once(tmp_path: Path) -> None:
     assert len(discovered(tmp_path / "tree", told.append).cases) == 2
 
 
+@pytest.mark.parametrize("changed", ["PatientName", "PatientID"])
+def test_discovery_takes_an_anonymised_copy_of_a_study_apart(tmp_path: Path, changed: str) -> None:
+    """Its UIDs are those of the original, but it is read as another patient's."""
+    from helpers.dicom import dicom, save, series
+
+    for folder, fields in (("original", {}), ("anonymised", {changed: "X1"})):
+        series(tmp_path / folder / "ct", range(8), **fields)
+        seg = dicom(SEG[0], 90, Modality="SEG", SeriesInstanceUID="1.2.8", **fields)
+        save(seg, tmp_path / folder / "seg.dcm")
+    told: list[str] = []
+    cases = discovered(tmp_path, told.append).cases
+    homes = {case.segmentation.parent: case.ct for case in cases}
+    assert homes == {tmp_path / n: tmp_path / n / "ct" for n in ("original", "anonymised")}
+    assert [read_ct(case.ct, case.series).array.shape[0] for case in cases] == [8, 8]
+
+
 def test_a_check_notes_another_frame_of_reference(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

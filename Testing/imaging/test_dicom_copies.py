@@ -153,6 +153,30 @@ def test_slices_of_two_instances_at_one_place_stay_refused(
     assert len(asked) == 2
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"PixelData": bytes(160)}, "position: a/000.dcm and b/000.dcm at 100.0 mm"),
+        ({"SliceThickness": 5}, r"thickness: [ab]/000.dcm is the odd one"),
+        ({"RescaleIntercept": None}, r"rescaling to HU: [ab]/000.dcm is the odd one"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "LOCALIZER"]}, None),
+    ],
+    ids=["place", "thickness", "rescaling", "left out"],
+)
+def test_files_of_one_name_in_two_folders_are_told_apart(
+    tmp_path: Path, fields: dict[str, Any], said: str | None
+) -> None:
+    """Another reconstruction with the series' UID: every disc numbers its files from 000 on."""
+    series(tmp_path / "a", EVEN)
+    save(one(0, EVEN[0], number=90, **fields), tmp_path / "b" / "000.dcm")
+    if said is None:
+        (note,) = read_ct(tmp_path).notes
+        assert note == "b/000.dcm was left out: it is a localizer"
+    else:
+        with pytest.raises(InputError, match=said):
+            read_ct(tmp_path)
+
+
 def test_slices_of_one_uid_at_places_of_their_own_are_no_copies(tmp_path: Path) -> None:
     """Careless anonymisation gives all slices one UID, and air looks alike in many."""
     pixels = np.zeros((8, 10), "<u2").tobytes()

@@ -25,6 +25,7 @@ from ..errors import InputError, UserError
 from ..files import atomic, files_in, make_folder
 from ..findings import LESION_TYPES
 from ..imaging.dicom_copies import without_equal_files
+from ..imaging.dicom_headers import plain_text
 from ..imaging.dicom_seg import SEG, STRUCTURE_SET
 from ..imaging.image_file import is_dicom, is_folder
 from ..imaging.reading import check_ct, check_segmentation
@@ -447,7 +448,7 @@ def _named_ct(folder: Path, files: Iterable[Path], tell: Callable[[str], None]) 
 class _DicomSeries:
     """Files of one series in one folder; ``refers_to`` are the series a segmentation names.
 
-    ``instance`` is of ``file``.
+    ``instance`` is of ``file``; ``person`` is the patient by number and name.
     """
 
     home: Path
@@ -458,6 +459,7 @@ class _DicomSeries:
     sop_class: str
     patient: str
     instance: str
+    person: tuple[str, str]
     refers_to: tuple[str, ...]
 
     @property
@@ -483,6 +485,8 @@ def _dicom(folder: Path, files: Iterable[Path], tell: Callable[[str], None]) -> 
         same = of_study.get(one.study, [])
         named = [other for other in same if other.uid in one.refers_to]
         chosen = named or same
+        if len(chosen) > 1:  # an anonymised copy of the study keeps its UIDs
+            chosen = [other for other in chosen if other.person == one.person] or chosen
         if len(chosen) != 1:
             many = "several CT series" if chosen else "no CT"
             tell(f"{one.file}: left out, its study has {many} that it may belong to")
@@ -499,14 +503,15 @@ def _dicom(folder: Path, files: Iterable[Path], tell: Callable[[str], None]) -> 
 def _homes_joined(group: Iterable[_DicomSeries]) -> list[_DicomSeries]:
     """Return the series of a study, one of several folders in the folder that holds them all.
 
-    They may be copies or parts of it: who reads the series tells.
+    They may be copies or parts of it: who reads the series tells.  What states another patient is
+    another series.
     """
-    by_uid: dict[str, _DicomSeries] = {}
+    found: dict[tuple[str, tuple[str, str]], _DicomSeries] = {}
     for one in group:
-        first = by_uid.setdefault(one.uid, one)
+        first = found.setdefault((one.uid, one.person), one)
         home = Path(os.path.commonpath([first.home, one.home]))
-        by_uid[one.uid] = replace(first, home=home)
-    return list(by_uid.values())
+        found[one.uid, one.person] = replace(first, home=home)
+    return list(found.values())
 
 
 def _dicom_series(files: Iterable[Path], tell: Callable[[str], None]) -> Iterator[_DicomSeries]:
@@ -514,7 +519,12 @@ def _dicom_series(files: Iterable[Path], tell: Callable[[str], None]) -> Iterato
 
     seen: set[tuple[Path, str]] = set()
     wanted = ["StudyInstanceUID", "SeriesInstanceUID", "Modality", "SOPClassUID", "PatientID"]
-    wanted += ["SOPInstanceUID", "ReferencedSeriesSequence", "ReferencedFrameOfReferenceSequence"]
+    wanted += [
+        "PatientName",
+        "SOPInstanceUID",
+        "ReferencedSeriesSequence",
+        "ReferencedFrameOfReferenceSequence",
+    ]
     for path in files:
         try:
             if not is_dicom(path):
@@ -534,8 +544,13 @@ def _dicom_series(files: Iterable[Path], tell: Callable[[str], None]) -> Iterato
             *(path.parent, path, str(tags.get("StudyInstanceUID", "")), uid),
             *(str(tags.get("Modality", "")), kind, str(tags.get("PatientID", ""))),
             str(tags.get("SOPInstanceUID", "")),
+            (_plain(tags.get("PatientID", "")), _plain(tags.get("PatientName", ""))),
             tuple(_references(tags)),
         )
+
+
+def _plain(text: object) -> str:
+    return plain_text(str(text)).casefold()
 
 
 def _references(tags: Iterable[object]) -> Iterator[str]:

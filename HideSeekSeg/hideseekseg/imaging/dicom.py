@@ -67,7 +67,9 @@ def read_series(
 
 def _check_rescale(source: Path, group: Sequence[Slice]) -> None:
     """Refuse a slice without rescaling among others with it: it would be off by 1024 HU."""
-    _check_alike_rescaled(source, [(one.path.name, bool(one.tags.get(INTERCEPT))) for one in group])
+    _check_alike_rescaled(
+        source, [(one.plane.name, bool(one.tags.get(INTERCEPT))) for one in group]
+    )
 
 
 def _check_alike_rescaled(source: Path, said: Sequence[tuple[str, bool]]) -> None:
@@ -131,7 +133,7 @@ def _read_multi_frame(source: Path, group: list[Slice], notes: tuple[str, ...]) 
         of_file = read_frames(one.path)
         if len(group) > 1:
             of_file = [
-                replace(f, plane=replace(f.plane, name=f"{f.plane.name} of {one.path.name}"))
+                replace(f, plane=replace(f.plane, name=f"{f.plane.name} of {one.plane.name}"))
                 for f in of_file
             ]
         try:

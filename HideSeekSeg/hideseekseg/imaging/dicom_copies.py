@@ -62,12 +62,17 @@ def without_copies(folder: Path, group: Sequence[Slice]) -> tuple[list[Slice], t
                 continue
             for first in kept:
                 if _one_instance(one, first):
-                    names = " and ".join(_name(each.path, folder) for each in (first, one))
+                    names = " and ".join(name_in(folder, each.path) for each in (first, one))
                     cause = f"states one SOP Instance UID for {names}, whose contents differ"
                     raise InputError(folder, f"{cause}: remove the wrong one")
             decode = decode and not kept
             kept.append(one)
     return [one for one in group if one.path not in copies], copies_note(len(copies))
+
+
+def name_in(folder: Path, path: Path) -> str:
+    """Return what a message calls a file: its path in the folder, its name where it is outside."""
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
 
 
 def copies_note(count: int) -> tuple[str, ...]:
@@ -168,7 +173,3 @@ def _pixels(path: Path) -> Any:
             return read_pixels(path)
     except RuntimeError as error:
         raise InputError(path, "is a truncated or damaged DICOM image") from error
-
-
-def _name(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import InputError
 from ..files import files_in
 from ..plain_data import counted
-from .dicom_copies import distinct, without_copies
+from .dicom_copies import distinct, name_in, without_copies
 from .dicom_headers import (
     DESCRIPTION,
     IDENTITY,
@@ -94,10 +94,17 @@ def chosen_slices(
     else:
         files = series_files(folder, series) if series else files_in(folder)
     picked, notes = _pick(folder, scan(files), member, series)
-    picked, copied = without_copies(folder, picked)
+    picked, copied = without_copies(folder, _named_apart(folder, picked))
     if copied and (fault := _fault(picked)):
         raise InputError(member or folder, f"belongs to a CT series of {fault} ({copied[0]})")
     return picked, (*notes, *copied)
+
+
+def _named_apart(folder: Path, group: list[Slice]) -> list[Slice]:
+    """Return slices whose files in several folders have one name with names that messages need."""
+    if len({one.plane.name for one in group}) == len(group):
+        return group
+    return [replace(o, plane=replace(o.plane, name=name_in(folder, o.path))) for o in group]
 
 
 def _by_series(slices: Iterable[Slice]) -> list[list[Slice]]:
@@ -246,6 +253,7 @@ def without_odd_ones(source: Path, group: list[Slice]) -> tuple[list[Slice], tup
 
     A single file whose direction differs from that of all others is a localizer without its tag.
     """
+    names = {one.path: one.plane.name for one in group}
     left_out = {one.path: one.fault for one in group if one.fault}
     rest = [one for one in group if not one.fault]
     placed = [one for one in rest if one.plane.axes.size and one.frames == 1]
@@ -262,10 +270,10 @@ def without_odd_ones(source: Path, group: list[Slice]) -> tuple[list[Slice], tup
         if not _same_number(one.tags.get(THICKNESS, ""), most):
             raise InputError(
                 source,
-                f"has slices of different thickness: {one.path.name} is the odd one "
+                f"has slices of different thickness: {one.plane.name} is the odd one "
                 f"({one.tags.get(THICKNESS, '') or 'none stated'} instead of {most} mm)",
             )
-    notes = tuple(f"{path.name} was left out: it is {why}" for path, why in left_out.items())
+    notes = tuple(f"{names[path]} was left out: it is {why}" for path, why in left_out.items())
     if len(notes) > 3:
         notes = (*notes[:2], f"{len(notes) - 2} more files were left out for such reasons")
     return rest, notes
