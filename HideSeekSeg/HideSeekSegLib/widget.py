@@ -14,7 +14,7 @@ from hideseekseg.errors import UserError
 from hideseekseg.events import Progress, Started
 from hideseekseg.scene.export_inputs import problems
 from hideseekseg.scene.results import Results
-from hideseekseg.ui.autosave import Recovery
+from hideseekseg.ui.recovery import Recovery
 from hideseekseg.ui.review_session import is_of_scan, latest, of_scan, opened
 from hideseekseg.ui.segmentation_run import Choices, MakeJob, Outcome, SegmentationRun
 from hideseekseg.ui.texts import done, told

@@ -271,7 +271,7 @@ def test_scene_that_has_the_review_needs_no_copy(desktop: Desktop, left: Path) -
     """Slicer crashed after the scene was saved; and it takes none before something is said."""
     from hideseekseg.scene.results import Results
     from hideseekseg.scene.review_storage import store
-    from hideseekseg.ui import autosave
+    from hideseekseg.ui import autosave, recovery
 
     kept = autosave.read(left)
     with open_panel(desktop) as opened:
@@ -279,7 +279,7 @@ def test_scene_that_has_the_review_needs_no_copy(desktop: Desktop, left: Path) -
         assert offer(opened)
         opened.ui.ctSelector.setCurrentNode(None)
         add_review(RESULT.vertebrae, GRID, ct=ct)
-        saved = autosave.restored(kept, ct, None, Results.of(results_of(ct)))
+        saved = recovery.restored(kept, ct, None, Results.of(results_of(ct)))
         store(saved.results.node, saved.review)
         opened.ui.ctSelector.setCurrentNode(ct)
         assert (offer(opened), left.exists()) == ("", False)
@@ -423,7 +423,7 @@ def test_an_outline_that_is_gone_does_not_come_back(
 def test_a_candidate_that_was_erased_stays_so_after_a_crash(desktop: Desktop, state: Path) -> None:
     from hideseekseg.imaging.volume import Patch
     from hideseekseg.scene.results import Results
-    from hideseekseg.ui import autosave
+    from hideseekseg.ui import autosave, recovery
 
     with open_panel(desktop) as opened:
         ct = add_scan(opened)
@@ -433,7 +433,7 @@ def test_a_candidate_that_was_erased_stays_so_after_a_crash(desktop: Desktop, st
         assert EDITED not in results.patches()
         [copy] = state.iterdir()
         new = Results.create(ct, None, RUN)
-        again = autosave.restored(autosave.read(copy), ct, None, new)
+        again = recovery.restored(autosave.read(copy), ct, None, new)
         assert EDITED not in new.patches() and new.corrected([EDITED.split("-")[0]]) == {
             EDITED: None
         }

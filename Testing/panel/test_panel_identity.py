@@ -279,7 +279,7 @@ def test_results_are_put_back_where_the_ct_lies_now(opened: Opened, box_spine: S
 
 def test_a_review_is_restored_where_the_ct_lies_now(opened: Opened, box_spine: Spine) -> None:
     """Also by a copy of an earlier version, which does not say where the CT lay."""
-    from hideseekseg.ui import autosave
+    from hideseekseg.ui import autosave, recovery
 
     ct, segmentation = add_boxes(box_spine)
     move(ct, segmentation)
@@ -291,7 +291,7 @@ def test_a_review_is_restored_where_the_ct_lies_now(opened: Opened, box_spine: S
     kept = autosave.read(folder)
     for node in (ct, segmentation):
         node.SetAndObserveTransformNodeID(None)
-    session = autosave.restored(kept, ct, segmentation)
+    session = recovery.restored(kept, ct, segmentation)
     opened.panel.review.show(session)
     assert session.results.grid.matches(grid)
     assert session.results.segmentationNode is segmentation
@@ -299,21 +299,21 @@ def test_a_review_is_restored_where_the_ct_lies_now(opened: Opened, box_spine: S
     check_place(opened, ct)
     about = (folder / autosave.ABOUT).read_text("utf-8")
     (folder / autosave.ABOUT).write_text(about.replace('"place"', '"unknown"'), "utf-8")
-    old = autosave.restored(autosave.read(folder), ct, segmentation)
+    old = recovery.restored(autosave.read(folder), ct, segmentation)
     assert {x.id for x in old.review.items} == {x.id for x in session.review.items}
 
 
 def test_a_restored_review_is_not_of_another_segmentation(opened: Opened, box_spine: Spine) -> None:
     """That has segments of the same ids at other bodies."""
-    from hideseekseg.ui import autosave
+    from hideseekseg.ui import autosave, recovery
 
     ct, _ = run_boxes(opened, box_spine)
     [folder] = autosave.place().iterdir()
     other = {"vertebrae_T11": 32, "vertebrae_T12": 31, "vertebrae_L1": 33}
     kept = autosave.read(folder)
-    again = autosave.restored(kept, ct, add_named(box_spine, other, "Other"))
+    again = recovery.restored(kept, ct, add_named(box_spine, other, "Other"))
     assert again.results.segmentationNode is None
-    again = autosave.restored(kept, ct, add_named(box_spine, SAME, "Copy"))
+    again = recovery.restored(kept, ct, add_named(box_spine, SAME, "Copy"))
     assert again.results.segmentationNode is not None
 
 

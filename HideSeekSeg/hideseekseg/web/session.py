@@ -16,7 +16,7 @@ from ..imaging.segmentation import Segmentation
 from ..imaging.volume import Volume, case_name
 from ..output.result_folder import folder_name
 from ..scene.import_data import removeData, scanOf
-from ..ui import autosave, level_choices, texts
+from ..ui import autosave, level_choices, recovery, texts
 from ..ui.autosave import Autosave
 from ..ui.child_process import read_apart
 from ..ui.exports import ReviewExport
@@ -240,9 +240,9 @@ class Session:
         await self._load("Restoring the review…", read, "names")
         self.patient.corrections = dict(source.corrections)
         self._show_patient()
-        known = autosave.matching(kept, self.patient.ct)
+        known = recovery.matching(kept, self.patient.ct)
         results = None if known is None else known.results
-        work = autosave.restored(kept, self.patient.ct, self.patient.vertebrae, results)
+        work = recovery.restored(kept, self.patient.ct, self.patient.vertebrae, results)
         self._kept.keep_in(work, Autosave(folder))
         self.review.show(work)
         self._keep()

@@ -33,8 +33,9 @@ from ..scene.segments import addSurfaces, removeSurfaces
 from ..scene.views import boneWindow
 from ..ui import level_choices
 from ..ui import sample_data as sample
-from ..ui.autosave import Kept, ScanSource, matching
+from ..ui.autosave import Kept, ScanSource
 from ..ui.child_process import read_apart
+from ..ui.recovery import matching
 from ..ui.review_session import ReviewSession, sessions
 
 
