@@ -376,13 +376,14 @@ def test_browser_reads_a_cohort_case_by_case(finished: Path, tmp_path: Path) -> 
         tab.press("j")  # it is the last one, and not read to its end
         tab.until("() => /last case/.test(document.querySelector('#message')?.innerText)")
         tab.until_state("unsaved", False)
-        shutil.rmtree(second)  # as a disk that is full or gone: the case is not left
+        shutil.rmtree(second)
+        second.write_text("as a disk that is full or gone: the case is not left", "utf-8")
         tab.press("k")
         tab.press("Shift+J")
         shows = "([part]) => document.querySelector('#message')?.innerText.includes(part)"
         tab.until(shows, "exists only in this page")
         assert tab.text("#cases-text") == "Case 2 of 2, 1 read" and tab.state("unsaved")
-        second.mkdir()
+        second.unlink()
         tab.press("x")
         tab.until_state("unsaved", False)
         tab.press("Shift+J")

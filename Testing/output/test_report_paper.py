@@ -296,7 +296,7 @@ def test_a_report_is_stopped_within_two_seconds(step: str, many: Path, tmp_path:
     running.send_signal(signal.SIGINT)
     _out, err = running.communicate(timeout=60)
     assert time.monotonic() - began < 2 and running.returncode == 130
-    assert err == "hideseekseg: stopped\n"
+    assert err.splitlines()[-1] == "hideseekseg: stopped" and "Traceback" not in err
     whole = [] if step == "drawing findings" else ["r.html"]
     assert [file.name for file in tmp_path.iterdir()] == whole
 

@@ -89,7 +89,11 @@ def serve(
     server shall open itself in, ``state`` a folder where an earlier server left its reviews.
     Raises RuntimeError where the server does not start.
     """
-    with tempfile.TemporaryDirectory() as private, tempfile.TemporaryDirectory() as empty:
+    # Children of a server that was killed may write for a moment more while this one cleans up.
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as private,
+        tempfile.TemporaryDirectory() as empty,
+    ):
         own = {"PYTHONPATH": str(library), "TMPDIR": private, "OMP_NUM_THREADS": "1"}
         own |= {"BROWSER": browser} if browser else {}
         alone = () if browser else ("--no-browser",)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..events import Finished, Progress
 from .arguments import OK, Command, file_to_write
-from .console import LineBar, json_lines
+from .console import LineBar, json_lines, stop_on_signal
 
 UNREVIEWED = "the findings of the run, whatever a review in RESULT says"
 
@@ -100,18 +100,27 @@ def _report(args: argparse.Namespace) -> int:
     from ..output.report_html import write_html
     from ..output.report_pdf import write_pdf
     from ..output.result_folder import read_result
+    from ..progress import Stopped, stoppable
 
     _apart("--out", args.out, "--pdf", args.pdf)
     stored = read_result(args.result, args.unreviewed)
     earlier = read_result(args.earlier, args.unreviewed) if args.earlier else None
     began = time.monotonic()
-    with _ReportProgress(args.pdf is not None, args.json_lines) as on_progress:
-        report = make_report(stored, earlier, on_progress)
-        write_html(args.out, report, on_progress)
-        on_progress.wrote(args.out)
-        if args.pdf:
-            write_pdf(args.pdf, report, on_progress)
-            on_progress.wrote(args.pdf)
+    # Between two steps: an exception that comes anywhere may be lost in what libraries call back.
+    with (
+        stop_on_signal() as should_stop,
+        _ReportProgress(args.pdf is not None, args.json_lines) as told,
+    ):
+        on_progress = stoppable(told, should_stop)
+        try:
+            report = make_report(stored, earlier, on_progress)
+            write_html(args.out, report, on_progress)
+            told.wrote(args.out)
+            if args.pdf:
+                write_pdf(args.pdf, report, on_progress)
+                told.wrote(args.pdf)
+        except Stopped:
+            raise KeyboardInterrupt from None
     if args.json_lines:
         files = tuple(str(file) for file in (args.out, args.pdf) if file)
         json_lines(sys.stdout)(Finished(files, time.monotonic() - began))
