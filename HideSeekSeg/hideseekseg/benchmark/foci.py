@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from ..anatomy.body import CUT
@@ -31,9 +30,7 @@ from ..simulation.simulate import COMPACT_GEOMETRY
 from ..simulation.source_vertebrae import Source, chosen, read_sources
 from ..spine import spine_of
 from ..training.evaluation import LEAST_IOU
-from .robustness import wilson
-
-Floats = npt.NDArray[np.float32]
+from .robustness import rate_cell, wilson
 
 DIAMETERS_MM = (10.0, 18.0, 28.0)
 # The last of each is where benign bone begins: of a bone island, and of fat.
@@ -54,14 +51,6 @@ class Focus:
     type: LesionType
     hounsfield: float
     diameter_mm: float
-
-
-@dataclass(frozen=True)
-class WholeBody:
-    """A whole vertebral body of a scan, on the CT's grid."""
-
-    level: str
-    mask: Patch
 
 
 @dataclass(frozen=True)
@@ -119,13 +108,11 @@ def painted(ct: Volume, body: Patch, focus: Focus) -> tuple[Volume, Patch]:
     return replace(ct, array=array), Patch(share >= 0.5, body.start)
 
 
-def whole_bodies(ct: Volume, segmentation: Segmentation, labels: str) -> list[WholeBody]:
-    """Return the bodies that lie in the CT as a whole, from the head down."""
+def whole_bodies(ct: Volume, segmentation: Segmentation, labels: str) -> dict[str, Patch]:
+    """Return the bodies that lie in the CT as a whole by level, from the head down."""
     spine = spine_of(ct, segmentation, labels, COMPACT_GEOMETRY)
     located = (spine.locate(level) for level in spine.inputs.segmented)
-    return [
-        WholeBody(x.level, x.body) for x in located if x.body is not None and CUT not in x.flags
-    ]
+    return {x.level: x.body for x in located if x.body is not None and CUT not in x.flags}
 
 
 def look_at(
@@ -134,15 +121,13 @@ def look_at(
     """Run the method on a scan once for each focus, which every third body then has."""
     ct = read_ct(source.ct, undecided=True)
     segmentation = read_segmentation(source.segmentation, may_be_vertebra, undecided=True)
-    bodies = [
-        b for b in whole_bodies(ct, segmentation, source.labels) if b.level not in source.leave_out
-    ]
-    ill = bodies[1::EVERY] or bodies[:1]
-    levels = tuple(body.level for body in bodies)
+    bodies = whole_bodies(ct, segmentation, source.labels)
+    levels = tuple(level for level in bodies if level not in source.leave_out)
+    ill = levels[1::EVERY] or levels[:1]
     for number, focus in enumerate(foci):
         changed, truth = ct, {}
-        for body in ill:
-            changed, truth[body.level] = painted(changed, body.mask, focus)
+        for level in ill:
+            changed, truth[level] = painted(changed, bodies[level], focus)
         inputs = check_inputs(changed, segmentation, Options(source.labels, levels))
         result = segment_spine(inputs, model)
         well = [v for v in result.vertebrae if v.level not in truth and v.p_malignant is not None]
@@ -235,9 +220,9 @@ def to_markdown(seen: Sequence[SeenFocus], beside: Sequence[Beside], model: Mode
 
 
 def _cell(seen: Sequence[SeenFocus]) -> str:
+    shown = rate_cell(wilson(sum(one.found for one in seen), len(seen)))
     if not seen:
-        return "-"
-    rate = wilson(sum(one.found for one in seen), len(seen))
+        return shown
     known = [one.p for one in seen if one.p is not None]
     p = f"P {np.mean(known):.2f}" if known else "not analysed"
-    return f"{rate.count} of {rate.total} ({100 * rate.low:.0f} to {100 * rate.high:.0f}), {p}"
+    return f"{shown}, {p}"

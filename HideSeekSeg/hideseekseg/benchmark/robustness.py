@@ -346,7 +346,7 @@ def to_markdown(seen: Sequence[VertebraCheck]) -> str:
         "|---" * (len(splits) + 2) + "|",
     ]
     for rule, meaning in RULES.items():
-        rates = " | ".join(_cell(rate) for _, rate in _by_split(seen, AS_IT_IS, (rule,)))
+        rates = " | ".join(rate_cell(rate) for _, rate in _by_split(seen, AS_IT_IS, (rule,)))
         lines.append(f"| {rule} | {meaning} | {rates} |")
     lines += ["", "The alarms:", ""]
     for one in seen:
@@ -360,7 +360,7 @@ def to_markdown(seen: Sequence[VertebraCheck]) -> str:
         "|---" * (len(splits) + 1) + "|",
     ]
     for rule in ILL_RULES:
-        rates = " | ".join(_cell(rate) for _, rate in _by_split(seen, ILL, (rule,)))
+        rates = " | ".join(rate_cell(rate) for _, rate in _by_split(seen, ILL, (rule,)))
         lines.append(f"| {rule} | {rates} |")
     lines += [
         "",
@@ -370,12 +370,13 @@ def to_markdown(seen: Sequence[VertebraCheck]) -> str:
         "|---" * (len(splits) + 2) + "|",
     ]
     for change, (_, rules) in DEGRADED.items():
-        rates = " | ".join(_cell(rate) for _, rate in _by_split(seen, change, rules))
+        rates = " | ".join(rate_cell(rate) for _, rate in _by_split(seen, change, rules))
         lines.append(f"| {change} | {' or '.join(rules)} | {rates} |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(rate: Rate) -> str:
+def rate_cell(rate: Rate) -> str:
+    """Return counts and the interval of the share in per cent; a hyphen without a vertebra."""
     if rate.total == 0:
         return "-"
     return f"{rate.count} of {rate.total} ({100 * rate.low:.0f} to {100 * rate.high:.0f})"

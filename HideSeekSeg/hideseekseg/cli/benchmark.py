@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from .arguments import (
@@ -42,13 +43,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     runs = kinds.add_parser("runs", help="seconds and memory of `segment` on real CTs")
     add = runs.add_argument
     add("sources", type=Path, metavar="SOURCES.csv")
-    add(
-        "--data",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder that the paths are relative to",
-    )
+    _add_data(add)
     add("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
     runs.set_defaults(measure=_runs)
     review = kinds.add_parser("review", help="milliseconds of a threshold move, a verdict, an undo")
@@ -66,6 +61,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         kinds.add_parser("rotations", help="changes of findings in turned patients")
     )
     _cohort_arguments(kinds.add_parser("cohort", help="overhead of the engine of cohorts"))
+
+
+def _add_data(add: Callable[..., object]) -> None:
+    help_ = "folder that the paths are relative to"
+    add("--data", type=Path, required=True, metavar="DIR", help=help_)
 
 
 def _observe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -174,13 +174,7 @@ def _range_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Warnings on real vertebrae as they are, and after they were degraded."
     add = parser.add_argument
     add("--sources", type=Path, required=True, metavar="SOURCES.csv")
-    add(
-        "--data",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder that the paths are relative to",
-    )
+    _add_data(add)
     add("--out", type=Path, metavar="DIR", help="folder for range.md and range.json")
     add("--degraded", type=count, default=4, metavar="N", help="vertebrae to degrade of each CT")
     parser.set_defaults(measure=_range)
@@ -193,13 +187,7 @@ def _foci_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("sources", type=Path, metavar="SOURCES.csv")
-    add(
-        "--data",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder that the paths are relative to",
-    )
+    _add_data(add)
     add_names(
         parser,
         "--split",
