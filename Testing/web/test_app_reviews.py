@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,6 +141,31 @@ def test_closing_the_tab_asks_only_where_verdicts_are_unsaved(first: First) -> N
     tab.until_state("comment", "half a word more")
     save(tab)
     tab.until_state("unsaved", False)
+
+
+def test_what_was_sent_counts_though_the_page_is_closed_before_it_is_answered(
+    first: First, browser: Any
+) -> None:
+    """What is asked for before keeps the session busy: it cannot answer a page that has gone."""
+    if not first.tab.rows():
+        segment(first.tab)
+    closing = """([words, before]) => {
+        const ask = (...asked) => window.trame.trigger("do", asked);
+        for (let n = 0; n < before; n++) ask("slice", "sagittal", n % 2 ? 1 : -1);
+        const field = document.querySelector("#comment");
+        field.focus();
+        field.value = words;
+        field.dispatchEvent(new Event("input", { bubbles: true }));
+    }"""
+    for before in (80, 20, 80, 20):
+        tab = open_tab(browser, first.served.url, "#candidates tbody tr")
+        tab.choose_first()
+        words = f"closed at once {time.monotonic()}"
+        tab.page.evaluate(closing, [words, before])
+        tab.page.close()
+        first.tab.until_state("comment", words)
+    save(first.tab)
+    first.tab.until_state("unsaved", False)
 
 
 def test_each_scan_has_its_folder_and_none_is_overwritten_unasked(

@@ -13,6 +13,7 @@ import socket
 import sys
 import webbrowser
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.cookies import CookieError
 from typing import Any
@@ -209,6 +210,7 @@ def _bind(server: Any, session: Session, uploads: Uploads, authentication: Authe
         app.router.add_get("/saved/{name}", saved)
         app.router.add_put("/upload/{role}/{name}", uploads.receive)
         server.controller.on_server_ready.add(lambda **_: _close_slow_connections(running))
+        _hear_out(running)
         logging.getLogger("aiohttp.server").addFilter(_is_ours)
 
     server.controller.on_server_bind.add(bind)
@@ -229,6 +231,24 @@ def _close_slow_connections(running: Any) -> None:
     settings = getattr(getattr(running.runner, "server", None), "_kwargs", None)
     if isinstance(settings, dict):
         settings["keepalive_timeout"] = PATIENCE_SECONDS
+
+
+def _hear_out(running: Any) -> None:
+    """Carry out all that a page had sent before it was closed.
+
+    wslink stops to listen at the first answer that cannot be given any more, and what was sent
+    after that question would be lost with it: a verdict, or the words of a comment.
+    """
+
+    def heard(take: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        async def take_all(*message: Any) -> None:
+            with suppress(ConnectionResetError):
+                await take(*message)
+
+        return take_all
+
+    for pages in getattr(running, "_ws_handlers", ()):
+        pages.onMessage = heard(pages.onMessage)
 
 
 async def _session_address(request: web.Request) -> web.Response:

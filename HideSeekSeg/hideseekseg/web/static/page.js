@@ -483,7 +483,7 @@
   window.addEventListener("beforeunload", (event) => {
     if ($("ended")) return;
     const typed = keep(); // on its way while the reader is asked
-    if (typed || state("unsaved")) event.preventDefault();
+    if (typed || unheard.size || judging || state("unsaved")) event.preventDefault();
   });
   window.addEventListener("pagehide", keep);
   document.addEventListener("visibilitychange", () => document.hidden && keep());
