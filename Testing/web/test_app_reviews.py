@@ -168,6 +168,24 @@ def test_what_was_sent_counts_though_the_page_is_closed_before_it_is_answered(
     first.tab.until_state("unsaved", False)
 
 
+def test_words_arrive_though_the_connection_was_dead_before_the_page_was_left(first: First) -> None:
+    tab = first.tab
+    if not tab.rows():
+        segment(tab)
+    tab.page.once("dialog", lambda dialog: dialog.accept())
+    tab.choose_first()
+    tab.press("c")
+    tab.page.keyboard.press("Control+A")
+    tab.page.evaluate("WebSocket.prototype.send = () => {}")
+    tab.page.keyboard.type("nobody heard this")
+    tab.page.reload()
+    tab.page.wait_for_selector("#candidates tbody tr", timeout=PATIENCE)
+    tab.choose_first()
+    tab.until_state("comment", "nobody heard this")
+    save(tab)
+    tab.until_state("unsaved", False)
+
+
 def test_each_scan_has_its_folder_and_none_is_overwritten_unasked(
     first: First, box_files: tuple[Path, Path], other: Path
 ) -> None:

@@ -65,11 +65,12 @@ def opened(
         assert tab.complaints == []
 
 
-def answer(url: str, headers: dict[str, str] | None = None, method: str = "GET") -> int:
+def answer(
+    url: str, headers: dict[str, str] | None = None, method: str = "GET", data: bytes = b"x"
+) -> int:
     request = urllib.request.Request(url, headers=headers or {}, method=method)
-    data = b"x" if method in ("PUT", "POST") else None
     try:
-        with urllib.request.urlopen(request, data, timeout=30) as reply:
+        with urllib.request.urlopen(request, data if method != "GET" else None, timeout=30) as reply:
             return int(reply.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -89,8 +90,19 @@ def test_without_the_token_nothing_is_answered(opened: Opened, path: str) -> Non
     assert answer(origin + path, {"Cookie": "hideseekseg=guessed"}) == 403
 
 
-def test_uploads_need_the_token_as_well(opened: Opened) -> None:
+def test_uploads_and_comments_need_the_token_as_well(opened: Opened) -> None:
     assert answer(f"{opened.served.origin}/upload/ct/a.nii", method="PUT") == 403
+    assert answer(f"{opened.served.origin}/comment", method="POST", data=b'["", "", 1, "a"]') == 403
+
+
+@pytest.mark.parametrize(
+    "comment",
+    ["", "5", "[]", '["", "", 1]', '["", "", "1", ""]', '[{}, "", 1, ""]', "{}", "[" * 9999],
+)
+def test_a_comment_of_another_form_is_refused(opened: Opened, comment: str) -> None:
+    before, right = len(opened.served.said), {"Cookie": cookie(opened)}
+    assert answer(f"{opened.served.origin}/comment", right, "POST", comment.encode()) == 400
+    assert opened.served.said[before:] == []
 
 
 def test_foreign_pages_and_names_are_refused(opened: Opened) -> None:

@@ -6,6 +6,7 @@ another case, scan or result is open already.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from ..errors import UserError
@@ -35,19 +36,29 @@ class Comments:
         """``keep`` saves the reviews of the scene."""
         self._page, self._reviewing, self._desk, self._keep = page, reviewing, desk, keep
         self._cases: dict[int, str] = {}
+        self._heard: deque[str] = deque(maxlen=100)
         self.while_loading: list[ReviewSession] = []
 
     def show_case(self, name: str) -> None:
         """Take down that the review that the page shows now is of this case."""
         self._cases[self._page.get("opened")] = name
 
-    def take(self, text: str, identity: str = "", opened: int | None = None) -> None:
+    def take(
+        self, text: str, identity: str = "", opened: int | None = None, sending: str = ""
+    ) -> None:
         """Comment on a finding, the chosen one if none is named.
 
         ``opened`` is the number of the review that the page showed when the words were begun.  If
         it is not open any more, its results or its case keep them; where neither can, they are
         told, so that the reader still has them.
+
+        ``sending`` is a name that the page gave to these words as it sent them.  A page that goes
+        sends once more what was not answered yet: by then it may have been heard, and undone.
         """
+        if sending in self._heard:
+            return
+        if sending:
+            self._heard.append(sending)
         review = self._reviewing.controller
         case, known = self._cases.get(opened or 0, ""), opened in (None, self._page.get("opened"))
         same = case and self._desk is not None and case == self._desk.current

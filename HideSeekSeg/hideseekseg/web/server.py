@@ -24,6 +24,7 @@ from trame_server import Server
 
 from ..errors import InputError
 from ..files import temporary_folder
+from ..plain_data import as_type
 from ..ui.child_process import AsyncioProcess
 from .page import RunSettings, start_page
 from .session import Session, Start
@@ -202,12 +203,23 @@ def _bind(server: Any, session: Session, uploads: Uploads, authentication: Authe
         disposition = f'attachment; filename="{path.name}"'
         return web.FileResponse(path, headers={"Content-Disposition": disposition})
 
+    async def comment(request: web.Request) -> web.StreamResponse:
+        """Take what was typed in a page that goes; see `Comments.take`."""
+        try:
+            words = as_type(tuple[str, str, int, str], await request.json())
+        except (ValueError, RecursionError):
+            return web.Response(status=400)
+        with server.state:
+            await session.do("comment", *words)
+        return web.Response(status=204)
+
     def bind(running: Any) -> None:
         app = running.app
         app.middlewares.append(authentication.middleware())
         app.router.add_post("/paraview/", _session_address)
         app.router.add_get("/index.html", page)
         app.router.add_get("/saved/{name}", saved)
+        app.router.add_post("/comment", comment)
         app.router.add_put("/upload/{role}/{name}", uploads.receive)
         server.controller.on_server_ready.add(lambda **_: _close_slow_connections(running))
         _hear_out(running)

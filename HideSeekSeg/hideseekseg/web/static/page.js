@@ -185,11 +185,23 @@
   // What is typed as a comment is of the finding and the review that the page showed when it was
   // begun: another tab may choose another finding meanwhile, or open another case.
   let draft = null, resting = 0;
-  const unheard = new Set(); // words that were sent, and of which the session has not said that it has them
-  async function tell(text, ...of) {
-    unheard.add(text);
-    await act("comment", text, ...of);
-    if (!$("ended")) unheard.delete(text);
+  const unheard = new Set(); // comments that were sent, and of which the session has not said that it has them
+  // Each has a name of its own, by which the session knows one that it hears twice.
+  const page = Math.random().toString(36).slice(2);
+  let told = 0;
+  async function tell(...of) {
+    const comment = [...of, `${page}-${(told += 1)}`];
+    unheard.add(comment);
+    await act("comment", ...comment);
+    if (!$("ended")) unheard.delete(comment);
+  }
+  // What a page sends as it goes may end with its connection: a request of its own outlives the page.
+  function tellAtLast() {
+    keep();
+    const last = new Map([...unheard].map((comment) => [comment[1], comment])); // of each finding
+    for (const comment of last.values()) {
+      fetch("comment", { method: "POST", keepalive: true, body: JSON.stringify(comment) }).catch(() => {});
+    }
   }
   function commit(elsewhere = false) {
     clearTimeout(resting);
@@ -271,7 +283,8 @@
     const ended = $("ended");
     if (!ended || looking) return;
     looking = true;
-    const words = [...unheard, ...(draft && draft.text !== draft.sent ? [draft.text] : [])].filter(Boolean).pop();
+    const sent = [...unheard].map(([text]) => text);
+    const words = [...sent, ...(draft && draft.text !== draft.sent ? [draft.text] : [])].filter(Boolean).pop();
     $("ended-words").textContent = words ? `This comment may not be kept: “${words}”` : "";
     try {
       const answer = await fetch("index.html", { cache: "no-store" });
@@ -485,7 +498,7 @@
     const typed = keep(); // on its way while the reader is asked
     if (typed || unheard.size || judging || state("unsaved")) event.preventDefault();
   });
-  window.addEventListener("pagehide", keep);
+  window.addEventListener("pagehide", tellAtLast);
   document.addEventListener("visibilitychange", () => document.hidden && keep());
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || event.repeat || !(event.target.closest && event.target.closest("dialog"))) return;
