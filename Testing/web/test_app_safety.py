@@ -69,8 +69,9 @@ def answer(
     url: str, headers: dict[str, str] | None = None, method: str = "GET", data: bytes = b"x"
 ) -> int:
     request = urllib.request.Request(url, headers=headers or {}, method=method)
+    body = None if method == "GET" else data
     try:
-        with urllib.request.urlopen(request, data if method != "GET" else None, timeout=30) as reply:
+        with urllib.request.urlopen(request, body, timeout=30) as reply:
             return int(reply.status)
     except urllib.error.HTTPError as error:
         return error.code

@@ -188,9 +188,9 @@
   const unheard = new Set(); // comments that were sent, and of which the session has not said that it has them
   // Each has a name of its own, by which the session knows one that it hears twice.
   const page = Math.random().toString(36).slice(2);
-  let told = 0;
+  let sendings = 0;
   async function tell(...of) {
-    const comment = [...of, `${page}-${(told += 1)}`];
+    const comment = [...of, `${page}-${(sendings += 1)}`];
     unheard.add(comment);
     await act("comment", ...comment);
     if (!$("ended")) unheard.delete(comment);
