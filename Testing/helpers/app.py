@@ -38,6 +38,16 @@ BETWEEN_LOOKS = 50
 Fits = Callable[[Any], Any]
 
 
+# A page far behind its session, as on a busy machine: all that it is told comes a second late.
+LATE = """
+const own = Object.getOwnPropertyDescriptor(WebSocket.prototype, "onmessage");
+Object.defineProperty(WebSocket.prototype, "onmessage", {
+  ...own,
+  set(handler) { own.set.call(this, (event) => setTimeout(() => handler(event), 1000)); },
+});
+"""
+
+
 def app_python() -> str:
     """Return the Python that has trame-slicer: this one, or that of `make app`; empty: none."""
     return next((python for python in (sys.executable, *APP_PYTHONS) if can_serve(python)), "")

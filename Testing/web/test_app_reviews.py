@@ -17,7 +17,7 @@ import pytest
 import SimpleITK as sitk
 
 from helpers import app
-from helpers.app import PATIENCE, Served, Tab, open_tab
+from helpers.app import LATE, PATIENCE, Served, Tab, open_tab
 from helpers.findings import make_candidate
 from hideseekseg.findings import Status, VertebraFinding
 from hideseekseg.imaging.reading import read_segmentation
@@ -184,6 +184,32 @@ def test_words_arrive_though_the_connection_was_dead_before_the_page_was_left(fi
     tab.until_state("comment", "nobody heard this")
     save(tab)
     tab.until_state("unsaved", False)
+
+
+def test_leaving_asks_while_a_verdict_is_on_its_way(first: First, browser: Any) -> None:
+    """The page does not know yet that the session has something that is not saved."""
+    tab, asked = first.tab, []
+
+    def note(dialog: Any) -> None:
+        asked.append(dialog.type)
+        dialog.accept()
+
+    if not tab.rows():
+        segment(tab)
+    save(tab)
+    tab.until_state("unsaved", False)
+    late = open_tab(browser, first.served.url, "#candidates tbody tr", LATE)
+    late.page.on("dialog", note)
+    late.choose_first()
+    late.press("x")
+    late.page.reload()
+    assert asked == ["beforeunload"]
+    tab.until(REJECTED, 1)
+    tab.press("u")
+    tab.until(REJECTED, 0)
+    save(tab)
+    tab.until_state("unsaved", False)
+    late.page.close()
 
 
 def test_each_scan_has_its_folder_and_none_is_overwritten_unasked(

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from helpers import app
-from helpers.app import PATIENCE, Served, Tab, open_tab
+from helpers.app import LATE, PATIENCE, Served, Tab, open_tab
 from helpers.child_processes import gone, needs_proc, standing_by
 from hideseekseg.imaging.volume import Volume
 from hideseekseg.web.uploads import PATIENCE_SECONDS
@@ -389,14 +389,6 @@ def test_second_tab_shows_the_same_session(opened: Opened) -> None:
     opened.tab.until("() => document.querySelectorAll('#candidates tr.rejected').length === 0")
 
 
-# A page far behind its session, as on a busy machine: all that it is told comes a second late.
-LATE = """
-const own = Object.getOwnPropertyDescriptor(WebSocket.prototype, "onmessage");
-Object.defineProperty(WebSocket.prototype, "onmessage", {
-  ...own,
-  set(handler) { own.set.call(this, (event) => setTimeout(() => handler(event), 1000)); },
-});
-"""
 # The browser reads a long message more slowly than a short one that comes after it.
 LONG_READ_SLOWLY = """
 const read = Blob.prototype.arrayBuffer;
