@@ -39,7 +39,7 @@ Fits = Callable[[Any], Any]
 
 
 # A page far behind its session, as on a busy machine: all that it is told comes a second late.
-LATE = """
+A_SECOND_LATE = """
 const own = Object.getOwnPropertyDescriptor(WebSocket.prototype, "onmessage");
 Object.defineProperty(WebSocket.prototype, "onmessage", {
   ...own,

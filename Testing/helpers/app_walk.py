@@ -54,8 +54,9 @@ def take(folder: Path) -> Walk:
         review(tab, walk)
         look(tab, walk)
         save(tab, walk)
-        walk.complaints, walk.requests = tab.complaints, tab.requests
         inside(served, walk)
+        # Copies: once the server has ended the page complains that it is not there.
+        walk.complaints, walk.requests = list(tab.complaints), list(tab.requests)
     return walk
 
 

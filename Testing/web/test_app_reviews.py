@@ -17,7 +17,7 @@ import pytest
 import SimpleITK as sitk
 
 from helpers import app
-from helpers.app import LATE, PATIENCE, Served, Tab, open_tab
+from helpers.app import A_SECOND_LATE, PATIENCE, Served, Tab, open_tab
 from helpers.findings import make_candidate
 from hideseekseg.findings import Status, VertebraFinding
 from hideseekseg.imaging.reading import read_segmentation
@@ -198,7 +198,7 @@ def test_leaving_asks_while_a_verdict_is_on_its_way(first: First, browser: Any) 
         segment(tab)
     save(tab)
     tab.until_state("unsaved", False)
-    late = open_tab(browser, first.served.url, "#candidates tbody tr", LATE)
+    late = open_tab(browser, first.served.url, "#candidates tbody tr", A_SECOND_LATE)
     late.page.on("dialog", note)
     late.choose_first()
     late.press("x")

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from helpers import app
-from helpers.app import LATE, PATIENCE, Served, Tab, open_tab
+from helpers.app import A_SECOND_LATE, PATIENCE, Served, Tab, open_tab
 from helpers.child_processes import gone, needs_proc, standing_by
 from hideseekseg.imaging.volume import Volume
 from hideseekseg.web.uploads import PATIENCE_SECONDS
@@ -413,7 +413,7 @@ def choose_none(tab: Tab) -> None:
 def test_no_key_is_lost_where_the_page_is_later_than_the_session(opened: Opened) -> None:
     tab = opened.tab
     choose_none(tab)
-    late = open_tab(opened.browser, opened.served.url, "#candidates tbody tr", LATE)
+    late = open_tab(opened.browser, opened.served.url, "#candidates tbody tr", A_SECOND_LATE)
     late.until_state("current", "")
     late.page.locator("#candidates tbody tr").first.click()
     late.press("c")
