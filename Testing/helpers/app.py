@@ -136,11 +136,11 @@ class Tab:
 
     def until_changed(self, selector: str, before: Any, least: int) -> int:
         """Wait until more pixels of an element differ from a picture of it; return how many."""
+        return self._count(selector, _differing_from(before), lambda count: count > least)
 
-        def differs(pixels: Any) -> Any:
-            return np.abs(pixels - before).max(axis=2) > 15
-
-        return self._count(selector, differs, lambda count: count > least)
+    def until_unchanged(self, selector: str, before: Any, most: int) -> int:
+        """Wait until fewer pixels of an element differ from a picture of it; return how many."""
+        return self._count(selector, _differing_from(before), lambda count: count < most)
 
     def _count(self, selector: str, fits: Fits, enough: Callable[[int], bool]) -> int:
         end = time.monotonic() + PATIENCE / 1000
@@ -178,6 +178,13 @@ def open_tab(
     page.goto(url)
     page.wait_for_selector(ready, timeout=PATIENCE)
     return tab
+
+
+def _differing_from(before: Any) -> Fits:
+    def differing(pixels: Any) -> Any:
+        return np.abs(pixels - before).max(axis=2) > 15
+
+    return differing
 
 
 def is_lytic_blue(pixels: Any) -> Any:

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from helpers import app
 from helpers.app import PATIENCE, Served, Tab, is_blastic_orange, is_bright, is_lytic_blue, open_tab
 
@@ -115,8 +113,9 @@ def lists(tab: Tab, walk: Walk) -> None:
     tab.page.wait_for_selector("#burden tbody tr", state="visible")
     walk.seen["burden"] = tab.page.locator("#burden tbody tr").all_inner_texts()
     tab.page.click("#tab-findings")
-    for _ in range(2):  # from the head down, then up
+    for backwards in (False, True):  # from the head down, then up
         tab.page.click("#candidates th[data-order=level] button")
+        tab.until("([up]) => window.trame.state.get('wanted').backwards === up", backwards)
         tab.rest()
     walk.seen["from below"] = tab.rows()
     tab.page.click("#candidates th[data-order=score] button")
@@ -165,12 +164,13 @@ def flick(tab: Tab, walk: Walk) -> None:
     tab.until_state("overlay", False)
     tab.until_unseen(".sagittal", is_lytic_blue, walk.seen["lytic pixels"] // 5)
     ct = tab.picture(".sagittal")
-    for key, shown in (("h", "healthy"), ("d", "difference"), ("d", "ct")):
+    for key, shown, least in (("h", "healthy", 300), ("d", "difference", 3000)):
         tab.press(key)
         tab.until_state("picture", shown)
-        tab.rest()
-        change = np.abs(tab.picture(".sagittal") - ct).max(axis=2)
-        walk.seen[f"changed in {shown}"] = int((change > 15).sum())
+        walk.seen[f"changed in {shown}"] = tab.until_changed(".sagittal", ct, least)
+    tab.press("d")
+    tab.until_state("picture", "ct")
+    walk.seen["changed in ct"] = tab.until_unchanged(".sagittal", ct, 100)
     tab.press("o")
     tab.until_state("overlay", True)
 
@@ -180,8 +180,8 @@ def cross(tab: Tab, walk: Walk) -> None:
     was = tab.state("places")
     box = tab.page.locator(".sagittal").bounding_box()
     tab.page.mouse.click(box["x"] + 0.4 * box["width"], box["y"] + 0.3 * box["height"])
+    moved = "([view, old]) => window.trame.state.get('places')[view] !== old"
     for view in ("axial", "coronal"):
-        moved = "([view, old]) => window.trame.state.get('places')[view] !== old"
         tab.until(moved, view, was[view])
     walk.seen["places"] = (was, tab.state("places"))
     tab.page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"])
@@ -189,6 +189,8 @@ def cross(tab: Tab, walk: Walk) -> None:
     tab.rest()
     pressed = tab.state("places")
     tab.page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.7 * box["height"], steps=6)
+    for view in ("axial", "coronal"):
+        tab.until(moved, view, pressed[view])
     tab.rest()
     tab.page.mouse.up()
     walk.seen["dragged"] = (pressed, tab.state("places"))

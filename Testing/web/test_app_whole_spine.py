@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from helpers import app
-from helpers.app import PATIENCE, ROOT, Tab, open_tab
+from helpers.app import PATIENCE, ROOT, Tab, is_bright, open_tab
 
 pytestmark = pytest.mark.slow
 LAPTOP = {"width": 1366, "height": 768}
@@ -256,6 +256,7 @@ def test_mouse_does_not_go_on_after_a_reload(session: Session, browser: Any, but
     tab.rest()
     tab.page.reload()
     tab.page.wait_for_selector("#candidates tbody tr", timeout=PATIENCE)
+    tab.until_seen(".axial", is_bright, 300)
     tab.rest()
     drawn, seen = volume(), tab.picture(".axial")
     assert bool(drawn) == (button == "left"), "what was drawn is kept"

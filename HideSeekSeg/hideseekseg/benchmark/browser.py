@@ -26,15 +26,19 @@ ARGUMENTS = (
 SIZE = {"width": 1440, "height": 900}
 PATIENCE = 120_000  # milliseconds that a busy machine may need for what takes seconds
 # The views send their sharper picture after a sixth of a second.
-REST = """() => new Promise(resolve => {
-  let timer = 0;
-  const done = () => { watch.disconnect(); resolve(); };
-  const wait = () => { clearTimeout(timer); timer = setTimeout(done, 400); };
-  const watch = new MutationObserver(wait);
-  const all = { subtree: true, attributes: true, childList: true };
-  document.querySelectorAll('.area').forEach(area => watch.observe(area, all));
-  wait();
-})"""
+# The session answers in turn: once it has answered this, it has heard all that was asked before.
+REST = """async () => {
+  if (window.trame) await window.trame.trigger("do", ["nothing"]);
+  await new Promise(resolve => {
+    let timer = 0;
+    const done = () => { watch.disconnect(); resolve(); };
+    const wait = () => { clearTimeout(timer); timer = setTimeout(done, 400); };
+    const watch = new MutationObserver(wait);
+    const all = { subtree: true, attributes: true, childList: true };
+    document.querySelectorAll('.area').forEach(area => watch.observe(area, all));
+    wait();
+  });
+}"""
 
 
 def chromium() -> str:
