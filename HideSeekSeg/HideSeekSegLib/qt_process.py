@@ -81,7 +81,11 @@ class QtProcess(ChildProcess):
 
     def _start(self) -> None:
         self._program = self._program or findPython()
-        ready = self._ready(self._program) if self._gains else None
+        self._begin(self._ready(self._program) if self._gains else None)
+
+    def _begin(self, ready: Any) -> None:
+        """Begin the work in a process that stands by, in a new one without it."""
+        self._stood_by = ready is not None
         self._process = process = ready or makeProcess()
         process.connect("readyReadStandardOutput()", self._read)
         process.connect("readyReadStandardError()", self._read)
@@ -118,7 +122,10 @@ class QtProcess(ChildProcess):
         if self._process is not None:
             crashed = self._process.exitStatus() == qt.QProcess.CrashExit
             self._forget()
-            self._finish(code, crashed)
+            if self._ended_unasked(crashed):
+                self._begin(None)
+            else:
+                self._finish(code, crashed)
 
     def _failed(self, error: Any) -> None:
         """Handle a start that failed; after any other error, ``finished`` follows."""

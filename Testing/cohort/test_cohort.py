@@ -1100,7 +1100,7 @@ def test_check_goes_on_after_a_file_that_crashes_its_reader(files: Files, tmp_pa
     folder, first = tmp_path / "many", tmp_path / "first.dcm"
     folder.mkdir()
     save(one(0, 0.0), first)
-    for n in range(1000):  # whose tags are all read: there is time to be crashed
+    for n in range(10_000):  # whose tags are all read: there is time to be crashed
         os.link(first, folder / f"{n}.dcm")
     files.manifest(GOOD[0], f"bad,{folder},bodies.nii.gz,totalsegmentator,p3,", "x,none,none,,p4,")
     manifest = str(files.folder / "manifest.csv")

@@ -233,14 +233,16 @@ def test_run_is_done_by_the_process_that_stands_by(
 
 
 @needs_proc
+@pytest.mark.parametrize("when", ["before", "just now"])
 def test_process_that_ended_while_it_stood_by_costs_no_run(
-    loop: Any, box_files: tuple[Path, Path], tiny_weights: Path, tmp_path: Path
+    loop: Any, when: str, box_files: tuple[Path, Path], tiny_weights: Path, tmp_path: Path
 ) -> None:
     loop.stand_by()
     loop.wait(standing_by)
     [ready] = standing_by()
     os.kill(ready, signal.SIGKILL)
-    loop.wait(lambda: gone(ready))
+    if when == "before":
+        loop.wait(lambda: gone(ready))
     told = Told()
     loop.call(make(loop, told, segment(box_files, tiny_weights, tmp_path / "out")).start)
     loop.wait(lambda: told.ended, 60)

@@ -147,7 +147,7 @@ class ChildProcess(ABC):
         self._on_event, self._on_ended, self._on_line = on_event, on_ended, on_line
         self._out, self._err = _Lines(), _Lines()
         self._asked: list[Process] = []
-        self._quiet = False
+        self._quiet = self._stood_by = self._heard = False
         self._last: deque[str] = deque(maxlen=LAST_LINES)
 
     @property
@@ -213,12 +213,20 @@ class ChildProcess(ABC):
         """Return the line that tells a process that stands by what to do."""
         return json.dumps(self._words).encode() + b"\n"
 
+    def _ended_unasked(self, crashed: bool) -> bool:
+        """Return whether a process that stood by had ended before it was asked, which shows late.
+
+        Another one is to be started then: the run is not lost.
+        """
+        return crashed and self._stood_by and not (self._heard or self.cancelled)
+
     def _force(self) -> None:
         if self.pid:
             kill(self.pid, self._asked)
 
     def _take_output(self, data: bytes) -> None:
         """Pass on the complete lines of the standard output: events, or prints of a library."""
+        self._heard = self._heard or bool(data)
         for line in self._out.feed(data):
             event = from_line(line)
             if event is None:
@@ -228,6 +236,7 @@ class ChildProcess(ABC):
 
     def _take_errors(self, data: bytes) -> None:
         """Keep the complete lines of the standard error; progress bars end theirs with CR."""
+        self._heard = self._heard or bool(data)
         for line in self._err.feed(data.replace(b"\r", b"\n")):
             self._keep(line)
 
@@ -344,27 +353,35 @@ class AsyncioProcess(ChildProcess):
     async def _run(self) -> None:
         program = self._program or sys.executable
         own = self._gains and program == sys.executable
+        ready = await self._ready() if own else None
+        if ready is not None:
+            self._stood_by = True
+            code = await self._follow(ready, self._order())
+            if not self._ended_unasked(code < 0):
+                self._finish(code, code < 0)
+                return
         try:
-            process = await self._ready() if own else None
-            if process is None:
-                process = await _python(program, self._arguments())
-            elif process.stdin is not None:
-                process.stdin.write(self._order())
+            process = await _python(program, self._arguments())
         except OSError as error:
             self._cannot_start(program, error.strerror or str(error))
             return
+        code = await self._follow(process)
+        self._finish(code, code < 0)
+
+    async def _follow(self, process: asyncio.subprocess.Process, order: bytes = b"") -> int:
+        """Pass on what a process says until it ends; return its exit status."""
         self._process = process
         if self.cancelled:  # before there was a process
             self._force()
         assert process.stdin is not None
         assert process.stdout is not None and process.stderr is not None
+        process.stdin.write(order)
         process.stdin.close()
         await asyncio.gather(
             self._read(process.stdout, self._take_output),
             self._read(process.stderr, self._take_errors),
         )
-        code = await process.wait()
-        self._finish(code, code < 0)
+        return await process.wait()
 
     @staticmethod
     async def _read(stream: asyncio.StreamReader, take: Callable[[bytes], None]) -> None:
