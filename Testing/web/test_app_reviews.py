@@ -76,6 +76,18 @@ def save(tab: Tab, folder: Path | None = None) -> None:
     tab.page.click("#save-now")
 
 
+def dialogs_of(tab: Tab) -> list[str]:
+    """The kinds of dialogs that the browser shows of its own, each said yes to, as they come."""
+    asked: list[str] = []
+
+    def note(dialog: Any) -> None:
+        asked.append(dialog.type)
+        dialog.accept()
+
+    tab.page.on("dialog", note)
+    return asked
+
+
 @dataclass
 class First:
     served: Served
@@ -97,14 +109,9 @@ def first(
 
 
 def test_closing_the_tab_asks_only_where_verdicts_are_unsaved(first: First) -> None:
-    tab, asked = first.tab, []
-
-    def note(dialog: Any) -> None:
-        asked.append(dialog.type)
-        dialog.accept()
-
+    tab = first.tab
     segment(tab)
-    tab.page.on("dialog", note)
+    asked = dialogs_of(tab)
     tab.page.reload()
     tab.page.wait_for_selector("#candidates tbody tr", timeout=PATIENCE)
     assert asked == [], "nothing was said that could be lost"
@@ -168,38 +175,35 @@ def test_what_was_sent_counts_though_the_page_is_closed_before_it_is_answered(
     first.tab.until_state("unsaved", False)
 
 
-def test_words_arrive_though_the_connection_was_dead_before_the_page_was_left(first: First) -> None:
-    tab = first.tab
-    if not tab.rows():
-        segment(tab)
-    tab.page.once("dialog", lambda dialog: dialog.accept())
+def test_words_arrive_though_the_connection_was_dead_before_the_page_was_left(
+    first: First, browser: Any
+) -> None:
+    if not first.tab.rows():
+        segment(first.tab)
+    tab = open_tab(browser, first.served.url, "#candidates tbody tr")
+    asked = dialogs_of(tab)
     tab.choose_first()
     tab.press("c")
     tab.page.keyboard.press("Control+A")
     tab.page.evaluate("WebSocket.prototype.send = () => {}")
     tab.page.keyboard.type("nobody heard this")
     tab.page.reload()
-    tab.page.wait_for_selector("#candidates tbody tr", timeout=PATIENCE)
-    tab.choose_first()
-    tab.until_state("comment", "nobody heard this")
-    save(tab)
-    tab.until_state("unsaved", False)
+    assert asked == ["beforeunload"]
+    first.tab.until_state("comment", "nobody heard this")
+    tab.page.context.close()
+    save(first.tab)
+    first.tab.until_state("unsaved", False)
 
 
 def test_leaving_asks_while_a_verdict_is_on_its_way(first: First, browser: Any) -> None:
     """The page does not know yet that the session has something that is not saved."""
-    tab, asked = first.tab, []
-
-    def note(dialog: Any) -> None:
-        asked.append(dialog.type)
-        dialog.accept()
-
+    tab = first.tab
     if not tab.rows():
         segment(tab)
     save(tab)
     tab.until_state("unsaved", False)
     late = open_tab(browser, first.served.url, "#candidates tbody tr", A_SECOND_LATE)
-    late.page.on("dialog", note)
+    asked = dialogs_of(late)
     late.choose_first()
     late.press("x")
     late.page.reload()
